@@ -1,0 +1,1 @@
+"""Raw episodes in, validated shards out; never imports torch."""

@@ -1,0 +1,53 @@
+"""Every exception that vlapipe raises on purpose; each is one clear line with its cure and survives pickling.
+
+Arguments are kept in ``args`` and the message is put together in ``__str__``, because an exception
+that formats its message in ``super().__init__`` cannot be unpickled by a process pool.
+"""
+
+from __future__ import annotations
+
+__all__ = ["DamageError", "NewerFormatError", "NotADatasetError", "UsageError", "VlapipeError"]
+
+
+class VlapipeError(ValueError):
+    """Base of all errors meant for a user: what is wrong, and what would cure it."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(problem, cure)
+
+    @property
+    def problem(self) -> str:
+        """What was expected and what was found."""
+        return str(self.args[0])
+
+    @property
+    def cure(self) -> str:
+        """What the user can do, or an empty string."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.cure})" if self.cure else self.problem
+
+
+class UsageError(VlapipeError):
+    """An option, a path, a schema or a configuration that cannot be used."""
+
+    exit_code = 2
+
+
+class NotADatasetError(VlapipeError):
+    """The folder has no manifest that this version can read."""
+
+    exit_code = 3
+
+
+class NewerFormatError(VlapipeError):
+    """The dataset was made by a newer vlapipe."""
+
+    exit_code = 4
+
+
+class DamageError(VlapipeError):
+    """A stored file is missing, cut short or altered."""
