@@ -1,0 +1,179 @@
+"""Builds one shard: reads its episodes, sets the broken ones aside, writes the good ones, and leaves a commit record.
+
+Runs in a worker process; what it returns is plain data, the same as the record on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.episode import Episode, read_episode
+from vlapipe.pipeline.plan import PlannedShard
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.clock import seconds, seconds_between
+from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, derive_actions
+from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.codec import Codec
+from vlapipe.pipeline.shards.shard_file import write_shard
+from vlapipe.pipeline.statistics import FieldStatistics
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["RecordPlace", "ShardTask", "build_shard"]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordPlace:
+    """Where a shard and its commit record go, and which plan they belong to."""
+
+    shards: Path
+    records: Path
+    plan_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """What a worker needs to build one shard; without ``place`` it only reads and checks."""
+
+    root: Path
+    schema: Schema
+    views: dict[str, tuple[str, ...]]
+    shard: PlannedShard
+    shard_format: str
+    codec: Codec
+    place: RecordPlace | None
+
+
+def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -> Record:
+    """Read, check and (unless it is a dry run) write one shard; ``on_episode`` is called after each episode read.
+
+    Returns:
+        ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
+        ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split.
+    """
+    good: list[tuple[Episode, str]] = []
+    rejects: list[Record] = []
+    kept_findings: list[Record] = []
+    for raw, split in zip(task.shard.episodes, task.shard.splits, strict=True):
+        findings = Findings()
+        episode = _read_safely(task, raw, findings)
+        reasons = [finding.to_dict() for finding in findings]
+        if episode is None:
+            rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
+        else:
+            good.append((episode, split))
+            kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
+        if on_episode:
+            on_episode()
+    record: Record = {
+        "index": task.shard.index,
+        "shard": None,
+        "episodes": _describe(good, task.schema),
+        "rejects": rejects,
+        "findings": kept_findings,
+        "statistics": _summarise(good, task.schema),
+    }
+    if task.place is None or not good:
+        return record
+    arrays = _concatenate([episode for episode, _ in good], task.schema)
+    good.clear()  # the concatenated arrays are all that is needed from here on
+    stored = write_shard(
+        task.place.shards, task.shard.index, arrays, shard_format=task.shard_format, codec=task.codec
+    )
+    record |= {"plan": task.place.plan_digest, "shard": vars(stored)}
+    write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
+    return record
+
+
+def _read_safely(task: ShardTask, raw: RawEpisode, findings: Findings) -> Episode | None:
+    try:
+        return read_episode(task.root, raw, task.schema, task.views, findings)
+    except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
+        findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
+        return None
+
+
+def _concatenate(episodes: list[Episode], schema: Schema) -> dict[str, NDArray[Any]]:
+    """All arrays of a shard, the episodes end to end; ``align`` and ``action/row`` stay local to their episode."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, first in episodes[0].streams.items():
+        streams = [episode.streams[name] for episode in episodes]
+        arrays[f"{name}/timestamp"] = np.concatenate([stream.timestamp for stream in streams])
+        if isinstance(first, ImageRows):
+            images = [stream for stream in streams if isinstance(stream, ImageRows)]
+            arrays[f"{name}/bytes"] = np.concatenate([stream.data for stream in images])
+            arrays[f"{name}/offset"] = _join_offsets([stream.offset for stream in images])
+        else:
+            rows = [stream for stream in streams if isinstance(stream, StreamRows)]
+            for field in first.fields:
+                arrays[f"{name}/{field}"] = np.concatenate([stream.fields[field] for stream in rows])
+    for name in episodes[0].align:
+        arrays[f"align/{name}"] = np.concatenate([episode.align[name] for episode in episodes])
+    arrays[ACTION_ROW] = np.concatenate([episode.action_row for episode in episodes])
+    return arrays
+
+
+def _join_offsets(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    ends = np.cumsum([0, *(int(offset[-1]) for offset in offsets)])
+    return np.concatenate([[0], *(offset[1:] + end for offset, end in zip(offsets, ends[:-1], strict=True))])
+
+
+def _describe(good: list[tuple[Episode, str]], schema: Schema) -> list[Record]:
+    """The episodes table's rows, but for what only the whole dataset knows."""
+    rows: list[Record] = []
+    next_row: dict[str, int] = {}
+    for episode, split in good:
+        row: Record = {
+            "id": episode.raw.id,
+            "task": episode.raw.task,
+            "instruction": episode.instruction,
+            "split": split,
+            "frame_start": episode.frame_start,
+            "num_frames": episode.num_frames,
+            "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
+            "sources": [vars(stream.source) for stream in episode.streams.values()],
+        }
+        for name, stream in episode.streams.items():
+            start = next_row.get(name, 0)
+            next_row[name] = start + stream.num_rows
+            row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
+            if isinstance(stream, ImageRows):
+                row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
+        rows.append(row)
+    return rows
+
+
+def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
+    """Span in seconds of the stream's clock, and how unevenly it ticks."""
+    first, last = seconds(timestamp[[0, -1]])
+    steps = np.diff(timestamp) / (1e9 if timestamp.dtype == np.int64 else 1)
+    return {
+        f"{name}/first_s": float(first),
+        f"{name}/last_s": float(last),
+        f"{name}/jitter_s": float(steps.std()) if len(steps) else 0.0,
+        f"{name}/max_gap_s": float(steps.max()) if len(steps) else 0.0,
+    }
+
+
+def _summarise(good: list[tuple[Episode, str]], schema: Schema) -> Record:
+    """Statistics of each field and of the actions over the train split, so that validation stays unseen."""
+    parts: dict[str, list[FieldStatistics]] = {}
+    for episode, split in good:
+        if split != "train":
+            continue
+        fields = episode.fields()
+        actions = derive_actions(schema, fields, episode.action_row)
+        fields[ACTION_VALUE] = actions[episode.action_row >= 0]
+        for path, values in fields.items():
+            parts.setdefault(path, []).append(FieldStatistics.of(values))
+    return {path: FieldStatistics.merged(each).to_dict() for path, each in parts.items()}

@@ -1,0 +1,118 @@
+"""Puts the records of all shards together into what the manifest and the episodes table say; writes nothing itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+import vlapipe
+from vlapipe.pipeline.build import Record
+from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
+from vlapipe.pipeline.statistics import FieldStatistics
+from vlapipe.schemas.schema import ImageStream, Schema, Stream
+
+__all__ = ["assemble"]
+
+_SOURCE = pa.struct(
+    [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
+)
+
+
+def assemble(
+    plan: Plan, records: list[Record], *, shard_format: str, codec: str
+) -> tuple[dict[str, Any], pa.Table, list[Record]]:
+    """The manifest's entries, the episodes table, and the rejects; ``records`` in the plan's order."""
+    written = [record for record in records if record["shard"]]
+    shards = [
+        {
+            "file": f"{SHARD_FOLDER}/{record['shard']['file']}",
+            "bytes": record["shard"]["num_bytes"],
+            "sha256": record["shard"]["sha256"],
+            "episodes": len(record["episodes"]),
+            "arrays": record["shard"]["arrays"],
+        }
+        for record in written
+    ]
+    rows = [{"shard": i, **row} for i, record in enumerate(written) for row in record["episodes"]]
+    rejects = [reject for record in records for reject in record["rejects"]]
+    findings = Counter(finding["code"] for record in records for finding in record["findings"])
+    schema = plan.schema
+    manifest = {
+        "vlapipe_version": vlapipe.__version__,
+        "schema": {
+            "name": schema.name,
+            "sha256": hashlib.sha256(schema.toml.encode()).hexdigest(),
+            "toml": schema.toml,
+        },
+        "shard_format": shard_format,
+        "codec": codec,
+        "streams": _describe_streams(schema, plan.views),
+        "shards": shards,
+        "totals": _totals(rows, shards, plan, findings),
+        "statistics": _merge_statistics(written),
+        "made_with": {"num_planned_shards": len(plan.shards), "val_fraction": schema.val_fraction},
+    }
+    return manifest, _episodes_table(rows), rejects
+
+
+def _describe_streams(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for stream in schema.streams:
+        if isinstance(stream, ImageStream):
+            described |= {view: _describe_stream(stream) for view in views[stream.name]}
+        else:
+            fields = {
+                field.name: {"dtype": field.dtype, "shape": list(field.shape), "unit": list(field.unit)}
+                for field in stream.fields
+            }
+            described[stream.name] = {**_describe_stream(stream), "fields": fields}
+    return described
+
+
+def _describe_stream(stream: Stream) -> dict[str, Any]:
+    time_unit = "ns" if stream.time.dtype == "int64" else "s"
+    return {"kind": stream.kind, "rate_hz": stream.rate_hz, "time": {"dtype": stream.time.dtype, "unit": time_unit}}
+
+
+def _totals(
+    rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]
+) -> dict[str, Any]:
+    raw: Counter[str] = Counter()
+    names = [name for name in _describe_streams(plan.schema, plan.views)]
+    for row in rows:
+        for name, source in zip(names, row["sources"], strict=True):
+            raw[name] += source["num_bytes"]
+    stored: Counter[str] = Counter()
+    for shard in shards:
+        for path, array in shard["arrays"].items():
+            stored[path.split("/")[0]] += array["bytes"]
+    return {
+        "episodes": len(rows),
+        "frames": sum(row["num_frames"] for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "raw_bytes": dict(raw),
+        "stored_bytes": dict(stored),
+        "shard_bytes": sum(shard["bytes"] for shard in shards),
+        "findings": dict(sorted(findings.items())),
+    }
+
+
+def _merge_statistics(records: list[Record]) -> dict[str, dict[str, Any]]:
+    parts: dict[str, list[FieldStatistics]] = {}
+    for record in records:
+        for path, values in record["statistics"].items():
+            parts.setdefault(path, []).append(FieldStatistics.from_dict(values))
+    return {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
+
+
+def _episodes_table(rows: list[Record]) -> pa.Table:
+    columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        kind = pa.list_(_SOURCE) if name == "sources" else None
+        columns[name] = pa.array(values, kind)
+    return pa.table(columns)

@@ -1,0 +1,198 @@
+"""Reads one raw episode whole: every stream, their alignment, its actions and its frames, or every fault it has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.align import last_row_at_or_before, row_ahead
+from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.clock import seconds, seconds_between
+from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.readers.images import read_images
+from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema
+
+__all__ = ["Episode", "read_episode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A readable episode. ``align[stream][i]`` is the stream's last row at or before anchor row ``i``, -1 if none.
+
+    Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``: from the first at which every stream
+    has begun to the last that has an action.
+    """
+
+    raw: RawEpisode
+    instruction: str
+    streams: dict[str, StreamRows | ImageRows]
+    align: dict[str, NDArray[np.int32]]
+    action_row: NDArray[np.int32]
+    frame_start: int
+    num_frames: int
+
+    def fields(self) -> dict[str, NDArray[Any]]:
+        """Each ``<stream>/<field>``, ``(rows, ...)``."""
+        return {
+            f"{name}/{field}": values
+            for name, stream in self.streams.items()
+            if isinstance(stream, StreamRows)
+            for field, values in stream.fields.items()
+        }
+
+
+def read_episode(
+    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
+) -> Episode | None:
+    """Read and check one episode; ``None`` where an error was found. All its faults go to ``findings``.
+
+    Args:
+        root: the dataset's folder.
+        raw: its files.
+        schema: how to read them.
+        views: the cameras that each image stream must have.
+        findings: takes what is wrong.
+    """
+    instruction = _read_instruction(root, raw, schema, findings)
+    streams: dict[str, StreamRows | ImageRows] = {}
+    for stream in schema.streams:
+        if isinstance(stream, ImageStream):
+            streams.update(_read_cameras(root, raw, stream, views[stream.name], findings))
+        else:
+            rows = _read_rows(root, raw, stream, findings)
+            if rows is not None:
+                streams[stream.name] = rows
+    if findings.errors:
+        return None
+    return _relate(raw, instruction, streams, schema, findings)
+
+
+def _read_rows(
+    root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings
+) -> StreamRows | None:
+    files = raw.files[stream.name]
+    if len(files) != 1:
+        code = "file.several" if files else "file.missing"
+        found = ", ".join(PurePosixPath(f.path).name for f in files) or "no such file"
+        findings.add(code, _join(raw.folder, stream.files[0]), expected=" or ".join(stream.files), found=found)
+        return None
+    path, label = root / files[0].path, files[0].path
+    if isinstance(stream, CsvStream):
+        return read_csv_stream(path, label, stream, findings)
+    return read_npz_stream(path, label, stream, findings)
+
+
+def _join(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def _read_cameras(
+    root: Path, raw: RawEpisode, stream: ImageStream, views: tuple[str, ...], findings: Findings
+) -> dict[str, ImageRows]:
+    present = [view for view in views if raw.files.get(view)]
+    if not present:
+        expected = f"images of {', '.join(views) or 'a camera'}"
+        findings.add("image.none", _join(raw.folder, stream.files[0]), expected=expected, found="none")
+        return {}
+    for view in sorted(set(views) - set(present)):
+        place = _join(raw.folder, stream.files[0].split("{view}")[0] + view)
+        findings.add("image.missing_view", place, expected=f"images of {view}", found="none")
+    for view in sorted(set(raw.views.get(stream.name, ())) - set(views)):
+        findings.add("image.extra_view", str(PurePosixPath(raw.files[view][0].path).parent), found="not kept")
+    cameras = {}
+    for view in present:
+        rows = read_images(root, [file.path for file in raw.files[view]], stream, findings)
+        if rows is not None:
+            cameras[view] = rows
+    return cameras
+
+
+def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> str:
+    """The first that gives one: metadata, the instruction's own file, the template."""
+    metadata = _read_metadata(root, raw.metadata, findings) if raw.metadata else {}
+    told = metadata.get(schema.instruction.metadata_key or "")
+    if isinstance(told, str) and told.strip():
+        return told.strip()
+    if raw.instruction_file:
+        try:
+            text = (root / raw.instruction_file.path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            findings.add("instruction.unreadable", raw.instruction_file.path, found=str(error))
+            return ""
+        if text:
+            return text
+    words = raw.task.replace("_", " ").replace("-", " ").strip()
+    return schema.instruction.template.format(task=raw.task, task_words=words)
+
+
+def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, Any]:
+    try:
+        metadata = json.loads((root / file.path).read_bytes())
+    except json.JSONDecodeError as error:
+        findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        findings.add("metadata.unreadable", file.path, expected="a JSON object", found=str(error))
+        return {}
+    if not isinstance(metadata, dict):
+        found = type(metadata).__name__
+        findings.add("metadata.unreadable", file.path, line=1, expected="a JSON object", found=found)
+        return {}
+    return metadata
+
+
+def _relate(
+    raw: RawEpisode,
+    instruction: str,
+    streams: dict[str, StreamRows | ImageRows],
+    schema: Schema,
+    findings: Findings,
+) -> Episode | None:
+    """Align every stream to the anchor's clock and find the rows that have both all streams and an action."""
+    clock = streams[schema.anchor].timestamp
+    label = streams[schema.anchor].source.path
+    others = {name: stream for name, stream in streams.items() if name != schema.anchor}
+    for stream in others.values():
+        _check_overlap(clock, label, stream, findings)
+    if findings.errors:
+        return None
+    align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
+    action = schema.action
+    if action.kind == "column":
+        action_row = np.arange(len(clock), dtype=np.int32)
+    else:
+        action_row = row_ahead(clock, action.period_s, action.tolerance_s)
+    begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
+    with_action = np.flatnonzero(action_row >= 0)
+    num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0
+    if num_frames <= 0:
+        span = seconds_between(clock, 0, -1)
+        expected = f"rows {action.period_s:g} s apart" if action.period_s else "rows after every stream has begun"
+        findings.add("episode.no_frames", label, expected=expected, found=f"{len(clock)} rows over {span:.4g} s")
+        return None
+    return Episode(
+        raw=raw,
+        instruction=instruction,
+        streams=streams,
+        align=align,
+        action_row=action_row,
+        frame_start=begun,
+        num_frames=num_frames,
+    )
+
+
+def _check_overlap(clock: NDArray[Any], label: str, stream: StreamRows | ImageRows, findings: Findings) -> None:
+    """The stream must begin before the anchor ends and end after it begins."""
+    ours, theirs = seconds(clock[[0, -1]]), seconds(stream.timestamp[[0, -1]])
+    if theirs[0] > ours[1] or theirs[1] < ours[0]:
+        expected = f"times within {ours[0]:.3f} to {ours[1]:.3f} s, as in {label}"
+        found = f"{theirs[0]:.3f} to {theirs[1]:.3f} s"
+        findings.add("clock.no_overlap", stream.source.path, expected=expected, found=found)

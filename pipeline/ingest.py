@@ -1,0 +1,165 @@
+"""Turns raw episodes into a dataset: discover, plan, build shards in parallel, commit; or the same without writing."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vlapipe
+from vlapipe.pipeline.build import Record, RecordPlace, ShardTask
+from vlapipe.pipeline.commit import assemble
+from vlapipe.pipeline.discovery import Discovery, discover
+from vlapipe.pipeline.output import check_output, open_output
+from vlapipe.pipeline.plan import Plan, make_plan
+from vlapipe.pipeline.progress import Progress
+from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
+from vlapipe.pipeline.shards.manifest import write_generation
+from vlapipe.pipeline.workers import run_tasks
+from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.registry import load_schema
+
+__all__ = ["IngestConfig", "IngestReport", "ingest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """What to read, how, and where to write it."""
+
+    source: Path
+    single_episode: bool = False
+    out: Path | None = None  # None only for a dry run
+    dry_run: bool = False
+    schema: str = "meca500"
+    shard_format: str = "zarr"
+    codec: str | None = None
+    shard_bytes: int = 256 * 1000 * 1000
+    workers: int | None = None
+    scheduler: str | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out is None and not self.dry_run:
+            raise UsageError("--out is missing: where should the dataset go?", "add --out DIR, or --dry-run to only check")
+        if self.shard_format not in SHARD_FORMATS:
+            raise UsageError(f"--format {self.shard_format}: unknown", f"choose from {', '.join(SHARD_FORMATS)}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: expected 1 or more")
+        if self.shard_bytes < 1:
+            raise UsageError(f"--shard-size {self.shard_bytes}: expected 1 byte or more")
+        parse_codec(self.codec, self.shard_format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestReport:
+    """What was found and made; ``findings`` are those of episodes that were kept."""
+
+    dataset: Path | None
+    schema: str
+    num_found: int
+    num_episodes: int
+    num_frames: int
+    seconds: float
+    num_shards: int
+    num_ignored_files: int
+    raw_bytes: int
+    stored_bytes: int
+    num_resumed_shards: int
+    elapsed_s: float
+    rejects: list[Record] = field(default_factory=list)
+    findings: list[Record] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """As ``--report`` writes it."""
+        values: dict[str, Any] = {**vars(self), "dataset": str(self.dataset) if self.dataset else None}
+        return json.dumps(values, indent=1) + "\n"
+
+
+def ingest(config: IngestConfig) -> IngestReport:
+    """Read a raw dataset and write it as shards with a manifest; a dry run reads and checks the same and writes nothing.
+
+    A run that was killed is finished by running it again. Episodes with errors are set aside and reported.
+
+    Raises:
+        UsageError: something that was asked for cannot be done.
+        VlapipeError: no episode could be read, or ``strict`` and one could not.
+    """
+    started = time.monotonic()
+    schema = load_schema(config.schema)
+    if config.out is not None and not config.dry_run and config.source.is_dir():
+        check_output(config.out, config.source)
+    discovery = discover(config.source, schema, single=config.single_episode)
+    codec = parse_codec(config.codec, config.shard_format)
+    options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
+    plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)
+    if config.dry_run:
+        records = _run(config, plan, None, {})
+        return _report(config, discovery, records, started, resumed=0)
+    assert config.out is not None
+    with open_output(config.out, plan) as output:
+        finished = output.finished()
+        records = _run(config, plan, output.place, finished)
+        report = _report(config, discovery, records, started, resumed=len(finished))
+        if not report.num_episodes:
+            output.discard_if_empty()
+        else:
+            manifest, episodes, rejects = assemble(plan, records, shard_format=config.shard_format, codec=str(codec))
+            write_generation(output.path, manifest, episodes, rejects)
+            output.close()
+    return report
+
+
+def _run(
+    config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: dict[int, Record]
+) -> list[Record]:
+    """Build every shard that is not finished yet; records in the plan's order."""
+    codec = parse_codec(config.codec, config.shard_format)
+    tasks = [
+        ShardTask(
+            root=plan.root,
+            schema=plan.schema,
+            views=plan.views,
+            shard=shard,
+            shard_format=config.shard_format,
+            codec=codec,
+            place=place,
+        )
+        for shard in plan.shards
+        if shard.index not in finished
+    ]
+    records = dict(finished)
+    what = "check" if config.dry_run else "ingest"
+    num_episodes = sum(len(task.shard.episodes) for task in tasks)
+    with Progress(what, num_episodes, "episode") as progress:
+        for record in run_tasks(tasks, progress, workers=config.workers, scheduler=config.scheduler):
+            records[record["index"]] = record
+            if config.strict and record["rejects"]:
+                reject = record["rejects"][0]
+                first = next(r["message"] for r in reject["reasons"] if r["severity"] == "error")
+                raise VlapipeError(f"--strict: {first}", "correct it and run the same command again")
+    return [records[index] for index in sorted(records)]
+
+
+def _report(
+    config: IngestConfig, discovery: Discovery, records: list[Record], started: float, *, resumed: int
+) -> IngestReport:
+    episodes = [episode for record in records for episode in record["episodes"]]
+    shards = [record["shard"] for record in records if record["shard"]]
+    return IngestReport(
+        dataset=config.out if episodes and not config.dry_run else None,
+        schema=config.schema,
+        num_found=len(discovery.episodes),
+        num_episodes=len(episodes),
+        num_frames=sum(episode["num_frames"] for episode in episodes),
+        seconds=sum(episode["seconds"] for episode in episodes),
+        num_shards=len(shards) if not config.dry_run else sum(1 for record in records if record["episodes"]),
+        num_ignored_files=discovery.num_ignored,
+        raw_bytes=sum(source["num_bytes"] for episode in episodes for source in episode["sources"]),
+        stored_bytes=sum(shard["num_bytes"] for shard in shards),
+        num_resumed_shards=resumed,
+        elapsed_s=time.monotonic() - started,
+        rejects=[reject for record in records for reject in record["rejects"]],
+        findings=[finding for record in records for finding in record["findings"]],
+    )

@@ -1,0 +1,128 @@
+"""Decides, from the input alone, which episode goes to which shard and split; the number of workers has no part in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
+
+__all__ = ["Plan", "PlannedShard", "make_plan"]
+
+CSV_SHRINKS = 8  # text of a CSV row is about this many times its stored bytes; only used to fill shards evenly
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """Episodes that go into one shard, in order, with each one's split."""
+
+    index: int
+    episodes: tuple[RawEpisode, ...]
+    splits: tuple[str, ...]
+    num_bytes: int  # expected size at rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a worker must know; ``digest`` stands for the input and every option that changes the output."""
+
+    root: Path
+    schema: Schema
+    views: dict[str, tuple[str, ...]]
+    shards: tuple[PlannedShard, ...]
+    digest: str
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of all shards."""
+        return sum(len(shard.episodes) for shard in self.shards)
+
+
+def make_plan(discovery: Discovery, schema: Schema, *, shard_bytes: int, options: dict[str, str]) -> Plan:
+    """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digest."""
+    splits = _splits(discovery.episodes, schema.val_fraction)
+    groups: list[list[RawEpisode]] = [[]]
+    filled = 0
+    for episode in discovery.episodes:
+        size = _expected_bytes(episode, schema)
+        if groups[-1] and filled + size > shard_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(episode)
+        filled += size
+    shards = tuple(
+        PlannedShard(
+            index=index,
+            episodes=tuple(group),
+            splits=tuple(splits[episode.id] for episode in group),
+            num_bytes=sum(_expected_bytes(episode, schema) for episode in group),
+        )
+        for index, group in enumerate(groups)
+    )
+    return Plan(
+        root=discovery.root,
+        schema=schema,
+        views=_expected_views(discovery, schema),
+        shards=shards,
+        digest=_digest(discovery, schema, shard_bytes, options),
+    )
+
+
+def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
+    text = {stream.name for stream in schema.streams if isinstance(stream, CsvStream)}
+    size = 0
+    for name, files in episode.files.items():
+        num_bytes = sum(file.num_bytes for file in files)
+        size += num_bytes // CSV_SHRINKS if name in text else num_bytes
+    return size
+
+
+def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, str]:
+    """Each episode's split by a hash of its id, so that it keeps it when others are added.
+
+    Where the hash gives a dataset of two episodes or more no validation episode, the one with the lowest hash becomes it.
+    """
+
+    def share(episode: RawEpisode) -> float:
+        return int.from_bytes(hashlib.sha256(episode.id.encode()).digest()[:8], "big") / 2**64
+
+    splits = {episode.id: "val" if share(episode) < val_fraction else "train" for episode in episodes}
+    if val_fraction and len(episodes) > 1 and "val" not in splits.values():
+        splits[min(episodes, key=share).id] = "val"
+    if "train" not in splits.values():
+        splits[max(episodes, key=share).id] = "train"
+    return splits
+
+
+def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
+    """The cameras that an episode must have: those the schema lists, or those that at least half of the episodes have."""
+    views: dict[str, tuple[str, ...]] = {}
+    taken = {stream.name for stream in schema.streams}
+    for stream in schema.streams:
+        if not isinstance(stream, ImageStream):
+            continue
+        if not stream.many_views:
+            views[stream.name] = (stream.name,)
+            continue
+        seen = Counter(view for episode in discovery.episodes for view in episode.views[stream.name])
+        common = tuple(sorted(view for view, count in seen.items() if 2 * count >= len(discovery.episodes)))
+        views[stream.name] = stream.views or common
+        clash = sorted((taken - {stream.name}) & set(views[stream.name]))
+        if clash:
+            raise UsageError(f"camera folder {clash[0]!r} has the name of another stream", "rename the folder")
+        taken |= set(views[stream.name])
+    return views
+
+
+def _digest(discovery: Discovery, schema: Schema, shard_bytes: int, options: dict[str, str]) -> str:
+    sha = hashlib.sha256(json.dumps([schema.toml, shard_bytes, sorted(options.items())]).encode())
+    for episode in discovery.episodes:
+        files = [*(f for files in episode.files.values() for f in files), episode.metadata, episode.instruction_file]
+        stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in files if file]
+        sha.update(json.dumps([episode.id, stamps]).encode())
+    return sha.hexdigest()

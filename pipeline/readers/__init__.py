@@ -1,0 +1,1 @@
+"""Readers of raw files: each gives arrays or findings, never a guess."""

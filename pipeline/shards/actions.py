@@ -1,0 +1,72 @@
+"""Derives actions from stored fields; a shard keeps only the row that each action looks ahead to.
+
+Storing the differences as well would add a third to the bytes of a CSV's shard and say nothing new. Ingest (for
+statistics) and the view (for training) both call ``derive_actions``, so there is one formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_names", "action_size", "derive_actions"]
+
+ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
+ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
+
+
+def derive_actions(
+    schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1.
+
+    Args:
+        schema: its ``action`` says which fields, and whether their change or their value.
+        fields: ``<stream>/<field>`` of one episode, ``(rows, ...)``.
+        rows: the row each action looks ahead to, local to the episode.
+    """
+    spec = schema.action
+    valid = rows >= 0
+    ahead = np.where(valid, rows, 0)
+    parts: list[NDArray[Any]] = []
+    for path in spec.of:
+        values = fields[path]
+        # Subtract in float64: the difference of two float32 is then exact before it is rounded once.
+        now = values.reshape(len(values), -1).astype(np.float64)
+        then = now[ahead]
+        if spec.kind == "delta":
+            then = _wrap(then - now, schema.field(path).period)
+        parts.append(then)
+    parts += [np.full((len(rows), 1), value) for _, value in spec.append]
+    actions = np.concatenate(parts, axis=1).astype(np.float32)
+    actions[~valid] = 0
+    return actions
+
+
+def _wrap(difference: NDArray[np.float64], period: tuple[float, ...]) -> NDArray[np.float64]:
+    """Bring differences of angles into half a period either way; a period of 0 leaves a column alone."""
+    for column, length in enumerate(period):
+        if length:
+            turns = np.round(difference[:, column] / length)
+            difference[:, column] -= length * turns
+    return difference
+
+
+def action_size(schema: Schema) -> int:
+    """A: how many numbers one action has."""
+    return len(action_names(schema))
+
+
+def action_names(schema: Schema) -> list[str]:
+    """A name for each number of an action: the columns of its fields, then the constants."""
+    names: list[str] = []
+    for path in schema.action.of:
+        spec = schema.field(path)
+        size = int(np.prod(spec.shape)) if spec.shape else 1
+        names += [c[0] for c in spec.columns] if len(spec.columns) == size else [f"{path}[{i}]" for i in range(size)]
+    return names + [name for name, _ in schema.action.append]

@@ -1,0 +1,51 @@
+"""Puts a file under its final name whole or not at all: temporary name beside it, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+__all__ = ["TEMP_PREFIX", "fsync_folder", "sweep_temporaries", "temporary_file", "write_bytes"]
+
+TEMP_PREFIX = ".vlapipe-tmp-"
+
+
+@contextlib.contextmanager
+def temporary_file(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """An open file under a temporary name in ``folder``; the caller renames it, otherwise it is removed."""
+    path = folder / f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+    try:
+        with path.open("xb+") as file:
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file atomically, replacing what was there."""
+    with temporary_file(path.parent) as (temporary, file):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.rename(path)
+    fsync_folder(path.parent)
+
+
+def sweep_temporaries(folder: Path) -> int:
+    """Remove what killed runs of ours left in ``folder``; returns how many. Call only while holding the folder's lock."""
+    left = list(folder.glob(f"{TEMP_PREFIX}*"))
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)

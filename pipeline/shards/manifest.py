@@ -1,0 +1,123 @@
+"""Reads and writes ``manifest.json`` and the episodes table it names; renaming the manifest is the one commit point.
+
+Nothing in either file depends on when, where or by how many workers it was made: same input, same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
+
+__all__ = ["FORMAT_VERSION", "MANIFEST", "REJECTS", "SHARD_FOLDER", "Manifest", "read_episodes", "write_generation"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+REJECTS = "rejects.jsonl"
+SHARD_FOLDER = "shards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a dataset holds; see docs/shard-format.md for each entry.
+
+    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock and fields. ``shards``: file, bytes,
+    sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table. ``statistics``: by ``<stream>/<field>``.
+    """
+
+    vlapipe_version: str
+    schema: dict[str, str]
+    shard_format: str
+    codec: str
+    streams: dict[str, dict[str, Any]]
+    shards: list[dict[str, Any]]
+    episodes: dict[str, Any]
+    rejects: dict[str, Any]
+    totals: dict[str, Any]
+    statistics: dict[str, dict[str, Any]]
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Canonical text: the same manifest gives the same bytes."""
+        document = {"format": "vlapipe", "format_version": FORMAT_VERSION, **vars(self)}
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a dataset's manifest.
+
+        Raises:
+            NotADatasetError: there is none, or it is not one of ours.
+            NewerFormatError: it was made by a newer vlapipe.
+        """
+        path = folder / MANIFEST
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise NotADatasetError(
+                f"{folder}: not a vlapipe dataset: no {MANIFEST} in it",
+                "give the folder that vlapipe ingest --out wrote" if folder.is_dir() else "no such folder",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise NotADatasetError(f"{path}: cannot be read: {error}", "ingest again") from None
+        if not isinstance(document, dict) or document.get("format") != "vlapipe":
+            raise NotADatasetError(f"{path}: not a vlapipe manifest", "give the folder that vlapipe ingest wrote")
+        version = document.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            cure = "update vlapipe"
+            raise NewerFormatError(f"{path}: format version {version}, this vlapipe reads {FORMAT_VERSION}", cure)
+        known = set(cls.__dataclass_fields__)
+        try:
+            return cls(**{key: value for key, value in document.items() if key in known})
+        except TypeError as error:
+            raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
+
+
+def write_generation(folder: Path, manifest: dict[str, Any], episodes: pa.Table, rejects: list[dict[str, Any]]) -> None:
+    """Write the episodes table, the rejects, then the manifest that names them.
+
+    Args:
+        folder: the dataset; its shards are already there.
+        manifest: the manifest's entries but ``episodes`` and ``rejects``.
+        episodes: one row an episode.
+        rejects: one entry an episode that was set aside, written a line each.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(episodes, buffer, compression="zstd")
+    table = buffer.getvalue()
+    sha256 = hashlib.sha256(table).hexdigest()
+    file = f"episodes-{sha256[:8]}.parquet"
+    write_bytes(folder / file, table)
+    lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
+    write_bytes(folder / REJECTS, lines)
+    whole = Manifest(
+        **manifest,
+        episodes={"file": file, "sha256": sha256, "count": episodes.num_rows},
+        rejects={"file": REJECTS, "sha256": hashlib.sha256(lines).hexdigest(), "count": len(rejects)},
+    )
+    write_bytes(folder / MANIFEST, whole.to_json())
+
+
+def read_episodes(folder: Path, manifest: Manifest) -> pa.Table:
+    """The episodes table, one row an episode, in the order of its shards.
+
+    Raises:
+        DamageError: it is missing or altered.
+    """
+    path = folder / manifest.episodes["file"]
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamageError(f"{path}: cannot be read: {error}", "ingest again") from None
+    if table.num_rows != manifest.episodes["count"]:
+        raise DamageError(f"{path}: expected {manifest.episodes['count']} episodes, found {table.num_rows}", "ingest again")
+    return table
