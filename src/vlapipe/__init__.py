@@ -1,3 +1,32 @@
-"""Folders of robot demonstrations in, validated shards and a trained policy out."""
+"""Folders of robot demonstrations in, validated shards and a trained policy out.
+
+``vlapipe.open_dataset``, ``vlapipe.Loader`` and ``vlapipe.Window`` are loaded when they are first used, so that
+``import vlapipe`` costs nothing and ingest needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
+    from vlapipe.train.loader import Loader
+    from vlapipe.train.window import Window
 
 __version__ = "0.1.0"
+__all__ = ["Dataset", "Episode", "Loader", "Window", "__version__", "open_dataset"]
+
+_HOMES = {
+    "Dataset": "vlapipe.pipeline.shards.dataset",
+    "Episode": "vlapipe.pipeline.shards.dataset",
+    "open_dataset": "vlapipe.pipeline.shards.dataset",
+    "Loader": "vlapipe.train.loader",
+    "Window": "vlapipe.train.window",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlapipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

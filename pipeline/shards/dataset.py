@@ -1,0 +1,180 @@
+"""A finished dataset as a user holds it: opening reads the manifest only, arrays are mapped when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.manifest import Manifest, read_episodes
+from vlapipe.pipeline.shards.view import EpisodeRows, View, cache_folder
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSummary:
+    """Statistics of one field over the train split: float64 arrays, one entry a column (one in all if wide)."""
+
+    count: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+    q01: NDArray[np.float64]
+    q10: NDArray[np.float64]
+    q50: NDArray[np.float64]
+    q90: NDArray[np.float64]
+    q99: NDArray[np.float64]
+
+
+class Dataset:
+    """A dataset that ``vlapipe ingest`` wrote. ``open_dataset`` makes one."""
+
+    def __init__(self, path: Path, manifest: Manifest, cache_dir: Path | None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.schema: Schema = parse_schema(manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}")
+        self._view = View(path, manifest, self.schema, cache_folder(path, cache_dir))
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return int(self.manifest.episodes["count"])
+
+    def __repr__(self) -> str:
+        totals = self.manifest.totals
+        return f"<vlapipe.Dataset {str(self.path)!r}: {len(self)} episodes, {totals['frames']} frames>"
+
+    @cached_property
+    def episodes(self) -> pa.Table:
+        """One row an episode, in the order of the shards: see docs/shard-format.md for the columns."""
+        return read_episodes(self.path, self.manifest)
+
+    @cached_property
+    def stats(self) -> dict[str, FieldSummary]:
+        """Statistics by ``<stream>/<field>`` and ``action/value``, over the train split."""
+        return {
+            path: FieldSummary(**{k: v if k == "count" else np.array(v) for k, v in values.items()})
+            for path, values in self.manifest.statistics.items()
+        }
+
+    @property
+    def views(self) -> list[str]:
+        """Names of the camera streams."""
+        return [name for name, stream in self.manifest.streams.items() if stream["kind"] == "images"]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of ``episodes`` as a NumPy array."""
+        if name not in self._columns:
+            self._columns[name] = self.episodes.column(name).to_numpy()
+        return self._columns[name]
+
+    def arrays(self, shard: int) -> dict[str, NDArray[Any]]:
+        """Every array of a shard by name, mapped and read-only.
+
+        Raises:
+            DamageError: the shard is missing, cut short or altered.
+        """
+        return self._view.arrays(shard, self._rows_by_shard[shard])
+
+    @cached_property
+    def _rows_by_shard(self) -> list[list[EpisodeRows]]:
+        anchor = self.schema.anchor
+        rows: list[list[EpisodeRows]] = [[] for _ in self.manifest.shards]
+        columns = (self.column("shard"), self.column(f"{anchor}/start"), self.column(f"{anchor}/rows"))
+        for shard, start, count in zip(*(c.tolist() for c in columns), strict=True):
+            rows[shard].append(EpisodeRows(start, count))
+        return rows
+
+    def episode(self, which: int | str) -> Episode:
+        """One episode, by index (negative counts from the end) or by id.
+
+        Raises:
+            UsageError: there is no such episode.
+        """
+        if isinstance(which, str):
+            index = pc.index(self.episodes.column("id"), which).as_py()
+            if index < 0:
+                near = [i for i in self.episodes.column("id").to_pylist() if which in i]
+                cure = f"did you mean {near[0]!r}?" if near else "vlapipe inspect lists them"
+                raise UsageError(f"{self.path}: no episode {which!r}", cure)
+        else:
+            index = which + len(self) if which < 0 else which
+            if not 0 <= index < len(self):
+                raise UsageError(f"{self.path}: no episode {which}", f"there are {len(self)}, counted from 0")
+        return Episode(self, index)
+
+
+class Episode(Mapping[str, NDArray[Any]]):
+    """One episode's arrays by name: ``ep["robot/joint_position"]`` is a read-only map ``(rows, 6)``.
+
+    ``<camera>/offset`` begins at 0 and is a copy; everything else is a slice of the map.
+    """
+
+    def __init__(self, dataset: Dataset, index: int) -> None:
+        self.index = index
+        self._dataset = dataset
+        self.row: dict[str, Any] = dataset.episodes.slice(index, 1).to_pylist()[0]
+        self._arrays = dataset.arrays(self.row["shard"])
+
+    @property
+    def id(self) -> str:
+        """The episode folder's path within the raw dataset."""
+        return str(self.row["id"])
+
+    @property
+    def instruction(self) -> str:
+        """What the robot was told to do."""
+        return str(self.row["instruction"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            raise KeyError(name)
+        stream, _, field = name.partition("/")
+        array = self._arrays[name]
+        # align/* and action/* have a row for each row of the anchor.
+        clock = self._dataset.schema.anchor if stream in ("align", "action") else stream
+        start, rows = self.row[f"{clock}/start"], self.row[f"{clock}/rows"]
+        if stream in self._dataset.views and field in ("bytes", "offset"):
+            offset = self._arrays[f"{stream}/offset"][start : start + rows + 1]
+            return array[offset[0] : offset[-1]] if field == "bytes" else offset - offset[0]
+        return array[start : start + rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"<vlapipe.Episode {self.index} {self.id!r}: {self.row['num_frames']} frames, {self.instruction!r}>"
+
+    def jpeg(self, view: str, row: int) -> bytes:
+        """One camera image as it was recorded."""
+        offset = self[f"{view}/offset"]
+        return self[f"{view}/bytes"][offset[row] : offset[row + 1]].tobytes()
+
+
+def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None) -> Dataset:
+    """Open a dataset; reads the manifest only.
+
+    Args:
+        path: the folder that ``vlapipe ingest --out`` wrote.
+        cache_dir: where arrays that are stored compressed are unpacked once; by default in the dataset.
+
+    Raises:
+        NotADatasetError: there is no dataset.
+        NewerFormatError: it was made by a newer vlapipe.
+    """
+    path = Path(path)
+    return Dataset(path, Manifest.read(path), Path(cache_dir) if cache_dir else None)

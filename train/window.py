@@ -1,0 +1,36 @@
+"""Says how many rows of each stream a training sample holds; what is left open is the schema's default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.schema import SampleDefaults
+
+__all__ = ["Window"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Rows of each stream around a frame; ``None`` takes the schema's default.
+
+    State, sensor and image windows end at the frame; the action chunk begins at it and takes every
+    ``action_stride``-th anchor row.
+    """
+
+    state_rows: int | None = None
+    sensor_rows: int | None = None
+    image_rows: int | None = None
+    action_rows: int | None = None
+    action_stride: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"Window {field.name}: expected a whole number from 1, found {value!r}")
+
+    def resolve(self, defaults: SampleDefaults) -> Window:
+        """The same with every row count filled in."""
+        missing = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
+        return replace(self, **missing)
