@@ -152,7 +152,8 @@ def _add_counts(
 def _quantile(keys: NDArray[np.int32], counts: NDArray[np.int64], q: float, bits: int) -> float:
     low = (keys << (23 - bits)).astype(np.int32).view(np.float32).astype(np.float64)
     high = ((keys << (23 - bits)) | ((1 << (23 - bits)) - 1)).astype(np.int32).view(np.float32).astype(np.float64)
-    middle = (low + high) / 2
+    # The bucket next to zero holds zero itself and numbers too small to tell from it.
+    middle = np.where(np.abs(high) < np.finfo(np.float32).tiny, 0.0, (low + high) / 2)
     order = np.argsort(middle)
     reached = np.cumsum(counts[order]) >= q * counts.sum()
     return float(middle[order][np.argmax(reached)])

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CODES", "MAX_SHOWN", "Code", "Finding", "Findings", "Severity"]
+__all__ = ["CODES", "Code", "Finding", "Findings", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
-
-MAX_SHOWN = 20  # findings of one episode that a message lists before it counts the rest
 
 
 @dataclass(frozen=True, kw_only=True)

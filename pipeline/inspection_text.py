@@ -1,0 +1,171 @@
+"""Shows an inspection on a terminal, as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vlapipe.pipeline.ingest_text import counted, format_bytes
+from vlapipe.pipeline.statistics import WIDE
+
+__all__ = ["print_dataset", "print_episode"]
+
+_MAX_TASKS = 20
+_MAX_REJECTS = 20
+
+
+def print_dataset(report: dict[str, Any]) -> None:
+    """Print ``inspect_dataset``'s report to stdout."""
+    console = _console()
+    sizes = report["sizes"]
+    share = sizes["stored_bytes"] / sizes["raw_bytes"] if sizes["raw_bytes"] else 0
+    console.print(
+        f"{report['path']}: {counted(report['episodes'], 'episode')}, {counted(report['frames'], 'frame')}, "
+        f"{_duration(report['seconds'])}",
+        style="bold",
+    )
+    console.print(
+        f"schema {report['schema']['name']}, {counted(report['shards'], report['format'] + ' shard')} "
+        f"({report['codec']}), "
+        f"{format_bytes(sizes['stored_bytes'])} at rest of {format_bytes(sizes['raw_bytes'])} raw ({share:.0%})"
+    )
+    console.print(_streams_table(report))
+    console.print(_splits_table(report))
+    console.print(_tasks_table(report))
+    console.print(_statistics_table(report))
+    _print_rejects(console, report)
+
+
+def print_episode(report: dict[str, Any]) -> None:
+    """Print ``inspect_episode``'s report to stdout."""
+    console = _console()
+    console.print(f"{report['id']} (episode {report['episode_index']}, {report['split']})", style="bold")
+    console.print(f"task {report['task']}: {report['instruction']!r}")
+    console.print(
+        f"{counted(report['num_frames'], 'frame')} from row {report['frame_start']}, {_duration(report['seconds'])}, "
+        f"in {report['shard_file']}"
+    )
+    table = _table("stream", ">rows", ">rate Hz", ">jitter ms", ">longest gap ms", ">from s", ">to s")
+    for name, stream in report["streams"].items():
+        clock = [stream["rows"], stream["rate_hz"], stream["jitter_s"] * 1e3, stream["max_gap_s"] * 1e3]
+        table.add_row(name, *(_number(v) for v in clock), f"{stream['first_s']:.3f}", f"{stream['last_s']:.3f}")
+    console.print(table)
+    table = _table("array", "shape", "dtype")
+    for name, array in report["arrays"].items():
+        table.add_row(name, str(tuple(array["shape"])), array["dtype"])
+    console.print(table)
+    table = _table("source", ">files", ">size", "sha256")
+    for source in report["sources"]:
+        table.add_row(source["path"], str(source["num_files"]), format_bytes(source["num_bytes"]), source["sha256"][:16])
+    console.print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a file has no width to fit; do not cut what a person may grep for
+    return console
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; a column's name begins with ``>`` to align it right."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _streams_table(report: dict[str, Any]) -> Table:
+    table = _table(
+        "stream", "holds", ">rows", ">rate Hz", ">declared", ">jitter ms", ">longest gap ms", ">raw", ">at rest", ">share"
+    )
+    sizes = report["sizes"]["streams"]
+    for name, stream in report["streams"].items():
+        own = sizes[name]
+        table.add_row(
+            name,
+            "\n".join(_holdings(stream)),
+            _number(stream["rows"]),
+            _number(stream["rate_hz"]),
+            _number(stream["declared_rate_hz"]),
+            _number(stream["jitter_s"] * 1e3),
+            _number(stream["max_gap_s"] * 1e3),
+            format_bytes(own["raw_bytes"]),
+            format_bytes(own["stored_bytes"]),
+            f"{own['stored_share']:.1%}" if own["stored_share"] is not None else "-",
+        )
+    for name in ("align", "action"):
+        if name in sizes:
+            table.add_row(name, "derived", *[""] * 6, format_bytes(sizes[name]["stored_bytes"]), "")
+    return table
+
+
+def _holdings(stream: dict[str, Any]) -> list[str]:
+    if stream["kind"] == "images":
+        return [f"{counted(count, 'episode')} of {size} JPEG" for size, count in stream["sizes"].items()]
+    lines = []
+    for name, field in stream["fields"].items():
+        shape = ", ".join(["rows", *map(str, field["shape"])])
+        units = list(dict.fromkeys(unit for unit in field["unit"] if unit))
+        lines.append(f"{name} ({shape}) {field['dtype']} {', '.join(units)}".rstrip())
+    return lines
+
+
+def _splits_table(report: dict[str, Any]) -> Table:
+    table = _table("split", ">episodes", ">frames", ">time")
+    for split, counts in report["splits"].items():
+        table.add_row(split, _number(counts["episodes"]), _number(counts["frames"]), _duration(counts["seconds"]))
+    return table
+
+
+def _tasks_table(report: dict[str, Any]) -> Table:
+    table = _table("task", "instruction", ">episodes", ">frames")
+    for task in report["tasks"][:_MAX_TASKS]:
+        table.add_row(task["task"], task["instruction"], _number(task["episodes"]), _number(task["frames"]))
+    if len(report["tasks"]) > _MAX_TASKS:
+        table.add_row(f"and {len(report['tasks']) - _MAX_TASKS} more", "", "", "")
+    return table
+
+
+def _statistics_table(report: dict[str, Any]) -> Table:
+    numbers = ("mean", "std", "min", "q01", "q50", "q99", "max")
+    table = _table("statistics (train)", *(f">{name}" for name in numbers))
+    for path, values in report["statistics"].items():
+        width = len(values["mean"])
+        for i in range(min(width, WIDE)):
+            table.add_row(path if width == 1 else f"{path}[{i}]", *(f"{values[name][i]:.5g}" for name in numbers))
+    return table
+
+
+def _print_rejects(console: Console, report: dict[str, Any]) -> None:
+    if report["findings"]:
+        counts = ", ".join(f"{code} in {count}" for code, count in report["findings"].items())
+        console.print(f"noted about episodes that were kept: {counts}")
+    rejects = report["rejects"]
+    if not rejects["count"]:
+        console.print("no episode was set aside")
+        return
+    table = _table(f"{counted(rejects['count'], 'episode')} set aside", "first reason")
+    for reject in rejects["episodes"][:_MAX_REJECTS]:
+        reason = next(r for r in reject["reasons"] if r["severity"] == "error")
+        table.add_row(reject["episode"], reason["message"])
+    console.print(table)
+    by_code = _table("reason", ">episodes")
+    for code, count in rejects["by_code"].items():
+        by_code.add_row(code, str(count))
+    console.print(by_code)

@@ -1,0 +1,209 @@
+"""The ``vlapipe`` command: turns options into a config, calls the room that does the work, and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import vlapipe
+from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.registry import built_in_schemas, load_schema
+
+__all__ = ["main"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\Z", re.IGNORECASE)
+_PREFIX = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class _Bytes(click.ParamType):
+    """A size such as 256MB (powers of 1000) or 256MiB (powers of 1024)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.match(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write for example 256MB", param, ctx)
+        base = 1024 if match[3] else 1000
+        return int(float(match[1]) * base ** _PREFIX[match[2].lower()])
+
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # --batch_size works as --batch-size
+        "max_content_width": 110,
+    }
+)
+@click.version_option(vlapipe.__version__, prog_name="vlapipe")
+def cli() -> None:
+    """Folders of robot demonstrations in, validated shards and a trained policy out.
+
+    \b
+    vlapipe demo raw/                              make a small raw dataset to play with
+    vlapipe ingest --dataset raw/ --dry-run        check it, write nothing
+    vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
+    vlapipe inspect data/                          look at what came of it
+    vlapipe train --data data/ --out run/          train a policy
+
+    Exit codes: 0 good; 1 finished, but episodes were rejected or damage was found; 2 wrong usage; 3 not a dataset;
+    4 made by a newer format.
+    """
+
+
+@cli.command()
+@click.option("--dataset", type=_FOLDER, help="Folder of episode folders, at any depth.")
+@click.option("--dir", "episode", type=_FOLDER, help="One episode's folder, instead of --dataset.")
+@click.option("--out", type=_FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish.")
+@click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
+@click.option("--schema", default="meca500", show_default=True, help="Built-in name (vlapipe schema list) or TOML file.")
+@click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
+@click.option("--codec", help="NAME or NAME:LEVEL. zarr: zstd, lz4, pcodec, none; npz: deflate, none.")
+@click.option("--workers", type=int, help="Processes. Default: one a core where that pays, else none.")
+@click.option("--scheduler", help="Use a running Dask cluster: tcp://host:port.")
+@click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
+@click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
+@click.option("--report", type=_FOLDER, help="Also write everything that was found to this JSON file.")
+def ingest(
+    dataset: Path | None,
+    episode: Path | None,
+    out: Path | None,
+    dry_run: bool,
+    schema: str,
+    shard_format: str,
+    codec: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    shard_size: int,
+    strict: bool,
+    report: Path | None,
+) -> None:
+    """Check raw episodes and write them as compressed shards with a manifest.
+
+    Episodes with errors are set aside with every reason (rejects.jsonl) and the exit code is 1. A run that was killed
+    is finished by the same command.
+    """
+    from vlapipe.pipeline.ingest import IngestConfig
+    from vlapipe.pipeline.ingest import ingest as run
+    from vlapipe.pipeline.ingest_text import print_ingest_report
+
+    if (dataset is None) == (episode is None):
+        raise UsageError("give either --dataset DIR or --dir EPISODE", "--dataset holds many episodes, --dir is one")
+    config = IngestConfig(
+        source=dataset or episode or Path(),
+        single_episode=episode is not None,
+        out=out,
+        dry_run=dry_run,
+        schema=schema,
+        shard_format=shard_format,
+        codec=codec,
+        shard_bytes=shard_size,
+        workers=workers,
+        scheduler=scheduler,
+        strict=strict,
+    )
+    result = run(config)
+    if report is not None:
+        _write_text(report, result.to_json())
+    print_ingest_report(result, dry_run=dry_run)
+    if result.rejects:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("dataset", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="The same as data.")
+@click.option("--episode", help="One episode, by its number or its id.")
+def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
+    """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects."""
+    from vlapipe.pipeline.inspection import inspect_dataset, inspect_episode
+    from vlapipe.pipeline.inspection_text import print_dataset, print_episode
+
+    opened = vlapipe.open_dataset(dataset)
+    if episode is not None:
+        found = inspect_episode(opened, int(episode) if re.fullmatch(r"-?\d+", episode) else episode)
+    else:
+        found = inspect_dataset(opened)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    elif episode is not None:
+        print_episode(found)
+    else:
+        print_dataset(found)
+
+
+@cli.group()
+def schema() -> None:
+    """The recordings that vlapipe can read."""
+
+
+@schema.command("list")
+def schema_list() -> None:
+    """Name the built-in schemas."""
+    for name in built_in_schemas():
+        click.echo(f"{name:16s} {load_schema(name).description}")
+
+
+@schema.command("show")
+@click.argument("name")
+def schema_show(name: str) -> None:
+    """Print a schema's TOML, to read or to start your own from."""
+    click.echo(load_schema(name).toml, nl=False)
+
+
+@cli.command()
+@click.argument("directory", type=_FOLDER)
+@click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same bytes.")
+@click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault, listed in planted_defects.json.")
+def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
+    """Make a small raw dataset: a simulated arm puts a needle into the target that the instruction names."""
+    from vlapipe.pipeline.demo import make_demo
+
+    report = make_demo(directory, num_episodes=episodes, seed=seed, defects=defects)
+    planted = f" and {len(report.defects)} broken ones (planted_defects.json)" if report.defects else ""
+    click.echo(
+        f"{report.directory}: {report.num_episodes} good episodes{planted}, "
+        f"{report.num_files:,} files, {report.num_bytes / 1e6:,.0f} MB raw"
+    )
+    click.echo(f"next: vlapipe ingest --dataset {report.directory} --out OUT")
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check the folder and its permissions") from None
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one line and an exit code, never in a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.stderr.write("vlapipe: interrupted\n")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except VlapipeError as error:
+        sys.stderr.write(f"vlapipe: {error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) has had enough. Point stdout elsewhere, or Python complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        sys.stderr.write(f"vlapipe: {error}\n")
+        sys.exit(1)
