@@ -28,13 +28,11 @@ def row_ahead(timestamp: NDArray[Any], period_s: float, tolerance_s: float) -> N
     A row is never its own target: with a tolerance of the period or more, the last rows would stand still.
     """
     if timestamp.dtype == np.int64:
-        period, tolerance = np.int64(round(period_s * 1e9)), np.int64(round(tolerance_s * 1e9))
-    else:
-        period, tolerance = np.float64(period_s), np.float64(tolerance_s)
-    wanted = timestamp + period
+        period_s, tolerance_s = round(period_s * 1e9), round(tolerance_s * 1e9)  # in the clock's nanoseconds
+    wanted = timestamp + timestamp.dtype.type(period_s)
     after = np.searchsorted(timestamp, wanted).clip(max=len(timestamp) - 1)
     before = (after - 1).clip(min=0)
     nearest = np.where(wanted - timestamp[before] < timestamp[after] - wanted, before, after)
     rows = np.arange(len(timestamp))
-    found = (np.abs(timestamp[nearest] - wanted) <= tolerance) & (nearest > rows)
+    found = (np.abs(timestamp[nearest] - wanted) <= tolerance_s) & (nearest > rows)
     return np.where(found, nearest, -1).astype(np.int32)

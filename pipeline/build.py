@@ -85,11 +85,9 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     }
     if task.place is None or not good:
         return record
-    arrays = _concatenate([episode for episode, _ in good], task.schema)
+    arrays = _concatenate([episode for episode, _ in good])
     good.clear()  # the concatenated arrays are all that is needed from here on
-    stored = write_shard(
-        task.place.shards, task.shard.index, arrays, shard_format=task.shard_format, codec=task.codec
-    )
+    stored = write_shard(task.place.shards, task.shard.index, arrays, shard_format=task.shard_format, codec=task.codec)
     record |= {"plan": task.place.plan_digest, "shard": vars(stored)}
     write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
     return record
@@ -103,7 +101,7 @@ def _read_safely(task: ShardTask, raw: RawEpisode, findings: Findings) -> Episod
         return None
 
 
-def _concatenate(episodes: list[Episode], schema: Schema) -> dict[str, NDArray[Any]]:
+def _concatenate(episodes: list[Episode]) -> dict[str, NDArray[Any]]:
     """All arrays of a shard, the episodes end to end; ``align`` and ``action/row`` stay local to their episode."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, first in episodes[0].streams.items():

@@ -78,11 +78,9 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
     return {"kind": stream.kind, "rate_hz": stream.rate_hz, "time": {"dtype": stream.time.dtype, "unit": time_unit}}
 
 
-def _totals(
-    rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]
-) -> dict[str, Any]:
+def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
     raw: Counter[str] = Counter()
-    names = [name for name in _describe_streams(plan.schema, plan.views)]
+    names = list(_describe_streams(plan.schema, plan.views))
     for row in rows:
         for name, source in zip(names, row["sources"], strict=True):
             raw[name] += source["num_bytes"]

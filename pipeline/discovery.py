@@ -166,7 +166,7 @@ def _sort_files(root: Path, folder: str, files: list[RawFile], schema: Schema) -
 
 
 def _files_of(stream: Stream, relative: dict[str, RawFile]) -> dict[str, tuple[RawFile, ...]]:
-    """The files of the first pattern that fits any, by stream name; a pattern with ``{view}`` gives one stream a view."""
+    """The files of the first pattern that fits any, by stream name; with ``{view}`` each view is a stream."""
     for pattern in stream.files:
         parts = pattern.replace("{view}", "*").split("/")
         view_part = pattern.split("/").index("{view}") if "{view}" in pattern else None

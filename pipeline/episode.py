@@ -75,9 +75,7 @@ def read_episode(
     return _relate(raw, instruction, streams, schema, findings)
 
 
-def _read_rows(
-    root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings
-) -> StreamRows | None:
+def _read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
     files = raw.files[stream.name]
     if len(files) != 1:
         code = "file.several" if files else "file.missing"
@@ -100,7 +98,8 @@ def _read_cameras(
     present = [view for view in views if raw.files.get(view)]
     if not present:
         expected = f"images of {', '.join(views) or 'a camera'}"
-        findings.add("image.none", _join(raw.folder, stream.files[0]), expected=expected, found="none")
+        place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
+        findings.add("image.none", place, expected=expected, found="none")
         return {}
     for view in sorted(set(views) - set(present)):
         place = _join(raw.folder, stream.files[0].split("{view}")[0] + view)

@@ -42,7 +42,9 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         if self.out is None and not self.dry_run:
-            raise UsageError("--out is missing: where should the dataset go?", "add --out DIR, or --dry-run to only check")
+            raise UsageError(
+                "--out is missing: where should the dataset go?", "add --out DIR, or --dry-run to only check"
+            )
         if self.shard_format not in SHARD_FORMATS:
             raise UsageError(f"--format {self.shard_format}: unknown", f"choose from {', '.join(SHARD_FORMATS)}")
         if self.workers is not None and self.workers < 1:
@@ -78,7 +80,7 @@ class IngestReport:
 
 
 def ingest(config: IngestConfig) -> IngestReport:
-    """Read a raw dataset and write it as shards with a manifest; a dry run reads and checks the same and writes nothing.
+    """Read a raw dataset and write it as shards with a manifest; a dry run checks the same and writes nothing.
 
     A run that was killed is finished by running it again. Episodes with errors are set aside and reported.
 
@@ -111,9 +113,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     return report
 
 
-def _run(
-    config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: dict[int, Record]
-) -> list[Record]:
+def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: dict[int, Record]) -> list[Record]:
     """Build every shard that is not finished yet; records in the plan's order."""
     codec = parse_codec(config.codec, config.shard_format)
     tasks = [

@@ -34,7 +34,8 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
     """Print totals to stdout, then findings."""
     did = "checked" if dry_run else "ingested"
     click.echo(
-        f"{did} {report.num_episodes} of {counted(report.num_found, 'episode')}: {counted(report.num_frames, 'frame')}, "
+        f"{did} {report.num_episodes} of {counted(report.num_found, 'episode')}: "
+        f"{counted(report.num_frames, 'frame')}, "
         f"{report.seconds / 60:.1f} minutes of demonstrations, {format_bytes(report.raw_bytes)} raw, "
         f"in {report.elapsed_s:.1f} s"
     )

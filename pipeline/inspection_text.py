@@ -59,7 +59,9 @@ def print_episode(report: dict[str, Any]) -> None:
     console.print(table)
     table = _table("source", ">files", ">size", "sha256")
     for source in report["sources"]:
-        table.add_row(source["path"], str(source["num_files"]), format_bytes(source["num_bytes"]), source["sha256"][:16])
+        table.add_row(
+            source["path"], str(source["num_files"]), format_bytes(source["num_bytes"]), source["sha256"][:16]
+        )
     console.print(table)
 
 
@@ -92,7 +94,16 @@ def _number(value: float | None) -> str:
 
 def _streams_table(report: dict[str, Any]) -> Table:
     table = _table(
-        "stream", "holds", ">rows", ">rate Hz", ">declared", ">jitter ms", ">longest gap ms", ">raw", ">at rest", ">share"
+        "stream",
+        "holds",
+        ">rows",
+        ">rate Hz",
+        ">declared",
+        ">jitter ms",
+        ">longest gap ms",
+        ">raw",
+        ">at rest",
+        ">share",
     )
     sizes = report["sizes"]["streams"]
     for name, stream in report["streams"].items():

@@ -41,9 +41,9 @@ class OutputFolder:
         for path in sorted(self.work.glob("shard-*.json")):
             record = json.loads(path.read_bytes())
             shard = self.shards / record["shard"]["file"]
-            if record["plan"] == self._plan.digest and shard.is_file():
-                if shard.stat().st_size == record["shard"]["num_bytes"]:
-                    records[record["index"]] = record
+            whole = shard.is_file() and shard.stat().st_size == record["shard"]["num_bytes"]
+            if whole and record["plan"] == self._plan.digest:
+                records[record["index"]] = record
         return records
 
     def close(self) -> None:
@@ -94,7 +94,9 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another") from None
+            raise UsageError(
+                f"--out {path}: another ingest is writing there", "wait for it, or choose another"
+            ) from None
         plan_file = output.work / _PLAN_FILE
         if plan_file.exists() and json.loads(plan_file.read_bytes())["digest"] != plan.digest:
             raise UsageError(

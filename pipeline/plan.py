@@ -1,4 +1,4 @@
-"""Decides, from the input alone, which episode goes to which shard and split; the number of workers has no part in it."""
+"""Decides, from the input alone, which episode goes to which shard and split; workers have no part in it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
 def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, str]:
     """Each episode's split by a hash of its id, so that it keeps it when others are added.
 
-    Where the hash gives a dataset of two episodes or more no validation episode, the one with the lowest hash becomes it.
+    Where the hash gives two episodes or more no validation episode, the one with the lowest hash becomes it.
     """
 
     def share(episode: RawEpisode) -> float:
@@ -100,7 +100,7 @@ def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, 
 
 
 def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
-    """The cameras that an episode must have: those the schema lists, or those that at least half of the episodes have."""
+    """The cameras that an episode must have: those the schema lists, or those that half of the episodes have."""
     views: dict[str, tuple[str, ...]] = {}
     taken = {stream.name for stream in schema.streams}
     for stream in schema.streams:

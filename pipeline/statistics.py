@@ -91,7 +91,8 @@ class FieldStatistics:
     def quantile(self, q: float) -> NDArray[np.float64]:
         """The smallest bucket's value at or below which a share ``q`` of the values lies, kept within min and max."""
         values = [_quantile(k, c, q, self.bits) for k, c in zip(self.buckets, self.counts, strict=True)]
-        return np.clip(np.array(values), self.min, self.max)
+        clipped: NDArray[np.float64] = np.clip(np.array(values), self.min, self.max)
+        return clipped
 
     def summary(self) -> dict[str, Any]:
         """As the manifest has it: plain lists."""

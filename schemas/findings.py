@@ -74,7 +74,9 @@ CODES: dict[str, Code] = {
     "image.size_changes": _error("images of one camera differ in size", "record it again, or split the episode"),
     "clock.backwards": _error("time runs backwards", "sort or cut the recording there"),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
-    "clock.no_overlap": _error("two streams do not overlap in time", "check the recorders' clocks and time in the schema"),
+    "clock.no_overlap": _error(
+        "two streams do not overlap in time", "check the recorders' clocks and time in the schema"
+    ),
     "clock.rate": _warning("the rate is far from the one declared", "correct rate_hz, or check the recorder"),
     "pose.singular": _warning("Euler angles near their singularity jump", "train on rotation_6d or on joints instead"),
     "episode.no_frames": _error("no row has both its streams and an action", "record longer, or check the clocks"),

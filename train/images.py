@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import simplejpeg
 import torch
@@ -24,7 +22,7 @@ def decode_images(jpegs: list[NDArray[np.uint8]], size: tuple[int, int]) -> torc
     """
     height, width = size
     decoded = [
-        simplejpeg.decode_jpeg(_buffer(jpeg), colorspace="RGB", min_height=height, min_width=width, min_factor=1)
+        simplejpeg.decode_jpeg(jpeg.data, colorspace="RGB", min_height=height, min_width=width, min_factor=1)
         for jpeg in jpegs
     ]
     by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -37,7 +35,3 @@ def decode_images(jpegs: list[NDArray[np.uint8]], size: tuple[int, int]) -> torc
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         out[indices] = images
     return out
-
-
-def _buffer(jpeg: NDArray[np.uint8]) -> Any:
-    return memoryview(jpeg)

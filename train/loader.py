@@ -272,7 +272,10 @@ def _sample_spec(dataset: Dataset, window: Window, image_sizes: dict[str, tuple[
     schema = dataset.schema
     widths = [int(np.prod(schema.field(path).shape, dtype=int)) for path in schema.sample.state]
     sensors = {name: (window.sensor_rows or 1, *schema.field(path).shape) for name, path in schema.sample.sensors}
-    moments = {"observation.state": _moments(dataset, schema.sample.state), "action": _moments(dataset, (ACTION_VALUE,))}
+    moments = {
+        "observation.state": _moments(dataset, schema.sample.state),
+        "action": _moments(dataset, (ACTION_VALUE,)),
+    }
     for name, path in schema.sample.sensors:
         moments[f"observation.sensors.{name}"] = _moments(dataset, (path,))
     return SampleSpec(

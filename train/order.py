@@ -1,4 +1,4 @@
-"""The order of samples as a pure function of seed, epoch and position: no list is stored, however many frames there are.
+"""The order of samples as a pure function of seed, epoch and position; no list is stored, however many frames.
 
 A Feistel network is a bijection on 2^k numbers whatever its round function; numbers beyond the last frame are fed back
 until they fall among the frames ("cycle walking", Black and Rogaway 2002), which leaves a bijection on the frames.

@@ -30,7 +30,7 @@ class SampleSpec:
     """Shapes of one sample, without the batch dimension, and the statistics to normalize with."""
 
     state: tuple[int, int]  # (T, D) float32 of "observation.state"
-    sensors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> (T, ...) of "observation.sensors.<name>"
+    sensors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> (T, ...) float32
     images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # view -> (T, 3, height, width) uint8
     action: tuple[int, int] = (0, 0)  # (H, A) float32 of "action"
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics

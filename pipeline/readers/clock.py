@@ -39,7 +39,7 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
         ValueError: the text is not such a stamp.
     """
     if time.format:
-        moment = datetime.strptime(text, time.format)  # noqa: DTZ007 - read as UTC by timegm below
+        moment = datetime.strptime(text, time.format)  # read as UTC by timegm below
         return calendar.timegm(moment.timetuple()) * 1_000_000_000 + moment.microsecond * 1000
     if time.integer:
         if not _WHOLE.match(text):
@@ -80,7 +80,7 @@ def check_clock(
     line_of: Callable[[int], int | None],
     rate_hz: float | None,
 ) -> None:
-    """Report stamps that run backwards, repeat, or tick far from the declared rate; ``line_of`` maps a row to a line."""
+    """Report stamps that run backwards, repeat, or tick far from the declared rate; ``line_of`` places a row."""
     if len(timestamp) < 2:
         return
     steps = np.diff(timestamp)

@@ -119,7 +119,7 @@ def read_csv_stream(path: Path, label: str, stream: CsvStream, findings: Finding
 
 def _open_table(raw: bytes, label: str, stream: CsvStream, findings: Findings) -> _Table | None:
     if not raw.strip():
-        findings.add("csv.empty", label, line=1, found="an empty file")
+        findings.add("csv.empty", label, found="an empty file")
         return None
     nul = raw.find(b"\0")
     if nul >= 0:
@@ -133,25 +133,25 @@ def _open_table(raw: bytes, label: str, stream: CsvStream, findings: Findings) -
         return None
 
 
-def _resolve_columns(
-    table: _Table, label: str, stream: CsvStream, findings: Findings
-) -> list[ResolvedColumn] | None:
+def _resolve_columns(table: _Table, label: str, stream: CsvStream, findings: Findings) -> list[ResolvedColumn] | None:
     """Find each column that the schema asks for in the header: the clock first, then field by field."""
     header = table.header
     for name in sorted({name for name in header if header.count(name) > 1}):
         findings.add("csv.duplicate_column", label, line=1, column=name, found=f"{header.count(name)} columns {name!r}")
     wanted: list[tuple[tuple[str, ...], FieldSpec | None, int]] = [(stream.time.sources, None, 0)]
     wanted += [(names, field, i) for field in stream.fields for i, names in enumerate(field.columns)]
+    asked_for = {name for names, _, _ in wanted for name in names} | set(stream.drop)
+    unasked = [name for name in header if name not in asked_for]
     columns: list[ResolvedColumn] = []
     for names, field, i in wanted:
-        name = next((name for name in names if name in header), None)
-        if name is None:
+        present = [name for name in names if name in header]
+        if not present:
             expected = "a column " + " or ".join(repr(n) for n in names)
-            near = did_you_mean(names[0], header)
-            found = f"{len(header)} others" + (f"; {near}" if near.startswith("did") else "")
+            near = did_you_mean(names[0], unasked)
+            found = f"{len(header)} other columns" + (f"; {near}" if near.startswith("did") else "")
             findings.add("csv.missing_column", label, line=1, column=names[0], expected=expected, found=found)
             continue
-        position = header.index(name)
+        name, position = present[0], header.index(present[0])
         if field is None:
             dtype = "stamp" if stream.time.format else "int64" if stream.time.integer else "float64"
             columns.append(ResolvedColumn(name=name, position=position, dtype=dtype, is_time=True))
@@ -162,11 +162,11 @@ def _resolve_columns(
             )
     if findings.errors:
         return None
-    known = {column.name for column in columns} | set(stream.drop) | set(stream.time.sources)
-    extra = [name for name in header if name not in known]
-    if extra:
-        more = f" and {len(extra) - _MAX_NAMED} more" if len(extra) > _MAX_NAMED else ""
-        findings.add("csv.columns_not_kept", label, line=1, found=", ".join(extra[:_MAX_NAMED]) + more + " not kept")
+    kept = {column.name for column in columns} | set(stream.drop) | set(stream.time.sources)
+    others = [name for name in header if name not in kept]
+    if others:
+        more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+        findings.add("csv.columns_not_kept", label, line=1, found=", ".join(others[:_MAX_NAMED]) + more + " not kept")
     return columns
 
 
@@ -196,9 +196,7 @@ def _read_clock(
     if timestamp.dtype == np.float64 and not np.isfinite(timestamp).all():
         find_faults(table.body, stream, columns[:1], len(table.header), label, findings)
         return None
-    check_clock(
-        timestamp, findings, file=label, column=column.name, line_of=table.line_of, rate_hz=stream.rate_hz
-    )
+    check_clock(timestamp, findings, file=label, column=column.name, line_of=table.line_of, rate_hz=stream.rate_hz)
     return timestamp
 
 
@@ -210,7 +208,7 @@ def _read_fields(
     stream: CsvStream,
     findings: Findings,
 ) -> dict[str, NDArray[Any]] | None:
-    """Fill each field column by column; values that are not finite or out of range send the file to the fault finder."""
+    """Fill each field column by column; a value that is not finite or out of range is placed by the fault finder."""
     fields: dict[str, NDArray[Any]] = {}
     remaining = iter(columns[1:])
     clean = True

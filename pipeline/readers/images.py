@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ __all__ = ["read_images"]
 _DECIMAL = re.compile(r"\d+(\.\d+)?\Z")
 
 
-def read_images(
-    root: Path, files: list[str], stream: ImageStream, findings: Findings
-) -> ImageRows | None:
+def read_images(root: Path, files: list[str], stream: ImageStream, findings: Findings) -> ImageRows | None:
     """Read a camera's images; ``None`` where errors were found.
 
     Args:
@@ -46,15 +43,13 @@ def read_images(
         return None
     size = _common_size(stamped, headers, findings)
     timestamp = np.array([stamp for _, stamp in stamped], dtype=stream.time.dtype)
-    check_clock(timestamp, findings, file=folder, column=None, line_of=lambda row: None, rate_hz=stream.rate_hz)
+    check_clock(timestamp, findings, file=folder, column=None, line_of=lambda _row: None, rate_hz=stream.rate_hz)
     if size is None or len(stamped) < len(files) or any(header is None for header in headers):
         return None
     source = SourceFile(
-        path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=hashlib.sha256(data).hexdigest()
+        path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=hashlib.sha256(data.data).hexdigest()
     )
-    return ImageRows(
-        timestamp=timestamp, data=data, offset=offset, height=size.height, width=size.width, source=source
-    )
+    return ImageRows(timestamp=timestamp, data=data, offset=offset, height=size.height, width=size.width, source=source)
 
 
 def _sort_by_stamp(files: list[str], time: TimeSpec, findings: Findings) -> list[tuple[str, int | float]]:
@@ -75,7 +70,7 @@ def _read_image(root: Path, file: str, into: NDArray[np.uint8], findings: Findin
     if not into.size:
         findings.add("image.empty", file, expected="a JPEG", found="0 bytes")
         return None
-    view: Any = memoryview(into)
+    view = into.data
     with (root / file).open("rb") as handle:
         if handle.readinto(view) != len(view):
             findings.add("image.truncated", file, found="the file shrank while it was read")

@@ -26,6 +26,7 @@ def read_npz_stream(path: Path, label: str, stream: NpzStream, findings: Finding
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             num_bytes = file.tell()
+            file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile):
                     findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array")
@@ -40,7 +41,7 @@ def read_npz_stream(path: Path, label: str, stream: NpzStream, findings: Finding
     if clock is None or fields is None:
         return None
     name = stream.time.sources[0]
-    check_clock(clock, findings, file=label, column=name, line_of=lambda row: None, rate_hz=stream.rate_hz)
+    check_clock(clock, findings, file=label, column=name, line_of=lambda _row: None, rate_hz=stream.rate_hz)
     source = SourceFile(path=label, num_files=1, num_bytes=num_bytes, sha256=digest)
     return StreamRows(timestamp=clock, fields=fields, source=source)
 
@@ -52,16 +53,35 @@ def _one_line(error: Exception) -> str:
 def _read_arrays(
     archive: Any, label: str, stream: NpzStream, findings: Findings
 ) -> tuple[NDArray[Any] | None, dict[str, NDArray[Any]] | None]:
-    clock: NDArray[Any] | None = None
     stamps = _read_array(archive, stream.time.sources, label, findings)
-    if stamps is not None:
-        clock = _read_clock(stamps, label, stream, findings)
+    clock = _read_clock(stamps, label, stream, findings) if stamps is not None else None
     fields: dict[str, NDArray[Any]] = {}
     for field in stream.fields:
         array = _read_array(archive, field.columns[0], label, findings)
-        if array is not None and _check_array(array, field, stamps, label, findings):
+        if array is not None and _check_array(array, field, label, findings):
             fields[field.name] = _cast(array, field, label, findings)
-    return clock, fields if len(fields) == len(stream.fields) else None
+    if clock is None or len(fields) < len(stream.fields):
+        return clock, None
+    return clock, fields if _check_lengths(clock, fields, label, stream, findings) else None
+
+
+def _check_lengths(
+    clock: NDArray[Any], fields: dict[str, NDArray[Any]], label: str, stream: NpzStream, findings: Findings
+) -> bool:
+    """Every field must have a row a stamp; where the fields agree with each other, it is the clock that is wrong."""
+    lengths = {len(array) for array in fields.values()}
+    if lengths == {len(clock)}:
+        return True
+    if len(lengths) == 1:
+        expected = f"{lengths.pop()} stamps, one a row of {', '.join(f.columns[0][0] for f in stream.fields)}"
+        findings.add("npz.length", label, column=stream.time.sources[0], expected=expected, found=f"{len(clock)}")
+        return False
+    for field in stream.fields:
+        rows = len(fields[field.name])
+        if rows != len(clock):
+            expected = f"{len(clock)} rows, one a stamp"
+            findings.add("npz.length", label, column=field.columns[0][0], expected=expected, found=f"{rows}")
+    return False
 
 
 def _read_array(archive: Any, names: tuple[str, ...], label: str, findings: Findings) -> NDArray[Any] | None:
@@ -87,12 +107,12 @@ def _read_array(archive: Any, names: tuple[str, ...], label: str, findings: Find
     return array
 
 
-def _read_clock(
-    stamps: NDArray[Any], label: str, stream: NpzStream, findings: Findings
-) -> NDArray[Any] | None:
+def _read_clock(stamps: NDArray[Any], label: str, stream: NpzStream, findings: Findings) -> NDArray[Any] | None:
     name = stream.time.sources[0]
     if stamps.ndim != 1 or not len(stamps):
-        findings.add("npz.shape", label, column=name, expected="shape (rows,), one row or more", found=f"{stamps.shape}")
+        findings.add(
+            "npz.shape", label, column=name, expected="shape (rows,), one row or more", found=f"{stamps.shape}"
+        )
         return None
     if stamps.dtype.kind == "f" and not np.isfinite(stamps).all():
         rows = np.flatnonzero(~np.isfinite(stamps))
@@ -109,17 +129,11 @@ def _read_clock(
         return None
 
 
-def _check_array(
-    array: NDArray[Any], field: FieldSpec, stamps: NDArray[Any] | None, label: str, findings: Findings
-) -> bool:
+def _check_array(array: NDArray[Any], field: FieldSpec, label: str, findings: Findings) -> bool:
     name = field.columns[0][0]
     if array.ndim == 0 or array.shape[1:] != field.shape:
         expected = f"shape (rows{''.join(f', {n}' for n in field.shape)})"
         findings.add("npz.shape", label, column=name, expected=expected, found=f"{array.shape}")
-        return False
-    if stamps is not None and len(array) != len(stamps):
-        expected = f"{len(stamps)} rows, one a stamp"
-        findings.add("npz.length", label, column=name, expected=expected, found=f"{len(array)}")
         return False
     if not array.size:
         return True

@@ -20,9 +20,7 @@ ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where ther
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
 
 
-def derive_actions(
-    schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]
-) -> NDArray[np.float32]:
+def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1.
 
     Args:

@@ -1,12 +1,12 @@
-"""Puts a file under its final name whole or not at all: temporary name beside it, fsync, rename, fsync of the folder."""
+"""Puts a file under its final name whole or not at all: temporary name, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO
 
 __all__ = ["TEMP_PREFIX", "fsync_folder", "sweep_temporaries", "temporary_file", "write_bytes"]
 
@@ -14,7 +14,7 @@ TEMP_PREFIX = ".vlapipe-tmp-"
 
 
 @contextlib.contextmanager
-def temporary_file(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+def temporary_file(folder: Path) -> Iterator[tuple[Path, BufferedRandom]]:
     """An open file under a temporary name in ``folder``; the caller renames it, otherwise it is removed."""
     path = folder / f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     try:
@@ -44,7 +44,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sweep_temporaries(folder: Path) -> int:
-    """Remove what killed runs of ours left in ``folder``; returns how many. Call only while holding the folder's lock."""
+    """Remove what killed runs of ours left in ``folder``, whose lock the caller holds; returns how many."""
     left = list(folder.glob(f"{TEMP_PREFIX}*"))
     for path in left:
         path.unlink(missing_ok=True)

@@ -64,7 +64,7 @@ class Dataset:
     def stats(self) -> dict[str, FieldSummary]:
         """Statistics by ``<stream>/<field>`` and ``action/value``, over the train split."""
         return {
-            path: FieldSummary(**{k: v if k == "count" else np.array(v) for k, v in values.items()})
+            path: FieldSummary(count=values["count"], **{k: np.array(v) for k, v in values.items() if k != "count"})
             for path, values in self.manifest.statistics.items()
         }
 

@@ -31,7 +31,8 @@ class Manifest:
     """What a dataset holds; see docs/shard-format.md for each entry.
 
     ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock and fields. ``shards``: file, bytes,
-    sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table. ``statistics``: by ``<stream>/<field>``.
+    sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table. ``statistics``: by
+    ``<stream>/<field>``.
     """
 
     vlapipe_version: str
@@ -119,5 +120,7 @@ def read_episodes(folder: Path, manifest: Manifest) -> pa.Table:
     except (OSError, pa.ArrowInvalid) as error:
         raise DamageError(f"{path}: cannot be read: {error}", "ingest again") from None
     if table.num_rows != manifest.episodes["count"]:
-        raise DamageError(f"{path}: expected {manifest.episodes['count']} episodes, found {table.num_rows}", "ingest again")
+        raise DamageError(
+            f"{path}: expected {manifest.episodes['count']} episodes, found {table.num_rows}", "ingest again"
+        )
     return table

@@ -29,8 +29,8 @@ def write_npz_array(archive: AlignedZip, name: str, array: NDArray[Any], codec: 
         header,
         {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape},
     )
-    parts = [header.getvalue()]
-    parts += [memoryview(flat[start : start + _SLICE_BYTES]) for start in range(0, len(flat), _SLICE_BYTES)]
+    parts: list[bytes | memoryview] = [header.getvalue()]
+    parts += [flat[start : start + _SLICE_BYTES].data for start in range(0, len(flat), _SLICE_BYTES)]
     archive.add(f"{name}.npy", parts, len(parts[0]) + flat.nbytes, deflate_level=codec.level)
 
 
@@ -44,7 +44,9 @@ def read_npz_array(path: Path, name: str) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[name]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again") from None
+        raise DamageError(
+            f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again"
+        ) from None
     return array
 
 

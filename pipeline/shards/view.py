@@ -76,7 +76,9 @@ class View:
         size = path.stat().st_size if path.is_file() else -1
         if size != entry["bytes"]:
             found = "no such file" if size < 0 else f"{size}"
-            raise DamageError(f"{path}: expected {entry['bytes']} bytes, found {found}", "copy it again, or ingest again")
+            raise DamageError(
+                f"{path}: expected {entry['bytes']} bytes, found {found}", "copy it again, or ingest again"
+            )
         key = f"{_CACHE_VERSION}-{entry['sha256']}-{self._manifest.schema['sha256']}"
         unpacked = self._cache / hashlib.sha256(key.encode()).hexdigest()[:32]
         mapped = map_arrays(path, shard_format_of(entry["file"]))
@@ -99,7 +101,9 @@ class View:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 != entry["sha256"]:
-            raise DamageError(f"{path}: its bytes differ from those that were written", "copy it again, or ingest again")
+            raise DamageError(
+                f"{path}: its bytes differ from those that were written", "copy it again, or ingest again"
+            )
         temporary = unpacked.with_name(f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
         temporary.mkdir(parents=True)
         try:

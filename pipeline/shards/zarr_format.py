@@ -37,9 +37,13 @@ def write_zarr_array(archive: AlignedZip, name: str, array: NDArray[Any], codec:
     if codec.name == "pcodec":
         options["serializer"] = _pcodec(codec.level)
     elif codec.name != "none":
-        cname = "zstd" if codec.name == "zstd" else "lz4"
-        shuffle = "shuffle" if array.dtype.itemsize > 1 else "noshuffle"
-        options["compressors"] = [BloscCodec(cname=cname, clevel=codec.level, shuffle=shuffle)]  # type: ignore[arg-type]
+        options["compressors"] = [
+            BloscCodec(
+                cname="zstd" if codec.name == "zstd" else "lz4",
+                clevel=codec.level,
+                shuffle="shuffle" if array.dtype.itemsize > 1 else "noshuffle",
+            )
+        ]
     stored = zarr.create_array(
         store=MemoryStore(members),
         name=name,
@@ -58,7 +62,7 @@ def write_zarr_array(archive: AlignedZip, name: str, array: NDArray[Any], codec:
 
 def _pcodec(level: int) -> Any:
     try:
-        import pcodec  # type: ignore[import-not-found]  # noqa: F401
+        import pcodec  # noqa: F401
         from zarr.codecs.numcodecs import PCodec
     except ImportError:
         raise UsageError("--codec pcodec: the package pcodec is not installed", "pip install pcodec") from None
@@ -86,7 +90,9 @@ def read_zarr_array(path: Path, name: str) -> NDArray[Any]:
             array = zarr.open_array(store, path=name, mode="r")
             values: NDArray[Any] = np.ascontiguousarray(array[...])
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again") from None
+        raise DamageError(
+            f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again"
+        ) from None
     return values
 
 

@@ -1,4 +1,4 @@
-"""The ``vlapipe`` command: turns options into a config, calls the room that does the work, and prints what came of it."""
+"""The ``vlapipe`` command: turns options into a config, calls the room that does the work, prints what came of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\Z", re.IGNORECASE)
 _PREFIX = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-class _Bytes(click.ParamType):
+class _Bytes(click.ParamType[int]):
     """A size such as 256MB (powers of 1000) or 256MiB (powers of 1024)."""
 
     name = "size"
@@ -67,7 +67,7 @@ def cli() -> None:
 @click.option("--dir", "episode", type=_FOLDER, help="One episode's folder, instead of --dataset.")
 @click.option("--out", type=_FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
-@click.option("--schema", default="meca500", show_default=True, help="Built-in name (vlapipe schema list) or TOML file.")
+@click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
 @click.option("--codec", help="NAME or NAME:LEVEL. zarr: zstd, lz4, pcodec, none; npz: deflate, none.")
 @click.option("--workers", type=int, help="Processes. Default: one a core where that pays, else none.")
@@ -166,7 +166,7 @@ def schema_show(name: str) -> None:
 @click.argument("directory", type=_FOLDER)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same bytes.")
-@click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault, listed in planted_defects.json.")
+@click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault (planted_defects.json).")
 def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
     """Make a small raw dataset: a simulated arm puts a needle into the target that the instruction names."""
     from vlapipe.pipeline.demo import make_demo
@@ -184,7 +184,7 @@ def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check the folder and its permissions") from None
+        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
 
 
 def main() -> None:
