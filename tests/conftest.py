@@ -1,0 +1,38 @@
+"""Fixtures that several rooms' tests share: a small raw dataset, the same ingested, and the real logs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlapipe.pipeline.ingest import IngestConfig, ingest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import factories`; importlib mode adds no path
+
+from factories import make_dataset  # noqa: E402
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
+
+
+@pytest.fixture(scope="session")
+def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four short raw episodes, two views, sensors."""
+    return make_dataset(tmp_path_factory.mktemp("raw") / "lab")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tiny_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, ingested into two shards or more."""
+    out = tmp_path_factory.mktemp("ingested") / "data"
+    ingest(IngestConfig(source=tiny_raw, out=out, shard_bytes=2_000_000))
+    return out
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real logs; skips where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip("no real logs beside this checkout")
+    return REAL
