@@ -60,7 +60,7 @@ def _run_on_dask(tasks: list[ShardTask], progress: Progress, workers: int, sched
                 n_workers=min(workers, len(tasks)),
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,
             )

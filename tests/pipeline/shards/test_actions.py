@@ -1,0 +1,67 @@
+"""Actions derived from stored fields: what each kind means, and angles that wrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlapipe.pipeline.shards.actions import action_names, derive_actions
+from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.schema import Schema
+
+
+def schema(kind: str, period: str = "period_s = 0.1") -> Schema:
+    return parse_schema(
+        f"""
+        name = "t"
+        anchor = "robot"
+        [streams.robot]
+        kind = "csv"
+        files = ["x.csv"]
+        [streams.robot.time]
+        column = "t"
+        [streams.robot.fields.pose]
+        columns = ["x", "angle"]
+        period = [0, 360]
+        [action]
+        kind = "{kind}"
+        of = ["robot/pose"]
+        {period}
+        append = {{ gripper = 0.5 }}
+        [sample]
+        state = ["robot/pose"]
+        """,
+        "t",
+    )
+
+
+POSE = np.array([[1, 170], [2, -170], [4, -150], [8, 10]], dtype=np.float32)
+AHEAD = np.array([1, 2, 3, -1], dtype=np.int32)
+
+
+def test_delta_wraps_angles_and_nothing_else() -> None:
+    actions = derive_actions(schema("delta"), {"robot/pose": POSE}, AHEAD)
+    assert actions.tolist() == [[1, 20, 0.5], [2, 20, 0.5], [4, 160, 0.5], [0, 0, 0]]
+    assert actions.dtype == np.float32
+
+
+def test_absolute_is_the_value_ahead() -> None:
+    actions = derive_actions(schema("absolute"), {"robot/pose": POSE}, AHEAD)
+    assert actions[:3].tolist() == [[2, -170, 0.5], [4, -150, 0.5], [8, 10, 0.5]]
+
+
+def test_column_is_the_value_at_the_row_itself() -> None:
+    actions = derive_actions(schema("column", ""), {"robot/pose": POSE}, np.arange(4, dtype=np.int32))
+    assert actions.tolist() == [[1, 170, 0.5], [2, -170, 0.5], [4, -150, 0.5], [8, 10, 0.5]]
+
+
+def test_names_are_the_columns_then_the_constants() -> None:
+    assert action_names(schema("delta")) == ["x", "angle", "gripper"]
+
+
+@pytest.mark.parametrize("turns", [-2, -1, 1, 3])
+def test_whole_turns_do_not_change_a_delta(turns: int) -> None:
+    turned = POSE.copy()
+    turned[1:, 1] += 360 * turns
+    plain = derive_actions(schema("delta"), {"robot/pose": POSE}, AHEAD)
+    assert np.allclose(derive_actions(schema("delta"), {"robot/pose": turned}, AHEAD), plain)

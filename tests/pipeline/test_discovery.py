@@ -1,0 +1,109 @@
+"""Finding episodes and planning shards: names and sizes alone decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from factories import make_dataset, make_episode
+
+from vlapipe.pipeline.discovery import Discovery, discover
+from vlapipe.pipeline.plan import Plan, make_plan
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.registry import load_schema
+
+MECA = load_schema("meca500")
+
+
+def plan(discovery: Discovery, shard_bytes: int = 1 << 30) -> Plan:
+    return make_plan(discovery, MECA, shard_bytes=shard_bytes, options={})
+
+
+def test_episodes_are_found_at_any_depth_and_ordered_by_id(tmp_path: Path) -> None:
+    for place in ("b/episode_2", "b/episode_1", "deep/er/a/data_collection_x", "recv_all_7", "b/not_an_episode"):
+        make_episode(tmp_path / place, num_rows=3, num_images=1, sensor=False)
+    found = discover(tmp_path, MECA)
+    assert [episode.id for episode in found.episodes] == [
+        "b/episode_1",
+        "b/episode_2",
+        "deep/er/a/data_collection_x",
+        "recv_all_7",
+    ]
+    assert [episode.task for episode in found.episodes] == ["b", "b", "a", tmp_path.name]
+
+
+def test_views_are_found_below_images_or_as_direct_children(tmp_path: Path) -> None:
+    below = make_episode(tmp_path / "episode_1", num_rows=3, num_images=2)
+    direct = make_episode(tmp_path / "recv_all_1", num_rows=3, num_images=2)
+    for view in list((direct / "images").iterdir()):
+        view.rename(direct / view.name)
+    (direct / "images").rmdir()
+    first, second = discover(tmp_path, MECA).episodes
+    assert first.views == second.views == {"camera": ("View1", "View2")}
+    assert [len(first.files[view]) for view in ("View1", "View2")] == [2, 2]
+    assert below.exists()
+
+
+def test_leftovers_of_file_managers_are_ignored_and_counted(tmp_path: Path) -> None:
+    episode = make_episode(tmp_path / "episode_1", num_rows=3, num_images=2)
+    for name in ("._1.0.jpg", "Thumbs.db", ".DS_Store"):
+        (episode / "images" / "View1" / name).write_bytes(b"x")
+    found = discover(tmp_path, MECA)
+    assert found.num_ignored == 3
+    assert len(found.episodes[0].files["View1"]) == 2
+
+
+@pytest.mark.parametrize("case", ["missing", "a file", "nothing in it"])
+def test_dataset_that_cannot_be_used_is_refused_with_a_cure(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "data"
+    if case == "a file":
+        path.write_text("x")
+    elif case == "nothing in it":
+        path.mkdir()
+    with pytest.raises(UsageError) as caught:
+        discover(path, MECA)
+    assert caught.value.cure
+    assert str(path) in str(caught.value)
+
+
+def test_single_episode_needs_no_particular_name(tmp_path: Path) -> None:
+    make_episode(tmp_path / "task" / "monday", num_rows=3)
+    (episode,) = discover(tmp_path / "task" / "monday", MECA, single=True).episodes
+    assert (episode.id, episode.task) == ("monday", "task")
+
+
+def test_shards_are_filled_in_order_up_to_their_size(tmp_path: Path) -> None:
+    found = discover(make_dataset(tmp_path / "lab", num_episodes=6), MECA)
+    one = plan(found)
+    many = plan(found, 4_000_000)
+    each = plan(found, 1)
+    assert [len(p.shards) for p in (one, many, each)] == [1, 4, 6]
+    for p in (one, many, each):
+        assert [e.id for shard in p.shards for e in shard.episodes] == [e.id for e in found.episodes]
+
+
+def test_two_episodes_or_more_give_at_least_one_of_each_split(tmp_path: Path) -> None:
+    for count in (2, 3, 9):
+        found = discover(make_dataset(tmp_path / str(count), num_episodes=count, num_rows=3), MECA)
+        splits = [split for shard in plan(found).shards for split in shard.splits]
+        assert set(splits) == {"train", "val"}
+
+
+def test_single_episode_is_for_training(tmp_path: Path) -> None:
+    found = discover(make_dataset(tmp_path / "lab", num_episodes=1, num_rows=3), MECA)
+    assert plan(found).shards[0].splits == ("train",)
+
+
+def test_digest_changes_with_input_options_and_schema(tmp_path: Path) -> None:
+    lab = make_dataset(tmp_path / "lab", num_episodes=2, num_rows=3)
+    before = plan(discover(lab, MECA)).digest
+    assert plan(discover(lab, MECA)).digest == before
+    assert plan(discover(lab, MECA), 7).digest != before
+    (lab / "insert_red" / "episode_20260101_000000" / "robot_states.csv").write_text("t\n")
+    assert plan(discover(lab, MECA)).digest != before
+
+
+def test_camera_that_most_episodes_lack_is_not_expected(tmp_path: Path) -> None:
+    for i in range(3):
+        make_episode(tmp_path / f"episode_{i}", num_rows=3, views=("View1", "Extra")[: 1 + (i == 0)])
+    assert plan(discover(tmp_path, MECA)).views == {"camera": ("View1",)}

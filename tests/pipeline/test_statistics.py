@@ -1,0 +1,62 @@
+"""Statistics against numpy over the whole, and independence of how the rows were grouped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlapipe.pipeline.statistics import QUANTILES, WIDE, FieldStatistics
+
+
+def sample(num_rows: int = 5000) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    columns = [rng.normal(0, 1, num_rows), rng.normal(308, 0.5, num_rows), -rng.exponential(1e-3, num_rows)]
+    return np.stack([*columns, np.zeros(num_rows), np.full(num_rows, 7.25)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 17])
+def test_merged_parts_equal_numpy_over_the_whole(num_parts: int) -> None:
+    values = sample()
+    merged = FieldStatistics.merged(FieldStatistics.of(part) for part in np.array_split(values, num_parts))
+    whole = values.astype(np.float64)
+    assert merged.count == len(values)
+    np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(merged.std, whole.std(axis=0), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(merged.min, whole.min(axis=0))
+    assert np.array_equal(merged.max, whole.max(axis=0))
+
+
+def test_quantiles_are_within_the_buckets_width() -> None:
+    values = sample()
+    statistics = FieldStatistics.of(values)
+    for q in QUANTILES.values():
+        expected = np.quantile(values, q, axis=0, method="inverted_cdf")
+        np.testing.assert_allclose(statistics.quantile(q), expected, rtol=2.5e-4, atol=1e-30)
+
+
+def test_quantiles_do_not_depend_on_the_grouping() -> None:
+    values = sample()
+    merged = FieldStatistics.merged(FieldStatistics.of(part) for part in np.array_split(values, 9))
+    for q in QUANTILES.values():
+        assert np.array_equal(merged.quantile(q), FieldStatistics.of(values).quantile(q))
+
+
+def test_wide_rows_are_summarised_by_one_number() -> None:
+    values = np.random.default_rng(1).normal(3, 2, (200, WIDE + 1)).astype(np.float32)
+    statistics = FieldStatistics.of(values)
+    assert statistics.mean.shape == (1,)
+    np.testing.assert_allclose(statistics.mean[0], values.mean(dtype=np.float64), rtol=1e-9)
+    np.testing.assert_allclose(statistics.quantile(0.5)[0], np.median(values), rtol=8e-3)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+def test_any_finite_values_survive_a_round_trip_through_json(values: list[float]) -> None:
+    statistics = FieldStatistics.of(np.array(values, dtype=np.float32))
+    back = FieldStatistics.from_dict(json.loads(json.dumps(statistics.to_dict())))
+    assert back.summary() == statistics.summary()
+    assert (statistics.quantile(0.5) >= statistics.min).all()
+    assert (statistics.quantile(0.5) <= statistics.max).all()
