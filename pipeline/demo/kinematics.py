@@ -44,7 +44,8 @@ _TOOL = _rotation(1, np.array([np.pi / 2]))[0]  # the last joint's x axis is the
 def euler_matrix(euler_deg: Floats) -> Floats:
     """``(N, 3)`` angles a, b, r to rotations ``(N, 3, 3)``."""
     a, b, r = np.radians(euler_deg).T
-    return _rotation(0, a) @ _rotation(1, b) @ _rotation(2, r)
+    matrix: Floats = _rotation(0, a) @ _rotation(1, b) @ _rotation(2, r)
+    return matrix
 
 
 def matrix_euler(rotation: Floats) -> Floats:
@@ -52,7 +53,8 @@ def matrix_euler(rotation: Floats) -> Floats:
     b = np.arcsin(np.clip(rotation[:, 0, 2], -1.0, 1.0))
     a = np.arctan2(-rotation[:, 1, 2], rotation[:, 2, 2])
     r = np.arctan2(-rotation[:, 0, 1], rotation[:, 0, 0])
-    return np.degrees(np.stack([a, b, r], axis=1))
+    euler_deg: Floats = np.degrees(np.stack([a, b, r], axis=1))
+    return euler_deg
 
 
 def forward(joint_deg: Floats) -> tuple[Floats, Floats]:
@@ -87,7 +89,7 @@ def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
     reach = np.hypot(radius, height)
     at_shoulder = (UPPER_ARM_MM**2 + reach**2 - _LINK_MM**2) / (2 * UPPER_ARM_MM * reach)
     at_elbow = (reach**2 - UPPER_ARM_MM**2 - _LINK_MM**2) / (2 * UPPER_ARM_MM * _LINK_MM)
-    assert (np.abs(at_elbow) < 1).all(), "the pose is out of the arm's reach"  # noqa: S101 - our own bug
+    assert (np.abs(at_elbow) < 1).all(), "the pose is out of the arm's reach"
     upper_rad = np.arctan2(height, radius) + np.arccos(at_shoulder)  # above the horizontal
     link_rad = upper_rad - np.arccos(at_elbow)
     q2 = np.pi / 2 - upper_rad
@@ -97,7 +99,8 @@ def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
     q4 = np.arctan2(hand[:, 1, 0], -hand[:, 2, 0])
     q5 = np.arctan2(np.hypot(hand[:, 1, 0], hand[:, 2, 0]), hand[:, 0, 0])
     q6 = np.arctan2(hand[:, 0, 1], hand[:, 0, 2])
-    return np.degrees(np.stack([q1, q2, q3, q4, q5, q6], axis=1))
+    joint_deg: Floats = np.degrees(np.stack([q1, q2, q3, q4, q5, q6], axis=1))
+    return joint_deg
 
 
 def tip_pose(joint_deg: Floats) -> Floats:

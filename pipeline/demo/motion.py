@@ -26,6 +26,7 @@ DRIFT_HZ, TREMOR_HZ = (0.3, 1.2), (5.0, 9.0)  # a hand sways slowly, and shakes 
 DRIFT_MM, TREMOR_MM = 0.35, 0.04
 AIM_MM = 1.5  # standard deviation of where on the pad the operator aims
 MAX_AIM_MM = 4.0
+MIN_DURATION_S = 3.5  # a quick operator holds longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Motion:
         path = self.start_mm + near * (self.hover_mm - self.start_mm) + down * (self.end_mm - self.hover_mm)
         path[:, 2] += self.lift_mm * 4 * near[:, 0] * (1 - near[:, 0])
         phase = 2 * np.pi * self.sway_hz * time_s[:, None, None] + self.sway_rad
-        sway = (self.sway_mm * np.sin(phase)).sum(axis=1)
+        sway: Floats = (self.sway_mm * np.sin(phase)).sum(axis=1)
         return path + sway * (1 - 0.85 * down)  # the pad steadies the needle
 
     def euler_deg(self, time_s: Floats) -> Floats:
@@ -75,9 +76,9 @@ def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
     entry = np.append(scene.centres_mm[scene.named] + aim, PAD_HEIGHT_MM)
     axis = euler_matrix(end_euler[None])[0, :, 2]
     approach_begin = rng.uniform(0.1, 0.25)
-    approach_end = approach_begin + rng.uniform(1.4, 2.1)
+    approach_end = approach_begin + rng.uniform(1.3, 2.1)
     descend_begin = approach_end - rng.uniform(0.0, 0.15)  # an eager operator is already going down
-    descend_end = descend_begin + rng.uniform(1.1, 1.6)
+    descend_end = descend_begin + rng.uniform(1.0, 1.5)
     return Motion(
         start_mm=start,
         hover_mm=entry - rng.uniform(18, 26) * axis,
@@ -87,7 +88,7 @@ def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
         lift_mm=rng.uniform(4, 14),
         approach_s=(approach_begin, approach_end),
         descend_s=(descend_begin, descend_end),
-        duration_s=descend_end + rng.uniform(0.5, 0.9),
+        duration_s=max(MIN_DURATION_S, descend_end + rng.uniform(0.5, 0.8)),
         sway_mm=np.array([[DRIFT_MM], [DRIFT_MM / 2], [TREMOR_MM]]) * rng.uniform(0.5, 1.0, (3, 3)),
         sway_hz=np.stack([rng.uniform(*DRIFT_HZ, 3), rng.uniform(*DRIFT_HZ, 3), rng.uniform(*TREMOR_HZ, 3)]),
         sway_rad=rng.uniform(0, 2 * np.pi, (3, 3)),

@@ -38,13 +38,13 @@ RODS = (
 
 
 @lru_cache(maxsize=len(CAMERAS))
-def _background(camera: Camera) -> NDArray[np.float32]:
-    """Table and floor in full light, ``(480, 640, 3)``."""
+def _background(camera: Camera) -> Image:
+    """Floor, table and the arm's foot in full light, ``(480, 640, 3)`` RGB."""
     x, y, meets = camera.plane(0.0, slice(0, HEIGHT), slice(0, WIDTH))
     px_mm = np.hypot(*np.gradient(np.hypot(x, y))) + 1e-3
 
     def inside(low: float, high: float, value: Floats) -> Floats:
-        return np.clip(0.5 + np.minimum(value - low, high - value) / px_mm, 0, 1)
+        return np.asarray(np.clip(0.5 + np.minimum(value - low, high - value) / px_mm, 0, 1))
 
     def mix(image: Floats, colour: tuple[int, int, int], share: Floats) -> Floats:
         return image + share[..., None] * (np.array(colour) - image)
@@ -54,27 +54,28 @@ def _background(camera: Camera) -> NDArray[np.float32]:
     on_table = inside(*TABLE_MM[0], x) * inside(*TABLE_MM[1], y) * meets
     grain = 1 + 0.03 * np.sin(x / 23 + np.sin(y / 31)) * np.sin(y / 17) + 0.08 * np.exp(-((x - 190) ** 2 + y**2) / 2e4)
     table = mix(np.broadcast_to(np.array(TABLE, float), image.shape), GRID, _grid(x, px_mm) + _grid(y, px_mm))
-    return (image + on_table[..., None] * (table * grain[..., None] - image)).astype(np.float32)
+    drawn: Image = (image + on_table[..., None] * (table * grain[..., None] - image)).astype(np.uint8)
+    bottom = 0.0
+    for radius, top in FOOT_MM:
+        for z in np.arange(bottom, top, 1.0):
+            draw_disc(drawn, camera, np.zeros(2), z, radius, np.array(DARK) * (0.45 + 0.01 * z))
+        draw_disc(drawn, camera, np.zeros(2), top, radius, np.array(DARK))
+        bottom = top
+    return drawn
 
 
 def _grid(value_mm: Floats, px_mm: Floats) -> Floats:
     """Share of each pixel that lines of 1 mm every 40 mm cover."""
     off = np.abs((value_mm + 20) % 40 - 20)
-    return np.clip(0.5 + (0.5 - off) / np.maximum(px_mm, 0.5), 0, 1) * 0.5
+    return np.asarray(np.clip(0.5 + (0.5 - off) / np.maximum(px_mm, 0.5), 0, 1) * 0.5)
 
 
 def render_still(scene: Scene, camera: Camera) -> Image:
     """Table and pads without the arm, ``(480, 640, 3)`` RGB."""
-    image = np.clip(_background(camera) * scene.light, 0, 255).astype(np.uint8)
+    image: Image = np.clip(_background(camera) * scene.light, 0, 255).astype(np.uint8)
     for centre in scene.centres_mm:
         offset = centre + PAD_HEIGHT_MM / 2 * SUN[:2]
         draw_disc(image, camera, offset, 0.0, PAD_RADIUS_MM + 1.5, np.array(SHADOW), opacity=0.45, soft_mm=4.0)
-    bottom = 0.0
-    for radius, top in FOOT_MM:
-        for z in np.arange(bottom, top, 1.0):
-            draw_disc(image, camera, np.zeros(2), z, radius, np.array(DARK) * scene.light * (0.45 + 0.01 * z))
-        draw_disc(image, camera, np.zeros(2), top, radius, np.array(DARK) * scene.light)
-        bottom = top
     distance = np.linalg.norm(scene.centres_mm - np.array(camera.position_mm[:2]), axis=1)
     for pad in np.argsort(-distance):
         colour = np.array(COLOURS[scene.colours[pad]]) * scene.light
@@ -121,7 +122,7 @@ def _draw_shadow(image: Image, scene: Scene, camera: Camera, points: Floats) -> 
 
 
 def _fall(points: Floats, z_mm: Floats | float) -> Floats:
-    return points + ((z_mm - points[:, 2]) / SUN[2])[:, None] * SUN
+    return np.asarray(points + ((z_mm - points[:, 2]) / SUN[2])[:, None] * SUN)
 
 
 def _draw_arm(image: Image, scene: Scene, camera: Camera, points: Floats) -> None:

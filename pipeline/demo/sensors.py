@@ -44,7 +44,8 @@ def forces(gap_mm: Floats, time_s: Floats, rng: np.random.Generator) -> NDArray[
     depth = np.maximum(-gap_mm, 0.0)
     speed = np.gradient(depth, time_s)
     grip = FRICTION_N * np.tanh(speed / FRICTION_SPEED_MM_S) * (1 - np.exp(-depth / FRICTION_DEPTH_MM))
-    return (stiffness_n_mm * depth + grip + rng.normal(0, FORCE_NOISE_N, len(depth))).astype(np.float32)
+    force: Floats = stiffness_n_mm * depth + grip + rng.normal(0, FORCE_NOISE_N, len(depth))
+    return force.astype(np.float32)
 
 
 def alines(gap_mm: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -55,5 +56,5 @@ def alines(gap_mm: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
     peak = 0.45 * np.exp(-((below / np.float32(PEAK_MM)) ** 2))
     noise = rng.standard_normal(below.shape, dtype=np.float32)
     signal = (tissue + peak) * (1 + np.float32(SPECKLE) * noise) + NOISE_FLOOR * (1 + np.float32(0.3) * noise)
-    levels = np.clip(np.rint(signal * ADC_LEVELS), 0, ADC_LEVELS - 1)
-    return (levels / ADC_LEVELS).astype(np.float32)
+    levels: NDArray[np.float32] = np.clip(np.rint(signal * ADC_LEVELS), 0, ADC_LEVELS - 1)
+    return levels / np.float32(ADC_LEVELS)

@@ -1,0 +1,164 @@
+"""Faults of ``robot_states.csv``: what recorders, disks, power cuts and spreadsheets leave behind.
+
+A function breaks the file in the episode folder that it is given and says where; all other lines stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vlapipe.pipeline.demo.place import Place
+
+__all__ = ["CSV_DEFECTS"]
+
+FILE = "robot_states.csv"
+NUM_NUL_BYTES = 512
+
+Table = list[list[str]]
+
+
+def _read(episode: Path) -> Table:
+    return [line.split(",") for line in (episode / FILE).read_text("ascii").splitlines()]
+
+
+def _write(episode: Path, table: Table) -> None:
+    text = "".join(",".join(cells) + "\n" for cells in table)
+    (episode / FILE).write_text(text, encoding="ascii", newline="")
+
+
+def _middle(table: Table) -> int:
+    """A row two thirds down the table; its line is one more."""
+    return len(table) * 2 // 3
+
+
+def _set_cell(episode: Path, column: str, text: str, description: str) -> Place:
+    table = _read(episode)
+    row = _middle(table)
+    table[row][table[0].index(column)] = text
+    _write(episode, table)
+    return Place(file=FILE, line=row + 1, column=column, description=description)
+
+
+def missing_column(episode: Path) -> Place:
+    """Leave a column out of header and rows."""
+    table = _read(episode)
+    at = table[0].index("joint_3")
+    _write(episode, [cells[:at] + cells[at + 1 :] for cells in table])
+    return Place(file=FILE, line=1, column="joint_3", description="column joint_3 is missing")
+
+
+def duplicate_column(episode: Path) -> Place:
+    """Write a column a second time, after the last."""
+    table = _read(episode)
+    at = table[0].index("joint_5")
+    _write(episode, [[*cells, cells[at]] for cells in table])
+    return Place(file=FILE, line=1, column="joint_5", description="column joint_5 stands there twice")
+
+
+def nan_value(episode: Path) -> Place:
+    """A driver without a value."""
+    return _set_cell(episode, "joint_4", "nan", "a joint angle is nan")
+
+
+def inf_value(episode: Path) -> Place:
+    """A division by zero."""
+    return _set_cell(episode, "pose_z", "inf", "a coordinate is infinite")
+
+
+def empty_cell(episode: Path) -> Place:
+    """A value left out."""
+    return _set_cell(episode, "pose_a", "", "a cell is empty")
+
+
+def text_in_number(episode: Path) -> Place:
+    """A driver that logs its errors among the numbers."""
+    return _set_cell(episode, "joint_1", "ERR", "a number's cell holds the text ERR")
+
+
+def value_out_of_range(episode: Path) -> Place:
+    """An angle that no joint can have."""
+    return _set_cell(episode, "joint_2", "4000.0", "joint 2 is at 4000 degrees")
+
+
+def clock_backwards(episode: Path) -> Place:
+    """One stamp from a clock that was being set."""
+    column = "origin_timestamp"
+    table = _read(episode)
+    stamp = float(table[_middle(table)][table[0].index(column)])
+    return _set_cell(episode, column, repr(stamp - 1.0), "one stamp is 1 s before its neighbours")
+
+
+def ragged_row(episode: Path) -> Place:
+    """A row without its last three cells."""
+    table = _read(episode)
+    row = _middle(table)
+    table[row] = table[row][:-3]
+    _write(episode, table)
+    return Place(file=FILE, line=row + 1, description="a row lacks its last 3 cells")
+
+
+def extra_cells_row(episode: Path) -> Place:
+    """A row with two cells too many."""
+    table = _read(episode)
+    row = _middle(table)
+    table[row] += ["0.0", "0.0"]
+    _write(episode, table)
+    return Place(file=FILE, line=row + 1, description="a row has 2 cells too many")
+
+
+def truncated_last_line(episode: Path) -> Place:
+    """A recorder killed while it wrote: the last row ends within a number."""
+    table = _read(episode)
+    last = table[-1]
+    text = "".join(",".join(cells) + "\n" for cells in table[:-1]) + ",".join([*last[:-4], last[-4][:5]])
+    (episode / FILE).write_text(text, encoding="ascii", newline="")
+    return Place(file=FILE, line=len(table), description="the last row ends within its 13th cell, without a newline")
+
+
+def empty_csv(episode: Path) -> Place:
+    """A file that was only opened."""
+    (episode / FILE).write_bytes(b"")
+    return Place(file=FILE, description="the CSV holds 0 bytes")
+
+
+def header_only_csv(episode: Path) -> Place:
+    """A recording without a row."""
+    _write(episode, _read(episode)[:1])
+    return Place(file=FILE, line=1, description="the CSV holds its header and no row")
+
+
+def missing_csv(episode: Path) -> Place:
+    """No CSV at all."""
+    (episode / FILE).unlink()
+    return Place(file=FILE, description="there is no CSV")
+
+
+def nul_bytes(episode: Path) -> Place:
+    """A power cut: the size of the file reached the disk, the last block did not."""
+    data = (episode / FILE).read_bytes()
+    whole = data[:-NUM_NUL_BYTES]
+    (episode / FILE).write_bytes(whole + bytes(NUM_NUL_BYTES))
+    return Place(file=FILE, line=whole.count(b"\n") + 1, description=f"the last {NUM_NUL_BYTES} bytes are NUL")
+
+
+CSV_DEFECTS: dict[str, Callable[[Path], Place]] = {
+    function.__name__: function
+    for function in (
+        missing_column,
+        duplicate_column,
+        nan_value,
+        inf_value,
+        empty_cell,
+        text_in_number,
+        value_out_of_range,
+        ragged_row,
+        extra_cells_row,
+        truncated_last_line,
+        empty_csv,
+        header_only_csv,
+        missing_csv,
+        clock_backwards,
+        nul_bytes,
+    )
+}

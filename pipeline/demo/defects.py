@@ -1,0 +1,48 @@
+"""The catalogue of faults that a demo can hold, and where each was planted.
+
+Every fault stands alone in an episode that is otherwise good, so that a validator must find exactly this place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlapipe.pipeline.demo.csv_defects import CSV_DEFECTS
+from vlapipe.pipeline.demo.image_defects import IMAGE_DEFECTS
+from vlapipe.pipeline.demo.place import Place
+from vlapipe.pipeline.demo.sensor_defects import SENSOR_DEFECTS
+
+__all__ = ["DEFECTS", "PlantedDefect", "plant"]
+
+DEFECTS: dict[str, Callable[[Path], Place]] = {**CSV_DEFECTS, **SENSOR_DEFECTS, **IMAGE_DEFECTS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantedDefect:
+    """A fault of the demo.
+
+    ``episode`` and ``file`` are relative to the dataset, with ``/``. ``file`` is what is broken, or what is not there;
+    ``line`` is its first faulty line, where the CSV's header is line 1; ``column`` names a CSV column or an array.
+    """
+
+    name: str
+    episode: str
+    file: str
+    line: int | None
+    column: str | None
+    description: str
+
+
+def plant(name: str, folder: Path, episode: str) -> PlantedDefect:
+    """Break the episode in ``folder``, which will be called ``episode`` in the dataset."""
+    place = DEFECTS[name](folder)
+    return PlantedDefect(
+        name=name,
+        episode=episode,
+        file=f"{episode}/{place.file}",
+        line=place.line,
+        column=place.column,
+        description=place.description,
+    )

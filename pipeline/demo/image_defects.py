@@ -1,0 +1,85 @@
+"""Faults of the image folders; each touches one file, one view, or all images of an episode."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from vlapipe.pipeline.demo.camera import CAMERAS, HEIGHT, WIDTH
+from vlapipe.pipeline.demo.place import Place
+
+__all__ = ["IMAGE_DEFECTS"]
+
+VIEWS = tuple(camera.name for camera in CAMERAS)
+
+
+def _an_image(episode: Path) -> Path:
+    """The image in the middle of the first view."""
+    images = sorted((episode / "images" / VIEWS[0]).iterdir())
+    return images[len(images) // 2]
+
+
+def _place(episode: Path, path: Path, description: str) -> Place:
+    return Place(file=path.relative_to(episode).as_posix(), description=description)
+
+
+def truncated_jpeg(episode: Path) -> Place:
+    """A JPEG whose end was never written."""
+    image = _an_image(episode)
+    data = image.read_bytes()
+    image.write_bytes(data[: len(data) * 6 // 10])
+    return _place(episode, image, "the JPEG is cut to 60 % of its bytes")
+
+
+def empty_jpeg(episode: Path) -> Place:
+    """A file that was only opened."""
+    image = _an_image(episode)
+    image.write_bytes(b"")
+    return _place(episode, image, "the JPEG holds 0 bytes")
+
+
+def not_a_jpeg(episode: Path) -> Place:
+    """A PNG under a JPEG's name."""
+    image = _an_image(episode)
+    image.write_bytes(_grey_png(WIDTH, HEIGHT))
+    return _place(episode, image, "a PNG is named .jpg")
+
+
+def bad_image_name(episode: Path) -> Place:
+    """A frame renamed by hand; its time is lost."""
+    image = _an_image(episode)
+    renamed = image.rename(image.with_name("frame_abc.jpg"))
+    return _place(episode, renamed, "the image's name is not a time")
+
+
+def missing_view(episode: Path) -> Place:
+    """A camera that was unplugged."""
+    view = episode / "images" / VIEWS[1]
+    shutil.rmtree(view)
+    return _place(episode, view, f"view {VIEWS[1]} is missing, though the metadata names it")
+
+
+def no_images(episode: Path) -> Place:
+    """No camera at all."""
+    images = episode / "images"
+    shutil.rmtree(images)
+    images.mkdir()
+    return _place(episode, images, "the image folder is empty")
+
+
+def _grey_png(width: int, height: int) -> bytes:
+    def block(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = (b"\0" + b"\x80" * width) * height
+    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
+
+
+IMAGE_DEFECTS: dict[str, Callable[[Path], Place]] = {
+    function.__name__: function
+    for function in (truncated_jpeg, empty_jpeg, not_a_jpeg, bad_image_name, missing_view, no_images)
+}

@@ -1,0 +1,94 @@
+"""Faults of ``sensor_data.npz`` and ``metadata.json``; the other arrays of a faulty archive stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.demo.place import Place
+from vlapipe.pipeline.demo.recorder import write_npz
+
+__all__ = ["SENSOR_DEFECTS"]
+
+FILE = "sensor_data.npz"
+NUM_LOST_STAMPS = 10
+
+
+def _read(episode: Path) -> dict[str, NDArray[Any]]:
+    with np.load(episode / FILE, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def sensor_truncated(episode: Path) -> Place:
+    """A disk that was full: only the archive's first half is there."""
+    data = (episode / FILE).read_bytes()
+    (episode / FILE).write_bytes(data[: len(data) // 2])
+    return Place(file=FILE, description="the archive is cut in half")
+
+
+def sensor_missing_array(episode: Path) -> Place:
+    """An archive without forces."""
+    arrays = _read(episode)
+    del arrays["forces"]
+    write_npz(episode / FILE, arrays)
+    return Place(file=FILE, column="forces", description="array forces is missing")
+
+
+def sensor_length_mismatch(episode: Path) -> Place:
+    """Fewer stamps than rows."""
+    arrays = _read(episode)
+    arrays["timestamps"] = arrays["timestamps"][:-NUM_LOST_STAMPS]
+    write_npz(episode / FILE, arrays)
+    description = f"timestamps has {NUM_LOST_STAMPS} rows less than forces and alines"
+    return Place(file=FILE, column="timestamps", description=description)
+
+
+def sensor_object_array(episode: Path) -> Place:
+    """Forces as Python objects, which only pickle can read."""
+    arrays = _read(episode)
+    arrays["forces"] = arrays["forces"].astype(object)
+    write_npz(episode / FILE, arrays)
+    return Place(file=FILE, column="forces", description="array forces holds Python objects and needs pickle")
+
+
+def sensor_nan(episode: Path) -> Place:
+    """One force that is not a number."""
+    arrays = _read(episode)
+    row = len(arrays["forces"]) * 2 // 3
+    arrays["forces"][row] = np.nan
+    write_npz(episode / FILE, arrays)
+    return Place(file=FILE, column="forces", description=f"the force in row {row} (from 0) is nan")
+
+
+def sensor_clock_backwards(episode: Path) -> Place:
+    """One stamp from a clock that was being set."""
+    arrays = _read(episode)
+    row = len(arrays["timestamps"]) * 2 // 3
+    arrays["timestamps"][row] -= 1.0
+    write_npz(episode / FILE, arrays)
+    return Place(file=FILE, column="timestamps", description=f"the stamp in row {row} (from 0) is 1 s too early")
+
+
+def bad_metadata_json(episode: Path) -> Place:
+    """JSON that ends in its middle."""
+    data = (episode / "metadata.json").read_bytes()
+    (episode / "metadata.json").write_bytes(data[: len(data) // 2])
+    return Place(file="metadata.json", description="the JSON is cut in half")
+
+
+SENSOR_DEFECTS: dict[str, Callable[[Path], Place]] = {
+    function.__name__: function
+    for function in (
+        sensor_truncated,
+        sensor_missing_array,
+        sensor_length_mismatch,
+        sensor_object_array,
+        sensor_nan,
+        sensor_clock_backwards,
+        bad_metadata_json,
+    )
+}
