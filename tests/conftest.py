@@ -9,7 +9,8 @@ import pytest
 
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import factories`; importlib mode adds no path
+# For `import factories` and `import reference`; importlib mode adds no path.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "train")]
 
 from factories import make_dataset  # noqa: E402
 

@@ -19,11 +19,18 @@ from vlapipe.schemas.schema import CsvStream, FieldSpec, TimeSpec
 def stream(**changes: object) -> CsvStream:
     """Columns t, a, b: a clock and a field of two."""
     fields = (FieldSpec(name="ab", columns=(("a", "alpha"), ("b",)), shape=(2,), range=(-1e6, 1e6)),)
-    defaults: dict[str, object] = {"name": "robot", "files": ("x.csv",), "time": TimeSpec(sources=("t",)), "fields": fields}
+    defaults: dict[str, object] = {
+        "name": "robot",
+        "files": ("x.csv",),
+        "time": TimeSpec(sources=("t",)),
+        "fields": fields,
+    }
     return CsvStream(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
-def read(tmp_path: Path, content: str | bytes, spec: CsvStream | None = None) -> tuple[StreamRows | None, list[Finding]]:
+def read(
+    tmp_path: Path, content: str | bytes, spec: CsvStream | None = None
+) -> tuple[StreamRows | None, list[Finding]]:
     path = tmp_path / "x.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     findings = Findings()

@@ -155,7 +155,8 @@ def test_temporary_name_is_one_that_a_sweep_recognises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "codec"), [("zarr", "deflate"), ("npz", "zstd"), ("zarr", "zstd:99"), ("zarr", "zstd:x"), ("npz", "none:3")]
+    ("kind", "codec"),
+    [("zarr", "deflate"), ("npz", "zstd"), ("zarr", "zstd:99"), ("zarr", "zstd:x"), ("npz", "none:3")],
 )
 def test_codec_that_the_kind_does_not_have_is_refused(kind: str, codec: str) -> None:
     with pytest.raises(UsageError):

@@ -1,0 +1,262 @@
+"""Batches against a plain reading of the raw files; order, ranks, resume, threads and damage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from factories import make_episode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference import RawReference, is_close
+
+import vlapipe
+from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import DamageError, UsageError
+from vlapipe.train.loader import Loader
+from vlapipe.train.window import Window
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_dataset: Path) -> Dataset:
+    return vlapipe.open_dataset(tiny_dataset)
+
+
+@pytest.fixture(scope="module")
+def references(dataset: Dataset, tiny_raw: Path) -> list[RawReference]:
+    return [RawReference(tiny_raw / episode) for episode in dataset.episodes.column("id").to_pylist()]
+
+
+def indices(loader: Loader, limit: int | None = None) -> list[int]:
+    found: list[int] = []
+    for batch in loader:
+        found += batch["index"].tolist()
+        if limit is not None and len(found) >= limit:
+            break
+    return found
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    state_rows=st.sampled_from([1, 2, 30, 100]),
+    sensor_rows=st.sampled_from([1, 65, 400]),
+    action_rows=st.integers(1, 12),
+    stride=st.sampled_from([1, 3, 10, 50]),
+    batch_size=st.integers(1, 7),
+    num_workers=st.sampled_from([0, 2]),
+    seed=st.integers(0, 1000),
+)
+def test_every_sample_equals_a_plain_reading_of_the_raw_files(
+    dataset: Dataset, references: list[RawReference], state_rows: int, sensor_rows: int, action_rows: int, stride: int,
+    batch_size: int, num_workers: int, seed: int,
+) -> None:  # fmt: skip
+    window = Window(state_rows=state_rows, sensor_rows=sensor_rows, action_rows=action_rows, action_stride=stride)
+    loader = Loader(dataset, window=window, batch_size=batch_size, seed=seed, num_workers=num_workers, split=None)
+    batch = next(iter(loader))
+    for i in range(batch_size):
+        reference = references[int(batch["episode_index"][i])]
+        expected = reference.sample(
+            int(batch["frame_index"][i]),
+            state_rows=state_rows,
+            sensor_rows=sensor_rows,
+            action_rows=action_rows,
+            stride=stride,
+        )
+        for key, value in expected.items():
+            assert is_close(batch[key][i].numpy(), value), (key, i)
+
+
+def test_frames_are_those_at_which_every_stream_has_begun_and_an_action_follows(
+    dataset: Dataset, references: list[RawReference]
+) -> None:
+    loader = Loader(dataset, batch_size=50, split=None, shuffle=False, window=Window(state_rows=1, sensor_rows=1))
+    found = {
+        (e, r)
+        for batch in loader
+        for e, r in zip(batch["episode_index"].tolist(), batch["frame_index"].tolist(), strict=True)
+    }
+    expected = {(e, row) for e, reference in enumerate(references) for row in reference.frames()}
+    assert found == expected
+
+
+def test_default_window_is_the_schemas(dataset: Dataset) -> None:
+    loader = vlapipe.Loader(dataset, window=vlapipe.Window(), batch_size=3, num_workers=0)
+    batch = next(iter(loader))
+    shapes = {key: tuple(value.shape) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert shapes["observation.state"] == (3, 100, 12)
+    assert shapes["observation.sensors.aline"] == (3, 65, 1025)
+    assert shapes["observation.images.View1"] == (3, 1, 3, 24, 32)
+    assert shapes["action"] == (3, 8, 7)
+    assert shapes["action_is_pad"] == (3, 8)
+    assert batch["observation.images.View1"].dtype == torch.uint8
+    assert all(text.startswith("insert the needle into the") for text in batch["task"])
+    for key, shape in [("state", loader.spec.state), *((f"sensors.{k}", v) for k, v in loader.spec.sensors.items())]:
+        assert shapes[f"observation.{key}"][1:] == shape
+
+
+def test_one_epoch_gives_every_frame_of_the_split_once(dataset: Dataset) -> None:
+    for split in ("train", "val", None):
+        loader = Loader(dataset, batch_size=16, split=split)
+        found = indices(loader)
+        assert sorted(found) == list(range(loader.num_frames))
+        assert len(loader) == -(-loader.num_frames // 16)
+    assert indices(Loader(dataset, batch_size=16, split="none such")) == []
+
+
+def test_train_and_val_share_no_episode(dataset: Dataset) -> None:
+    seen = {
+        split: {int(e) for batch in Loader(dataset, split=split) for e in batch["episode_index"]}
+        for split in ("train", "val")
+    }
+    assert seen["train"]
+    assert seen["val"]
+    assert not seen["train"] & seen["val"]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("endless", [True, False])
+def test_ranks_together_follow_one_global_sequence(dataset: Dataset, world_size: int, endless: bool) -> None:
+    def batches(rank: int, of: int, size: int) -> list[list[int]]:
+        loader = Loader(dataset, batch_size=size, rank=rank, world_size=of, endless=endless, num_workers=0)
+        found: list[list[int]] = []
+        for batch in loader:
+            found.append(batch["index"].tolist())
+            if endless and sum(map(len, found)) * of >= 400:
+                break
+        return found
+
+    alone = [i for batch in batches(0, 1, 4 * world_size) for i in batch]
+    ranks = [batches(rank, world_size, 4) for rank in range(world_size)]
+    steps = max(map(len, ranks))
+    together = [i for step in range(steps) for rank in ranks if step < len(rank) for i in rank[step]]
+    length = min(len(alone), len(together))
+    assert length >= 100
+    assert together[:length] == alone[:length]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    stops=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 4]), st.integers(0, 3)), min_size=1, max_size=5)
+)
+def test_sequence_survives_stops_and_changes_of_world_size(dataset: Dataset, stops: list[tuple[int, int, int]]) -> None:
+    """A ledger: what all ranks were handed, over kills and other numbers of ranks, against one uninterrupted run."""
+    small = Window(state_rows=1, sensor_rows=1, image_rows=1, action_rows=1)
+    ledger: list[int] = []
+    state: dict[str, int] | None = None
+    for num_batches, world_size, num_workers in stops:
+        ranks = []
+        for rank in range(world_size):
+            loader = Loader(
+                dataset, window=small, batch_size=5, rank=rank, world_size=world_size, num_workers=num_workers,
+                prefetch_factor=3, endless=True,
+            )  # fmt: skip
+            if state is not None:
+                loader.load_state_dict(state)
+            iterator = iter(loader)
+            ranks.append([next(iterator)["index"].tolist() for _ in range(num_batches)])
+            states = loader.state_dict()
+        state = states
+        ledger += [i for step in range(num_batches) for rank_batches in ranks for i in rank_batches[step]]
+    whole = Loader(dataset, window=small, batch_size=len(ledger), endless=True, num_workers=0)
+    assert ledger == next(iter(whole))["index"].tolist()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_batches_do_not_depend_on_the_number_of_threads(dataset: Dataset, num_workers: int) -> None:
+    plain = list(Loader(dataset, batch_size=32, num_workers=0))
+    threaded = list(Loader(dataset, batch_size=32, num_workers=num_workers, prefetch_factor=2))
+    assert len(plain) == len(threaded)
+    for one, other in zip(plain, threaded, strict=True):
+        for key, value in one.items():
+            assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+
+
+def test_state_of_another_dataset_seed_or_version_is_refused(dataset: Dataset) -> None:
+    loader = Loader(dataset, seed=1)
+    state = loader.state_dict()
+    for change in ({"seed": 2}, {"num_frames": 7}, {"version": 2}):
+        with pytest.raises(UsageError):
+            loader.load_state_dict({**state, **change})
+
+
+def test_images_are_resized_to_the_size_asked_for(dataset: Dataset) -> None:
+    loader = Loader(dataset, batch_size=4, image_size=(12, 20), shuffle=False, num_workers=0)
+    small = next(iter(loader))["observation.images.View1"]
+    full = next(iter(Loader(dataset, batch_size=4, shuffle=False, num_workers=0)))["observation.images.View1"]
+    assert small.shape == (4, 1, 3, 12, 20)
+    expected = torch.nn.functional.interpolate(full[:, 0].float(), (12, 20), mode="bilinear", antialias=True)
+    assert (small[:, 0].float() - expected).abs().mean() < 6
+
+
+def test_arrays_are_mapped_not_copied(dataset: Dataset) -> None:
+    episode = dataset.episode(0)
+    joints = episode["robot/joint_position"]
+    assert joints.shape == (episode.row["robot/rows"], 6)
+    assert not joints.flags.writeable
+    for name in ("robot/joint_position", "View1/bytes", "sensor/aline", "action/value"):
+        base: Any = episode[name]
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert isinstance(base, np.memmap), name
+
+
+def test_unpacked_cache_is_made_once_and_shared(tiny_dataset: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None)))
+    made = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+    assert made
+    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None)))
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == made
+    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_damaged_shard_is_named_before_anything_is_read_from_it(
+    tiny_dataset: Path, tmp_path: Path, damage: str
+) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(tiny_dataset, copy, ignore=shutil.ignore_patterns(".cache"))
+    for shard in (copy / "shards").iterdir():
+        shard.chmod(0o644)
+        data = bytearray(shard.read_bytes())
+        if damage == "cut":
+            shard.write_bytes(data[:-1])
+        elif damage == "flipped":
+            data[len(data) // 3] ^= 1
+            shard.write_bytes(data)
+        else:
+            shard.unlink()
+    with pytest.raises(DamageError) as caught:
+        next(iter(Loader(vlapipe.open_dataset(copy))))
+    assert "shard-0000" in str(caught.value)
+
+
+def test_unreadable_image_names_the_episode(tmp_path: Path) -> None:
+    """Ingest looks at headers, not at every pixel; what it lets through must not end a run without a name."""
+    raw = make_episode(tmp_path / "raw" / "task" / "episode_1")
+    victim = sorted((raw / "images" / "View1").iterdir())[0]
+    data = bytearray(victim.read_bytes())
+    data[data.index(b"\xff\xda") + 5] = 99  # a scan of a colour component that does not exist
+    victim.write_bytes(data)
+    report = ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data"))
+    assert not report.rejects
+    with pytest.raises(DamageError, match="task/episode_1"):
+        list(Loader(vlapipe.open_dataset(tmp_path / "data"), num_workers=1))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"batch_size": 0}, {"num_workers": -1}, {"prefetch_factor": 0}, {"rank": 2, "world_size": 2}]
+)
+def test_impossible_argument_is_refused(dataset: Dataset, arguments: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(arguments))):
+        Loader(dataset, **arguments)  # type: ignore[arg-type]
+
+
+def test_window_of_no_rows_is_refused() -> None:
+    with pytest.raises(UsageError, match="state_rows"):
+        Window(state_rows=0)
