@@ -127,7 +127,8 @@ class FieldStatistics:
 def _sum_of_squares(column: NDArray[Any], mean: float) -> float:
     apart = column.astype(np.float64)
     apart -= mean
-    return float(apart @ apart)
+    # Not a dot product: BLAS splits it by its number of threads, and the last bit then differs between workers.
+    return float(np.square(apart, out=apart).sum())
 
 
 def _histogram(column: NDArray[Any], bits: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -18,7 +18,7 @@ ROOMS = ("pipeline", "train", "schemas")
 def test_link_under_src_resolves_to_the_top_level_room(room: str) -> None:
     link = ROOT / "src" / "vlapipe" / room
     assert link.is_symlink()
-    assert not os.path.isabs(os.readlink(link))
+    assert not link.readlink().is_absolute()
     assert link.resolve() == ROOT / room
 
 

@@ -76,8 +76,9 @@ def sensor_clock_backwards(episode: Path) -> Place:
 def bad_metadata_json(episode: Path) -> Place:
     """JSON that ends in its middle."""
     data = (episode / "metadata.json").read_bytes()
-    (episode / "metadata.json").write_bytes(data[: len(data) // 2])
-    return Place(file="metadata.json", description="the JSON is cut in half")
+    kept = data[: len(data) // 2]
+    (episode / "metadata.json").write_bytes(kept)
+    return Place(file="metadata.json", line=kept.count(b"\n") + 1, description="the JSON is cut in half")
 
 
 SENSOR_DEFECTS: dict[str, Callable[[Path], Place]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,7 @@ def test_zeros_are_stored_like_any_values(tmp_path: Path, kind: str, codec: str 
 
 def test_shard_is_read_only_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     stored = write(tmp_path, make_arrays(), "zarr", None)
-    assert os.stat(tmp_path / stored.file).st_mode & 0o777 == 0o444
+    assert (tmp_path / stored.file).stat().st_mode & 0o777 == 0o444
     assert [p.name for p in tmp_path.iterdir()] == [stored.file]
 
 

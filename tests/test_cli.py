@@ -1,0 +1,150 @@
+"""The commands as people type them: what they print, their exit codes, and never a traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from factories import make_episode
+
+import vlapipe
+from vlapipe.pipeline.inspection import inspect_dataset
+
+
+def vlapipe_command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vlapipe", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(vlapipe.__file__).parents[1]), **environment},
+    )
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    "dataset that does not exist": (("ingest", "--dataset", "{tmp}/gone", "--out", "{tmp}/o"), 2, ("no such folder",)),
+    "neither dataset nor episode": (("ingest", "--out", "{tmp}/o"), 2, ("--dataset", "--dir")),
+    "no output": (("ingest", "--dataset", "{raw}"), 2, ("--out is missing", "--dry-run")),
+    "schema typo": (
+        ("ingest", "--dataset", "{raw}", "--dry-run", "--schema", "mecca500"),
+        2,
+        ("did you mean 'meca500'",),
+    ),
+    "unknown format": (("ingest", "--dataset", "{raw}", "--dry-run", "--format", "hdf5"), 2, ("zarr, npz",)),
+    "unknown codec": (("ingest", "--dataset", "{raw}", "--dry-run", "--codec", "gzip"), 2, ("choose from",)),
+    "no workers": (("ingest", "--dataset", "{raw}", "--dry-run", "--workers", "0"), 2, ("expected 1 or more",)),
+    "output with other files": (("ingest", "--dataset", "{raw}", "--out", "{tmp}"), 2, ("holds something else",)),
+    "inspect of no dataset": (("inspect", "{tmp}"), 3, ("not a vlapipe dataset",)),
+    "inspect of a missing folder": (("inspect", "{tmp}/gone"), 3, ("no such folder",)),
+    "inspect of a missing episode": (("inspect", "{data}", "--episode", "99"), 2, ("no episode 99",)),
+    "unknown schema to show": (("schema", "show", "roband"), 2, ("did you mean 'robond'",)),
+    "demo into a full folder": (("demo", "{tmp}"), 2, ("not empty",)),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake_ends_in_one_line_with_its_cure(case: str, tiny_raw: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    arguments, code, words = MISTAKES[case]
+    (tmp_path / "mine.txt").write_text("x")
+    places = {"{tmp}": str(tmp_path), "{raw}": str(tiny_raw), "{data}": str(tiny_dataset)}
+    filled = []
+    for argument in arguments:
+        for name, place in places.items():
+            argument = argument.replace(name, place)
+        filled.append(argument)
+    assert_one_line(vlapipe_command(*filled), code, *words)
+
+
+def test_misspelt_option_is_answered_with_the_right_one(tiny_raw: Path) -> None:
+    done = vlapipe_command("ingest", "--datset", tiny_raw)
+    assert done.returncode == 2
+    assert "--dataset" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_manifest_of_a_newer_format_exits_4(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": "vlapipe", "format_version": 99}')
+    assert_one_line(vlapipe_command("inspect", tmp_path), 4, "99", "update vlapipe")
+
+
+def test_underscore_spelling_of_an_option_works(tiny_raw: Path) -> None:
+    done = vlapipe_command("ingest", "--dataset", tiny_raw, "--dry_run", "--shard_size", "1MB")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was written" in done.stdout
+
+
+def test_rejected_episodes_exit_1_and_are_printed_and_reported(tmp_path: Path) -> None:
+    for i in range(2):
+        make_episode(tmp_path / "raw" / f"episode_{i}", seed=i, num_rows=30)
+    (tmp_path / "raw" / "episode_1" / "robot_states.csv").write_text("joint_1\n1\n")
+    done = vlapipe_command(
+        "ingest", "--dataset", tmp_path / "raw", "--out", tmp_path / "data", "--report", tmp_path / "report.json"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "ingested 1 of 2 episodes" in done.stdout
+    assert "episode_1/robot_states.csv:1: joint_2: expected a column 'joint_2' or 'joint_angle_2'" in done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["rejects"][0]["reasons"]) == 12
+    shown = vlapipe_command("inspect", tmp_path / "data")
+    assert shown.returncode == 0
+    assert "1 episode set aside" in shown.stdout
+
+
+def test_one_episode_is_ingested_by_dir(tmp_path: Path) -> None:
+    make_episode(tmp_path / "monday", num_rows=30)
+    done = vlapipe_command("ingest", "--dir", tmp_path / "monday", "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "ingested 1 of 1 episode:" in done.stdout
+
+
+def test_inspect_shows_what_a_person_asks_first(tiny_dataset: Path) -> None:
+    shown = vlapipe_command("inspect", tiny_dataset)
+    assert shown.returncode == 0, shown.stderr
+    for words in ("4 episodes", "joint_position (rows, 6) float32 deg", "aline (rows, 1025)", "32x24 JPEG", "insert_red",
+                  "insert the needle into the red target", "train", "val", "no episode was set aside", "action/value[6]"):  # fmt: skip
+        assert words in shown.stdout, words
+
+
+def test_inspect_json_is_the_same_report_as_data(tiny_dataset: Path) -> None:
+    done = vlapipe_command("inspect", tiny_dataset, "--json")
+    report = json.loads(done.stdout)
+    assert report == json.loads(json.dumps(inspect_dataset(vlapipe.open_dataset(tiny_dataset))))
+    assert report["streams"]["robot"]["rate_hz"] == pytest.approx(100, rel=0.01)
+    assert report["streams"]["sensor"]["rate_hz"] == pytest.approx(650, rel=0.01)
+    assert report["episodes"] == sum(split["episodes"] for split in report["splits"].values())
+    assert report["frames"] == sum(task["frames"] for task in report["tasks"])
+
+
+@pytest.mark.parametrize("which", ["1", "-1", "insert_red/episode_20260101_000002"])
+def test_inspect_shows_one_episode_by_number_or_id(tiny_dataset: Path, which: str) -> None:
+    done = vlapipe_command("inspect", tiny_dataset, "--episode", which, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["streams"]["robot"]["rows"] == report["arrays"]["robot/joint_position"]["shape"][0]
+    assert vlapipe_command("inspect", tiny_dataset, "--episode", which).returncode == 0
+
+
+def test_schema_commands_list_and_show(tmp_path: Path) -> None:
+    listed = vlapipe_command("schema", "list").stdout
+    assert {line.split()[0] for line in listed.splitlines()} >= {"meca500", "robond", "two_joint", "mecademic_log"}
+    (tmp_path / "copy.toml").write_text(vlapipe_command("schema", "show", "robond").stdout)
+    assert vlapipe_command("schema", "show", tmp_path / "copy.toml").returncode == 0
+
+
+def test_closed_pipe_is_no_error(tiny_dataset: Path) -> None:
+    command = f"{sys.executable} -m vlapipe inspect {tiny_dataset} --json | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(Path(vlapipe.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    assert "Traceback" not in done.stderr
