@@ -1,0 +1,154 @@
+"""Puts a run together from its config: ranks, folder, data, policy, optimizer, logs; all of it is closed in the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+
+import torch
+from torch import nn
+
+from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.console import Console
+from vlapipe.train.distributed import Ranks, agree, distributed, wrap
+from vlapipe.train.loader import Loader
+from vlapipe.train.metrics import MetricsLog
+from vlapipe.train.optim import Schedule, make_optimizer
+from vlapipe.train.phases import PhaseTimer
+from vlapipe.train.policies.base import Batch
+from vlapipe.train.policies.registry import build_policy, load_policy_class
+from vlapipe.train.precision import backend_rules, choose_precision
+from vlapipe.train.rng import seed_rng
+from vlapipe.train.run import LossOf, Run
+from vlapipe.train.run_folder import open_run_folder, save_config
+from vlapipe.train.saving import restore
+from vlapipe.train.stopping import StopSignal
+from vlapipe.train.wandb_run import open_wandb
+
+__all__ = ["build"]
+
+
+@contextlib.contextmanager
+def build(config: TrainConfig) -> Iterator[Run]:
+    """Everything that ``train`` needs, ready for the first step or to go on, for as long as the block lasts.
+
+    Raises:
+        VlapipeError: something that was asked for cannot be done.
+    """
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(distributed())
+        console = stack.enter_context(Console(silent=not ranks.is_first))
+        stack.enter_context(backend_rules(deterministic=config.deterministic))
+        with agree(ranks):
+            # Rank 0 alone looks at a new run's folder: it also makes it.
+            resume_from = open_run_folder(config) if ranks.is_first or config.resume else None
+            loader, val_loader = _open_data(config, ranks)
+            policy = _make_policy(config, loader, ranks)
+        module = LossOf(policy)
+        if config.compile is not None:
+            module.compile(mode=config.compile)
+        precision, why = choose_precision(config.precision, ranks.device)
+        run = Run(
+            config=config,
+            ranks=ranks,
+            precision=precision,
+            policy=policy,
+            module=wrap(module, ranks),
+            optimizer=make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
+            schedule=_schedule(config),
+            loader=loader,
+            val_loader=val_loader,
+            batches=iter(()),
+            timer=PhaseTimer(ranks.device),
+            console=console,
+            stop=stack.enter_context(StopSignal()),
+        )
+        with agree(ranks):
+            if resume_from is not None:
+                restore(run, resume_from)
+        run.batches = stack.enter_context(contextlib.closing(_batches(loader, console)))
+        _announce(run, why)
+        if ranks.is_first:
+            save_config(config)
+            run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
+            run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
+            stack.callback(run.sink.close)
+        yield run
+
+
+def _open_data(config: TrainConfig, ranks: Ranks) -> tuple[Loader, Loader | None]:
+    """The endless training loader, and the one over the held-out episodes if there are any."""
+    dataset = open_dataset(config.data)
+
+    def make(split: str, *, endless: bool) -> Loader:
+        return Loader(
+            dataset,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_factor,
+            split=split,
+            image_size=config.image_size,
+            endless=endless,
+            pin_memory=ranks.device.type == "cuda",
+        )
+
+    loader = make("train", endless=True)
+    if not loader.num_frames:
+        raise UsageError(f"--data {config.data}: no training frame", "vlapipe inspect shows what the dataset holds")
+    val_loader = make("val", endless=False)
+    return loader, val_loader if val_loader.num_frames else None
+
+
+def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module:
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    policy_class = load_policy_class(config.policy)
+    policy = build_policy(
+        policy_class, loader.spec, config.policy_args, gradient_checkpointing=config.gradient_checkpointing
+    )
+    seed_rng(config.seed, ranks)
+    return policy.to(ranks.device)
+
+
+def _schedule(config: TrainConfig) -> Schedule:
+    assert config.warmup_steps is not None  # TrainConfig fills it in
+    return Schedule(
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        max_steps=config.max_steps,
+        min_ratio=config.min_lr_ratio,
+    )
+
+
+def _batches(loader: Loader, console: Console) -> Generator[Batch, None, None]:
+    """The loader's batches, as something that can be closed: its threads then end. Describes the first."""
+    for i, batch in enumerate(loader):
+        if i == 0:
+            shapes = [f"{key} {tuple(batch[key].shape)}" for key in batch if f"{key}_is_pad" in batch]
+            console.say(f"first batch: {', '.join(shapes)}, task {batch['task'][0]!r} and so on")
+        yield batch
+
+
+def _announce(run: Run, why_precision: str) -> None:
+    config, ranks, say = run.config, run.ranks, run.console.say
+    where = str(ranks.device)
+    if ranks.device.type == "cuda":
+        where += f" ({torch.cuda.get_device_name(ranks.device)})"
+    else:
+        where += f" ({torch.get_num_threads()} threads)"
+    counted = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
+    say(f"device {where}, {counted}, precision {run.precision} ({why_precision})")
+    say(f"policy {config.policy}: {run.num_parameters:,} parameters")
+    global_batch = config.batch_size * config.grad_accum * ranks.world_size
+    frames = run.loader.num_frames
+    say(f"train split: {frames:,} frames; {global_batch} a step, {frames / global_batch:.1f} steps an epoch")
+    if run.val_loader is None:
+        say("val split: no episode, so nothing is validated (training data is never used for it)")
+    else:
+        say(f"val split: {run.val_loader.num_frames:,} frames of held-out episodes, every {config.eval_every} steps")
+    if run.step:
+        say(f"resumed after step {run.step} of {config.max_steps}")

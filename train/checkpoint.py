@@ -1,0 +1,175 @@
+"""Everything a run needs to go on exactly, in safetensors and JSON, no pickle; a checkpoint is whole or not there.
+
+``OUT/checkpoints/step-00000200/`` holds ``policy.safetensors``, ``optimizer.safetensors``, ``rng.safetensors`` and
+``state.json``, which names the others with size and SHA-256. It is written under a temporary name, fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, fsync_folder
+from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
+
+__all__ = ["Checkpoint", "FOLDER", "VERSION", "latest_checkpoint", "read_checkpoint", "write_checkpoint"]
+
+VERSION = 1
+FOLDER = "checkpoints"
+_FORMAT = "vlapipe-checkpoint"
+_STATE = "state.json"
+_NAME = re.compile(r"step-(\d{8,})\Z")
+_PARTS = ("policy", "optimizer", "rng")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A run after ``step`` steps. Tensors are on the CPU, by name; ``state`` is JSON-able."""
+
+    step: int
+    policy: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    rng: Mapping[str, Tensor]
+    state: Mapping[str, Any]  # "loader", "config", "spec", and what else the trainer puts there
+
+
+def latest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint of the run in ``out``."""
+    found = _all(out / FOLDER)
+    return found[-1] if found else None
+
+
+def write_checkpoint(out: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write it and remove all but the newest ``keep``; returns its folder.
+
+    Only one process may write to a run.
+    """
+    folder = out / FOLDER
+    folder.mkdir(exist_ok=True)
+    _sweep(folder)
+    path = folder / f"step-{checkpoint.step:08d}"
+    temporary = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
+    temporary.mkdir()
+    try:
+        _write_parts(temporary, checkpoint)
+        if path.exists():
+            _remove(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    fsync_folder(folder)
+    for old in _all(folder)[:-keep]:
+        _remove(old)
+    return path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        DamageError: a file is missing, cut short or altered.
+        NewerFormatError: a newer vlapipe wrote it.
+    """
+    state = _read_state(path)
+    tensors = {part: _read_part(path, part, state["files"]) for part in _PARTS}
+    return Checkpoint(step=state["step"], state=state, **tensors)
+
+
+def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
+    files: dict[str, dict[str, Any]] = {}
+    for part in _PARTS:
+        name = f"{part}.safetensors"
+        # Cloned, since tensors that share memory (tied weights) are refused, and each is wanted under its own name.
+        tensors = {key: _stored(part, key, value) for key, value in getattr(checkpoint, part).items()}
+        save_file(tensors, folder / name)
+        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
+        _fsync(folder / name)
+    own = {"format": _FORMAT, "version": VERSION, "step": checkpoint.step, "files": files}
+    (folder / _STATE).write_text(json.dumps({**own, **checkpoint.state}, indent=1) + "\n", encoding="utf-8")
+    _fsync(folder / _STATE)
+    fsync_folder(folder)
+
+
+def _stored(part: str, key: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise VlapipeError(
+            f"{part} state {key!r} cannot be saved: it is a {type(value).__name__}",
+            "hold what must be saved in buffers",
+        )
+    return value.detach().cpu().clone().contiguous()
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    file = path / _STATE
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damage(file, f"cannot be read: {error}") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or not isinstance(state.get("version"), int):
+        raise _damage(file, f"expected a {_FORMAT}, found something else")
+    if state["version"] > VERSION:
+        found = f"{file}: checkpoint version {state['version']}, this vlapipe reads up to {VERSION}"
+        raise NewerFormatError(found, "update vlapipe")
+    missing = [key for key in ("step", "files", "loader", "config", "spec") if key not in state]
+    if missing:
+        raise _damage(file, f"has no {', '.join(missing)}")
+    return state
+
+
+def _read_part(path: Path, part: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    file = path / f"{part}.safetensors"
+    try:
+        expected = files[file.name]
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise _damage(file, f"expected {expected['bytes']} bytes, found {size}")
+        if _digest(file) != expected["sha256"]:
+            raise _damage(file, "its bytes have changed since it was written")
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise _damage(file, f"cannot be read: {error}") from None
+    return tensors
+
+
+def _damage(file: Path, problem: str) -> DamageError:
+    return DamageError(f"{file}: {problem}", f"remove {file.parent.name} to go on from the checkpoint before it")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _fsync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _all(folder: Path) -> list[Path]:
+    """Checkpoints in ``folder``, the oldest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _remove(path: Path) -> None:
+    """Take it out of sight whole before it is taken apart, so that a kill in between leaves no half checkpoint."""
+    hidden = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-old-{path.name}")
+    path.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs of ours left."""
+    for left in folder.glob(f"{TEMP_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)

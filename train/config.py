@@ -1,0 +1,215 @@
+"""What a training run was told to do: one frozen dataclass, checked where it is made, never filled in elsewhere.
+
+Three layers, each over the one before: the run's own ``config.json`` when it is resumed, ``--config FILE.toml``, flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["CONFIG_FILE", "TrainConfig"]
+
+CONFIG_FILE = "config.json"
+_CHOICES = {
+    "precision": ("auto", "bf16", "fp32"),
+    "compile": ("default", "reduce-overhead", "max-autotune"),
+    "parallel": ("ddp",),
+    "wandb": ("offline", "online", "disabled"),
+}
+# The least that each number may be; the ones that are None until they are filled in are checked as numbers.
+_AT_LEAST: dict[str, float] = {
+    "batch_size": 1,
+    "grad_accum": 1,
+    "num_workers": 0,
+    "prefetch_factor": 1,
+    "image_resize_height": 8,
+    "image_resize_width": 8,
+    "max_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "min_lr_ratio": 0,
+    "grad_clip": 0,
+    "eval_every": 1,
+    "eval_batches": 0,
+    "save_every": 1,
+    "keep_checkpoints": 1,
+    "log_every": 1,
+    "seed": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of ``vlapipe train``; a field's name is its flag's, with underscores.
+
+    ``None`` in a field with a default of ``None`` means: choose for me. ``warmup_steps``, ``eval_every`` and
+    ``save_every`` are then filled in from ``max_steps``; the others stay ``None``.
+    """
+
+    data: Path
+    out: Path
+    policy: str = "regression"  # or pkg.module:Class
+    policy_args: Mapping[str, Any] = field(default_factory=dict)  # for the policy's constructor; [policy_args] in TOML
+    batch_size: int = 32  # of one rank and one backward pass; a step sees it grad_accum times on every rank
+    grad_accum: int = 1
+    num_workers: int = 2
+    prefetch_factor: int = 6
+    image_resize_height: int | None = None
+    image_resize_width: int | None = None
+    precision: str = "auto"
+    compile: str | None = None  # mode of torch.compile
+    gradient_checkpointing: bool = False
+    parallel: str = "ddp"
+    deterministic: bool = False
+    resume: bool = False
+    wandb: str = "offline"
+    max_steps: int = 1000
+    learning_rate: float = 3e-4  # at its highest, after the warm-up
+    weight_decay: float = 0.01
+    warmup_steps: int | None = None
+    min_lr_ratio: float = 0.1  # of learning_rate, at the last step
+    grad_clip: float = 1.0  # greatest norm of the gradient; 0 leaves it as it is
+    eval_every: int | None = None
+    eval_batches: int = 32  # on each rank; 0 takes the whole val split
+    save_every: int | None = None
+    keep_checkpoints: int = 2
+    log_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self._names():
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        derived = {
+            "warmup_steps": min(100, self.max_steps // 10),
+            "eval_every": min(500, max(50, self.max_steps // 10)),
+            "save_every": min(1000, max(50, self.max_steps // 4)),
+        }
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if (self.image_resize_height is None) != (self.image_resize_width is None):
+            missing = "width" if self.image_resize_width is None else "height"
+            raise UsageError(f"images cannot be resized without a {missing}", f"add --image-resize-{missing}")
+        if self.min_lr_ratio > 1:
+            raise UsageError(f"min_lr_ratio: expected a number from 0 to 1, found {self.min_lr_ratio}")
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) that images are resized to, or None to keep the recorded size."""
+        if self.image_resize_height is None or self.image_resize_width is None:
+            return None
+        return self.image_resize_height, self.image_resize_width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, JSON-able."""
+        values = {name: getattr(self, name) for name in self._names()}
+        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [f.name for f in fields(cls)]
+
+    @classmethod
+    def from_sources(cls, file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+        """Read ``file`` and put ``overrides`` over it, where ``None`` means not given.
+
+        A run that is resumed begins with the options that it was started with.
+
+        Raises:
+            UsageError: the file cannot be read, or an option is unknown, missing or out of range.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        _refuse_unknown(given, cls._names(), "train")
+        values = (_read_toml(file, cls._names()) if file is not None else {}) | given
+        if values.get("resume") and "out" in values:
+            values = _read_saved(Path(values["out"]), cls._names()) | values
+        for f in fields(cls):
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+                raise UsageError(f"--{f.name} is missing", f"add --{f.name} DIR, or {f.name} in the --config file")
+        return cls(**values)
+
+
+def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read: {error.strerror}", "give an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file}: not TOML: {error}", "write for example: batch_size = 32") from None
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    _refuse_unknown(values, known, str(file))
+    return values
+
+
+def _read_saved(out: Path, known: list[str]) -> dict[str, Any]:
+    """The run's own options; what another version saved and this one does not know is left out."""
+    try:
+        saved = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}  # the run folder says what is wrong
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{out / CONFIG_FILE}: cannot be read: {error}", "restore it, or remove it and repeat the flags"
+        ) from None
+    return {name: value for name, value in saved.items() if name in known and value is not None}
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: list[str], where: str) -> None:
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise UsageError(
+                f"{where}: unknown option {name!r}",
+                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}",
+            )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """``value`` in the field's own type, or an error that says expected and found."""
+    field_of = next(f for f in fields(TrainConfig) if f.name == name)
+    kind = str(field_of.type).removesuffix(" | None")
+    if value is None:
+        if field_of.default is None:
+            return None
+        raise UsageError(f"{name}: expected {_NOUN.get(kind, kind)}, found nothing")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        near = difflib.get_close_matches(str(value), _CHOICES[name], n=1)
+        cure = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_CHOICES[name])}"
+        raise UsageError(f"{name} {value!r}: unknown", cure)
+    if kind == "Path" and isinstance(value, str | Path):
+        return Path(value)
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    fits = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
+    least = _AT_LEAST.get(name)
+    if not fits or (least is not None and not least <= value < float("inf")):
+        least_text = "" if least is None else f" from {least:g}"
+        raise UsageError(f"{name}: expected {_NOUN[kind]}{least_text}, found {value!r}")
+    return dict(value) if kind.startswith("Mapping") else value
+
+
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "Path": Path,
+    "Mapping[str, Any]": Mapping,
+}
+_NOUN = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "Path": "a path",
+    "Mapping[str, Any]": "a table",
+}

@@ -1,0 +1,40 @@
+"""The policy's loss on held-out episodes: the exact mean over all frames that the ranks read, always the same."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+
+from vlapipe.train.distributed import sum_of
+from vlapipe.train.precision import autocast
+from vlapipe.train.run import Run
+from vlapipe.train.transfer import to_device
+
+__all__ = ["evaluate"]
+
+
+def evaluate(run: Run) -> float | None:
+    """The mean loss over the first ``eval_batches`` batches of the val split on each rank; None if it has no episode.
+
+    A batch counts by its actions that are not padded, so a short last one weighs what it should.
+    """
+    if run.val_loader is None:
+        return None
+    beginning = run.val_loader.state_dict()
+    total = count = 0.0
+    run.policy.eval()
+    # The policy itself, not DDP around it: the ranks may read a different number of batches.
+    with torch.inference_mode():
+        for batch in islice(run.val_loader, run.config.eval_batches or None):
+            weight = float((~batch["action_is_pad"]).sum())
+            on_device = to_device(batch, run.ranks.device)
+            with autocast(run.precision, run.ranks.device):
+                loss = run.policy.loss(on_device)  # type: ignore[operator]
+            total += float(loss) * weight
+            count += weight
+    run.policy.train()
+    run.val_loader.load_state_dict(beginning)
+    total, count = sum_of([total, count], run.ranks)
+    run.val_loss = total / count if count else None
+    return run.val_loss

@@ -1,0 +1,77 @@
+"""What can go wrong within a step, as one clear line: numbers that are not finite, and memory that runs out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from vlapipe.schemas.errors import VlapipeError
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.distributed import agree
+from vlapipe.train.policies.base import Batch
+from vlapipe.train.run import Run
+
+__all__ = ["explain_out_of_memory", "require_finite"]
+
+_NAMED = 20  # frames that a message names; the rest are counted
+
+
+def require_finite(run: Run, loss: float, own_loss: float, grad_norm: float, batches: Sequence[Batch]) -> None:
+    """Stop before the optimizer moves; ``loss`` is over all ranks, ``own_loss`` this rank's.
+
+    Raises:
+        VlapipeError: the loss or the gradient is not finite; names the step, and the frames it was computed from.
+    """
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        return
+    with agree(run.ranks):
+        # If the fault came from another rank's batch, let that one speak.
+        if math.isfinite(loss) or not math.isfinite(own_loss):
+            what = f"loss is {own_loss}" if not math.isfinite(own_loss) else f"norm of the gradient is {grad_norm}"
+            cure = "look at these frames with vlapipe inspect --episode; if they are good, lower learning_rate"
+            raise VlapipeError(
+                f"step {run.step + 1}: the {what}; the weights have not moved; {_suspects(batches)}", cure
+            )
+
+
+def _suspects(batches: Sequence[Batch]) -> str:
+    """The samples that hold a number that is not finite, or all of them."""
+    bad = [pair for batch in batches for pair in _frames(batch, _not_finite(batch))]
+    found = bad or [pair for batch in batches for pair in _frames(batch, None)]
+    named = ", ".join(f"{episode}:{frame}" for episode, frame in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    what = "numbers that are not finite are in" if bad else "its batch held"
+    return f"{what} episode:frame {named}{more}"
+
+
+def _not_finite(batch: Batch) -> torch.Tensor:
+    """``(B,)`` bool."""
+    bad = torch.zeros(len(batch["task"]), dtype=torch.bool)
+    for value in batch.values():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            bad |= ~torch.isfinite(value).flatten(1).all(dim=1).cpu()
+    return bad
+
+
+def _frames(batch: Batch, chosen: torch.Tensor | None) -> list[tuple[int, int]]:
+    pairs = list(zip(batch["episode_index"].tolist(), batch["frame_index"].tolist(), strict=True))
+    return pairs if chosen is None else [pair for pair, take in zip(pairs, chosen.tolist(), strict=True) if take]
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
+    """Turn the device's out-of-memory error into advice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        half = max(1, config.batch_size // 2)
+        ways = [f"--batch-size {half} --grad-accum {config.grad_accum * 2}"] if config.batch_size > 1 else []
+        ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
+        ways += ["smaller images (--image-resize-height, --image-resize-width)"]
+        first = str(error).split(". ")[0]
+        raise VlapipeError(
+            f"the GPU's memory does not hold batch_size {config.batch_size}: {first}", f"try {', or '.join(ways)}"
+        ) from error

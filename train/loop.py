@@ -1,0 +1,92 @@
+"""The training loop, to be read from top to bottom: step, evaluate, save, log, until it is done or told to stop."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from vlapipe.train.build import build
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.distributed import sum_of, unless
+from vlapipe.train.evaluate import evaluate
+from vlapipe.train.faults import explain_out_of_memory, require_finite
+from vlapipe.train.precision import autocast
+from vlapipe.train.result import StepOutcome, TrainResult, summarize
+from vlapipe.train.run import Run
+from vlapipe.train.saving import save
+from vlapipe.train.step_log import log_step
+from vlapipe.train.transfer import to_device
+
+__all__ = ["TrainResult", "build", "train", "train_step"]
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train a policy as ``config`` says; writes checkpoints and ``metrics.jsonl`` under ``config.out``.
+
+    SIGINT or SIGTERM ends it after the step in progress, with a checkpoint.
+
+    Raises:
+        VlapipeError: the run cannot begin, or its loss is not finite.
+    """
+    with build(config) as run:
+        stopped = False
+        while run.step < config.max_steps and not stopped:
+            outcome = train_step(run)
+            run.step += 1
+            stopped = outcome.stop
+            last = stopped or run.step == config.max_steps
+            val_loss = evaluate(run) if run.evaluates_now else None
+            if last or run.step % run.save_every == 0:
+                save(run)
+            log_step(run, outcome, val_loss, last=last)
+        return summarize(run, stopped=stopped)
+
+
+def train_step(run: Run) -> StepOutcome:
+    """One move of the optimizer, by the mean gradient of ``grad_accum`` batches on every rank.
+
+    The loss is the mean of the batches' losses. A policy's loss is a mean over actions that are not padded, so an
+    action weighs a little more in a batch with more padding; that difference is the price of one pass over the data.
+
+    Raises:
+        VlapipeError: the loss or the gradient is not finite; the weights have not moved.
+    """
+    config, device, timer = run.config, run.ranks.device, run.timer
+    began = time.perf_counter()
+    losses, frames = [], []
+    for i in range(config.grad_accum):
+        with timer.phase("data"):
+            batch = next(run.batches)
+        with timer.phase("h2d"):
+            on_device = to_device(batch, device)
+        with (
+            timer.phase("compute"),
+            explain_out_of_memory(config),
+            unless(i == config.grad_accum - 1, run.module),
+        ):
+            with autocast(run.precision, device):
+                loss = run.module(on_device)
+            torch.autograd.backward(loss / config.grad_accum)
+        losses.append(loss.detach())
+        frames.append(batch)
+    with timer.phase("optimizer"):
+        grad_norm = torch.nn.utils.clip_grad_norm_(run.policy.parameters(), config.grad_clip or float("inf"))
+    own_loss = float(torch.stack(losses).mean())
+    loss_sum, wishes = sum_of([own_loss, bool(run.stop.requested)], run.ranks)
+    require_finite(run, loss_sum, own_loss, float(grad_norm), frames)
+    with timer.phase("optimizer"):
+        learning_rate = run.schedule.at(run.step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+    return StepOutcome(
+        loss=loss_sum / run.ranks.world_size,
+        grad_norm=float(grad_norm),
+        learning_rate=learning_rate,
+        seconds=timer.read(),
+        wall_s=time.perf_counter() - began,
+        num_samples=run.global_batch_size,
+        stop=wishes > 0,
+    )

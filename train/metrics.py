@@ -1,0 +1,80 @@
+"""Writes OUT/metrics.jsonl, a line a step, each step once: a resumed run cuts off what lies past its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from vlapipe.pipeline.shards.atomic import write_bytes
+
+__all__ = ["METRICS_FILE", "MetricsLog", "median_ends", "read_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends to the file; every line is flushed, so that it can be followed while the run goes on."""
+
+    def __init__(self, out: Path, *, resumed_step: int = 0) -> None:
+        """Open the log of a run that stands after ``resumed_step`` steps, 0 for a new one."""
+        path = out / METRICS_FILE
+        if resumed_step:
+            kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
+            write_bytes(path, "".join(map(_line, kept)).encode())
+        self._file: IO[str] = path.open("a" if resumed_step else "w", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a step's line; a value that is not finite becomes null, which JSON has and NaN it has not."""
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; one that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def median_ends(lines: list[dict[str, Any]], key: str = "train/loss", share: float = 0.05) -> tuple[float, float]:
+    """Medians of ``key`` over the first and the last 5 % of the lines, at least one line each; NaN if there is none."""
+    values = [line[key] for line in lines if line.get(key) is not None]
+    count = math.ceil(len(values) * share)
+    return _median(values[:count]), _median(values[len(values) - count :])
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if not ordered:
+        return math.nan
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(clean, allow_nan=False) + "\n"

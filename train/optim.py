@@ -1,0 +1,71 @@
+"""The optimizer and its learning rate, which is a pure function of the step, so that a resume needs no scheduler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Schedule", "load_optimizer_tensors", "make_optimizer", "optimizer_tensors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Linear warm-up, then half a cosine down to ``min_ratio`` of the highest rate at the last step."""
+
+    learning_rate: float
+    warmup_steps: int
+    max_steps: int
+    min_ratio: float
+
+    def at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ...; past ``max_steps`` it stays at its lowest."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        span = max(1, self.max_steps - 1 - self.warmup_steps)
+        done = min(1.0, (step - self.warmup_steps) / span)
+        return self.learning_rate * (self.min_ratio + (1 - self.min_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def make_optimizer(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW; only matrices decay, since shrinking a bias, a norm's gain or a lone vector helps nothing."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.is_floating_point() and p.device.type in ("cuda", "cpu") for p in parameters)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.95), fused=fused
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as ``<parameter>|<entry>``, for a checkpoint."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[parameter]}|{entry}": value
+        for parameter, entries in optimizer.state.items()
+        for entry, value in entries.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` returned.
+
+    Raises:
+        KeyError: the state belongs to a parameter that the module does not have.
+    """
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("|")
+        by_name.setdefault(name, {})[entry] = value
+    parameters = dict(module.named_parameters())
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    place = {parameter: i for i, parameter in enumerate(order)}
+    state = {place[parameters[name]]: entries for name, entries in by_name.items()}
+    # Through load_state_dict, which puts each entry on the parameter's device.
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,68 @@
+"""Turns camera images into a grid of tokens that keeps WHERE things are; the instruction says what to look for.
+
+Shape letters: B batch, T rows of the image window, N tokens of one image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from vlapipe.train.policies.positions import grid_positions
+
+__all__ = ["ImageEncoder"]
+
+MAX_TOKENS = 96  # of one image: the grid is halved until it has no more
+
+
+class ImageEncoder(nn.Module):
+    """Strided convolutions with GroupNorm; every stage after the first is modulated by the instruction.
+
+    That modulation (FiLM, Perez et al. 2018) lets "the red target" choose features where they are computed, which
+    a few thousand frames can teach; leaving it to attention alone takes far more.
+    """
+
+    position: Tensor
+
+    def __init__(self, dim: int, image_size: tuple[int, int], num_rows: int, *, width: int = 32) -> None:
+        super().__init__()
+        channels, grid = _stages(image_size, width, dim)
+        self.stages = nn.ModuleList()
+        self.films = nn.ModuleList()
+        before = 3
+        for i, after in enumerate(channels):
+            kernel, stride, padding = (4, 4, 0) if i == 0 else (3, 2, 1)
+            convolution = nn.Conv2d(before, after, kernel, stride, padding)
+            self.stages.append(nn.Sequential(convolution, nn.GroupNorm(8, after)))
+            self.films.append(nn.Linear(dim, 2 * after))
+            before = after
+        self.out = nn.Linear(before, dim)
+        self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
+        self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
+        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+        for film in self.films:
+            nn.init.zeros_(film.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(film.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> Tensor:
+        """``(B, T, 3, height, width)`` uint8, ``(B, T)`` bool and ``(B, dim)`` to tokens ``(B, T * N, dim)``."""
+        B, T = images.shape[:2]
+        x = images.flatten(0, 1).to(instruction.dtype).div(127.5).sub(1.0)
+        said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
+        for stage, film in zip(self.stages, self.films, strict=True):
+            scale, shift = film(said)[:, :, None, None].chunk(2, dim=1)
+            x = F.silu(torch.addcmul(shift, stage(x), 1 + scale))
+        tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T))
+        tokens = tokens + self.position + self.row
+        return torch.where(is_pad[:, :, None, None], self.absent.to(tokens.dtype), tokens).flatten(1, 2)
+
+
+def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:
+    """Channels of each stage and the grid that the last one leaves."""
+    height, image_width = max(1, image_size[0] // 4), max(1, image_size[1] // 4)
+    channels = [width]
+    while height * image_width > MAX_TOKENS or len(channels) < 2:
+        height, image_width = -(-height // 2), -(-image_width // 2)
+        channels.append(min(channels[-1] * 2, dim))
+    return channels, (height, image_width)

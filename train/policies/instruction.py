@@ -1,0 +1,69 @@
+"""Turns an instruction in any language into tokens, with no vocabulary to store: words are hashed.
+
+Python's own ``hash`` differs from process to process; this one is the same everywhere, for ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import unicodedata
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.train.policies.trunk import Block
+
+__all__ = ["InstructionEncoder", "word_ids"]
+
+# Runs of letters and digits are words; in scripts without spaces (Thai, Lao, Khmer, kana, Han) each character is.
+_WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]|[^\W_]+")
+_HASHES = 2  # a word is the sum of two rows, so that two words are confused only if both collide
+
+
+@functools.lru_cache(maxsize=65_536)
+def word_ids(text: str, num_buckets: int, max_words: int) -> tuple[tuple[int, ...], ...]:
+    """Rows of the table for each of the first ``max_words`` words: ``(words, 2)`` from 1 to ``num_buckets - 1``."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())[:max_words]
+    return tuple(_rows(word, num_buckets) for word in words)
+
+
+def _rows(word: str, num_buckets: int) -> tuple[int, ...]:
+    digest = hashlib.blake2b(word.encode(), digest_size=8 * _HASHES).digest()
+    parts = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_HASHES)]
+    return tuple(1 + part % (num_buckets - 1) for part in parts)
+
+
+class InstructionEncoder(nn.Module):
+    """Words of the instruction as tokens, read in their order, and their mean.
+
+    Row 0 of the table is the absent word and stays zero.
+    """
+
+    def __init__(self, dim: int, *, num_buckets: int = 2048, max_words: int = 24, num_heads: int = 4) -> None:
+        super().__init__()
+        self.num_buckets, self.max_words = num_buckets, max_words
+        self.table = nn.Embedding(num_buckets, dim, padding_idx=0)
+        self.position = nn.Parameter(torch.randn(max_words, dim) * 0.02)
+        self.block = Block(dim, num_heads)
+        self.norm = nn.LayerNorm(dim)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # strings have no place in a graph
+    def ids(self, task: list[str], device: torch.device) -> Tensor:
+        """``(B, max_words, 2)`` int64 rows of the table, 0 where the instruction has ended."""
+        out = torch.zeros(len(task), self.max_words, _HASHES, dtype=torch.int64)
+        for i, text in enumerate(task):
+            found = word_ids(text, self.num_buckets, self.max_words)
+            if found:
+                out[i, : len(found)] = torch.tensor(found)
+        return out.to(device, non_blocking=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``(B, dim)``: what the instruction says, as one vector."""
+        present = (ids[..., :1] > 0).to(self.position.dtype)
+        words = (self.table(ids).sum(dim=2) + self.position) * present
+        words = self.norm(self.block(words))
+        weight = present.expand_as(words)
+        mean: Tensor = (words * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+        return mean

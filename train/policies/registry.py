@@ -1,0 +1,120 @@
+"""Finds a policy class by name, built-in or the user's own, and builds it; every failure is one line with its cure."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.spec import SampleSpec
+
+__all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
+
+BUILT_IN = {"regression": "vlapipe.train.policies.regression:RegressionPolicy"}
+_METHODS = ("loss", "act")
+
+
+def load_policy_class(name: str) -> type[nn.Module]:
+    """The class behind ``--policy``: a built-in name, or ``pkg.module:Class`` found from the current folder too.
+
+    Raises:
+        UsageError: there is no such policy, it cannot be imported, or it lacks a method.
+    """
+    module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
+    if not colon or not module_name or not class_name:
+        cure = _did_you_mean(name, BUILT_IN) or f"choose {', '.join(BUILT_IN)}, or pkg.module:Class for your own"
+        raise UsageError(f"--policy {name}: unknown policy", cure)
+    found = _attribute(_import(name, module_name), class_name)
+    if found is None:
+        classes = [key for key, value in vars(_import(name, module_name)).items() if inspect.isclass(value)]
+        cure = _did_you_mean(class_name, classes) or f"define class {class_name} there"
+        raise UsageError(f"--policy {name}: module {module_name} has no {class_name!r}", cure)
+    return _checked(name, found)
+
+
+def build_policy(
+    policy_class: type[nn.Module], spec: SampleSpec, args: Mapping[str, Any], *, gradient_checkpointing: bool = False
+) -> nn.Module:
+    """Make the policy for a dataset.
+
+    Raises:
+        UsageError: its constructor does not take an argument, or refuses a value.
+    """
+    where = f"policy {policy_class.__name__}"
+    parameters = inspect.signature(policy_class).parameters
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    known = [key for key in list(parameters)[1:] if key != "gradient_checkpointing"]
+    for key in args:
+        if key not in known and not anything:
+            cure = _did_you_mean(key, known) or f"it takes {', '.join(known) or 'none'}"
+            raise UsageError(f"{where}: unknown argument {key!r} in policy_args", cure)
+    given = dict(args)
+    if gradient_checkpointing:
+        if "gradient_checkpointing" not in parameters and not anything:
+            cure = "leave --gradient-checkpointing away, or give the constructor a keyword of that name"
+            raise UsageError(f"{where} does not do gradient checkpointing", cure)
+        given["gradient_checkpointing"] = True
+    try:
+        return policy_class(spec, **given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{where} cannot be built: {_one_line(error)}", "check policy_args and the dataset") from error
+
+
+def _import(name: str, module_name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # error.name tells a module that is not there from one whose own imports fail.
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            cure = "run from the folder that holds it, or put that folder on PYTHONPATH"
+            raise UsageError(f"--policy {name}: no module {module_name!r}", cure) from None
+        raise UsageError(
+            f"--policy {name}: importing {module_name} fails: {_one_line(error)}",
+            f"install {error.name}, or correct the import",
+        ) from None
+    except Exception as error:
+        cure = f"python -c 'import {module_name}' shows where"
+        raise UsageError(f"--policy {name}: importing {module_name} fails: {_one_line(error)}", cure) from error
+
+
+def _attribute(module: ModuleType, dotted: str) -> Any:
+    found: Any = module
+    for part in dotted.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _checked(name: str, found: Any) -> type[nn.Module]:
+    if not inspect.isclass(found) or not issubclass(found, nn.Module):
+        raise UsageError(f"--policy {name}: expected a subclass of torch.nn.Module, found {_kind(found)}")
+    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+    abstract = [m for m in sorted(getattr(found, "__abstractmethods__", ())) if m not in missing]
+    if missing or abstract:
+        cure = "a policy has loss(batch) and act(observation); see vlapipe.train.policies.base"
+        raise UsageError(f"--policy {name}: {found.__name__} has no {' and no '.join(missing + abstract)}", cure)
+    return found
+
+
+def _kind(found: Any) -> str:
+    return f"class {found.__name__}" if inspect.isclass(found) else f"a {type(found).__name__}"
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -1,0 +1,89 @@
+"""The built-in policy: images, state, sensors and the instruction in, the next H actions out, in one forward pass.
+
+Shape letters: B batch, T rows of a window, H action horizon, A action size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.train.policies.base import Batch, Policy, masked_mean
+from vlapipe.train.policies.images import ImageEncoder
+from vlapipe.train.policies.instruction import InstructionEncoder
+from vlapipe.train.policies.normalize import Normalizer
+from vlapipe.train.policies.series import SeriesEncoder
+from vlapipe.train.policies.trunk import Trunk
+from vlapipe.train.spec import SampleSpec
+
+__all__ = ["RegressionPolicy"]
+
+_LIMIT = 10.0  # standard deviations; an observation further out is a fault of its sensor
+
+
+class RegressionPolicy(Policy):
+    """Encoders to tokens, a transformer over all of them, and one learned query for each action of the chunk.
+
+    The loss is the mean absolute error in standard deviations of each action column: 0.8 is about as good as always
+    answering with the mean. Columns that are constant in the training data are left out of it, and are answered with
+    that constant.
+    """
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        *,
+        dim: int = 128,
+        depth: int = 3,
+        num_heads: int = 4,
+        image_width: int = 32,
+        num_word_buckets: int = 2048,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % 8:
+            raise ValueError(f"expected dim to be a multiple of 8, found {dim}")
+        moments = spec.moments.get
+        H, A = spec.action
+        self.action_normalizer = Normalizer(moments("action"))
+        self.instruction = InstructionEncoder(dim, num_buckets=num_word_buckets, num_heads=num_heads)
+        self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
+        shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
+        self.series_normalizers = nn.ModuleList(Normalizer(moments(key), limit=_LIMIT) for key in self._series_keys)
+        self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
+        self._image_keys = [f"observation.images.{view}" for view in spec.images]
+        self.images = nn.ModuleList(
+            ImageEncoder(dim, shape[2:], shape[0], width=image_width) for shape in spec.images.values()
+        )
+        self.source = nn.Parameter(torch.randn(len(shapes) + len(self.images), dim) * 0.02)
+        self.query = nn.Parameter(torch.randn(H, dim) * 0.02)
+        self.trunk = Trunk(dim, depth=depth, num_heads=num_heads, gradient_checkpointing=gradient_checkpointing)
+        self.head = nn.Linear(dim, A)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean absolute error of normalized actions, over what is neither padded nor constant."""
+        predicted = self._predict(batch).float()
+        target = self.action_normalizer(batch["action"])
+        weight = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies
+        return masked_mean((predicted - target).abs(), weight)
+
+    def act(self, observation: Batch) -> Tensor:
+        """The action chunk ``(B, H, A)`` float32 in the dataset's units."""
+        with torch.no_grad():
+            actions: Tensor = self.action_normalizer.invert(self._predict(observation).float())
+        return actions
+
+    def _predict(self, batch: Batch) -> Tensor:
+        """Normalized actions ``(B, H, A)``."""
+        ids = self.instruction.ids(batch["task"], self.query.device)
+        said = self.instruction(ids)
+        tokens = [self.query.expand(len(ids), -1, -1), said.unsqueeze(1)]
+        source = iter(self.source)
+        for key, normalizer, encoder in zip(self._series_keys, self.series_normalizers, self.series, strict=True):
+            tokens.append(encoder(normalizer(batch[key]), batch[f"{key}_is_pad"]) + next(source))
+        for key, images in zip(self._image_keys, self.images, strict=True):
+            tokens.append(images(batch[key], batch[f"{key}_is_pad"], said) + next(source))
+        actions: Tensor = self.head(self.trunk(torch.cat(tokens, dim=1), self.query.shape[0]))
+        return actions

@@ -1,0 +1,96 @@
+"""What came of a step and of a whole run, and the last words on stderr about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlapipe.train.checkpoint import latest_checkpoint
+from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
+from vlapipe.train.phases import bottleneck
+from vlapipe.train.run import Run
+
+__all__ = ["StepOutcome", "TrainResult", "summarize"]
+
+_PHASE_NAMES = {
+    "data": "waiting for data",
+    "h2d": "host-to-device",
+    "compute": "forward/backward",
+    "optimizer": "optimizer",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """One step over all ranks; ``seconds`` are this rank's by phase."""
+
+    loss: float
+    grad_norm: float  # before clipping
+    learning_rate: float
+    seconds: dict[str, float]
+    wall_s: float
+    num_samples: int
+    stop: bool  # some rank was told to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A run that has ended. Losses come from metrics.jsonl, so they cover what came before a resume; NaN if unknown."""
+
+    out: Path
+    checkpoint: Path | None  # the newest
+    step: int
+    max_steps: int
+    stopped_by: str  # SIGINT, SIGTERM, or empty if it went to the end
+    first_loss: float  # medians of train/loss over the first and the last 5 % of the steps
+    last_loss: float
+    val_loss: float | None  # the newest
+    samples_per_s: float  # of this rank's share times the ranks, without the first step
+    num_parameters: int
+    device: str
+    precision: str
+    phase_shares: dict[str, float]  # of the steps' time, by data, h2d, compute, optimizer
+    bottleneck: str  # one of these
+    rank: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+def summarize(run: Run, *, stopped: bool) -> TrainResult:
+    """Put the result together, and say what held the run back and how to go on."""
+    totals = run.timer.totals
+    spent = sum(totals.values())
+    phase, share, advice = bottleneck(totals)
+    first, last = median_ends(read_metrics(run.config.out / METRICS_FILE) if run.ranks.is_first else [])
+    result = TrainResult(
+        out=run.config.out,
+        checkpoint=latest_checkpoint(run.config.out),
+        step=run.step,
+        max_steps=run.config.max_steps,
+        stopped_by=(run.stop.requested or "another rank") if stopped else "",
+        first_loss=first,
+        last_loss=last,
+        val_loss=run.val_loss,
+        samples_per_s=run.timer.num_steps * run.global_batch_size / spent if spent else math.nan,
+        num_parameters=run.num_parameters,
+        device=str(run.ranks.device),
+        precision=run.precision,
+        phase_shares={name: seconds / spent for name, seconds in totals.items()} if spent else {},
+        bottleneck=phase,
+        rank=run.ranks.rank,
+    )
+    run.console.close()
+    if result.phase_shares:
+        split = ", ".join(f"{_PHASE_NAMES[name]} {100 * part:.0f} %" for name, part in result.phase_shares.items())
+        run.console.say(f"time: {split}")
+        run.console.say(f"held back by {_PHASE_NAMES[phase]} ({100 * share:.0f} % of each step): {advice}")
+    if stopped:
+        run.console.say(f"stopped by {result.stopped_by} after step {run.step}; the same command with --resume goes on")
+    elif not run.timer.num_steps and not math.isnan(first):
+        run.console.say(f"nothing was left to do after step {run.step}; a larger --max-steps goes on")
+    return result

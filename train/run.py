@@ -1,0 +1,81 @@
+"""What a training run holds while it goes on: one object that every part of the loop is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.console import Console
+from vlapipe.train.distributed import Ranks
+from vlapipe.train.loader import Loader
+from vlapipe.train.metrics import MetricsLog
+from vlapipe.train.optim import Schedule
+from vlapipe.train.phases import PhaseTimer
+from vlapipe.train.policies.base import Batch
+from vlapipe.train.stopping import StopSignal
+from vlapipe.train.wandb_run import MetricsSink, NullSink
+
+__all__ = ["LossOf", "Run"]
+
+
+class LossOf(nn.Module):
+    """What DDP and torch.compile wrap: their hooks need the loss to be a forward pass."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The policy's loss."""
+        loss: Tensor = self.policy.loss(batch)  # type: ignore[operator]
+        return loss
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run in progress, after ``step`` steps."""
+
+    config: TrainConfig
+    ranks: Ranks
+    precision: str
+    policy: nn.Module
+    module: nn.Module  # LossOf(policy), under DDP if there are several ranks
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    loader: Loader
+    val_loader: Loader | None
+    batches: Iterator[Batch]
+    timer: PhaseTimer
+    console: Console
+    stop: StopSignal
+    log: MetricsLog | None = None  # of rank 0
+    sink: MetricsSink = field(default_factory=NullSink)
+    step: int = 0
+    checkpoint_step: int | None = None  # of the newest checkpoint
+    val_loss: float | None = None  # the newest
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the policy."""
+        return sum(p.numel() for p in self.policy.parameters())
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of one step, over all ranks."""
+        return self.config.batch_size * self.config.grad_accum * self.ranks.world_size
+
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints."""
+        assert self.config.save_every is not None  # TrainConfig fills it in
+        return self.config.save_every
+
+    @property
+    def evaluates_now(self) -> bool:
+        """Whether this step is one to validate after: every ``eval_every``-th, and the last."""
+        assert self.config.eval_every is not None
+        return self.step % self.config.eval_every == 0 or self.step == self.config.max_steps

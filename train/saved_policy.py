@@ -1,0 +1,79 @@
+"""A policy as a checkpoint holds it, rebuilt without the dataset: its class, shapes, statistics and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint import latest_checkpoint, read_checkpoint
+from vlapipe.train.policies.registry import build_policy, load_policy_class
+from vlapipe.train.spec import Moments, SampleSpec
+
+__all__ = ["load_policy", "load_weights", "spec_from_json", "spec_to_json"]
+
+
+def load_policy(path: str | Path) -> nn.Module:
+    """The policy of a run (its newest checkpoint) or of one checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        UsageError: there is no checkpoint.
+        DamageError: it is not whole.
+    """
+    path = Path(path)
+    folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
+    if folder is None:
+        raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
+    checkpoint = read_checkpoint(folder)
+    config = checkpoint.state["config"]
+    spec = spec_from_json(checkpoint.state["spec"])
+    policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
+    load_weights(policy, checkpoint.policy, folder)
+    return policy.eval()
+
+
+def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Copy a checkpoint's weights and buffers into a policy.
+
+    Raises:
+        UsageError: they are those of another policy.
+    """
+    try:
+        policy.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        cure = "resume with the policy, policy_args, window and dataset that the run began with"
+        raise UsageError(f"{where}: the weights do not fit the policy: {first}", cure) from None
+
+
+def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
+    """JSON-able; float32 statistics survive exactly."""
+    moments = {key: {"mean": m.mean.tolist(), "std": m.std.tolist()} for key, m in spec.moments.items()}
+    return {
+        "state": list(spec.state),
+        "sensors": {name: list(shape) for name, shape in spec.sensors.items()},
+        "images": {view: list(shape) for view, shape in spec.images.items()},
+        "action": list(spec.action),
+        "moments": moments,
+    }
+
+
+def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
+    """What ``spec_to_json`` wrote."""
+
+    def moments(entry: Mapping[str, list[float]]) -> Moments:
+        return Moments(mean=np.array(entry["mean"], np.float32), std=np.array(entry["std"], np.float32))
+
+    T, D = values["state"]
+    H, A = values["action"]
+    return SampleSpec(
+        state=(T, D),
+        sensors={name: tuple(shape) for name, shape in values["sensors"].items()},
+        images={view: (shape[0], shape[1], shape[2], shape[3]) for view, shape in values["images"].items()},
+        action=(H, A),
+        moments={key: moments(entry) for key, entry in values["moments"].items()},
+    )

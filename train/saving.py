@@ -1,0 +1,58 @@
+"""Writes a run's full state as a checkpoint, and puts it back so that the next step is exactly the one that was due."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlapipe.schemas.errors import DamageError
+from vlapipe.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from vlapipe.train.distributed import agree
+from vlapipe.train.optim import load_optimizer_tensors, optimizer_tensors
+from vlapipe.train.rng import gather_rng, restore_rng
+from vlapipe.train.run import Run
+from vlapipe.train.saved_policy import load_weights, spec_to_json
+
+__all__ = ["restore", "save"]
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint, unless this step has one; a collective, rank 0 writes."""
+    if run.checkpoint_step == run.step:
+        return
+    rng = gather_rng(run.ranks)
+    with agree(run.ranks):
+        if run.ranks.is_first:
+            checkpoint = Checkpoint(
+                step=run.step,
+                policy=run.policy.state_dict(),
+                optimizer=optimizer_tensors(run.optimizer, run.policy),
+                rng=rng,
+                state={
+                    "loader": run.loader.state_dict(),
+                    "config": run.config.to_dict(),
+                    "spec": spec_to_json(run.loader.spec),
+                    "world_size": run.ranks.world_size,
+                    "val_loss": run.val_loss,
+                },
+            )
+            write_checkpoint(run.config.out, checkpoint, keep=run.config.keep_checkpoints)
+    run.checkpoint_step = run.step
+
+
+def restore(run: Run, path: Path) -> None:
+    """Put the run where the checkpoint stands.
+
+    Raises:
+        UsageError: it is that of another policy, dataset or seed.
+        DamageError: it is not whole.
+    """
+    checkpoint = read_checkpoint(path)
+    load_weights(run.policy, checkpoint.policy, path)
+    try:
+        load_optimizer_tensors(run.optimizer, run.policy, checkpoint.optimizer)
+    except (KeyError, ValueError) as error:
+        raise DamageError(f"{path}: the optimizer's state does not fit the policy: {error}") from None
+    run.loader.load_state_dict(checkpoint.state["loader"])
+    restore_rng(checkpoint.rng, run.ranks, seed=run.config.seed, step=checkpoint.step)
+    run.step = run.checkpoint_step = checkpoint.step
+    run.val_loss = checkpoint.state.get("val_loss")
