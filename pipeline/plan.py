@@ -83,20 +83,14 @@ def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
 
 
 def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, str]:
-    """Each episode's split by a hash of its id, so that it keeps it when others are added.
+    """Each episode's split: the share with the lowest hashes of their ids validates, at least one of two episodes.
 
-    Where the hash gives two episodes or more no validation episode, the one with the lowest hash becomes it.
+    A hash, so that neither the order of recording nor the task decides, and most keep their split when others are
+    added.
     """
-
-    def share(episode: RawEpisode) -> float:
-        return int.from_bytes(hashlib.sha256(episode.id.encode()).digest()[:8], "big") / 2**64
-
-    splits = {episode.id: "val" if share(episode) < val_fraction else "train" for episode in episodes}
-    if val_fraction and len(episodes) > 1 and "val" not in splits.values():
-        splits[min(episodes, key=share).id] = "val"
-    if "train" not in splits.values():
-        splits[max(episodes, key=share).id] = "train"
-    return splits
+    count = min(max(1, round(len(episodes) * val_fraction)), len(episodes) - 1) if val_fraction else 0
+    by_hash = sorted(episodes, key=lambda episode: hashlib.sha256(episode.id.encode()).digest())
+    return {episode.id: "val" if rank < count else "train" for rank, episode in enumerate(by_hash)}
 
 
 def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from vlapipe.schemas.errors import UsageError, VlapipeError
 
 __all__ = ["cluster_pays", "run_tasks"]
 
-# Starting worker processes takes 2-3 s; one core reads about 100 MB of raw episodes a second.
+# Starting worker processes takes 3-4 s, in which one process gets through about 200 MB of raw episodes.
 _BYTES_WORTH_A_CLUSTER = 512 << 20
 
 

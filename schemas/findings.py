@@ -78,7 +78,9 @@ CODES: dict[str, Code] = {
         "two streams do not overlap in time", "check the recorders' clocks and time in the schema"
     ),
     "clock.rate": _warning("the rate is far from the one declared", "correct rate_hz, or check the recorder"),
-    "pose.singular": _warning("Euler angles near their singularity jump", "train on rotation_6d or on joints instead"),
+    "pose.singular": _warning(
+        "Euler angles near their singularity jump", "leave the pose out of the state, or train on joints"
+    ),
     "episode.no_frames": _error("no row has both its streams and an action", "record longer, or check the clocks"),
     "episode.failed": _error("reading the episode failed", "report it with the message"),
 }

@@ -14,8 +14,8 @@ __all__ = ["DEFAULT_CODEC", "RAW", "SHARD_FORMATS", "Codec", "parse_codec"]
 SHARD_FORMATS = ("zarr", "npz")
 
 # Name -> (default level, highest level); the lowest is 1 throughout.
-_ZARR_CODECS = {"zstd": (5, 9), "lz4": (5, 9), "pcodec": (8, 12)}
-_NPZ_CODECS = {"deflate": (6, 9)}
+_ZARR_CODECS = {"zstd": (3, 9), "lz4": (5, 9), "pcodec": (8, 12)}
+_NPZ_CODECS = {"deflate": (1, 9)}
 _CODECS = {"zarr": _ZARR_CODECS, "npz": _NPZ_CODECS}
 DEFAULT_CODEC = {"zarr": "zstd", "npz": "deflate"}
 

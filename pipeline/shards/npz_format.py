@@ -44,9 +44,7 @@ def read_npz_array(path: Path, name: str) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[name]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DamageError(
-            f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again"
-        ) from None
+        raise DamageError(f"{path}: array {name} cannot be read: {error}", "copy it again, or ingest again") from None
     return array
 
 

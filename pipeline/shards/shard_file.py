@@ -143,5 +143,5 @@ def map_arrays(path: Path, shard_format: str) -> dict[str, NDArray[Any]]:
                     flat = whole[stored.offset : stored.offset + size].view(stored.dtype)
                     arrays[name] = flat.reshape(stored.shape, order="F" if stored.fortran else "C")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: not a whole shard: {error}", "see vlapipe verify, or ingest again") from None
+        raise DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again") from None
     return arrays

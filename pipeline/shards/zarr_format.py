@@ -90,9 +90,7 @@ def read_zarr_array(path: Path, name: str) -> NDArray[Any]:
             array = zarr.open_array(store, path=name, mode="r")
             values: NDArray[Any] = np.ascontiguousarray(array[...])
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DamageError(
-            f"{path}: array {name} cannot be read: {error}", "see vlapipe verify, or ingest again"
-        ) from None
+        raise DamageError(f"{path}: array {name} cannot be read: {error}", "copy it again, or ingest again") from None
     return values
 
 

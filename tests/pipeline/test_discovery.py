@@ -82,11 +82,13 @@ def test_shards_are_filled_in_order_up_to_their_size(tmp_path: Path) -> None:
         assert [e.id for shard in p.shards for e in shard.episodes] == [e.id for e in found.episodes]
 
 
-def test_two_episodes_or_more_give_at_least_one_of_each_split(tmp_path: Path) -> None:
-    for count in (2, 3, 9):
-        found = discover(make_dataset(tmp_path / str(count), num_episodes=count, num_rows=3), MECA)
-        splits = [split for shard in plan(found).shards for split in shard.splits]
-        assert set(splits) == {"train", "val"}
+@pytest.mark.parametrize(("num_episodes", "num_val"), [(2, 1), (3, 1), (9, 1), (15, 2), (26, 3)])
+def test_a_tenth_of_the_episodes_validates_and_at_least_one(tmp_path: Path, num_episodes: int, num_val: int) -> None:
+    for i in range(num_episodes):
+        (tmp_path / f"episode_{i}").mkdir()
+    splits = [split for shard in plan(discover(tmp_path, MECA)).shards for split in shard.splits]
+    assert splits.count("val") == num_val
+    assert splits.count("train") == num_episodes - num_val
 
 
 def test_single_episode_is_for_training(tmp_path: Path) -> None:
