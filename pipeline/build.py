@@ -18,18 +18,15 @@ from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds, seconds_between
-from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, derive_actions
+from vlapipe.pipeline.record import Record, describe_episodes
+from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.atomic import write_bytes
 from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.shard_file import write_shard
-from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["RecordPlace", "ShardTask", "build_shard"]
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +72,14 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
             kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
         if on_episode:
             on_episode()
+    rows, statistics = describe_episodes(good, task.schema)
     record: Record = {
         "index": task.shard.index,
         "shard": None,
-        "episodes": _describe(good, task.schema),
+        "episodes": rows,
         "rejects": rejects,
         "findings": kept_findings,
-        "statistics": _summarise(good, task.schema),
+        "statistics": statistics,
     }
     if task.place is None or not good:
         return record
@@ -124,54 +122,3 @@ def _concatenate(episodes: list[Episode]) -> dict[str, NDArray[Any]]:
 def _join_offsets(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     ends = np.cumsum([0, *(int(offset[-1]) for offset in offsets)])
     return np.concatenate([[0], *(offset[1:] + end for offset, end in zip(offsets, ends[:-1], strict=True))])
-
-
-def _describe(good: list[tuple[Episode, str]], schema: Schema) -> list[Record]:
-    """The episodes table's rows, but for what only the whole dataset knows."""
-    rows: list[Record] = []
-    next_row: dict[str, int] = {}
-    for episode, split in good:
-        row: Record = {
-            "id": episode.raw.id,
-            "task": episode.raw.task,
-            "instruction": episode.instruction,
-            "split": split,
-            "frame_start": episode.frame_start,
-            "num_frames": episode.num_frames,
-            "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
-            "sources": [vars(stream.source) for stream in episode.streams.values()],
-        }
-        for name, stream in episode.streams.items():
-            start = next_row.get(name, 0)
-            next_row[name] = start + stream.num_rows
-            row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
-            if isinstance(stream, ImageRows):
-                row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
-        rows.append(row)
-    return rows
-
-
-def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
-    """Span in seconds of the stream's clock, and how unevenly it ticks."""
-    first, last = seconds(timestamp[[0, -1]])
-    steps = np.diff(timestamp) / (1e9 if timestamp.dtype == np.int64 else 1)
-    return {
-        f"{name}/first_s": float(first),
-        f"{name}/last_s": float(last),
-        f"{name}/jitter_s": float(steps.std()) if len(steps) else 0.0,
-        f"{name}/max_gap_s": float(steps.max()) if len(steps) else 0.0,
-    }
-
-
-def _summarise(good: list[tuple[Episode, str]], schema: Schema) -> Record:
-    """Statistics of each field and of the actions over the train split, so that validation stays unseen."""
-    parts: dict[str, list[FieldStatistics]] = {}
-    for episode, split in good:
-        if split != "train":
-            continue
-        fields = episode.fields()
-        actions = derive_actions(schema, fields, episode.action_row)
-        fields[ACTION_VALUE] = actions[episode.action_row >= 0]
-        for path, values in fields.items():
-            parts.setdefault(path, []).append(FieldStatistics.of(values))
-    return {path: FieldStatistics.merged(each).to_dict() for path, each in parts.items()}

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 import vlapipe
-from vlapipe.pipeline.build import Record
 from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
 from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.schema import ImageStream, Schema, Stream

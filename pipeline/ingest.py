@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import vlapipe
-from vlapipe.pipeline.build import Record, RecordPlace, ShardTask
+from vlapipe.pipeline.build import RecordPlace, ShardTask
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.discovery import Discovery, discover
 from vlapipe.pipeline.output import check_output, open_output
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
+from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest import write_generation
 from vlapipe.pipeline.workers import run_tasks

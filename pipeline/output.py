@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.build import Record, RecordPlace
+from vlapipe.pipeline.build import RecordPlace
 from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.atomic import sweep_temporaries, write_bytes
 from vlapipe.pipeline.shards.manifest import MANIFEST, SHARD_FOLDER
 from vlapipe.schemas.errors import UsageError

@@ -10,8 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from vlapipe.pipeline.build import Record, ShardTask, build_shard
+from vlapipe.pipeline.build import ShardTask, build_shard
 from vlapipe.pipeline.progress import Progress
+from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError, VlapipeError
 
 __all__ = ["cluster_pays", "run_tasks"]

@@ -180,6 +180,51 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
     click.echo(f"next: vlapipe ingest --dataset {report.directory} --out OUT")
 
 
+@cli.command()
+@click.option("--data", type=_FOLDER, help="A dataset that vlapipe ingest wrote.")
+@click.option("--out", type=_FOLDER, help="The run's folder: checkpoints and metrics.jsonl.")
+@click.option("--config", type=_FOLDER, help="TOML file of these options (with _ for -); flags go over it.")
+@click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
+@click.option("--batch-size", type=int, help="Samples a rank and pass. Default 32.")
+@click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
+@click.option("--num-workers", type=int, help="Threads that prepare batches. Default 2.")
+@click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")
+@click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")
+@click.option("--image-resize-width", type=int, help="Train on images of this width.")
+@click.option("--precision", help="bf16, fp32, or auto (default): bf16 where the hardware has it.")
+@click.option(
+    "--compile", "compile_mode", is_flag=False, flag_value="default", help="torch.compile, or --compile max-autotune."
+)
+@click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a little slower.")
+@click.option("--parallel", help="How several ranks share the work: ddp (default).")
+@click.option("--deterministic", is_flag=True, default=None, help="The same numbers each run, at some speed.")
+@click.option("--resume", is_flag=True, default=None, help="Go on exactly where the run in --out stopped.")
+@click.option("--wandb", help="offline (default), online, or disabled.")
+@click.option("--max-steps", type=int, help="Steps of the optimizer. Default 1000.")
+@click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
+@click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
+@click.option("--save-every", type=int, help="Steps between checkpoints.")
+@click.option("--seed", type=int, help="Of weights and order. Default 0.")
+def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:
+    """Train a policy from a dataset; metrics go to OUT/metrics.jsonl, a line a step, and to W&B.
+
+    On several GPUs: torchrun --nproc-per-node=4 -m vlapipe train ... ; options not shown here go into --config.
+    """
+    try:
+        from vlapipe.train.config import TrainConfig
+        from vlapipe.train.loop import train as run
+        from vlapipe.train.result_text import print_train_result
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
+            raise
+        cure = "pip install 'vlapipe[train]'"
+        raise UsageError(f"vlapipe train needs {error.name}, which is not installed", cure) from None
+
+    result = run(TrainConfig.from_sources(config, {**options, "compile": compile_mode}))
+    if result.rank == 0:
+        print_train_result(result)
+
+
 def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")

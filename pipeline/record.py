@@ -1,0 +1,85 @@
+"""What a shard's commit record says of its episodes: a row of the episodes table each, and statistics to be merged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.episode import Episode
+from vlapipe.pipeline.readers.arrays import ImageRows
+from vlapipe.pipeline.readers.clock import seconds, seconds_between
+from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
+from vlapipe.pipeline.statistics import FieldStatistics
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["Record", "describe_episodes"]
+
+Record = dict[str, Any]
+_KEPT_OF_AN_EPISODE = ("mean", "std", "min", "max")
+
+
+def describe_episodes(good: list[tuple[Episode, str]], schema: Schema) -> tuple[list[Record], Record]:
+    """The episodes table's rows but for what only the whole dataset knows, and statistics of the train split.
+
+    Args:
+        good: episodes with their split, in the order in which the shard holds them.
+        schema: how actions follow from fields.
+
+    Returns:
+        a row an episode; and by ``<stream>/<field>`` what ``FieldStatistics.from_dict`` takes, without the episodes
+        that validate, so that they stay unseen.
+    """
+    rows: list[Record] = []
+    train: dict[str, list[FieldStatistics]] = {}
+    next_row: dict[str, int] = {}
+    for episode, split in good:
+        statistics = _statistics_of(episode, schema)
+        summaries = {path: field.summary() for path, field in statistics.items()}
+        kept = {path: {name: s[name] for name in _KEPT_OF_AN_EPISODE} for path, s in summaries.items()}
+        rows.append({**_describe(episode, split, schema, next_row), "statistics": kept})
+        if split == "train":
+            for path, field in statistics.items():
+                train.setdefault(path, []).append(field)
+    return rows, {path: FieldStatistics.merged(each).to_dict() for path, each in train.items()}
+
+
+def _statistics_of(episode: Episode, schema: Schema) -> dict[str, FieldStatistics]:
+    fields = episode.fields()
+    actions = derive_actions(schema, fields, episode.action_row)
+    fields[ACTION_VALUE] = actions[episode.action_row >= 0]
+    return {path: FieldStatistics.of(values) for path, values in fields.items()}
+
+
+def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, int]) -> Record:
+    """One row; ``next_row`` is where each stream's next episode begins in the shard, and is moved on."""
+    row: Record = {
+        "id": episode.raw.id,
+        "task": episode.raw.task,
+        "instruction": episode.instruction,
+        "split": split,
+        "frame_start": episode.frame_start,
+        "num_frames": episode.num_frames,
+        "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
+        "sources": [vars(stream.source) for stream in episode.streams.values()],
+    }
+    for name, stream in episode.streams.items():
+        start = next_row.get(name, 0)
+        next_row[name] = start + stream.num_rows
+        row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
+        if isinstance(stream, ImageRows):
+            row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
+    return row
+
+
+def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
+    """Span in seconds of the stream's clock, and how unevenly it ticks."""
+    first, last = seconds(timestamp[[0, -1]])
+    steps = np.diff(timestamp) / (1e9 if timestamp.dtype == np.int64 else 1)
+    return {
+        f"{name}/first_s": float(first),
+        f"{name}/last_s": float(last),
+        f"{name}/jitter_s": float(steps.std()) if len(steps) else 0.0,
+        f"{name}/max_gap_s": float(steps.max()) if len(steps) else 0.0,
+    }
