@@ -1,0 +1,211 @@
+"""The built-in policy keeps the contract: what is padded or constant does not count, and what matters is learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_batch, make_spec
+
+from vlapipe.train.policies.regression import RegressionPolicy
+from vlapipe.train.spec import SampleSpec
+
+SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
+
+
+def small_policy(spec: SampleSpec, **changes: object) -> RegressionPolicy:
+    torch.manual_seed(0)
+    return RegressionPolicy(spec, **(SMALL | changes))  # type: ignore[arg-type]
+
+
+SPECS = {
+    "everything": make_spec(),
+    "state_alone": make_spec(sensors={}, images={}),
+    "one_row_each": make_spec(state=(1, 4), sensors={"force": (1,)}, images={"View1": (1, 3, 16, 16)}),
+    "several_image_rows": make_spec(images={"View1": (3, 3, 24, 40), "View2": (2, 3, 33, 65)}),
+    "odd_window_lengths": make_spec(state=(101, 4), sensors={"force": (17,), "aline": (65, 1025)}),
+    "deep_sensor_rows": make_spec(sensors={"touch": (5, 4, 4)}),
+    "large_images": make_spec(images={"View1": (1, 3, 240, 320)}),
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_loss_is_a_finite_scalar_and_every_parameter_has_a_gradient(spec: SampleSpec) -> None:
+    policy = small_policy(spec)
+    loss = policy.loss(make_batch(spec))
+    loss.backward()
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    # `absent` is used by batches that lack an image, and by them alone.
+    without = [name for name, p in policy.named_parameters() if p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_act_needs_no_actions_and_returns_a_chunk(spec: SampleSpec) -> None:
+    batch = {k: v for k, v in make_batch(spec).items() if not k.startswith("action")}
+    actions = small_policy(spec).eval().act(batch)
+    assert actions.shape == (4, *spec.action)
+    assert actions.dtype == torch.float32
+    assert not actions.requires_grad
+
+
+def test_padded_actions_do_not_change_loss_or_gradient() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec), make_batch(spec)
+    gradients = []
+    for filler in (0.0, 1e30, float("nan")):
+        batch["action"][batch["action_is_pad"]] = filler
+        policy.zero_grad()
+        loss = policy.loss(batch)
+        loss.backward()
+        gradients.append((loss.item(), policy.head.weight.grad.clone()))  # type: ignore[union-attr]
+    for loss_value, gradient in gradients[1:]:
+        assert loss_value == gradients[0][0]
+        assert torch.equal(gradient, gradients[0][1])
+
+
+def test_loss_is_the_mean_over_the_actions_that_are_not_padded() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    errors = (policy.act(batch) - batch["action"]).abs() / torch.from_numpy(spec.moments["action"].std)
+    expected = errors[~batch["action_is_pad"]].mean()
+    assert policy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_all_actions_padded_gives_zero_loss_and_zero_gradient() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec), make_batch(spec)
+    batch["action_is_pad"][:] = True
+    loss = policy.loss(batch)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert policy.head.weight.grad.abs().sum() == 0.0  # type: ignore[union-attr]
+
+
+def test_padded_history_rows_do_not_matter_but_their_mark_does() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    before = policy.act(batch)
+    batch["observation.state"][batch["observation.state_is_pad"]] = 1e6
+    assert torch.equal(policy.act(batch), before)
+    batch["observation.state_is_pad"][1, 0] = True
+    assert not torch.equal(policy.act(batch)[1], before[1])
+
+
+def test_absent_image_does_not_matter_but_its_mark_does() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    key = "observation.images.View1"
+    before = policy.act(batch)
+    batch[f"{key}_is_pad"][0] = True
+    absent = policy.act(batch)
+    assert not torch.equal(absent[0], before[0])
+    batch[key][0] = 255
+    assert torch.equal(policy.act(batch), absent)
+
+
+def test_constant_action_column_does_not_count_and_comes_back_exactly() -> None:
+    spec = make_spec(constant_columns=1)
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    before = policy.loss(batch).item()
+    batch["action"][..., -1] = 123.0
+    assert policy.loss(batch).item() == before
+    assert (policy.act(batch)[..., -1] == 5.0).all()
+
+
+def test_every_action_column_constant_trains_without_blowing_up() -> None:
+    spec = make_spec(constant_columns=2)
+    policy = small_policy(spec)
+    loss = policy.loss(make_batch(spec))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+@pytest.mark.parametrize("key", ["observation.state", "observation.sensors.force", "observation.sensors.aline"])
+def test_newest_row_changes_the_answer(key: str) -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    before = policy.act(batch)
+    batch[key][:, -1] += 1.0
+    assert not torch.allclose(policy.act(batch), before, atol=1e-6)
+
+
+def test_where_something_is_in_the_image_changes_the_answer() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec).eval(), make_batch(spec, 2)
+    image = batch["observation.images.View1"]
+    image[:] = 0
+    image[..., 4:8, 4:8] = 255
+    before = policy.act(batch)
+    image[:] = 0
+    image[..., 20:24, 36:40] = 255
+    assert not torch.allclose(policy.act(batch), before, atol=1e-6)
+
+
+def test_absurd_sensor_spike_leaves_the_loss_finite() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec), make_batch(spec)
+    batch["observation.sensors.force"][0, -1] = 1e30
+    assert torch.isfinite(policy.loss(batch))
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    spec = make_spec()
+    batch = make_batch(spec)
+    gradients = []
+    for checkpointing in (False, True):
+        policy = small_policy(spec, gradient_checkpointing=checkpointing)
+        policy.loss(batch).backward()
+        gradients.append([p.grad for p in policy.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))  # type: ignore[arg-type]
+
+
+def test_bf16_autocast_stays_close_to_fp32() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec), make_batch(spec)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = policy.loss(batch)
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(policy.loss(batch).item(), rel=0.02)
+
+
+def test_statistics_travel_in_the_state_dict() -> None:
+    spec, other = make_spec(), make_spec(constant_columns=1)
+    other.moments["observation.state"].mean[:] = 77
+    policy, copy = small_policy(spec).eval(), small_policy(other).eval()
+    copy.load_state_dict(policy.state_dict())
+    batch = make_batch(spec)
+    assert torch.equal(policy.act(batch), copy.act(batch))
+
+
+def test_batch_can_be_overfitted() -> None:
+    spec = make_spec()
+    policy, batch = small_policy(spec), make_batch(spec, 8)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(200):
+        loss = policy.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.median(losses[-5:]) < 0.15 * losses[0]
+
+
+def test_instruction_alone_can_choose_which_way_to_go() -> None:
+    spec = make_spec(sensors={}, images={"View1": (1, 3, 16, 16)}, action=(1, 1))
+    policy, batch = small_policy(spec), make_batch(spec, 8)
+    sign = torch.tensor([1.0, -1.0]).repeat(4)
+    moments = spec.moments["action"]
+    batch["action"] = (sign * float(moments.std[0]) + float(moments.mean[0])).view(8, 1, 1)
+    batch["action_is_pad"][:] = False
+    for key in ("observation.state", "observation.images.View1"):
+        batch[key][:] = batch[key][:1]  # nothing but the instruction differs
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss = policy.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.2

@@ -1,0 +1,119 @@
+"""The config comes from three layers, refuses what it does not know, and survives JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.config import CONFIG_FILE, TrainConfig
+
+REQUIRED: dict[str, Any] = {"data": "data", "out": "run"}
+
+
+def write_toml(folder: Path, text: str) -> Path:
+    file = folder / "train.toml"
+    file.write_text(text)
+    return file
+
+
+def test_option_list_is_as_documented() -> None:
+    # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
+    names = """
+        data out policy policy_args batch_size grad_accum num_workers prefetch_factor image_resize_height
+        image_resize_width precision compile gradient_checkpointing parallel deterministic resume wandb max_steps
+        learning_rate weight_decay warmup_steps min_lr_ratio grad_clip eval_every eval_batches save_every
+        keep_checkpoints log_every seed
+    """
+    assert [f.name for f in dataclasses.fields(TrainConfig)] == names.split()
+
+
+def test_flags_lie_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
+    file = write_toml(tmp_path, 'batch_size = 8\nmax-steps = 50\nlearning_rate = 1\ndata = "a"\nout = "b"\n')
+    config = TrainConfig.from_sources(file, {"batch_size": 4, "max_steps": None, "data": Path("c")})
+    assert (config.batch_size, config.max_steps, config.learning_rate) == (4, 50, 1.0)
+    assert (config.data, config.out) == (Path("c"), Path("b"))
+
+
+def test_policy_arguments_come_from_a_table(tmp_path: Path) -> None:
+    file = write_toml(tmp_path, "[policy_args]\ndim = 64\n")
+    assert TrainConfig.from_sources(file, REQUIRED).policy_args == {"dim": 64}
+
+
+def test_what_is_left_open_is_derived_from_max_steps() -> None:
+    config = TrainConfig(**REQUIRED, max_steps=300)
+    assert (config.warmup_steps, config.eval_every, config.save_every) == (30, 50, 75)
+    assert TrainConfig(**REQUIRED, max_steps=100_000).save_every == 1000
+
+
+def test_dict_survives_json_and_gives_the_same_config() -> None:
+    config = TrainConfig(**REQUIRED, compile="max-autotune", policy_args={"dim": 64})
+    assert TrainConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
+    saved = TrainConfig(data=Path("old"), out=tmp_path, batch_size=7, max_steps=40, seed=3)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(saved.to_dict() | {"from_another_version": 1}))
+    file = write_toml(tmp_path, "seed = 4\n")
+    config = TrainConfig.from_sources(file, {"out": tmp_path, "resume": True, "data": "new", "max_steps": 80})
+    assert (config.batch_size, config.max_steps, config.seed, config.data) == (7, 80, 4, Path("new"))
+    assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).batch_size == 32
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"batch_sise": 3}, "unknown option 'batch_sise' (did you mean 'batch_size'?)"),
+        ({"batch_size": 0}, "batch_size: expected a whole number from 1, found 0"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number from 1, found 2.5"),
+        ({"batch_size": True}, "batch_size: expected a whole number from 1, found True"),
+        ({"batch_size": "32"}, "batch_size: expected a whole number from 1, found '32'"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a number from 0, found nan"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected a number from 0, found inf"),
+        ({"min_lr_ratio": 1.5}, "min_lr_ratio: expected a number from 0 to 1, found 1.5"),
+        ({"precision": "bf61"}, "precision 'bf61': unknown (did you mean 'bf16'?)"),
+        ({"precision": "int4"}, "precision 'int4': unknown (choose from auto, bf16, fp32)"),
+        ({"compile": "fast"}, "compile 'fast': unknown (choose from default, reduce-overhead, max-autotune)"),
+        ({"parallel": "fsdp"}, "parallel 'fsdp': unknown"),
+        ({"wandb": "offlin"}, "did you mean 'offline'?"),
+        ({"resume": 1}, "resume: expected true or false, found 1"),
+        ({"policy_args": 3}, "policy_args: expected a table, found 3"),
+        ({"image_resize_height": 96}, "images cannot be resized without a width (add --image-resize-width)"),
+        ({"eval_every": 0}, "eval_every: expected a whole number from 1, found 0"),
+    ],
+)
+def test_option_that_cannot_be_used_is_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig.from_sources(None, REQUIRED | overrides)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["data", "out"])
+def test_missing_folder_is_asked_for(missing: str) -> None:
+    with pytest.raises(UsageError, match=f"--{missing} is missing"):
+        TrainConfig.from_sources(None, {k: v for k, v in REQUIRED.items() if k != missing})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("batch_size = ", "not TOML"), ("btch = 1", "unknown option 'btch'"), ("\xff", "not TOML")],
+)
+def test_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "train.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=message):
+        TrainConfig.from_sources(file, REQUIRED)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.toml: cannot be read"):
+        TrainConfig.from_sources(tmp_path / "none.toml", REQUIRED)
+
+
+def test_image_size_is_height_then_width() -> None:
+    assert TrainConfig(**REQUIRED, image_resize_height=96, image_resize_width=128).image_size == (96, 128)
+    assert TrainConfig(**REQUIRED).image_size is None

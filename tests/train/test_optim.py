@@ -1,0 +1,71 @@
+"""The learning rate is a function of the step alone; the optimizer's state is named after its parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vlapipe.train.optim import Schedule, load_optimizer_tensors, make_optimizer, optimizer_tensors
+
+SCHEDULE = Schedule(learning_rate=1.0, warmup_steps=10, max_steps=110, min_ratio=0.1)
+
+
+def test_rate_rises_in_a_line_to_its_highest() -> None:
+    assert [round(SCHEDULE.at(step), 9) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+
+
+def test_rate_falls_to_its_lowest_at_the_last_step_and_stays() -> None:
+    rates = [SCHEDULE.at(step) for step in range(10, 110)]
+    assert rates == sorted(rates, reverse=True)
+    assert SCHEDULE.at(109) == pytest.approx(0.1)
+    assert SCHEDULE.at(500) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3])
+def test_shortest_runs_have_a_rate(max_steps: int) -> None:
+    schedule = Schedule(learning_rate=1.0, warmup_steps=0, max_steps=max_steps, min_ratio=0.0)
+    assert schedule.at(0) == 1.0
+
+
+def test_only_matrices_decay() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    optimizer = make_optimizer(module, learning_rate=1e-3, weight_decay=0.5)
+    decays = {group["weight_decay"]: [p.dim() for p in group["params"]] for group in optimizer.param_groups}
+    assert decays == {0.5: [2], 0.0: [1, 1, 1]}
+    assert optimizer.defaults["fused"]
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    module = nn.Linear(3, 4)
+    module.bias.requires_grad_(False)
+    assert len(make_optimizer(module, learning_rate=1e-3, weight_decay=0.1).param_groups) == 1
+
+
+def test_state_put_back_makes_the_same_next_step() -> None:
+    def steps(module: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            module(torch.ones(2, 3)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    first = nn.Linear(3, 4)
+    first_optimizer = make_optimizer(first, learning_rate=1e-2, weight_decay=0.1)
+    steps(first, first_optimizer, 3)
+    second = nn.Linear(3, 4)
+    second.load_state_dict(first.state_dict())
+    second_optimizer = make_optimizer(second, learning_rate=1e-2, weight_decay=0.1)
+    tensors = {k: v.clone() for k, v in optimizer_tensors(first_optimizer, first).items()}
+    assert set(tensors) == {f"{n}|{e}" for n in ("weight", "bias") for e in ("step", "exp_avg", "exp_avg_sq")}
+    load_optimizer_tensors(second_optimizer, second, tensors)
+    steps(first, first_optimizer, 2)
+    steps(second, second_optimizer, 2)
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_state_of_an_unknown_parameter_is_an_error() -> None:
+    module = nn.Linear(3, 4)
+    optimizer = make_optimizer(module, learning_rate=1e-2, weight_decay=0.1)
+    with pytest.raises(KeyError, match="other"):
+        load_optimizer_tensors(optimizer, module, {"other|step": torch.zeros(())})

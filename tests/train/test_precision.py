@@ -1,0 +1,59 @@
+"""The number format is chosen by the hardware, and torch's global switches are put back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlapipe.train import precision
+from vlapipe.train.memory import cpu_memory_percent, gpu_memory_gb
+from vlapipe.train.precision import autocast, backend_rules, choose_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_bf16_where_the_hardware_has_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "_native_bf16", lambda _: native)
+    chosen, why = choose_precision("auto", CPU)
+    assert chosen == expected
+    assert why.startswith("auto:")
+
+
+def test_bf16_that_is_only_emulated_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_native_bf16", lambda _: False)
+    assert choose_precision("bf16", CPU) == (
+        "bf16",
+        "as asked; this hardware only emulates it, which is slower than fp32",
+    )
+    assert choose_precision("fp32", CPU) == ("fp32", "as asked")
+
+
+def test_autocast_is_on_for_bf16_alone() -> None:
+    x = torch.randn(4, 4)
+    with autocast("bf16", CPU):
+        assert (x @ x).dtype == torch.bfloat16
+    with autocast("fp32", CPU):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_deterministic_switches_are_put_back() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    with backend_rules(deterministic=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    assert torch.are_deterministic_algorithms_enabled() is before
+
+
+def test_memory_figures_are_plausible() -> None:
+    assert 0.0 <= cpu_memory_percent() <= 100.0
+    assert gpu_memory_gb(CPU) == 0.0
+
+
+def test_unknown_memory_is_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    from vlapipe.train import memory
+
+    monkeypatch.setattr(memory, "_MEMINFO", memory.Path("/nonexistent"))
+    assert cpu_memory_percent() == 0.0
