@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# What `make demo` runs: every step a command that a person could type, each shown before it runs. A step that an
+# earlier run finished is not done again.
+set -euo pipefail
+dir=${1:-demo}
+
+run() {
+  printf '\n$ %s\n' "$*"
+  "$@"
+}
+
+mkdir -p "$dir"
+if [ ! -f "$dir/.recorded" ]; then
+  if [ -e "$dir/raw" ]; then
+    echo "$dir/raw was left unfinished by an earlier run: remove it (rm -r $dir/raw), then run this again" >&2
+    exit 2
+  fi
+  run vlapipe demo "$dir/raw"
+  touch "$dir/.recorded"
+fi
+[ -f "$dir/data/manifest.json" ] || run vlapipe ingest --dataset "$dir/raw" --out "$dir/data"
+run vlapipe inspect "$dir/data"
+if [ -d "$dir/run/checkpoints" ]; then
+  run vlapipe train --out "$dir/run" --resume
+else
+  run vlapipe train --data "$dir/data" --out "$dir/run" --config docs/demo.toml
+fi
+
+cat <<END
+
+Everything is in $dir/: the recordings in raw, the dataset in data, the training run in run. Where to go from here:
+
+  .venv/bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
+  .venv/bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
+  .venv/bin/vlapipe ingest --dataset YOUR_RECORDINGS --dry-run       check your own; --schema says their layout
+END
