@@ -75,15 +75,17 @@ def demo_arrays() -> dict[str, list[bytes]]:
         alines = [np.load(episode / "sensor_data.npz")["alines"] for episode in episodes]
     return {
         "robot, a column at a time": [np.concatenate(parts).tobytes() for parts in zip(*columns, strict=True)],
-        "sensor/aline, 8 MiB of rows": [part.tobytes() for a in alines for part in np.array_split(a, max(1, a.nbytes >> 23))],
+        "sensor/aline, 8 MiB of rows": [
+            part.tobytes() for array in alines for part in np.array_split(array, max(1, array.nbytes >> 23))
+        ],
     }
 
 
-def best_seconds(work: Callable[[], list[bytes]]) -> tuple[list[bytes], float]:
+def best_seconds(work: Callable[[bytes], bytes], runs: list[bytes]) -> tuple[list[bytes], float]:
     best = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
-        result = work()
+        result = [work(run) for run in runs]
         best = min(best, time.perf_counter() - started)
     return result, best
 
@@ -100,8 +102,8 @@ def main() -> None:
             except ImportError:
                 sys.stderr.write(f"{name}: not installed, left out\n")
                 continue
-            encoded, encode_s = best_seconds(lambda encode=encode: [encode(run) for run in runs])
-            decoded, decode_s = best_seconds(lambda decode=decode, encoded=encoded: [decode(run) for run in encoded])
+            encoded, encode_s = best_seconds(encode, runs)
+            decoded, decode_s = best_seconds(decode, encoded)
             assert decoded == runs, name
             figures = {
                 "ratio": raw_bytes / sum(map(len, encoded)),

