@@ -50,6 +50,30 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "inspect of a missing folder": (("inspect", "{tmp}/gone"), 3, ("no such folder",)),
     "inspect of a missing episode": (("inspect", "{data}", "--episode", "99"), 2, ("no episode 99",)),
     "unknown schema to show": (("schema", "show", "roband"), 2, ("did you mean 'robond'",)),
+    "train without a dataset": (("train", "--out", "{tmp}/run"), 2, ("--data is missing",)),
+    "train on no dataset": (("train", "--data", "{tmp}", "--out", "{tmp}/run"), 3, ("not a vlapipe dataset",)),
+    "train into a full folder": (("train", "--data", "{data}", "--out", "{tmp}"), 2, ("give a new folder",)),
+    "resume of no run": (("train", "--data", "{data}", "--out", "{tmp}/run", "--resume"), 2, ("checkpoint",)),
+    "unknown policy": (
+        ("train", "--data", "{data}", "--out", "{tmp}/run", "--policy", "regresion"),
+        2,
+        ("mean 'regression'",),
+    ),
+    "policy that cannot be imported": (
+        ("train", "--data", "{data}", "--out", "{tmp}/run", "--policy", "no_such_module:Policy"),
+        2,
+        ("no_such_module",),
+    ),
+    "unknown precision": (
+        ("train", "--data", "{data}", "--out", "{tmp}/run", "--precision", "fp8"),
+        2,
+        ("auto, bf16, fp32",),
+    ),
+    "unknown key in the config": (
+        ("train", "--data", "{data}", "--out", "{tmp}/run", "--config", "{tmp}/config.toml"),
+        2,
+        ("mean 'batch_size'",),
+    ),
     "demo into a full folder": (("demo", "{tmp}"), 2, ("not empty",)),
 }
 
@@ -58,6 +82,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 def test_mistake_ends_in_one_line_with_its_cure(case: str, tiny_raw: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     arguments, code, words = MISTAKES[case]
     (tmp_path / "mine.txt").write_text("x")
+    (tmp_path / "config.toml").write_text("batch_sise = 8")
     places = {"{tmp}": str(tmp_path), "{raw}": str(tiny_raw), "{data}": str(tiny_dataset)}
     filled = []
     for argument in arguments:
@@ -65,6 +90,42 @@ def test_mistake_ends_in_one_line_with_its_cure(case: str, tiny_raw: Path, tiny_
             argument = argument.replace(name, place)
         filled.append(argument)
     assert_one_line(vlapipe_command(*filled), code, *words)
+
+
+def test_train_without_torch_says_what_to_install(tiny_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    package = Path(vlapipe.__file__).parents[1]
+    done = vlapipe_command(
+        "train", "--data", tiny_dataset, "--out", tmp_path / "run", PYTHONPATH=f"{tmp_path}{os.pathsep}{package}"
+    )
+    assert_one_line(done, 2, "torch", "pip install 'vlapipe[train]'")
+
+
+def test_training_prints_how_the_loss_fell_and_where_everything_is(tiny_dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("--max-steps", 3, "--batch_size", 4, "--wandb", "disabled", "--precision", "fp32", "--grad-accum", 2)
+    done = vlapipe_command("train", "--data", tiny_dataset, "--out", run, *options)
+    assert done.returncode == 0, done.stderr
+    assert "trained 3 of 3 steps" in done.stdout
+    assert "train loss" in done.stdout
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert {"train/loss", "train/step", "train/grad_norm", "system/gpu_mem_GB", "system/cpu_mem_%"} <= set(lines[0])
+    resumed = vlapipe_command("train", "--out", run, "--resume", "--max-steps", 4)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "trained 4 of 4 steps" in resumed.stdout
+
+
+@pytest.mark.real
+def test_robond_trains_ten_steps(real: Path, tmp_path: Path) -> None:
+    source, data = real / "robond", tmp_path / "data"
+    assert vlapipe_command("ingest", "--dataset", source, "--schema", "robond", "--out", data).returncode == 0
+    done = vlapipe_command(
+        "train", "--data", data, "--out", tmp_path / "run", "--max-steps", 10, "--batch-size", 8, "--wandb", "disabled"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trained 10 of 10 steps" in done.stdout
+    assert "nothing is validated" in done.stderr
 
 
 def test_misspelt_option_is_answered_with_the_right_one(tiny_raw: Path) -> None:

@@ -32,16 +32,17 @@ class NaNAtStep(RegressionPolicy):
 
 
 class SignalAtStep(RegressionPolicy):
-    """Sends itself SIGTERM in the ``at``-th training batch."""
+    """One rank sends itself SIGTERM in its ``at``-th training batch."""
 
-    def __init__(self, spec: SampleSpec, *, at: int, **sizes: Any) -> None:
+    def __init__(self, spec: SampleSpec, *, at: int, on_rank: int = 0, **sizes: Any) -> None:
         super().__init__(spec, **sizes)
         self.at, self.seen = at, 0
+        self.here = int(os.environ.get("RANK", "0")) == on_rank
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """As it should be."""
         self.seen += self.training
-        if self.training and self.seen == self.at:
+        if self.training and self.seen == self.at and self.here:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().loss(batch)
 

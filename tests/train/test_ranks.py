@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import pytest
 import torch
 from test_loop import SMALL, lines
 
-from vlapipe.train.checkpoint import latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.loop import train
 
 HERE = Path(__file__).parent
+MAIN = HERE / "train_main.py"
 SRC = HERE.parents[1] / "src"
 
 
@@ -47,63 +49,107 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def torchrun(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Two ranks as a user starts them."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command = [*launcher, str(HERE / "train_main.py"), json.dumps(values)]
+    command = [*launcher, str(MAIN), json.dumps(values)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_two_ranks_train_as_one_process_with_the_same_global_batch(tiny_dataset: Path, tmp_path: Path) -> None:
-    done = torchrun(options(tiny_dataset, tmp_path / "two", grad_accum=2))
+def two_ranks(*command: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two ranks started by hand, which is quicker and lets each one's words be told apart."""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_PORT=port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in processes]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        for process, (out, err) in zip(processes, said, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """Six steps by two ranks under torchrun: the folder, the result, and what was said."""
+    out = tmp_path_factory.mktemp("ranks") / "run"
+    done = torchrun(options(tiny_dataset, out, save_every=3))
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["unwanted"] == []
-    assert done.stderr.count("first batch:") == 1
-    assert "2 ranks" in done.stderr
-    one = train(TrainConfig.from_sources(None, options(tiny_dataset, tmp_path / "one", batch_size=8, grad_accum=2)))
-    assert [line["step"] for line in lines(tmp_path / "two")] == [1, 2, 3, 4, 5, 6]
-    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+    return out, json.loads(done.stdout), done.stderr
+
+
+def test_two_ranks_train_as_one_process_with_the_same_global_batch(
+    tiny_dataset: Path, tmp_path: Path, whole_run: tuple[Path, dict[str, Any], str]
+) -> None:
+    two, result, _ = whole_run
+    one = train(TrainConfig.from_sources(None, options(tiny_dataset, tmp_path / "one", batch_size=8)))
+    assert [line["step"] for line in lines(two)] == [1, 2, 3, 4, 5, 6]
+    for a, b in zip(lines(tmp_path / "one"), lines(two), strict=True):
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
         assert b["train/grad_norm"] == pytest.approx(a["train/grad_norm"], rel=1e-2)
     assert result["val_loss"] == pytest.approx(one.val_loss, rel=1e-3)
-    newest = latest_checkpoint(tmp_path / "two")
+
+
+def test_two_ranks_speak_with_one_voice_and_draw_different_numbers(
+    whole_run: tuple[Path, dict[str, Any], str],
+) -> None:
+    out, result, said = whole_run
+    assert result["unwanted"] == []
+    assert said.count("first batch:") == 1
+    assert "2 ranks" in said
+    newest = latest_checkpoint(out)
     assert newest is not None
     rng = read_checkpoint(newest).rng
     assert set(rng) == {"rank0/cpu", "rank1/cpu"}
     assert not torch.equal(rng["rank0/cpu"], rng["rank1/cpu"])
 
 
-def test_two_ranks_resume_exactly_and_one_rank_can_go_on(tiny_dataset: Path, tmp_path: Path) -> None:
-    values = options(tiny_dataset, tmp_path / "run", policy="policies_under_test:SignalAtStep")
-    values["policy_args"] = SMALL | {"at": 3}
-    first = torchrun(values)
-    assert json.loads(first.stdout)["step"] == 3, first.stderr
-    values |= {"resume": True, "policy_args": SMALL | {"at": 99}}
-    second = torchrun(values)
-    assert json.loads(second.stdout)["step"] == 6, second.stderr
-    torchrun(options(tiny_dataset, tmp_path / "whole"))
-    both = [[line["train/loss"] for line in lines(tmp_path / name)] for name in ("run", "whole")]
-    assert both[0] == both[1]
-    result = train(TrainConfig.from_sources(None, values | {"max_steps": 7}))
-    assert result.step == 7
+def test_two_ranks_resume_exactly_stop_together_and_one_rank_goes_on(
+    tiny_dataset: Path, tmp_path: Path, whole_run: tuple[Path, dict[str, Any], str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole_run[0], out)
+    shutil.rmtree(out / FOLDER / "step-00000006")
+    policy: dict[str, Any] = {
+        "policy": "policies_under_test:SignalAtStep",
+        "policy_args": SMALL | {"at": 2, "on_rank": 1},
+    }
+    values = options(tiny_dataset, out, resume=True, **policy)
+    zero, one = two_ranks(str(MAIN), json.dumps(values))
+    assert (zero.returncode, one.returncode) == (0, 0), (zero, one)
+    result = json.loads(zero.stdout)
+    assert (result["step"], result["stopped_by"]) == (5, "another rank")
+    assert [line["train/loss"] for line in lines(out)] == [line["train/loss"] for line in lines(whole_run[0])[:5]]
+    assert train(TrainConfig.from_sources(None, values | {"policy": "regression", "policy_args": SMALL})).step == 6
 
 
 def test_fault_on_one_rank_ends_both_with_one_message(tiny_dataset: Path, tmp_path: Path) -> None:
-    values = options(tiny_dataset, tmp_path / "run", policy="policies_under_test:NaNAtStep")
-    done = torchrun(values | {"policy_args": SMALL | {"at": 2, "on_rank": 1}})
-    assert done.returncode != 0
-    assert done.stderr.count("vlapipe: step 2: the loss is nan") == 1
+    policy_args = SMALL | {"at": 2, "on_rank": 1}
+    values = options(
+        tiny_dataset, tmp_path / "run", policy="policies_under_test:NaNAtStep", policy_args=policy_args, eval_every=9
+    )
+    zero, one = two_ranks(str(MAIN), json.dumps(values))
+    assert zero.returncode != 0
+    assert one.returncode != 0
+    assert "vlapipe: " not in zero.stderr
+    assert one.stderr.startswith("vlapipe: step 2: the loss is nan")
     assert len(lines(tmp_path / "run")) == 1
 
 
 def test_refused_folder_is_said_once(tiny_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("")
-    done = torchrun(options(tiny_dataset, tmp_path / "run"))
-    assert done.returncode != 0
-    assert done.stderr.count("vlapipe: ") == 1
-    assert "not empty" in done.stderr
-    assert "Traceback (most recent call last)" not in done.stderr.split("torch.distributed")[0]
+    zero, one = two_ranks(str(MAIN), json.dumps(options(tiny_dataset, tmp_path / "run")))
+    assert zero.stderr == f"vlapipe: --out {tmp_path / 'run'}: not empty (give a new folder)\n"
+    assert (zero.returncode, one.returncode) == (2, 1)
+    assert one.stderr == ""
 
 
 LISTENERS = """
@@ -131,18 +177,6 @@ with distributed() as ranks:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
 def test_ranks_started_by_hand_listen_on_loopback_alone() -> None:
-    port = str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", LISTENERS],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_PORT=port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    answers = [process.communicate(timeout=60) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], answers
-    listening = {address for out, _ in answers for address in out.split()}
-    assert listening == {"0100007F"}
+    ranks = two_ranks("-c", LISTENERS)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    assert {address for rank in ranks for address in rank.stdout.split()} == {"0100007F"}

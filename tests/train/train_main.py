@@ -15,6 +15,6 @@ if __name__ == "__main__":
     except VlapipeError as error:
         sys.stderr.write(f"vlapipe: {error}\n")
         sys.exit(error.exit_code)
-    unwanted = {"dask", "distributed", "pandas"} & set(sys.modules)
+    unwanted = {"dask", "distributed"} & set(sys.modules)
     if result.rank == 0:
         sys.stdout.write(json.dumps(result.to_dict() | {"unwanted": sorted(unwanted)}) + "\n")
