@@ -171,10 +171,7 @@ def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
     if mean_square != mean**2:
         cure = "build the policy from its arguments alone, the same on every rank"
         raise UsageError(f"the ranks built different policies: rank {ranks.rank} has {count} parameters", cure)
-    on_gpu = ranks.device.type == "cuda"
-    return DistributedDataParallel(
-        module,
-        device_ids=[ranks.device.index] if on_gpu else None,
-        broadcast_buffers=False,  # statistics, the same on every rank since they were built
-        gradient_as_bucket_view=True,
-    )
+    device_ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+    wrapped = DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
+    wrapped.broadcast_buffers = False  # sent once above; not again in every forward
+    return wrapped

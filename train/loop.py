@@ -11,6 +11,7 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.distributed import sum_of, unless
 from vlapipe.train.evaluate import evaluate
 from vlapipe.train.faults import explain_out_of_memory, require_finite
+from vlapipe.train.gradient import kept_share, rescale_and_clip
 from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
@@ -44,37 +45,34 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def train_step(run: Run) -> StepOutcome:
-    """One move of the optimizer, by the mean gradient of ``grad_accum`` batches on every rank.
-
-    The loss is the mean of the batches' losses. A policy's loss is a mean over actions that are not padded, so an
-    action weighs a little more in a batch with more padding; that difference is the price of one pass over the data.
+    """One move of the optimizer, by the gradient of the mean loss over every action of ``grad_accum`` batches a rank.
 
     Raises:
         VlapipeError: the loss or the gradient is not finite; the weights have not moved.
     """
     config, device, timer = run.config, run.ranks.device, run.timer
     began = time.perf_counter()
-    losses, frames = [], []
+    batches, shares, losses = [], [], []
     for i in range(config.grad_accum):
+        last = i == config.grad_accum - 1
         with timer.phase("data"):
             batch = next(run.batches)
+        share = kept_share(batch)
         with timer.phase("h2d"):
             on_device = to_device(batch, device)
-        with (
-            timer.phase("compute"),
-            explain_out_of_memory(config),
-            unless(i == config.grad_accum - 1, run.module),
-        ):
+        with timer.phase("compute"), explain_out_of_memory(config), unless(last, run.module):
             with autocast(run.precision, device):
-                loss = run.module(on_device)
+                loss = run.module(on_device) * share
             torch.autograd.backward(loss / config.grad_accum)
+        batches.append(batch)
+        shares.append(share)
         losses.append(loss.detach())
-        frames.append(batch)
+    own_loss = float(torch.stack(losses).sum())
+    loss_sum, share_sum, wishes = sum_of([own_loss, sum(shares), bool(run.stop.requested)], run.ranks)
     with timer.phase("optimizer"):
-        grad_norm = torch.nn.utils.clip_grad_norm_(run.policy.parameters(), config.grad_clip or float("inf"))
-    own_loss = float(torch.stack(losses).mean())
-    loss_sum, wishes = sum_of([own_loss, bool(run.stop.requested)], run.ranks)
-    require_finite(run, loss_sum, own_loss, float(grad_norm), frames)
+        mean_share = share_sum / (config.grad_accum * run.ranks.world_size)
+        grad_norm = float(rescale_and_clip(run.policy, mean_share, config.grad_clip))
+    require_finite(run, loss_sum, own_loss, grad_norm, batches)
     with timer.phase("optimizer"):
         learning_rate = run.schedule.at(run.step)
         for group in run.optimizer.param_groups:
@@ -82,8 +80,8 @@ def train_step(run: Run) -> StepOutcome:
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
-        loss=loss_sum / run.ranks.world_size,
-        grad_norm=float(grad_norm),
+        loss=loss_sum / share_sum if share_sum else 0.0,
+        grad_norm=grad_norm,
         learning_rate=learning_rate,
         seconds=timer.read(),
         wall_s=time.perf_counter() - began,

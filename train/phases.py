@@ -17,12 +17,6 @@ __all__ = ["PHASES", "PhaseTimer", "bottleneck"]
 PHASES = ("data", "h2d", "compute", "optimizer")
 # Past this share of the time, waiting for data is worth doing something about.
 _DATA_SHARE = 0.2
-_ADVICE = {
-    "data": "raise --num-workers, resize images to less, or put the dataset on a faster disk",
-    "h2d": "resize images to less",
-    "compute": "the device is the limit: --precision bf16, --compile, smaller images, or more ranks",
-    "optimizer": "raise --grad-accum, so that the optimizer steps less often",
-}
 
 
 class PhaseTimer:
@@ -66,11 +60,11 @@ class PhaseTimer:
         return seconds
 
 
-def bottleneck(totals: dict[str, float]) -> tuple[str, float, str]:
-    """The phase that holds the run back, its share of the time, and what to do about it."""
+def bottleneck(totals: dict[str, float]) -> tuple[str, float]:
+    """The phase that holds the run back, and its share of the time."""
     spent = sum(totals.values())
     if not spent:
-        return "", 0.0, ""
+        return "", 0.0
     shares = {name: seconds / spent for name, seconds in totals.items()}
     name = "data" if shares["data"] > _DATA_SHARE else max(shares, key=lambda key: shares[key])
-    return name, shares[name], _ADVICE[name]
+    return name, shares[name]

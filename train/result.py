@@ -10,6 +10,7 @@ from typing import Any
 from vlapipe.train.checkpoint import latest_checkpoint
 from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
 from vlapipe.train.phases import bottleneck
+from vlapipe.train.precision import choose_precision
 from vlapipe.train.run import Run
 
 __all__ = ["StepOutcome", "TrainResult", "summarize"]
@@ -65,7 +66,7 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
     """Put the result together, and say what held the run back and how to go on."""
     totals = run.timer.totals
     spent = sum(totals.values())
-    phase, share, advice = bottleneck(totals)
+    phase, share = bottleneck(totals)
     first, last = median_ends(read_metrics(run.config.out / METRICS_FILE) if run.ranks.is_first else [])
     result = TrainResult(
         out=run.config.out,
@@ -88,9 +89,24 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
     if result.phase_shares:
         split = ", ".join(f"{_PHASE_NAMES[name]} {100 * part:.0f} %" for name, part in result.phase_shares.items())
         run.console.say(f"time: {split}")
-        run.console.say(f"held back by {_PHASE_NAMES[phase]} ({100 * share:.0f} % of each step): {advice}")
+        run.console.say(f"held back by {_PHASE_NAMES[phase]} ({100 * share:.0f} % of each step): {_advice(phase, run)}")
     if stopped:
         run.console.say(f"stopped by {result.stopped_by} after step {run.step}; the same command with --resume goes on")
     elif not run.timer.num_steps and not math.isnan(first):
         run.console.say(f"nothing was left to do after step {run.step}; a larger --max-steps goes on")
     return result
+
+
+def _advice(phase: str, run: Run) -> str:
+    """What would shorten ``phase`` in this run; nothing that it does already or that this device cannot do."""
+    if phase == "data":
+        return "raise --num-workers, resize images to less, or put the dataset on a faster disk"
+    if phase == "h2d":
+        return "resize images to less"
+    if phase == "optimizer":
+        return "raise --grad-accum, so that the optimizer steps less often"
+    on_gpu = run.ranks.device.type == "cuda"
+    faster_in_bf16 = run.precision == "fp32" and choose_precision("auto", run.ranks.device)[0] == "bf16"
+    ways = ["--precision bf16"] if faster_in_bf16 else []
+    ways += ["--compile"] if on_gpu and not run.config.compile else []
+    return f"try {', '.join([*ways, 'smaller images', 'more GPUs' if on_gpu else 'a GPU'])}"

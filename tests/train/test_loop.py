@@ -229,6 +229,7 @@ def test_start_is_described(tiny_dataset: Path, tmp_path: Path, capsys: pytest.C
     for part in ("device cpu", "1 rank", "(auto: this CPU", "parameters", "observation.state (8, 100, 12)", "time: "):
         assert part in said.err
     assert "held back by" in said.err
+    assert "GPUs" not in said.err  # advice that fits this machine
 
 
 def test_gradient_checkpointing_and_bf16_run(tiny_dataset: Path, tmp_path: Path) -> None:

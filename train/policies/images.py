@@ -48,7 +48,7 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> Tensor:
         """``(B, T, 3, height, width)`` uint8, ``(B, T)`` bool and ``(B, dim)`` to tokens ``(B, T * N, dim)``."""
         B, T = images.shape[:2]
-        x = images.flatten(0, 1).to(instruction.dtype).div(127.5).sub(1.0)
+        x = images.flatten(0, 1).to(instruction.dtype).mul_(1 / 127.5).sub_(1.0)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
         for stage, film in zip(self.stages, self.films, strict=True):
             scale, shift = film(said)[:, :, None, None].chunk(2, dim=1)
