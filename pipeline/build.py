@@ -62,7 +62,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     rejects: list[Record] = []
     kept_findings: list[Record] = []
     for raw, split in zip(task.shard.episodes, task.shard.splits, strict=True):
-        findings = Findings()
+        findings = Findings(task.schema.checks.severity)
         episode = _read_safely(task, raw, findings)
         reasons = [finding.to_dict() for finding in findings]
         if episode is None:

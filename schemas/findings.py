@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = ["CODES", "Code", "Finding", "Findings", "Severity"]
 
@@ -16,11 +16,20 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """One kind of finding. An ``error`` sets the episode aside; the others are reported and the episode is kept."""
+    """One kind of finding. An ``error`` sets the episode aside; the others are reported and the episode is kept.
+
+    A schema may change the severity under ``[checks.severity]``, but not of what is ``fatal``: there would be nothing
+    to keep.
+    """
 
     severity: Severity
     meaning: str
     cure: str
+    fatal: bool = False
+
+
+def _fatal(meaning: str, cure: str) -> Code:
+    return Code(severity="error", meaning=meaning, cure=cure, fatal=True)
 
 
 def _error(meaning: str, cure: str) -> Code:
@@ -36,53 +45,95 @@ def _note(meaning: str, cure: str) -> Code:
 
 
 CODES: dict[str, Code] = {
-    "file.missing": _error("a stream's file is not there", "record it again, or correct files in the schema"),
-    "file.several": _error("more than one file fits one stream", "keep one, or make files in the schema narrower"),
-    "file.unreadable": _error("the file cannot be read", "check its permissions and the disk"),
+    "file.missing": _fatal("a stream's file is not there", "record it again, or correct files in the schema"),
+    "file.several": _fatal("more than one file fits one stream", "keep one, or make files in the schema narrower"),
+    "file.unreadable": _fatal("the file cannot be read", "check its permissions and the disk"),
+    "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
+    "file.too_large": _fatal("a file is too large to be read whole", "split it, or unpack it first"),
     "metadata.unreadable": _error("the metadata file is not a JSON object", "correct or remove it"),
     "instruction.unreadable": _error("the instruction file is not UTF-8 text", "save it as UTF-8"),
-    "csv.empty": _error("the file holds nothing", "record it again"),
-    "csv.header_only": _error("there is a header and no row", "record it again"),
-    "csv.nul_bytes": _error("the file holds NUL bytes, as after a power cut", "record it again, or cut the file there"),
-    "csv.encoding": _error("the file is not UTF-8 text", "convert it to UTF-8"),
-    "csv.missing_column": _error("a column that the schema asks for is missing", "add its name as an alias"),
-    "csv.duplicate_column": _error("two columns have the same name", "rename one of them"),
-    "csv.ragged_row": _error("a row has too few or too many cells", "correct or delete the row"),
-    "csv.missing_value": _error("a cell is empty", "correct or delete the row"),
-    "csv.not_a_number": _error("a cell is not a number", "correct the cell, or the column's dtype in the schema"),
+    "csv.empty": _fatal("the file holds nothing", "record it again"),
+    "csv.header_only": _fatal("there is a header and no row", "record it again"),
+    "csv.nul_bytes": _fatal("the file holds NUL bytes, as after a power cut", "record it again, or cut the file there"),
+    "csv.encoding": _fatal("the file is not text in the schema's encoding", "correct encoding in the schema"),
+    "csv.quotes": _fatal(
+        "a quote stands where no cell begins or ends", "correct the row, or quote and escape in the schema"
+    ),
+    "csv.missing_column": _fatal(
+        "a column that the schema asks for is missing", "add its name as an alias, or say optional = true"
+    ),
+    "csv.column_count": _fatal(
+        "another number of columns than the schema says", "correct names or count in the schema"
+    ),
+    "csv.duplicate_column": _fatal("two columns have the same name", "rename one of them"),
+    "csv.ragged_row": _fatal("a row has too few or too many cells", "correct or delete the row"),
+    "csv.missing_value": _fatal("a cell is empty", "correct or delete the row, or set on_missing in the schema"),
+    "csv.not_a_number": _fatal("a cell is not a number", "correct the cell, or the column's dtype in the schema"),
+    "csv.not_a_list": _fatal("a cell is not a list of as many numbers as the schema says", "correct the cell, or list"),
+    "csv.text_too_long": _fatal("a text is longer than the schema's width", "raise width in the schema"),
     "csv.not_finite": _error("a cell is NaN or infinite", "correct or delete the row"),
     "csv.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
-    "csv.bad_time": _error("a stamp cannot be read", "correct it, or time in the schema"),
-    "csv.unreadable": _error("the table cannot be read", "open it in an editor at that place"),
+    "csv.bad_time": _fatal("a stamp cannot be read", "correct it, or time in the schema"),
+    "csv.unreadable": _fatal("the table cannot be read", "open it in an editor at that place"),
     "csv.columns_not_kept": _note("columns that the schema does not name", "declare them as fields, or list in drop"),
-    "npz.unreadable": _error("the archive is cut short or damaged", "record it again"),
-    "npz.missing_array": _error("an array that the schema asks for is missing", "correct array in the schema"),
-    "npz.object_array": _error("the array holds Python objects, which only pickle can read", "save it as numbers"),
-    "npz.shape": _error("an array has another shape than the schema says", "correct shape in the schema"),
-    "npz.length": _error("an array and its timestamps differ in length", "record it again"),
-    "npz.dtype": _error("an array is not numeric", "save it as numbers"),
+    "csv.columns_absent": _note("optional columns are absent; marked as missing", "nothing needs to be done"),
+    "csv.blank_lines": _note("blank lines between rows were passed over", "delete them"),
+    "csv.rows_dropped": _note("rows with missing cells were dropped, as the schema says", "nothing needs to be done"),
+    "csv.values_masked": _note("missing cells are marked as missing, as the schema says", "nothing needs to be done"),
+    "csv.fallback": _note("read by the slower parser", "save it as plain CSV if speed matters"),
+    "npz.unreadable": _fatal("the archive is cut short or damaged", "record it again"),
+    "npz.missing_array": _fatal("an array that the schema asks for is missing", "correct array in the schema"),
+    "npz.object_array": _fatal("the array holds Python objects, which only pickle can read", "save it as numbers"),
+    "npz.shape": _fatal("an array has another shape than the schema says", "correct shape in the schema"),
+    "npz.length": _fatal("an array and its timestamps differ in length", "record it again"),
+    "npz.dtype": _fatal("an array is not numeric", "save it as numbers"),
     "npz.not_finite": _error("an array holds NaN or infinite values", "correct or cut the recording"),
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
     "npz.rounded": _warning("values were rounded to the schema's dtype", "declare dtype = 'float64' to keep them all"),
-    "image.none": _error("there is no image of any camera", "record them again, or correct files in the schema"),
-    "image.missing_view": _error("a camera that other episodes have is missing", "record it again"),
+    "npz.windows": _note("windows were laid end to end", "nothing needs to be done"),
+    "image.none": _fatal("there is no image of any camera", "record them again, or correct files in the schema"),
+    "image.missing_view": _fatal("a camera that other episodes have is missing", "record it again"),
     "image.extra_view": _warning("a camera that most episodes lack; not kept", "list it in views in the schema"),
-    "image.bad_name": _error("an image's name is not a time", "rename it, or correct time in the schema"),
-    "image.empty": _error("an image file holds nothing", "delete it, or record it again"),
-    "image.not_jpeg": _error("an image is not a JPEG", "convert it to JPEG"),
-    "image.truncated": _error("an image is cut short", "delete it, or record it again"),
-    "image.size_changes": _error("images of one camera differ in size", "record it again, or split the episode"),
-    "clock.backwards": _error("time runs backwards", "sort or cut the recording there"),
+    "image.bad_name": _fatal("an image's name is not a time", "rename it, or correct time in the schema"),
+    "image.empty": _fatal("an image file holds nothing", "delete it, or record it again"),
+    "image.not_jpeg": _fatal("an image is not a JPEG", "convert it to JPEG"),
+    "image.truncated": _fatal("an image is cut short", "delete it, or record it again"),
+    "image.size_changes": _fatal("images of one camera differ in size", "record it again, or split the episode"),
+    "image.too_large": _fatal("an image claims more pixels than any camera has", "delete it, or record it again"),
+    "image.coding": _fatal("a JPEG of a kind that decoders lack", "save it as 8-bit baseline RGB or grayscale"),
+    "image.gray": _note("images are grayscale; they train as three equal channels", "nothing needs to be done"),
+    "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
+    "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),
+    "image.count": _error("a camera has another number of images than rows", "check for lost frames"),
+    "clock.backwards": _fatal("time runs backwards", "sort or cut the recording there"),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
-    "clock.no_overlap": _error(
+    "clock.no_overlap": _fatal(
         "two streams do not overlap in time", "check the recorders' clocks and time in the schema"
     ),
     "clock.rate": _warning("the rate is far from the one declared", "correct rate_hz, or check the recorder"),
+    "clock.gap": _warning("a gap in a stream; windows across it are not drawn", "check the recorder for lost rows"),
+    "clock.jitter": _warning("a clock ticks unevenly", "check the recorder's load"),
+    "clock.drift": _warning("two clocks drift apart", "check the recorders' clocks, or correct rate_hz"),
+    "clock.starts_late": _warning("a stream begins long after the anchor", "cut the recording, or start it earlier"),
+    "clock.ends_early": _warning("a stream ends long before the anchor", "cut the recording, or stop it later"),
+    "value.constant": _note("a column never changes", "check the sensor, or leave the column out"),
+    "value.stuck": _warning("a sensor repeats one value for long", "check the sensor"),
+    "value.jump": _warning("a value jumps faster than max_speed", "check the sensor, or raise max_speed in the schema"),
     "pose.singular": _warning(
         "Euler angles near their singularity jump", "leave the pose out of the state, or train on joints"
     ),
-    "episode.no_frames": _error("no row has both its streams and an action", "record longer, or check the clocks"),
-    "episode.failed": _error("reading the episode failed", "report it with the message"),
+    "pose.not_unit": _error(
+        "a quaternion is not of length 1", "check order and columns, or say normalize = true in the schema"
+    ),
+    "episode.no_frames": _fatal("no row has both its streams and an action", "record longer, or check the clocks"),
+    "episode.too_short": _error("the episode is shorter than the schema asks for", "delete it, or lower the limit"),
+    "episode.interleaved": _fatal("rows of one episode lie apart in the file", "sort the file by split_column"),
+    "episode.duplicate": _warning("the same recording as another episode", "delete one of them"),
+    "episode.failed": _fatal("reading the episode failed", "report it with the message"),
+    "split.same_content": _warning(
+        "the same recording trains and validates, so validation looks too good", "delete one of them"
+    ),
+    "task.one_episode": _note("a task has a single episode", "record more of it"),
 }
 
 
@@ -100,11 +151,7 @@ class Finding:
     expected: str = ""
     found: str = ""
     count: int = 1
-
-    @property
-    def severity(self) -> Severity:
-        """As ``CODES`` says."""
-        return CODES[self.code].severity
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         place = self.file + (f":{self.line}" if self.line is not None else "")
@@ -132,7 +179,9 @@ class Finding:
 class Findings:
     """Collects the findings of one episode; repeats of one kind in one file and column become a count."""
 
-    def __init__(self) -> None:
+    def __init__(self, severity: Iterable[tuple[str, str]] = ()) -> None:
+        """``severity`` overrides that of ``CODES`` by code; ``off`` drops a finding."""
+        self._severity = dict(severity)
         self._first: dict[tuple[str, str, str | None], Finding] = {}
         self._count: dict[tuple[str, str, str | None], int] = {}
 
@@ -149,8 +198,19 @@ class Findings:
     ) -> None:
         """Record a finding; the first of its kind keeps its place."""
         assert code in CODES, code
+        severity = self._severity.get(code, CODES[code].severity)
+        if severity == "off":
+            return
         key = (code, file, column)
-        finding = Finding(code=code, file=file, line=line, column=column, expected=expected, found=found)
+        finding = Finding(
+            code=code,
+            file=file,
+            line=line,
+            column=column,
+            expected=expected,
+            found=found,
+            severity=cast(Severity, severity),
+        )
         self._first.setdefault(key, finding)
         self._count[key] = self._count.get(key, 0) + count
 
@@ -169,5 +229,5 @@ class Findings:
     def extend(self, findings: Iterable[Finding]) -> None:
         """Take over findings made elsewhere."""
         for finding in findings:
-            fields = {k: v for k, v in vars(finding).items() if k not in ("code", "file")}
+            fields = {k: v for k, v in vars(finding).items() if k not in ("code", "file", "severity")}
             self.add(finding.code, finding.file, **fields)

@@ -6,8 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.parse import did_you_mean, parse_schema
+from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["built_in_schemas", "load_schema"]
 

@@ -33,7 +33,7 @@ def find_faults(
         line = body.count(b"\n", 0, error.start) + 1
         findings.add("csv.encoding", label, line=line, expected="UTF-8 text", found=f"byte {body[error.start]:#x}")
         return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=stream.delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=stream.dialect.delimiter, strict=True)
     next(reader)
     line = reader.line_num + 1
     try:

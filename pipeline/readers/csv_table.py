@@ -22,8 +22,8 @@ from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.readers.clock import check_clock, clock_from_numbers, parse_stamp
 from vlapipe.pipeline.readers.csv_faults import find_faults
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.parse import did_you_mean
 from vlapipe.schemas.schema import CsvStream, FieldSpec
+from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["ResolvedColumn", "read_csv_stream"]
 
@@ -127,7 +127,7 @@ def _open_table(raw: bytes, label: str, stream: CsvStream, findings: Findings) -
         findings.add("csv.nul_bytes", label, line=line, found=f"{raw.count(0)} NUL bytes")
         return None
     try:
-        return _Table(raw, stream.delimiter)
+        return _Table(raw, stream.dialect.delimiter)
     except UnicodeDecodeError as error:
         findings.add("csv.encoding", label, line=1, expected="UTF-8 text", found=f"byte {error.object[error.start]:#x}")
         return None

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.readers.clock import check_clock, clock_from_numbers
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.parse import did_you_mean
 from vlapipe.schemas.schema import FieldSpec, NpzStream
+from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["read_npz_stream"]
 

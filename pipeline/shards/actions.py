@@ -40,7 +40,7 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
         if spec.kind == "delta":
             then = _wrap(then - now, schema.field(path).period)
         parts.append(then)
-    parts += [np.full((len(rows), 1), value) for _, value in spec.append]
+    parts += [np.full((len(rows), 1), constant.value) for constant in spec.append]
     actions = np.concatenate(parts, axis=1).astype(np.float32)
     actions[~valid] = 0
     return actions
@@ -67,4 +67,4 @@ def action_names(schema: Schema) -> list[str]:
         spec = schema.field(path)
         size = int(np.prod(spec.shape)) if spec.shape else 1
         names += [c[0] for c in spec.columns] if len(spec.columns) == size else [f"{path}[{i}]" for i in range(size)]
-    return names + [name for name, _ in schema.action.append]
+    return names + [constant.name for constant in schema.action.append]

@@ -92,7 +92,7 @@ MISTAKES = {
     "period where the action is a column": ('kind = "column"', 'kind = "column"\nperiod_s = 0.1', "period_s"),
     "delta without a period": ('kind = "column"', 'kind = "delta"', "period_s = 0.1"),
     "reserved stream name": ("[streams.robot]", '[streams.align]\nkind = "csv"\n[streams.robot]', "uses itself"),
-    "field called timestamp": ("fields.joints", "fields.timestamp", "the stream's clock"),
+    "field called timestamp": ("fields.joints", "fields.timestamp", "a name that vlapipe uses itself"),
     "not TOML": ('name = "bench"', "name = bench", "not valid TOML"),
     "newer schema version": ('name = "bench"', 'schema_version = 2\nname = "bench"', "expected 1, found 2"),
 }

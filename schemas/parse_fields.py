@@ -1,0 +1,206 @@
+"""Reads the fields of a stream from a schema's TOML: columns, units, ranges, rotations and what may be missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from vlapipe.schemas.schema import MISSING_SUFFIX, DerivedSpec, FieldSpec, OnMissing
+from vlapipe.schemas.toml_table import REQUIRED, TomlTable
+from vlapipe.schemas.units import conversion_factor
+
+__all__ = ["expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"]
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
+_AXES = {"X", "Y", "Z"}
+ON_MISSING = ("refuse", "drop", "mask")
+
+
+def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> FieldSpec:
+    """A field of a CSV stream; ``on_missing`` is the stream's own choice."""
+    regex = table.text("regex", None)
+    shape: tuple[int, ...]
+    if regex is not None:
+        _check_regex(table, regex)
+        count = table.count("count", 0)  # the shape of an array cannot depend on the file
+        columns: tuple[tuple[str, ...], ...] = ()
+        num_columns, shape = count, (count,)
+    else:
+        columns = _columns(table)
+        num_columns, shape = len(columns), (len(columns),) if len(columns) > 1 else ()
+    length = table.count("list", 0, least=0)
+    if length and num_columns != 1:
+        table.fail("list: a field whose cells hold lists has one column", "make a field of each such column")
+    dtype = table.choice("dtype", (*_DTYPES, "text"), "float32")
+    if dtype == "text":
+        if num_columns != 1 or length:
+            table.fail("dtype: a field of text has one column", "make a field of each such column")
+        shape, dtype = (table.count("width", 64),), "uint8"
+        return _parse_field(name, table, shape, 1, {"columns": columns, "text": True, "dtype": dtype}, on_missing)
+    if length:
+        shape = (length,)
+    values: dict[str, Any] = {"columns": columns, "regex": regex, "dtype": dtype, "cells": "list" if length else "one"}
+    return _parse_field(name, table, shape, length or num_columns, values, on_missing)
+
+
+def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:
+    """A field of an NPZ stream."""
+    shape = table.get("shape", [])
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        table.fail(f"shape: expected a list of whole numbers (the shape of one row), found {shape!r}")
+    values: dict[str, Any] = {
+        "columns": (table.texts("array"),),
+        "dtype": table.choice("dtype", _DTYPES, "float32"),
+        "window": _parse_window(table),
+    }
+    num_columns = shape[-1] if shape else 1
+    return _parse_field(name, table, tuple(shape), num_columns, values, "refuse")
+
+
+def _parse_window(table: TomlTable) -> tuple[str, int, int] | None:
+    if "window" not in table.values:
+        return None
+    window = table.table("window")
+    array, columns = window.text("array"), window.get("columns", REQUIRED)
+    if not isinstance(columns, list) or len(columns) != 2 or not all(isinstance(c, int) and c >= 0 for c in columns):
+        window.fail(f"columns: expected [first, past the last], found {columns!r}")
+    window.finish()
+    return array, columns[0], columns[1]
+
+
+def parse_derived(name: str, table: TomlTable, fields: Iterable[FieldSpec]) -> DerivedSpec:
+    """A field made from another one of the same stream."""
+    derived = DerivedSpec(name=name, kind=table.choice("kind", ("rotation_6d",)), of=table.text("of"))
+    table.finish()
+    source = next((field for field in fields if field.name == derived.of), None)
+    if source is None:
+        table.fail(f"of: no field {derived.of!r} in this stream")
+    if not (source.quaternion or source.euler):
+        cure = "say quaternion = 'xyzw' or 'wxyz', or euler = 'XYZ' or another convention, in that field"
+        table.fail(f"of: {derived.of!r} is not known to hold a rotation", cure)
+    return derived
+
+
+def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
+    """For each column its accepted names, best first."""
+    columns = expand_names(table.texts("columns"))
+    other_names = table.get("aliases", [])
+    if not isinstance(other_names, list) or not all(isinstance(names, list) for names in other_names):
+        table.fail(f"aliases: expected a list of lists of column names, found {other_names!r}")
+    accepted = [columns]
+    for names in other_names:
+        expanded = expand_names(names)
+        if len(expanded) != len(columns):
+            table.fail(f"aliases: expected {len(columns)} names as in columns, found {len(expanded)}: {names!r}")
+        accepted.append(expanded)
+    return tuple(zip(*accepted, strict=True))
+
+
+def expand_names(names: Iterable[str]) -> tuple[str, ...]:
+    """``joint_{1..3}`` stands for ``joint_1``, ``joint_2``, ``joint_3``."""
+    expanded: list[str] = []
+    for name in names:
+        match = _RANGE.search(name)
+        if match is None:
+            expanded.append(name)
+            continue
+        first, last = int(match[1]), int(match[2])
+        expanded += [f"{name[: match.start()]}{i}{name[match.end() :]}" for i in range(first, last + 1)]
+    return tuple(expanded)
+
+
+def _check_regex(table: TomlTable, regex: str) -> None:
+    try:
+        re.compile(regex)
+    except re.error as error:
+        table.fail(f"regex: {regex!r} is not a regular expression: {error}")
+    if "columns" in table.values:
+        table.fail("regex and columns cannot both be given", "choose one")
+    if "count" not in table.values:
+        table.fail("count is missing: how many columns does the regular expression find?", "add count = 6, say")
+
+
+def _parse_field(
+    name: str,
+    table: TomlTable,
+    shape: tuple[int, ...],
+    num_columns: int,
+    values: dict[str, Any],
+    on_missing: OnMissing,
+) -> FieldSpec:
+    if name == "timestamp" or name.endswith(MISSING_SUFFIX):
+        table.fail(f"{name!r} is a name that vlapipe uses itself", "call the field something else")
+    limits = table.get("range", None)
+    if limits is not None and not (
+        isinstance(limits, list) and len(limits) == 2 and all(isinstance(v, (int, float)) for v in limits)
+    ):
+        table.fail(f"range: expected [lowest, highest], found {limits!r}")
+    unit = _per_column(table, "unit", table.texts("unit", ()), num_columns)
+    stored = _per_column(table, "to", table.texts("to", ()), num_columns) or unit
+    field = FieldSpec(
+        name=name,
+        shape=shape,
+        file_unit=unit,
+        unit=stored,
+        scale=_scale(table, unit, stored),
+        range=(float(limits[0]), float(limits[1])) if limits else None,
+        period=_per_column(table, "period", table.numbers("period"), num_columns),
+        optional=table.flag("optional", False),
+        on_missing=table.choice("on_missing", ON_MISSING, on_missing),
+        quaternion=table.choice("quaternion", ("xyzw", "wxyz"), None) if "quaternion" in table.values else None,
+        normalize=table.flag("normalize", False),
+        euler=_parse_euler(table),
+        max_speed=table.number("max_speed", None, least=1e-12),
+        stuck_s=table.number("stuck_s", None, least=1e-9),
+        **values,
+    )
+    _check_rotation(table, field)
+    table.finish()
+    return field
+
+
+def _scale(table: TomlTable, unit: tuple[str, ...], stored: tuple[str, ...]) -> tuple[float, ...]:
+    if unit == stored:
+        return ()
+    if len(unit) != len(stored):
+        table.fail("to: from which unit?", "say unit as well")
+    try:
+        return tuple(conversion_factor(a, b) for a, b in zip(unit, stored, strict=True))
+    except ValueError as error:
+        table.fail(f"to: cannot convert: {error}", "leave it out, or correct unit")
+
+
+def _parse_euler(table: TomlTable) -> str | None:
+    convention: str | None = table.text("euler", None)
+    if convention is None:
+        return None
+    upper = convention.upper()
+    proper = len(upper) == 3 and set(upper) <= _AXES and upper[0] != upper[1] != upper[2]
+    if not proper or convention not in (upper, convention.lower()):
+        cure = "three axes: 'XYZ' for turns about the moving axes, 'xyz' about the fixed ones"
+        table.fail(f"euler: expected a convention, found {convention!r}", cure)
+    return convention
+
+
+def _check_rotation(table: TomlTable, field: FieldSpec) -> None:
+    if field.euler and (not field.shape or field.shape[-1] < 3):
+        table.fail("euler: the field has fewer than three columns")
+    if field.quaternion and field.shape != (4,):
+        table.fail(f"quaternion: the field has {field.num_columns} columns instead of 4")
+    if field.quaternion and field.euler:
+        table.fail("a field is a quaternion or holds Euler angles, not both")
+    if field.normalize and not field.quaternion:
+        table.fail("normalize: only a quaternion is normalized", "say quaternion = 'xyzw' or 'wxyz'")
+    if (field.scale or field.normalize or field.quaternion) and "float" not in field.dtype:
+        table.fail(f"dtype: {field.dtype} cannot hold what this field is converted to", "choose float32 or float64")
+
+
+def _per_column(table: TomlTable, key: str, values: tuple[Any, ...], num_columns: int) -> tuple[Any, ...]:
+    """One entry stands for all columns; otherwise there must be one a column."""
+    if len(values) == 1:
+        return values * num_columns
+    if values and len(values) != num_columns:
+        table.fail(f"{key}: expected one entry or {num_columns}, one a column, found {len(values)}")
+    return values

@@ -1,0 +1,193 @@
+"""Reads the streams of a schema's TOML: which files, in which dialect, on which clock."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any, Literal, get_args
+
+from vlapipe.schemas.parse_fields import (
+    ON_MISSING,
+    expand_names,
+    parse_csv_field,
+    parse_derived,
+    parse_npz_field,
+)
+from vlapipe.schemas.schema import (
+    WHITESPACE,
+    CsvStream,
+    Dialect,
+    ImageStream,
+    NpzStream,
+    Stream,
+    TimeSpec,
+    TimeUnit,
+)
+from vlapipe.schemas.toml_table import REQUIRED, TomlTable
+
+__all__ = ["parse_stream"]
+
+_RESERVED_STREAMS = {"action", "align"}
+
+
+def parse_stream(name: str, table: TomlTable) -> Stream:
+    """The stream called ``name``."""
+    if name in _RESERVED_STREAMS:
+        table.fail(f"{name!r} is a name that vlapipe uses itself", "call the stream something else")
+    kind = table.choice("kind", ("csv", "npz", "images"))
+    common: dict[str, Any] = {
+        "name": name,
+        "files": table.texts("files"),
+        "rate_hz": table.number("rate_hz", None, least=1e-6),
+        "max_gap_s": table.number("max_gap_s", None, least=1e-9),
+        "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
+    }
+    stream: Stream
+    if kind == "images":
+        views, one_per_row = table.texts("views", ()), table.flag("one_per_row", False)
+        stream = ImageStream(**common, views=views, one_per_row=one_per_row)
+    elif kind == "csv":
+        on_missing = table.choice("on_missing", ON_MISSING, "refuse")
+        fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())
+        stream = CsvStream(
+            **common,
+            fields=fields,
+            derived=_parse_derived_fields(table, fields),
+            dialect=_parse_dialect(table),
+            missing=table.texts("missing", ("",)),
+            drop=expand_names(table.texts("drop", ())),
+        )
+    else:
+        fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
+        if any(field.window for field in fields) and common["rate_hz"] is None:
+            table.fail("rate_hz is missing: how many rows a second does a window hold?", "add rate_hz = 650, say")
+        stream = NpzStream(**common, fields=fields, derived=_parse_derived_fields(table, fields))
+    table.finish()
+    return stream
+
+
+def _parse_derived_fields(table: TomlTable, fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    if "derived" not in table.values:
+        return ()
+    derived = tuple(parse_derived(name, entry, fields) for name, entry in table.tables("derived").items())
+    taken = {field.name for field in fields}
+    for entry in derived:
+        if entry.name in taken:
+            table.fail(f"derived: {entry.name!r} is the name of a field", "call it something else")
+    return derived
+
+
+def _parse_dialect(table: TomlTable) -> Dialect:
+    header = table.get("header", True)
+    rows = header if isinstance(header, int) else 1  # True and False are 1 and 0
+    if not (isinstance(header, int) and header >= 0) and header != "commented":
+        cure = "true, false, the number of its rows, or 'commented' where it begins with the comment sign"
+        table.fail(f"header: found {header!r}", cure)
+    dialect = Dialect(
+        delimiter=_parse_delimiter(table),
+        quote=_character(table, "quote", '"'),
+        escape=_character(table, "escape", ""),
+        decimal=table.choice("decimal", (".", ","), "."),
+        encoding=_parse_encoding(table),
+        comment=table.text("comment", "#" if header == "commented" else ""),
+        skip_lines=table.count("skip_lines", 0, least=0),
+        skip_after_header=table.count("skip_after_header", 0, least=0),
+        skip_footer=table.count("skip_footer", 0, least=0),
+        header_rows=int(rows),
+        header_commented=header == "commented",
+        names=_parse_names(table),
+        trailing_delimiter=table.flag("trailing_delimiter", False),
+        index_column=table.flag("index_column", False),
+    )
+    if dialect.names and dialect.header_rows:
+        table.fail("names: the columns have names in the header already", "say header = false, or skip_lines = 1 too")
+    if not dialect.names and not dialect.header_rows:
+        table.fail("names is missing: what are the columns called, by position?", "add names = ['t', 'x', 'y'], say")
+    if dialect.decimal == dialect.delimiter:
+        table.fail("decimal and delimiter are the same character", "correct one of them")
+    return dialect
+
+
+def _parse_delimiter(table: TomlTable) -> str:
+    delimiter: str = table.text("delimiter", ",")
+    if delimiter == WHITESPACE:
+        return delimiter
+    # Blanks around a delimiter such as ", " belong to no cell anyway.
+    bare = delimiter.strip(" ") or delimiter
+    if len(bare) != 1 or bare in "\r\n":
+        table.fail(f"delimiter: expected one character or 'whitespace', found {delimiter!r}")
+    return bare
+
+
+def _character(table: TomlTable, key: str, default: str) -> str:
+    value: str = table.text(key, default)
+    if len(value) > 1 or not value.isascii():
+        table.fail(f"{key}: expected one ASCII character, or '' for none, found {value!r}")
+    return value
+
+
+def _parse_encoding(table: TomlTable) -> str:
+    encoding: str = table.text("encoding", "utf-8")
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        table.fail(f"encoding: {encoding!r} is not known", "for example 'utf-8', 'utf-16', 'cp1252' or 'latin-1'")
+
+
+def _parse_names(table: TomlTable) -> tuple[tuple[str, ...], ...]:
+    names = table.get("names", [])
+    if not isinstance(names, list):
+        table.fail(f"names: expected a list, found {names!r}")
+    lists = names if names and isinstance(names[0], list) else [names] if names else []
+    if not all(isinstance(each, list) and all(isinstance(n, str) for n in each) for each in lists):
+        table.fail(f"names: expected a list of names, or a list of such lists, found {names!r}")
+    variants = tuple(expand_names(each) for each in lists)
+    if len({len(each) for each in variants}) < len(variants):
+        table.fail("names: two lists have the same length, and nothing else tells such files apart")
+    return variants
+
+
+def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> TimeSpec:
+    unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "s")
+    time = TimeSpec(
+        sources=table.texts("array" if kind == "npz" else "column", ()),
+        nearest=table.flag("nearest", False),
+        unit=unit,
+        # Clocks that count in small units count in whole ones unless the schema says otherwise.
+        integer=table.flag("integer", unit in ("us", "ns") and "exact" not in table.values),
+        exact=table.flag("exact", False),
+        format=table.text("format", None),
+        plus=table.text("plus", None),
+        plus_unit=table.choice("plus_unit", get_args(TimeUnit), "ns"),
+        index_rate_hz=table.number("rate_hz", None, least=1e-6),
+        file=table.text("file", None),
+        pattern=table.text("pattern", None),
+        start_format=table.text("start_format", None),
+        offset_s=float(table.number("offset_s", 0.0)),
+        starts_with=table.text("starts_with", None),
+    )
+    _check_time(table, time, kind)
+    table.finish()
+    return time
+
+
+def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
+    source = "array" if kind == "npz" else "column"
+    if kind != "images" and not (time.sources or time.index_rate_hz or time.file):
+        table.fail(f"no clock: {source} is missing", f"add {source}, or rate_hz for rows at a fixed rate, or file")
+    if kind != "images" and time.pattern is not None:
+        table.fail("pattern: only images have their time in their name", "start_format is for a file's own time")
+    if kind == "images" and time.sources and time.file is None:
+        table.fail("column: an image has no columns", "add file, the table that lists the images' times")
+    if time.pattern is not None:
+        try:
+            groups = re.compile(time.pattern).groups
+        except re.error as error:
+            table.fail(f"pattern: {time.pattern!r} is not a regular expression: {error}")
+        if groups < 1:
+            table.fail(f"pattern: {time.pattern!r} has no group", "put the part that is the time in ( )")
+    chosen = [name for name, on in (("integer", time.integer), ("exact", time.exact), ("format", time.format)) if on]
+    if len(chosen) > 1 and "integer" in table.values:
+        table.fail(f"{' and '.join(chosen)} cannot be combined", "choose one")
+    if time.plus and not time.sources:
+        table.fail(f"plus: added to which {source}?", f"add {source}")

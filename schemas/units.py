@@ -1,0 +1,67 @@
+"""Converts units by declaration: the factor from the unit that a file is written in to the one that is stored."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["conversion_factor", "known_units"]
+
+# How many base units one of each is; only units of the same kind convert into each other.
+_KINDS: dict[str, dict[str, float]] = {
+    "length": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "in": 0.0254},
+    "angle": {"rad": 1.0, "deg": math.pi / 180, "turn": 2 * math.pi},
+    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    "mass": {"kg": 1.0, "g": 1e-3},
+    "force": {"N": 1.0, "mN": 1e-3, "kN": 1e3},
+    "torque": {"N*m": 1.0, "N*mm": 1e-3, "mN*m": 1e-3},
+    "current": {"A": 1.0, "mA": 1e-3},
+    "voltage": {"V": 1.0, "mV": 1e-3},
+    "share": {"1": 1.0, "%": 1e-2},
+}
+_ALIASES = {"Nm": "N*m", "Nmm": "N*mm", "radian": "rad", "degree": "deg", "degrees": "deg", "radians": "rad"}
+
+
+def known_units() -> list[str]:
+    """Every unit that converts; a quotient of two, such as ``deg/s`` or ``m/s^2``, converts as well."""
+    return sorted({*(unit for units in _KINDS.values() for unit in units), *_ALIASES})
+
+
+def conversion_factor(source: str, target: str) -> float:
+    """What a number in ``source`` is multiplied by to be in ``target``.
+
+    Raises:
+        ValueError: a unit is unknown, or the two measure different things.
+    """
+    if source == target:
+        return 1.0
+    (kind_from, factor_from), (kind_to, factor_to) = _measure(source), _measure(target)
+    if kind_from != kind_to:
+        raise ValueError(f"{source!r} is a {kind_from}, {target!r} a {kind_to}")
+    if kind_from == "angle":
+        # The same factor, bit for bit, as numpy.deg2rad and numpy.rad2deg use.
+        if (source, target) in (("deg", "rad"), ("degrees", "rad")):
+            return math.pi / 180.0
+        if (source, target) == ("rad", "deg"):
+            return 180.0 / math.pi
+    return factor_from / factor_to
+
+
+def _measure(unit: str) -> tuple[str, float]:
+    """What kind of thing a unit measures, and how many base units it is."""
+    top, *below = unit.split("/")
+    kind, factor = _measure_one(top, unit)
+    for part in below:
+        name, _, power = part.partition("^")
+        part_kind, part_factor = _measure_one(name, unit)
+        exponent = int(power) if power.isdigit() else 1
+        kind += f"/{part_kind}^{exponent}" if exponent > 1 else f"/{part_kind}"
+        factor /= part_factor**exponent
+    return kind, factor
+
+
+def _measure_one(name: str, whole: str) -> tuple[str, float]:
+    name = _ALIASES.get(name, name)
+    for kind, units in _KINDS.items():
+        if name in units:
+            return kind, units[name]
+    raise ValueError(f"unit {whole!r} is not known")
