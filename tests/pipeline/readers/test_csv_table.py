@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.readers.csv_table import read_csv_stream
 from vlapipe.schemas.findings import Finding, Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, TimeSpec
+from vlapipe.schemas.schema import CsvStream, Dialect, FieldSpec, TimeSpec
 
 
 def stream(**changes: object) -> CsvStream:
@@ -167,7 +167,7 @@ def test_any_float32_table_reads_back_to_the_last_bit(
 ) -> None:
     table = [["t", "a", "b"], *([str(i / 100), spell(a), spell(b)] for i, (a, b) in enumerate(values))]
     text = newline.join(delimiter.join(row) for row in table) + newline * final
-    rows, findings = read(tmp_path, text, stream(delimiter=delimiter))
+    rows, findings = read(tmp_path, text, stream(dialect=Dialect(delimiter=delimiter)))
     assert rows is not None, findings
     expected = np.array(values, dtype=np.float32)
     assert np.array_equal(rows.fields["ab"].view(np.uint32), expected.view(np.uint32))
