@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,40 @@ class SourceFile:
     sha256: str
 
 
+def _no_line(_row: int) -> int | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamRows:
     """One stream of one episode.
 
     ``timestamp`` is ``(rows,)``, int64 nanoseconds or float64 seconds; each field is ``(rows, ...)``. Fields read from
-    CSV lie column by column in memory (Fortran order), as they are stored.
+    CSV lie column by column in memory (Fortran order), as they are stored. ``line_of`` gives the line of the source
+    file on which a row begins, ``None`` where a file has no lines; it may be slow. ``clock_name`` is the column or
+    array that the clock was read from.
     """
 
     timestamp: NDArray[Any]
     fields: dict[str, NDArray[Any]] = field(default_factory=dict)
     source: SourceFile
+    line_of: Callable[[int], int | None] = _no_line
+    clock_name: str | None = None
 
     @property
     def num_rows(self) -> int:
         """Length of the clock."""
         return len(self.timestamp)
+
+    def cut(self, start: int, stop: int) -> StreamRows:
+        """The rows ``start <= row < stop``, views of the same memory."""
+        line_of = self.line_of
+        return replace(
+            self,
+            timestamp=self.timestamp[start:stop],
+            fields={name: values[start:stop] for name, values in self.fields.items()},
+            line_of=lambda row: line_of(row + start),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
