@@ -23,9 +23,17 @@ _SOURCE = pa.struct(
 
 
 def assemble(
-    plan: Plan, records: list[Record], *, shard_format: str, codec: str
+    plan: Plan, records: list[Record], findings: list[Record], *, shard_format: str, codec: str
 ) -> tuple[dict[str, Any], pa.Table, list[Record]]:
-    """The manifest's entries, the episodes table, and the rejects; ``records`` in the plan's order."""
+    """The manifest's entries, the episodes table, and the rejects.
+
+    Args:
+        plan: what was to be done.
+        records: what each shard's worker did, in the plan's order.
+        findings: of kept episodes; the manifest counts them by code.
+        shard_format: the kind of shard.
+        codec: the codec asked for.
+    """
     written = [record for record in records if record["shard"]]
     shards = [
         {
@@ -39,7 +47,6 @@ def assemble(
     ]
     rows = [{"shard": i, **row} for i, record in enumerate(written) for row in record["episodes"]]
     rejects = [reject for record in records for reject in record["rejects"]]
-    findings = Counter(finding["code"] for record in records for finding in record["findings"])
     schema = plan.schema
     manifest = {
         "vlapipe_version": vlapipe.__version__,
@@ -52,7 +59,7 @@ def assemble(
         "codec": codec,
         "streams": _describe_streams(schema, plan.views),
         "shards": shards,
-        "totals": _totals(rows, shards, plan, findings),
+        "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
         "statistics": _merge_statistics(written),
         "made_with": {"num_planned_shards": len(plan.shards), "val_fraction": schema.val_fraction},
     }
@@ -79,11 +86,10 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
 
 
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
-    raw: Counter[str] = Counter()
-    names = list(_describe_streams(plan.schema, plan.views))
+    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan.schema, plan.views)}
     for row in rows:
-        for name, source in zip(names, row["sources"], strict=True):
-            raw[name] += source["num_bytes"]
+        for sizes, source in zip(raw.values(), row["sources"], strict=True):
+            sizes[source["path"]] = source["num_bytes"]  # several episodes may lie in one file
     stored: Counter[str] = Counter()
     for shard in shards:
         for path, array in shard["arrays"].items():
@@ -92,7 +98,7 @@ def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findin
         "episodes": len(rows),
         "frames": sum(row["num_frames"] for row in rows),
         "seconds": sum(row["seconds"] for row in rows),
-        "raw_bytes": dict(raw),
+        "raw_bytes": {name: sum(sizes.values()) for name, sizes in raw.items()},
         "stored_bytes": dict(stored),
         "shard_bytes": sum(shard["bytes"] for shard in shards),
         "findings": dict(sorted(findings.items())),

@@ -11,6 +11,7 @@ from typing import Any
 import vlapipe
 from vlapipe.pipeline.build import RecordPlace, ShardTask
 from vlapipe.pipeline.commit import assemble
+from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discovery import Discovery, discover
 from vlapipe.pipeline.output import check_output, open_output
 from vlapipe.pipeline.plan import Plan, make_plan
@@ -20,6 +21,7 @@ from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest import write_generation
 from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.registry import load_schema
 
 __all__ = ["IngestConfig", "IngestReport", "ingest"]
@@ -74,10 +76,38 @@ class IngestReport:
     rejects: list[Record] = field(default_factory=list)
     findings: list[Record] = field(default_factory=list)
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether an episode was set aside, or a check of all episodes together found an error."""
+        return bool(self.rejects) or any(finding["severity"] == "error" for finding in self.findings)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By code, the gravest first: severity, meaning, cure, places, episodes, and the first message."""
+        by_code: dict[str, dict[str, Any]] = {}
+        episodes: dict[str, set[str]] = {}
+        reasons = [{"episode": reject["episode"], **reason} for reject in self.rejects for reason in reject["reasons"]]
+        for finding in [*reasons, *self.findings]:
+            code = CODES[finding["code"]]
+            entry = by_code.setdefault(
+                finding["code"],
+                {
+                    "severity": finding["severity"],
+                    "meaning": code.meaning,
+                    "cure": code.cure,
+                    "places": 0,
+                    "first": finding["message"],
+                },
+            )
+            entry["places"] += finding["count"]
+            episodes.setdefault(finding["code"], set()).add(finding["episode"])
+        for name, entry in by_code.items():
+            entry["episodes"] = len(episodes[name])
+        return dict(sorted(by_code.items(), key=lambda item: (SEVERITIES.index(item[1]["severity"]), item[0])))
+
     def to_json(self) -> str:
         """As ``--report`` writes it."""
         values: dict[str, Any] = {**vars(self), "dataset": str(self.dataset) if self.dataset else None}
-        return json.dumps(values, indent=1) + "\n"
+        return json.dumps({**values, "summary": self.summary()}, indent=1) + "\n"
 
 
 def ingest(config: IngestConfig) -> IngestReport:
@@ -99,16 +129,19 @@ def ingest(config: IngestConfig) -> IngestReport:
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)
     if config.dry_run:
         records = _run(config, plan, None, {})
-        return _report(config, discovery, records, started, resumed=0)
+        return _report(config, discovery, records, _across(plan, records), started, resumed=0)
     assert config.out is not None
     with open_output(config.out, plan) as output:
         finished = output.finished()
         records = _run(config, plan, output.place, finished)
-        report = _report(config, discovery, records, started, resumed=len(finished))
+        across = _across(plan, records)
+        report = _report(config, discovery, records, across, started, resumed=len(finished))
         if not report.num_episodes:
             output.discard_if_empty()
         else:
-            manifest, episodes, rejects = assemble(plan, records, shard_format=config.shard_format, codec=str(codec))
+            manifest, episodes, rejects = assemble(
+                plan, records, report.findings, shard_format=config.shard_format, codec=str(codec)
+            )
             write_generation(output.path, manifest, episodes, rejects)
             output.close()
     return report
@@ -143,8 +176,18 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
     return [records[index] for index in sorted(records)]
 
 
+def _across(plan: Plan, records: list[Record]) -> list[Record]:
+    return check_across_episodes([row for record in records for row in record["episodes"]], plan.schema)
+
+
 def _report(
-    config: IngestConfig, discovery: Discovery, records: list[Record], started: float, *, resumed: int
+    config: IngestConfig,
+    discovery: Discovery,
+    records: list[Record],
+    across: list[Record],
+    started: float,
+    *,
+    resumed: int,
 ) -> IngestReport:
     episodes = [episode for record in records for episode in record["episodes"]]
     shards = [record["shard"] for record in records if record["shard"]]
@@ -157,10 +200,11 @@ def _report(
         seconds=sum(episode["seconds"] for episode in episodes),
         num_shards=len(shards) if not config.dry_run else sum(1 for record in records if record["episodes"]),
         num_ignored_files=discovery.num_ignored,
-        raw_bytes=sum(source["num_bytes"] for episode in episodes for source in episode["sources"]),
+        # By path: several episodes may lie in one file.
+        raw_bytes=sum({s["path"]: s["num_bytes"] for episode in episodes for s in episode["sources"]}.values()),
         stored_bytes=sum(shard["num_bytes"] for shard in shards),
         num_resumed_shards=resumed,
         elapsed_s=time.monotonic() - started,
         rejects=[reject for record in records for reject in record["rejects"]],
-        findings=[finding for record in records for finding in record["findings"]],
+        findings=[*(finding for record in records for finding in record["findings"]), *across],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import Any
 
 import click
 
@@ -10,10 +10,6 @@ from vlapipe.pipeline.ingest import IngestReport
 from vlapipe.pipeline.shards.manifest import REJECTS
 
 __all__ = ["counted", "format_bytes", "print_ingest_report"]
-
-
-_MAX_EPISODES = 50
-_MAX_REASONS = 4
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -45,10 +41,11 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         click.echo(f"wrote {report.dataset}: {stored} at rest")
     elif dry_run:
         click.echo(f"would write {counted(report.num_shards, 'shard')}; nothing was written")
-    _print_findings(report)
+    if report.num_ignored_files:
+        click.echo(f"ignored {counted(report.num_ignored_files, 'file')}: hidden ones, Thumbs.db and the like")
     if report.rejects:
-        click.echo(f"set aside {len(report.rejects)} of {counted(report.num_found, 'episode')}:")
-        _print_rejects(report)
+        click.echo(f"set aside {len(report.rejects)} of {counted(report.num_found, 'episode')}")
+    _print_findings(report)
     if not report.num_episodes:
         click.echo("no episode could be read; nothing was written")
     elif report.dataset is not None:
@@ -56,25 +53,16 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
 
 
 def _print_findings(report: IngestReport) -> None:
-    """Warnings and notes about episodes that were kept: the first of each kind, and how often it came."""
-    counts = Counter(finding["code"] for finding in report.findings)
-    seen: set[str] = set()
-    for finding in report.findings:
-        if finding["code"] not in seen:
-            seen.add(finding["code"])
-            more = f" (in {counts[finding['code']]} places)" if counts[finding["code"]] > 1 else ""
-            click.echo(f"{finding['severity']}: {finding['message']}{more}")
+    """The first finding of each kind, the gravest first, and how often it came."""
+    summary = report.summary()
+    for kind in summary.values():
+        click.echo(f"{kind['severity']}: {kind['first']}{_how_often(kind)}")
+    if any(kind["places"] > 1 for kind in summary.values()):
+        where = f"every reject: {report.dataset / REJECTS}; " if report.dataset and report.rejects else ""
+        click.echo(f"  {where}every finding: --report FILE.json")
 
 
-def _print_rejects(report: IngestReport) -> None:
-    """The first reasons of each episode that was set aside, and where the rest is."""
-    for reject in report.rejects[:_MAX_EPISODES]:
-        errors = [reason for reason in reject["reasons"] if reason["severity"] == "error"]
-        for reason in errors[:_MAX_REASONS]:
-            click.echo(f"  {reason['message']}")
-        if len(errors) > _MAX_REASONS:
-            click.echo(f"    and {len(errors) - _MAX_REASONS} more reasons in {reject['episode']}")
-    if len(report.rejects) > _MAX_EPISODES:
-        click.echo(f"  and {len(report.rejects) - _MAX_EPISODES} more episodes")
-    where = f"{report.dataset / REJECTS}" if report.dataset else "--report FILE.json"
-    click.echo(f"  every reason: {where}")
+def _how_often(kind: dict[str, Any]) -> str:
+    if kind["episodes"] > 1:
+        return f" -- in {counted(kind['episodes'], 'episode')}, {counted(kind['places'], 'place')}"
+    return ""

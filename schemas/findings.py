@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
-__all__ = ["CODES", "Code", "Finding", "Findings", "Severity"]
+__all__ = ["CODES", "SEVERITIES", "Code", "Finding", "Findings", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
 
 
 @dataclass(frozen=True, kw_only=True)

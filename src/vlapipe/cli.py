@@ -117,7 +117,7 @@ def ingest(
     if report is not None:
         _write_text(report, result.to_json())
     print_ingest_report(result, dry_run=dry_run)
-    if result.rejects:
+    if result.has_errors:
         sys.exit(1)
 
 

@@ -1,0 +1,51 @@
+"""Checks that need all episodes at once: the same recording twice, or in both splits, and tasks of one episode."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vlapipe.pipeline.record import Record
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["check_across_episodes"]
+
+
+def check_across_episodes(rows: list[Record], schema: Schema) -> list[Record]:
+    """Findings about the kept episodes together, in the form of those of one episode.
+
+    Args:
+        rows: the episodes table's rows, in order.
+        schema: says which stream's file stands for the recording, and how grave a finding is.
+    """
+    findings = Findings(schema.checks.severity)
+    first_of: dict[tuple[object, ...], Record] = {}
+    named: dict[str, str] = {}
+    for row in rows:
+        source = _anchor_source(row, schema.anchor)
+        # Parts of one file share its digest, not their place in time.
+        content = (source["sha256"], row[f"{schema.anchor}/first_s"], row[f"{schema.anchor}/rows"])
+        first = first_of.setdefault(content, row)
+        named.setdefault(source["path"], row["id"])
+        if first is row:
+            continue
+        other = _anchor_source(first, schema.anchor)["path"]
+        findings.add("episode.duplicate", source["path"], found=f"the same bytes as {other}")
+        if first["split"] != row["split"]:
+            findings.add(
+                "split.same_content",
+                source["path"],
+                expected=f"to be in split {first['split']} as {other}",
+                found=row["split"],
+            )
+    for task, count in sorted(Counter(row["task"] for row in rows).items()):
+        if count == 1 and len(rows) > 1:
+            findings.add("task.one_episode", task, found="1 episode")
+    return [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+
+
+def _anchor_source(row: Record, anchor: str) -> Record:
+    """The file that the anchor's rows were read from; a row lists its sources in the order of its streams."""
+    streams = [key.removesuffix("/start") for key in row if key.endswith("/start")]
+    source: Record = row["sources"][streams.index(anchor)]
+    return source

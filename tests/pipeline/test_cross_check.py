@@ -1,0 +1,74 @@
+"""What only all episodes together show: the same recording twice, in both splits, and tasks of one episode."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from factories import make_dataset
+
+from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.schemas.registry import built_in_schemas
+
+
+def check(raw: Path, schema: str = "meca500") -> IngestReport:
+    return ingest(IngestConfig(source=raw, dry_run=True, schema=schema))
+
+
+def codes(report: IngestReport) -> list[str]:
+    return [finding["code"] for finding in report.findings]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "raw", num_episodes=4)
+
+
+def test_different_recordings_are_not_taken_for_the_same(raw: Path) -> None:
+    assert codes(check(raw)) == []
+
+
+def test_copied_recording_is_found_with_its_original(raw: Path) -> None:
+    shutil.copytree(raw / "insert_red" / "episode_20260101_000000", raw / "insert_red" / "episode_20260101_000900")
+    found = [f for f in check(raw).findings if f["code"] == "episode.duplicate"]
+    assert len(found) == 1
+    assert found[0]["episode"] == "insert_red/episode_20260101_000900"
+    assert "the same bytes as insert_red/episode_20260101_000000" in found[0]["message"]
+
+
+def test_same_recording_in_both_splits_is_found(raw: Path) -> None:
+    original = raw / "insert_red" / "episode_20260101_000000"
+    for i in range(12):  # enough that the hash puts some of the copies on either side
+        shutil.copytree(original, raw / "insert_red" / f"episode_20260101_0009{i:02d}")
+    report = check(raw)
+    assert "split.same_content" in codes(report)
+    assert not report.has_errors
+
+
+def test_schema_can_make_it_an_error_or_silence_it(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "insert_red" / "episode_20260101_000000", raw / "insert_red" / "episode_20260101_000900")
+    for severity, expected in (("error", True), ("off", False)):
+        schema = tmp_path / f"{severity}.toml"
+        text = built_in_schemas()["meca500"] + f'\n[checks.severity]\n"episode.duplicate" = "{severity}"\n'
+        schema.write_text(text)
+        report = check(raw, str(schema))
+        assert report.has_errors is expected
+        assert ("episode.duplicate" in codes(report)) is expected
+
+
+def test_task_of_one_episode_is_named(raw: Path) -> None:
+    shutil.rmtree(raw / "insert_red" / "episode_20260101_000002")
+    found = [f for f in check(raw).findings if f["code"] == "task.one_episode"]
+    assert [f["file"] for f in found] == ["insert_red"]
+
+
+def test_report_sums_up_each_kind_the_gravest_first(raw: Path) -> None:
+    for name in ("insert_red/episode_20260101_000000", "insert_blue/episode_20260101_000001"):
+        (raw / name / "robot_states.csv").write_text("")
+    summary = json.loads(check(raw).to_json())["summary"]
+    assert list(summary) == ["csv.empty", "task.one_episode"]
+    assert (summary["csv.empty"]["episodes"], summary["csv.empty"]["places"]) == (2, 2)
+    assert summary["csv.empty"]["severity"] == "error"
+    assert summary["csv.empty"]["first"].startswith("insert_")
