@@ -33,7 +33,7 @@ class StreamRows:
     ``timestamp`` is ``(rows,)``, int64 nanoseconds or float64 seconds; each field is ``(rows, ...)``. Fields read from
     CSV lie column by column in memory (Fortran order), as they are stored. ``line_of`` gives the line of the source
     file on which a row begins, ``None`` where a file has no lines; it may be slow. ``clock_name`` is the column or
-    array that the clock was read from.
+    array that the clock was read from, ``column_names`` what the file calls the columns of each field.
     """
 
     timestamp: NDArray[Any]
@@ -41,6 +41,7 @@ class StreamRows:
     source: SourceFile
     line_of: Callable[[int], int | None] = _no_line
     clock_name: str | None = None
+    column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
