@@ -37,3 +37,6 @@ test-all: setup  ## every test, the long ones too
 
 bench: setup  ## every benchmark; one JSON line a case
 	@for f in benchmarks/bench_*.py; do echo "# $$f" >&2; $(BIN)/python $$f || exit 1; done
+
+docs: setup  ## write docs/errors.md from the code
+	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md
