@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import PurePath
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import CODES
@@ -17,6 +18,7 @@ from vlapipe.schemas.schema import (
     InstructionSpec,
     SampleDefaults,
     Schema,
+    Stream,
 )
 from vlapipe.schemas.toml_table import TomlTable, did_you_mean
 
@@ -40,18 +42,17 @@ def parse_schema(text: str, source: str) -> Schema:
     version = top.number("schema_version", 1)
     if version != SCHEMA_VERSION:
         top.fail(f"schema_version: expected {SCHEMA_VERSION}, found {version!r}", "a newer vlapipe may read it")
-    name = top.text("name")
-    description = top.text("description", "")
-    anchor = top.text("anchor")
     streams = tuple(parse_stream(name, table) for name, table in top.tables("streams").items())
+    anchor = _parse_anchor(top, streams)
+    sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams))
     schema = Schema(
-        name=name,
-        description=description,
+        name=top.text("name", PurePath(source).stem),
+        description=top.text("description", ""),
         anchor=anchor,
         episodes=_parse_episodes(top.table("episodes", {})),
         streams=streams,
-        action=_parse_action(top.table("action")),
-        sample=_parse_sample(top.table("sample")),
+        action=_parse_action(top.table("action", {"kind": "next", "of": list(sample.state)})),
+        sample=sample,
         instruction=_parse_instruction(top.table("instruction", {})),
         checks=_parse_checks(top.table("checks", {})),
         val_fraction=_parse_split(top.table("split", {})),
@@ -60,6 +61,31 @@ def parse_schema(text: str, source: str) -> Schema:
     top.finish()
     _check_references(top, schema)
     return schema
+
+
+def _parse_anchor(top: TomlTable, streams: tuple[Stream, ...]) -> str:
+    """The stream on which frames lie: the one that is named, else the first that is no camera."""
+    with_rows = [stream.name for stream in streams if not isinstance(stream, ImageStream)]
+    if not with_rows:
+        top.fail("streams: frames lie on the clock of a csv or npz stream, and there is none", "declare one")
+    anchor: str = top.text("anchor", with_rows[0])
+    names = [stream.name for stream in streams]
+    if anchor not in names:
+        top.fail(f"anchor: no stream {anchor!r}", did_you_mean(anchor, names))
+    if anchor not in with_rows:
+        top.fail(f"anchor: {anchor!r} is a camera", "frames lie on the clock of a csv or npz stream")
+    return anchor
+
+
+def _numbers_of(anchor: str, streams: tuple[Stream, ...]) -> tuple[str, ...]:
+    """Every field of the anchor that holds numbers: the state where the schema names none."""
+    return tuple(
+        f"{stream.name}/{field.name}"
+        for stream in streams
+        if stream.name == anchor and not isinstance(stream, ImageStream)
+        for field in stream.fields
+        if not field.text
+    )
 
 
 def _parse_episodes(table: TomlTable) -> EpisodeLayout:
@@ -94,13 +120,13 @@ def _parse_instruction(table: TomlTable) -> InstructionSpec:
 def _check_template(table: TomlTable, key: str, template: str, words: dict[str, str]) -> None:
     try:
         template.format(**words)
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError):
         table.fail(f"{key}: cannot fill in {template!r}", "it may use " + ", ".join(f"{{{w}}}" for w in words))
 
 
 def _parse_split(table: TomlTable) -> float:
     fraction = table.number("val", 0.1, least=0)
-    if fraction >= 1:
+    if not fraction < 1:
         table.fail(f"val: expected a fraction below 1, found {fraction!r}")
     table.finish()
     return float(fraction)
@@ -117,6 +143,8 @@ def _parse_action(table: TomlTable) -> ActionSpec:
         tolerance_s=float(table.number("tolerance_s", period_s / 4, least=0)),
         append=tuple(_parse_constant(name, append) for name in append.values),
     )
+    if not action.of:
+        table.fail("of: an action of nothing", "name at least one field")
     if (kind in ("column", "next")) != (period_s == 0):
         cure = "leave period_s out" if period_s else "say how far ahead in seconds, e.g. period_s = 0.1"
         table.fail(f"period_s: does not fit kind = {kind!r}", cure)
@@ -164,10 +192,13 @@ def _parse_checks(table: TomlTable) -> CheckSpec:
     return checks
 
 
-def _parse_sample(table: TomlTable) -> SampleDefaults:
+def _parse_sample(table: TomlTable, every_field: tuple[str, ...]) -> SampleDefaults:
     sensors = table.table("sensors", {})
+    state = table.texts("state", every_field)
+    if not state:
+        table.fail("state: a sample without a state", "name at least one field")
     sample = SampleDefaults(
-        state=table.texts("state"),
+        state=state,
         sensors=tuple((name, sensors.text(name)) for name in sensors.values),
         state_rows=table.count("state_rows", 1),
         sensor_rows=table.count("sensor_rows", 1),
@@ -182,10 +213,6 @@ def _parse_sample(table: TomlTable) -> SampleDefaults:
 def _check_references(top: TomlTable, schema: Schema) -> None:
     """Every name that the schema uses must be one that it declares."""
     names = [stream.name for stream in schema.streams]
-    if schema.anchor not in names:
-        top.fail(f"anchor: no stream {schema.anchor!r}", did_you_mean(schema.anchor, names))
-    if isinstance(schema.stream(schema.anchor), ImageStream):
-        top.fail(f"anchor: {schema.anchor!r} is a camera", "frames lie on the clock of a csv or npz stream")
     for stream in schema.streams:
         other = stream.time.starts_with
         if other is not None and (other not in names or other == stream.name):

@@ -14,6 +14,7 @@ __all__ = ["expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
+_MAX_EXPANDED = 10_000  # names from one range: more is a slip of the keyboard that would fill the memory
 _AXES = {"X", "Y", "Z"}
 ON_MISSING = ("refuse", "drop", "mask")
 
@@ -86,8 +87,12 @@ def parse_derived(name: str, table: TomlTable, fields: Iterable[FieldSpec]) -> D
 def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     """For each column its accepted names, best first."""
     columns = expand_names(table.texts("columns"))
+    if not columns:
+        table.fail(f"columns: no column in {table.values['columns']!r}", "name at least one; a range is {first..last}")
     other_names = table.get("aliases", [])
-    if not isinstance(other_names, list) or not all(isinstance(names, list) for names in other_names):
+    if not isinstance(other_names, list) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in other_names
+    ):
         table.fail(f"aliases: expected a list of lists of column names, found {other_names!r}")
     accepted = [columns]
     for names in other_names:
@@ -106,7 +111,7 @@ def expand_names(names: Iterable[str]) -> tuple[str, ...]:
         if match is None:
             expanded.append(name)
             continue
-        first, last = int(match[1]), int(match[2])
+        first, last = int(match[1]), min(int(match[2]), int(match[1]) + _MAX_EXPANDED)
         expanded += [f"{name[: match.start()]}{i}{name[match.end() :]}" for i in range(first, last + 1)]
     return tuple(expanded)
 
@@ -134,7 +139,10 @@ def _parse_field(
         table.fail(f"{name!r} is a name that vlapipe uses itself", "call the field something else")
     limits = table.get("range", None)
     if limits is not None and not (
-        isinstance(limits, list) and len(limits) == 2 and all(isinstance(v, (int, float)) for v in limits)
+        isinstance(limits, list)
+        and len(limits) == 2
+        and all(isinstance(v, (int, float)) for v in limits)
+        and limits[0] < limits[1]
     ):
         table.fail(f"range: expected [lowest, highest], found {limits!r}")
     unit = _per_column(table, "unit", table.texts("unit", ()), num_columns)

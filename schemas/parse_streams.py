@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from vlapipe.schemas.parse_fields import (
@@ -14,6 +15,7 @@ from vlapipe.schemas.parse_fields import (
     parse_npz_field,
 )
 from vlapipe.schemas.schema import (
+    ISO,
     WHITESPACE,
     CsvStream,
     Dialect,
@@ -35,9 +37,12 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
     if name in _RESERVED_STREAMS:
         table.fail(f"{name!r} is a name that vlapipe uses itself", "call the stream something else")
     kind = table.choice("kind", ("csv", "npz", "images"))
+    files = table.texts("files")
+    if not files:
+        table.fail("files: no pattern", "name at least one, such as '*.csv'")
     common: dict[str, Any] = {
         "name": name,
-        "files": table.texts("files"),
+        "files": files,
         "rate_hz": table.number("rate_hz", None, least=1e-6),
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
@@ -167,8 +172,19 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
         starts_with=table.text("starts_with", None),
     )
     _check_time(table, time, kind)
+    for key, form in (("format", time.format), ("start_format", time.start_format)):
+        if form is not None and form != ISO:
+            _check_form(table, key, form)
     table.finish()
     return time
+
+
+def _check_form(table: TomlTable, key: str, form: str) -> None:
+    """A form that cannot read back what it writes is a mistake of the schema, not of the data."""
+    try:
+        datetime.strptime(datetime(2001, 2, 3, 4, 5, 6).strftime(form), form)
+    except ValueError as error:
+        table.fail(f"{key}: {form!r} cannot be read back: {error}", "see strptime's directives, such as %Y-%m-%d")
 
 
 def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:

@@ -35,7 +35,8 @@ OnMissing = Literal["refuse", "drop", "mask"]
 # How many nanoseconds one unit of a clock lasts: integer stamps are multiplied, never divided.
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 MISSING_SUFFIX = "_is_missing"
-WHITESPACE = "whitespace"
+WHITESPACE = "whitespace"  # a delimiter
+ISO = "iso"  # a form of time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -60,6 +61,8 @@ class TomlTable:
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(f"{key}: expected a number, found {value!r}")
+        if not math.isfinite(value):
+            self.fail(f"{key}: expected a finite number, found {value!r}")
         if least is not None and value < least:
             self.fail(f"{key}: expected {least:g} or more, found {value!r}")
         return value
@@ -112,6 +115,8 @@ class TomlTable:
         """One number or a list of them, each 0 or more."""
         value = self.get(key, [])
         value = [value] if isinstance(value, (int, float)) else value
-        if not isinstance(value, list) or not all(isinstance(v, (int, float)) and v >= 0 for v in value):
+        if not isinstance(value, list) or not all(
+            isinstance(v, (int, float)) and math.isfinite(v) and v >= 0 for v in value
+        ):
             self.fail(f"{key}: expected a number or a list of numbers, 0 or more, found {value!r}")
         return tuple(float(v) for v in value)

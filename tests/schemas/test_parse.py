@@ -68,6 +68,7 @@ def test_view_placeholder_makes_one_stream_a_folder() -> None:
     assert camera.many_views
 
 
+THREE = 'columns = ["j{1..3}"]'
 MISTAKES = {
     "misspelt key": ('kind = "csv"', 'kind = "csv"\nfile = ["x.csv"]', "did you mean 'files'"),
     "misspelt kind": ('kind = "csv"', 'kind = "cvs"', "did you mean 'csv'"),
@@ -93,6 +94,44 @@ MISTAKES = {
     "delta without a period": ('kind = "column"', 'kind = "delta"', "period_s = 0.1"),
     "reserved stream name": ("[streams.robot]", '[streams.align]\nkind = "csv"\n[streams.robot]', "uses itself"),
     "field called timestamp": ("fields.joints", "fields.timestamp", "a name that vlapipe uses itself"),
+    "range upside down": ('columns = ["j{1..3}"]', 'columns = ["j{1..3}"]\nrange = [5, 1]', "[lowest, highest]"),
+    "no column": ('columns = ["j{1..3}"]', 'columns = ["j{2..1}"]', "name at least one"),
+    "no file": ('files = ["log.csv"]', "files = []", "no pattern"),
+    "action of nothing": ('of = ["robot/joints"]', "of = []", "name at least one field"),
+    "no state": ('state = ["robot/joints"]', "state = []", "name at least one field"),
+    "infinite number": ('kind = "csv"', 'kind = "csv"\nrate_hz = inf', "a finite number"),
+    "aliases of numbers": ('columns = ["j{1..3}"]', 'columns = ["j{1..3}"]\naliases = [[1, 2]]', "column names"),
+    "form of time that reads nothing": ('column = "t"', 'column = "t"\nformat = "%Q"', "cannot be read back"),
+    "unknown encoding": ('kind = "csv"', 'kind = "csv"\nencoding = "utf-9"', "'utf-9' is not known"),
+    "long delimiter": ('kind = "csv"', 'kind = "csv"\ndelimiter = "::"', "one character or 'whitespace'"),
+    "decimal that is the delimiter": ('kind = "csv"', 'kind = "csv"\ndecimal = ","', "the same character"),
+    "no names without a header": ('kind = "csv"', 'kind = "csv"\nheader = false', "names is missing"),
+    "names and a header": ('kind = "csv"', 'kind = "csv"\nnames = ["t", "j1"]', "names in the header already"),
+    "no clock": ('column = "t"', "", "no clock: column is missing"),
+    "clock that starts with nothing": ('column = "t"', 'column = "t"\nstarts_with = "robo"', "no other stream 'robo'"),
+    "regex without a count": ('columns = ["j{1..3}"]', "regex = 'j(\\d+)'", "count is missing"),
+    "regex that is none": ('columns = ["j{1..3}"]', "regex = 'j('\ncount = 3", "not a regular expression"),
+    "units of different kinds": ('columns = ["j{1..3}"]', f'{THREE}\nunit = "deg"\nto = "m"', "cannot convert"),
+    "to without unit": ('columns = ["j{1..3}"]', 'columns = ["j{1..3}"]\nto = "rad"', "from which unit?"),
+    "quaternion of three": ('columns = ["j{1..3}"]', f'{THREE}\nquaternion = "xyzw"', "3 columns instead of 4"),
+    "no such convention": ('columns = ["j{1..3}"]', f'{THREE}\neuler = "XXY"', "expected a convention"),
+    "derived of no rotation": (
+        'columns = ["j{1..3}"]',
+        f'{THREE}\n[streams.robot.derived]\nr6 = {{ kind = "rotation_6d", of = "joints" }}',
+        "not known to hold a rotation",
+    ),
+    "severity of no code": (
+        "[sample]",
+        '[checks.severity]\n"clock.rte" = "error"\n[sample]',
+        "did you mean 'clock.rate'",
+    ),
+    "severity of what cannot be kept": (
+        "[sample]",
+        '[checks.severity]\n"csv.not_a_number" = "note"\n[sample]',
+        "stays an error",
+    ),
+    "both ways to split": ("[sample]", '[episodes]\nsplit_column = "e"\nsplit_gap_s = 1\n[sample]', "choose one"),
+    "threshold without a field": ("[sample]", "[action.append.g]\nthreshold = 1\n[sample]", "missing key 'field'"),
     "not TOML": ('name = "bench"', "name = bench", "not valid TOML"),
     "newer schema version": ('name = "bench"', 'schema_version = 2\nname = "bench"', "expected 1, found 2"),
 }
@@ -118,3 +157,39 @@ def test_schema_is_found_by_path(tmp_path: Path) -> None:
 def test_unknown_schema_is_answered_with_the_nearest(name: str, cure: str) -> None:
     with pytest.raises(UsageError, match=cure):
         load_schema(name)
+
+
+def test_few_lines_are_a_schema() -> None:
+    text = """
+    [streams.robot]
+    kind = "csv"
+    files = ["log.csv"]
+    time = { column = "t", unit = "ms" }
+    fields = { joints = { columns = ["j{1..3}"] }, note = { columns = ["note"], dtype = "text" } }
+    """
+    schema = parse_schema(text, "benches/left.toml")
+    assert (schema.name, schema.anchor) == ("left", "robot")
+    assert schema.sample.state == ("robot/joints",)  # text is not trained on
+    assert (schema.action.kind, schema.action.of) == ("next", ("robot/joints",))
+
+
+def test_mask_and_derived_fields_can_be_named_like_others() -> None:
+    more = 'on_missing = "mask"\neuler = "XYZ"\n[streams.robot.derived]\nr6 = { kind = "rotation_6d", of = "joints" }\n'
+    text = MINIMAL.replace(THREE, f"{THREE}\n{more}").replace(
+        'state = ["robot/joints"]', 'state = ["robot/joints", "robot/joints_is_missing", "robot/r6"]'
+    )
+    schema = parse(text)
+    assert schema.field("robot/joints_is_missing").dtype == "uint8"
+    assert schema.field("robot/joints_is_missing").shape == (3,)
+    assert schema.field("robot/r6").shape == (6,)
+
+
+def test_dialect_is_read() -> None:
+    text = MINIMAL.replace(
+        'kind = "csv"', 'kind = "csv"\ndelimiter = ", "\nheader = "commented"\nencoding = "latin1"\nmissing = ["-999"]'
+    )
+    stream = parse(text).anchor_stream
+    assert isinstance(stream, CsvStream)
+    assert stream.dialect.delimiter == ","
+    assert (stream.dialect.comment, stream.dialect.header_commented) == ("#", True)
+    assert stream.missing == ("-999",)
