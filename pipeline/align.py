@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.clock import seconds
+from vlapipe.schemas.schema import Schema
 
-__all__ = ["last_row_at_or_before", "row_ahead"]
+__all__ = ["action_rows", "last_row_at_or_before", "row_ahead"]
 
 
 def last_row_at_or_before(anchor: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int32]:
@@ -36,3 +37,21 @@ def row_ahead(timestamp: NDArray[Any], period_s: float, tolerance_s: float) -> N
     rows = np.arange(len(timestamp))
     found = (np.abs(timestamp[nearest] - wanted) <= tolerance_s) & (nearest > rows)
     return np.where(found, nearest, -1).astype(np.int32)
+
+
+def action_rows(timestamp: NDArray[Any], schema: Schema) -> NDArray[np.int32]:
+    """For each anchor row the row whose values its action takes or moves towards; -1 where there is none.
+
+    ``next`` looks one row ahead, however much later that is, but never across a gap longer than ``max_gap_s``.
+    """
+    action = schema.action
+    rows = np.arange(len(timestamp), dtype=np.int32)
+    if action.kind == "column":
+        return rows
+    if action.kind != "next":
+        return row_ahead(timestamp, action.period_s, action.tolerance_s)
+    ahead = np.append(rows[1:], np.int32(-1))
+    max_gap_s = schema.anchor_stream.max_gap_s
+    if max_gap_s is not None:
+        ahead[:-1][seconds(np.diff(timestamp)) > max_gap_s] = -1
+    return ahead

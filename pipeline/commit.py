@@ -13,7 +13,7 @@ from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
 from vlapipe.pipeline.statistics import FieldStatistics
-from vlapipe.schemas.schema import ImageStream, Schema, Stream
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
 __all__ = ["assemble"]
 
@@ -72,17 +72,32 @@ def _describe_streams(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict
         if isinstance(stream, ImageStream):
             described |= {view: _describe_stream(stream) for view in views[stream.name]}
         else:
-            fields = {
-                field.name: {"dtype": field.dtype, "shape": list(field.shape), "unit": list(field.unit)}
-                for field in stream.fields
-            }
-            described[stream.name] = {**_describe_stream(stream), "fields": fields}
+            described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
     return described
+
+
+def _describe_fields(stream: CsvStream | NpzStream) -> dict[str, Any]:
+    """Every array that an episode has of a stream: stored fields and their masks, then what is derived from them."""
+    fields: dict[str, Any] = {}
+    for field in stream.fields:
+        for spec in (field, field.mask):
+            if spec is not None:
+                entry = {"dtype": spec.dtype, "shape": list(spec.shape), "unit": list(spec.unit)}
+                fields[spec.name] = {**entry, **({"text": True} if spec.text else {})}
+    for derived in stream.derived:
+        made = {"kind": derived.kind, "of": derived.of}
+        fields[derived.name] = {"dtype": "float32", "shape": [6], "unit": [], "derived": made}
+    return fields
 
 
 def _describe_stream(stream: Stream) -> dict[str, Any]:
     time_unit = "ns" if stream.time.dtype == "int64" else "s"
-    return {"kind": stream.kind, "rate_hz": stream.rate_hz, "time": {"dtype": stream.time.dtype, "unit": time_unit}}
+    return {
+        "kind": stream.kind,
+        "rate_hz": stream.rate_hz,
+        "max_gap_s": stream.max_gap_s,
+        "time": {"dtype": stream.time.dtype, "unit": time_unit},
+    }
 
 
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.align import last_row_at_or_before, row_ahead
+from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds, seconds_between
@@ -165,10 +165,7 @@ def _relate(
         return None
     align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
     action = schema.action
-    if action.kind == "column":
-        action_row = np.arange(len(clock), dtype=np.int32)
-    else:
-        action_row = row_ahead(clock, action.period_s, action.tolerance_s)
+    action_row = action_rows(clock, schema)
     begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
     with_action = np.flatnonzero(action_row >= 0)
     num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0

@@ -11,6 +11,7 @@ from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
+from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.schema import Schema
 
@@ -47,9 +48,14 @@ def describe_episodes(good: list[tuple[Episode, str]], schema: Schema) -> tuple[
 
 def _statistics_of(episode: Episode, schema: Schema) -> dict[str, FieldStatistics]:
     fields = episode.fields()
+    fields |= derive_fields(schema, fields)
     actions = derive_actions(schema, fields, episode.action_row)
     fields[ACTION_VALUE] = actions[episode.action_row >= 0]
-    return {path: FieldStatistics.of(values) for path, values in fields.items()}
+    return {path: FieldStatistics.of(values) for path, values in fields.items() if not _is_text(schema, path)}
+
+
+def _is_text(schema: Schema, path: str) -> bool:
+    return path != ACTION_VALUE and schema.field(path).text
 
 
 def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, int]) -> Record:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ActionConstant, Schema
 
-__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_names", "action_size", "derive_actions"]
+__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_names", "action_size", "derive_actions"]
 
 ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
@@ -25,7 +25,7 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
 
     Args:
         schema: its ``action`` says which fields, and whether their change or their value.
-        fields: ``<stream>/<field>`` of one episode, ``(rows, ...)``.
+        fields: ``<stream>/<field>`` of one episode, ``(rows, ...)``; ``action_fields`` lists those that are read.
         rows: the row each action looks ahead to, local to the episode.
     """
     spec = schema.action
@@ -40,18 +40,35 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
         if spec.kind == "delta":
             then = _wrap(then - now, schema.field(path).period)
         parts.append(then)
-    parts += [np.full((len(rows), 1), constant.value) for constant in spec.append]
+    parts += [_constant(constant, fields, ahead) for constant in spec.append]
     actions = np.concatenate(parts, axis=1).astype(np.float32)
     actions[~valid] = 0
     return actions
+
+
+def action_fields(schema: Schema) -> list[str]:
+    """The fields ``<stream>/<field>`` that actions follow from, each once."""
+    paths = [*schema.action.of, *(constant.field for constant in schema.action.append if constant.field)]
+    return list(dict.fromkeys(paths))
+
+
+def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahead: NDArray[Any]) -> NDArray[np.float64]:
+    """One column: a number, a field's value at the row ahead, or on which side of a threshold that value is."""
+    if constant.field is None:
+        return np.full((len(ahead), 1), constant.value)
+    values = fields[constant.field].reshape(-1, 1)[ahead].astype(np.float64)
+    if constant.threshold is None:
+        return values
+    return np.where(values > constant.threshold, constant.value, constant.below)
 
 
 def _wrap(difference: NDArray[np.float64], period: tuple[float, ...]) -> NDArray[np.float64]:
     """Bring differences of angles into half a period either way; a period of 0 leaves a column alone."""
     for column, length in enumerate(period):
         if length:
-            turns = np.round(difference[:, column] / length)
-            difference[:, column] -= length * turns
+            # Every len(period)-th, for a field whose rows have several lines of as many columns.
+            angles = difference[:, column :: len(period)]
+            angles -= length * np.round(angles / length)
     return difference
 
 

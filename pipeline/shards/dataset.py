@@ -159,6 +159,19 @@ class Episode(Mapping[str, NDArray[Any]]):
     def __repr__(self) -> str:
         return f"<vlapipe.Episode {self.index} {self.id!r}: {self.row['num_frames']} frames, {self.instruction!r}>"
 
+    def text(self, name: str) -> list[str]:
+        """A field of text, one string a row.
+
+        Raises:
+            KeyError: there is no such field.
+            UsageError: it holds numbers.
+        """
+        if not self._dataset.schema.field(name).text:
+            raise UsageError(f"{name!r} holds numbers, not text", "episode[name] gives them")
+        rows = np.ascontiguousarray(self[name])
+        # A fixed-width byte string drops the zeros at its end, which are what fills a row up.
+        return [text.decode("utf-8") for text in rows.view(f"S{rows.shape[1]}")[:, 0].tolist()]
+
     def jpeg(self, view: str, row: int) -> bytes:
         """One camera image as it was recorded."""
         offset = self[f"{view}/offset"]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, derive_actions
+from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
+from vlapipe.pipeline.shards.derived import derive_fields, derived_specs
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.shard_file import map_arrays, read_array, shard_format_of
 from vlapipe.schemas.errors import DamageError
@@ -26,7 +27,7 @@ from vlapipe.schemas.schema import Schema
 
 __all__ = ["EpisodeRows", "View", "cache_folder"]
 
-_CACHE_VERSION = 1  # part of the key: raise it when the meaning of cached arrays changes
+_CACHE_VERSION = 2  # part of the key: raise it when the meaning of cached arrays changes
 _CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
 
 
@@ -57,7 +58,7 @@ class View:
         self._open: dict[int, dict[str, NDArray[Any]]] = {}
 
     def arrays(self, shard: int, episodes: Sequence[EpisodeRows]) -> dict[str, NDArray[Any]]:
-        """Every array of a shard by name, read-only and mapped, with ``action/value`` derived.
+        """Every array of a shard by name, read-only and mapped, with ``action/value`` and the schema's derived fields.
 
         Args:
             shard: its place in the manifest.
@@ -85,7 +86,7 @@ class View:
         if not unpacked.is_dir():
             self._unpack(path, entry, mapped, episodes, unpacked)
         arrays = {name: array for name, array in mapped.items() if name in entry["arrays"]}
-        for name in [*(n for n in entry["arrays"] if n not in mapped), ACTION_VALUE]:
+        for name in [*(n for n in entry["arrays"] if n not in mapped), *derived_specs(self._schema), ACTION_VALUE]:
             arrays[name] = np.load(unpacked / _file_name(name), mmap_mode="r")
         return arrays
 
@@ -97,7 +98,7 @@ class View:
         episodes: Sequence[EpisodeRows],
         unpacked: Path,
     ) -> None:
-        """Verify the shard against the manifest, then decode what is compressed and derive the actions."""
+        """Verify the shard against the manifest, then decode what is compressed and derive what is not stored."""
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 != entry["sha256"]:
@@ -112,7 +113,10 @@ class View:
                 if name not in mapped:
                     np.save(temporary / _file_name(name), read_array(path, name, shard_format_of(entry["file"])))
                     fields[name] = np.load(temporary / _file_name(name), mmap_mode="r")
-            np.save(temporary / _file_name(ACTION_VALUE), _derive(self._schema, fields, episodes))
+            derived = derive_fields(self._schema, fields)
+            actions = _derive_actions(self._schema, {**fields, **derived}, episodes)
+            for name, values in {**derived, ACTION_VALUE: actions}.items():
+                np.save(temporary / _file_name(name), values)
             try:
                 temporary.rename(unpacked)
             except OSError:
@@ -126,10 +130,12 @@ def _file_name(array: str) -> str:
     return array.replace("/", "__") + ".npy"
 
 
-def _derive(schema: Schema, arrays: dict[str, NDArray[Any]], episodes: Sequence[EpisodeRows]) -> NDArray[np.float32]:
+def _derive_actions(
+    schema: Schema, arrays: dict[str, NDArray[Any]], episodes: Sequence[EpisodeRows]
+) -> NDArray[np.float32]:
     parts = []
     for episode in episodes:
         span = slice(episode.start, episode.start + episode.rows)
-        fields = {path: arrays[path][span] for path in schema.action.of}
+        fields = {path: arrays[path][span] for path in action_fields(schema)}
         parts.append(derive_actions(schema, fields, arrays[ACTION_ROW][span]))
     return np.concatenate(parts)

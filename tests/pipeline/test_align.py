@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.align import last_row_at_or_before, row_ahead
+from vlapipe.pipeline.align import action_rows, last_row_at_or_before, row_ahead
+from vlapipe.schemas.parse import parse_schema
 
 clocks = st.lists(st.integers(0, 10**9), min_size=1, max_size=30).map(sorted)
 
@@ -55,3 +56,29 @@ def test_gap_in_the_clock_leaves_rows_before_it_without_an_action() -> None:
 def test_period_is_a_time_whatever_the_rate(rate_hz: int) -> None:
     found = row_ahead(np.arange(rate_hz) / rate_hz, 0.1, 0.5 / rate_hz)
     assert found[0] == rate_hz // 10
+
+
+def test_next_looks_one_row_ahead_but_never_across_a_gap() -> None:
+    schema = parse_schema(
+        """
+        name = "t"
+        anchor = "robot"
+        [streams.robot]
+        kind = "csv"
+        files = ["x.csv"]
+        max_gap_s = 0.5
+        [streams.robot.time]
+        column = "t"
+        [streams.robot.fields.x]
+        columns = ["x"]
+        [action]
+        kind = "next"
+        of = ["robot/x"]
+        [sample]
+        state = ["robot/x"]
+        """,
+        "t",
+    )
+    assert action_rows(np.array([0.0, 0.1, 0.7, 1.2, 1.3]), schema).tolist() == [1, -1, 3, 4, -1]
+    stamps = np.array([0, 500_000_000, 1_000_000_001, 1_100_000_000])
+    assert action_rows(stamps, schema).tolist() == [1, -1, 3, -1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlapipe.pipeline.shards.actions import action_names, derive_actions
+from vlapipe.pipeline.shards.actions import action_fields, action_names, derive_actions
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 
 
-def schema(kind: str, period: str = "period_s = 0.1") -> Schema:
+def schema(kind: str, period: str = "period_s = 0.1", append: str = "gripper = 0.5") -> Schema:
     return parse_schema(
         f"""
         name = "t"
@@ -23,11 +23,13 @@ def schema(kind: str, period: str = "period_s = 0.1") -> Schema:
         [streams.robot.fields.pose]
         columns = ["x", "angle"]
         period = [0, 360]
+        [streams.robot.fields.width]
+        columns = ["width"]
         [action]
         kind = "{kind}"
         of = ["robot/pose"]
         {period}
-        append = {{ gripper = 0.5 }}
+        append = {{ {append} }}
         [sample]
         state = ["robot/pose"]
         """,
@@ -53,6 +55,38 @@ def test_absolute_is_the_value_ahead() -> None:
 def test_column_is_the_value_at_the_row_itself() -> None:
     actions = derive_actions(schema("column", ""), {"robot/pose": POSE}, np.arange(4, dtype=np.int32))
     assert actions.tolist() == [[1, 170, 0.5], [2, -170, 0.5], [4, -150, 0.5], [8, 10, 0.5]]
+
+
+def test_next_is_the_value_one_row_later() -> None:
+    actions = derive_actions(schema("next", ""), {"robot/pose": POSE}, np.array([1, 2, 3, -1], dtype=np.int32))
+    assert actions.tolist() == [[2, -170, 0.5], [4, -150, 0.5], [8, 10, 0.5], [0, 0, 0]]
+
+
+WIDTH = np.array([0.04, 0.01, 0.02, 0.03], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("append", "expected"),
+    [
+        ('gripper = { field = "robot/width" }', [0.01, 0.02, 0.03, 0]),
+        ('gripper = { field = "robot/width", threshold = 0.015 }', [0, 1, 1, 0]),
+        ('gripper = { field = "robot/width", threshold = 0.025, above = -1, below = 2.5 }', [2.5, 2.5, -1, 0]),
+    ],
+)
+def test_gripper_is_a_field_at_the_row_looked_ahead_to_or_its_side_of_a_threshold(
+    append: str, expected: list[float]
+) -> None:
+    spec = schema("delta", append=append)
+    assert action_fields(spec) == ["robot/pose", "robot/width"]
+    actions = derive_actions(spec, {"robot/pose": POSE, "robot/width": WIDTH}, AHEAD)
+    assert np.allclose(actions[:, 2], expected)
+    assert action_names(spec) == ["x", "angle", "gripper"]
+
+
+def test_gripper_of_a_column_action_is_read_at_the_row_itself() -> None:
+    spec = schema("column", "", 'gripper = { field = "robot/width", threshold = 0.015 }')
+    actions = derive_actions(spec, {"robot/pose": POSE, "robot/width": WIDTH}, np.arange(4, dtype=np.int32))
+    assert actions[:, 2].tolist() == [1, 0, 1, 1]
 
 
 def test_names_are_the_columns_then_the_constants() -> None:
