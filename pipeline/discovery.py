@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -32,7 +32,10 @@ class RawFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RawEpisode:
-    """One episode folder: ``files`` are those of each stream, in order of their names; a camera's view is a stream."""
+    """One episode folder: ``files`` are those of each stream, in order of their names; a camera's view is a stream.
+
+    ``clock_files`` are those that hold the clock of a stream, or of a view, whose schema names such a file.
+    """
 
     id: str
     task: str
@@ -41,6 +44,7 @@ class RawEpisode:
     views: dict[str, tuple[str, ...]]  # the views of each image stream that has several
     metadata: RawFile | None
     instruction_file: RawFile | None
+    clock_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -140,9 +144,14 @@ def _sort_files(root: Path, folder: str, files: list[RawFile], schema: Schema) -
     start = 0 if folder == "." else len(folder) + 1
     relative = {file.path[start:]: file for file in files}
     streams: dict[str, tuple[RawFile, ...]] = {}
+    clocks: dict[str, tuple[RawFile, ...]] = {}
     views: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
-        found = _files_of(stream, relative)
+        found = _files_of(stream, stream.files, relative)
+        if stream.time.file is not None:
+            ours = _files_of(stream, (stream.time.file,), relative)
+            # One file without {view} holds the clock of all views.
+            clocks |= ours if "{view}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
         streams.update(found)
         if isinstance(stream, ImageStream) and stream.many_views:
             views[stream.name] = tuple(found)
@@ -162,12 +171,15 @@ def _sort_files(root: Path, folder: str, files: list[RawFile], schema: Schema) -
         views=views,
         metadata=relative.get(metadata) if metadata else None,
         instruction_file=relative.get(instruction) if instruction else None,
+        clock_files=clocks,
     )
 
 
-def _files_of(stream: Stream, relative: dict[str, RawFile]) -> dict[str, tuple[RawFile, ...]]:
+def _files_of(
+    stream: Stream, patterns: tuple[str, ...], relative: dict[str, RawFile]
+) -> dict[str, tuple[RawFile, ...]]:
     """The files of the first pattern that fits any, by stream name; with ``{view}`` each view is a stream."""
-    for pattern in stream.files:
+    for pattern in patterns:
         parts = pattern.replace("{view}", "*").split("/")
         view_part = pattern.split("/").index("{view}") if "{view}" in pattern else None
         found: dict[str, list[RawFile]] = {}

@@ -117,6 +117,7 @@ def _digest(discovery: Discovery, schema: Schema, shard_bytes: int, options: dic
     sha = hashlib.sha256(json.dumps([schema.toml, shard_bytes, sorted(options.items())]).encode())
     for episode in discovery.episodes:
         files = [*(f for files in episode.files.values() for f in files), episode.metadata, episode.instruction_file]
+        files += [file for files in episode.clock_files.values() for file in files]
         stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in files if file]
         sha.update(json.dumps([episode.id, stamps]).encode())
     return sha.hexdigest()
