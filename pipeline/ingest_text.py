@@ -63,6 +63,6 @@ def _print_findings(report: IngestReport) -> None:
 
 
 def _how_often(kind: dict[str, Any]) -> str:
-    if kind["episodes"] > 1:
+    if kind["places"] > 1:
         return f" -- in {counted(kind['episodes'], 'episode')}, {counted(kind['places'], 'place')}"
     return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -33,7 +32,10 @@ class _Bytes(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is not a size; write for example 256MB", param, ctx)
         base = 1024 if match[3] else 1000
-        return int(float(match[1]) * base ** _PREFIX[match[2].lower()])
+        size = float(match[1]) * base ** _PREFIX[match[2].lower()]
+        if size >= 2**63:
+            self.fail(f"{value!r} is more than any disk holds; write for example 256MB", param, ctx)
+        return int(size)
 
 
 _FOLDER = click.Path(path_type=Path)
@@ -113,10 +115,12 @@ def ingest(
         scheduler=scheduler,
         strict=strict,
     )
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
     result = run(config)
+    print_ingest_report(result, dry_run=dry_run)
     if report is not None:
         _write_text(report, result.to_json())
-    print_ingest_report(result, dry_run=dry_run)
     if result.has_errors:
         sys.exit(1)
 
@@ -132,7 +136,7 @@ def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
 
     opened = vlapipe.open_dataset(dataset)
     if episode is not None:
-        found = inspect_episode(opened, int(episode) if re.fullmatch(r"-?\d+", episode) else episode)
+        found = inspect_episode(opened, _episode_id_or_number(opened, episode))
     else:
         found = inspect_dataset(opened)
     if as_json:
@@ -225,6 +229,12 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
         print_train_result(result)
 
 
+def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:
+    """An id if there is such an episode, else its number: folders may be called 1, 2, 10."""
+    is_number = re.fullmatch(r"-?\d+", text) and text not in dataset.episodes.column("id").to_pylist()
+    return int(text) if is_number else text
+
+
 def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
@@ -245,10 +255,6 @@ def main() -> None:
     except VlapipeError as error:
         sys.stderr.write(f"vlapipe: {error}\n")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) has had enough. Point stdout elsewhere, or Python complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         sys.stderr.write(f"vlapipe: {error}\n")
         sys.exit(1)
