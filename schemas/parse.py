@@ -232,9 +232,10 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
             top.fail(f"{where}: no field {path!r}", did_you_mean(path, known))
         if schema.field(path).text:
             top.fail(f"{where}: {path!r} is text", "only numbers can be trained on")
+    derived = {f"{s.name}/{d.name}" for s in schema.streams if not isinstance(s, ImageStream) for d in s.derived}
     for path in schema.action.of if schema.action.kind == "delta" else ():
-        if schema.field(path).quaternion:
-            top.fail(f"action.of: the difference of two quaternions is no rotation: {path!r}", "use kind = 'absolute'")
+        if schema.field(path).quaternion or path in derived:
+            top.fail(f"action.of: the difference of two rotations is none: {path!r}", "use kind = 'absolute'")
     for constant in schema.action.append:
         if constant.field and schema.field(constant.field).num_columns != 1:
             top.fail(f"action.append: {constant.field!r} has several numbers a row", "choose a field with one")

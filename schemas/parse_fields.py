@@ -81,6 +81,14 @@ def parse_derived(name: str, table: TomlTable, fields: Iterable[FieldSpec]) -> D
     if not (source.quaternion or source.euler):
         cure = "say quaternion = 'xyzw' or 'wxyz', or euler = 'XYZ' or another convention, in that field"
         table.fail(f"of: {derived.of!r} is not known to hold a rotation", cure)
+    if len(source.shape) != 1:
+        table.fail(f"of: {derived.of!r} has several rotations a row", "derive from a field with one")
+    if source.euler:
+        try:
+            for unit in source.unit[-3:] or ("",):
+                conversion_factor(unit, "rad")
+        except ValueError:
+            table.fail(f"of: in what unit are the angles of {derived.of!r}?", "say unit = 'deg' or 'rad' in that field")
     return derived
 
 

@@ -120,6 +120,11 @@ MISTAKES = {
         f'{THREE}\n[streams.robot.derived]\nr6 = {{ kind = "rotation_6d", of = "joints" }}',
         "not known to hold a rotation",
     ),
+    "angles of no unit": (
+        'columns = ["j{1..3}"]',
+        f'{THREE}\neuler = "XYZ"\n[streams.robot.derived]\nr6 = {{ kind = "rotation_6d", of = "joints" }}',
+        "in what unit are the angles",
+    ),
     "severity of no code": (
         "[sample]",
         '[checks.severity]\n"clock.rte" = "error"\n[sample]',
@@ -174,7 +179,8 @@ def test_few_lines_are_a_schema() -> None:
 
 
 def test_mask_and_derived_fields_can_be_named_like_others() -> None:
-    more = 'on_missing = "mask"\neuler = "XYZ"\n[streams.robot.derived]\nr6 = { kind = "rotation_6d", of = "joints" }\n'
+    more = 'unit = "deg"\non_missing = "mask"\neuler = "XYZ"\n'
+    more += '[streams.robot.derived]\nr6 = { kind = "rotation_6d", of = "joints" }\n'
     text = MINIMAL.replace(THREE, f"{THREE}\n{more}").replace(
         'state = ["robot/joints"]', 'state = ["robot/joints", "robot/joints_is_missing", "robot/r6"]'
     )
