@@ -12,13 +12,12 @@ from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derived import derive_fields
-from vlapipe.pipeline.statistics import FieldStatistics
+from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["Record", "describe_episodes"]
 
 Record = dict[str, Any]
-_KEPT_OF_AN_EPISODE = ("mean", "std", "min", "max")
 
 
 def describe_episodes(good: list[tuple[Episode, str]], schema: Schema) -> tuple[list[Record], Record]:
@@ -33,25 +32,27 @@ def describe_episodes(good: list[tuple[Episode, str]], schema: Schema) -> tuple[
         that validate, so that they stay unseen.
     """
     rows: list[Record] = []
-    train: dict[str, list[FieldStatistics]] = {}
+    train: dict[str, tuple[list[Moments], list[NDArray[Any]]]] = {}
     next_row: dict[str, int] = {}
     for episode, split in good:
-        statistics = _statistics_of(episode, schema)
-        summaries = {path: field.summary() for path, field in statistics.items()}
-        kept = {path: {name: s[name] for name in _KEPT_OF_AN_EPISODE} for path, s in summaries.items()}
+        fields = _numbers_of(episode, schema)
+        moments = {path: Moments.of(values) for path, values in fields.items()}
+        kept = {path: each.to_dict() for path, each in moments.items()}
         rows.append({**_describe(episode, split, schema, next_row), "statistics": kept})
         if split == "train":
-            for path, field in statistics.items():
-                train.setdefault(path, []).append(field)
-    return rows, {path: FieldStatistics.merged(each).to_dict() for path, each in train.items()}
+            for path, values in fields.items():
+                of_path = train.setdefault(path, ([], []))
+                of_path[0].append(moments[path])
+                of_path[1].append(values)
+    return rows, {path: FieldStatistics.with_moments(*each).to_dict() for path, each in train.items()}
 
 
-def _statistics_of(episode: Episode, schema: Schema) -> dict[str, FieldStatistics]:
+def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:
     fields = episode.fields()
     fields |= derive_fields(schema, fields)
     actions = derive_actions(schema, fields, episode.action_row)
     fields[ACTION_VALUE] = actions[episode.action_row >= 0]
-    return {path: FieldStatistics.of(values) for path, values in fields.items() if not _is_text(schema, path)}
+    return {path: values for path, values in fields.items() if not _is_text(schema, path)}
 
 
 def _is_text(schema: Schema, path: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.statistics import QUANTILES, WIDE, FieldStatistics
+from vlapipe.pipeline.statistics import QUANTILES, WIDE, FieldStatistics, Moments
 
 
 def sample(num_rows: int = 5000) -> np.ndarray:
@@ -23,11 +23,11 @@ def test_merged_parts_equal_numpy_over_the_whole(num_parts: int) -> None:
     values = sample()
     merged = FieldStatistics.merged(FieldStatistics.of(part) for part in np.array_split(values, num_parts))
     whole = values.astype(np.float64)
-    assert merged.count == len(values)
-    np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(merged.std, whole.std(axis=0), rtol=1e-9, atol=1e-12)
-    assert np.array_equal(merged.min, whole.min(axis=0))
-    assert np.array_equal(merged.max, whole.max(axis=0))
+    assert merged.moments.count == len(values)
+    np.testing.assert_allclose(merged.moments.mean, whole.mean(axis=0), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(merged.moments.std, whole.std(axis=0), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(merged.moments.min, whole.min(axis=0))
+    assert np.array_equal(merged.moments.max, whole.max(axis=0))
 
 
 def test_quantiles_are_within_the_buckets_width() -> None:
@@ -45,11 +45,23 @@ def test_quantiles_do_not_depend_on_the_grouping() -> None:
         assert np.array_equal(merged.quantile(q), FieldStatistics.of(values).quantile(q))
 
 
+def test_parts_together_equal_parts_merged() -> None:
+    parts = np.array_split(sample(), 9)
+    together = FieldStatistics.of(*parts)
+    merged = FieldStatistics.merged(FieldStatistics.of(part) for part in parts)
+    assert together.to_dict() == merged.to_dict()
+
+
+def test_statistics_do_not_depend_on_the_order_in_memory() -> None:
+    values = sample()
+    assert FieldStatistics.of(np.asfortranarray(values)).to_dict() == FieldStatistics.of(values).to_dict()
+
+
 def test_wide_rows_are_summarised_by_one_number() -> None:
     values = np.random.default_rng(1).normal(3, 2, (200, WIDE + 1)).astype(np.float32)
     statistics = FieldStatistics.of(values)
-    assert statistics.mean.shape == (1,)
-    np.testing.assert_allclose(statistics.mean[0], values.mean(dtype=np.float64), rtol=1e-9)
+    assert statistics.moments.mean.shape == (1,)
+    np.testing.assert_allclose(statistics.moments.mean[0], values.mean(dtype=np.float64), rtol=1e-9)
     np.testing.assert_allclose(statistics.quantile(0.5)[0], np.median(values), rtol=8e-3)
 
 
@@ -58,5 +70,13 @@ def test_any_finite_values_survive_a_round_trip_through_json(values: list[float]
     statistics = FieldStatistics.of(np.array(values, dtype=np.float32))
     back = FieldStatistics.from_dict(json.loads(json.dumps(statistics.to_dict())))
     assert back.summary() == statistics.summary()
-    assert (statistics.quantile(0.5) >= statistics.min).all()
-    assert (statistics.quantile(0.5) <= statistics.max).all()
+    assert (statistics.quantile(0.5) >= statistics.moments.min).all()
+    assert (statistics.quantile(0.5) <= statistics.moments.max).all()
+
+
+def test_wide_rows_beyond_a_block_equal_numpy() -> None:
+    values = np.random.default_rng(2).normal(300, 2, (2500, 1025)).astype(np.float32)
+    moments = Moments.of(values)
+    assert moments.count == values.size
+    np.testing.assert_allclose(moments.mean[0], values.mean(dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(moments.std[0], values.std(dtype=np.float64), rtol=1e-9)
