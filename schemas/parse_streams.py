@@ -83,18 +83,20 @@ def _parse_derived_fields(table: TomlTable, fields: tuple[Any, ...]) -> tuple[An
 
 
 def _parse_dialect(table: TomlTable) -> Dialect:
+    delimiter, skip_blanks = _parse_delimiter(table)
     header = table.get("header", True)
     rows = header if isinstance(header, int) else 1  # True and False are 1 and 0
     if not (isinstance(header, int) and header >= 0) and header != "commented":
         cure = "true, false, the number of its rows, or 'commented' where it begins with the comment sign"
         table.fail(f"header: found {header!r}", cure)
     dialect = Dialect(
-        delimiter=_parse_delimiter(table),
+        delimiter=delimiter,
         quote=_character(table, "quote", '"'),
         escape=_character(table, "escape", ""),
         decimal=table.choice("decimal", (".", ","), "."),
         encoding=_parse_encoding(table),
         comment=table.text("comment", "#" if header == "commented" else ""),
+        skip_blanks=skip_blanks,
         skip_lines=table.count("skip_lines", 0, least=0),
         skip_after_header=table.count("skip_after_header", 0, least=0),
         skip_footer=table.count("skip_footer", 0, least=0),
@@ -110,18 +112,20 @@ def _parse_dialect(table: TomlTable) -> Dialect:
         table.fail("names is missing: what are the columns called, by position?", "add names = ['t', 'x', 'y'], say")
     if dialect.decimal == dialect.delimiter:
         table.fail("decimal and delimiter are the same character", "correct one of them")
+    if dialect.delimiter in (dialect.quote, dialect.escape):
+        table.fail("delimiter is the same character as quote or escape", "correct one of them")
     return dialect
 
 
-def _parse_delimiter(table: TomlTable) -> str:
+def _parse_delimiter(table: TomlTable) -> tuple[str, bool]:
+    """The character, and whether blanks beside it, as in ``", "``, belong to no cell."""
     delimiter: str = table.text("delimiter", ",")
     if delimiter == WHITESPACE:
-        return delimiter
-    # Blanks around a delimiter such as ", " belong to no cell anyway.
+        return delimiter, False
     bare = delimiter.strip(" ") or delimiter
-    if len(bare) != 1 or bare in "\r\n":
+    if len(bare) != 1 or bare in "\0\r\n":
         table.fail(f"delimiter: expected one character or 'whitespace', found {delimiter!r}")
-    return bare
+    return bare, bare != delimiter
 
 
 def _character(table: TomlTable, key: str, default: str) -> str:

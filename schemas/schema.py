@@ -44,7 +44,7 @@ class Dialect:
     """How the text of a CSV file is cut into lines, rows and cells.
 
     ``delimiter`` is one character (blanks around a cell never belong to a number), or ``"whitespace"`` for any run of
-    blanks. ``header_rows`` 0 means that there is no header: ``names`` gives the columns by position, one tuple of names
+    blanks. With ``skip_blanks`` blanks beside a delimiter belong to no cell, be it text or quoted. ``header_rows`` 0 means that there is no header: ``names`` gives the columns by position, one tuple of names
     for each number of columns that a file may have. ``skip_lines`` lines are passed over before the header,
     ``skip_after_header`` between header and rows (units), ``skip_footer`` at the end; so is every line that begins with
     ``comment``. With ``header_commented`` the header itself is such a line: the last one before the first row.
@@ -56,6 +56,7 @@ class Dialect:
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"  # a byte order mark of UTF-8 is passed over
     comment: str = ""
+    skip_blanks: bool = False
     skip_lines: int = 0
     skip_after_header: int = 0
     skip_footer: int = 0
