@@ -1,0 +1,83 @@
+"""Says what a single cell of a table looks like: a number, a time, a list, nothing, or text."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["cell_score", "is_list", "is_missing", "is_number", "is_time_text", "is_unit", "number_of"]
+
+_NUMBER = {
+    ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z"),
+    ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eE][+-]?\d+)?\Z"),
+}
+_MISSING = {
+    "",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "null",
+    "none",
+    "nil",
+    "inf",
+    "+inf",
+    "-inf",
+    "infinity",
+    "-infinity",
+    "nat",
+}
+_TIME_TEXT = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})?[T _]?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?"
+    r" ?(Z|[+-]\d{2}:?\d{2}| ?UTC|[AP]M)?\Z"
+    r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\Z"
+)
+_LIST = re.compile(r"[\[(]\s*[-+\d.,\seE]*[\])]\Z")
+_UNIT = re.compile(
+    r"[\[(]?\s*(s|sec|secs|seconds|ms|us|µs|ns|m|mm|cm|um|rad|deg|degrees|radians|°|[mck]?m/s(\^?2|²)?|(rad|deg|°)/s(\^?2|²)?"
+    r"|[mk]?N|N[*·. ]?m+|m?A|m?V|W|Hz|kg|g|%|-|1|K|°C|bool|u?int\d*|float\d*|double|string)\s*[\])]?\Z"
+)
+_OTHER_DELIMITERS = re.compile(r"[;\t|,]")
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell says that there is no finite value."""
+    return cell.strip().lower() in _MISSING
+
+
+def is_number(cell: str, decimal: str = ".") -> bool:
+    """Whether a cell is a plain finite number."""
+    return _NUMBER[decimal].match(cell.strip()) is not None
+
+
+def number_of(cell: str, decimal: str = ".") -> float:
+    """The number that a cell holds, NaN where it holds none."""
+    cell = cell.strip()
+    if _NUMBER[decimal].match(cell) is None:
+        return float("nan")
+    return float(cell if decimal == "." else cell.replace(",", "."))
+
+
+def is_time_text(cell: str) -> bool:
+    """Whether a cell is a date, a time of day, or both."""
+    return _TIME_TEXT.match(cell.strip()) is not None
+
+
+def is_list(cell: str) -> bool:
+    """Whether a cell is a bracketed list of numbers."""
+    return _LIST.match(cell.strip()) is not None
+
+
+def is_unit(cell: str) -> bool:
+    """Whether a cell is a unit or the name of a type, as in the second line of a header."""
+    return _UNIT.match(cell.strip()) is not None
+
+
+def cell_score(cell: str, decimal: str) -> float:
+    """How much a cell looks like one cell of a recording: 1 for a number, 0 for what was not cut where it should be."""
+    if is_number(cell, decimal) or is_time_text(cell) or is_list(cell):
+        return 1.0
+    if is_missing(cell):
+        return 0.7
+    if _OTHER_DELIMITERS.search(cell):
+        return 0.0
+    return 0.2 if " " in cell.strip() else 0.3

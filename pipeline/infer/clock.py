@@ -1,0 +1,258 @@
+"""Guesses which column is a table's clock, in which unit it counts, and how its stamps are written."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.infer.cells import is_missing
+from vlapipe.pipeline.infer.columns import Column
+from vlapipe.pipeline.infer.stamp_text import text_clock
+from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
+
+__all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
+
+_EPOCH = (9.4e8, 4.2e9)  # seconds: the years 2000 to 2100
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+_SANE_HZ = (0.5, 5000.0)
+_USUAL_HZ = 60.0  # of several sane rates the one nearest to this is taken
+_DIGITS_TO_NS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
+ASSUMED_HZ = 10.0
+
+# Best first: when the sample was taken, then when the message was stamped, then when it was received.
+_NAMES = (
+    r"(origin|measure(d|ment)?|capture|sample|sensor|device|hardware)_?(time|timestamp|stamp)",
+    r"(.*[._])?header[._]stamp([._](sec|secs))?",
+    r"time_?stamps?|stamp|ts|t|time|times|zeit|clock|date_?time|time_?of_?day",
+    r"(sec|secs|seconds|tv_sec|stamp_sec|stamp_secs|timestamp_sec|timestamp_s|time_s|elapsed(_time)?|utc(_time)?|date)",
+    r"epoch(_.*)?|unix(_?time)?(_.*)?|(time|timestamp|t|ts)_?(ms|us|ns|sec|msec|usec|nsec|nanos|millis|micros|utc|epoch)",
+    r"_*(ros)?bag_?time|_+time|sys(tem)?_?time(stamp)?|log_?time|.*[._ ](time|timestamp|stamp|ts)",
+    r"(ms|us|ns|millis|micros|nanos|milliseconds|microseconds|nanoseconds)",
+    r".*(timestamp|time_?stamp).*",
+    r"(recv|receive[d]?|send|sent|arrival|host|publish)_?(time|timestamp|stamp)",
+)
+_NAMED_UNIT = (
+    ("ns", re.compile(r"(^|[_ .\[(])(ns|nsecs?|nanos?|nanosec(onds)?s?)([\])]|$)|nanosec")),
+    ("us", re.compile(r"(^|[_ .\[(])(us|usecs?|µs|micros?|microseconds?)([\])]|$)")),
+    ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp)ms$")),
+    ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
+)
+_FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|microsecs?|microseconds?"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockGuess:
+    """A clock, the columns that it uses, and why; ``stamps_s`` are the first rows' times, where there are any."""
+
+    time: TimeSpec
+    columns: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    stamps_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    reasons: tuple[str, ...] = ()
+    assumed: bool = False  # no clock was found: the rate is made up
+
+    @property
+    def epoch(self) -> bool:
+        """Whether it counts from 1970."""
+        return len(self.stamps_s) > 0 and bool(self.stamps_s[0] > _EPOCH[0])
+
+
+def looks_like_time(column: Column) -> int | None:
+    """The rank of a column's name among the names that clocks have, 0 the best; ``None`` for other names."""
+    for text in (column.name, column.base):
+        name = re.sub(r"[\[(].*", "", text.strip().lower().lstrip("%#")).strip().replace(" ", "_").replace("-", "_")
+        for rank, pattern in enumerate(_NAMES):
+            if re.fullmatch(pattern, name):
+                return rank
+    return None
+
+
+def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGuess:
+    """The clock of a table; ``groups`` is the column whose changes cut it into episodes."""
+    named = sorted(
+        (rank, column.position, column)
+        for column in columns
+        if (rank := looks_like_time(column)) is not None and column.kind in ("number", "time", "text")
+    )
+    candidates = [column for _, _, column in named]
+    guesses = [guess for column in candidates if (guess := _by_column(column, columns, groups)) is not None]
+    if guesses:
+        others = [name for guess in guesses[1:] for name in guess.columns[:1]]
+        also = (f"{', '.join(map(repr, others))} would do as well",) if others else ()
+        return replace(guesses[0], reasons=(*guesses[0].reasons, *also))
+    for column in columns:  # no name tells: text that holds a time, or numbers that rise in even steps
+        if column.kind in ("text", "time") and (guess := _by_column(column, columns, groups)) is not None:
+            return guess
+    for column in columns:
+        if not column.counts and _ticks_evenly(column):
+            guess = _by_column(column, columns, groups)
+            if guess is not None:
+                reason = f"{column.name!r} rises in even steps, as only a clock does; no name says so"
+                return replace(guess, reasons=(reason, *guess.reasons))
+    return _assumed(columns)
+
+
+def _ticks_evenly(column: Column) -> bool:
+    steps = column.steps
+    return column.rises and len(steps) > 3 and bool(np.all(steps > 0)) and bool(np.std(steps) < 0.3 * np.median(steps))
+
+
+def _assumed(columns: list[Column]) -> ClockGuess:
+    """No clock: rows at a rate that the user must correct."""
+    counter = next(
+        (c for c in columns if c.counts and re.search(r"frame|index|step|seq|tick|row|sample", c.name)), None
+    )
+    rate = f"no column is a clock; {ASSUMED_HZ:g} rows a second is only assumed: correct rate_hz"
+    if counter is not None:
+        time = TimeSpec(sources=(counter.name,), index_rate_hz=ASSUMED_HZ)
+        return ClockGuess(time=time, columns=(counter.name,), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
+    return ClockGuess(time=TimeSpec(index_rate_hz=ASSUMED_HZ), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
+
+
+def _by_column(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
+    if column.kind in ("time", "text"):
+        return _by_text(column, groups)
+    if column.kind != "number" or not len(column.finite):
+        return None
+    fraction = _fraction_of(column, columns)
+    if fraction is not None:
+        return _by_two(column, *fraction, groups)
+    steps = _within(column.steps, groups)
+    if len(steps) and (np.any(steps < 0) or not np.any(steps > 0)):
+        return None
+    unit, reasons = unit_of(column.name, column.unit, column.finite, steps)
+    if unit is None:
+        return None
+    exact, exact_reason = _is_exact(column, unit)
+    time = TimeSpec(sources=(column.name,), unit=unit, integer=column.whole, exact=exact)
+    stamps = column.finite * (NANOSECONDS[unit] / 1e9)
+    return ClockGuess(
+        time=time,
+        columns=(column.name,),
+        rate_hz=rate_of(steps * (NANOSECONDS[unit] / 1e9)),
+        stamps_s=stamps,
+        reasons=(*reasons, *exact_reason),
+    )
+
+
+def _within(steps: NDArray[np.float64], groups: Column | None) -> NDArray[np.float64]:
+    """The steps without those from one episode to the next."""
+    if groups is None or len(groups.cells) != len(steps) + 1:
+        return steps
+    same = np.array([a == b for a, b in pairwise(groups.cells)], dtype=bool)
+    kept: NDArray[np.float64] = steps[same]
+    return kept
+
+
+def rate_of(steps: NDArray[np.float64]) -> float | None:
+    """Rows a second: by the mean step, gaps left out."""
+    steps = steps[steps > 0]
+    if not len(steps):
+        return None
+    usual = steps[steps < 10 * np.median(steps)]
+    return float(1 / usual.mean())
+
+
+def unit_of(
+    name: str, declared: str, values: NDArray[np.float64], steps: NDArray[np.float64]
+) -> tuple[TimeUnit | None, list[str]]:
+    """The unit of a numeric clock: by its magnitude if it counts from 1970, then by its name, then by its steps."""
+    text = name.lower()
+    named: TimeUnit | None = next((u for u in _UNITS if u == declared), None)
+    named = named or next((u for u, pattern in _NAMED_UNIT if pattern.search(text)), None)  # type: ignore[misc]
+    median = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
+    for unit in _UNITS:
+        scale = 1e9 / NANOSECONDS[unit]
+        rate = scale / median if median else None
+        plausible = rate is None or 0.01 < rate < 1e5
+        if _EPOCH[0] * scale <= values[0] <= _EPOCH[1] * scale and plausible and named in (None, unit, "s"):
+            year = datetime.fromtimestamp(values[0] / scale, UTC).year
+            reasons = [f"unit {unit}: the numbers count from 1970 (the year is {year})"]
+            if named == "s" and unit != "s":
+                reasons.append("the name says s, the magnitude does not")
+            return unit, reasons
+    if named is not None:
+        return named, [f"unit {named}: the name says so"]
+    if not median:
+        return "s", ["unit s: nothing tells; there are too few rows"]
+    sane = [u for u in _UNITS if _SANE_HZ[0] <= 1e9 / NANOSECONDS[u] / median <= _SANE_HZ[1]]
+    if not sane:
+        return None, []
+    best = min(sane, key=lambda u: abs(math.log(1e9 / NANOSECONDS[u] / median / _USUAL_HZ)))
+    rates = {u: 1e9 / NANOSECONDS[u] / median for u in sane}
+    reasons = [f"unit {best}: a clock of its own; steps of {median:g} are then {rates[best]:.4g} rows a second"]
+    reasons += [f"unit {u} is possible too: {rates[u]:.4g} rows a second" for u in sane if u != best]
+    return best, reasons
+
+
+def _is_exact(column: Column, unit: TimeUnit) -> tuple[bool, tuple[str, ...]]:
+    """Whether stamps have more digits than a float64 keeps, and no more than nanoseconds hold."""
+    if column.whole:
+        return False, ()
+    cells = [cell.strip().replace(",", ".") for cell in column.cells if not is_missing(cell)]
+    if any("e" in cell.lower() for cell in cells):
+        return False, ()
+    digits = max(len(cell.partition(".")[2].rstrip("0")) for cell in cells)
+    kept = all(_same_digits(cell) for cell in cells)
+    if kept or digits > _DIGITS_TO_NS[unit]:
+        return False, () if kept else (f"{digits} decimals are more than nanoseconds hold: kept as float64",)
+    return True, ("exact: the stamps have more digits than a float64 keeps",)
+
+
+def _same_digits(cell: str) -> bool:
+    whole, _, decimals = repr(float(cell)).partition(".")
+    return f"{whole}.{decimals.rstrip('0')}" == cell.partition(".")[0].lstrip("+") + "." + cell.partition(".")[
+        2
+    ].rstrip("0")
+
+
+def _fraction_of(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
+    """The column of nanoseconds (or microseconds) that belongs to one of whole seconds."""
+    if not column.whole:
+        return None
+    stem = re.sub(r"(secs?|seconds?|s)$", "", column.name.lower())
+    for unit, pattern in _FRACTIONS:
+        for other in columns:
+            if other.whole and re.fullmatch(re.escape(stem) + f"({pattern})", other.name.lower()):
+                return other, "ns" if unit == "ns" else "us"
+    return None
+
+
+def _by_two(column: Column, fraction: Column, unit: TimeUnit, groups: Column | None) -> ClockGuess | None:
+    if len(fraction.finite) != len(column.finite):
+        return None
+    stamps = column.finite + fraction.finite * (NANOSECONDS[unit] / 1e9)
+    # Differences are taken apart: epoch seconds with nanoseconds do not fit a float64.
+    steps = _within(column.steps, groups) + _within(fraction.steps, groups) * NANOSECONDS[unit] / 1e9
+    if np.any(steps < 0):
+        return None
+    return ClockGuess(
+        time=TimeSpec(sources=(column.name,), unit="s", integer=True, plus=fraction.name, plus_unit=unit),
+        columns=(column.name, fraction.name),
+        rate_hz=rate_of(steps),
+        stamps_s=stamps,
+        reasons=(f"whole seconds in {column.name!r} and {unit} in {fraction.name!r} are added",),
+    )
+
+
+def _by_text(column: Column, groups: Column | None) -> ClockGuess | None:
+    cells = [cell.strip() for cell in column.cells if not is_missing(cell)]
+    found = text_clock(cells)
+    if found is None:
+        return None
+    steps = _within(np.diff(found.stamps_s), groups)
+    if np.any(steps < 0):
+        return None
+    return ClockGuess(
+        time=TimeSpec(sources=(column.name,), format=found.form),
+        columns=(column.name,),
+        rate_hz=rate_of(steps),
+        stamps_s=found.stamps_s,
+        reasons=found.reasons,
+    )

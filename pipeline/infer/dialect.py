@@ -1,0 +1,255 @@
+"""Guesses how a text table is cut, from its first few hundred kilobytes: the reading under which most lines agree.
+
+No guess is made in silence: each one leaves a reason, which becomes a comment in the schema.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import re
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_number, is_time_text
+from vlapipe.pipeline.infer.header import Header, find_header
+from vlapipe.schemas.schema import WHITESPACE, Dialect
+
+__all__ = ["HEAD_BYTES", "Table", "cut_line", "look_at_table"]
+
+HEAD_BYTES = 256 << 10
+_TAIL_BYTES = 16 << 10
+_SCORED_LINES = 400
+_DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
+_COMMENTS = ("#", "%", "//")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The first rows of one table. ``units`` has one entry a column, empty where the header names none."""
+
+    path: str
+    dialect: Dialect
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_rows: int  # of the whole file; estimated where only its head was read
+    whole: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Head:
+    data: bytes
+    tail: bytes
+    num_bytes: int
+    whole: bool
+
+
+def look_at_table(path: Path, label: str) -> Table | None:
+    """Guess a file's dialect and cut its first rows; ``None`` where it is no table."""
+    try:
+        head = _read_head(path)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return None
+    if not head.data.strip():
+        return None
+    reasons: list[str] = []
+    encoding = _guess_encoding(head.data, reasons)
+    text = head.data.decode(encoding, errors="replace").removeprefix("\ufeff")
+    if "\0" in text:
+        return None
+    lines = text.splitlines() if "\n" not in text else [line.rstrip("\r") for line in text.split("\n")]
+    if lines and (not head.whole or not lines[-1]):
+        lines.pop()
+    comment = _guess_comment(lines)
+    body = [line for line in lines if line.strip() and not (comment and line.startswith(comment))]
+    dialect = _guess_delimiter(body, reasons)
+    if dialect is None:
+        return None
+    dialect = replace(dialect, encoding=encoding, comment=comment)
+    header = find_header(lines, dialect, lambda line: cut_line(line, dialect))
+    if header is None:
+        return None
+    table = _cut_rows(label, lines, header, reasons)
+    footer = _footer(head, table, lines, encoding)
+    bytes_a_row = max(1.0, len(head.data) / max(1, len(lines)))
+    num_rows = len(table.rows) if head.whole else int(head.num_bytes / bytes_a_row)
+    if footer:
+        reasons.append(f"the last {footer} lines are no rows")
+    return replace(
+        table,
+        dialect=replace(table.dialect, skip_footer=footer),
+        rows=table.rows[: len(table.rows) - footer] if head.whole and footer else table.rows,
+        num_rows=num_rows,
+        whole=head.whole,
+        reasons=tuple(reasons),
+    )
+
+
+def _read_head(path: Path) -> _Head:
+    """The first and last bytes, unpacked."""
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as packed:
+            data = packed.read(HEAD_BYTES + 1)
+        return _Head(data[:HEAD_BYTES], b"", 4 * path.stat().st_size, len(data) <= HEAD_BYTES)
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+            if len(members) != 1:
+                return _Head(b"", b"", 0, True)
+            with archive.open(members[0]) as member:
+                data = member.read(HEAD_BYTES)
+        return _Head(data, b"", members[0].file_size, members[0].file_size <= HEAD_BYTES)
+    with path.open("rb") as file:
+        data = file.read(HEAD_BYTES)
+        num_bytes = file.seek(0, 2)
+        file.seek(max(0, num_bytes - _TAIL_BYTES))
+        tail = file.read()
+    return _Head(data, tail, num_bytes, num_bytes <= HEAD_BYTES)
+
+
+def _guess_encoding(data: bytes, reasons: list[str]) -> str:
+    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            reasons.append(f"encoding {name}: a byte order mark says so")
+            return name
+    zeros = [data[:4096][start::2].count(0) for start in (0, 1)]
+    if max(zeros) > 0.3 * min(len(data), 4096) / 2:
+        name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+        reasons.append(f"encoding {name}: every other byte is zero")
+        return name
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as error:
+        byte = f"byte {data[error.start]:#x}"
+        undefined = set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+        name = "latin-1" if undefined else "cp1252"
+        reasons.append(f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible")
+        return name
+    return "utf-8"
+
+
+def _guess_comment(lines: list[str]) -> str:
+    """The sign that the first lines begin with, if they do."""
+    first = next((line for line in lines if line.strip()), "")
+    return next((sign for sign in _COMMENTS if first.startswith(sign)), "")
+
+
+def cut_line(line: str, dialect: Dialect) -> list[str]:
+    """The cells of one line, without blanks around them."""
+    if dialect.delimiter == WHITESPACE:
+        return line.split()
+    if not dialect.quote or dialect.quote not in line:
+        return [cell.strip() for cell in line.split(dialect.delimiter)]
+    try:
+        cells = next(
+            csv.reader([line], delimiter=dialect.delimiter, quotechar=dialect.quote, skipinitialspace=True), []
+        )
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in cells]
+
+
+def _guess_delimiter(body: list[str], reasons: list[str]) -> Dialect | None:
+    """The delimiter and decimal sign under which most lines have the same number of cells, and cells are numbers."""
+    sample = body[:_SCORED_LINES]
+    if not sample:
+        return None
+    quote = _guess_quote(sample)
+    best, best_score = None, 0.0
+    for delimiter in _DELIMITERS:
+        for decimal in (".", ","):
+            if delimiter == decimal:
+                continue
+            dialect = Dialect(delimiter=delimiter, decimal="," if decimal == "," else ".", quote=quote)
+            score = _score(sample, dialect)
+            if score > best_score + 1e-9:
+                best, best_score = dialect, score
+    if best is None:
+        return _single_column(sample)
+    what = {"\t": "tab", WHITESPACE: "runs of blanks"}.get(best.delimiter, repr(best.delimiter))
+    if best.delimiter != ",":
+        reasons.append(f"delimiter {what}: under it most lines have the same number of cells")
+    if best.decimal == ",":
+        reasons.append("decimal comma: cells such as '1,5' are numbers by it")
+    if quote != '"':
+        reasons.append(f"quote {quote}: cells begin and end with it")
+    return best
+
+
+def _guess_quote(sample: list[str]) -> str:
+    """A single quote where cells are wrapped in it and none in a double quote."""
+    wrapped = sum(1 for line in sample if re.search(r"(^|[,;\t|])\s*'[^']*'\s*($|[,;\t|])", line))
+    return "'" if wrapped > len(sample) / 2 and not any('"' in line for line in sample) else '"'
+
+
+def _score(sample: list[str], dialect: Dialect) -> float:
+    rows = [cut_line(line, dialect) for line in sample]
+    counts = Counter(len(row) for row in rows if len(row) > 1)
+    if not counts:
+        return 0.0
+    # On a tie the later lines are the rows; a preamble comes first.
+    width = max(counts, key=lambda n: (counts[n], n == len(rows[-1]), n))
+    fitting = [row for row in rows if len(row) == width]
+    body = fitting[1:] or fitting  # the first is likely a header
+    cells = [cell for row in body for cell in row]
+    score = sum(cell_score(cell, dialect.decimal) for cell in cells) / len(cells)
+    return score * (len(fitting) / len(sample)) ** 2
+
+
+def _single_column(sample: list[str]) -> Dialect | None:
+    """One number a line, as in a file of stamps."""
+    rows = [line.strip() for line in sample]
+    good = sum(1 for row in rows if is_number(row) or is_time_text(row))
+    return Dialect() if good >= max(1, len(rows) - 1) and len(rows) > 1 else None
+
+
+def _cut_rows(label: str, lines: list[str], header: Header, reasons: list[str]) -> Table:
+    dialect = header.dialect
+    reasons += header.reasons
+    width = len(header.names) + dialect.index_column + dialect.trailing_delimiter
+    rows = []
+    for line in lines[header.first_row :]:
+        if not line.strip() or (dialect.comment and line.startswith(dialect.comment)):
+            continue
+        cells = cut_line(line, dialect)
+        if len(cells) == width:
+            first = int(dialect.index_column)
+            rows.append(tuple(cells[first : first + len(header.names)]))
+    return Table(
+        path=label,
+        dialect=dialect,
+        names=header.names,
+        units=header.units,
+        rows=tuple(rows),
+        num_rows=len(rows),
+        whole=True,
+        reasons=(),
+    )
+
+
+def _footer(head: _Head, table: Table, lines: list[str], encoding: str) -> int:
+    """How many lines at the end are whole lines of text that is no row."""
+    if head.whole:
+        last, ended = lines, head.data.endswith((b"\n", b"\n\0"))
+    else:
+        text = head.tail.decode(encoding, errors="replace")
+        last, ended = text.splitlines()[1:], text.endswith("\n")
+    width = len(table.names) + table.dialect.index_column + table.dialect.trailing_delimiter
+    count = 0
+    for line in reversed(last):
+        cells = cut_line(line, table.dialect)
+        like_row = [c for c in cells if is_number(c, table.dialect.decimal) or is_list(c)]
+        comment = table.dialect.comment
+        if len(cells) == width or not line.strip() or (comment and line.startswith(comment)):
+            break
+        # A cut row has numbers at its beginning: that is a fault to report, not a footer to skip.
+        if not ended or (like_row and not (cells and not is_number(cells[0]) and not is_missing(cells[0]))):
+            return 0
+        count += 1
+    return count if count < len(last) / 2 else 0

@@ -1,0 +1,254 @@
+"""Guesses the fields of a table: which columns are one array, in which unit, and what is not kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vlapipe.pipeline.infer.clock import looks_like_time
+from vlapipe.pipeline.infer.columns import Column
+from vlapipe.pipeline.infer.groups import ANGLES, Group, group_columns, identifier
+from vlapipe.schemas.schema import MISSING_SUFFIX
+
+__all__ = ["FieldGuess", "FieldsGuess", "guess_fields", "unique_names"]
+
+_COUNTERS = re.compile(
+    r"(^|.*[_.\s])(index|idx|seq|frame|frames|frame_index|frame_id|step|tick|row|no|nr|id|sample|count)$"
+)
+_INSTRUCTION = re.compile(
+    r"(language_?)?instruction|task(_?name|_?description)?|prompt|language|goal_?text|command_?text"
+)
+_COMMANDS = {
+    "action", "actions", "target", "cmd", "command", "commands", "commanded", "desired", "des", "setpoint", "goal",
+    "ref", "reference", "control", "throttle", "brake", "steer", "steering",
+}  # fmt: skip
+_EXACT_FLOAT32 = 1 << 24
+_MANY_SINGLES = 24
+_OFTEN_MISSING = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldGuess:
+    """One field as the schema will have it. ``unit`` and ``period`` have one entry a column, or none."""
+
+    name: str
+    columns: tuple[str, ...]
+    unit: tuple[str, ...] = ()
+    period: tuple[float, ...] = ()
+    dtype: str = "float32"
+    width: int = 0  # of text
+    length: int = 0  # of lists
+    quaternion: str = ""
+    normalize: bool = False
+    on_missing: str = ""
+    optional: bool = False
+    command: bool = False  # its name says that it is what was commanded
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it can be trained on."""
+        return self.dtype != "text"
+
+    @property
+    def num_columns(self) -> int:
+        """Numbers in a row."""
+        return self.length or len(self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldsGuess:
+    """The fields of a table, the columns that are left out with the reason, and the texts of missing cells."""
+
+    fields: tuple[FieldGuess, ...]
+    drop: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+
+
+def guess_fields(columns: list[Column], taken: Iterable[str]) -> FieldsGuess:
+    """The fields of a table without the columns that its clock and its episodes have ``taken``."""
+    free = [column for column in columns if column.name not in set(taken)]
+    drop = [(c.name, reason) for c in free if (reason := _why_not(c))]
+    left_out = {name for name, _ in drop}
+    kept = [column for column in free if column.name not in left_out]
+    numbers = [column for column in kept if column.kind == "number"]
+    fields = [_text_field(column) for column in kept if column.kind in ("text", "time")]
+    fields += [_list_field(column) for column in kept if column.kind == "list"]
+    fields += [_number_field(group) for group in _fewer_singles(group_columns(numbers))]
+    first = {column.name: column.position for column in columns}
+    fields.sort(key=lambda field: first[field.columns[0]])
+    missing = sorted({text for column in numbers for text in column.missing})
+    return FieldsGuess(fields=tuple(unique_names(fields)), drop=tuple(drop), missing=tuple(missing))
+
+
+def _why_not(column: Column) -> str:
+    """Why a column is not kept, or an empty string."""
+    name = column.name.strip().lower()
+    if column.kind == "empty":
+        return "empty"
+    if column.kind in ("text", "time"):
+        return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else "text"
+    if column.kind == "list":
+        lengths = {_list_length(cell) for cell in column.cells if cell}
+        return "" if len(lengths) == 1 and lengths != {0} else "lists of different lengths"
+    if looks_like_time(column) is not None and (column.rises or column.constant):
+        return "another clock"
+    if column.whole and _COUNTERS.match(name) and (column.rises or column.constant):
+        return "counts or numbers rows"
+    return ""
+
+
+def _fewer_singles(groups: list[Group]) -> list[Group]:
+    """Lone columns stay fields of their own, unless there are so many that nobody would name them."""
+    singles = [group for group in groups if len(group.columns) == 1]
+    if len(singles) <= _MANY_SINGLES:
+        return groups
+    columns = tuple(group.columns[0] for group in singles)
+    others = [group for group in groups if len(group.columns) > 1]
+    return [*others, Group(name="other", columns=columns, labels=("",) * len(columns))]
+
+
+def _text_field(column: Column) -> FieldGuess:
+    longest = max(len(cell.encode()) for cell in column.cells)
+    width = max(64, 1 << (2 * longest - 1).bit_length())
+    reason = f"the longest text seen has {longest} bytes"
+    return FieldGuess(
+        name=identifier(column.base), columns=(column.name,), dtype="text", width=width, reasons=(reason,)
+    )
+
+
+def _list_length(cell: str) -> int:
+    return len(re.findall(r"[^\s,;\[\]()]+", cell))
+
+
+def _list_field(column: Column) -> FieldGuess:
+    name, length = identifier(column.base), _list_length(next(cell for cell in column.cells if cell))
+    return FieldGuess(name=name, columns=(column.name,), length=length, command=_is_command(name))
+
+
+def _is_command(name: str) -> bool:
+    return bool(set(name.split("_")) & _COMMANDS)
+
+
+def _number_field(group: Group) -> FieldGuess:
+    reasons: list[str] = []
+    unit = tuple(column.unit for column in group.columns)
+    field = FieldGuess(
+        name=group.name,
+        columns=tuple(column.name for column in group.columns),
+        unit=unit if any(unit) else (),
+        dtype=_dtype(group, reasons),
+        command=_is_command(identifier(" ".join([group.name, group.columns[0].base]))),
+    )
+    field = _with_angles(_with_quaternion(field, group, reasons), group, reasons)
+    share = max(column.num_missing / max(1, len(column.cells)) for column in group.columns)
+    if share:
+        seen = ", ".join(sorted({repr(text) for column in group.columns for text in column.missing}))
+        choice = "mask" if share > _OFTEN_MISSING else "drop"
+        field = replace(field, on_missing=choice)
+        does = "keeps the row and marks the cell" if choice == "mask" else "leaves the row out"
+        reasons.append(f"{share:.0%} of the first rows have no value ({seen}): {choice} {does}; or say refuse")
+    constant = [column.name for column in group.columns if column.constant]
+    if constant:
+        which = "it never changes" if len(constant) == len(group.columns) else f"never change: {', '.join(constant)}"
+        reasons.append(f"{which} in the first rows")
+    return replace(field, reasons=tuple(reasons))
+
+
+def _dtype(group: Group, reasons: list[str]) -> str:
+    """``float32``, unless that would make neighbouring values one."""
+    if all(column.whole for column in group.columns):
+        if any(len(c.finite) and np.abs(c.finite).max() > _EXACT_FLOAT32 for c in group.columns):
+            reasons.append("int64: whole numbers too large for float32")
+            return "int64"
+        return "float32"
+    for column in group.columns:
+        values = np.unique(column.finite)
+        if len(np.unique(values.astype(np.float32))) < 0.9 * len(values):
+            reasons.append(f"float64: float32 would make neighbouring values of {column.name!r} equal")
+            return "float64"
+    return "float32"
+
+
+def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
+    if len(group.columns) != 4 or not all(len(c.finite) == len(group.columns[0].finite) for c in group.columns):
+        return _hint_of_quaternion(field, group, reasons)
+    off = np.abs(np.sqrt(sum(column.finite**2 for column in group.columns)) - 1)
+    order = "".join(group.labels)
+    if not off.size or off.max() > 0.05:
+        if order in ("xyzw", "wxyz"):
+            reasons.append("named like a quaternion, but its length is not 1: kept as four numbers")
+        return field
+    if order not in ("xyzw", "wxyz"):
+        reasons.append("of length 1, a quaternion it seems; say quaternion = 'xyzw' or 'wxyz' if you know the order")
+        return field
+    reasons.append("a quaternion by its names and its length of 1")
+    normalize = bool(off.max() > 1e-3)
+    if normalize:
+        reasons.append(f"its length is up to {off.max():.2g} off: made 1")
+    return replace(field, quaternion=order, normalize=normalize)
+
+
+def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
+    """Four neighbouring columns without names whose length is 1: said, and left as they are."""
+    columns = group.columns
+    for i in range(len(columns) - 3):
+        four = [column.finite for column in columns[i : i + 4]]
+        if not four[0].size or any(len(values) != len(four[0]) for values in four):
+            continue
+        if np.abs(np.sqrt(sum(v**2 for v in four)) - 1).max() < 1e-3 and sum(np.ptp(v) > 0 for v in four) > 1:
+            names = ", ".join(column.name for column in columns[i : i + 4])
+            reasons.append(f"{names} are of length 1: a quaternion? if so, make them a field and say its order")
+            break
+    return field
+
+
+def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
+    """The period of angles that are seen to come round, and of Euler angles whose unit is known."""
+    around = [_period(column) for column in group.columns]
+    periods = list(around)
+    full = max(around)
+    for i, (column, label) in enumerate(zip(group.columns, group.labels, strict=True)):
+        if not periods[i] and label in ANGLES:
+            periods[i] = full or {"deg": 360.0, "rad": math.tau}.get(column.unit, 0.0)
+    if not any(periods):
+        return field
+    unit = [column.unit for column in group.columns]
+    if full:
+        seen = [column.name for column, period in zip(group.columns, around, strict=True) if period]
+        reasons.append(f"{', '.join(seen)}: jumps by {full:.4g}, as an angle that comes round")
+        unit = [u or (("deg" if full == 360 else "rad") if p else "") for u, p in zip(unit, periods, strict=True)]
+    return replace(field, period=tuple(periods), unit=tuple(unit) if any(unit) else ())
+
+
+def _period(column: Column) -> float:
+    """360 or 2 pi where the values jump by about that and stay within one turn; else 0."""
+    if len(column.finite) < 2:
+        return 0.0
+    low, high, jump = column.finite.min(), column.finite.max(), np.abs(np.diff(column.finite)).max()
+    for turn, unit in ((360.0, "deg"), (math.tau, "rad")):
+        within = (low >= -turn / 2 * 1.001 and high <= turn / 2 * 1.001) or (low >= 0 and high <= turn * 1.001)
+        if within and jump > 0.9 * turn and column.unit in ("", unit):
+            return turn
+    return 0.0
+
+
+def unique_names(fields: list[FieldGuess]) -> list[FieldGuess]:
+    """Fields with names that a schema accepts, each once."""
+    taken: set[str] = set()
+    named = []
+    for field in fields:
+        name = field.name
+        if name == "timestamp" or name.endswith(MISSING_SUFFIX):
+            name += "_value"
+        number = 2
+        base = name
+        while name in taken or (name.endswith(MISSING_SUFFIX)):
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        named.append(replace(field, name=name))
+    return named

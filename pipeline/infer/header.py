@@ -1,0 +1,211 @@
+"""Guesses where a table's header is: how many lines come before it, how many rows it has, and what its names are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, is_unit
+from vlapipe.schemas.schema import WHITESPACE, Dialect
+
+__all__ = ["Header", "find_header"]
+
+_MAX_HEADER_ROWS = 4
+_MAX_LOOKED_AT = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A header's names and units, the dialect that reads it, and the line on which the rows begin (from 0)."""
+
+    dialect: Dialect
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    first_row: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines cut into cells, comments and blank lines left out; ``number`` is each one's place in the file."""
+
+    cells: list[list[str]]
+    number: list[int]
+
+
+def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[str]]) -> Header | None:
+    """Find the header of a table whose delimiter is known; ``None`` where there are no rows."""
+    kept = [
+        (i, line)
+        for i, line in enumerate(lines)
+        if line.strip() and not (dialect.comment and line.startswith(dialect.comment))
+    ]
+    cut_up = _Lines([cut(line) for _, line in kept], [i for i, _ in kept])
+    if not cut_up.cells:
+        return None
+    width = _width(cut_up.cells)
+    numeric = _numeric_columns(cut_up.cells, width, dialect.decimal)
+    start = next((i for i, cells in enumerate(cut_up.cells) if _is_row(cells, numeric, dialect.decimal)), None)
+    if not any(numeric):  # all text: the first line that fits is the header
+        first = next((i for i, cells in enumerate(cut_up.cells) if len(cells) == width), None)
+        start = None if first is None or first + 1 >= len(cut_up.cells) else first + 1
+    if start is None:
+        return None
+    above = _header_rows(cut_up.cells[:start], width)
+    if above:
+        return _with_header(lines, cut_up, start, above, dialect, width)
+    return _commented(lines, cut_up, start, dialect, width, cut) or _without(lines, cut_up, start, dialect, width)
+
+
+def _width(rows: list[list[str]]) -> int:
+    counts = Counter(len(cells) for cells in rows[:_MAX_LOOKED_AT])
+    return max(counts, key=lambda n: (counts[n], n == len(rows[-1]), n))
+
+
+def _numeric_columns(rows: list[list[str]], width: int, decimal: str) -> list[bool]:
+    """Whether most cells of each column, in the later half of the lines, are numbers or times."""
+    fitting = [cells for cells in rows[:_MAX_LOOKED_AT] if len(cells) == width]
+    later = fitting[len(fitting) // 2 :]
+    numeric = []
+    for column in range(width):
+        cells = [row[column] for row in later]
+        good = sum(is_number(c, decimal) or is_time_text(c) or is_list(c) for c in cells)
+        numeric.append(2 * good > sum(not is_missing(c) for c in cells) > 0)
+    return numeric
+
+
+def _is_row(cells: list[str], numeric: list[bool], decimal: str) -> bool:
+    if len(cells) != len(numeric):
+        return False
+    asked = [c for c, yes in zip(cells, numeric, strict=True) if yes]
+    good = sum(is_number(c, decimal) or is_time_text(c) or is_list(c) for c in asked)
+    return good > 0 and good + sum(is_missing(c) for c in asked) == len(asked)
+
+
+def _header_rows(before: list[list[str]], width: int) -> int:
+    """How many of the lines just above the rows belong to the header."""
+    rows = 0
+    for cells in reversed(before[-_MAX_HEADER_ROWS:]):
+        named = sum(bool(cell) for cell in cells)
+        if abs(len(cells) - width) > 1 or named < max(1, width / 2) or 2 * sum(map(is_number, cells)) > named:
+            break
+        rows += 1
+    return rows
+
+
+def _with_header(
+    lines: list[str], cut_up: _Lines, start: int, above: int, dialect: Dialect, width: int
+) -> Header | None:
+    rows = cut_up.cells[start - above : start]
+    reasons: list[str] = []
+    units: list[str] = []
+    skip_after = 0
+    while len(rows) > 1 and _are_units(rows[-1]):
+        units = units or rows[-1]
+        rows, skip_after = rows[:-1], skip_after + 1
+        reasons.append("a line of units or types stands below the header")
+    names = rows[-1]
+    header_rows = 1
+    if len(rows) > 1 and not _are_names(names):
+        joined = [" ".join(filter(None, pair)) for pair in zip(rows[-2], rows[-1], strict=False)]
+        if _are_names(joined):
+            names, header_rows = joined, 2
+            reasons.append("the names stand in two rows; they are joined by a blank")
+    first = cut_up.number[start - skip_after - header_rows]
+    last_of_header = cut_up.number[start - skip_after - 1]
+    first_row = cut_up.number[start]
+    skip_lines = first if any(line.strip() and not _is_comment(line, dialect) for line in lines[:first]) else 0
+    if skip_lines:
+        reasons.append(f"{skip_lines} lines stand before the header")
+    found = replace(
+        dialect,
+        header_rows=header_rows,
+        skip_lines=skip_lines,
+        skip_after_header=first_row - last_of_header - 1 if skip_after else 0,
+    )
+    found, names = _edges(found, names, cut_up.cells[start:], width, reasons)
+    units = units[: len(names)] if len(units) >= len(names) else [""] * len(names)
+    if len(names) + found.index_column + found.trailing_delimiter != width:
+        return None
+    return Header(dialect=found, names=tuple(names), units=tuple(units), first_row=first_row, reasons=tuple(reasons))
+
+
+def _are_units(cells: list[str]) -> bool:
+    named = [cell for cell in cells if cell]
+    return bool(named) and 2 * sum(map(is_unit, named)) >= len(named)
+
+
+def _are_names(cells: list[str]) -> bool:
+    """Unique, and none empty but perhaps the first or the last."""
+    named = [cell for cell in cells if cell]
+    return len(set(named)) == len(named) and all(cells[1:-1])
+
+
+def _edges(
+    dialect: Dialect, names: list[str], rows: list[list[str]], width: int, reasons: list[str]
+) -> tuple[Dialect, list[str]]:
+    """A trailing delimiter, or an index column without a name."""
+    rows = [cells for cells in rows[:_MAX_LOOKED_AT] if len(cells) == width]
+    last_empty = dialect.delimiter != WHITESPACE and width > 1 and all(not cells[-1] for cells in rows)
+    if last_empty and (len(names) == width - 1 or not names[-1]):
+        reasons.append("each line ends with a delimiter too many")
+        return replace(dialect, trailing_delimiter=True), names[: width - 1]
+    if len(names) == width - 1 or (names and not names[0]):
+        reasons.append("the first cell of a row is an index that the header has no name for")
+        return replace(dialect, index_column=True), names[len(names) - width + 1 :]
+    return dialect, names
+
+
+def _is_comment(line: str, dialect: Dialect) -> bool:
+    return bool(dialect.comment) and line.startswith(dialect.comment)
+
+
+def _commented(
+    lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, width: int, cut: Callable[[str], list[str]]
+) -> Header | None:
+    """The header is the last comment before the rows, if it has as many names."""
+    comments = [line for line in lines[: cut_up.number[start]] if _is_comment(line, dialect)]
+    if not comments or start > 0:
+        return None
+    text = comments[-1].lstrip(dialect.comment).strip()
+    names = cut(text)
+    if names and not names[-1] and len(names) == width + 1:
+        names = names[:-1]
+    first_row = cut_up.number[start]
+    if len(names) == width and _are_names(names) and not any(map(is_number, names)):
+        found = replace(dialect, header_rows=1, header_commented=True)
+        reasons = (f"the header begins with the comment sign {dialect.comment}",)
+        return Header(dialect=found, names=tuple(names), units=("",) * width, first_row=first_row, reasons=reasons)
+    return _other_cut(text, dialect, width, first_row, skip_lines=0)
+
+
+def _other_cut(text: str, dialect: Dialect, width: int, first_row: int, *, skip_lines: int) -> Header | None:
+    """A header that is cut by another delimiter than the rows: its names are taken over into the schema."""
+    for delimiter in (",", ";", "\t", None):
+        names = [name.strip() for name in text.split(delimiter)]
+        if len(names) == width and all(names) and _are_names(names) and not any(map(is_number, names)):
+            found = replace(dialect, header_rows=0, names=(tuple(names),), skip_lines=skip_lines)
+            reasons = ("the header is cut by another delimiter than the rows; its names stand here instead",)
+            return Header(dialect=found, names=tuple(names), units=("",) * width, first_row=first_row, reasons=reasons)
+    return None
+
+
+def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, width: int) -> Header:
+    """No header: columns are called c1, c2, ... by position."""
+    first_row = cut_up.number[start]
+    skip_lines = first_row if start > 0 else 0
+    if start > 0 and len(cut_up.cells[start - 1]) != width:
+        other = _other_cut(lines[cut_up.number[start - 1]], dialect, width, first_row, skip_lines=skip_lines)
+        if other is not None:
+            return other
+    rows = [cells for cells in cut_up.cells[start : start + _MAX_LOOKED_AT] if len(cells) == width]
+    trailing = dialect.delimiter != WHITESPACE and width > 1 and all(not cells[-1] for cells in rows)
+    names = tuple(f"c{i + 1}" for i in range(width - trailing))
+    reasons = ["there is no header: columns are called c1, c2, ... by position; rename them as you like"]
+    if skip_lines:
+        reasons.append(f"{skip_lines} lines stand before the rows")
+    if trailing:
+        reasons.append("each line ends with a delimiter too many")
+    found = replace(dialect, header_rows=0, names=(names,), skip_lines=skip_lines, trailing_delimiter=trailing)
+    return Header(dialect=found, names=names, units=("",) * len(names), first_row=first_row, reasons=tuple(reasons))

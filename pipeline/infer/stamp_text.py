@@ -1,0 +1,82 @@
+"""Reads clocks that are written as text: ISO 8601, the usual dates and times of day, and stamps inside names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TextClock", "strptime_form", "text_clock"]
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?\Z")
+_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y")
+_TIMES = ("%H:%M:%S.%f", "%H:%M:%S,%f", "%H:%M:%S", "%I:%M:%S.%f %p", "%I:%M:%S %p", "%H:%M")
+_STAMP = re.compile(
+    r"(?P<Y>(?:19|20)\d\d)(?P<a>\D?)(?P<m>[01]\d)(?P<b>\D?)(?P<d>[0-3]\d)(?P<c>\D{0,2})"
+    r"(?P<H>[0-2]\d)(?P<e>\D?)(?P<M>[0-5]\d)(?P<g>\D?)(?P<S>[0-5]\d)(?:(?P<h>\D?)(?P<f>\d{1,6}))?(?!\d)"
+)
+
+
+@dataclass(frozen=True)
+class TextClock:
+    """The form of a column's stamps (``iso`` or as ``strptime`` has it), their times, and why."""
+
+    form: str
+    stamps_s: NDArray[np.float64]
+    reasons: tuple[str, ...]
+
+
+def text_clock(cells: list[str]) -> TextClock | None:
+    """The one form that all cells have; ``None`` where there is none."""
+    if not cells:
+        return None
+    if all(map(_ISO.match, cells)):
+        moments = [datetime.fromisoformat(cell.replace(",", ".")) for cell in cells]
+        return TextClock("iso", _stamps(moments), ("ISO 8601; read as UTC where no zone is named",))
+    form, reasons = _usual_form(cells)
+    if form is None:
+        cells = [PurePosixPath(cell.replace("\\", "/")).name for cell in cells]
+        form = strptime_form(cells[0]) if cells[0] else None
+        if form is None or not all(_parses(cell, form) for cell in cells):
+            return None
+        reasons = (f"the time stands in the name {cells[0]!r}; of a path its last part is read, as UTC",)
+    return TextClock(form, _stamps([datetime.strptime(cell, form) for cell in cells]), reasons)
+
+
+def _stamps(moments: list[datetime]) -> NDArray[np.float64]:
+    aware = [m if m.tzinfo else m.replace(tzinfo=UTC) for m in moments]
+    return np.array([(m - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() for m in aware])
+
+
+def _usual_form(cells: list[str]) -> tuple[str | None, tuple[str, ...]]:
+    forms = [f"{date}{gap}{time}" for date in _DATES for gap in (" ", "T", "_") for time in _TIMES] + list(_TIMES)
+    fitting = [form for form in forms if _parses(cells[0], form) and all(_parses(cell, form) for cell in cells)]
+    if not fitting:
+        return None, ()
+    day_first = [form for form in fitting[1:] if form.startswith("%d/")]
+    also = (f"{day_first[0]!r} is as plausible: does the day come first?",) if day_first else ()
+    return fitting[0], (f"text in the form {fitting[0]!r}, read as UTC", *also)
+
+
+def _parses(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
+
+
+def strptime_form(text: str) -> str | None:
+    """The ``strptime`` form of a name that holds date and time: ``cam_20240131_101530_123.jpg``."""
+    match = _STAMP.search(text)
+    if match is None:
+        return None
+    part = match.groupdict()
+    form = f"%Y{part['a']}%m{part['b']}%d{part['c']}%H{part['e']}%M{part['g']}%S"
+    form += f"{part['h']}%f" if part["f"] else ""
+    before, after = text[: match.start()].replace("%", "%%"), text[match.end() :].replace("%", "%%")
+    return f"{before}{form}{after}"
