@@ -65,10 +65,10 @@ def group_columns(columns: list[Column]) -> list[Group]:
 
 def _numbers(name: str) -> list[tuple[str, str]]:
     """Each number in a name, and the name without it; one that stands there twice is one number."""
-    twice = {number for number in (found := re.findall(r"\d+", name)) if found.count(number) > 1}
-    return [(re.sub(rf"(?<!\d){number}(?!\d)", "\0", name), number) for number in sorted(twice)] + [
-        (f"{name[: m.start()]}\0{name[m.end() :]}", m[0]) for m in re.finditer(r"\d+", name)
-    ]
+    found = re.findall(r"\d+", name)
+    twice = sorted({number for number in found if found.count(number) > 1})
+    keys = [(re.sub(rf"(?<!\d){number}(?!\d)", "\0", name), number) for number in twice]
+    return keys + [(f"{name[: m.start()]}\0{name[m.end() :]}", m[0]) for m in re.finditer(r"\d+", name)]
 
 
 def _axes(name: str) -> list[tuple[str, str]]:
