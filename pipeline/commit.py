@@ -132,6 +132,7 @@ def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        kind = pa.list_(_SOURCE) if name == "sources" else None
+        # Told, since nothing can be told from values that are all empty.
+        kind = pa.list_(_SOURCE) if name == "sources" else pa.list_(pa.int32()) if name.endswith("/gaps") else None
         columns[name] = pa.array(values, kind)
     return pa.table(columns)

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.align import action_rows, last_row_at_or_before
+from vlapipe.pipeline.checks.clocks import find_gaps
+from vlapipe.pipeline.checks.streams import check_streams
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds, seconds_between
+from vlapipe.pipeline.readers.clock import seconds_between
 from vlapipe.pipeline.readers.csv_table import read_csv_stream
 from vlapipe.pipeline.readers.images import read_images
 from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
 __all__ = ["Episode", "read_episode"]
 
@@ -27,6 +29,7 @@ __all__ = ["Episode", "read_episode"]
 class Episode:
     """A readable episode. ``align[stream][i]`` is the stream's last row at or before anchor row ``i``, -1 if none.
 
+    ``gaps`` holds for each stream the rows before which its clock stands still for longer than its ``max_gap_s``.
     Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``: from the first at which every stream
     has begun to the last that has an action.
     """
@@ -35,6 +38,7 @@ class Episode:
     instruction: str
     streams: dict[str, StreamRows | ImageRows]
     align: dict[str, NDArray[np.int32]]
+    gaps: dict[str, NDArray[np.int32]]
     action_row: NDArray[np.int32]
     frame_start: int
     num_frames: int
@@ -70,9 +74,21 @@ def read_episode(
             rows = _read_rows(root, raw, stream, findings)
             if rows is not None:
                 streams[stream.name] = rows
+    specs = _specs(schema, views)
+    check_streams(streams, specs, schema, findings)
     if findings.errors:
         return None
-    return _relate(raw, instruction, streams, schema, findings)
+    assert set(streams) == set(specs), "a stream was refused without an error"
+    return _relate(raw, instruction, streams, specs, schema, findings)
+
+
+def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
+    """What the schema says of each stream that an episode must have; a camera's view is one."""
+    specs: dict[str, Stream] = {}
+    for stream in schema.streams:
+        names = views[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
+        specs |= dict.fromkeys(names, stream)
+    return specs
 
 
 def _read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
@@ -152,6 +168,7 @@ def _relate(
     raw: RawEpisode,
     instruction: str,
     streams: dict[str, StreamRows | ImageRows],
+    specs: dict[str, Stream],
     schema: Schema,
     findings: Findings,
 ) -> Episode | None:
@@ -159,36 +176,33 @@ def _relate(
     clock = streams[schema.anchor].timestamp
     label = streams[schema.anchor].source.path
     others = {name: stream for name, stream in streams.items() if name != schema.anchor}
-    for stream in others.values():
-        _check_overlap(clock, label, stream, findings)
-    if findings.errors:
-        return None
     align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
     action = schema.action
     action_row = action_rows(clock, schema)
     begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
     with_action = np.flatnonzero(action_row >= 0)
     num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0
+    span = seconds_between(clock, 0, -1)
     if num_frames <= 0:
-        span = seconds_between(clock, 0, -1)
         expected = f"rows {action.period_s:g} s apart" if action.period_s else "rows after every stream has begun"
         findings.add("episode.no_frames", label, expected=expected, found=f"{len(clock)} rows over {span:.4g} s")
+        return None
+    checks = schema.checks
+    if span < checks.min_seconds:
+        expected = f"{checks.min_seconds:g} s or longer"
+        findings.add("episode.too_short", label, expected=expected, found=f"{span:.4g} s")
+    elif num_frames < checks.min_frames:
+        expected = f"{checks.min_frames} frames or more"
+        findings.add("episode.too_short", label, expected=expected, found=f"{num_frames}")
+    if findings.errors:
         return None
     return Episode(
         raw=raw,
         instruction=instruction,
         streams=streams,
         align=align,
+        gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
         action_row=action_row,
         frame_start=begun,
         num_frames=num_frames,
     )
-
-
-def _check_overlap(clock: NDArray[Any], label: str, stream: StreamRows | ImageRows, findings: Findings) -> None:
-    """The stream must begin before the anchor ends and end after it begins."""
-    ours, theirs = seconds(clock[[0, -1]]), seconds(stream.timestamp[[0, -1]])
-    if theirs[0] > ours[1] or theirs[1] < ours[0]:
-        expected = f"times within {ours[0]:.3f} to {ours[1]:.3f} s, as in {label}"
-        found = f"{theirs[0]:.3f} to {theirs[1]:.3f} s"
-        findings.add("clock.no_overlap", stream.source.path, expected=expected, found=found)

@@ -75,6 +75,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         start = next_row.get(name, 0)
         next_row[name] = start + stream.num_rows
         row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
+        row[f"{name}/gaps"] = episode.gaps[name].tolist()
         if isinstance(stream, ImageRows):
             row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
     return row

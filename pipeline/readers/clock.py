@@ -1,24 +1,21 @@
-"""Reads stamps into int64 nanoseconds or float64 seconds, and checks that a clock runs forward."""
+"""Reads stamps into int64 nanoseconds or float64 seconds."""
 
 from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
-__all__ = ["check_clock", "clock_from_numbers", "parse_stamp", "seconds", "seconds_between"]
+__all__ = ["clock_from_numbers", "parse_stamp", "seconds", "seconds_between"]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 _MAX_NS = np.iinfo(np.int64).max
-RATE_TOLERANCE = 0.2  # relative distance from the declared rate that is worth a warning
 
 
 def seconds(timestamp: NDArray[Any]) -> NDArray[np.float64]:
@@ -69,40 +66,3 @@ def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
     if len(values) and max(abs(int(values.min())), abs(int(values.max()))) > _MAX_NS // factor:
         raise OverflowError("stamps do not fit int64 nanoseconds")
     return values.astype(np.int64) * factor
-
-
-def check_clock(
-    timestamp: NDArray[Any],
-    findings: Findings,
-    *,
-    file: str,
-    column: str | None,
-    line_of: Callable[[int], int | None],
-    rate_hz: float | None,
-) -> None:
-    """Report stamps that run backwards, repeat, or tick far from the declared rate; ``line_of`` places a row."""
-    if len(timestamp) < 2:
-        return
-    steps = np.diff(timestamp)
-    back = np.flatnonzero(steps < 0)
-    if len(back):
-        row = int(back[0]) + 1
-        by = seconds_between(timestamp, row, row - 1)
-        findings.add(
-            "clock.backwards",
-            file,
-            line=line_of(row),
-            column=column,
-            expected="a later time than the row before",
-            found=f"{by:.6g} s earlier",
-            count=len(back),
-        )
-        return
-    same = np.flatnonzero(steps == 0)
-    if len(same):
-        row = int(same[0]) + 1
-        findings.add("clock.duplicate", file, line=line_of(row), column=column, count=len(same))
-    span = seconds_between(timestamp, 0, -1)
-    rate = (len(timestamp) - 1) / span if span > 0 else float("inf")
-    if rate_hz and abs(rate - rate_hz) > RATE_TOLERANCE * rate_hz:
-        findings.add("clock.rate", file, column=column, expected=f"about {rate_hz:g} Hz", found=f"{rate:.4g} Hz")

@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
-from vlapipe.pipeline.readers.clock import check_clock, clock_from_numbers, parse_stamp
+from vlapipe.pipeline.readers.clock import clock_from_numbers, parse_stamp
 from vlapipe.pipeline.readers.csv_faults import find_faults
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec
@@ -114,7 +114,9 @@ def read_csv_stream(path: Path, label: str, stream: CsvStream, findings: Finding
         return None
     digest = hashlib.sha256(raw).hexdigest()
     source = SourceFile(path=label, num_files=1, num_bytes=len(raw), sha256=digest)
-    return StreamRows(timestamp=timestamp, fields=fields, source=source)
+    return StreamRows(
+        timestamp=timestamp, fields=fields, source=source, line_of=table.line_of, clock_name=columns[0].name
+    )
 
 
 def _open_table(raw: bytes, label: str, stream: CsvStream, findings: Findings) -> _Table | None:
@@ -196,7 +198,6 @@ def _read_clock(
     if timestamp.dtype == np.float64 and not np.isfinite(timestamp).all():
         find_faults(table.body, stream, columns[:1], len(table.header), label, findings)
         return None
-    check_clock(timestamp, findings, file=label, column=column.name, line_of=table.line_of, rate_hz=stream.rate_hz)
     return timestamp
 
 
@@ -222,7 +223,6 @@ def _read_fields(
     if not clean:
         find_faults(table.body, stream, columns, len(table.header), label, findings)
         return None
-    _warn_of_singularity(fields, table, label, stream, findings)
     return fields
 
 
@@ -231,27 +231,3 @@ def _is_clean(values: NDArray[Any], field: FieldSpec) -> bool:
     if field.range is None:
         return bool(np.isfinite(low) and np.isfinite(high))
     return bool(low >= field.range[0] and high <= field.range[1])
-
-
-def _warn_of_singularity(
-    fields: dict[str, NDArray[Any]], table: _Table, label: str, stream: CsvStream, findings: Findings
-) -> None:
-    """Euler angles mean nothing where the middle one is near 90 degrees: the outer two turn about the same axis."""
-    for field in stream.fields:
-        if not field.euler:
-            continue
-        unit = field.unit[-2] if field.unit else "deg"
-        angle = fields[field.name][:, -2].astype(np.float64)
-        degrees = np.rad2deg(angle) if unit == "rad" else angle
-        near = np.flatnonzero(np.abs(np.abs(degrees) - 90) < 1)
-        if len(near):
-            row = int(near[0])
-            findings.add(
-                "pose.singular",
-                label,
-                line=table.line_of(row),
-                column=field.columns[-2][0],
-                expected="more than 1 degree from +-90",
-                found=f"{degrees[row]:.6g}",
-                count=len(near),
-            )

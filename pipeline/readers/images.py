@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
-from vlapipe.pipeline.readers.clock import check_clock, parse_stamp
+from vlapipe.pipeline.readers.clock import parse_stamp
 from vlapipe.pipeline.readers.jpeg import JpegHeader, read_jpeg_header
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, TimeSpec
@@ -45,7 +45,6 @@ def read_images(root: Path, files: list[str], stream: ImageStream, findings: Fin
         return None
     size = _common_size(stamped, headers, findings)
     timestamp = np.array([stamp for _, stamp in stamped], dtype=stream.time.dtype)
-    check_clock(timestamp, findings, file=folder, column=None, line_of=lambda _row: None, rate_hz=stream.rate_hz)
     if size is None or len(stamped) < len(files) or any(header is None for header in headers):
         return None
     source = SourceFile(path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=sha256)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
-from vlapipe.pipeline.readers.clock import check_clock, clock_from_numbers
+from vlapipe.pipeline.readers.clock import clock_from_numbers
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
 from vlapipe.schemas.toml_table import did_you_mean
@@ -41,9 +41,8 @@ def read_npz_stream(path: Path, label: str, stream: NpzStream, findings: Finding
     if clock is None or fields is None:
         return None
     name = stream.time.sources[0]
-    check_clock(clock, findings, file=label, column=name, line_of=lambda _row: None, rate_hz=stream.rate_hz)
     source = SourceFile(path=label, num_files=1, num_bytes=num_bytes, sha256=digest)
-    return StreamRows(timestamp=clock, fields=fields, source=source)
+    return StreamRows(timestamp=clock, fields=fields, source=source, clock_name=name)
 
 
 def _one_line(error: Exception) -> str:

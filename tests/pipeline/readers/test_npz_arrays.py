@@ -40,10 +40,6 @@ def with_nan(arrays: Arrays) -> None:
     arrays["forces"][7] = np.nan
 
 
-def backwards(arrays: Arrays) -> None:
-    arrays["timestamps"][5] -= 1
-
-
 EDITS: dict[str, tuple[Callable[[Arrays], Any], str, str]] = {
     "missing array": (lambda a: a.pop("forces"), "npz.missing_array", "forces"),
     "objects": (lambda a: a.update(forces=np.array([{}] * len(a["forces"]))), "npz.object_array", "forces"),
@@ -53,7 +49,6 @@ EDITS: dict[str, tuple[Callable[[Arrays], Any], str, str]] = {
     "fewer rows of one array": (lambda a: a.update(forces=a["forces"][:-3]), "npz.length", "forces"),
     "stamps in float32": (lambda a: a.update(timestamps=a["timestamps"].astype("f4")), "npz.dtype", "timestamps"),
     "NaN": (with_nan, "npz.not_finite", "forces"),
-    "clock backwards": (backwards, "clock.backwards", "timestamps"),
 }
 
 

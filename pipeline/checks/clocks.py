@@ -1,0 +1,86 @@
+"""Checks one stream's clock: it must run forwards, and should tick evenly, without gaps, at the declared rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.checks.places import place
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.clock import seconds_between
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CheckSpec, Stream
+
+__all__ = ["RATE_TOLERANCE", "check_clock", "find_gaps", "steps_s"]
+
+RATE_TOLERANCE = 0.2  # relative distance from the declared rate that is worth a warning
+_LEAST_STEPS = 19  # fewer say little about how evenly a clock ticks
+
+
+def steps_s(timestamp: NDArray[Any]) -> NDArray[np.float64]:
+    """Seconds from each row to the next, ``(rows - 1,)``, subtracted before they are converted."""
+    steps = np.diff(timestamp)
+    return steps / 1e9 if timestamp.dtype == np.int64 else steps
+
+
+def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
+    """The rows before which the clock stands still for longer than ``max_gap_s``; none where that is ``None``."""
+    if max_gap_s is None:
+        return np.empty(0, dtype=np.int32)
+    limit = round(max_gap_s * 1e9) if timestamp.dtype == np.int64 else max_gap_s
+    return (np.flatnonzero(np.diff(timestamp) > limit) + 1).astype(np.int32)
+
+
+def check_clock(rows: StreamRows | ImageRows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:
+    """Report a clock's faults; ``False`` where it runs backwards, so that nothing else can be said of it."""
+    if rows.num_rows < 2:
+        return True
+    label = rows.source.path
+    column = rows.clock_name if isinstance(rows, StreamRows) else None
+    steps = steps_s(rows.timestamp)
+    if steps.min() < 0:
+        back = np.flatnonzero(steps < 0)
+        row = int(back[0]) + 1
+        line, where = place(rows, row)
+        by = f"{seconds_between(rows.timestamp, row, row - 1):.6g} s earlier{where}"
+        expected = "a later time than the row before"
+        findings.add("clock.backwards", label, line=line, column=column, expected=expected, found=by, count=len(back))
+        return False
+    same = np.flatnonzero(steps == 0)
+    if len(same):
+        line, where = place(rows, int(same[0]) + 1)
+        found = f"the stamp of the row before{where}"
+        findings.add("clock.duplicate", label, line=line, column=column, found=found, count=len(same))
+    gaps = find_gaps(rows.timestamp, stream.max_gap_s)
+    if len(gaps):
+        line, where = place(rows, int(gaps[0]))
+        expected = f"a row every {stream.max_gap_s:g} s or sooner"
+        found = f"{steps[gaps[0] - 1]:.6g} s without one{where}"
+        findings.add("clock.gap", label, line=line, column=column, expected=expected, found=found, count=len(gaps))
+        steps = np.delete(steps, gaps - 1)
+    if len(steps):
+        _check_rate(steps, stream, label, column, findings)
+        _check_jitter(steps, checks, label, column, findings)
+    return True
+
+
+def _check_rate(steps: NDArray[np.float64], stream: Stream, label: str, column: str | None, findings: Findings) -> None:
+    span = float(steps.sum())
+    rate = len(steps) / span if span > 0 else float("inf")
+    if stream.rate_hz and abs(rate - stream.rate_hz) > RATE_TOLERANCE * stream.rate_hz:
+        expected = f"about {stream.rate_hz:g} Hz"
+        findings.add("clock.rate", label, column=column, expected=expected, found=f"{rate:.4g} Hz")
+
+
+def _check_jitter(
+    steps: NDArray[np.float64], checks: CheckSpec, label: str, column: str | None, findings: Findings
+) -> None:
+    if len(steps) < _LEAST_STEPS:
+        return
+    spread, median = float(steps.std()), float(np.median(steps))
+    if median > 0 and spread > checks.max_jitter * median:
+        expected = f"steps that spread by {checks.max_jitter:g} of their median or less"
+        found = f"{spread / median:.3g} of {median:.4g} s; the longest is {float(steps.max()):.4g} s"
+        findings.add("clock.jitter", label, column=column, expected=expected, found=found)

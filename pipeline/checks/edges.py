@@ -1,0 +1,78 @@
+"""Checks how streams lie to the anchor: they should begin and end with it, and tick at rates that fit each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vlapipe.pipeline.checks.clocks import RATE_TOLERANCE, find_gaps, steps_s
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.clock import seconds
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CheckSpec, Stream
+
+__all__ = ["check_drift", "check_edges"]
+
+_LEAST_SPAN_S = 3.0  # over less, where the first and the last row happen to lie outweighs any drift
+_GAP_PERIODS = 3.0  # a longer step is a gap where the schema has no max_gap_s
+
+
+def check_edges(
+    anchor: StreamRows, streams: dict[str, StreamRows | ImageRows], checks: CheckSpec, findings: Findings
+) -> None:
+    """Report the streams that begin long after the anchor, end long before it, or lie elsewhere altogether."""
+    first, last = seconds(anchor.timestamp[[0, -1]])
+    for rows in streams.values():
+        begins, ends = seconds(rows.timestamp[[0, -1]])
+        if begins > last or ends < first:
+            expected = f"times within {first:.3f} to {last:.3f} s, as in {anchor.source.path}"
+            findings.add("clock.no_overlap", rows.source.path, expected=expected, found=f"{begins:.3f} to {ends:.3f} s")
+            continue
+        for code, late, expected in (
+            ("clock.starts_late", begins - first, "a start"),
+            ("clock.ends_early", last - ends, "an end"),
+        ):
+            if late > checks.edge_s:
+                expected += f" within {checks.edge_s:g} s of that of {anchor.source.path}"
+                found = f"{late:.4g} s {'after' if code == 'clock.starts_late' else 'before'} it"
+                findings.add(code, rows.source.path, expected=expected, found=found)
+
+
+def check_drift(
+    streams: dict[str, StreamRows | ImageRows],
+    specs: dict[str, Stream],
+    anchor: str,
+    checks: CheckSpec,
+    findings: Findings,
+) -> None:
+    """Report the streams whose clock runs faster or slower than the anchor's, as their declared rates tell.
+
+    Each is compared with the anchor, or with the first stream whose rate can be measured where the anchor's cannot.
+    """
+    paces = {}
+    for name in sorted(streams, key=lambda name: name != anchor):
+        pace = _pace(streams[name], specs[name])
+        if pace is not None:
+            paces[name] = pace
+    if not paces:
+        return
+    reference, *others = paces
+    for name in others:
+        ratio = paces[name][0] / paces[reference][0]
+        if abs(ratio - 1) > checks.max_drift + paces[name][1] + paces[reference][1]:
+            expected = f"the pace of {streams[reference].source.path} within {checks.max_drift:.3g}, by rate_hz of both"
+            findings.add("clock.drift", streams[name].source.path, expected=expected, found=f"{ratio:.4f} of it")
+
+
+def _pace(rows: StreamRows | ImageRows, stream: Stream) -> tuple[float, float] | None:
+    """Measured over declared rate, and how unsure that is (jitter at both ends); ``None`` if it cannot be told."""
+    if not stream.rate_hz or rows.num_rows < 2:
+        return None
+    steps = steps_s(rows.timestamp)
+    span = float(steps.sum())
+    longest = stream.max_gap_s or _GAP_PERIODS / stream.rate_hz
+    if span < _LEAST_SPAN_S or len(find_gaps(rows.timestamp, longest)):
+        return None
+    pace = len(steps) / span / stream.rate_hz
+    if abs(pace - 1) > RATE_TOLERANCE:
+        return None
+    return pace, 3 * float(np.std(steps)) / span

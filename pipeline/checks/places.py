@@ -1,0 +1,44 @@
+"""Where in its file a row or a column of a stream stands, for findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.schemas.schema import FieldSpec
+
+__all__ = ["column_name", "column_names", "place"]
+
+_MOST_NAMED = 16  # columns that a finding lists one by one
+
+
+def place(rows: StreamRows | ImageRows, row: int) -> tuple[int | None, str]:
+    """The line on which a row begins, and ``""``; where a file has no lines ``None``, and words for the row."""
+    line = rows.line_of(row) if isinstance(rows, StreamRows) else None
+    if line is not None:
+        return line, ""
+    return None, f" in {'image' if isinstance(rows, ImageRows) else 'row'} {row} (counted from 0)"
+
+
+def column_name(rows: StreamRows, field: FieldSpec, column: int) -> str:
+    """What the file calls a field's column; an array's name with the column's number where it has several."""
+    names = rows.column_names.get(field.name) or tuple(accepted[0] for accepted in field.columns)
+    if len(names) == field.num_columns:
+        return names[column]
+    name = names[0] if len(names) == 1 else field.name
+    return f"{name}[{column}]"
+
+
+def column_names(rows: StreamRows, field: FieldSpec, columns: Sequence[int]) -> str:
+    """Names of several columns; of many in one array, ranges of their numbers."""
+    if len(columns) <= _MOST_NAMED:
+        return ", ".join(column_name(rows, field, column) for column in columns)
+    ranges: list[tuple[int, int]] = []
+    for column in columns:
+        if ranges and ranges[-1][1] == column - 1:
+            ranges[-1] = (ranges[-1][0], column)
+        else:
+            ranges.append((column, column))
+    spans = ", ".join(f"{first}" if first == last else f"{first}..{last}" for first, last in ranges)
+    names = rows.column_names.get(field.name) or tuple(accepted[0] for accepted in field.columns)
+    return f"{names[0] if len(names) == 1 else field.name}[{spans}]"

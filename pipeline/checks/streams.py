@@ -1,0 +1,57 @@
+"""Puts every stream of an episode that could be read through all checks."""
+
+from __future__ import annotations
+
+from vlapipe.pipeline.checks.clocks import check_clock
+from vlapipe.pipeline.checks.edges import check_drift, check_edges
+from vlapipe.pipeline.checks.poses import check_poses
+from vlapipe.pipeline.checks.values import check_values
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import ImageStream, Schema, Stream
+
+__all__ = ["check_streams"]
+
+
+def check_streams(
+    streams: dict[str, StreamRows | ImageRows], specs: dict[str, Stream], schema: Schema, findings: Findings
+) -> None:
+    """Report every fault of the streams' clocks, values and poses, and of how they fit the anchor.
+
+    Args:
+        streams: those that could be read; others have their own findings already.
+        specs: what the schema says of each, views by their own names.
+        schema: which is the anchor, and what counts as a fault.
+        findings: takes what is wrong.
+    """
+    forwards: dict[str, StreamRows | ImageRows] = {}
+    for name, rows in streams.items():
+        stream = specs[name]
+        if isinstance(rows, StreamRows):
+            assert not isinstance(stream, ImageStream)
+            check_poses(rows, stream, findings)
+        if not check_clock(rows, stream, schema.checks, findings):
+            continue
+        forwards[name] = rows
+        if isinstance(rows, StreamRows):
+            assert not isinstance(stream, ImageStream)
+            check_values(rows, stream, findings)
+    check_drift(forwards, specs, schema.anchor, schema.checks, findings)
+    anchor = streams.get(schema.anchor)
+    if not isinstance(anchor, StreamRows):
+        return
+    _check_counts(anchor, streams, specs, findings)
+    if schema.anchor in forwards:
+        others = {name: rows for name, rows in forwards.items() if name != schema.anchor}
+        check_edges(anchor, others, schema.checks, findings)
+
+
+def _check_counts(
+    anchor: StreamRows, streams: dict[str, StreamRows | ImageRows], specs: dict[str, Stream], findings: Findings
+) -> None:
+    """A camera that took an image a row must have as many as the anchor has rows."""
+    for name, rows in streams.items():
+        stream = specs[name]
+        if isinstance(stream, ImageStream) and stream.one_per_row and rows.num_rows != anchor.num_rows:
+            expected = f"{anchor.num_rows} images, one a row of {anchor.source.path}"
+            findings.add("image.count", rows.source.path, expected=expected, found=f"{rows.num_rows}")

@@ -1,0 +1,151 @@
+"""Checks the values of fields over time: columns that never change, sensors that hang, jumps faster than can be.
+
+Values that are missing are looked past: they neither are a fault nor hide one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.checks.clocks import find_gaps, steps_s
+from vlapipe.pipeline.checks.places import column_name, column_names, place
+from vlapipe.pipeline.readers.arrays import StreamRows
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
+
+__all__ = ["by_column", "check_values", "missing_of"]
+
+_LEAST_ROWS = 20  # fewer that are equal say nothing
+
+
+def check_values(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
+    """Report what each field's values tell; the clock must run forwards."""
+    for field in stream.fields:
+        if field.text:
+            continue
+        values, missing = by_column(rows.fields[field.name]), missing_of(rows, field)
+        _check_constant(values, missing, rows, field, findings)
+        if field.stuck_s is not None:
+            _check_stuck(values, missing, rows, field, stream.max_gap_s, findings)
+        if field.max_speed is not None:
+            _check_speed(values, missing, rows, field, findings)
+
+
+def by_column(values: NDArray[Any]) -> NDArray[Any]:
+    """A field as ``(rows, columns)``, without a copy."""
+    return values.reshape(len(values), -1)
+
+
+def missing_of(rows: StreamRows, field: FieldSpec) -> NDArray[np.bool_] | None:
+    """Which values ``(rows, columns)`` are missing; ``None`` where none can be."""
+    if field.mask is None or field.mask.name not in rows.fields:
+        return None
+    return by_column(rows.fields[field.mask.name]).astype(np.bool_)
+
+
+def _check_constant(
+    values: NDArray[Any], missing: NDArray[np.bool_] | None, rows: StreamRows, field: FieldSpec, findings: Findings
+) -> None:
+    constant = list(_constant_columns(values, missing))
+    if constant:
+        numbers = [float(values[row, column]) for column, row in constant]
+        stored = ", ".join(f"{number:.6g}" for number in numbers[:3]) + (", ..." if len(numbers) > 3 else "")
+        names = column_names(rows, field, [column for column, _ in constant])
+        found = f"{stored} in each of {len(values)} rows"
+        findings.add("value.constant", rows.source.path, column=names, found=found)
+
+
+def _constant_columns(values: NDArray[Any], missing: NDArray[np.bool_] | None) -> Iterator[tuple[int, int]]:
+    """Columns that never change, each with a row that has its value."""
+    if len(values) < _LEAST_ROWS:
+        return
+    if missing is not None:
+        for column in range(values.shape[1]):
+            present = np.flatnonzero(~missing[:, column])
+            if len(present) >= _LEAST_ROWS and (values[present, column] == values[present[0], column]).all():
+                yield column, int(present[0])
+        return
+    # Four rows tell almost every column that does change, so that the others cost nothing.
+    probe = values[[0, len(values) // 3, len(values) * 2 // 3, -1]]
+    for column in np.flatnonzero((probe == probe[0]).all(axis=0)).tolist():
+        if (values[:, column] == values[0, column]).all():
+            yield column, 0
+
+
+def _check_stuck(
+    values: NDArray[Any],
+    missing: NDArray[np.bool_] | None,
+    rows: StreamRows,
+    field: FieldSpec,
+    max_gap_s: float | None,
+    findings: Findings,
+) -> None:
+    """Runs of one value that last longer than ``stuck_s``; a missing value and a gap end a run."""
+    assert field.stuck_s is not None
+    gaps = find_gaps(rows.timestamp, max_gap_s)
+    for column in range(values.shape[1]):
+        same = values[1:, column] == values[:-1, column]
+        if missing is not None:
+            same &= ~(missing[1:, column] | missing[:-1, column])
+        same[gaps - 1] = False
+        ends = np.append(np.flatnonzero(~same), len(values) - 1)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        lasts = rows.timestamp[ends] - rows.timestamp[starts]
+        lasts_s = lasts / 1e9 if lasts.dtype == np.int64 else lasts
+        stuck = np.flatnonzero(lasts_s > field.stuck_s)
+        if not len(stuck):
+            continue
+        first = int(starts[stuck[0]])
+        line, where = place(rows, first)
+        findings.add(
+            "value.stuck",
+            rows.source.path,
+            line=line,
+            column=column_name(rows, field, column),
+            expected=f"another value within {field.stuck_s:g} s",
+            found=f"{_in_file(values[first, column], field, column):.6g} for {lasts_s[stuck[0]]:.4g} s{where}",
+            count=len(stuck),
+        )
+
+
+def _check_speed(
+    values: NDArray[Any], missing: NDArray[np.bool_] | None, rows: StreamRows, field: FieldSpec, findings: Findings
+) -> None:
+    """Differences over time in the file's unit; rows that share a stamp have no speed, and are a finding already."""
+    assert field.max_speed is not None
+    steps = steps_s(rows.timestamp)
+    for column in range(values.shape[1]):
+        change = np.abs(np.diff(values[:, column].astype(np.float64)))
+        period = field.period[column % len(field.period)] if field.period else 0.0
+        if period:
+            change %= period
+            change = np.minimum(change, period - change)
+        change = _in_file(change, field, column)
+        fast = change > field.max_speed * steps
+        fast &= steps > 0
+        if missing is not None:
+            fast &= ~(missing[1:, column] | missing[:-1, column])
+        jumps = np.flatnonzero(fast)
+        if not len(jumps):
+            continue
+        step = int(jumps[0])
+        line, where = place(rows, step + 1)
+        found = f"{change[step] / steps[step]:.6g}, a change by {change[step]:.6g} in {steps[step]:.4g} s{where}"
+        findings.add(
+            "value.jump",
+            rows.source.path,
+            line=line,
+            column=column_name(rows, field, column),
+            expected=f"at most {field.max_speed:g} a second",
+            found=found,
+            count=len(jumps),
+        )
+
+
+def _in_file(value: Any, field: FieldSpec, column: int) -> Any:
+    """A stored value, or a difference of such, in the file's unit."""
+    return value / abs(field.scale[column % len(field.scale)]) if field.scale else value
