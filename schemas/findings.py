@@ -57,6 +57,7 @@ CODES: dict[str, Code] = {
     "csv.header_only": _fatal("there is a header and no row", "record it again"),
     "csv.nul_bytes": _fatal("the file holds NUL bytes, as after a power cut", "record it again, or cut the file there"),
     "csv.encoding": _fatal("the file is not text in the schema's encoding", "correct encoding in the schema"),
+    "csv.delimiter": _fatal("cells are parted by another character", "correct delimiter in the schema"),
     "csv.quotes": _fatal(
         "a quote stands where no cell begins or ends", "correct the row, or quote and escape in the schema"
     ),

@@ -44,8 +44,10 @@ class Dialect:
     """How the text of a CSV file is cut into lines, rows and cells.
 
     ``delimiter`` is one character (blanks around a cell never belong to a number), or ``"whitespace"`` for any run of
-    blanks. With ``skip_blanks`` blanks beside a delimiter belong to no cell, be it text or quoted. ``header_rows`` 0 means that there is no header: ``names`` gives the columns by position, one tuple of names
-    for each number of columns that a file may have. ``skip_lines`` lines are passed over before the header,
+    blanks. With ``skip_blanks`` blanks beside a delimiter belong to no cell, be it text or quoted.
+
+    ``header_rows`` 0 means that there is no header: ``names`` gives the columns by position, one tuple of names for
+    each number of columns that a file may have. ``skip_lines`` lines are passed over before the header,
     ``skip_after_header`` between header and rows (units), ``skip_footer`` at the end; so is every line that begins with
     ``comment``. With ``header_commented`` the header itself is such a line: the last one before the first row.
     """
