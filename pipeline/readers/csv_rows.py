@@ -1,0 +1,273 @@
+"""The rows of a CSV text that was cut: parsed by pyarrow, counted against its lines, each with the line it begins on.
+
+Every record of the text is a row with as many cells as there are names, or it is named as ragged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.csv_lines import CutText, cut_text
+from vlapipe.pipeline.readers.csv_quotes import escaped_positions, quote_positions
+from vlapipe.pipeline.readers.text import count_lines
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import Dialect
+
+__all__ = ["CsvRows", "UnreadableError", "open_rows"]
+
+_BLOCK_BYTES = 1 << 24
+_MAX_BLOCK_BYTES = (1 << 31) - 1
+_NOT_BLANK = re.compile(rb"[^\r\n]")
+_OTHER_DELIMITERS = ",;\t|"
+_LF, _CR = b"\n\r"
+
+
+class UnreadableError(Exception):
+    """Parser and lines disagree on what the rows are; nothing that was parsed can be trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RaggedRow:
+    record: int
+    num_cells: int
+    ends_empty: bool
+
+
+def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> CsvRows | None:
+    """A text's header read and its quotes checked, ready to be parsed; ``None`` where errors were found.
+
+    Arguments as for ``cut_text``.
+    """
+    cut = cut_text(text, dialect, label, findings)
+    return None if cut is None else CsvRows(cut, dialect, label, findings)
+
+
+class CsvRows:
+    """Rows of one text, by the position of their columns; ``names`` has one entry a cell."""
+
+    def __init__(self, cut: CutText, dialect: Dialect, label: str, findings: Findings) -> None:
+        self.names = cut.names
+        self.header_line = cut.header_line
+        self.label = label
+        self._cut, self._dialect, self._findings = cut, dialect, findings
+        self._ragged: list[_RaggedRow] = []
+        self._strings: dict[int, pa.ChunkedArray] = {}
+
+    @property
+    def num_cells(self) -> int:
+        """How many cells each row has."""
+        return len(self.names)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything below the header."""
+        return _NOT_BLANK.search(self._cut.text, self._cut.start, self._cut.stop) is not None
+
+    @property
+    def row_lines(self) -> NDArray[np.int64]:
+        """The line on which each row begins."""
+        if not self._ragged:
+            return self._record_lines
+        return np.delete(self._record_lines, [row.record for row in self._ragged])
+
+    def line_of(self, row: int) -> int:
+        """The line of the file on which a row begins; slow the first time."""
+        return int(self.row_lines[row])
+
+    def holds(self, *texts: bytes) -> bool:
+        """Whether one of the texts stands somewhere in the rows; a fast scan."""
+        return any(self._cut.text.find(text, self._cut.start, self._cut.stop) >= 0 for text in texts)
+
+    def parse(self, types: Mapping[int, pa.DataType], null_values: Iterable[str] = ()) -> pa.Table:
+        """The columns at those positions, each called by its position, in that type.
+
+        Args:
+            types: the pyarrow type of each column, by position.
+            null_values: cells of numbers that become null.
+
+        Raises:
+            pa.ArrowInvalid: a record is ragged, or a cell does not fit its type.
+            UnreadableError: the text cannot be read for certain.
+        """
+        return self._checked(self._parse(types, null_values, None), types)
+
+    def strings(self, positions: Iterable[int]) -> pa.Table:
+        """The columns at those positions as strings; ragged records are reported and left out.
+
+        Raises:
+            UnreadableError: the text cannot be read for certain.
+        """
+        types = dict.fromkeys(positions, pa.string())
+        ragged: list[_RaggedRow] = []
+        try:
+            parsed = self._parse(types, (), ragged)
+        except pa.ArrowInvalid as error:
+            raise UnreadableError(str(error).splitlines()[0]) from None
+        if not self._ragged:
+            self._ragged = ragged
+            self._report_ragged()
+        parsed = self._checked(parsed, types)
+        if self._cut.restored is None:
+            return parsed
+        ours, theirs = self._cut.delimiter.decode(), self._cut.restored.decode()
+        columns = [pc.replace_substring(column, ours, theirs) for column in parsed.columns]
+        return pa.Table.from_arrays(columns, names=parsed.column_names)
+
+    def cell(self, position: int, row: int) -> str:
+        """One cell as it is printed; slow the first time."""
+        if position not in self._strings:
+            self._strings[position] = self.strings([position]).column(0)
+        return str(self._strings[position][row].as_py())
+
+    def check_delimiter(self) -> bool:
+        """Whether a table of one column is one: where each line holds another delimiter as often, it is not."""
+        if self.num_cells != 1 or self.header_line is None or not self.has_rows:
+            return True
+        first = self._first_line()
+        for other in _OTHER_DELIMITERS:
+            num = self.names[0].count(other)
+            if num and other != self._dialect.delimiter and first.count(other) == num:
+                found = f"one cell a line, {num + 1} if {other!r} is what parts them (say delimiter = {other!r})"
+                expected = f"cells with {self._dialect.delimiter!r} between"
+                self._findings.add("csv.delimiter", self.label, line=self.header_line, expected=expected, found=found)
+                return False
+        return True
+
+    def _first_line(self) -> str:
+        at = _NOT_BLANK.search(self._cut.text, self._cut.start, self._cut.stop)
+        assert at is not None
+        return re.split(rb"[\r\n]", self._cut.text[at.start() : self._cut.stop], maxsplit=1)[0].decode()
+
+    def _parse(
+        self, types: Mapping[int, pa.DataType], null_values: Iterable[str], ragged: list[_RaggedRow] | None
+    ) -> pa.Table:
+        """Parse; ragged records go to the list, or raise where there is none."""
+        wanted = dict(types)
+        if self._cut.trailing:
+            wanted[self.num_cells - 1] = pa.string()
+        by_name = {str(position): data_type for position, data_type in wanted.items()}
+        if not self.has_rows:
+            return pa.table({name: pa.array([], type=data_type) for name, data_type in by_name.items()})
+        convert = pa_csv.ConvertOptions(
+            include_columns=list(by_name),
+            column_types=by_name,
+            null_values=list(null_values),
+            decimal_point=self._dialect.decimal,
+        )
+        size = self._cut.stop - self._cut.start
+        try:
+            return self._read(convert, ragged, _BLOCK_BYTES)
+        except pa.ArrowInvalid as error:
+            # A cell that is longer than a block needs a larger one.
+            if "straddl" not in str(error) or size < _BLOCK_BYTES:
+                raise
+        if ragged is not None:
+            ragged.clear()
+        return self._read(convert, ragged, min(size + 1, _MAX_BLOCK_BYTES))
+
+    def _read(self, convert: Any, ragged: list[_RaggedRow] | None, block_bytes: int) -> pa.Table:
+        cut = self._cut
+
+        def take(row: Any) -> str:
+            assert ragged is not None
+            ends_empty = row.text.endswith(cut.delimiter.decode())
+            ragged.append(_RaggedRow(record=row.number - 1, num_cells=row.actual_columns, ends_empty=ends_empty))
+            return "skip"
+
+        parse = pa_csv.ParseOptions(
+            delimiter=cut.delimiter.decode(),
+            quote_char=(cut.quote.decode() or False) if cut.has_quotes else False,
+            escape_char=(cut.escape.decode() or False) if cut.has_quotes else False,
+            newlines_in_values=cut.has_quotes,
+            invalid_row_handler=None if ragged is None else take,
+        )
+        names = [str(position) for position in range(self.num_cells)]
+        return pa_csv.read_csv(
+            pa.BufferReader(pa.py_buffer(cut.text).slice(cut.start, cut.stop - cut.start)),
+            read_options=pa_csv.ReadOptions(use_threads=False, column_names=names, block_size=block_bytes),
+            parse_options=parse,
+            convert_options=convert,
+        )
+
+    def _checked(self, parsed: pa.Table, types: Mapping[int, pa.DataType]) -> pa.Table:
+        """The same, if it has a row for each record of the text."""
+        num_records = parsed.num_rows + len(self._ragged)
+        if num_records != self._num_lines and num_records != len(self._record_lines):
+            raise UnreadableError(f"{len(self._record_lines)} records, of which {num_records} could be parsed")
+        if not self._cut.trailing:
+            return parsed
+        trailing = parsed.column(str(self.num_cells - 1))
+        full = np.flatnonzero(pc.not_equal(pc.utf8_trim(trailing, " \t"), "").to_numpy())
+        if len(full):
+            expected, found = f"{self.num_cells - 1} cells and a trailing delimiter", f"{self.num_cells}"
+            line = self.line_of(int(full[0]))
+            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found, count=len(full))
+        return parsed.select([str(position) for position in types])
+
+    def _report_ragged(self) -> None:
+        rows = self._ragged
+        one_more = all(row.num_cells == self.num_cells + 1 and row.ends_empty for row in rows)
+        hint = ", the last one empty (say trailing_delimiter = true if all rows end so)" if one_more else ""
+        whole_end = self._cut.text[self._cut.stop - 1 : self._cut.stop] in (b"\n", b"\r")
+        for row in rows:
+            found = f"{row.num_cells}{hint}"
+            if not whole_end and row.record == len(self._record_lines) - 1:
+                found += " in a last line that ends without a newline, as if the recorder was stopped"
+            line = int(self._record_lines[row.record]) if row.record < len(self._record_lines) else None
+            expected = f"{self.num_cells} cells"
+            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found)
+
+    @cached_property
+    def _num_lines(self) -> int:
+        """As many as there are records in a text without blank lines, comments and newlines in quotes."""
+        text, start, stop = self._cut.text, self._cut.start, self._cut.stop
+        return count_lines(text, start, stop) + (stop > start and text[stop - 1] not in b"\r\n")
+
+    @cached_property
+    def _record_lines(self) -> NDArray[np.int64]:
+        """The line on which each record begins; blank lines between records are reported."""
+        cut = self._cut
+        span = cut.start, cut.stop
+        data = np.frombuffer(cut.text, dtype=np.uint8)
+        ends = np.flatnonzero((data[cut.start : cut.stop] == _LF) | (data[cut.start : cut.stop] == _CR)) + cut.start
+        pairs = (data[ends] == _CR) & (data[np.minimum(ends + 1, len(data) - 1)] == _LF) & (ends + 1 < cut.stop)
+        ends = ends[~pairs]
+        closing = np.ones(len(ends), dtype=np.bool_)  # those that end a record
+        if cut.has_quotes:
+            quotes = quote_positions(cut.text, span, cut.quote, cut.escape)
+            closing = np.searchsorted(quotes, ends) % 2 == 0
+            if cut.escape:
+                closing &= ~np.isin(ends, escaped_positions(cut.text, span, cut.escape))
+        lines = np.concatenate([[0], np.flatnonzero(closing) + 1]) + cut.first_line
+        starts = np.concatenate([[cut.start], ends[closing] + 1])
+        stops = np.append(ends[closing], cut.stop)
+        before = np.maximum(stops - 1, 0)
+        in_pair = (data[before] == _CR) & (stops < cut.stop) & (data[np.minimum(stops, len(data) - 1)] == _LF)
+        full = stops - in_pair > starts
+        self._report_blank(lines, full)
+        return lines[full]
+
+    def _report_blank(self, lines: NDArray[np.int64], full: NDArray[np.bool_]) -> None:
+        records = np.flatnonzero(full)
+        if not len(records):
+            return
+        between = np.arange(len(full))
+        blank = ~full & (between > records[0]) & (between < records[-1]) & ~np.isin(lines, self._cut.emptied)
+        if not blank.any():
+            return
+        line, count = int(lines[blank][0]), int(blank.sum())
+        if self.num_cells == 1:
+            expected, found = "a cell in each line", "a blank line: an empty cell, or none?"
+            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found, count=count)
+        else:
+            self._findings.add("csv.blank_lines", self.label, line=line, found="blank", count=count)

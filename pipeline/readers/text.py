@@ -1,0 +1,169 @@
+"""Turns the bytes of a file into UTF-8 text: out of a ZIP or gzip, out of its encoding; what is no text is refused."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+from vlapipe.schemas.findings import Findings
+
+__all__ = ["count_lines", "read_bytes", "read_text"]
+
+_ZIP, _EMPTY_ZIP, _GZIP = b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b"
+_MAX_BYTES = 16 << 30
+# A table packs 3 to 50 times; a bomb packs 1000 times and would fill the memory.
+_MAX_PACKED, _ALWAYS_UNPACKED = 100, 64 << 20
+_PIECE = 1 << 22
+_BOM = b"\xef\xbb\xbf"
+_OTHER_BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_EXTENDS_ASCII = ("iso8859", "cp125", "latin", "ascii", "mac_", "koi8")  # bytes below 128 mean what they do in UTF-8
+
+
+def count_lines(text: bytes, start: int, stop: int) -> int:
+    r"""Number of line ends (``\n``, ``\r\n`` or ``\r``) in ``text[start:stop]``."""
+    num = text.count(b"\n", start, stop)
+    returns = text.count(b"\r", start, stop)
+    return num + returns - text.count(b"\r\n", start, stop) if returns else num
+
+
+def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
+    """The whole file as it stands; ``None`` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            if size > _MAX_BYTES:
+                findings.add("file.too_large", label, expected=f"at most {_MAX_BYTES} bytes", found=f"{size}")
+                return None
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        findings.add("file.unreadable", label, found=error.strerror or str(error))
+        return None
+
+
+def read_text(raw: bytes, encoding: str, label: str, findings: Findings) -> bytes | None:
+    """The UTF-8 text, without a byte order mark, that ``raw`` holds; ``None`` where it holds none.
+
+    Args:
+        raw: a file's bytes: text, or an archive (ZIP or gzip, told by its first bytes) with one text in it.
+        encoding: what the text is written in; bytes that it does not know are refused with their line.
+        label: how findings call the file.
+        findings: takes what is wrong.
+    """
+    if raw.startswith((_ZIP, _EMPTY_ZIP)):
+        packed = _unzip(raw, label, findings)
+    elif raw.startswith(_GZIP):
+        packed = _gunzip(raw, label, findings)
+    else:
+        packed = raw
+    text = None if packed is None else _decode(packed, encoding, label, findings)
+    if text is None:
+        return None
+    if not text or text.isspace():
+        findings.add("csv.empty", label, found="an empty file")
+        return None
+    nul = text.find(b"\0")
+    if nul >= 0:
+        line = count_lines(text, 0, nul) + 1
+        findings.add("csv.nul_bytes", label, line=line, found=f"{text.count(0)} NUL bytes")
+        return None
+    return text
+
+
+def _unzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            members = [member for member in archive.infolist() if _is_table(member)]
+            if len(members) != 1:
+                names = ", ".join(member.filename for member in members[:4])
+                findings.add("file.archive", label, expected="one table", found=f"{len(members)} files {names}".strip())
+                return None
+            with archive.open(members[0]) as file:
+                return _read_limited(file, len(raw), label, findings)
+    except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways, each decoder in its own
+        findings.add("file.archive", label, expected="a ZIP with one table", found=_one_line(error))
+    return None
+
+
+def _is_table(member: zipfile.ZipInfo) -> bool:
+    """Folders and what a Mac or Windows adds to an archive do not count."""
+    name = member.filename.rpartition("/")[2]
+    ours = not member.filename.startswith("__MACOSX/") and name.lower() not in ("thumbs.db", "desktop.ini")
+    return ours and not member.is_dir() and not name.startswith(".")
+
+
+def _gunzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
+    try:
+        with gzip.open(io.BytesIO(raw)) as file:
+            return _read_limited(file, len(raw), label, findings)
+    except (zlib.error, EOFError, OSError) as error:
+        findings.add("file.archive", label, expected="a whole gzip file", found=_one_line(error))
+        return None
+
+
+def _read_limited(file: IO[bytes], num_packed: int, label: str, findings: Findings) -> bytes | None:
+    limit = min(_MAX_BYTES, _ALWAYS_UNPACKED + _MAX_PACKED * num_packed)
+    text = file.read(limit + 1)
+    if len(text) <= limit:
+        return text
+    found = f"more than {limit} out of {num_packed} packed ones"
+    findings.add("file.too_large", label, expected=f"at most {limit} bytes", found=found)
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _decode(raw: bytes, encoding: str, label: str, findings: Findings) -> bytes | None:
+    name = encoding.lower().replace("-", "_")
+    if name in ("utf_8", "utf8", "utf_8_sig"):
+        return _check_utf8(raw, label, findings)
+    if name.startswith(_EXTENDS_ASCII) and raw.isascii():
+        return raw
+    try:
+        return raw.decode(encoding).removeprefix("\ufeff").encode("utf-8")
+    except UnicodeDecodeError as error:
+        _refuse_byte(raw, error.start, encoding, label, findings)
+    except (UnicodeError, LookupError, ValueError, OverflowError) as error:
+        findings.add("csv.encoding", label, expected=f"{encoding} text", found=_one_line(error))
+    return None
+
+
+def _check_utf8(raw: bytes, label: str, findings: Findings) -> bytes | None:
+    for bom, encoding in _OTHER_BOMS.items():
+        if raw.startswith(bom):
+            found = f"the mark of {encoding.upper()} (say encoding = '{encoding}')"
+            findings.add("csv.encoding", label, line=1, expected="UTF-8 text", found=found)
+            return None
+    text = raw.removeprefix(_BOM)
+    if text.isascii():  # a fast scan: most files are
+        return text
+    # Piece by piece: decoded text takes up to four times the memory.
+    start = 0
+    while start < len(text):
+        stop = min(start + _PIECE, len(text))
+        for _ in range(3):
+            stop -= stop < len(text) and text[stop] & 0xC0 == 0x80  # not within a character
+        try:
+            text[start:stop].decode("utf-8")
+        except UnicodeDecodeError as error:
+            _refuse_byte(text, start + error.start, "UTF-8", label, findings)
+            return None
+        start = stop
+    return text
+
+
+def _refuse_byte(raw: bytes, at: int, encoding: str, label: str, findings: Findings) -> None:
+    line = count_lines(raw, 0, at) + 1
+    findings.add("csv.encoding", label, line=line, expected=f"{encoding} text", found=f"byte {raw[at]:#04x}")
