@@ -1,40 +1,35 @@
-"""Finds episode folders below a dataset and sorts their files into streams; opens no file.
+"""Finds the episodes of a dataset and sorts their files into streams; opens no file.
 
 The result depends on names and sizes alone, so that every later decision (shards, splits) can be repeated.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.file_tree import FileTree, RawFile, match_end, walk
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["Discovery", "RawEpisode", "RawFile", "discover"]
 
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
-_IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """A file's path relative to the dataset (``/`` between parts), its size, and when it was last changed."""
-
-    path: str
-    num_bytes: int
-    mtime_ns: int
+_PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
+_TABLE = {".csv", ".tsv", ".txt", ".dat", ".log"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawEpisode:
-    """One episode folder: ``files`` are those of each stream, in order of their names; a camera's view is a stream.
+    """One episode: ``files`` are those of each stream, in order of their names; a camera's view is a stream.
 
-    ``clock_files`` are those that hold the clock of a stream, or of a view, whose schema names such a file.
+    ``clock_files`` are those that hold the clock of a stream, or of a view, whose schema names such a file. ``rows``
+    are the anchor's rows ``rows[0] <= row < rows[1]`` of an episode that is a part of a file, as the reader counts
+    them; ``num_rows`` is how many the whole file has.
     """
 
     id: str
@@ -45,11 +40,20 @@ class RawEpisode:
     metadata: RawFile | None
     instruction_file: RawFile | None
     clock_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
+    stem: str | None = None  # what {stem} stands for where each file is an episode
+    rows: tuple[int, int] | None = None
+    num_rows: int | None = None
+    again_at: int | None = None  # a later row with the same value of split_column, where others lie between
+
+    @property
+    def share(self) -> float:
+        """How much of its files is this episode's: 1 unless they are cut into several."""
+        return (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all its streams' files."""
-        return sum(file.num_bytes for files in self.files.values() for file in files)
+        """Bytes of all its streams' files, or its share of them."""
+        return int(self.share * sum(file.num_bytes for files in self.files.values() for file in files))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,131 +67,202 @@ class Discovery:
     num_ignored: int
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where an episode is: its folder, and the anchor's file if each file is an episode."""
+
+    folder: str
+    stem: str | None = None
+    anchor: RawFile | None = None
+
+
 def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
-    """Find the episodes of a dataset; with ``single``, ``root`` itself is the one episode.
+    """Find the episodes of a dataset; with ``single``, ``root`` itself (a folder, or a file) is the one episode.
 
     Raises:
         UsageError: there is no such folder, or no episode in it.
     """
     option = "--dir" if single else "--dataset"
+    only = None
     if not root.exists():
         raise UsageError(f"{option} {root}: no such folder", "check the path")
     if not root.is_dir():
-        raise UsageError(f"{option} {root}: not a folder", "give the folder that holds the recordings")
+        if not (single and schema.episodes.per_file):
+            raise UsageError(f"{option} {root}: not a folder", "give the folder that holds the recordings")
+        root, only = _around(root, schema)
     root = root.resolve()
-    ignored: list[str] = []
-    folders = [(".", list(_walk(root, "", ignored)))] if single else list(_episode_folders(root, schema, ignored))
-    episodes = [_sort_files(root, folder, files, schema) for folder, files in folders]
-    if not episodes:
-        looked_for = _looked_for(schema)
+    tree = walk(root)
+    if schema.episodes.per_file:
+        places = _files(tree, schema, only)
+        if single and len(places) > 1:
+            raise UsageError(f"{option} {root}: holds {len(places)} episodes", "give one file, or --dataset")
+    else:
+        places = [_Place(folder) for folder in (["."] if single else _folders(tree, schema))]
+    if not places:
         raise UsageError(
-            f"no episode in {root}: schema {schema.name!r} looks for {looked_for}",
+            f"no episode in {root}: schema {schema.name!r} looks for {_looked_for(schema)}",
             "check the path, or choose another --schema",
         )
+    return _describe(tree, places, schema)
+
+
+def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery:
+    ids = _ids(tree.root, places)
+    episodes = [_sort_files(tree, place, name, schema) for place, name in zip(places, ids, strict=True)]
+    files = list(tree.files.values())
+    if not schema.episodes.per_file:
+        files = [file for place in places for file in tree.below(place.folder)]
     return Discovery(
-        root=root,
+        root=tree.root,
         episodes=tuple(sorted(episodes, key=lambda episode: episode.id)),
-        num_files=sum(len(files) for _, files in folders),
-        num_bytes=sum(file.num_bytes for _, files in folders for file in files),
-        num_ignored=len(ignored),
+        num_files=len(files),
+        num_bytes=sum(file.num_bytes for file in files),
+        num_ignored=tree.num_ignored,
     )
 
 
 def _looked_for(schema: Schema) -> str:
     if schema.episodes.folders:
         return "folders named " + " or ".join(schema.episodes.folders)
-    return "folders that hold " + " or ".join(schema.anchor_stream.files)
+    what = "files named " if schema.episodes.per_file else "folders that hold "
+    return what + " or ".join(schema.anchor_stream.files)
 
 
-def _is_ignored(name: str) -> bool:
-    """What file managers and archivers leave behind."""
-    return name.startswith(".") or name in _IGNORED_NAMES
+def _around(file: Path, schema: Schema) -> tuple[Path, str]:
+    """The folder that the anchor's patterns are relative to, and the file's path in it."""
+    for pattern in schema.anchor_stream.files:
+        if match_end(file.as_posix(), pattern) is not None:
+            folder = file.parents[pattern.count("/")]
+            return folder, file.relative_to(folder).as_posix()
+    raise UsageError(f"--dir {file}: schema {schema.name!r} looks for {_looked_for(schema)}", "choose another --schema")
 
 
-def _walk(root: Path, folder: str, ignored: list[str]) -> Iterator[RawFile]:
-    """Every file below ``folder``, sorted by name within each folder."""
-    with os.scandir(root / folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        if _is_ignored(entry.name):
-            ignored.append(path)
-        elif entry.is_dir():
-            yield from _walk(root, path, ignored)
-        elif entry.is_file():
-            status = entry.stat()
-            yield RawFile(path, status.st_size, status.st_mtime_ns)
-
-
-def _episode_folders(root: Path, schema: Schema, ignored: list[str]) -> Iterator[tuple[str, list[RawFile]]]:
-    """Walk down until a folder is an episode; what lies below it belongs to it."""
+def _folders(tree: FileTree, schema: Schema) -> list[str]:
+    """Folders that are episodes; what lies below one belongs to it."""
     patterns = schema.episodes.folders
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        name = PurePosixPath(folder).name if folder else root.name
-        with os.scandir(root / folder) as found:
-            entries = sorted((e for e in found if not _is_ignored(e.name)), key=lambda entry: entry.name)
-        if patterns:
-            # The dataset's own folder is one episode only where --dir says so.
-            is_episode = bool(folder) and any(fnmatchcase(name, pattern) for pattern in patterns)
-        else:
-            files = [entry.name for entry in entries if entry.is_file()]
-            is_episode = any(fnmatchcase(file, pattern) for file in files for pattern in schema.anchor_stream.files)
-        if is_episode:
-            yield folder or ".", list(_walk(root, folder, ignored))
-        else:
-            pending += [f"{folder}/{e.name}" if folder else e.name for e in entries if e.is_dir()]
+    if patterns:
+        # The dataset's own folder is one episode only where --dir says so.
+        fits = {f for f in tree.folders if any(fnmatchcase(PurePosixPath(f).name, pattern) for pattern in patterns)}
+    else:
+        fits = {place.folder for place in _anchor_files(tree, schema)}
+    return sorted(folder for folder in fits if fits.isdisjoint(str(p) for p in PurePosixPath(folder).parents))
 
 
-def _sort_files(root: Path, folder: str, files: list[RawFile], schema: Schema) -> RawEpisode:
-    start = 0 if folder == "." else len(folder) + 1
-    relative = {file.path[start:]: file for file in files}
+def _anchor_files(tree: FileTree, schema: Schema) -> list[_Place]:
+    """Each file that fits one of the anchor's patterns, relative to the folder that the pattern begins in."""
+    places = []
+    for path, file in tree.files.items():
+        for pattern in schema.anchor_stream.files:
+            values = match_end(path, pattern)
+            if values is not None:
+                folder = str(PurePosixPath(path).parents[pattern.count("/")])
+                places.append(_Place(folder, values.get("stem") or _without_extension(PurePosixPath(path).name), file))
+                break
+    return places
+
+
+def _files(tree: FileTree, schema: Schema, only: str | None) -> list[_Place]:
+    """The anchor's files, but for those that belong to another one: ``run1_force.csv`` where ``run1.csv`` has one."""
+    places = _anchor_files(tree, schema)
+    if only is not None:
+        return [place for place in places if place.anchor and place.anchor.path == only]
+    others = [pattern for s in schema.streams if s.name != schema.anchor for pattern in s.files if "{stem}" in pattern]
+    taken = set()
+    for place in places if others else ():
+        for pattern in others:
+            found = tree.find(place.folder, pattern, place.stem)
+            if len(found) == 1 and found[0].file != place.anchor:
+                taken.add(found[0].file)
+    return [place for place in places if place.anchor not in taken]
+
+
+def _without_extension(name: str) -> str:
+    path = PurePosixPath(name)
+    inner = PurePosixPath(path.stem)
+    return inner.stem if path.suffix.lower() in _PACKED and inner.suffix.lower() in _TABLE else path.stem
+
+
+def _ids(root: Path, places: list[_Place]) -> list[str]:
+    """A folder's path, or a file's without its extension; with it where two would have the same id."""
+    full = [place.anchor.path if place.anchor else place.folder for place in places]
+    full = [root.name if path == "." else path for path in full]
+    ids = [
+        str(PurePosixPath(path).with_name(_without_extension(PurePosixPath(path).name))) if place.anchor else path
+        for place, path in zip(places, full, strict=True)
+    ]
+    while True:
+        counts = Counter(ids)
+        if len(counts) == len(ids):
+            return ids
+        ids = [path if counts[name] > 1 else name for name, path in zip(ids, full, strict=True)]
+
+
+def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> RawEpisode:
     streams: dict[str, tuple[RawFile, ...]] = {}
     clocks: dict[str, tuple[RawFile, ...]] = {}
     views: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
-        found = _files_of(stream, stream.files, relative)
+        if place.anchor and stream.name == schema.anchor:
+            found: dict[str, tuple[RawFile, ...]] = {stream.name: (place.anchor,)}
+        else:
+            found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:
-            ours = _files_of(stream, (stream.time.file,), relative)
+            ours = _files_of(tree, place, stream, (stream.time.file,))
             # One file without {view} holds the clock of all views.
             clocks |= ours if "{view}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
         streams.update(found)
         if isinstance(stream, ImageStream) and stream.many_views:
             views[stream.name] = tuple(found)
-    metadata = schema.episodes.metadata
-    instruction = schema.instruction.file
-    parts = PurePosixPath(folder).parts
-    words = {
-        "folder": parts[-1] if parts else root.name,
-        "parent": parts[-2] if len(parts) > 1 else (root.name if parts else root.parent.name),
-        "dataset": root.name,
-    }
+    # An episode that is a file has the folder that holds it for its folder and its parent.
+    parts = PurePosixPath(place.folder).parts
+    folder = parts[-1] if parts else tree.root.name
+    above = parts[-2] if len(parts) > 1 else (tree.root.name if parts else tree.root.parent.name)
+    words = {"folder": folder, "parent": folder if place.anchor else above, "dataset": tree.root.name}
     return RawEpisode(
-        id=folder if folder != "." else root.name,
-        task=schema.episodes.task.format(**words),
-        folder=folder,
+        id=name,
+        task=schema.episodes.task.format(**words, stem=place.stem),
+        folder=place.folder,
         files=streams,
         views=views,
-        metadata=relative.get(metadata) if metadata else None,
-        instruction_file=relative.get(instruction) if instruction else None,
+        metadata=_one_file(tree, place, schema.episodes.metadata),
+        instruction_file=_one_file(tree, place, schema.instruction.file),
         clock_files=clocks,
+        stem=place.stem,
     )
 
 
+def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None:
+    """A file with that very name, which may hold ``{stem}``."""
+    if not name:
+        return None
+    name = name.replace("{stem}", place.stem or "{stem}")
+    return tree.files.get(name if place.folder == "." else f"{place.folder}/{name}")
+
+
 def _files_of(
-    stream: Stream, patterns: tuple[str, ...], relative: dict[str, RawFile]
+    tree: FileTree, place: _Place, stream: Stream, patterns: tuple[str, ...]
 ) -> dict[str, tuple[RawFile, ...]]:
     """The files of the first pattern that fits any, by stream name; with ``{view}`` each view is a stream."""
     for pattern in patterns:
-        parts = pattern.replace("{view}", "*").split("/")
-        view_part = pattern.split("/").index("{view}") if "{view}" in pattern else None
-        found: dict[str, list[RawFile]] = {}
-        for path, file in relative.items():
-            names = path.split("/")
-            if len(names) == len(parts) and all(map(fnmatchcase, names, parts)):
-                name = stream.name if view_part is None else _NOT_WORD.sub("_", names[view_part])
-                found.setdefault(name, []).append(file)
-        if found:
-            return {name: tuple(files) for name, files in sorted(found.items())}
+        found = tree.find(place.folder, pattern, place.stem)
+        if not found:
+            continue
+        by_view: dict[str, list[RawFile]] = {}
+        for one in found:
+            by_view.setdefault(one.view or "", []).append(one.file)
+        files: dict[str, tuple[RawFile, ...]] = {}
+        views: dict[str, str] = {}
+        for view, ours in by_view.items():
+            name = _stream_name(view) if view else stream.name
+            if name in files:
+                where = f"cameras {views[name]!r} and {view!r} in {place.folder}"
+                raise UsageError(f"{where} would have the same name, {name!r}", "rename one of the folders")
+            files[name], views[name] = tuple(ours), view
+        return dict(sorted(files.items()))
     return {} if isinstance(stream, ImageStream) and stream.many_views else {stream.name: ()}
+
+
+def _stream_name(view: str) -> str:
+    """A camera's name as its arrays are called; what such a name cannot hold leaves a trace, so that none is lost."""
+    name = _NOT_WORD.sub("_", view)
+    return name if view.isascii() else f"{name}_{sha256(view.encode()).hexdigest()[:6]}"

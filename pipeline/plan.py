@@ -79,7 +79,7 @@ def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
     for name, files in episode.files.items():
         num_bytes = sum(file.num_bytes for file in files)
         size += num_bytes // CSV_SHRINKS if name in text else num_bytes
-    return size
+    return int(size * episode.share)
 
 
 def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, str]:
@@ -119,5 +119,5 @@ def _digest(discovery: Discovery, schema: Schema, shard_bytes: int, options: dic
         files = [*(f for files in episode.files.values() for f in files), episode.metadata, episode.instruction_file]
         files += [file for files in episode.clock_files.values() for file in files]
         stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in files if file]
-        sha.update(json.dumps([episode.id, stamps]).encode())
+        sha.update(json.dumps([episode.id, stamps, episode.rows]).encode())
     return sha.hexdigest()

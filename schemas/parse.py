@@ -217,6 +217,8 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
         other = stream.time.starts_with
         if other is not None and (other not in names or other == stream.name):
             top.fail(f"streams.{stream.name}.time.starts_with: no other stream {other!r}", did_you_mean(other, names))
+    if not schema.episodes.per_file:
+        _refuse_stem(top, schema)
     if (schema.episodes.split_column or schema.episodes.split_gap_s) and not isinstance(
         schema.anchor_stream, CsvStream
     ):
@@ -239,6 +241,18 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
     for constant in schema.action.append:
         if constant.field and schema.field(constant.field).num_columns != 1:
             top.fail(f"action.append: {constant.field!r} has several numbers a row", "choose a field with one")
+
+
+def _refuse_stem(top: TomlTable, schema: Schema) -> None:
+    """Only where each file is an episode has an episode a stem."""
+    texts = [("episodes.task", schema.episodes.task), ("episodes.metadata", schema.episodes.metadata or "")]
+    texts.append(("instruction.file", schema.instruction.file or ""))
+    for stream in schema.streams:
+        texts += [(f"streams.{stream.name}.files", pattern) for pattern in stream.files]
+        texts.append((f"streams.{stream.name}.time.file", stream.time.file or ""))
+    for where, text in texts:
+        if "{stem}" in text:
+            top.fail(f"{where}: {{stem}} in {text!r} stands for nothing", "say per_file = true under [episodes]")
 
 
 def _field_paths(schema: Schema) -> list[str]:

@@ -135,6 +135,7 @@ MISTAKES = {
         '[checks.severity]\n"csv.not_a_number" = "note"\n[sample]',
         "stays an error",
     ),
+    "stem without files as episodes": ("[sample]", '[episodes]\ntask = "{stem}"\n[sample]', "per_file = true"),
     "both ways to split": ("[sample]", '[episodes]\nsplit_column = "e"\nsplit_gap_s = 1\n[sample]', "choose one"),
     "threshold without a field": ("[sample]", "[action.append.g]\nthreshold = 1\n[sample]", "missing key 'field'"),
     "not TOML": ('name = "bench"', "name = bench", "not valid TOML"),

@@ -1,0 +1,170 @@
+"""Walks a folder once and finds files in it by the schema's patterns; opens no file."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["FileTree", "Found", "RawFile", "match_end", "walk"]
+
+_IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
+_PLACEHOLDER = re.compile(r"(\{view\}|\{stem\})")
+_WILD = re.compile(r"[*?\[]|\{view\}|\{stem\}")
+_WILD_SIGN = re.compile(r"([*?\[])")
+_LAST = chr(0x10FFFF)
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file's path relative to the dataset (``/`` between parts), its size, and when it was last changed."""
+
+    path: str
+    num_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that fits a pattern, and what stands in it for ``{view}`` and ``{stem}``."""
+
+    file: RawFile
+    view: str | None
+    stem: str | None
+
+
+class FileTree:
+    """The files and folders below ``root``, by their paths relative to it."""
+
+    def __init__(self, root: Path, files: list[RawFile], folders: list[str], num_ignored: int) -> None:
+        self.root = root
+        self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
+        self.folders = folders
+        self.num_ignored = num_ignored
+        self._paths = list(self.files)
+        self._found: dict[tuple[str, str], list[Found]] = {}
+
+    def below(self, folder: str) -> list[RawFile]:
+        """Every file below a folder, ``"."`` for the root."""
+        return [self.files[path] for path in self._starting_with("" if folder == "." else f"{folder}/")]
+
+    def find(self, folder: str, pattern: str, stem: str | None = None) -> list[Found]:
+        """Files below ``folder`` that fit a pattern, in order of their names, folder by folder.
+
+        ``*``, ``?`` and ``[...]`` stay within one part of the path, ``{view}`` is any text in one. ``{stem}`` stands
+        for ``stem`` as it is written, or for any text where that is ``None``.
+        """
+        if stem is None or "{stem}" not in pattern:
+            # Asked again for each episode of a flat folder.
+            if (folder, pattern) not in self._found:
+                self._found[folder, pattern] = self._find(folder, pattern)
+            return self._found[folder, pattern]
+        # Escaped, so that a name with brackets is no pattern.
+        return self._find(folder, pattern.replace("{stem}", _WILD_SIGN.sub(r"[\1]", stem)))
+
+    def _find(self, folder: str, pattern: str) -> list[Found]:
+        start = "" if folder == "." else f"{folder}/"
+        wild = _WILD.search(pattern)
+        if wild is None:  # one look-up, however many episodes lie in the folder
+            file = self.files.get(start + pattern)
+            return [Found(file, None, None)] if file else []
+        parts = pattern.count("/") + 1
+        found = []
+        for path in self._starting_with(start + pattern[: wild.start()]):
+            names = path[len(start) :]
+            match = match_end(names, pattern) if names.count("/") + 1 == parts else None
+            if match is not None:
+                found.append(Found(self.files[path], match.get("view"), match.get("stem")))
+        return sorted(found, key=lambda one: one.file.path.split("/"))
+
+    def _starting_with(self, prefix: str) -> list[str]:
+        return self._paths[bisect_left(self._paths, prefix) : bisect_left(self._paths, prefix + _LAST)]
+
+
+def match_end(path: str, pattern: str) -> dict[str, str] | None:
+    """What the placeholders stand for where the last parts of ``path`` fit ``pattern``, part by part; else ``None``."""
+    parts = pattern.split("/")
+    names = path.split("/")[-len(parts) :]
+    if len(names) < len(parts):
+        return None
+    values: dict[str, str] = {}
+    for name, part in zip(names, parts, strict=True):
+        match = _regex_of(part).fullmatch(name)
+        if match is None:
+            return None
+        values |= match.groupdict()
+    return values
+
+
+@lru_cache(maxsize=4096)
+def _regex_of(part: str) -> re.Pattern[str]:
+    """One part of a pattern; what ``{view}`` and ``{stem}`` stand for are groups."""
+    regex = ""
+    for piece in _PLACEHOLDER.split(part):
+        if _PLACEHOLDER.fullmatch(piece):
+            name = piece[1:-1]
+            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>.+)"
+        else:
+            translated = fnmatch.translate(piece)
+            regex += translated[: translated.rindex(")") + 1]  # without the end of the text, which is not here
+    return re.compile(regex)
+
+
+def walk(root: Path) -> FileTree:
+    """Every file and folder below ``root``, links followed; a link that leads back up is passed over.
+
+    Raises:
+        UsageError: a folder cannot be listed, or a name is not text.
+    """
+    files: list[RawFile] = []
+    folders: list[str] = []
+    num_ignored = 0
+    real_root = os.path.realpath(root)
+    pending = [("", real_root, frozenset([real_root]))]  # folder, where it really is, and where those above it are
+    while pending:
+        folder, place, above = pending.pop()
+        for entry in _list(root / folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith(".") or entry.name in _IGNORED_NAMES:  # left by file managers and archivers
+                num_ignored += 1
+            elif (kind := _kind(entry)) == "folder":
+                is_link = entry.is_symlink()
+                real = os.path.realpath(entry.path) if is_link else f"{place}/{entry.name}"
+                if is_link and real in above:  # only a link can lead to a folder that this one lies in
+                    num_ignored += 1
+                    continue
+                folders.append(path)
+                pending.append((path, real, above | {real}))
+            elif kind == "other":  # a pipe, or a link to nothing
+                num_ignored += 1
+            else:
+                status = entry.stat()
+                files.append(RawFile(path, status.st_size, status.st_mtime_ns))
+    return FileTree(root, files, sorted(folders), num_ignored)
+
+
+def _list(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
+    for entry in entries:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{folder}: a name is not UTF-8 text: {os.fsencode(entry.name)!r}", "rename it") from None
+    return entries
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    except OSError:  # a link to itself
+        return "other"
