@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.places import place
+from vlapipe.pipeline.checks.places import clock_place, clock_row
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds_between
 from vlapipe.schemas.findings import Findings
@@ -37,25 +37,24 @@ def check_clock(rows: StreamRows | ImageRows, stream: Stream, checks: CheckSpec,
     """Report a clock's faults; ``False`` where it runs backwards, so that nothing else can be said of it."""
     if rows.num_rows < 2:
         return True
-    label = rows.source.path
-    column = rows.clock_name if isinstance(rows, StreamRows) else None
+    label, column = clock_place(rows).file, clock_place(rows).column
     steps = steps_s(rows.timestamp)
     if steps.min() < 0:
         back = np.flatnonzero(steps < 0)
         row = int(back[0]) + 1
-        line, where = place(rows, row)
+        line, where = clock_row(rows, row)
         by = f"{seconds_between(rows.timestamp, row, row - 1):.6g} s earlier{where}"
         expected = "a later time than the row before"
         findings.add("clock.backwards", label, line=line, column=column, expected=expected, found=by, count=len(back))
         return False
     same = np.flatnonzero(steps == 0)
     if len(same):
-        line, where = place(rows, int(same[0]) + 1)
+        line, where = clock_row(rows, int(same[0]) + 1)
         found = f"the stamp of the row before{where}"
         findings.add("clock.duplicate", label, line=line, column=column, found=found, count=len(same))
     gaps = find_gaps(rows.timestamp, stream.max_gap_s)
     if len(gaps):
-        line, where = place(rows, int(gaps[0]))
+        line, where = clock_row(rows, int(gaps[0]))
         expected = f"a row every {stream.max_gap_s:g} s or sooner"
         found = f"{steps[gaps[0] - 1]:.6g} s without one{where}"
         findings.add("clock.gap", label, line=line, column=column, expected=expected, found=found, count=len(gaps))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ImageRows", "SourceFile", "StreamRows"]
+__all__ = ["ClockPlace", "ImageRows", "SourceFile", "StreamRows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,15 @@ def _no_line(_row: int) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClockPlace:
+    """Where a clock that has a file of its own was read from; the line on which the stamp of a row stands."""
+
+    file: str
+    column: str | None = None
+    line_of: Callable[[int], int | None] = _no_line
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamRows:
     """One stream of one episode.
 
@@ -34,6 +43,7 @@ class StreamRows:
     CSV lie column by column in memory (Fortran order), as they are stored. ``line_of`` gives the line of the source
     file on which a row begins, ``None`` where a file has no lines; it may be slow. ``clock_name`` is the column or
     array that the clock was read from, ``column_names`` what the file calls the columns of each field.
+    ``clock_place`` is set where the clock has a file of its own.
     """
 
     timestamp: NDArray[Any]
@@ -42,6 +52,7 @@ class StreamRows:
     line_of: Callable[[int], int | None] = _no_line
     clock_name: str | None = None
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    clock_place: ClockPlace | None = None
 
     @property
     def num_rows(self) -> int:
@@ -50,12 +61,16 @@ class StreamRows:
 
     def cut(self, start: int, stop: int) -> StreamRows:
         """The rows ``start <= row < stop``, views of the same memory."""
-        line_of = self.line_of
+        line_of, place = self.line_of, self.clock_place
+        if place is not None:
+            clock_line_of = place.line_of
+            place = replace(place, line_of=lambda row: clock_line_of(row + start))
         return replace(
             self,
             timestamp=self.timestamp[start:stop],
             fields={name: values[start:stop] for name, values in self.fields.items()},
             line_of=lambda row: line_of(row + start),
+            clock_place=place,
         )
 
 
@@ -69,6 +84,7 @@ class ImageRows:
     height: int
     width: int
     source: SourceFile
+    clock_place: ClockPlace | None = None
 
     @property
     def num_rows(self) -> int:
