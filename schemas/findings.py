@@ -108,6 +108,7 @@ CODES: dict[str, Code] = {
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),
     "image.count": _error("a camera has another number of images than rows", "check for lost frames"),
     "clock.backwards": _fatal("time runs backwards", "sort or cut the recording there"),
+    "clock.count": _fatal("a clock's file does not fit its stream row by row", "record it again, or correct time.file"),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
     "clock.no_overlap": _fatal(
         "two streams do not overlap in time", "check the recorders' clocks and time in the schema"
@@ -215,6 +216,10 @@ class Findings:
         )
         self._first.setdefault(key, finding)
         self._count[key] = self._count.get(key, 0) + count
+
+    def fresh(self) -> Findings:
+        """An empty collection with the same severities."""
+        return Findings(self._severity.items())
 
     def __iter__(self) -> Iterator[Finding]:
         for key, finding in self._first.items():
