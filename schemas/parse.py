@@ -217,6 +217,12 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
         other = stream.time.starts_with
         if other is not None and (other not in names or other == stream.name):
             top.fail(f"streams.{stream.name}.time.starts_with: no other stream {other!r}", did_you_mean(other, names))
+        seen = {stream.name}
+        while other is not None:
+            if other in seen:
+                top.fail(f"streams.{stream.name}.time.starts_with: goes round in a circle", "leave one of them out")
+            seen.add(other)
+            other = schema.stream(other).time.starts_with if other in names else None
     if not schema.episodes.per_file:
         _refuse_stem(top, schema)
     if (schema.episodes.split_column or schema.episodes.split_gap_s) and not isinstance(

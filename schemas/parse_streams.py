@@ -170,6 +170,7 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
         plus_unit=table.choice("plus_unit", get_args(TimeUnit), "ns"),
         index_rate_hz=table.number("rate_hz", None, least=1e-6),
         file=table.text("file", None),
+        name_column=table.text("name_column", None),
         pattern=table.text("pattern", None),
         start_format=table.text("start_format", None),
         offset_s=float(table.number("offset_s", 0.0)),
@@ -197,6 +198,8 @@ def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
         table.fail(f"no clock: {source} is missing", f"add {source}, or rate_hz for rows at a fixed rate, or file")
     if kind != "images" and time.pattern is not None:
         table.fail("pattern: only images have their time in their name", "start_format is for a file's own time")
+    if time.name_column is not None and (kind != "images" or time.file is None or not time.sources):
+        table.fail("name_column: only a table of images' times has one", "add file and column, or leave it out")
     if kind == "images" and time.sources and time.file is None:
         table.fail("column: an image has no columns", "add file, the table that lists the images' times")
     if time.pattern is not None:

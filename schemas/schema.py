@@ -78,7 +78,10 @@ class TimeSpec:
     - ``sources``, accepted column or array names, best first; with ``nearest`` the one that stands nearest before the
       stream's first field, where a file has several. ``plus`` is a second column that is added, in ``plus_unit``.
     - ``index_rate_hz``: the row's number, or the whole numbers in ``sources`` or in an image's name, over this rate.
-    - ``file``: another file of the episode, whose column (``sources``, else its first) has a stamp a row.
+    - ``file``: another file of the episode, found as ``files`` are: ``.npy``, or text whose column (``sources``, else
+      its first) has a stamp a row; its cells are parted by a comma, semicolon or tab, else by blanks, and lines with
+      ``#`` are comments, the last one before the rows the header where no other is. The images of a camera belong to
+      its rows in the order of the numbers in their names, or by ``name_column``, which holds each row's image.
     - for images the file name: its stem, or what the first group of the regular expression ``pattern`` finds in it.
 
     With ``format`` a stamp is text in ``strptime`` form, or ISO 8601 if it is ``"iso"``, read as UTC where it names no
@@ -99,6 +102,7 @@ class TimeSpec:
     plus_unit: TimeUnit = "ns"
     index_rate_hz: float | None = None
     file: str | None = None
+    name_column: str | None = None
     pattern: str | None = None
     start_format: str | None = None
     offset_s: float = 0.0
