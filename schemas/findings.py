@@ -88,6 +88,7 @@ CODES: dict[str, Code] = {
     "npz.object_array": _fatal("the array holds Python objects, which only pickle can read", "save it as numbers"),
     "npz.shape": _fatal("an array has another shape than the schema says", "correct shape in the schema"),
     "npz.length": _fatal("an array and its timestamps differ in length", "record it again"),
+    "npz.bad_time": _fatal("an array's stamps cannot be read", "correct time in the schema, or record it again"),
     "npz.dtype": _fatal("an array is not numeric", "save it as numbers"),
     "npz.not_finite": _error("an array holds NaN or infinite values", "correct or cut the recording"),
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
