@@ -19,6 +19,7 @@ from vlapipe.pipeline.readers.clock import seconds_between
 from vlapipe.pipeline.readers.csv_table import read_csv_stream
 from vlapipe.pipeline.readers.images import read_images
 from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
+from vlapipe.pipeline.segments import read_part
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
@@ -66,6 +67,19 @@ def read_episode(
         findings: takes what is wrong.
     """
     instruction = _read_instruction(root, raw, schema, findings)
+    streams = read_part(root, raw, schema, findings, lambda found: _read_streams(root, raw, schema, views, found))
+    specs = _specs(schema, views)
+    check_streams(streams, specs, schema, findings)
+    if findings.errors:
+        return None
+    assert set(streams) == set(specs), "a stream was refused without an error"
+    return _relate(raw, instruction, streams, specs, schema, findings)
+
+
+def _read_streams(
+    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
+) -> dict[str, StreamRows | ImageRows]:
+    """Every stream that can be read, by name; each camera's view is one."""
     streams: dict[str, StreamRows | ImageRows] = {}
     for stream in schema.streams:
         if isinstance(stream, ImageStream):
@@ -74,12 +88,7 @@ def read_episode(
             rows = _read_rows(root, raw, stream, findings)
             if rows is not None:
                 streams[stream.name] = rows
-    specs = _specs(schema, views)
-    check_streams(streams, specs, schema, findings)
-    if findings.errors:
-        return None
-    assert set(streams) == set(specs), "a stream was refused without an error"
-    return _relate(raw, instruction, streams, specs, schema, findings)
+    return streams
 
 
 def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Stream]:

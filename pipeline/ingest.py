@@ -17,6 +17,7 @@ from vlapipe.pipeline.output import check_output, open_output
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.record import Record
+from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest import write_generation
 from vlapipe.pipeline.workers import run_tasks
@@ -123,7 +124,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     schema = load_schema(config.schema)
     if config.out is not None and not config.dry_run and config.source.is_dir():
         check_output(config.out, config.source)
-    discovery = discover(config.source, schema, single=config.single_episode)
+    discovery = cut_files(discover(config.source, schema, single=config.single_episode), schema)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)

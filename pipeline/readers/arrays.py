@@ -90,3 +90,17 @@ class ImageRows:
     def num_rows(self) -> int:
         """Number of images."""
         return len(self.timestamp)
+
+    def cut(self, start: int, stop: int) -> ImageRows:
+        """The images ``start <= row < stop``, views of the same bytes."""
+        offset, place = self.offset[start : stop + 1], self.clock_place
+        if place is not None:
+            clock_line_of = place.line_of
+            place = replace(place, line_of=lambda row: clock_line_of(row + start))
+        return replace(
+            self,
+            timestamp=self.timestamp[start:stop],
+            data=self.data[offset[0] : offset[-1]],
+            offset=offset - offset[0],
+            clock_place=place,
+        )
