@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
-from vlapipe.pipeline.record import Record, describe_episodes
+from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.atomic import write_bytes
 from vlapipe.pipeline.shards.codec import Codec
+from vlapipe.pipeline.shards.in_order import in_order
+from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.shard_file import write_shard
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
@@ -49,6 +51,7 @@ class ShardTask:
     shard_format: str
     codec: Codec
     place: RecordPlace | None
+    num_threads: int = 1  # read episodes, and compress; what is written does not depend on it
 
 
 def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -> Record:
@@ -58,64 +61,71 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
         ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split.
     """
-    good: list[tuple[Episode, str]] = []
+    good: list[Episode] = []
+    described = ShardRecord(task.schema)
     rejects: list[Record] = []
     kept_findings: list[Record] = []
-    for raw, split in zip(task.shard.episodes, task.shard.splits, strict=True):
-        findings = Findings(task.schema.checks.severity)
-        episode = _read_safely(task, raw, findings)
+    jobs = (partial(_read_safely, task, raw) for raw in task.shard.episodes)
+    read = in_order(jobs, task.num_threads)
+    for raw, split, (episode, findings) in zip(task.shard.episodes, task.shard.splits, read, strict=True):
         reasons = [finding.to_dict() for finding in findings]
         if episode is None:
             rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
         else:
-            good.append((episode, split))
+            good.append(episode)
+            described.add(episode, split)
             kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
         if on_episode:
             on_episode()
-    rows, statistics = describe_episodes(good, task.schema)
     record: Record = {
         "index": task.shard.index,
         "shard": None,
-        "episodes": rows,
+        "episodes": described.rows,
         "rejects": rejects,
         "findings": kept_findings,
-        "statistics": statistics,
+        "statistics": described.statistics(task.num_threads),
     }
     if task.place is None or not good:
         return record
-    arrays = _concatenate([episode for episode, _ in good])
-    good.clear()  # the concatenated arrays are all that is needed from here on
-    stored = write_shard(task.place.shards, task.shard.index, arrays, shard_format=task.shard_format, codec=task.codec)
+    stored = write_shard(
+        task.place.shards,
+        task.shard.index,
+        _join(good),
+        shard_format=task.shard_format,
+        codec=task.codec,
+        num_threads=task.num_threads,
+    )
     record |= {"plan": task.place.plan_digest, "shard": vars(stored)}
     write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
     return record
 
 
-def _read_safely(task: ShardTask, raw: RawEpisode, findings: Findings) -> Episode | None:
+def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
+    findings = Findings(task.schema.checks.severity)
     try:
-        return read_episode(task.root, raw, task.schema, task.views, findings)
+        return read_episode(task.root, raw, task.schema, task.views, findings), findings
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
-        return None
+        return None, findings
 
 
-def _concatenate(episodes: list[Episode]) -> dict[str, NDArray[Any]]:
+def _join(episodes: list[Episode]) -> dict[str, Joined]:
     """All arrays of a shard, the episodes end to end; ``align`` and ``action/row`` stay local to their episode."""
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Joined] = {}
     for name, first in episodes[0].streams.items():
         streams = [episode.streams[name] for episode in episodes]
-        arrays[f"{name}/timestamp"] = np.concatenate([stream.timestamp for stream in streams])
+        arrays[f"{name}/timestamp"] = Joined([stream.timestamp for stream in streams])
         if isinstance(first, ImageRows):
             images = [stream for stream in streams if isinstance(stream, ImageRows)]
-            arrays[f"{name}/bytes"] = np.concatenate([stream.data for stream in images])
-            arrays[f"{name}/offset"] = _join_offsets([stream.offset for stream in images])
+            arrays[f"{name}/bytes"] = Joined([stream.data for stream in images])
+            arrays[f"{name}/offset"] = Joined([_join_offsets([stream.offset for stream in images])])
         else:
             rows = [stream for stream in streams if isinstance(stream, StreamRows)]
             for field in first.fields:
-                arrays[f"{name}/{field}"] = np.concatenate([stream.fields[field] for stream in rows])
+                arrays[f"{name}/{field}"] = Joined([stream.fields[field] for stream in rows])
     for name in episodes[0].align:
-        arrays[f"align/{name}"] = np.concatenate([episode.align[name] for episode in episodes])
-    arrays[ACTION_ROW] = np.concatenate([episode.action_row for episode in episodes])
+        arrays[f"align/{name}"] = Joined([episode.align[name] for episode in episodes])
+    arrays[ACTION_ROW] = Joined([episode.action_row for episode in episodes])
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,39 +13,47 @@ from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derived import derive_fields
+from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["Record", "describe_episodes"]
+__all__ = ["Record", "ShardRecord"]
 
 Record = dict[str, Any]
 
 
-def describe_episodes(good: list[tuple[Episode, str]], schema: Schema) -> tuple[list[Record], Record]:
-    """The episodes table's rows but for what only the whole dataset knows, and statistics of the train split.
+class ShardRecord:
+    """Takes a shard's good episodes one after another.
 
-    Args:
-        good: episodes with their split, in the order in which the shard holds them.
-        schema: how actions follow from fields.
-
-    Returns:
-        a row an episode; and by ``<stream>/<field>`` what ``FieldStatistics.from_dict`` takes, without the episodes
-        that validate, so that they stay unseen.
+    ``rows`` are the episodes table's but for what only the whole dataset knows.
     """
-    rows: list[Record] = []
-    train: dict[str, tuple[list[Moments], list[NDArray[Any]]]] = {}
-    next_row: dict[str, int] = {}
-    for episode, split in good:
-        fields = _numbers_of(episode, schema)
-        moments = {path: Moments.of(values) for path, values in fields.items()}
+
+    def __init__(self, schema: Schema) -> None:
+        self.rows: list[Record] = []
+        self._schema = schema
+        self._next_row: dict[str, int] = {}
+        self._train: dict[str, tuple[list[Moments], list[NDArray[Any]]]] = {}
+
+    def add(self, episode: Episode, split: str) -> None:
+        """Describe the next episode, in the order in which the shard holds them."""
+        numbers = _numbers_of(episode, self._schema)
+        moments = {path: Moments.of(values) for path, values in numbers.items()}
         kept = {path: each.to_dict() for path, each in moments.items()}
-        rows.append({**_describe(episode, split, schema, next_row), "statistics": kept})
+        self.rows.append({**_describe(episode, split, self._schema, self._next_row), "statistics": kept})
         if split == "train":
-            for path, values in fields.items():
-                of_path = train.setdefault(path, ([], []))
+            for path, values in numbers.items():
+                of_path = self._train.setdefault(path, ([], []))
                 of_path[0].append(moments[path])
                 of_path[1].append(values)
-    return rows, {path: FieldStatistics.with_moments(*each).to_dict() for path, each in train.items()}
+
+    def statistics(self, num_threads: int) -> Record:
+        """What ``FieldStatistics.from_dict`` takes, by ``<stream>/<field>``.
+
+        Without the episodes that validate, so that they stay unseen.
+        """
+        jobs = (partial(FieldStatistics.with_moments, *each) for each in self._train.values())
+        statistics = zip(self._train, in_order(jobs, num_threads), strict=True)
+        return {path: field.to_dict() for path, field in statistics}
 
 
 def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:

@@ -1,61 +1,143 @@
 """Writes a ZIP whose uncompressed members start at a multiple of 64 bytes, the same bytes for the same members.
 
 Padding goes into the local header's extra field under an ID that readers skip, so every ZIP reader opens the file.
-Dates are fixed, order is the caller's.
+Dates are fixed, order is the caller's. Sizes and CRCs are known before a header is written, so the file is written
+from front to back and can be hashed meanwhile. Layout: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
 """
 
 from __future__ import annotations
 
 import struct
-import zipfile
-from collections.abc import Iterable
-from typing import IO
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-__all__ = ["ALIGNMENT", "AlignedZip"]
+__all__ = ["ALIGNMENT", "AlignedZip", "Encoded"]
 
 ALIGNMENT = 64
 _PADDING_ID = 0xD935  # the ID that Android's zipalign uses for the same purpose
-_LOCAL_HEADER_BYTES = 30  # APPNOTE.TXT 4.3.7
-_ZIP64_EXTRA_BYTES = 20
-_ZIP64_FROM = 1 << 30
-_DATE = (1980, 1, 1, 0, 0, 0)
+_ZIP64_ID = 0x0001
+_LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_IN_ZIP64 = 0xFFFF_FFFF  # stands for a number that is in the ZIP64 field
+_LIMIT = _IN_ZIP64  # numbers from here on go there
+_MAX_MEMBERS = 0xFFFF
+_STORED, _DEFLATED = 0, 8
+_DATE = 1 << 5 | 1  # 1980-01-01, 00:00
+_UTF8 = 0x800
+_MADE_ON_UNIX = 3 << 8
+_READ_ONLY = 0o444 << 16
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A run of a member's bytes as stored, and the bytes that they stand for (the same if it is not deflated)."""
+
+    stored: Bytes
+    raw: Bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    name: bytes
+    method: int
+    crc: int
+    stored_bytes: int
+    raw_bytes: int
+    offset: int
+
+    @property
+    def flags(self) -> int:
+        return 0 if self.name.isascii() else _UTF8
+
+    @property
+    def is_large(self) -> bool:
+        return max(self.stored_bytes, self.raw_bytes) >= _LIMIT
 
 
 class AlignedZip:
-    """A ZIP being written to an open binary file; use as a context manager."""
+    """A ZIP being written by ``write``, which takes each run of bytes in turn."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._zip = zipfile.ZipFile(file, "w", allowZip64=True)
+    def __init__(self, write: Callable[[Bytes], object]) -> None:
+        self._write = write
+        self._at = 0
+        self._entries: list[_Entry] = []
 
-    def __enter__(self) -> AlignedZip:
-        return self
+    def add(self, name: str, runs: Sequence[Encoded], *, deflated: bool = False) -> int:
+        """Add a member: deflated by the caller, or stored and aligned. Returns its stored bytes."""
+        crc = 0
+        for run in runs:
+            crc = zlib.crc32(run.raw, crc)
+        entry = _Entry(
+            name=name.encode(),
+            method=_DEFLATED if deflated else _STORED,
+            crc=crc,
+            stored_bytes=sum(len(run.stored) for run in runs),
+            raw_bytes=sum(len(run.raw) for run in runs),
+            offset=self._at,
+        )
+        self._put(self._local_header(entry))
+        for run in runs:
+            self._put(run.stored)
+        self._entries.append(entry)
+        return entry.stored_bytes
 
-    def __exit__(self, *error: object) -> None:
-        self._zip.close()
+    def close(self) -> None:
+        """Write the directory."""
+        start = self._at
+        for entry in self._entries:
+            self._put(_central_header(entry))
+        size, count = self._at - start, len(self._entries)
+        if start >= _LIMIT or size >= _LIMIT or count >= _MAX_MEMBERS:
+            end64 = self._at
+            self._put(_END64.pack(b"PK\6\6", _END64.size - 12, 45, 45, 0, 0, count, count, size, start))
+            self._put(_LOCATOR64.pack(b"PK\6\7", 0, end64, 1))
+        count = min(count, _MAX_MEMBERS)
+        self._put(_END.pack(b"PK\5\6", 0, 0, count, count, *(_in_32_bits(n) for n in (size, start)), 0))
 
-    def add(self, name: str, parts: Iterable[bytes | memoryview], num_bytes: int, *, deflate_level: int = 0) -> None:
-        """Add a member of ``num_bytes`` in all: deflated, or stored and aligned if the level is 0."""
-        info = zipfile.ZipInfo(name, date_time=_DATE)
-        info.external_attr = 0o444 << 16
-        info.create_system = 3
-        info.file_size = num_bytes
-        if deflate_level:
-            data = b"".join(parts)
-            self._zip.writestr(info, data, compress_type=zipfile.ZIP_DEFLATED, compresslevel=deflate_level)
-            return
-        zip64 = num_bytes >= _ZIP64_FROM
-        info.extra = self._padding(info, zip64)
-        with self._zip.open(info, "w", force_zip64=zip64) as member:
-            for part in parts:
-                member.write(part)
+    def _put(self, data: Bytes) -> None:
+        self._write(data)
+        self._at += len(data)
 
-    def _padding(self, info: zipfile.ZipInfo, zip64: bool) -> bytes:
-        header = _LOCAL_HEADER_BYTES + len(info.filename.encode("utf-8")) + (_ZIP64_EXTRA_BYTES if zip64 else 0)
-        start = self._file.tell() + header
-        missing = -start % ALIGNMENT
-        if not missing:
-            return b""
-        if missing < 4:  # an extra field is at least its own 4-byte head
-            missing += ALIGNMENT
-        return struct.pack("<HH", _PADDING_ID, missing - 4) + bytes(missing - 4)
+    def _local_header(self, entry: _Entry) -> bytes:
+        sizes = (entry.stored_bytes, entry.raw_bytes)
+        extra = b""
+        if entry.is_large:
+            extra = struct.pack("<2H2Q", _ZIP64_ID, 16, entry.raw_bytes, entry.stored_bytes)
+            sizes = (_IN_ZIP64, _IN_ZIP64)
+        if entry.method == _STORED:
+            extra += _padding(self._at + _LOCAL.size + len(entry.name) + len(extra))
+        version = 45 if entry.is_large else 20
+        fields = (version, entry.flags, entry.method, 0, _DATE, entry.crc, *sizes, len(entry.name), len(extra))
+        return _LOCAL.pack(b"PK\3\4", *fields) + entry.name + extra
+
+
+def _in_32_bits(number: int) -> int:
+    return number if number < _LIMIT else _IN_ZIP64
+
+
+def _padding(start: int) -> bytes:
+    """An extra field that moves what would begin at ``start`` on to a multiple of ``ALIGNMENT``."""
+    missing = -start % ALIGNMENT
+    if not missing:
+        return b""
+    if missing < 4:  # an extra field is at least its own 4-byte head
+        missing += ALIGNMENT
+    return struct.pack("<HH", _PADDING_ID, missing - 4) + bytes(missing - 4)
+
+
+def _central_header(entry: _Entry) -> bytes:
+    """One line of the directory; a number that does not fit 32 bits goes into the ZIP64 field, in this order."""
+    numbers = (entry.raw_bytes, entry.stored_bytes, entry.offset)
+    large = [number for number in numbers if number >= _LIMIT]
+    extra = struct.pack(f"<2H{len(large)}Q", _ZIP64_ID, 8 * len(large), *large) if large else b""
+    raw, stored, offset = map(_in_32_bits, numbers)
+    version = 45 if large else 20
+    head = (version | _MADE_ON_UNIX, version, entry.flags, entry.method, 0, _DATE, entry.crc, stored, raw)
+    tail = (len(entry.name), len(extra), 0, 0, 0, _READ_ONLY, offset)
+    return _CENTRAL.pack(b"PK\1\2", *head, *tail) + entry.name + extra

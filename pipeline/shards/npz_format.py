@@ -4,34 +4,98 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.aligned_zip import AlignedZip
+from vlapipe.pipeline.shards.aligned_zip import Encoded
 from vlapipe.pipeline.shards.codec import Codec
+from vlapipe.pipeline.shards.joined import Block, Joined
+from vlapipe.pipeline.shards.member import Member
 from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["find_stored_npz", "read_npz_array", "write_npz_array"]
+__all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "read_npz_array"]
 
-_SLICE_BYTES = 1 << 24
+_SLICE_BYTES = 4 << 20
 
 
-def write_npz_array(archive: AlignedZip, name: str, array: NDArray[Any], codec: Codec) -> None:
-    """Add one array; Fortran-ordered arrays keep their order, which also compresses better."""
-    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    flat = (array.T if fortran else np.ascontiguousarray(array)).reshape(-1).view(np.uint8)
+def npz_members(name: str, array: Joined, codec: Codec) -> list[Member]:
+    """The member that holds one array; Fortran-ordered arrays keep their order, which also compresses better.
+
+    Each slice is deflated by itself and ends on a byte, so slices can be made side by side and laid end to end; a
+    reader sees one stream.
+    """
+    header = _header(array)
+    stored = codec.name == "none"
+    blocks = array.runs(_SLICE_BYTES, fortran=array.is_fortran, within_parts=stored)
+    if stored:
+        jobs: list[Callable[[], Encoded]] = [partial(_same, header), *(partial(_stored, array, b) for b in blocks)]
+    else:
+        jobs = [partial(_deflate, header, codec.level, not blocks)]
+        jobs += [partial(_deflate_block, array, b, codec.level, b is blocks[-1]) for b in blocks]
+    return [Member(name=f"{name}.npy", array=name, jobs=jobs, deflated=not stored)]
+
+
+def _header(array: Joined) -> bytes:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header,
-        {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape},
-    )
-    parts: list[bytes | memoryview] = [header.getvalue()]
-    parts += [flat[start : start + _SLICE_BYTES].data for start in range(0, len(flat), _SLICE_BYTES)]
-    archive.add(f"{name}.npy", parts, len(parts[0]) + flat.nbytes, deflate_level=codec.level)
+    description = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": array.is_fortran,
+        "shape": array.shape,
+    }
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def _same(data: bytes) -> Encoded:
+    return Encoded(data, data)
+
+
+def _stored(array: Joined, block: Block) -> Encoded:
+    data = _bytes_of(array.read(block))
+    return Encoded(data, data)
+
+
+def _deflate(data: bytes | memoryview, level: int, last: bool) -> Encoded:
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return Encoded(compressor.compress(data) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH), data)
+
+
+def _deflate_block(array: Joined, block: Block, level: int, last: bool) -> Encoded:
+    return _deflate(_bytes_of(array.read(block)), level, last)
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    return values.reshape(-1).view(np.uint8).data
+
+
+def npz_reads_back(path: Path, name: str, array: Joined) -> list[Callable[[], bool]]:
+    """Jobs that read the array through the ZIP's own reader, a slice at a time, and compare."""
+    return [partial(_reads_back, path, name, array)]
+
+
+def _reads_back(path: Path, name: str, array: Joined) -> bool:
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        if shape != array.shape or fortran != array.is_fortran or dtype != array.dtype:
+            return False
+        row_shape = () if fortran else shape[1:]
+        row_bytes = dtype.itemsize * int(np.prod(row_shape))
+        for block in array.runs(_SLICE_BYTES, fortran=array.is_fortran):
+            rows = block.stop - block.start
+            data = member.read(rows * row_bytes)
+            if len(data) < rows * row_bytes:
+                return False
+            if not array.equals(np.frombuffer(data, dtype).reshape(rows, *row_shape), block):
+                return False
+        return not member.read(1)  # which also checks the CRC
 
 
 def read_npz_array(path: Path, name: str) -> NDArray[Any]:

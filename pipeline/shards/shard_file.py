@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.storage import ZipStore
 
 from vlapipe.pipeline.shards.aligned_zip import AlignedZip
 from vlapipe.pipeline.shards.atomic import fsync_folder, temporary_file
 from vlapipe.pipeline.shards.codec import RAW, Codec
-from vlapipe.pipeline.shards.npz_format import find_stored_npz, read_npz_array, write_npz_array
+from vlapipe.pipeline.shards.in_order import in_order
+from vlapipe.pipeline.shards.joined import Joined
+from vlapipe.pipeline.shards.member import Member
+from vlapipe.pipeline.shards.npz_format import find_stored_npz, npz_members, npz_reads_back, read_npz_array
 from vlapipe.pipeline.shards.zarr_format import (
     find_stored_zarr,
     read_zarr_array,
-    write_zarr_array,
-    write_zarr_group,
+    zarr_group_member,
+    zarr_members,
+    zarr_reads_back,
 )
+from vlapipe.pipeline.shards.zip_members import StoredArray
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "write_shard"]
 
+_READ_BYTES = 1 << 20  # read back at once: within the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
 
 
@@ -41,31 +52,29 @@ class StoredShard:
 
 
 def write_shard(
-    folder: Path, index: int, arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec: Codec
+    folder: Path,
+    index: int,
+    arrays: Mapping[str, NDArray[Any] | Joined],
+    *,
+    shard_format: str,
+    codec: Codec,
+    num_threads: int = 1,
 ) -> StoredShard:
     """Write a shard into ``folder`` under a name that carries its digest, after reading it back and comparing.
 
-    JPEG bytes are never compressed again. The file becomes read-only: new bytes get a new name.
+    JPEG bytes are never compressed again. The file becomes read-only: new bytes get a new name. The bytes do not depend
+    on ``num_threads``, which compress and read back; hashing has a thread of its own.
 
     Raises:
         DamageError: what was read back differs from what was written.
     """
-    codecs = {name: RAW if name.endswith("/bytes") else codec for name in arrays}
+    joined = {name: array if isinstance(array, Joined) else Joined([array]) for name, array in arrays.items()}
+    codecs = {name: RAW if name.endswith("/bytes") else codec for name in joined}
     with temporary_file(folder) as (temporary, file):
-        with AlignedZip(file) as archive:
-            if shard_format == "zarr":
-                for group in ["", *sorted({name.rpartition("/")[0] for name in arrays})]:
-                    write_zarr_group(archive, group)
-            write = write_zarr_array if shard_format == "zarr" else write_npz_array
-            for name, array in arrays.items():
-                write(archive, name, array, codecs[name])
-        file.flush()
+        sha256, stored_bytes = _write_members(file, _members(joined, codecs, shard_format), num_threads)
+        num_bytes = file.tell()
         os.fsync(file.fileno())
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        num_bytes = file.seek(0, os.SEEK_END)
-        stored_bytes = _stored_bytes(temporary)
-        _compare(temporary, arrays, shard_format)
+        _compare(temporary, joined, shard_format, num_threads)
         name = f"shard-{index:05d}-{sha256[:8]}{SUFFIX[shard_format]}"
         temporary.chmod(0o444)
         temporary.rename(folder / name)
@@ -77,37 +86,81 @@ def write_shard(
             "codec": str(codecs[key]),
             "bytes": stored_bytes[key],
         }
-        for key, array in arrays.items()
+        for key, array in joined.items()
     }
     return StoredShard(file=name, num_bytes=num_bytes, sha256=sha256, arrays=described)
 
 
-def _stored_bytes(path: Path) -> dict[str, int]:
-    """Stored bytes by array: of its ``.npy``, or of its zarr_chunks and metadata."""
-    sizes: dict[str, int] = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.filename.endswith(".npy"):
-                array = member.filename.removesuffix(".npy")
-            else:
-                array = "/".join(member.filename.split("/")[:2])
-            sizes[array] = sizes.get(array, 0) + member.compress_size
-    return sizes
+def _members(arrays: Mapping[str, Joined], codecs: Mapping[str, Codec], shard_format: str) -> list[Member]:
+    if shard_format == "npz":
+        return [member for name, array in arrays.items() for member in npz_members(name, array, codecs[name])]
+    groups = ["", *sorted({name.rpartition("/")[0] for name in arrays})]
+    members = [zarr_group_member(group) for group in groups]
+    return members + [member for name, array in arrays.items() for member in zarr_members(name, array, codecs[name])]
 
 
-def _compare(path: Path, arrays: Mapping[str, NDArray[Any]], shard_format: str) -> None:
+def _write_members(file: IO[bytes], members: list[Member], num_threads: int) -> tuple[str, dict[str, int]]:
+    """Write all members in order; returns the file's SHA-256 and the stored bytes by array."""
+    stored_bytes: dict[str, int] = {}
+    sha256 = hashlib.sha256()
+    with ThreadPoolExecutor(1) as hashing:
+        hashed: list[Future[None]] = []
+
+        def write(data: bytes | memoryview) -> None:
+            hashed.append(hashing.submit(sha256.update, data))
+            file.write(data)
+
+        archive = AlignedZip(write)
+        runs = in_order((job for member in members for job in member.jobs), num_threads)
+        for member in members:
+            encoded = list(islice(runs, len(member.jobs)))
+            stored = archive.add(member.name, encoded, deflated=member.deflated)
+            stored_bytes[member.array] = stored_bytes.get(member.array, 0) + stored
+        archive.close()
+        file.flush()
+        for future in hashed:
+            future.result()
+    return sha256.hexdigest(), stored_bytes
+
+
+def _compare(path: Path, arrays: Mapping[str, Joined], shard_format: str, num_threads: int) -> None:
     """Codecs have lied before: see DESIGN trap 1 in docs/decisions/0002. Compare every array, bit by bit."""
-    mapped = map_arrays(path, shard_format)
-    for name, array in arrays.items():
-        back = mapped[name] if name in mapped else read_array(path, name, shard_format)
-        same = back.shape == array.shape and back.dtype == array.dtype and np.array_equal(_bits(back), _bits(array))
-        if not same:
-            raise DamageError(f"{name} reads back differently from what was written", "choose another --codec")
+    in_place = _find_stored(path, shard_format)
+    jobs: list[tuple[str, Callable[[], bool]]] = []
+    with contextlib.ExitStack() as stack:
+        # zarr cannot close a store that nothing was read from.
+        needs_zarr = shard_format == "zarr" and len(in_place) < len(arrays)
+        store = stack.enter_context(ZipStore(path, mode="r")) if needs_zarr else None
+        for name, array in arrays.items():
+            if name in in_place:
+                jobs.append((name, partial(_stored_reads_back, path, in_place[name], array)))
+            elif store:
+                jobs += [(name, job) for job in zarr_reads_back(store, name, array)]
+            else:
+                jobs += [(name, job) for job in npz_reads_back(path, name, array)]
+        for (name, _), same in zip(jobs, in_order((job for _, job in jobs), num_threads), strict=True):
+            if not same:
+                raise DamageError(f"{name} reads back differently from what was written", "choose another --codec")
 
 
-def _bits(array: NDArray[Any]) -> NDArray[Any]:
-    """The array's bytes as whole numbers, so that NaN equals itself and -0.0 differs from 0.0."""
-    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "f" else array
+def _stored_reads_back(path: Path, stored: StoredArray, array: Joined) -> bool:
+    """Read with plain reads into one buffer: a map of the file would fault in every page."""
+    if stored.shape != array.shape or stored.dtype != array.dtype:
+        return False
+    row_shape = () if stored.fortran else array.shape[1:]
+    buffer = np.empty(0, dtype=array.dtype)
+    with path.open("rb", buffering=0) as file:
+        file.seek(stored.offset)
+        for block in array.runs(_READ_BYTES, fortran=stored.fortran):
+            shape = (block.stop - block.start, *row_shape)
+            size = int(np.prod(shape))
+            buffer = buffer if len(buffer) >= size else np.empty(size, dtype=array.dtype)
+            values = buffer[:size]
+            if file.readinto(values.view(np.uint8).data) != values.nbytes or not array.equals(
+                values.reshape(shape), block
+            ):
+                return False
+    return True
 
 
 def shard_format_of(file: str) -> str:
@@ -127,8 +180,22 @@ def map_arrays(path: Path, shard_format: str) -> dict[str, NDArray[Any]]:
         DamageError: the file is not a whole ZIP of this kind.
     """
     arrays: dict[str, NDArray[Any]] = {}
+    stored_arrays = _find_stored(path, shard_format)
     try:
         whole = np.memmap(path, dtype=np.uint8, mode="r")
+        for name, stored in stored_arrays.items():
+            size = int(np.prod(stored.shape)) * stored.dtype.itemsize
+            flat = whole[stored.offset : stored.offset + size].view(stored.dtype)
+            arrays[name] = flat.reshape(stored.shape, order="F" if stored.fortran else "C")
+    except (OSError, ValueError) as error:
+        raise _damage(path, error) from None
+    return arrays
+
+
+def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
+    """Where each array lies that is uncompressed."""
+    arrays: dict[str, StoredArray] = {}
+    try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 if shard_format == "npz":
@@ -139,9 +206,11 @@ def map_arrays(path: Path, shard_format: str) -> dict[str, NDArray[Any]]:
                 else:
                     continue
                 if stored is not None:
-                    size = int(np.prod(stored.shape)) * stored.dtype.itemsize
-                    flat = whole[stored.offset : stored.offset + size].view(stored.dtype)
-                    arrays[name] = flat.reshape(stored.shape, order="F" if stored.fortran else "C")
+                    arrays[name] = stored
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again") from None
+        raise _damage(path, error) from None
     return arrays
+
+
+def _damage(path: Path, error: Exception) -> DamageError:
+    return DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again")

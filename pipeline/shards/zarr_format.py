@@ -1,63 +1,80 @@
-"""The Zarr kind of shard: a ZIP of a Zarr v3 group that plain ``zarr.open_group(ZipStore(...))`` opens."""
+"""The Zarr kind of shard: a ZIP of a Zarr v3 group that plain ``zarr.open_group(ZipStore(...))`` opens.
+
+zarr writes each array's metadata and reads its zarr_chunks back; they are encoded by the codecs that zarr itself calls
+(numcodecs), without zarr in between, so that threads can share the work.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore, ZipStore
 
-from vlapipe.pipeline.shards.aligned_zip import AlignedZip
+from vlapipe.pipeline.shards.aligned_zip import Encoded
 from vlapipe.pipeline.shards.codec import Codec
+from vlapipe.pipeline.shards.joined import Block, Joined
+from vlapipe.pipeline.shards.member import Member
 from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
 from vlapipe.schemas.errors import DamageError, UsageError
 
-__all__ = ["find_stored_zarr", "read_zarr_array", "write_zarr_array", "write_zarr_group"]
+__all__ = ["find_stored_zarr", "read_zarr_array", "zarr_group_member", "zarr_members", "zarr_reads_back"]
 
 _CHUNK_BYTES = 8 << 20
-_NARROW = 64  # a field with at most this many columns is stored a column at a time
 
 
-def write_zarr_group(archive: AlignedZip, name: str) -> None:
-    """Add a group's metadata; the root's name is empty."""
+def zarr_group_member(name: str) -> Member:
+    """A group's metadata; the root's name is empty."""
     document = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}).encode()
-    archive.add(f"{name}/zarr.json" if name else "zarr.json", [document], len(document))
+    return _document(f"{name}/zarr.json" if name else "zarr.json", name, document)
 
 
-def write_zarr_array(archive: AlignedZip, name: str, array: NDArray[Any], codec: Codec) -> None:
-    """Add one array. Every zarr_chunk is written, also one of zeros: a missing one would read as zeros unnoticed."""
+def zarr_members(name: str, array: Joined, codec: Codec) -> list[Member]:
+    """One array's members: every zarr_chunk, also one of zeros, as a missing one would read as zeros unnoticed."""
+    chunk = _zarr_chunk_shape(array, codec)
+    metadata = _document(f"{name}/zarr.json", name, _metadata(name, array, chunk, codec))
+    if codec.name == "none":
+        grid = "/".join(["c", *["0"] * len(chunk)])
+        jobs = [partial(_stored, array, block) for block in array.runs(_CHUNK_BYTES, within_parts=True)]
+        return [*([Member(name=f"{name}/{grid}", array=name, jobs=jobs)] if jobs else []), metadata]
+    members = [
+        Member(name=f"{name}/{key}", array=name, jobs=[partial(_encode, array, block, chunk[0], codec)])
+        for key, block in sorted(_zarr_chunks(array, chunk).items())
+    ]
+    return [*members, metadata]
+
+
+def _document(name: str, array: str, document: bytes) -> Member:
+    return Member(name=name, array=array, jobs=[lambda: Encoded(document, document)])
+
+
+def _metadata(name: str, array: Joined, chunk: tuple[int, ...], codec: Codec) -> bytes:
     members: dict[str, Any] = {}
     options: dict[str, Any] = {"compressors": None}
     if codec.name == "pcodec":
         options["serializer"] = _pcodec(codec.level)
     elif codec.name != "none":
-        options["compressors"] = [
-            BloscCodec(
-                cname="zstd" if codec.name == "zstd" else "lz4",
-                clevel=codec.level,
-                shuffle="shuffle" if array.dtype.itemsize > 1 else "noshuffle",
-            )
-        ]
-    stored = zarr.create_array(
-        store=MemoryStore(members),
-        name=name,
-        shape=array.shape,
-        chunks=_zarr_chunk_shape(array, codec),
-        dtype=array.dtype,
-        config={"write_empty_chunks": True},
-        **options,
+        shuffle: Any = "shuffle" if array.dtype.itemsize > 1 else "noshuffle"
+        options["compressors"] = [BloscCodec(cname=_blosc_name(codec), clevel=codec.level, shuffle=shuffle)]
+    zarr.create_array(
+        store=MemoryStore(members), name=name, shape=array.shape, chunks=chunk, dtype=array.dtype, **options
     )
-    stored[...] = array
-    # zarr also writes the metadata of parent groups, which the caller has written once.
-    for key in sorted(key for key in members if key.startswith(f"{name}/")):
-        data = members[key].to_bytes()
-        archive.add(key, [data], len(data))
+    document: bytes = members[f"{name}/zarr.json"].to_bytes()
+    return document
+
+
+def _blosc_name(codec: Codec) -> Any:
+    return "zstd" if codec.name == "zstd" else "lz4"
 
 
 def _pcodec(level: int) -> Any:
@@ -69,14 +86,62 @@ def _pcodec(level: int) -> Any:
     return PCodec(level=level)
 
 
-def _zarr_chunk_shape(array: NDArray[Any], codec: Codec) -> tuple[int, ...]:
+def _encoder(codec: Codec, dtype: np.dtype[Any]) -> Any:
+    if codec.name == "pcodec":
+        from numcodecs import PCodec
+
+        return PCodec(level=codec.level)
+    shuffle = Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE
+    return Blosc(_blosc_name(codec), codec.level, shuffle)
+
+
+def _encode(array: Joined, block: Block, chunk_rows: int, codec: Codec) -> Encoded:
+    values = array.read(block)
+    missing = chunk_rows - len(values)
+    if missing:  # a zarr_chunk at the end is as long as the others
+        values = np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+    data = bytes(_encoder(codec, array.dtype).encode(values))
+    return Encoded(data, data)
+
+
+def _stored(array: Joined, block: Block) -> Encoded:
+    data = array.read(block).reshape(-1).view(np.uint8).data
+    return Encoded(data, data)
+
+
+def _zarr_chunk_shape(array: Joined, codec: Codec) -> tuple[int, ...]:
     """Whole array if uncompressed (one run to map); a column at a time if narrow; otherwise rows of about 8 MiB."""
     if codec.name == "none":
         return tuple(max(1, n) for n in array.shape)
-    row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-    if array.ndim == 2 and array.shape[1] <= _NARROW:
-        return (max(1, min(len(array), _CHUNK_BYTES // array.dtype.itemsize)), 1)
-    return (max(1, min(len(array), _CHUNK_BYTES // max(1, row_bytes))), *array.shape[1:])
+    num_rows, row_bytes = array.shape[0], array.dtype.itemsize * int(np.prod(array.shape[1:]))
+    if array.is_narrow:
+        return (max(1, min(num_rows, _CHUNK_BYTES // array.dtype.itemsize)), 1)
+    return (max(1, min(num_rows, _CHUNK_BYTES // max(1, row_bytes))), *array.shape[1:])
+
+
+def _zarr_chunks(array: Joined, chunk: tuple[int, ...]) -> dict[str, Block]:
+    """Each zarr_chunk's key and what it holds: a run of rows, of one column if narrow."""
+    rows = array.shape[0]
+    columns = range(array.shape[1]) if array.is_narrow else [None]
+    chunks: dict[str, Block] = {}
+    for (i, start), column in product(enumerate(range(0, rows, chunk[0])), columns):
+        indices = [i, *([column] if column is not None else [0] * (len(chunk) - 1))]
+        chunks["/".join(["c", *map(str, indices)])] = Block(start, min(start + chunk[0], rows), column)
+    return chunks
+
+
+def zarr_reads_back(store: ZipStore, name: str, array: Joined) -> list[Callable[[], bool]]:
+    """Jobs that read the array through zarr, a zarr_chunk at a time, and compare."""
+    stored = zarr.open_array(store, path=name, mode="r")
+    if stored.shape != array.shape or stored.dtype != array.dtype:
+        return [lambda: False]
+    return [partial(_reads_back, stored, array, block) for block in _zarr_chunks(array, stored.chunks).values()]
+
+
+def _reads_back(stored: Any, array: Joined, block: Block) -> bool:
+    rows = slice(block.start, block.stop)
+    values: Any = stored[rows] if block.column is None else stored[rows, block.column]
+    return array.equals(np.asarray(values), block)
 
 
 def read_zarr_array(path: Path, name: str) -> NDArray[Any]:

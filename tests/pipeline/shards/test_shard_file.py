@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards import shard_file
+from vlapipe.pipeline.shards import npz_format, zarr_format
 from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.codec import parse_codec
+from vlapipe.pipeline.shards.joined import Block, Joined
 from vlapipe.pipeline.shards.shard_file import StoredShard, map_arrays, read_array, write_shard
 from vlapipe.schemas.errors import DamageError, UsageError
 
@@ -100,13 +102,65 @@ def test_same_arrays_give_the_same_bytes_and_name(tmp_path: Path, kind: str, cod
 
 
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_neither_parts_nor_threads_change_the_bytes(tmp_path: Path, kind: str, codec: str | None) -> None:
+    arrays = make_arrays(num_rows=3000)
+    parted = {
+        name: array if name.endswith("offset") else Joined(np.array_split(array, 7)) for name, array in arrays.items()
+    }
+    parse = parse_codec(codec, kind)
+    whole = write_shard(tmp_path, 3, arrays, shard_format=kind, codec=parse)
+    assert write_shard(tmp_path, 3, parted, shard_format=kind, codec=parse, num_threads=4) == whole
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4:9", "zstd:1"])
+def test_zarr_chunks_are_what_zarr_itself_writes(tmp_path: Path, codec: str) -> None:
+    arrays = make_arrays()
+    path = tmp_path / write(tmp_path, arrays, "zarr", codec).file
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        group = zarr.open_group(store, mode="r")
+        for name, array in arrays.items():
+            members: dict[str, Any] = {}
+            ours: Any = group[name]
+            theirs = zarr.create_array(
+                store=zarr.storage.MemoryStore(members),
+                name=name,
+                shape=array.shape,
+                dtype=array.dtype,
+                chunks=ours.chunks,
+                compressors=ours.compressors,
+                config={"write_empty_chunks": True},
+            )
+            theirs[...] = array
+            with zipfile.ZipFile(path) as archive:
+                for key in (key for key in members if key.startswith(f"{name}/")):
+                    assert archive.read(key) == members[key].to_bytes(), key
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_last_zarr_chunk_and_slice_may_be_short(
+    tmp_path: Path, kind: str, codec: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zarr_format, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(npz_format, "_SLICE_BYTES", 1000)
+    arrays = make_arrays(num_rows=777)
+    stored = write(tmp_path, arrays, kind, codec)
+    back = read_all(tmp_path / stored.file, kind, list(arrays))
+    assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_python_finds_no_fault_with_the_zip(tmp_path: Path, kind: str, codec: str | None) -> None:
+    with zipfile.ZipFile(tmp_path / write(tmp_path, make_arrays(), kind, codec).file) as archive:
+        assert archive.testzip() is None
+        assert all(member.date_time == (1980, 1, 1, 0, 0, 0) for member in archive.infolist())
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
 def test_zeros_are_stored_like_any_values(tmp_path: Path, kind: str, codec: str | None) -> None:
     """A zarr_chunk that is left out reads as zeros, so a lost one would go unnoticed."""
     stored = write(tmp_path, {"sensor/force": np.zeros(100, dtype=np.float32)}, kind, codec)
     assert stored.arrays["sensor/force"]["bytes"] > 0
     if kind == "zarr":
-        import zipfile
-
         assert "sensor/force/c/0" in zipfile.ZipFile(tmp_path / stored.file).namelist()
 
 
@@ -120,14 +174,14 @@ def test_shard_is_read_only_and_leaves_no_temporary_file(tmp_path: Path) -> None
 def test_codec_that_lies_is_found_before_the_shard_gets_its_name(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = shard_file.read_array
+    real = Joined.read
 
-    def lying(path: Path, name: str, shard_format: str) -> NDArray[Any]:
-        array = real(path, name, shard_format).copy()
-        array.reshape(-1)[-1] += 1
-        return array
+    def lying(self: Joined, block: Block) -> NDArray[Any]:
+        values = real(self, block).copy()
+        values.reshape(-1)[-1] += 1
+        return values
 
-    monkeypatch.setattr(shard_file, "read_array", lying)
+    monkeypatch.setattr(Joined, "read", lying)
     with pytest.raises(DamageError, match="reads back differently"):
         write(tmp_path, make_arrays(), kind, None)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+"""Arrays end to end that are seen as one but never copied together: a shard's memory is its episodes' own arrays."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NARROW", "Block", "Joined"]
+
+NARROW = 64  # a field with at most this many columns is stored a column at a time
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows ``start <= i < stop`` of an array, or of one of its columns."""
+
+    start: int
+    stop: int
+    column: int | None = None
+
+
+class Joined:
+    """The parts' rows one after another; every part is ``(rows, ...)`` of one dtype."""
+
+    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+        self.parts = parts
+        self.dtype = parts[0].dtype
+        self._starts: list[int] = np.cumsum([0, *map(len, parts)]).tolist()
+        self.shape: tuple[int, ...] = (self._starts[-1], *parts[0].shape[1:])
+        assert all(part.dtype == self.dtype and part.shape[1:] == self.shape[1:] for part in parts)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a table of a few columns."""
+        return len(self.shape) == 2 and self.shape[1] <= NARROW
+
+    @property
+    def is_fortran(self) -> bool:
+        """Whether the parts lie column by column."""
+        if len(self.shape) != 2 or all(part.flags.c_contiguous for part in self.parts):
+            return False
+        return all(part.strides[0] == self.dtype.itemsize or len(part) == 1 for part in self.parts)
+
+    def runs(self, max_bytes: int, *, fortran: bool = False, within_parts: bool = False) -> list[Block]:
+        """All values in the order of their bytes, C or Fortran, in blocks of about ``max_bytes``.
+
+        ``within_parts`` ends a block where a part ends, so that parts in C order are read without a copy.
+        """
+        columns: list[int | None] = list(range(self.shape[1])) if fortran else [None]
+        row_bytes = self.dtype.itemsize * (1 if fortran else int(np.prod(self.shape[1:])))
+        step = max(1, max_bytes // max(1, row_bytes))
+        spans = list(pairwise(self._starts)) if within_parts else [(0, self.shape[0])]
+        return [
+            Block(i, min(i + step, stop), column)
+            for column in columns
+            for start, stop in spans
+            for i in range(start, stop, step)
+        ]
+
+    def read(self, block: Block) -> NDArray[Any]:
+        """The block's values in C order: a view where they lie so in one part, otherwise a copy."""
+        pieces = [piece for piece, _ in self._pieces(block)]
+        if len(pieces) == 1:
+            return np.ascontiguousarray(pieces[0])
+        shape = self.shape[1:] if block.column is None else ()
+        values = np.empty((block.stop - block.start, *shape), dtype=self.dtype)
+        return np.concatenate(pieces, out=values) if pieces else values
+
+    def equals(self, values: NDArray[Any], block: Block) -> bool:
+        """Whether ``values`` are the block's to the last bit."""
+        shape = (block.stop - block.start, *(self.shape[1:] if block.column is None else ()))
+        if values.shape != shape or values.dtype != self.dtype:
+            return False
+        return all(np.array_equal(_bits(values[at]), _bits(piece)) for piece, at in self._pieces(block))
+
+    def _pieces(self, block: Block) -> Iterator[tuple[NDArray[Any], slice]]:
+        """Views of the parts that make up the block, and which of its rows each one is."""
+        part = bisect_right(self._starts, block.start) - 1
+        at = block.start
+        while at < block.stop:
+            start, end = self._starts[part], min(self._starts[part + 1], block.stop)
+            if end > at:
+                rows = self.parts[part][at - start : end - start]
+                yield (
+                    rows if block.column is None else rows[:, block.column],
+                    slice(at - block.start, end - block.start),
+                )
+                at = end
+            part += 1
+
+
+def _bits(array: NDArray[Any]) -> NDArray[Any]:
+    """The values as whole numbers, so that NaN equals itself and -0.0 differs from 0.0."""
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "f" else array
