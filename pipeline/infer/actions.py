@@ -1,0 +1,96 @@
+"""Guesses what an action is: what was commanded where columns say so, else where the robot is 0.1 s later."""
+
+from __future__ import annotations
+
+from vlapipe.pipeline.infer.clock import ClockGuess
+from vlapipe.pipeline.infer.fields import FieldGuess
+from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.schemas.schema import ActionSpec, SampleDefaults
+
+__all__ = ["guess_action", "guess_sample"]
+
+_AHEAD_S = 0.1
+_STATE_S = 1.0
+_MAX_STATE_ROWS = 100
+_MAX_STATE = 64
+_RATES = {"vel", "velocity", "torq", "torque", "acc", "acceleration", "effort", "force"}
+_JOINT, _POSE = ("joint_position", "joint", "q_", "qpos"), ("pose", "position", "orientation", "tcp", "cart")
+
+
+def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple[ActionSpec, list[str]]:
+    """The action, and why."""
+    paths = {field.name: f"{anchor.name}/{field.name}" for field in anchor.fields}
+    fields = [field for field in anchor.fields if field.numeric]
+    commanded = [field for field in fields if field.command]
+    if commanded:
+        named = ", ".join(field.name for field in commanded)
+        reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
+        return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]
+    if anchor.kind == "npz":
+        named_arrays = [array for array in anchor.arrays if "action" in array.name] or list(anchor.arrays[:1])
+        of = tuple(f"{anchor.name}/{array.name}" for array in named_arrays)
+        is_action = "action" in named_arrays[0].name
+        why = "by its name" if is_action else "the first array; choose another if that is not the robot's state"
+        if is_action:
+            return ActionSpec(kind="column", of=of), [why]
+        return _ahead(of, clock, num_rows, why)
+    of_fields, why = _reached(fields)
+    return _ahead(tuple(paths[field.name] for field in of_fields), clock, num_rows, why)
+
+
+def _reached(fields: list[FieldGuess]) -> tuple[list[FieldGuess], str]:
+    """The fields that say where the robot is: joints, else its pose, else the largest."""
+    for words, what in ((_JOINT, "the joints"), (_POSE, "the pose")):
+        found = [field for field in fields if field.name.startswith(words) or any(w in field.name for w in words[:2])]
+        found = [
+            field for field in found if not field.optional and "vel" not in field.name and "torq" not in field.name
+        ]
+        if found:
+            chosen = found[:1] if words is _JOINT else found[:2]
+            return chosen, f"{what}, as named; 'delta' of them is as plausible"
+    always = [field for field in fields if not field.optional] or fields
+    return [max(always, key=lambda field: field.num_columns)], "no column is named as a joint or a pose"
+
+
+def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:
+    rate = clock.rate_hz or 10.0
+    if num_rows < 3:
+        return ActionSpec(kind="column", of=of), [why, "too few rows to look ahead"]
+    # A whole number of rows, so that there is a row near that time.
+    rows = max(1, round(_AHEAD_S * rate))
+    period_s = rows / rate
+    tolerance_s = max(period_s / 4, 0.6 / rate)
+    said = [why, f"{rows} rows ahead at {rate:.4g} rows a second"]
+    return ActionSpec(kind="absolute", of=of, period_s=period_s, tolerance_s=tolerance_s), said
+
+
+def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSpec) -> SampleDefaults:
+    """State: all numbers of the anchor but what was commanded; sensors: all of the other streams."""
+    anchor = streams[0]
+    rate = clock.rate_hz or 10.0
+    commanded = set(action.of) if action.kind == "column" else set()
+    state: list[str] = []
+    size = 0
+    for field in anchor.fields:
+        path = f"{anchor.name}/{field.name}"
+        if field.numeric and path not in commanded and not field.optional and size + field.num_columns <= _MAX_STATE:
+            state.append(path)
+            size += field.num_columns
+    state += [
+        f"{anchor.name}/{array.name}" for array in anchor.arrays if f"{anchor.name}/{array.name}" not in commanded
+    ]
+    sensors: list[tuple[str, str]] = []
+    for stream in streams[1:]:
+        names = [field.name for field in stream.fields if field.numeric] + [array.name for array in stream.arrays]
+        sensors += [(f"{stream.name}_{name}", f"{stream.name}/{name}") for name in names]
+    rates = [stream.rate_hz for stream in streams[1:] if stream.kind != "images" and stream.rate_hz]
+    stride = round(action.period_s * rate) if action.period_s else 1
+    return SampleDefaults(
+        state=tuple(state) or action.of,
+        sensors=tuple(sensors),
+        state_rows=max(1, min(_MAX_STATE_ROWS, round(_STATE_S * rate))),
+        sensor_rows=max(1, min(_MAX_STATE_ROWS, round(0.1 * max(rates)))) if rates else 1,
+        image_rows=1,
+        action_rows=8,
+        action_stride=max(1, stride),
+    )

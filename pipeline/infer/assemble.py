@@ -1,0 +1,231 @@
+"""Puts a schema together from what was guessed of the layout, the tables, the arrays and the images."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from vlapipe.pipeline.file_tree import FileTree
+from vlapipe.pipeline.infer.actions import guess_action, guess_sample
+from vlapipe.pipeline.infer.arrays import guess_arrays
+from vlapipe.pipeline.infer.cameras import IMAGES, OTHER_IMAGES, guess_cameras
+from vlapipe.pipeline.infer.clock import ClockGuess
+from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of
+from vlapipe.pipeline.infer.tables import guess_table
+from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
+
+__all__ = ["guess_schema"]
+
+ANCHOR = "robot"
+_LOOKED_AT = 3
+_INSTRUCTION_KEYS = ("instruction", "language_instruction", "task_description", "prompt", "task", "goal")
+_RESERVED = {"action", "align", ANCHOR}
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    stream: StreamGuess
+    clock: ClockGuess
+    num_rows: int
+    split_column: str | None
+
+
+def guess_schema(layout: Layout) -> SchemaGuess | None:
+    """The whole schema; ``None`` where the anchor's files hold no numbers after all."""
+    files = list(layout.anchor.files)
+    anchor = _guess_anchor(layout)
+    if anchor is None:
+        return None
+    chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})][:_LOOKED_AT]
+    streams = [anchor.stream]
+    not_read: list[str] = []
+    for bucket in layout.others:
+        _add_stream(streams, not_read, layout, bucket, anchor)
+    if not layout.per_file or len(files) == 1:
+        images = [_below(layout, file, IMAGES) for file in chosen]
+        streams += guess_cameras(images, anchor.clock, anchor.num_rows, ANCHOR)
+    else:
+        streams += _cameras_by_stem(layout, chosen, anchor)
+    not_read += _other_images(layout.tree)
+    streams = _unique(streams)
+    action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
+    instruction, metadata = _guess_instruction(layout, chosen)
+    split = [f"{anchor.split_column!r} tells episodes of one file apart"] if anchor.split_column else []
+    return SchemaGuess(
+        name=identifier(layout.tree.root.name, "recordings"),
+        description=f"{layout.tree.root.name}: {PurePosixPath(files[0]).name}",
+        episodes=EpisodeLayout(
+            per_file=layout.per_file, split_column=anchor.split_column, task=_task(layout), metadata=metadata
+        ),
+        episode_reasons=(*layout.reasons, *split),
+        instruction=instruction,
+        streams=tuple(streams),
+        action=action,
+        action_reasons=tuple(reasons),
+        sample=guess_sample(streams, anchor.clock, action),
+        not_read=tuple(not_read),
+    )
+
+
+def _guess_anchor(layout: Layout) -> _Anchor | None:
+    files = layout.anchor.files
+    ends = [_relative(layout, file) for file in files]
+    others = [_relative(layout, file) for bucket in layout.others for file in bucket.files if bucket.looks]
+    pattern = pattern_of(ends, others)
+    if not layout.anchor.looks:
+        arrays = guess_arrays(ANCHOR, pattern, layout.tree.root / files[0])
+        return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows, None)
+    table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
+    return _Anchor(table.stream, table.clock, table.num_rows, table.split_column)
+
+
+def _relative(layout: Layout, file: str) -> str:
+    """An anchor's file, or another one, from its episode's folder on (from its own for those that are far away)."""
+    parts = file.split("/")
+    return "/".join(parts[-1 - layout.up :])
+
+
+def _add_stream(
+    streams: list[StreamGuess], not_read: list[str], layout: Layout, bucket: Bucket, anchor: _Anchor
+) -> None:
+    """A stream for other tables or arrays that lie beside the anchor's files, one an episode."""
+    pattern = _pattern_beside(layout, bucket)
+    name = PurePosixPath(bucket.files[0]).name
+    if pattern is None:
+        what = f"{name}: not one an episode" if len(bucket.files) > 1 else f"{name}: belongs to no episode"
+        not_read.append(what)
+        return
+    stem = PurePosixPath(pattern.replace("{stem}", "")).name.partition(".")[0]
+    stream_name = identifier(stem.replace("*", ""), "sensor")
+    first = layout.tree.root / bucket.files[0]
+    if bucket.looks:
+        table = guess_table(stream_name, (pattern,), bucket.looks, may_split=False)
+        if not table.stream.fields:
+            not_read.append(f"{name}: no column to keep")
+            return
+        streams.append(_on_the_anchors_clock(table.stream, table.clock, anchor))
+        return
+    arrays = guess_arrays(stream_name, (pattern,), first)
+    if arrays is None:
+        not_read.append(f"{name}: no arrays of numbers")
+        return
+    not_read += arrays.not_read
+    streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
+
+
+def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
+    """The pattern of the bucket's files relative to their episodes; ``None`` where they are not one an episode."""
+    ends: dict[str, list[str]] = defaultdict(list)
+    for file in layout.anchor.files:
+        folder = layout.folder(file)
+        stem = layout.stem(file)
+        for other in bucket.files:
+            if folder and not other.startswith(f"{folder}/"):
+                continue
+            end = other[len(folder) + 1 :] if folder else other
+            if layout.per_file:
+                if stem not in end:
+                    continue
+                end = end.replace(stem, "{stem}")
+            ends[file].append(end)
+    if 2 * len(ends) < len(layout.anchor.files) or any(len(found) > 1 for found in ends.values()):
+        return None
+    found = [end for each in ends.values() for end in each]
+    if len({end.count("/") for end in found}) != 1:
+        return None
+    against = (
+        [f for b in (layout.anchor, *layout.others) if b is not bucket for f in b.files] if len(set(found)) > 1 else []
+    )
+    return pattern_of(found, against)[0]
+
+
+def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Anchor) -> StreamGuess:
+    """A clock that cannot be the anchor's own is moved to start with it."""
+    apart = ""
+    if clock.assumed != anchor.clock.assumed or clock.epoch != anchor.clock.epoch:
+        apart = f"its clock is not that of {ANCHOR}"
+    elif len(clock.stamps_s) and len(anchor.clock.stamps_s) and not clock.epoch:
+        end = anchor.clock.stamps_s[0] + anchor.num_rows / (anchor.clock.rate_hz or 1.0)
+        if clock.stamps_s[0] > end:
+            apart = f"it begins after {ANCHOR} has ended"
+    if not apart:
+        return stream
+    reasons = (*stream.time_reasons, f"{apart}: both are taken to start together")
+    return replace(stream, time=replace(stream.time, starts_with=ANCHOR), time_reasons=reasons)
+
+
+def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
+    """Files of an anchor file's episode with one of these suffixes, relative to its folder."""
+    folder = layout.folder(file)
+    found = [other.path for other in layout.tree.below(folder or ".")]
+    start = len(folder) + 1 if folder else 0
+    return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
+
+
+def _cameras_by_stem(layout: Layout, chosen: list[str], anchor: _Anchor) -> list[StreamGuess]:
+    """Cameras of episodes that are files: images whose path holds the file's name."""
+    episodes = []
+    for file in chosen:
+        stem = layout.stem(file)
+        images = [path for path in _below(layout, file, IMAGES) if any(stem == part for part in path.split("/"))]
+        episodes.append([path.replace(stem, "STEM") for path in images])
+    streams = guess_cameras(episodes, anchor.clock, anchor.num_rows, ANCHOR)
+    return [replace(s, files=tuple(pattern.replace("STEM", "{stem}") for pattern in s.files)) for s in streams]
+
+
+def _other_images(tree: FileTree) -> list[str]:
+    found: dict[str, int] = defaultdict(int)
+    for path in tree.files:
+        suffix = PurePosixPath(path).suffix.lower()
+        if suffix in OTHER_IMAGES:
+            found[suffix] += 1
+    return [f"{count} {suffix} files: only JPEG is read" for suffix, count in sorted(found.items())]
+
+
+def _unique(streams: list[StreamGuess]) -> list[StreamGuess]:
+    taken: set[str] = set()
+    named: list[StreamGuess] = []
+    for stream in streams:
+        name, number = stream.name, 2
+        while name in taken or (named and name in _RESERVED):
+            name, number = f"{stream.name}_{number}", number + 1
+        taken.add(name)
+        named.append(replace(stream, name=name))
+    return named
+
+
+def _task(layout: Layout) -> str:
+    if not layout.per_file and len(layout.anchor.files) == 1 and not layout.folder(layout.anchor.files[0]):
+        return "{folder}"
+    return "{parent}"
+
+
+def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSpec, str | None]:
+    """Where the instruction stands: a key of a JSON file, or a text file, that each episode has."""
+    names = [set(_below(layout, file, {".json", ".txt"})) for file in chosen] if not layout.per_file else []
+    common = sorted(set.intersection(*names)) if names else []
+    folder = layout.tree.root / layout.folder(chosen[0])
+    metadata, key = None, None
+    for name in common:
+        found = _instruction_key(folder / name) if name.endswith(".json") else None
+        if found is not None and (metadata is None or found):
+            metadata, key = name, found or None
+        if key:
+            break
+    texts = [name for name in common if name.endswith(".txt") and any(w in name.lower() for w in _INSTRUCTION_KEYS)]
+    return InstructionSpec(metadata_key=key, file=texts[0] if texts else None), metadata
+
+
+def _instruction_key(path: Path) -> str | None:
+    """The key of a JSON object that holds an instruction, ``""`` for an object without one, ``None`` for others."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    return next((key for key in _INSTRUCTION_KEYS if isinstance(values.get(key), str)), "")

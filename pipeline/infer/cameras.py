@@ -1,0 +1,167 @@
+"""Guesses the cameras of an episode from the names of its images alone."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from vlapipe.pipeline.infer.clock import ClockGuess, unit_of
+from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.layout import pattern_of
+from vlapipe.pipeline.infer.stamp_text import strptime_form, text_clock
+from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
+
+__all__ = ["IMAGES", "OTHER_IMAGES", "guess_cameras"]
+
+IMAGES = {".jpg", ".jpeg"}
+OTHER_IMAGES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".mp4", ".avi", ".mkv"}
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_MAX_VIEWS = 16
+_EPOCH_S = 9.4e8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Anchor:
+    """What images without a clock of their own can be measured by."""
+
+    clock: ClockGuess
+    num_rows: int
+
+
+def guess_cameras(episodes: list[list[str]], clock: ClockGuess, num_rows: int, anchor: str) -> list[StreamGuess]:
+    """The image streams of a dataset.
+
+    Args:
+        episodes: for each episode looked at, its images' paths relative to its folder.
+        clock: the anchor's.
+        num_rows: how many rows the anchor has in the first of these episodes.
+        anchor: its name.
+    """
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in {path for images in episodes for path in images}:
+        folders[str(PurePosixPath(path).parent)].append(path)
+    if not folders:
+        return []
+    first: dict[str, list[str]] = defaultdict(list)
+    for path in next(images for images in episodes if images):
+        first[str(PurePosixPath(path).parent)].append(path)
+    relative = _Anchor(clock=clock, num_rows=num_rows)
+    suffix = _suffix([path for paths in folders.values() for path in paths])
+    varying = _varying_part(sorted(folders))
+    if varying is not None and len(folders) > 1:
+        names = sorted(folders)[0].split("/")
+        names[varying] = "{view}"
+        sample = max(first.values(), key=len)
+        pattern = "/".join([*names, f"*{suffix}"])
+        reason = f"each of {len(folders)} folders is a camera: {', '.join(sorted(folders)[:_MAX_VIEWS])}"
+        return [_camera("camera", (pattern,), sample, relative, anchor, [reason])]
+    streams = []
+    for folder in sorted(folders)[:_MAX_VIEWS]:
+        name = "camera" if len(folders) == 1 else identifier(PurePosixPath(folder).name, "camera")
+        paths = first.get(folder) or folders[folder]
+        for part_name, part in _by_prefix(name, paths).items():
+            inside = "" if folder == "." else f"{pattern_of([folder], [])[0]}/"
+            prefix = _prefix(part) if len(_by_prefix(name, paths)) > 1 else ""
+            streams.append(_camera(part_name, (f"{inside}{prefix}*{suffix}",), part, relative, anchor, []))
+    return streams
+
+
+def _suffix(paths: list[str]) -> str:
+    suffixes = {PurePosixPath(path).suffix for path in paths}
+    return suffixes.pop() if len(suffixes) == 1 else ".[jJ][pP]*[gG]"
+
+
+def _varying_part(folders: list[str]) -> int | None:
+    """The one part of their paths in which the folders differ."""
+    parts = [folder.split("/") for folder in folders]
+    if len({len(names) for names in parts}) != 1:
+        return None
+    varying = [i for i, names in enumerate(zip(*parts, strict=True)) if len(set(names)) > 1]
+    return varying[0] if len(varying) == 1 else None
+
+
+def _prefix(paths: list[str]) -> str:
+    """What comes before the last number in a name."""
+    match = re.match(r"(.*?)(\d+(\.\d+)?)?\D*$", PurePosixPath(paths[0]).stem)
+    return match[1] if match else ""
+
+
+def _by_prefix(name: str, paths: list[str]) -> dict[str, list[str]]:
+    """Images of one folder by camera: cam0_0001.jpg and cam1_0001.jpg are two."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        groups[_prefix([path])].append(path)
+    if not 1 < len(groups) <= _MAX_VIEWS or min(map(len, groups.values())) < 3 or strptime_form(paths[0]):
+        return {name: paths}
+    return {identifier(prefix, f"camera_{i}"): found for i, (prefix, found) in enumerate(sorted(groups.items()))}
+
+
+def _camera(
+    name: str, files: tuple[str, ...], paths: list[str], relative: _Anchor, anchor: str, reasons: list[str]
+) -> StreamGuess:
+    names = sorted({PurePosixPath(path).name for path in paths})
+    time, said, one_per_row = _time_of(names, relative, anchor)
+    return StreamGuess(
+        name=name,
+        kind="images",
+        files=files,
+        time=time,
+        time_reasons=tuple(said),
+        reasons=tuple(reasons),
+        one_per_row=one_per_row,
+    )
+
+
+def _time_of(names: list[str], relative: _Anchor, anchor: str) -> tuple[TimeSpec, list[str], bool]:
+    """The clock in the images' names, why, and whether there is an image a row."""
+    form = strptime_form(names[0])
+    if form is not None and text_clock(names) is not None:
+        return TimeSpec(format=form), [f"the name is a time: {names[0]}"], False
+    stems = [PurePosixPath(name).stem for name in names]
+    last = [list(_NUMBER.finditer(stem))[-1:] for stem in stems]
+    if not all(last):
+        reason = "no number in the names: their order is taken; correct rate_hz"
+        return TimeSpec(index_rate_hz=relative.clock.rate_hz or 10.0, starts_with=anchor), [reason], False
+    pattern = _number_pattern(stems, [found[0] for found in last])
+    texts = [found[0][0] for found in last]
+    values = np.sort(np.array([float(text) for text in texts]))
+    whole = all(text.isdigit() for text in texts)
+    if whole and values.max() < 1e6:
+        return _by_index(pattern, len(names), relative, anchor)
+    unit, said = unit_of("", "", values, np.diff(values))
+    seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
+    exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
+    time = TimeSpec(pattern=pattern, unit=unit or "s", integer=whole, exact=exact)
+    if len(relative.clock.stamps_s) and (seconds > _EPOCH_S) != relative.clock.epoch:
+        time = replace(time, starts_with=anchor)
+        said = [*said, f"its clock is not that of {anchor}: both are taken to start together"]
+    return time, ["the name is a time", *said], False
+
+
+def _number_pattern(stems: list[str], last: list[re.Match[str]]) -> str | None:
+    """A regular expression whose group is the last number of each name; ``None`` where it is the whole stem."""
+    if all(match[0] == stem for match, stem in zip(last, stems, strict=True)):
+        return None
+    before = {stem[: match.start()] for match, stem in zip(last, stems, strict=True)}
+    digits = r"(\d+(?:\.\d+)?)" if any("." in match[0] for match in last) else r"(\d+)"
+    return (re.escape(before.pop()) if len(before) == 1 else r"\D*") + digits
+
+
+def _by_index(pattern: str | None, count: int, relative: _Anchor, anchor: str) -> tuple[TimeSpec, list[str], bool]:
+    """Numbered images: over the anchor's rate if there is one a row, else over the rate that fills the episode."""
+    rate = relative.clock.rate_hz or 10.0
+    if count == relative.num_rows:
+        said = [f"numbered, as many as {anchor} has rows: taken at its rate of {rate:.4g} Hz"]
+        one = True
+    else:
+        rate, one = rate * count / max(1, relative.num_rows), False
+        said = [f"numbered: {count} images over the time of {anchor} are {rate:.4g} a second; correct rate_hz"]
+    if relative.clock.time.index_rate_hz is None:
+        said.append(f"taken to start with {anchor}")
+    time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=anchor)
+    return time, said, one

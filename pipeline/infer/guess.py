@@ -1,0 +1,70 @@
+"""What was guessed of a dataset, as plain data: it is written as TOML, with each reason as a comment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vlapipe.pipeline.infer.fields import FieldGuess
+from vlapipe.schemas.schema import ActionSpec, Dialect, EpisodeLayout, InstructionSpec, SampleDefaults, TimeSpec
+
+__all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayGuess:
+    """One array of an NPZ stream: ``shape`` of a row."""
+
+    name: str
+    array: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamGuess:
+    """One stream; of ``fields`` and ``arrays`` the one that fits its kind is filled."""
+
+    name: str
+    kind: str
+    files: tuple[str, ...]
+    time: TimeSpec
+    time_reasons: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    reasons: tuple[str, ...] = ()
+    dialect: Dialect = field(default_factory=Dialect)
+    fields: tuple[FieldGuess, ...] = ()
+    drop: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()
+    arrays: tuple[ArrayGuess, ...] = ()
+    one_per_row: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaGuess:
+    """A whole schema; the first stream is the anchor."""
+
+    name: str
+    description: str
+    episodes: EpisodeLayout
+    episode_reasons: tuple[str, ...]
+    instruction: InstructionSpec
+    streams: tuple[StreamGuess, ...]
+    action: ActionSpec
+    action_reasons: tuple[str, ...]
+    sample: SampleDefaults
+    not_read: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Every reason, with what it is a reason for."""
+        said = [f"episodes: {reason}" for reason in self.episode_reasons]
+        for stream in self.streams:
+            said += [f"{stream.name}: {reason}" for reason in stream.reasons]
+            said += [f"{stream.name} clock: {reason}" for reason in stream.time_reasons]
+            named = [(entry.name, entry.reasons) for entry in stream.fields]
+            named += [(entry.name, entry.reasons) for entry in stream.arrays]
+            said += [f"{stream.name}/{name}: {reason}" for name, reasons in named for reason in reasons]
+            said += [f"{stream.name}: {name!r} is not kept: {reason}" for name, reason in stream.drop]
+        said += [f"action: {reason}" for reason in self.action_reasons]
+        return said + [f"not read: {what}" for what in self.not_read]

@@ -1,0 +1,91 @@
+"""Looks at a folder of recordings, writes a schema for it, and reads the first episodes by it to see that it fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from vlapipe.pipeline.file_tree import walk
+from vlapipe.pipeline.infer.assemble import guess_schema
+from vlapipe.pipeline.infer.guess import SchemaGuess
+from vlapipe.pipeline.infer.layout import find_layout
+from vlapipe.pipeline.infer.trial import try_schema
+from vlapipe.pipeline.infer.write import schema_text
+from vlapipe.pipeline.record import Record
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.parse import parse_schema
+
+__all__ = ["Inferred", "infer_schema"]
+
+_TRIED_EPISODES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred:
+    """A schema's text, why it is as it is, and what is wrong with the first episodes that it reads."""
+
+    toml: str
+    reasons: tuple[str, ...]
+    faults: tuple[str, ...]
+    num_tried: int
+
+
+def infer_schema(root: Path) -> Inferred:
+    """Guess a schema for the recordings below ``root``.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it that a schema could describe.
+    """
+    if not root.is_dir():
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise UsageError(f"{root}: {problem}", "give the folder that holds the recordings")
+    tree = walk(root.resolve())
+    layout = find_layout(tree)
+    guess = None if layout is None else guess_schema(layout)
+    if guess is None:
+        kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
+        cure = "a CSV (or NPZ) with a row a sample is needed; start from one with `vlapipe schema show`"
+        raise UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
+    faults, num_tried = _try(root, guess)
+    changed = _mended(guess, faults)
+    if changed is not None:
+        again, num_tried = _try(root, changed)
+        if len(again) < len(faults):
+            guess, faults = changed, again
+    messages = tuple(fault["message"] for fault in faults)
+    return Inferred(toml=schema_text(guess), reasons=tuple(guess.reasons), faults=messages, num_tried=num_tried)
+
+
+def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
+    """The faults of the first episodes, read by what was guessed."""
+    schema = parse_schema(schema_text(guess), "inferred")
+    trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
+    faults = [reason for reject in trial.rejects for reason in reject["reasons"] if reason["severity"] == "error"]
+    return faults, len(trial.tried)
+
+
+def _mended(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | None:
+    """The same with what the trial has shown beyond the first rows: cells that are missing further down."""
+    missing = [f for f in faults if f["code"] in ("csv.missing_value", "csv.not_finite") and f["column"]]
+    if not missing:
+        return None
+    columns = {fault["column"] for fault in missing}
+    texts = {_quoted(fault["found"]) for fault in missing if fault["code"] == "csv.not_finite"} - {""}
+    streams = []
+    for stream in guess.streams:
+        fields = []
+        for field in stream.fields:
+            if columns & set(field.columns) and not field.on_missing:
+                reasons = (
+                    *field.reasons,
+                    "some cells further down have no value: drop leaves those rows out; or say mask",
+                )
+                field = replace(field, on_missing="drop", reasons=reasons)
+            fields.append(field)
+        texts_here = tuple(sorted({*stream.missing, *texts})) if stream.kind == "csv" else ()
+        streams.append(replace(stream, fields=tuple(fields), missing=texts_here))
+    return replace(guess, streams=tuple(streams))
+
+
+def _quoted(found: str) -> str:
+    return found.strip("'\"") if len(found) < 20 else ""

@@ -1,0 +1,238 @@
+"""Guesses what an episode is in a folder of recordings, and which files in it belong together; reads heads of tables.
+
+Files are of one bucket if their names differ in digits alone. The bucket that says most about the robot is the anchor.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from vlapipe.pipeline.file_tree import FileTree, match_end
+from vlapipe.pipeline.infer.clock import guess_clock
+from vlapipe.pipeline.infer.columns import columns_of
+from vlapipe.pipeline.infer.dialect import Table, look_at_table
+
+__all__ = ["Bucket", "Layout", "find_layout", "pattern_of"]
+
+_TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
+_PACKED = {".gz", ".zip"}
+_ARRAYS = {".npz"}
+_MAX_LOOKED_AT = 3  # files of one bucket: first, middle, last
+_MAX_BUCKETS = 60
+_MAX_LISTED = 8
+_ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Files of one kind, by their paths, and what the first rows of some of them are (nothing of arrays)."""
+
+    files: tuple[str, ...]
+    looks: tuple[Table, ...]
+
+    @property
+    def num_numbers(self) -> int:
+        """Columns of numbers in the file with most."""
+        return max(sum(column.kind == "number" for column in columns_of(look)) for look in self.looks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The episodes of a dataset. ``folders`` are theirs, in order, each with its anchor file.
+
+    With ``per_file`` each of the anchor's files is an episode. ``up`` is how many folders above its file an episode's
+    folder lies.
+    """
+
+    tree: FileTree
+    anchor: Bucket
+    others: tuple[Bucket, ...]
+    per_file: bool
+    up: int
+    reasons: tuple[str, ...]
+
+    def folder(self, anchor_file: str) -> str:
+        """The folder of the episode of an anchor's file, ``""`` for the root."""
+        parts = anchor_file.split("/")[:-1]
+        return "/".join(parts[: len(parts) - self.up])
+
+    def stem(self, anchor_file: str) -> str:
+        """The anchor file's name without extensions."""
+        return PurePosixPath(anchor_file).name.partition(".")[0]
+
+
+def find_layout(tree: FileTree) -> Layout | None:
+    """How a folder of recordings is laid out; ``None`` where no table of numbers is found."""
+    buckets = _merged(_buckets(tree))
+    arrays = _array_buckets(tree)
+    if not buckets and not arrays:
+        return None
+    anchor = max(buckets, key=_weight) if buckets else max(arrays, key=lambda bucket: len(bucket.files))
+    counts = Counter(str(PurePosixPath(file).parent) for file in anchor.files)
+    per_file = max(counts.values()) > 1
+    others = tuple(bucket for bucket in (*buckets, *arrays) if bucket is not anchor)
+    layout = Layout(tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=())
+    name = PurePosixPath(anchor.files[0]).name
+    reasons = [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
+    if per_file:
+        most, count = counts.most_common(1)[0]
+        where = "one folder" if most == "." else repr(most)
+        reasons.append(f"{count} such files lie in {where}: each is taken for an episode")
+        return replace(layout, reasons=tuple(reasons))
+    layout = replace(layout, up=_levels_up(layout))
+    episodes = "one folder" if len(anchor.files) == 1 else f"{len(anchor.files)} folders"
+    reasons.append(f"{episodes} with one such file: each is taken for an episode")
+    return replace(layout, reasons=tuple(reasons))
+
+
+def _buckets(tree: FileTree) -> list[Bucket]:
+    named: dict[str, list[str]] = defaultdict(list)
+    for path in tree.files:
+        if _is_table(path):
+            named[_key(path)].append(path)
+    found = []
+    for files in sorted(named.values(), key=len, reverse=True)[:_MAX_BUCKETS]:
+        chosen = sorted({0, len(files) // 2, len(files) - 1})[:_MAX_LOOKED_AT]
+        looks = [look for i in chosen if (look := look_at_table(tree.root / files[i], files[i])) is not None]
+        looks = [look for look in looks if look.rows and any(c.kind == "number" for c in columns_of(look))]
+        if looks:
+            found.append(Bucket(files=tuple(files), looks=tuple(looks)))
+    return found
+
+
+def _array_buckets(tree: FileTree) -> list[Bucket]:
+    named: dict[str, list[str]] = defaultdict(list)
+    for path in tree.files:
+        if PurePosixPath(path).suffix.lower() in _ARRAYS:
+            named[_key(path)].append(path)
+    return [Bucket(files=tuple(files), looks=()) for files in named.values()]
+
+
+def _is_table(path: str) -> bool:
+    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        return len(suffixes) < 2 or suffixes[-2] in _TABLES
+    return bool(suffixes) and suffixes[-1] in _TABLES
+
+
+def _key(path: str) -> str:
+    """A file's name with its folder's name and its digits left open."""
+    *folders, name = path.split("/")
+    for folder in reversed(folders):
+        if len(folder) > 2 and folder in name:
+            name = name.replace(folder, "\0")
+    return re.sub(r"\d+", "#", name)
+
+
+def _merged(buckets: list[Bucket]) -> list[Bucket]:
+    """Lone files with the same columns are one bucket, such as pick.csv and place.csv, unless recorded at once."""
+    merged: list[Bucket] = []
+    for bucket in buckets:
+        for i, other in enumerate(merged):
+            if _are_alone(bucket) and _are_alone(other) and _same_columns(bucket, other) and not _meet(bucket, other):
+                looks = (*other.looks, *bucket.looks)[:_MAX_LOOKED_AT]
+                merged[i] = Bucket(files=tuple(sorted({*other.files, *bucket.files})), looks=looks)
+                break
+        else:
+            merged.append(bucket)
+    return merged
+
+
+def _are_alone(bucket: Bucket) -> bool:
+    """Whether the names of the files do not come again in other folders."""
+    return len({PurePosixPath(file).name for file in bucket.files}) == len(bucket.files)
+
+
+def _same_columns(one: Bucket, other: Bucket) -> bool:
+    a, b = one.looks[0], other.looks[0]
+    if a.dialect != b.dialect and (a.dialect.header_rows == 0 or b.dialect.header_rows == 0):
+        return False
+    names, others = set(a.names), set(b.names)
+    return len(names & others) >= 0.8 * len(names | others)
+
+
+def _meet(one: Bucket, other: Bucket) -> bool:
+    """Whether two files of one folder were recorded at the same time."""
+    if {str(PurePosixPath(f).parent) for f in one.files}.isdisjoint(str(PurePosixPath(f).parent) for f in other.files):
+        return False
+    spans = []
+    for bucket in (one, other):
+        clock = guess_clock(columns_of(bucket.looks[0]))
+        if not clock.epoch or not clock.rate_hz:
+            return False
+        start = float(clock.stamps_s[0])
+        spans.append((start, start + bucket.looks[0].num_rows / clock.rate_hz))
+    (a, b), (c, d) = spans
+    return a <= d and c <= b
+
+
+def _weight(bucket: Bucket) -> float:
+    """How much a bucket says: numbers a row, rows, episodes, and whether its name speaks of a robot."""
+    rows = max(look.num_rows for look in bucket.looks)
+    likely = 1.5 if _ROBOT.search(PurePosixPath(bucket.files[0]).name) else 1.0
+    return bucket.num_numbers * math.log2(rows + 2) * likely * math.sqrt(min(len(bucket.files), 8))
+
+
+def _levels_up(layout: Layout) -> int:
+    """How far above the anchor's file an episode's folder lies, so that its other files are below it too."""
+    anchors = [file.split("/")[:-1] for file in layout.anchor.files]
+    companions = {
+        tuple(path.split("/")[:-1])
+        for path in layout.tree.files
+        if path not in set(layout.anchor.files) and PurePosixPath(path).suffix.lower() not in ("", ".md", ".py")
+    }
+    wanted = Counter[int]()
+    for companion in companions:
+        shared = [_num_shared(companion, folder) for folder in anchors]
+        nearest = max(shared)
+        if shared.count(nearest) == 1:
+            wanted[len(anchors[shared.index(nearest)]) - nearest] += 1
+    for up in sorted(wanted, reverse=True):
+        above = {tuple(folder[: len(folder) - up]) for folder in anchors}
+        if len(above) == len(anchors) and 2 * wanted[up] >= len(anchors):
+            return up
+    return 0
+
+
+def _num_shared(one: tuple[str, ...], other: list[str]) -> int:
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
+    """The narrowest pattern that all ``paths`` fit and none of ``against``; else the paths themselves, if few."""
+    paths = sorted(set(paths))
+    parts = zip(*(path.split("/") for path in paths), strict=True)
+    pattern = "/".join(_common(list(names)) for names in parts)
+    if len(paths) > 1 and any(match_end(path, pattern) is not None for path in against) and len(paths) <= _MAX_LISTED:
+        return tuple(_escape(path) for path in paths)
+    return (pattern,)
+
+
+def _common(names: list[str]) -> str:
+    """What names have in common at both ends, with a star between."""
+    if len(set(names)) == 1:
+        return _escape(names[0])
+    before = names[0]
+    for name in names:
+        while not name.startswith(before):
+            before = before[:-1]
+    before = before.rstrip("0123456789")
+    after = names[0][len(before) :]
+    for name in names:
+        while not name[len(before) :].endswith(after):
+            after = after[1:]
+    return f"{_escape(before)}*{_escape(after.lstrip('0123456789'))}"
+
+
+def _escape(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)

@@ -1,0 +1,123 @@
+"""Guesses a CSV stream from the first rows of several of its files: what they agree on, and what some of them lack."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.columns import Column, columns_of
+from vlapipe.pipeline.infer.dialect import Table
+from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
+from vlapipe.pipeline.infer.guess import StreamGuess
+
+__all__ = ["TableGuess", "guess_table"]
+
+_EPISODE = re.compile(
+    r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
+    r"([_ ]?(index|idx|id|no|nr|number|num))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableGuess:
+    """A CSV stream, its clock, and the column whose changes begin a new episode, if one does."""
+
+    stream: StreamGuess
+    clock: ClockGuess
+    split_column: str | None
+    num_rows: int
+
+
+def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, may_split: bool) -> TableGuess:
+    """Guess a stream from its files' first rows; ``may_split``: whether a file may hold several episodes."""
+    widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
+    columns = columns_of(widest)
+    split = next((column for column in columns if _splits(column)), None) if may_split else None
+    clock = guess_clock(columns, split)
+    taken = [*clock.columns, *([split.name] if split else [])]
+    together = _pooled(columns, [look for look in looks if look is not widest])
+    guess = guess_fields(together, taken)
+    drop = [*guess.drop, *([(split.name, "tells the episodes apart")] if split else [])]
+    present = [set(look.names) for look in looks]
+    fields = [part for field in guess.fields for part in _optional(field, present)]
+    dialect = widest.dialect
+    if dialect.names:
+        variants = {len(look.names): look.names for look in looks if look.dialect.names}
+        dialect = replace(dialect, names=tuple(names for _, names in sorted(variants.items())))
+    known = [rate for look in looks if (rate := _rate(look, split)) is not None]
+    rate, reasons = clock.rate_hz, list(clock.reasons)
+    if known and max(known) > 1.2 * min(known):
+        reasons.append(f"rates differ from file to file, {min(known):.4g} to {max(known):.4g} Hz: none is declared")
+        rate = None
+    stream = StreamGuess(
+        name=name,
+        kind="csv",
+        files=files,
+        time=clock.time,
+        time_reasons=tuple(reasons),
+        rate_hz=rate,
+        reasons=widest.reasons,
+        dialect=dialect,
+        fields=tuple(fields),
+        drop=tuple(drop),
+        missing=guess.missing,
+    )
+    return TableGuess(stream=stream, clock=clock, split_column=split.name if split else None, num_rows=widest.num_rows)
+
+
+def _rate(look: Table, split: Column | None) -> float | None:
+    columns = columns_of(look)
+    groups = next((column for column in columns if split is not None and column.name == split.name), None)
+    return guess_clock(columns, groups).rate_hz
+
+
+def _splits(column: Column) -> bool:
+    """Whether a column names the episode of each row: by its name, and because its values stand in blocks."""
+    if not _EPISODE.fullmatch(column.base.strip()) or column.kind not in ("number", "text") or column.num_missing:
+        return False
+    blocks = [cell for i, cell in enumerate(column.cells) if i == 0 or cell != column.cells[i - 1]]
+    return len(set(blocks)) == len(blocks) < max(2, len(column.cells) / 2)
+
+
+def _pooled(columns: list[Column], others: list[Table]) -> list[Column]:
+    """The columns with the cells of all files, so that what only a later file shows is seen too."""
+    more = [{column.name: column.cells for column in columns_of(look)} for look in others]
+    pooled = []
+    for column in columns:
+        cells = (*column.cells, *(cell for look in more for cell in look.get(column.name, ())))
+        pooled.append(column if column.kind not in ("number", "empty") else _again(column, cells))
+    return pooled
+
+
+def _again(column: Column, cells: tuple[str, ...]) -> Column:
+    kind = "number" if np.isfinite(replace(column, cells=cells).values).any() else column.kind
+    return replace(column, cells=cells, kind=kind)
+
+
+def _optional(field: FieldGuess, present: list[set[str]]) -> list[FieldGuess]:
+    """A field as it is, or cut into what every file has and what some of them lack."""
+    always = [all(name in names for names in present) for name in field.columns]
+    if all(always):
+        return [field]
+    parts = []
+    for kept in (True, False):
+        where = [i for i, yes in enumerate(always) if yes == kept]
+        if not where:
+            continue
+        part = replace(
+            field,
+            columns=tuple(field.columns[i] for i in where),
+            unit=tuple(field.unit[i] for i in where) if field.unit else (),
+            period=tuple(field.period[i] for i in where) if field.period else (),
+            quaternion=field.quaternion if len(where) == len(always) else "",
+        )
+        if not kept:
+            reasons = (*field.reasons, "some files lack it")
+            name = field.name if len(where) == len(always) else f"{field.name}_more"
+            part = replace(part, name=name, optional=True, reasons=reasons)
+        parts.append(part)
+    return parts

@@ -1,0 +1,55 @@
+"""Tries a schema on the first episodes of a dataset; reads and checks as an ingest does, and writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vlapipe.pipeline.build import ShardTask, build_shard
+from vlapipe.pipeline.discovery import Discovery, RawEpisode, discover
+from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.record import Record
+from vlapipe.pipeline.shards.codec import parse_codec
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["Trial", "try_schema"]
+
+_ALL_BYTES = 1 << 62  # of one shard: the episodes that are tried go into one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of the first episodes: ``rows`` of the good ones, ``rejects``, and ``findings`` of the good ones."""
+
+    discovery: Discovery
+    tried: tuple[RawEpisode, ...]
+    views: dict[str, tuple[str, ...]]
+    rows: list[Record]
+    rejects: list[Record]
+    findings: list[Record]
+
+
+def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
+    """Read the first episodes of a dataset.
+
+    Raises:
+        UsageError: there is no such folder, or no episode in it.
+    """
+    discovery = discover(root, schema)
+    tried = discovery.episodes[:num_episodes]
+    plan = make_plan(discovery, schema, shard_bytes=_ALL_BYTES, options={})
+    shard = replace(plan.shards[0], episodes=tried, splits=("val",) * len(tried))
+    codec = parse_codec(None, "npz")
+    record = build_shard(
+        ShardTask(
+            root=plan.root, schema=schema, views=plan.views, shard=shard, shard_format="npz", codec=codec, place=None
+        )
+    )
+    return Trial(
+        discovery=discovery,
+        tried=tried,
+        views=plan.views,
+        rows=record["episodes"],
+        rejects=record["rejects"],
+        findings=record["findings"],
+    )
