@@ -1,21 +1,41 @@
-"""Reads stamps into int64 nanoseconds or float64 seconds."""
+"""Reads stamps into int64 nanoseconds or float64 seconds; what is written exactly is kept exactly."""
 
 from __future__ import annotations
 
 import calendar
 import re
 from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
+from vlapipe.schemas.schema import ISO, NANOSECONDS, TimeSpec, TimeUnit
 
-__all__ = ["clock_from_numbers", "parse_stamp", "seconds", "seconds_between"]
+__all__ = [
+    "clock_from_index",
+    "clock_from_numbers",
+    "parse_stamp",
+    "scale_clock",
+    "seconds",
+    "seconds_between",
+    "shift_clock",
+    "start_of_file",
+]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
-_MAX_NS = np.iinfo(np.int64).max
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
+_ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.ASCII
+)
+_MAX_DIGITS = 64
+_LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
+_DATED = re.compile(r"%[YyGcxsDF]")
+_EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # where strptime puts a time without a date
+_LIMITS = np.iinfo(np.int64)
 
 
 def seconds(timestamp: NDArray[Any]) -> NDArray[np.float64]:
@@ -36,16 +56,58 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
         ValueError: the text is not such a stamp.
     """
     if time.format:
-        moment = datetime.strptime(text, time.format)  # read as UTC by timegm below
-        return calendar.timegm(moment.timetuple()) * 1_000_000_000 + moment.microsecond * 1000
+        return _within_64_bits(_parse_iso(text) if time.format == ISO else _parse_format(text, time.format))
     if time.integer:
         if not _WHOLE.match(text):
             raise ValueError(text)
-        return int(text) * NANOSECONDS[time.unit]
+        return _within_64_bits(int(text) * NANOSECONDS[time.unit])
+    if not _NUMBER.match(text):
+        raise ValueError(text)
+    if time.exact:
+        if len(text) > _MAX_DIGITS or len(text.lower().partition("e")[2]) > len("+18"):
+            raise ValueError(text)
+        nanoseconds = Fraction(Decimal(text)) * NANOSECONDS[time.unit]
+        if nanoseconds.denominator != 1:
+            raise ValueError(f"{text} is not a whole number of nanoseconds")
+        return _within_64_bits(int(nanoseconds))
     value = float(text)
     if not np.isfinite(value):
         raise ValueError(text)
     return value / (1_000_000_000 // NANOSECONDS[time.unit])
+
+
+def _within_64_bits(nanoseconds: int) -> int:
+    if not _LIMITS.min <= nanoseconds <= _LIMITS.max:
+        raise ValueError("further from 1970 than 64 bits of nanoseconds reach")
+    return nanoseconds
+
+
+def _parse_format(text: str, form: str) -> int:
+    """A moment in ``strptime`` form, UTC where it names no zone; ``%f`` may have up to nine digits."""
+    rest = 0
+    try:
+        moment = datetime.strptime(text, form)
+    except ValueError:
+        long = _LONG_FRACTION.search(text) if "%f" in form else None
+        if long is None:
+            raise
+        moment = datetime.strptime(text[: long.start(2)] + text[long.end(2) :], form)
+        rest = int(long[2].ljust(3, "0"))
+    return calendar.timegm(moment.utctimetuple()) * 1_000_000_000 + moment.microsecond * 1000 + rest
+
+
+def _parse_iso(text: str) -> int:
+    match = _ISO.match(text.strip())
+    if match is None:
+        raise ValueError(text)
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
+    moment = datetime(year, month, day, hour, minute, second)  # refuses what no calendar has
+    stamp = calendar.timegm(moment.timetuple()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+    zone = (match[8] or "Z").replace(":", "")
+    if zone != "Z":
+        minutes = int(zone[1:3]) * 60 + int(zone[3:5] or 0)
+        stamp -= (-minutes if zone[0] == "-" else minutes) * 60_000_000_000
+    return stamp
 
 
 def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
@@ -55,14 +117,77 @@ def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
         OverflowError: integer stamps that do not fit 64 bits of nanoseconds.
         ValueError: the schema says integer and the values are not whole.
     """
-    if not time.integer:
-        return values.astype(np.float64) / (1_000_000_000 // NANOSECONDS[time.unit])
+    return scale_clock(values, time.unit, integer=time.integer)
+
+
+def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArray[Any]:
+    """The same for a unit of its own."""
+    if not integer:
+        return values.astype(np.float64) / (1_000_000_000 // NANOSECONDS[unit])
     if values.dtype.kind not in "iu":
         whole = values.astype(np.int64)
         if not np.array_equal(whole, values):
             raise ValueError("not whole numbers")
         values = whole
-    factor = NANOSECONDS[time.unit]
-    if len(values) and max(abs(int(values.min())), abs(int(values.max()))) > _MAX_NS // factor:
+    factor = NANOSECONDS[unit]
+    if len(values) and max(abs(int(values.min())), abs(int(values.max()))) > _LIMITS.max // factor:
         raise OverflowError("stamps do not fit int64 nanoseconds")
     return values.astype(np.int64) * factor
+
+
+def clock_from_index(index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
+    """Each whole number over the rate, to the nearest nanosecond (half to even); the rate counts as it is printed.
+
+    Raises:
+        OverflowError: a stamp does not fit 64 bits.
+    """
+    step = 1_000_000_000 / Fraction(repr(float(rate_hz)))
+    largest = max(abs(int(index.min())), abs(int(index.max()))) if len(index) else 0
+    if largest * step > _LIMITS.max:
+        raise OverflowError("stamps do not fit int64 nanoseconds")
+    if 4 * largest * step.numerator > _LIMITS.max or 4 * step.denominator > _LIMITS.max:
+        return np.array([round(int(i) * step) for i in index], dtype=np.int64)
+    whole, rest = np.divmod(index.astype(np.int64) * step.numerator, np.int64(step.denominator))
+    up = (2 * rest > step.denominator) | ((2 * rest == step.denominator) & (whole % 2 == 1))
+    return np.asarray(whole + up, dtype=np.int64)
+
+
+def start_of_file(label: str, time: TimeSpec) -> int:
+    """The moment in a file's name, in nanoseconds; its extension, or several, may be left out of ``start_format``.
+
+    Raises:
+        ValueError: the name is not of that form.
+    """
+    assert time.start_format is not None
+    parts = PurePosixPath(label).parts[-1 - time.start_format.count("/") :]
+    name = "/".join(parts)
+    while True:
+        try:
+            return _within_64_bits(_parse_format(name, time.start_format))
+        except ValueError:
+            shorter = name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
+            if shorter == name:
+                raise ValueError(parts[-1]) from None
+            name = shorter
+
+
+def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> NDArray[Any]:
+    """The clock with ``start_ns`` and ``offset_s`` added; nanoseconds where the schema keeps them, else seconds.
+
+    Raises:
+        OverflowError: a stamp does not fit 64 bits.
+    """
+    if timestamp.dtype == np.float64 and time.dtype == "int64":
+        if len(timestamp) and np.abs(timestamp).max() > _LIMITS.max / 1e9:
+            raise OverflowError("stamps do not fit int64 nanoseconds")
+        timestamp = np.rint(timestamp * 1e9).astype(np.int64)
+    if timestamp.dtype == np.float64:
+        return timestamp + time.offset_s if time.offset_s else timestamp
+    by = start_ns + round(Fraction(repr(time.offset_s)) * 1_000_000_000)
+    if time.start_format and time.format and time.format != ISO and not _DATED.search(time.format):
+        by -= _EPOCH_1900  # a time of day: the name has the date
+    if not by:
+        return timestamp
+    if len(timestamp) and not (_LIMITS.min <= int(timestamp.min()) + by and int(timestamp.max()) + by <= _LIMITS.max):
+        raise OverflowError("stamps do not fit int64 nanoseconds")
+    return timestamp + np.int64(by) if abs(by) <= _LIMITS.max else (timestamp.astype(object) + by).astype(np.int64)

@@ -44,9 +44,10 @@ def _without_blanks(text: bytes, delimiter: bytes, quote: bytes, escape: bytes) 
         change[starts[~at_edge]] += 1
         change[ends[~at_edge]] -= 1
         keep |= np.cumsum(change[:-1], dtype=np.int8).astype(np.bool_)
-        return data[keep].tobytes()
-    keep[starts[~at_edge]] = True
-    return np.where(blank, np.uint8(_SPACE), data)[keep].tobytes()
+    else:
+        keep[starts[~at_edge]] = True
+        data = np.where(blank, np.uint8(_SPACE), data)
+    return bytes(data[keep])
 
 
 def _outside(text: bytes, quote: bytes, escape: bytes) -> NDArray[np.bool_] | None:
@@ -58,6 +59,6 @@ def _outside(text: bytes, quote: bytes, escape: bytes) -> NDArray[np.bool_] | No
         return None
     toggles = np.zeros(len(text), dtype=np.uint8)
     toggles[quotes] = 1
-    outside = np.cumsum(toggles, dtype=np.uint8) & 1 == 0  # wraps at 256, which keeps the parity
+    outside: NDArray[np.bool_] = np.cumsum(toggles, dtype=np.uint8) & 1 == 0  # wraps at 256, which keeps the parity
     outside[escaped] = False
     return outside

@@ -70,7 +70,8 @@ def escaped_positions(text: bytes, span: tuple[int, int], escape: bytes) -> NDAr
         return at
     first = np.flatnonzero(np.concatenate([[True], np.diff(at) != 1]))
     within = np.arange(len(at)) - np.repeat(first, np.diff(np.append(first, len(at))))
-    return at[within % 2 == 0] + 1
+    escaped: NDArray[np.int64] = at[within % 2 == 0] + 1
+    return escaped
 
 
 def quote_positions(text: bytes, span: tuple[int, int], quote: bytes, escape: bytes) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ Every record of the text is a row with as many cells as there are names, or it i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,7 @@ class CsvRows:
         self._cut, self._dialect, self._findings = cut, dialect, findings
         self._ragged: list[_RaggedRow] = []
         self._strings: dict[int, pa.ChunkedArray] = {}
+        self._num_parsed = -1
 
     @property
     def num_cells(self) -> int:
@@ -83,6 +84,14 @@ class CsvRows:
     def line_of(self, row: int) -> int:
         """The line of the file on which a row begins; slow the first time."""
         return int(self.row_lines[row])
+
+    def line_finder(self, kept: NDArray[np.int64] | None = None) -> Callable[[int], int]:
+        """``line_of`` as a function that does not keep the text; of the rows ``kept``, where some were dropped."""
+        first = self._cut.first_line
+        if self._num_parsed == self._num_lines:  # one line a row
+            return lambda row: first + (row if kept is None else int(kept[row]))
+        lines = self.row_lines if kept is None else self.row_lines[kept]
+        return lambda row: int(lines[row])
 
     def holds(self, *texts: bytes) -> bool:
         """Whether one of the texts stands somewhere in the rows; a fast scan."""
@@ -202,6 +211,7 @@ class CsvRows:
     def _checked(self, parsed: pa.Table, types: Mapping[int, pa.DataType]) -> pa.Table:
         """The same, if it has a row for each record of the text."""
         num_records = parsed.num_rows + len(self._ragged)
+        self._num_parsed = num_records
         if num_records != self._num_lines and num_records != len(self._record_lines):
             raise UnreadableError(f"{len(self._record_lines)} records, of which {num_records} could be parsed")
         if not self._cut.trailing:
@@ -255,7 +265,8 @@ class CsvRows:
         in_pair = (data[before] == _CR) & (stops < cut.stop) & (data[np.minimum(stops, len(data) - 1)] == _LF)
         full = stops - in_pair > starts
         self._report_blank(lines, full)
-        return lines[full]
+        records: NDArray[np.int64] = lines[full]
+        return records
 
     def _report_blank(self, lines: NDArray[np.int64], full: NDArray[np.bool_]) -> None:
         records = np.flatnonzero(full)

@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from vlapipe.schemas.findings import Findings
 
@@ -105,7 +105,7 @@ def _is_table(member: zipfile.ZipInfo) -> bool:
 def _gunzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
     try:
         with gzip.open(io.BytesIO(raw)) as file:
-            return _read_limited(file, len(raw), label, findings)
+            return _read_limited(cast(IO[bytes], file), len(raw), label, findings)
     except (zlib.error, EOFError, OSError) as error:
         findings.add("file.archive", label, expected="a whole gzip file", found=_one_line(error))
         return None

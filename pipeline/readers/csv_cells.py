@@ -1,0 +1,261 @@
+"""Makes numbers of cells: all columns in one pass where pyarrow can, else column by column from their text.
+
+Either way a number is the correctly rounded one of what is printed. A cell that is none is reported with its line, and
+so is each value that is not finite or out of range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.csv_columns import Column
+from vlapipe.pipeline.readers.csv_rows import CsvRows
+from vlapipe.schemas.findings import Findings
+
+__all__ = ["Cells", "first_rows"]
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
+_WHOLE = r"^[+-]?\d+(\.0*)?$"
+_BLANKS = " \t"
+_SHOWN = 60  # characters of a cell that a finding shows
+
+
+def first_rows(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first row that is marked, and how many are."""
+    return int(np.argmax(mask)), int(np.count_nonzero(mask))
+
+
+class Cells:
+    """The cells of some columns of a file, by position."""
+
+    def __init__(
+        self,
+        rows: CsvRows,
+        types: Mapping[int, set[str]],
+        missing: tuple[str, ...],
+        decimal: str,
+        findings: Findings,
+        *,
+        nulls: bool,
+    ) -> None:
+        """Parse the columns.
+
+        Args:
+            rows: the file's rows.
+            types: for each position the dtypes that will be asked of it, ``"text"`` among them.
+            missing: the texts of a cell that has no value.
+            decimal: the decimal sign.
+            findings: takes what is wrong.
+            nulls: whether cells without a value are to be expected.
+
+        Raises:
+            UnreadableError: the text cannot be read for certain.
+        """
+        self._rows, self._decimal, self._findings = rows, decimal, findings
+        self._bad: dict[int | None, NDArray[np.bool_]] = {}
+        self._missing = tuple(dict.fromkeys(text.strip(_BLANKS) for text in missing))
+        self._numeric_missing = [value for text in self._missing if (value := self._as_float(text)) is not None]
+        # pyarrow reads 0x10 as a whole number; here it is none.
+        hexadecimal = any("int" in dtype for wanted in types.values() for dtype in wanted) and rows.holds(b"0x", b"0X")
+        arrow: dict[int, pa.DataType] = {}
+        for position, wanted in types.items():
+            dtype = next(iter(wanted))
+            plain = len(wanted) == 1 and dtype != "text" and not (hexadecimal and "int" in dtype)
+            arrow[position] = pa.from_numpy_dtype(np.dtype(dtype)) if plain else pa.string()
+        try:
+            # A cell without a value fails where none is expected, and is then named from its text.
+            null_values = self._missing if nulls or self._missing != ("",) else ()
+            self._parsed = rows.parse(arrow, null_values)
+        except pa.ArrowInvalid:
+            self._parsed = rows.strings(list(types))
+        self.num_rows = int(self._parsed.num_rows)
+
+    @property
+    def label(self) -> str:
+        """How findings call the file."""
+        return self._rows.label
+
+    def texts(self, column: Column) -> tuple[pa.Array, NDArray[np.bool_] | None]:
+        """A column's cells as they are printed, and which of them have no value."""
+        cells = self._strings(column)
+        return cells, self._missing_among(pc.utf8_trim(cells, _BLANKS))
+
+    def numbers(
+        self, column: Column, dtype: str, *, code: str = "csv.not_a_number", expected: str = ""
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """A column's numbers, and which rows have none; what is no number is reported and counts as missing."""
+        cells = self._parsed.column(str(column.position))
+        if not pa.types.is_string(cells.type):
+            missing = pc.is_null(cells).to_numpy().astype(np.bool_) if cells.null_count else None
+            values = (pc.fill_null(cells, 0) if cells.null_count else cells).to_numpy()
+            if not self._may_be_missing(values):
+                return values, missing
+        return self.numbers_of(self._strings(column), column, dtype, code=code, expected=expected)
+
+    def numbers_of(
+        self, cells: pa.Array, column: Column, dtype: str, *, code: str = "csv.not_a_number", expected: str = ""
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The same from text; a row of ``cells`` is a row of the file."""
+        whole = "int" in dtype
+        expected = expected or ("a whole number" if whole else "a number")
+        trimmed = pc.utf8_trim(cells, _BLANKS)
+        missing = self._missing_among(trimmed)
+        plain = self._point(trimmed)
+        good = pc.match_substring_regex(plain, _WHOLE if whole else _NUMBER)
+        if not whole:
+            good = pc.or_(good, pc.match_substring_regex(plain, _NOT_FINITE))
+        bad = ~good.to_numpy(zero_copy_only=False)
+        if missing is not None:
+            bad &= ~missing
+        self._report_bad(bad, trimmed, column, code, expected)
+        unset = bad if missing is None else bad | missing
+        if unset.any():
+            plain = pc.if_else(pa.array(unset), "0", plain)
+        plain = pc.utf8_ltrim(plain, "+")
+        if whole:
+            plain = pc.replace_substring_regex(plain, r"\.0*$", "")
+        values, outside = _cast(plain, dtype)
+        if outside.any():
+            limits = np.iinfo(dtype)
+            self._add(code, outside, column, f"{expected} from {limits.min} to {limits.max}")
+            unset = unset | outside
+        if (wrong := bad | outside).any():
+            self._bad[column.position] = wrong
+        return values, unset if unset.any() else None
+
+    def check_values(
+        self,
+        values: NDArray[Any],
+        unset: NDArray[np.bool_] | None,
+        limits: tuple[float, float] | None,
+        column: Column,
+        unit: str,
+    ) -> None:
+        """Report values that are not finite or out of range; rows in ``unset`` have none."""
+        low, high = limits or (-math.inf, math.inf)
+        if unset is None and _is_clean(values, limits):
+            return
+        not_finite = ~np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            outside = ~((values >= low) & (values <= high)) & ~not_finite
+        if unset is not None:
+            not_finite &= ~unset
+            outside &= ~unset
+        wanted = f"{unit or 'a number'} in [{low:g}, {high:g}]" if limits else unit or "a finite number"
+        if not_finite.any():
+            # Text such as 1e39 is a number, but none that float32 holds.
+            huge = not_finite & self._is_printed_finite(column, not_finite)
+            self._add("csv.not_finite", not_finite & ~huge, column, wanted)
+            self._add("csv.out_of_range", huge, column, f"{unit or 'a number'} that {values.dtype} can hold")
+        self._add("csv.out_of_range", outside, column, wanted)
+
+    def with_point(self, cells: pa.Array) -> pa.Array:
+        """The same texts with a decimal point where the file has another sign."""
+        return self._point(cells)
+
+    def without_bad(self, unset: NDArray[np.bool_], column: Column) -> NDArray[np.bool_]:
+        """Of the rows that have no number, those whose cell is missing, not wrong: what is wrong was reported."""
+        bad = self._bad.get(column.position)
+        return unset if bad is None else unset & ~bad
+
+    def report(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
+        """Report the first marked row and how many there are, if any; ``found`` is else the cell."""
+        self._add(code, mask, column, expected, found)
+
+    def _add(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
+        if not mask.any():
+            return
+        row, count = first_rows(mask)
+        self._findings.add(
+            code,
+            self.label,
+            line=self._rows.line_of(row),
+            column=column.name,
+            expected=expected,
+            found=found or _shown(self._cell(column, row)),
+            count=count,
+        )
+
+    def _cell(self, column: Column, row: int) -> str:
+        assert column.position is not None
+        return self._rows.cell(column.position, row)
+
+    def _is_printed_finite(self, column: Column, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        words = pc.match_substring_regex(pc.utf8_trim(self._strings(column), _BLANKS), _NOT_FINITE)
+        return np.asarray(mask & ~words.to_numpy(zero_copy_only=False))
+
+    def _strings(self, column: Column) -> pa.Array:
+        cells = self._parsed.column(str(column.position))
+        if not pa.types.is_string(cells.type):
+            cells = self._rows.strings([column.position]).column(0) if column.position is not None else cells
+        return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+
+    def _missing_among(self, trimmed: pa.Array) -> NDArray[np.bool_] | None:
+        found: NDArray[np.bool_] = pc.is_in(trimmed, value_set=pa.array(self._missing, pa.string())).to_numpy(
+            zero_copy_only=False
+        )
+        return found if found.any() else None
+
+    def _point(self, trimmed: pa.Array) -> pa.Array:
+        """With a decimal point; a point in the text then makes no number."""
+        if self._decimal == ".":
+            return trimmed
+        return pc.replace_substring(pc.replace_substring(trimmed, ".", "?"), ",", ".")
+
+    def _as_float(self, text: str) -> float | None:
+        try:
+            return float(text.replace(self._decimal, "."))
+        except ValueError:
+            return None
+
+    def _may_be_missing(self, values: NDArray[Any]) -> bool:
+        """Whether a number is that of a text for missing: it may be padded, which pyarrow overlooks."""
+        return any(
+            bool(np.isnan(values).any() if math.isnan(number) else (values == number).any())
+            for number in self._numeric_missing
+        )
+
+    def _report_bad(self, bad: NDArray[np.bool_], trimmed: pa.Array, column: Column, code: str, expected: str) -> None:
+        if not bad.any():
+            return
+        empty = bad & pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
+        self._add("csv.missing_value", empty, column, expected, "an empty cell")
+        self._add(code, bad & ~empty, column, expected)
+
+
+def _is_clean(values: NDArray[Any], limits: tuple[float, float] | None) -> bool:
+    if not len(values):
+        return True
+    low, high = values.min(), values.max()  # either is NaN if any value is
+    if limits is None:
+        return bool(np.isfinite(low) and np.isfinite(high))
+    return bool(low >= limits[0] and high <= limits[1])
+
+
+def _cast(plain: pa.Array, dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The numbers, and which do not fit the type."""
+    outside = np.zeros(len(plain), dtype=np.bool_)
+    try:
+        return pc.cast(plain, pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False), outside
+    except pa.ArrowInvalid:
+        pass
+    texts: Iterable[str] = plain.to_pylist()
+    if "int" not in dtype:
+        with np.errstate(over="ignore"):
+            return np.array([float(text) for text in texts]).astype(dtype), outside
+    limits = np.iinfo(dtype)
+    numbers = [int(text) if len(text) < _SHOWN else limits.max + 1 for text in texts]
+    outside = np.array([not limits.min <= number <= limits.max for number in numbers])
+    return np.array([0 if out else n for n, out in zip(numbers, outside, strict=True)], dtype=dtype), outside
+
+
+def _shown(cell: str) -> str:
+    return repr(cell if len(cell) <= _SHOWN else cell[:_SHOWN] + "...")

@@ -1,0 +1,179 @@
+"""Reads the clock of a CSV stream from its columns, its row numbers or its file's name, to the last digit."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp, scale_clock, shift_clock, start_of_file
+from vlapipe.pipeline.readers.csv_cells import Cells
+from vlapipe.pipeline.readers.csv_columns import Column, StreamColumns
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import ISO, TimeSpec, TimeUnit
+
+__all__ = ["clock_dtype", "read_clock"]
+
+_Mask = NDArray[np.bool_]
+_DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # that a stamp may have behind the point
+_DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?$"
+
+
+def clock_dtype(time: TimeSpec) -> str:
+    """What the cells of a clock are parsed as."""
+    if time.format or time.exact:
+        return "text"
+    return "int64" if time.integer or time.index_rate_hz else "float64"
+
+
+def read_clock(
+    cells: Cells, columns: StreamColumns, time: TimeSpec, kept: NDArray[np.int64] | None, findings: Findings
+) -> NDArray[Any] | None:
+    """A stamp for each row that is kept; ``None`` where one cannot be read, which is reported.
+
+    With ``time.file`` the clock stands elsewhere: then it is the number of each kept row in this file.
+    """
+    return _ClockReader(cells, time, kept, findings).read(columns)
+
+
+class _ClockReader:
+    def __init__(self, cells: Cells, time: TimeSpec, kept: NDArray[np.int64] | None, findings: Findings) -> None:
+        self.cells, self.time, self.findings = cells, time, findings
+        self.kept = np.arange(cells.num_rows) if kept is None else kept
+        self.is_whole = kept is None
+        self.failed = False
+
+    def read(self, columns: StreamColumns) -> NDArray[Any] | None:
+        time, clock = self.time, columns.clock
+        if time.file is not None:
+            return self.kept
+        try:
+            start = start_of_file(self.cells.label, time) if time.start_format else 0
+        except ValueError as error:
+            expected = f"a name like {time.start_format!r}"
+            self.findings.add("csv.bad_time", self.cells.label, expected=expected, found=str(error))
+            return None
+        try:
+            if time.index_rate_hz is not None:
+                index = self.kept if clock is None else self._numbers(clock, "int64", "a whole number")
+                timestamp: NDArray[Any] = clock_from_index(index, time.index_rate_hz)
+            else:
+                assert clock is not None
+                timestamp = self._formatted(clock, columns.plus) if time.format else self._sum(clock, columns.plus)
+            return None if self.failed else shift_clock(timestamp, time, start)
+        except OverflowError as error:
+            column = None if clock is None else clock.name
+            self.findings.add("csv.bad_time", self.cells.label, column=column, found=str(error))
+            return None
+
+    def _sum(self, clock: Column, plus: Column | None) -> NDArray[Any]:
+        first = self._read_one(clock, self.time.unit)
+        if plus is None:
+            return first
+        second = self._read_one(plus, self.time.plus_unit)
+        if first.dtype != np.int64:
+            return np.asarray(first + second)
+        if len(first) and np.abs(first.astype(np.float64) + second).max() > 9.2e18:
+            raise OverflowError("stamps do not fit int64 nanoseconds")
+        return np.asarray(first + second)
+
+    def _read_one(self, column: Column, unit: TimeUnit) -> NDArray[Any]:
+        if self.time.exact:
+            return self._exact(column, unit)
+        dtype = clock_dtype(self.time)
+        values = self._numbers(column, dtype, f"{'whole ' * self.time.integer}{unit} as a number")
+        return scale_clock(values, unit, integer=self.time.integer)
+
+    def _numbers(self, column: Column, dtype: str, expected: str) -> NDArray[Any]:
+        values, unset = self.cells.numbers(column, dtype, code="csv.bad_time", expected=expected)
+        self._refuse_missing(unset, column)
+        if dtype == "float64" and not np.isfinite(values.sum()):
+            bad = ~np.isfinite(values)
+            self._refuse(bad if unset is None else bad & ~unset, column, expected)
+        return values if self.is_whole else values[self.kept]
+
+    def _exact(self, column: Column, unit: TimeUnit) -> NDArray[np.int64]:
+        """Decimal text as nanoseconds; pyarrow's decimals hold it to the last digit."""
+        texts = self._texts(column)
+        digits = _DIGITS[unit]
+        expected = f"{unit} as a decimal number with at most {digits} digits behind the point"
+        decimals = pc.utf8_trim(self.cells.with_point(texts), " \t")
+        good = pc.match_substring_regex(decimals, _DECIMAL).to_numpy(zero_copy_only=False)
+        if good.all():
+            try:
+                return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)))
+            except pa.ArrowInvalid:
+                pass  # too many digits somewhere
+        time = TimeSpec(unit=unit, exact=True)
+        return self._one_by_one(column, decimals, lambda text: parse_stamp(text, time), expected)
+
+    def _formatted(self, clock: Column, plus: Column | None) -> NDArray[np.int64]:
+        texts = self._texts(clock)
+        if plus is not None:
+            texts = pc.binary_join_element_wise(texts, self._texts(plus), " ")
+        texts = pc.utf8_trim(texts, " \t")
+        form = self.time.format
+        assert form is not None
+        if form == ISO:
+            for zone in (None, "UTC"):
+                try:
+                    return np.asarray(pc.cast(pc.cast(texts, pa.timestamp("ns", zone)), pa.int64()).to_numpy())
+                except pa.ArrowInvalid:
+                    continue  # with zones, another spelling, or wrong: a cell at a time
+        num_parts = form.count("/") + 1
+
+        def parse(text: str) -> int | float:
+            # A stamp may stand in a path; the schema describes its last part.
+            path = text if "\\" in form else text.replace("\\", "/")
+            return parse_stamp("/".join(PurePosixPath(path).parts[-num_parts:]) if "/" in path else text, self.time)
+
+        wanted = "a time as in ISO 8601" if form == ISO else f"a time like {form!r}"
+        return self._one_by_one(clock, texts, parse, wanted)
+
+    def _one_by_one(self, column: Column, texts: pa.Array, parse: Any, expected: str) -> NDArray[np.int64]:
+        stamps, bad = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts), dtype=np.bool_)
+        for row, text in enumerate(texts.to_pylist()):
+            try:
+                stamps[row] = parse(text)
+            except (ValueError, OverflowError):
+                bad[row] = True
+        self._refuse(self._in_file(bad), column, expected)
+        return stamps
+
+    def _texts(self, column: Column) -> pa.Array:
+        texts, missing = self.cells.texts(column)
+        self._refuse_missing(missing, column)
+        return texts if self.is_whole else texts.take(pa.array(self.kept))
+
+    def _in_file(self, mask: _Mask) -> _Mask:
+        whole = np.zeros(self.cells.num_rows, dtype=np.bool_)
+        whole[self.kept] = mask
+        return whole
+
+    def _refuse_missing(self, unset: _Mask | None, column: Column) -> None:
+        if unset is not None:
+            marked = self._in_file(unset[self.kept])
+            self.failed |= bool(marked.any())
+            self.cells.report("csv.missing_value", self.cells.without_bad(marked, column), column, "a time")
+
+    def _refuse(self, bad: _Mask, column: Column, expected: str) -> None:
+        bad = bad & self._in_file(np.ones(len(self.kept), dtype=np.bool_))
+        self.failed |= bool(bad.any())
+        self.cells.report("csv.bad_time", bad, column, expected)
+
+
+def _unscaled(decimals: pa.Array) -> NDArray[np.int64]:
+    """The whole numbers behind decimals of 128 bits.
+
+    Raises:
+        OverflowError: one does not fit 64 bits.
+    """
+    words = np.frombuffer(decimals.buffers()[1], dtype="<i8", count=2 * len(decimals), offset=16 * decimals.offset)
+    low, high = words[0::2], words[1::2]
+    if not np.array_equal(high, low >> 63):
+        raise OverflowError("stamps do not fit int64 nanoseconds")
+    return np.ascontiguousarray(low)

@@ -1,0 +1,254 @@
+"""Puts the cells of a file together to the fields of a stream: what is missing, lists, texts, units, rotations.
+
+Rows keep their number in the file until it is known which are dropped, so that every finding has its line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.convert import convert, is_converted
+from vlapipe.pipeline.readers.csv_cells import Cells, first_rows
+from vlapipe.pipeline.readers.csv_columns import Column
+from vlapipe.pipeline.readers.csv_rows import CsvRows
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import FieldSpec
+
+__all__ = ["RawField", "build_fields", "field_dtype", "kept_rows", "read_field"]
+
+_Mask = NDArray[np.bool_]
+_SHORTEST = 1e-6  # a quaternion of less has no direction
+_BRACKETS = r"^\s*(\[[^\[\](){}]*\]|\([^\[\](){}]*\)|\{[^\[\](){}]*\}|[^\[\](){}]*)\s*$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawField:
+    """A field's numbers as the file has them, ``values[i]`` a column; a text field has bytes ``(rows, width)``.
+
+    ``unset[i]`` marks the rows of column ``i`` that have no value, ``None`` if all have one.
+    """
+
+    spec: FieldSpec
+    columns: list[Column]
+    values: list[NDArray[Any]]
+    unset: list[_Mask | None]
+    absent: list[bool] = field(default_factory=list)
+
+
+def field_dtype(spec: FieldSpec) -> str:
+    """What the cells of a field are parsed as: float64 where they are calculated with, so as to be rounded once."""
+    if spec.text or spec.cells == "list":
+        return "text"
+    return "float64" if is_converted(spec) else spec.dtype
+
+
+def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField:
+    """The columns of a field; cells that hold no value for it are reported, or marked where they are missing."""
+    absent = [column.position is None for column in columns]
+    if (spec.text or spec.cells == "list") and absent[0]:
+        none = np.ones(cells.num_rows, dtype=np.bool_)
+        width = (cells.num_rows, *spec.shape) if spec.text else cells.num_rows
+        count = 1 if spec.text else spec.num_columns
+        values: list[NDArray[Any]] = [np.zeros(width, dtype=spec.dtype)] * count
+        return RawField(spec=spec, columns=columns, values=values, unset=[none] * count, absent=[True] * count)
+    if spec.text:
+        text, missing = _read_text(cells, spec, columns[0])
+        return RawField(spec=spec, columns=columns, values=[text], unset=[missing], absent=absent)
+    if spec.cells == "list":
+        numbers, missing = _read_list(cells, spec, columns[0])
+        count = len(numbers)
+        return RawField(spec=spec, columns=columns, values=numbers, unset=[missing] * count, absent=absent * count)
+    dtype = field_dtype(spec)
+    values = []
+    unset: list[_Mask | None] = []
+    for column, is_absent in zip(columns, absent, strict=True):
+        if is_absent:
+            values.append(np.zeros(cells.num_rows, dtype=dtype))
+            unset.append(np.ones(cells.num_rows, dtype=np.bool_))
+            continue
+        numbers_here, unset_here = cells.numbers(column, dtype)
+        values.append(numbers_here)
+        unset.append(unset_here)
+    return RawField(spec=spec, columns=columns, values=values, unset=unset, absent=absent)
+
+
+def _read_text(cells: Cells, spec: FieldSpec, column: Column) -> tuple[NDArray[np.uint8], _Mask | None]:
+    texts, missing = cells.texts(column)
+    width = spec.shape[0]
+    lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False)
+    cells.report("csv.text_too_long", lengths > width, column, f"at most {width} bytes")
+    out = np.zeros((width, len(texts)), dtype=np.uint8).T  # column by column in memory, as fields are
+    fits = np.minimum(lengths, width)
+    # Laid end to end, the texts fill the marked places of a row after another.
+    places = np.arange(width) < fits[:, None]
+    whole = b"".join(text[:width] for text in texts.cast(pa.binary()).to_pylist())
+    out[places] = np.frombuffer(whole, dtype=np.uint8)
+    return out, missing
+
+
+def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDArray[Any]], _Mask | None]:
+    """One column of numbers for each place in the lists."""
+    texts, missing = cells.texts(column)
+    num_rows, count = len(texts), spec.num_columns
+    bare = pc.utf8_trim(texts, " \t\r\n[](){}")
+    items = pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+")
+    lengths = pc.list_value_length(items).to_numpy(zero_copy_only=False)
+    framed = pc.match_substring_regex(texts, _BRACKETS).to_numpy(zero_copy_only=False)
+    good = framed & (lengths == count)
+    flat = pc.list_flatten(items)
+    owner = np.repeat(np.arange(num_rows), lengths)
+    number = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
+    good[owner[~pc.match_substring_regex(flat, number).to_numpy(zero_copy_only=False)]] = False
+    set_rows = np.ones(num_rows, dtype=np.bool_) if missing is None else ~missing
+    cells.report("csv.not_a_list", set_rows & ~good, column, f"a list of {count} numbers")
+    usable = good & set_rows
+    dtype = "float64" if is_converted(spec) else spec.dtype
+    by_column = np.zeros((count, num_rows), dtype=dtype)
+    chosen = pc.utf8_ltrim(pc.filter(flat, pa.array(usable[owner])), "+")
+    try:
+        numbers = pc.cast(chosen, pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
+        by_column[:, usable] = numbers.reshape(-1, count).T
+    except pa.ArrowInvalid:
+        cells.report("csv.not_a_list", usable, column, f"a list of {count} numbers of type {dtype}")
+    return list(by_column), None if usable.all() else ~usable
+
+
+def kept_rows(fields: list[RawField], num_rows: int, rows: CsvRows, findings: Findings) -> NDArray[np.int64] | None:
+    """The rows that stay; ``None`` for all. Dropped are those without a value that a field cannot do without."""
+    drop = np.zeros(num_rows, dtype=np.bool_)
+    for raw in fields:
+        for unset, absent in zip(raw.unset, raw.absent, strict=True):
+            if unset is not None and raw.spec.on_missing == "drop" and not absent:
+                drop |= unset
+    if not drop.any():
+        return None
+    row, count = first_rows(drop)
+    findings.add("csv.rows_dropped", rows.label, line=rows.line_of(row), found="a row without a value", count=count)
+    return np.flatnonzero(~drop)
+
+
+def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: Cells) -> dict[str, NDArray[Any]]:
+    """Each field ``(rows, ...)`` as it is stored, and its mask where it has one; only the rows ``kept``."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for raw in fields:
+        columns = raw.columns if len(raw.columns) == len(raw.values) else raw.columns * len(raw.values)
+        values, unset = [], []
+        for i, column in enumerate(columns):
+            filled, mask = _settle(raw, i, column, kept, cells)
+            values.append(filled)
+            unset.append(mask)
+        if raw.spec.text:
+            array = values[0] if kept is None else np.asfortranarray(values[0])
+        else:
+            array = _store(raw, values, unset, kept, cells)
+        arrays[raw.spec.name] = array
+        if raw.spec.mask is not None:
+            arrays[raw.spec.mask.name] = _mask_array(raw.spec, unset, len(array))
+    return arrays
+
+
+def _settle(
+    raw: RawField, index: int, column: Column, kept: NDArray[np.int64] | None, cells: Cells
+) -> tuple[NDArray[Any], _Mask | None]:
+    """The kept rows of one column, checked, and filled where it has no value; and where that was."""
+    spec, values, unset = raw.spec, raw.values[index], raw.unset[index]
+    dropped = None
+    if kept is not None:
+        dropped = np.ones(len(values), dtype=np.bool_)
+        dropped[kept] = False
+    if unset is not None and not raw.absent[index]:
+        here = unset if dropped is None else unset & ~dropped
+        if spec.on_missing == "refuse":
+            missing = cells.without_bad(here, column)
+            cells.report("csv.missing_value", missing, column, spec.file_unit[index] if spec.file_unit else "a value")
+        elif spec.on_missing == "mask" and (index == 0 or len(raw.columns) > 1):
+            cells.report("csv.values_masked", here, column, "")
+    ignored = dropped if unset is None else unset if dropped is None else unset | dropped
+    if not spec.text and not raw.absent[index]:
+        unit = spec.file_unit[index] if spec.file_unit else ""
+        cells.check_values(values, ignored, spec.range, column, unit)
+    if kept is not None:
+        values = values[kept]
+        unset = None if unset is None else unset[kept]
+    return values if unset is None else _fill(values, unset), unset
+
+
+def _fill(values: NDArray[Any], unset: _Mask) -> NDArray[Any]:
+    """The last value before each gap; before the first value that one; zero where there is none at all."""
+    if not unset.any():
+        return values
+    present = np.flatnonzero(~unset)
+    if not len(present):
+        return np.zeros_like(values)
+    source = np.where(unset, present[0], np.arange(len(values)))
+    filled: NDArray[Any] = values[np.maximum.accumulate(source)]
+    return filled
+
+
+def _store(
+    raw: RawField,
+    values: list[NDArray[Any]],
+    unset: list[_Mask | None],
+    kept: NDArray[np.int64] | None,
+    cells: Cells,
+) -> NDArray[Any]:
+    """The columns converted and rounded once, side by side, each contiguous."""
+    spec = raw.spec
+    if spec.normalize:
+        _check_lengths(raw, values, unset, kept, cells)
+    stored = convert(values, spec) if is_converted(spec) else values
+    by_column = np.empty((len(stored), len(stored[0])), dtype=spec.dtype)
+    with np.errstate(over="ignore"):
+        for i, column in enumerate(stored):
+            by_column[i] = column
+    if is_converted(spec):
+        for i, column in enumerate(stored):
+            lost = np.isfinite(column) & ~np.isfinite(by_column[i])
+            named = raw.columns[i] if len(raw.columns) == len(stored) else raw.columns[0]
+            cells.report("csv.out_of_range", _in_file(lost, kept, cells), named, f"a value that {spec.dtype} can hold")
+    return by_column.T if spec.shape else by_column[0]
+
+
+def _check_lengths(
+    raw: RawField,
+    values: list[NDArray[Any]],
+    unset: list[_Mask | None],
+    kept: NDArray[np.int64] | None,
+    cells: Cells,
+) -> None:
+    length = np.sqrt(sum(column.astype(np.float64) ** 2 for column in values))
+    short = length < _SHORTEST
+    for mask in unset:
+        if mask is not None:
+            short &= ~mask
+    names = Column(", ".join(column.name for column in raw.columns), raw.columns[0].position)
+    found = f"length {length[np.argmax(short)]:.3g}" if short.any() else ""
+    cells.report("pose.not_unit", _in_file(short, kept, cells), names, "a quaternion that has a direction", found)
+
+
+def _in_file(mask: _Mask, kept: NDArray[np.int64] | None, cells: Cells) -> _Mask:
+    """The same rows, counted as in the file."""
+    if kept is None:
+        return mask
+    whole = np.zeros(cells.num_rows, dtype=np.bool_)
+    whole[kept] = mask
+    return whole
+
+
+def _mask_array(spec: FieldSpec, unset: list[_Mask | None], num_rows: int) -> NDArray[np.uint8]:
+    """uint8, of the field's shape, 1 where a value was missing; in the order in which the columns are stored."""
+    if spec.quaternion == "wxyz":
+        unset = [*unset[1:], unset[0]]
+    width = spec.num_columns
+    by_column = np.zeros((width, num_rows), dtype=np.uint8)
+    for i in range(width):
+        mask = unset[0] if len(unset) == 1 else unset[i]
+        if mask is not None:
+            by_column[i] = mask
+    return by_column.T if spec.shape else by_column[0]
