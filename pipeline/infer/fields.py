@@ -69,12 +69,16 @@ class FieldsGuess:
     missing: tuple[str, ...]
 
 
-def guess_fields(columns: list[Column], taken: Iterable[str]) -> FieldsGuess:
-    """The fields of a table without the columns that its clock and its episodes have ``taken``."""
+def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Column]) -> FieldsGuess:
+    """The fields of a table without the columns that its clock and its episodes have ``taken``.
+
+    ``pooled`` are the columns with the cells of several files one after the other.
+    """
     free = [column for column in columns if column.name not in set(taken)]
     drop = [(c.name, reason) for c in free if (reason := _why_not(c))]
-    left_out = {name for name, _ in drop}
-    kept = [column for column in free if column.name not in left_out]
+    left_out = {name for name, _ in drop} | set(taken)
+    kept = [column for column in pooled if column.name not in left_out]
+    drop += [(column.name, "empty") for column in kept if column.kind == "empty"]
     numbers = [column for column in kept if column.kind == "number"]
     fields = [_text_field(column) for column in kept if column.kind in ("text", "time")]
     fields += [_list_field(column) for column in kept if column.kind == "list"]
@@ -88,8 +92,6 @@ def guess_fields(columns: list[Column], taken: Iterable[str]) -> FieldsGuess:
 def _why_not(column: Column) -> str:
     """Why a column is not kept, or an empty string."""
     name = column.name.strip().lower()
-    if column.kind == "empty":
-        return "empty"
     if column.kind in ("text", "time"):
         return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else "text"
     if column.kind == "list":

@@ -39,8 +39,7 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
     split = next((column for column in columns if _splits(column)), None) if may_split else None
     clock = guess_clock(columns, split)
     taken = [*clock.columns, *([split.name] if split else [])]
-    together = _pooled(columns, [look for look in looks if look is not widest])
-    guess = guess_fields(together, taken)
+    guess = guess_fields(columns, taken, _pooled(columns, [look for look in looks if look is not widest]))
     drop = [*guess.drop, *([(split.name, "tells the episodes apart")] if split else [])]
     present = [set(look.names) for look in looks]
     fields = [part for field in guess.fields for part in _optional(field, present)]

@@ -9,6 +9,7 @@ from vlapipe.pipeline.build import ShardTask, build_shard
 from vlapipe.pipeline.discovery import Discovery, RawEpisode, discover
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.pipeline.record import Record
+from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.codec import parse_codec
 from vlapipe.schemas.schema import Schema
 
@@ -36,7 +37,9 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
         UsageError: there is no such folder, or no episode in it.
     """
     discovery = discover(root, schema)
-    tried = discovery.episodes[:num_episodes]
+    # A file that holds many episodes is only cut where it is tried.
+    few = cut_files(replace(discovery, episodes=discovery.episodes[:num_episodes]), schema)
+    tried = few.episodes[:num_episodes]
     plan = make_plan(discovery, schema, shard_bytes=_ALL_BYTES, options={})
     shard = replace(plan.shards[0], episodes=tried, splits=("val",) * len(tried))
     codec = parse_codec(None, "npz")

@@ -166,6 +166,51 @@ def schema_show(name: str) -> None:
     click.echo(load_schema(name).toml, nl=False)
 
 
+@schema.command("infer")
+@click.argument("path", type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="Write the schema to this file instead of printing it.")
+def schema_infer(path: Path, out: Path | None) -> None:
+    """Look at recordings that nobody has described and write a schema that ingests them.
+
+    What was guessed, and why, stands in its comments and on stderr. The exit code is 1 if the first episodes, read by
+    that schema, have faults all the same.
+    """
+    from vlapipe.pipeline.infer.infer import infer_schema
+
+    found = infer_schema(path)
+    if out is None:
+        click.echo(found.toml, nl=False)
+    else:
+        _write_text(out, found.toml)
+    for reason in found.reasons:
+        click.echo(reason, err=True)
+    for fault in found.faults:
+        click.echo(f"fault: {fault}", err=True)
+    name = out or "FILE.toml"
+    if found.faults:
+        click.echo(f"it does not fit yet; correct it, then: vlapipe schema check {name} {path}", err=True)
+        sys.exit(1)
+    click.echo(f"next: vlapipe ingest --dataset {path} --schema {name} --out OUT", err=True)
+
+
+@schema.command("check")
+@click.argument("name", metavar="SCHEMA")
+@click.argument("path", type=_FOLDER)
+@click.option("--episodes", default=3, show_default=True, type=click.IntRange(1), help="Episodes to try.")
+def schema_check(name: str, path: Path, episodes: int) -> None:
+    """Try a schema on the first episodes of PATH and explain each fault.
+
+    Exit codes: 0 good; 1 faults; 2 the schema itself is wrong, or there is no such folder.
+    """
+    from vlapipe.pipeline.infer.check import check_schema
+
+    report = check_schema(path, load_schema(name), num_episodes=episodes)
+    for line in report.lines:
+        click.echo(line)
+    if not report.good:
+        sys.exit(1)
+
+
 @cli.command()
 @click.argument("directory", type=_FOLDER)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
