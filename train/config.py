@@ -5,8 +5,8 @@ Three layers, each over the one before: the run's own ``config.json`` when it is
 
 from __future__ import annotations
 
-import difflib
 import json
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["CONFIG_FILE", "TrainConfig"]
+__all__ = ["CONFIG_FILE", "TrainConfig", "read_saved_config"]
 
 CONFIG_FILE = "config.json"
 _CHOICES = {
@@ -45,6 +46,7 @@ _AT_LEAST: dict[str, float] = {
     "log_every": 1,
     "seed": 0,
 }
+_AT_MOST: dict[str, float] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,6 @@ class TrainConfig:
         if (self.image_resize_height is None) != (self.image_resize_width is None):
             missing = "width" if self.image_resize_width is None else "height"
             raise UsageError(f"images cannot be resized without a {missing}", f"add --image-resize-{missing}")
-        if self.min_lr_ratio > 1:
-            raise UsageError(f"min_lr_ratio: expected a number from 0 to 1, found {self.min_lr_ratio}")
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -110,9 +110,9 @@ class TrainConfig:
         return self.image_resize_height, self.image_resize_width
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-able."""
+        """Every field, JSON-able; paths are absolute, so that they mean the same from any folder."""
         values = {name: getattr(self, name) for name in self._names()}
-        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+        return {name: str(v.absolute()) if isinstance(v, Path) else v for name, v in values.items()}
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -131,7 +131,9 @@ class TrainConfig:
         _refuse_unknown(given, cls._names(), "train")
         values = (_read_toml(file, cls._names()) if file is not None else {}) | given
         if values.get("resume") and "out" in values:
-            values = _read_saved(Path(values["out"]), cls._names()) | values
+            saved = read_saved_config(Path(values["out"]))
+            # What another version saved and this one does not know is left out.
+            values = {k: v for k, v in saved.items() if k in cls._names() and v is not None} | values
         for f in fields(cls):
             if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
                 raise UsageError(f"--{f.name} is missing", f"add --{f.name} DIR, or {f.name} in the --config file")
@@ -150,27 +152,30 @@ def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
     return values
 
 
-def _read_saved(out: Path, known: list[str]) -> dict[str, Any]:
-    """The run's own options; what another version saved and this one does not know is left out."""
+def read_saved_config(out: Path) -> dict[str, Any]:
+    """The options that the run in ``out`` was started with, unchecked; none if it has saved none.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    file, cure = out / CONFIG_FILE, "restore it, or remove it and repeat the flags"
     try:
-        saved = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return {}  # the run folder says what is wrong
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{out / CONFIG_FILE}: cannot be read: {error}", "restore it, or remove it and repeat the flags"
-        ) from None
-    return {name: value for name, value in saved.items() if name in known and value is not None}
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}", cure) from None
+    except ValueError as error:
+        raise UsageError(f"{file}: cannot be read: {error}", cure) from None
+    if not isinstance(saved, dict):
+        raise UsageError(f"{file}: expected a table of options, found {saved!r:.40}", cure)
+    return saved
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: list[str], where: str) -> None:
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            raise UsageError(
-                f"{where}: unknown option {name!r}",
-                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}",
-            )
+            raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, known))
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -182,18 +187,16 @@ def _checked(name: str, value: Any) -> Any:
             return None
         raise UsageError(f"{name}: expected {_NOUN.get(kind, kind)}, found nothing")
     if name in _CHOICES and value not in _CHOICES[name]:
-        near = difflib.get_close_matches(str(value), _CHOICES[name], n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_CHOICES[name])}"
-        raise UsageError(f"{name} {value!r}: unknown", cure)
+        raise UsageError(f"{name} {value!r}: unknown", did_you_mean(str(value), _CHOICES[name]))
     if kind == "Path" and isinstance(value, str | Path):
         return Path(value)
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
         value = float(value)
     fits = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
-    least = _AT_LEAST.get(name)
-    if not fits or (least is not None and not least <= value < float("inf")):
-        least_text = "" if least is None else f" from {least:g}"
-        raise UsageError(f"{name}: expected {_NOUN[kind]}{least_text}, found {value!r}")
+    least, most = _AT_LEAST.get(name), _AT_MOST.get(name, sys.float_info.max)
+    if not fits or (least is not None and not least <= value <= most):
+        allowed = ("" if least is None else f" from {least:g}") + (f" to {most}" if name in _AT_MOST else "")
+        raise UsageError(f"{name}: expected {_NOUN[kind]}{allowed}, found {value!r}")
     return dict(value) if kind.startswith("Mapping") else value
 
 

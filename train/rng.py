@@ -5,6 +5,7 @@ A policy that draws from Python's or NumPy's generators is not resumed exactly.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -18,7 +19,8 @@ __all__ = ["gather_rng", "restore_rng", "seed_rng"]
 
 def seed_rng(seed: int, ranks: Ranks, *, step: int = 0) -> None:
     """Give this rank a sequence of its own."""
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + ranks.rank)
+    digest = hashlib.blake2b(f"vlapipe rng {seed} {step} {ranks.rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little"))
 
 
 def gather_rng(ranks: Ranks) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def test_what_is_left_open_is_derived_from_max_steps() -> None:
 
 
 def test_dict_survives_json_and_gives_the_same_config() -> None:
-    config = TrainConfig(**REQUIRED, compile="max-autotune", policy_args={"dim": 64})
+    config = TrainConfig(data=Path("/data"), out=Path("/run"), compile="max-autotune", policy_args={"dim": 64})
     assert TrainConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -76,13 +76,15 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
         ({"learning_rate": float("inf")}, "learning_rate: expected a number from 0, found inf"),
         ({"min_lr_ratio": 1.5}, "min_lr_ratio: expected a number from 0 to 1, found 1.5"),
         ({"precision": "bf61"}, "precision 'bf61': unknown (did you mean 'bf16'?)"),
-        ({"precision": "int4"}, "precision 'int4': unknown (choose from auto, bf16, fp32)"),
-        ({"compile": "fast"}, "compile 'fast': unknown (choose from default, reduce-overhead, max-autotune)"),
+        ({"precision": "int4"}, "precision 'int4': unknown (known: auto, bf16, fp32)"),
+        ({"compile": "fast"}, "compile 'fast': unknown (known: default, max-autotune, reduce-overhead)"),
         ({"parallel": "fsdp"}, "parallel 'fsdp': unknown"),
         ({"wandb": "offlin"}, "did you mean 'offline'?"),
         ({"resume": 1}, "resume: expected true or false, found 1"),
         ({"policy_args": 3}, "policy_args: expected a table, found 3"),
         ({"image_resize_height": 96}, "images cannot be resized without a width (add --image-resize-width)"),
+        ({"seed": 2**63}, f"seed: expected a whole number from 0 to {2**63 - 1}, found {2**63}"),
+        ({"learning_rate": 10**400}, "learning_rate: expected a number from 0, found 1000"),
         ({"eval_every": 0}, "eval_every: expected a whole number from 1, found 0"),
     ],
 )
@@ -90,6 +92,22 @@ def test_option_that_cannot_be_used_is_refused(overrides: dict[str, Any], messag
     with pytest.raises(UsageError) as caught:
         TrainConfig.from_sources(None, REQUIRED | overrides)
     assert message in str(caught.value)
+
+
+def test_saved_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = TrainConfig(data=Path("data"), out=Path("run")).to_dict()
+    assert (saved["data"], saved["out"]) == (str(tmp_path / "data"), str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"data"', "{", "\x80"])
+def test_saved_config_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIG_FILE).write_bytes(text.encode("latin-1"))
+    with pytest.raises(
+        UsageError, match=r"config\.json: .*\(restore it, or remove it and repeat the flags\)"
+    ) as caught:
+        TrainConfig.from_sources(None, {"out": tmp_path, "resume": True})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["data", "out"])

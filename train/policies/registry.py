@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.spec import SampleSpec
 
 __all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
@@ -31,12 +32,13 @@ def load_policy_class(name: str) -> type[nn.Module]:
     """
     module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
     if not colon or not module_name or not class_name:
-        cure = _did_you_mean(name, BUILT_IN) or f"choose {', '.join(BUILT_IN)}, or pkg.module:Class for your own"
+        cure = f"your own is named pkg.module:Class; {did_you_mean(name, BUILT_IN)}"
         raise UsageError(f"--policy {name}: unknown policy", cure)
     found = _attribute(_import(name, module_name), class_name)
     if found is None:
-        classes = [key for key, value in vars(_import(name, module_name)).items() if inspect.isclass(value)]
-        cure = _did_you_mean(class_name, classes) or f"define class {class_name} there"
+        members = vars(_import(name, module_name)).items()
+        policies = [key for key, value in members if inspect.isclass(value) and issubclass(value, nn.Module)]
+        cure = did_you_mean(class_name, policies) if policies else f"define class {class_name} there"
         raise UsageError(f"--policy {name}: module {module_name} has no {class_name!r}", cure)
     return _checked(name, found)
 
@@ -55,7 +57,7 @@ def build_policy(
     known = [key for key in list(parameters)[1:] if key != "gradient_checkpointing"]
     for key in args:
         if key not in known and not anything:
-            cure = _did_you_mean(key, known) or f"it takes {', '.join(known) or 'none'}"
+            cure = did_you_mean(key, known) if known else "it takes none"
             raise UsageError(f"{where}: unknown argument {key!r} in policy_args", cure)
     given = dict(args)
     if gradient_checkpointing:
@@ -65,8 +67,13 @@ def build_policy(
         given["gradient_checkpointing"] = True
     try:
         return policy_class(spec, **given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{where} cannot be built: {_one_line(error)}", "check policy_args and the dataset") from error
+    except VlapipeError:
+        raise
+    except Exception as error:
+        within = traceback.extract_tb(error.__traceback__)[1:]  # none if the call itself does not fit
+        place = f" ({Path(within[-1].filename).name}:{within[-1].lineno})" if within else ""
+        cure = "check policy_args and the dataset"
+        raise UsageError(f"{where} cannot be built: {_one_line(error)}{place}", cure) from error
 
 
 def _import(name: str, module_name: str) -> ModuleType:
@@ -109,11 +116,6 @@ def _checked(name: str, found: Any) -> type[nn.Module]:
 
 def _kind(found: Any) -> str:
     return f"class {found.__name__}" if inspect.isclass(found) else f"a {type(found).__name__}"
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _one_line(error: Exception) -> str:

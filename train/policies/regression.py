@@ -5,9 +5,12 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.policies.base import Batch, Policy, masked_mean
 from vlapipe.train.policies.images import ImageEncoder
 from vlapipe.train.policies.instruction import InstructionEncoder
@@ -18,6 +21,8 @@ from vlapipe.train.spec import SampleSpec
 
 __all__ = ["RegressionPolicy"]
 
+# The least that each size may be, and what it must be a multiple of.
+_SIZES = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "image_width": (8, 8), "num_word_buckets": (2, 1)}
 _LIMIT = 10.0  # standard deviations; an observation further out is a fault of its sensor
 
 
@@ -41,8 +46,9 @@ class RegressionPolicy(Policy):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if dim % 8:
-            raise ValueError(f"expected dim to be a multiple of 8, found {dim}")
+        _check_sizes(
+            dim=dim, depth=depth, num_heads=num_heads, image_width=image_width, num_word_buckets=num_word_buckets
+        )
         moments = spec.moments.get
         H, A = spec.action
         self.action_normalizer = Normalizer(moments("action"))
@@ -87,3 +93,11 @@ class RegressionPolicy(Policy):
             tokens.append(images(batch[key], batch[f"{key}_is_pad"], said) + next(source))
         actions: Tensor = self.head(self.trunk(torch.cat(tokens, dim=1), self.query.shape[0]))
         return actions
+
+
+def _check_sizes(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        least, factor = _SIZES[name]
+        if isinstance(size, bool) or not isinstance(size, int) or size < least or size % factor:
+            multiple = f" that is a multiple of {factor}" if factor > 1 else ""
+            raise UsageError(f"policy_args {name}: expected a whole number from {least}{multiple}, found {size!r}")

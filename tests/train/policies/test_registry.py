@@ -37,6 +37,11 @@ class Greedy(Policy):
         if anything:
             raise ValueError("too much")
 
+class Faulty(Policy):
+    def __init__(self, spec):
+        super().__init__(spec)
+        spec.images["View9"]
+
 class Abstract:
     pass
 
@@ -96,6 +101,25 @@ def test_policy_that_cannot_be_loaded_is_explained(name: str, problem: str, cure
 def test_unknown_argument_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown argument 'dimm'.*did you mean 'dim'"):
         build_policy(RegressionPolicy, make_spec(), {"dimm": 64})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("dim", value) for value in (0, -8, 20, 8.0, True, "64")),
+        *((name, 0) for name in ("depth", "num_heads", "image_width", "num_word_buckets")),
+        ("num_word_buckets", 1),
+        ("image_width", 12),
+    ],
+)
+def test_size_that_makes_no_network_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"policy_args {name}: expected a whole number from \d+.*, found {value!r}"):
+        build_policy(RegressionPolicy, make_spec(), {name: value})
+
+
+def test_fault_within_a_constructor_is_one_line_with_its_place() -> None:
+    with pytest.raises(UsageError, match=r"Faulty cannot be built: KeyError: 'View9' \(my_policy\.py:\d+\)"):
+        build_policy(load_policy_class("my_policy:Faulty"), make_spec(), {})
 
 
 def test_refused_value_is_one_line() -> None:
