@@ -20,7 +20,7 @@ if [ ! -f "$dir/.recorded" ]; then
 fi
 [ -f "$dir/data/manifest.json" ] || run vlapipe ingest --dataset "$dir/raw" --out "$dir/data"
 run vlapipe inspect "$dir/data"
-if [ -d "$dir/run/checkpoints" ]; then
+if [ -f "$dir/run/config.json" ]; then
   run vlapipe train --out "$dir/run" --resume
 else
   run vlapipe train --data "$dir/data" --out "$dir/run" --config docs/demo.toml

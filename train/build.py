@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from vlapipe.pipeline.shards.dataset import open_dataset
-from vlapipe.schemas.errors import UsageError
+from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
+from vlapipe.pipeline.shards.manifest import MANIFEST
+from vlapipe.schemas.errors import NotADatasetError, UsageError
+from vlapipe.train.checkpoint import checkpoint_path, step_of
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.console import Console
-from vlapipe.train.distributed import Ranks, agree, distributed, wrap
+from vlapipe.train.distributed import Ranks, agree, distributed, sum_of
 from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import Schedule, make_optimizer
@@ -22,8 +26,9 @@ from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.precision import backend_rules, choose_precision
 from vlapipe.train.rng import seed_rng
 from vlapipe.train.run import LossOf, Run
-from vlapipe.train.run_folder import open_run_folder, save_config
+from vlapipe.train.run_folder import run_folder, save_config
 from vlapipe.train.saving import restore
+from vlapipe.train.sharing import wrap
 from vlapipe.train.stopping import StopSignal
 from vlapipe.train.wandb_run import open_wandb
 
@@ -42,8 +47,10 @@ def build(config: TrainConfig) -> Iterator[Run]:
         console = stack.enter_context(Console(silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         with agree(ranks):
-            # Rank 0 alone looks at a new run's folder: it also makes it.
-            resume_from = open_run_folder(config) if ranks.is_first or config.resume else None
+            # Rank 0 alone looks at the run's folder: it also makes it.
+            found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
+        resume_from = _on_every_rank(found, config, ranks)
+        with agree(ranks):
             loader, val_loader = _open_data(config, ranks)
             policy = _make_policy(config, loader, ranks)
         module = LossOf(policy)
@@ -64,6 +71,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             timer=PhaseTimer(ranks.device),
             console=console,
             stop=stack.enter_context(StopSignal()),
+            dataset_digest=_digest(loader.dataset),
         )
         with agree(ranks):
             if resume_from is not None:
@@ -75,12 +83,29 @@ def build(config: TrainConfig) -> Iterator[Run]:
             run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
             run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
             stack.callback(run.sink.close)
+        run.first_step = run.step
         yield run
+
+
+def _on_every_rank(found: Path | None, config: TrainConfig, ranks: Ranks) -> Path | None:
+    """The checkpoint that rank 0 found; a collective. No rank looks for itself: two could find different ones."""
+    [code] = sum_of([step_of(found) + 1 if found else 0], ranks)
+    return checkpoint_path(config.out, int(code) - 1) if code else None
+
+
+def _digest(dataset: Dataset) -> str:
+    """Of the manifest, which says all that the dataset holds, and not where."""
+    return hashlib.sha256((dataset.path / MANIFEST).read_bytes()).hexdigest()
 
 
 def _open_data(config: TrainConfig, ranks: Ranks) -> tuple[Loader, Loader | None]:
     """The endless training loader, and the one over the held-out episodes if there are any."""
-    dataset = open_dataset(config.data)
+    try:
+        dataset = open_dataset(config.data)
+    except NotADatasetError as error:
+        if config.resume:
+            raise NotADatasetError(error.problem, "if the dataset has moved, say with --data where it is now") from None
+        raise
 
     def make(split: str, *, endless: bool) -> Loader:
         return Loader(
@@ -111,6 +136,13 @@ def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module
         policy_class, loader.spec, config.policy_args, gradient_checkpointing=config.gradient_checkpointing
     )
     seed_rng(config.seed, ranks)
+    if any(isinstance(p, nn.UninitializedParameter) for p in policy.parameters()):
+        cure = "give its layers their sizes, which the spec says"
+        raise UsageError(f"policy {policy_class.__name__}: has lazy layers, whose sizes are not known yet", cure)
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise UsageError(
+            f"policy {policy_class.__name__}: has no parameter to train", "hold its weights in nn.Parameter"
+        )
     return policy.to(ranks.device)
 
 
@@ -151,4 +183,5 @@ def _announce(run: Run, why_precision: str) -> None:
     else:
         say(f"val split: {run.val_loader.num_frames:,} frames of held-out episodes, every {config.eval_every} steps")
     if run.step:
-        say(f"resumed after step {run.step} of {config.max_steps}")
+        of = f" of {config.max_steps}" if run.step < config.max_steps else ""
+        say(f"resumed after step {run.step}{of}")

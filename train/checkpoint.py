@@ -23,7 +23,16 @@ from torch import Tensor
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, fsync_folder
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
 
-__all__ = ["Checkpoint", "FOLDER", "VERSION", "latest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "FOLDER",
+    "VERSION",
+    "checkpoint_path",
+    "latest_checkpoint",
+    "read_checkpoint",
+    "step_of",
+    "write_checkpoint",
+]
 
 VERSION = 1
 FOLDER = "checkpoints"
@@ -50,6 +59,18 @@ def latest_checkpoint(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def checkpoint_path(out: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` steps of the run in ``out`` is."""
+    return out / FOLDER / f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint by its name."""
+    match = _NAME.match(path.name)
+    assert match is not None  # latest_checkpoint gives nothing else
+    return int(match[1])
+
+
 def write_checkpoint(out: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write it and remove all but the newest ``keep``; returns its folder.
 
@@ -58,7 +79,7 @@ def write_checkpoint(out: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
     _sweep(folder)
-    path = folder / f"step-{checkpoint.step:08d}"
+    path = checkpoint_path(out, checkpoint.step)
     temporary = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
     temporary.mkdir()
     try:
@@ -158,8 +179,7 @@ def _fsync(file: Path) -> None:
 
 def _all(folder: Path) -> list[Path]:
     """Checkpoints in ``folder``, the oldest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.match(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in folder.glob("step-*") if _NAME.match(path.name)), key=step_of)
 
 
 def _remove(path: Path) -> None:

@@ -15,13 +15,11 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch._C._distributed_c10d import Store, TCPStore
-from torch.nn.parallel import DistributedDataParallel
 
 from vlapipe.schemas.errors import UsageError, VlapipeError
 
-__all__ = ["Ranks", "agree", "distributed", "mean_of", "sum_of", "unless", "wrap"]
+__all__ = ["Ranks", "agree", "distributed", "mean_of", "sum_of"]
 
 _TIMEOUT = timedelta(minutes=10)  # unpacking a large dataset's cache on one rank must not end the others
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -147,31 +145,3 @@ def agree(ranks: Ranks) -> Iterator[None]:
     _, failed = sum_of([0, 0], ranks)
     if failed:
         raise SystemExit(1)
-
-
-@contextlib.contextmanager
-def unless(last: bool, module: nn.Module) -> Iterator[None]:
-    """Hold back the exchange of gradients but in the last backward pass of a step.
-
-    It has to surround forward and backward: DDP decides in forward whether this pass will exchange.
-    """
-    if isinstance(module, DistributedDataParallel) and not last:
-        with module.no_sync():
-            yield
-    else:
-        yield
-
-
-def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """``module`` as one of ``world_size`` copies that begin with rank 0's weights and share their gradients."""
-    if ranks.world_size == 1:
-        return module
-    count = sum(p.numel() for p in module.parameters())
-    mean, mean_square = mean_of([count, count**2], ranks)
-    if mean_square != mean**2:
-        cure = "build the policy from its arguments alone, the same on every rank"
-        raise UsageError(f"the ranks built different policies: rank {ranks.rank} has {count} parameters", cure)
-    device_ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-    wrapped = DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
-    wrapped.broadcast_buffers = False  # sent once above; not again in every forward
-    return wrapped

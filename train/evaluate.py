@@ -6,7 +6,8 @@ from itertools import islice
 
 import torch
 
-from vlapipe.train.distributed import sum_of
+from vlapipe.train.distributed import agree, sum_of
+from vlapipe.train.faults import require_loss
 from vlapipe.train.precision import autocast
 from vlapipe.train.run import Run
 from vlapipe.train.transfer import to_device
@@ -25,12 +26,12 @@ def evaluate(run: Run) -> float | None:
     total = count = 0.0
     run.policy.eval()
     # The policy itself, not DDP around it: the ranks may read a different number of batches.
-    with torch.inference_mode():
+    with torch.inference_mode(), agree(run.ranks):
         for batch in islice(run.val_loader, run.config.eval_batches or None):
             weight = float((~batch["action_is_pad"]).sum())
             on_device = to_device(batch, run.ranks.device)
             with autocast(run.precision, run.ranks.device):
-                loss = run.policy.loss(on_device)  # type: ignore[operator]
+                loss = require_loss(run, run.policy.loss(on_device), to_train=False)  # type: ignore[operator]
             total += float(loss) * weight
             count += weight
     run.policy.train()

@@ -5,18 +5,41 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from vlapipe.schemas.errors import VlapipeError
+from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.distributed import agree
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.run import Run
 
-__all__ = ["explain_out_of_memory", "require_finite"]
+__all__ = ["explain_out_of_memory", "require_finite", "require_loss"]
 
 _NAMED = 20  # frames that a message names; the rest are counted
+
+
+def require_loss(run: Run, loss: Any, *, to_train: bool = True) -> torch.Tensor:
+    """What the policy's ``loss`` returned, as a scalar.
+
+    Raises:
+        UsageError: it is something else, or cannot be trained by.
+    """
+    problem, cure = "", ""
+    if not isinstance(loss, torch.Tensor):
+        problem, cure = f"expected a scalar tensor, found a {type(loss).__name__}", "return the total loss alone"
+    elif loss.numel() != 1:
+        problem, cure = f"expected a scalar, found a tensor of shape {tuple(loss.shape)}", "return its mean()"
+    elif not loss.is_floating_point():
+        problem, cure = f"expected a floating-point scalar, found {loss.dtype}", "return a float tensor"
+    elif to_train and not loss.requires_grad:
+        problem = "it has no gradient"
+        cure = "compute it from the policy's parameters, without no_grad, detach or item"
+    if problem:
+        raise UsageError(f"policy {run.policy_name}: loss(batch): {problem}", cure)
+    scalar: torch.Tensor = loss.reshape(())
+    return scalar
 
 
 def require_finite(run: Run, loss: float, own_loss: float, grad_norm: float, batches: Sequence[Batch]) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import torch
 
 from vlapipe.train.build import build
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.distributed import sum_of, unless
+from vlapipe.train.distributed import agree, sum_of
 from vlapipe.train.evaluate import evaluate
-from vlapipe.train.faults import explain_out_of_memory, require_finite
+from vlapipe.train.faults import explain_out_of_memory, require_finite, require_loss
 from vlapipe.train.gradient import kept_share, rescale_and_clip
 from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
 from vlapipe.train.saving import save
+from vlapipe.train.sharing import explain_unused, share_first_gradients, unless
 from vlapipe.train.step_log import log_step
 from vlapipe.train.transfer import to_device
 
@@ -53,20 +55,25 @@ def train_step(run: Run) -> StepOutcome:
     config, device, timer = run.config, run.ranks.device, run.timer
     began = time.perf_counter()
     batches, shares, losses = [], [], []
+    is_first = run.step == run.first_step
     for i in range(config.grad_accum):
-        last = i == config.grad_accum - 1
+        exchanges = i == config.grad_accum - 1 and not is_first
         with timer.phase("data"):
             batch = next(run.batches)
         share = kept_share(batch)
         with timer.phase("h2d"):
             on_device = to_device(batch, device)
-        with timer.phase("compute"), explain_out_of_memory(config), unless(last, run.module):
-            with autocast(run.precision, device):
-                loss = run.module(on_device) * share
+        with timer.phase("compute"), explain_out_of_memory(config), unless(exchanges, run.module):
+            with autocast(run.precision, device), explain_unused(run.policy_name):
+                loss = run.module(on_device)
+            with agree(run.ranks) if is_first else contextlib.nullcontext():  # a policy that is wrong is so everywhere
+                loss = require_loss(run, loss) * share
             torch.autograd.backward(loss / config.grad_accum)
         batches.append(batch)
         shares.append(share)
         losses.append(loss.detach())
+    if is_first:
+        run.module = share_first_gradients(run.module, run.ranks)
     own_loss = float(torch.stack(losses).sum())
     loss_sum, share_sum, wishes = sum_of([own_loss, sum(shares), bool(run.stop.requested)], run.ranks)
     with timer.phase("optimizer"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vlapipe.train.checkpoint import latest_checkpoint
 from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
@@ -48,18 +46,14 @@ class TrainResult:
     first_loss: float  # medians of train/loss over the first and the last 5 % of the steps
     last_loss: float
     val_loss: float | None  # the newest
-    samples_per_s: float  # of this rank's share times the ranks, without the first step
+    num_new_steps: int  # that this process made
+    samples_per_s: float | None  # of this rank's share times the ranks, without the first step; None if no other was
     num_parameters: int
     device: str
     precision: str
     phase_shares: dict[str, float]  # of the steps' time, by data, h2d, compute, optimizer
     bottleneck: str  # one of these
     rank: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def summarize(run: Run, *, stopped: bool) -> TrainResult:
@@ -77,7 +71,8 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         first_loss=first,
         last_loss=last,
         val_loss=run.val_loss,
-        samples_per_s=run.timer.num_steps * run.global_batch_size / spent if spent else math.nan,
+        num_new_steps=run.step - run.first_step,
+        samples_per_s=run.timer.num_steps * run.global_batch_size / spent if spent else None,
         num_parameters=run.num_parameters,
         device=str(run.ranks.device),
         precision=run.precision,
@@ -92,7 +87,7 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         run.console.say(f"held back by {_PHASE_NAMES[phase]} ({100 * share:.0f} % of each step): {_advice(phase, run)}")
     if stopped:
         run.console.say(f"stopped by {result.stopped_by} after step {run.step}; the same command with --resume goes on")
-    elif not run.timer.num_steps and not math.isnan(first):
+    elif not result.num_new_steps:
         run.console.say(f"nothing was left to do after step {run.step}; a larger --max-steps goes on")
     return result
 

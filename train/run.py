@@ -52,9 +52,11 @@ class Run:
     timer: PhaseTimer
     console: Console
     stop: StopSignal
+    dataset_digest: str  # of its manifest
     log: MetricsLog | None = None  # of rank 0
     sink: MetricsSink = field(default_factory=NullSink)
     step: int = 0
+    first_step: int = 0  # after which this process began
     checkpoint_step: int | None = None  # of the newest checkpoint
     val_loss: float | None = None  # the newest
 
@@ -62,6 +64,11 @@ class Run:
     def num_parameters(self) -> int:
         """Of the policy."""
         return sum(p.numel() for p in self.policy.parameters())
+
+    @property
+    def policy_name(self) -> str:
+        """Of its class, for messages."""
+        return type(self.policy).__name__
 
     @property
     def global_batch_size(self) -> int:

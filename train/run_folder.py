@@ -1,43 +1,119 @@
-"""The folder that a run writes to: new or empty, unless the run is resumed; nothing of the user's is overwritten."""
+"""The folder that a run writes to, held against a second run; nothing but what a run of ours left is written over."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, sweep_temporaries, temporary_file, write_bytes
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint import latest_checkpoint
-from vlapipe.train.config import CONFIG_FILE, TrainConfig
+from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
+from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
+from vlapipe.train.metrics import METRICS_FILE
+from vlapipe.train.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
 
-__all__ = ["open_run_folder", "save_config"]
+__all__ = ["run_folder", "save_config"]
+
+_OURS = {CONFIG_FILE, FOLDER, METRICS_FILE, WANDB_FOLDER, WANDB_ID_FILE}
 
 
-def open_run_folder(config: TrainConfig) -> Path | None:
-    """Make ``config.out`` ready; returns the checkpoint to go on from, if any.
+@contextlib.contextmanager
+def run_folder(config: TrainConfig, say: Callable[[str], None]) -> Iterator[Path | None]:
+    """Hold ``config.out`` for as long as the block lasts; gives the checkpoint to go on from, if any.
+
+    The folder is made if need be, and taken away again if nothing came to be written into it.
 
     Raises:
-        UsageError: the folder is in use and the run is not resumed, or the other way round.
+        UsageError: the folder is in use, cannot be written, or belongs to something else.
     """
+    checkpoint = _checkpoint_to_resume(config)
     out = config.out
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file", "give a folder")
-    checkpoint = latest_checkpoint(out)
-    if config.resume:
-        if checkpoint is None:
-            raise UsageError(f"--out {out}: no checkpoint to resume from", "leave --resume away to begin a new run")
-    elif out.is_dir() and any(out.iterdir()):
-        cure = "add --resume to go on from it" if checkpoint else "give a new folder"
-        raise UsageError(f"--out {out}: not empty", f"{cure}, or give another folder" if checkpoint else cure)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--out {out}: cannot be written: {error.strerror}", "check its path and permissions"
-        ) from None
-    return checkpoint
+        with _held(out):
+            if checkpoint is None:
+                _clear_failed_start(out, say)
+            yield checkpoint
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def save_config(config: TrainConfig) -> None:
     """Keep the resolved options in the run's folder, for a resume and for the reader."""
     write_bytes(config.out / CONFIG_FILE, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
+
+
+def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
+    """The run's newest checkpoint, or None where a run may begin."""
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file", "give a folder")
+    try:
+        checkpoint = latest_checkpoint(out)
+        if checkpoint is not None and not config.resume:
+            raise UsageError(f"--out {out}: not empty", "add --resume to go on from it, or give another folder")
+        if checkpoint is None and out.is_dir() and not _holds_only_ours(out):
+            what = "no checkpoint to resume from" if config.resume else "not empty"
+            raise UsageError(f"--out {out}: {what}", "give a new folder")
+    except OSError as error:
+        raise _not_writable(out, error) from None
+    if config.resume and not out.exists():
+        raise UsageError(f"--out {out}: no checkpoint to resume from", "leave --resume away to begin a new run")
+    return checkpoint
+
+
+def _holds_only_ours(out: Path) -> bool:
+    """Whether the folder is empty, or holds what a run leaves that ended before its first checkpoint."""
+    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMP_PREFIX)}
+    if not names:
+        return True
+    checkpoints = out / FOLDER
+    # The config is written first: without it, a file of one of these names is somebody else's.
+    return (
+        names <= _OURS
+        and CONFIG_FILE in names
+        and (not checkpoints.exists() or all(path.name.startswith(TEMP_PREFIX) for path in checkpoints.iterdir()))
+        and {"data", "out", "policy"} <= set(read_saved_config(out))
+    )
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The folder, made if need be, with this process alone in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with temporary_file(out):  # said now, not after the dataset and the policy have been loaded
+            pass
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise _not_writable(out, error) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--out {out}: another run is writing there", "wait for it, or give another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def _clear_failed_start(out: Path, say: Callable[[str], None]) -> None:
+    sweep_temporaries(out)
+    if (out / CONFIG_FILE).exists():
+        say(f"--out {out}: an earlier run ended before its first checkpoint; it begins again")
+        # Another id: W&B takes no step twice.
+        (out / WANDB_ID_FILE).unlink(missing_ok=True)
+
+
+def _not_writable(out: Path, error: OSError) -> UsageError:
+    return UsageError(f"--out {out}: cannot be written: {error.strerror}", "check its path and permissions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from vlapipe.train.distributed import agree
 from vlapipe.train.optim import load_optimizer_tensors, optimizer_tensors
@@ -31,6 +31,7 @@ def save(run: Run) -> None:
                     "loader": run.loader.state_dict(),
                     "config": run.config.to_dict(),
                     "spec": spec_to_json(run.loader.spec),
+                    "dataset": {"manifest_sha256": run.dataset_digest},
                     "world_size": run.ranks.world_size,
                     "val_loss": run.val_loss,
                 },
@@ -47,6 +48,10 @@ def restore(run: Run, path: Path) -> None:
         DamageError: it is not whole.
     """
     checkpoint = read_checkpoint(path)
+    began_with = checkpoint.state.get("dataset", {}).get("manifest_sha256", run.dataset_digest)
+    if began_with != run.dataset_digest:
+        cure = "say with --data where that dataset is now, or begin a new run with another --out"
+        raise UsageError(f"--data {run.config.data}: is not the dataset that this run began with", cure)
     load_weights(run.policy, checkpoint.policy, path)
     try:
         load_optimizer_tensors(run.optimizer, run.policy, checkpoint.optimizer)

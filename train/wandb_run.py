@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from vlapipe.pipeline.shards.atomic import write_bytes
 
-__all__ = ["MetricsSink", "NullSink", "open_wandb"]
+__all__ = ["MetricsSink", "NullSink", "WANDB_FOLDER", "WANDB_ID_FILE", "open_wandb"]
 
-_ID_FILE = "wandb_run_id"
+WANDB_FOLDER = "wandb"  # the name that wandb itself gives it
+WANDB_ID_FILE = "wandb_run_id"
 
 
 class MetricsSink(Protocol):
@@ -79,7 +80,7 @@ def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[s
 
 def _run_id(out: Path) -> str:
     """The same for every resume of a run, so that W&B shows one curve."""
-    file = out / _ID_FILE
+    file = out / WANDB_ID_FILE
     if not file.exists():
         write_bytes(file, secrets.token_hex(4).encode())
     return file.read_text().strip()

@@ -20,6 +20,7 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.loader import Loader
 from vlapipe.train.loop import train
 from vlapipe.train.metrics import METRICS_FILE, read_metrics
+from vlapipe.train.result_text import print_train_result
 from vlapipe.train.saved_policy import load_policy
 
 SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
@@ -62,7 +63,7 @@ def test_run_leaves_metrics_checkpoint_and_config(tiny_dataset: Path, tmp_path: 
     assert (result.step, result.stopped_by, result.precision, result.device) == (6, "", "fp32", "cpu")
     assert sum(result.phase_shares.values()) == pytest.approx(1.0)
     assert (result.first_loss, result.last_loss) == (lines(out)[0]["train/loss"], lines(out)[-1]["train/loss"])
-    assert json.loads(json.dumps(result.to_dict()))["val_loss"] == lines(out)[-1]["val/loss"]
+    assert result.val_loss == lines(out)[-1]["val/loss"]
     assert not list(out.rglob(".vlapipe-tmp-*"))
 
 
@@ -242,3 +243,26 @@ def test_images_are_resized(tiny_dataset: Path, tmp_path: Path) -> None:
     train(config(tiny_dataset, tmp_path / "run", max_steps=1, image_resize_height=16, image_resize_width=40))
     checkpoint = read_checkpoint(tmp_path / "run" / FOLDER / "step-00000001")
     assert checkpoint.state["spec"]["images"]["View1"] == [1, 3, 16, 40]
+
+
+@pytest.mark.parametrize("seed", [1_234_567_890, 2**63 - 1])
+def test_large_seed_trains(tiny_dataset: Path, tmp_path: Path, seed: int) -> None:
+    train(config(tiny_dataset, tmp_path / "run", max_steps=1, seed=seed))
+    assert train(config(tiny_dataset, tmp_path / "run", max_steps=2, seed=seed, resume=True)).step == 2
+
+
+def test_last_words_are_true(tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+
+    def last_words(max_steps: int, *, resume: bool = True) -> str:
+        print_train_result(train(config(tiny_dataset, out, max_steps=max_steps, resume=resume)))
+        said = capsys.readouterr()
+        assert "nan" not in said.out + said.err
+        assert ("nothing was left to do" in said.err) == said.out.startswith("already trained")
+        return said.out.split(":")[0] + ("; speed" if "samples/s" in said.out else "")
+
+    assert last_words(1, resume=False) == "trained 1 of 1 steps"  # the first step of a process is not timed
+    assert last_words(2) == "trained 2 of 2 steps"
+    assert last_words(4) == "trained 4 of 4 steps; speed"
+    assert last_words(4) == "already trained"
+    assert last_words(3) == "already trained"

@@ -17,4 +17,4 @@ if __name__ == "__main__":
         sys.exit(error.exit_code)
     unwanted = {"dask", "distributed"} & set(sys.modules)
     if result.rank == 0:
-        sys.stdout.write(json.dumps(result.to_dict() | {"unwanted": sorted(unwanted)}) + "\n")
+        sys.stdout.write(json.dumps(vars(result) | {"unwanted": sorted(unwanted)}, default=str) + "\n")
