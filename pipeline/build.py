@@ -6,10 +6,11 @@ Runs in a worker process; what it returns is plain data, the same as the record 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.plan import PlannedShard
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.atomic import write_bytes
@@ -61,7 +62,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
         ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split.
     """
-    good: list[Episode] = []
+    parts: dict[str, list[NDArray[Any]]] = {}
     described = ShardRecord(task.schema)
     rejects: list[Record] = []
     kept_findings: list[Record] = []
@@ -72,7 +73,8 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         if episode is None:
             rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
         else:
-            good.append(episode)
+            for name, array in _arrays_of(episode):
+                parts.setdefault(name, []).append(array)
             described.add(episode, split)
             kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
         if on_episode:
@@ -85,12 +87,12 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         "findings": kept_findings,
         "statistics": described.statistics(task.num_threads),
     }
-    if task.place is None or not good:
+    if task.place is None or not parts:
         return record
     stored = write_shard(
         task.place.shards,
         task.shard.index,
-        _join(good),
+        _join(parts),
         shard_format=task.shard_format,
         codec=task.codec,
         num_threads=task.num_threads,
@@ -109,23 +111,25 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
         return None, findings
 
 
-def _join(episodes: list[Episode]) -> dict[str, Joined]:
+def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:
+    """All that a shard keeps of an episode; the text that it was read from can go."""
+    for name, stream in episode.streams.items():
+        yield f"{name}/timestamp", stream.timestamp
+        if isinstance(stream, ImageRows):
+            yield f"{name}/bytes", stream.data
+            yield f"{name}/offset", stream.offset
+        else:
+            yield from ((f"{name}/{field}", values) for field, values in stream.fields.items())
+    yield from ((f"align/{name}", rows) for name, rows in episode.align.items())
+    yield ACTION_ROW, episode.action_row
+
+
+def _join(parts: dict[str, list[NDArray[Any]]]) -> dict[str, Joined]:
     """All arrays of a shard, the episodes end to end; ``align`` and ``action/row`` stay local to their episode."""
     arrays: dict[str, Joined] = {}
-    for name, first in episodes[0].streams.items():
-        streams = [episode.streams[name] for episode in episodes]
-        arrays[f"{name}/timestamp"] = Joined([stream.timestamp for stream in streams])
-        if isinstance(first, ImageRows):
-            images = [stream for stream in streams if isinstance(stream, ImageRows)]
-            arrays[f"{name}/bytes"] = Joined([stream.data for stream in images])
-            arrays[f"{name}/offset"] = Joined([_join_offsets([stream.offset for stream in images])])
-        else:
-            rows = [stream for stream in streams if isinstance(stream, StreamRows)]
-            for field in first.fields:
-                arrays[f"{name}/{field}"] = Joined([stream.fields[field] for stream in rows])
-    for name in episodes[0].align:
-        arrays[f"align/{name}"] = Joined([episode.align[name] for episode in episodes])
-    arrays[ACTION_ROW] = Joined([episode.action_row for episode in episodes])
+    for name, each in parts.items():
+        is_offset = name.endswith("/offset") and name.replace("/offset", "/bytes") in parts
+        arrays[name] = Joined([_join_offsets(each)] if is_offset else each)
     return arrays
 
 

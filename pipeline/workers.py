@@ -1,6 +1,7 @@
-"""Runs shard tasks: in this process where a cluster would not pay, otherwise one Dask future a shard.
+"""Runs shard tasks: in threads of this process where a cluster would not pay, otherwise one Dask future a shard.
 
-A cluster that we start listens on loopback only and shows no dashboard.
+Parsing, compressing and hashing all release Python's lock, so threads share the work of one shard or of several. A
+cluster that we start listens on loopback only and shows no dashboard.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from threading import Lock
 
 from vlapipe.pipeline.build import ShardTask, build_shard
 from vlapipe.pipeline.progress import Progress
@@ -17,61 +21,82 @@ from vlapipe.schemas.errors import UsageError, VlapipeError
 
 __all__ = ["cluster_pays", "run_tasks"]
 
-# Starting worker processes takes 3-4 s, in which one process gets through about 200 MB of raw episodes.
-_BYTES_WORTH_A_CLUSTER = 512 << 20
+_BYTES_WORTH_A_CLUSTER = 8 << 30
 
 
-def cluster_pays(tasks: list[ShardTask], workers: int | None) -> bool:
-    """Whether to start worker processes; a number of workers that was asked for is what the user gets."""
-    if len(tasks) < 2 or workers == 1 or (workers is None and (os.cpu_count() or 1) == 1):
-        return False
+def cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
+    """Whether to start worker processes rather than threads: much to read, and a shard for each of them."""
     raw_bytes = sum(episode.num_bytes for task in tasks for episode in task.shard.episodes)
-    return workers is not None or raw_bytes >= _BYTES_WORTH_A_CLUSTER
+    return 1 < num_workers <= len(tasks) and raw_bytes >= _BYTES_WORTH_A_CLUSTER
 
 
 def run_tasks(
     tasks: list[ShardTask], progress: Progress, *, workers: int | None, scheduler: str | None
 ) -> Iterator[Record]:
-    """Yield each task's record as it finishes, in any order.
+    """Yield each task's record as it finishes, in any order; ``workers`` read episodes at once.
 
     Raises:
         UsageError: the scheduler cannot be reached.
         VlapipeError: a worker died over a shard.
     """
-    if scheduler is None and not cluster_pays(tasks, workers):
-        for task in tasks:
-            yield build_shard(task, progress.advance)
+    num_workers = workers or os.cpu_count() or 1
+    if scheduler is None and not cluster_pays(tasks, num_workers):
+        yield from _run_in_threads(tasks, progress, num_workers)
+    else:
+        yield from _run_on_dask(tasks, progress, num_workers, scheduler)
+
+
+def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int) -> Iterator[Record]:
+    """Several shards side by side, where there are several, so that one is read while another is written."""
+    if not tasks:
         return
-    yield from _run_on_dask(tasks, progress, workers or os.cpu_count() or 1, scheduler)
+    at_once = min(num_workers, len(tasks))
+    lock = Lock()
+
+    def advance() -> None:
+        with lock:
+            progress.advance()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        shared = [replace(task, num_threads=-(-num_workers // at_once)) for task in tasks]
+        futures = [pool.submit(build_shard, task, advance) for task in shared]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
-def _run_on_dask(tasks: list[ShardTask], progress: Progress, workers: int, scheduler: str | None) -> Iterator[Record]:
+def _run_on_dask(
+    tasks: list[ShardTask], progress: Progress, num_workers: int, scheduler: str | None
+) -> Iterator[Record]:
     # Imported here: it takes a second, which a small dataset need not pay.
-    from distributed import Client, KilledWorker, LocalCluster, as_completed
+    import distributed
 
     with tempfile.TemporaryDirectory(prefix="vlapipe-dask-") as scratch:
         if scheduler is not None:
             try:
-                client = Client(scheduler, timeout="10s")
+                client = distributed.Client(scheduler, timeout="10s")
             except (OSError, TimeoutError, ValueError) as error:
                 raise UsageError(f"--scheduler {scheduler}: no answer: {error}", "is it running?") from None
             cluster = None
         else:
-            cluster = LocalCluster(
-                n_workers=min(workers, len(tasks)),
+            cluster = distributed.LocalCluster(
+                n_workers=min(num_workers, len(tasks)),
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,
             )
-            client = Client(cluster)
+            client = distributed.Client(cluster)
         try:
             futures = {client.submit(build_shard, task, pure=False): task for task in tasks}
-            for future in as_completed(futures):
+            for future in distributed.as_completed(futures):
                 try:
                     record: Record = future.result()
-                except KilledWorker:
+                except distributed.KilledWorker:
                     number = futures[future].shard.index
                     cure = "it may need more memory: try fewer --workers or a smaller --shard-size"
                     raise VlapipeError(f"a worker died again and again over shard {number}", cure) from None

@@ -1,0 +1,42 @@
+"""The same files whether threads or worker processes build the shards, and processes only where they pay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlapipe.pipeline import workers
+from vlapipe.pipeline.ingest import IngestConfig, ingest
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def run(source: Path, out: Path, num_workers: int | None, shard_bytes: int = 1_500_000) -> dict[str, bytes]:
+    ingest(IngestConfig(source=source, out=out, workers=num_workers, shard_bytes=shard_bytes))
+    return tree(out)
+
+
+def test_threads_and_processes_write_identical_files(
+    tiny_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_threads = run(tiny_raw, tmp_path / "threads", 2)
+    started: list[int] = []
+    real = workers._run_on_dask
+    monkeypatch.setattr(workers, "_BYTES_WORTH_A_CLUSTER", 0)
+    monkeypatch.setattr(workers, "_run_on_dask", lambda *args: started.append(args[2]) or real(*args))
+    assert run(tiny_raw, tmp_path / "processes", 2) == in_threads
+    assert started == [2]
+
+
+@pytest.mark.parametrize("num_workers", [None, 1, 3])
+def test_threads_share_one_shard(tiny_raw: Path, tmp_path: Path, num_workers: int | None) -> None:
+    alone = run(tiny_raw, tmp_path / "alone", 1, shard_bytes=10**9)
+    assert run(tiny_raw, tmp_path / "shared", num_workers, shard_bytes=10**9) == alone
+
+
+def test_few_bytes_start_no_cluster(tiny_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_run_on_dask", lambda *_: pytest.fail("a cluster was started"))
+    run(tiny_raw, tmp_path / "data", 2)
