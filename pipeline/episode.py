@@ -30,7 +30,8 @@ __all__ = ["Episode", "read_episode"]
 class Episode:
     """A readable episode. ``align[stream][i]`` is the stream's last row at or before anchor row ``i``, -1 if none.
 
-    ``gaps`` holds for each stream the rows before which its clock stands still for longer than its ``max_gap_s``.
+    ``gaps`` holds for each stream the rows before which its clock stands still for longer than its ``max_gap_s``, which
+    is in ``max_gaps_s``.
     Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``: from the first at which every stream
     has begun to the last that has an action.
     """
@@ -40,6 +41,7 @@ class Episode:
     streams: dict[str, StreamRows | ImageRows]
     align: dict[str, NDArray[np.int32]]
     gaps: dict[str, NDArray[np.int32]]
+    max_gaps_s: dict[str, float | None]
     action_row: NDArray[np.int32]
     frame_start: int
     num_frames: int
@@ -211,6 +213,7 @@ def _relate(
         streams=streams,
         align=align,
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
+        max_gaps_s={name: specs[name].max_gap_s for name in streams},
         action_row=action_row,
         frame_start=begun,
         num_frames=num_frames,

@@ -14,6 +14,7 @@ from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.shards.in_order import in_order
+from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema
 
@@ -77,6 +78,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "split": split,
         "frame_start": episode.frame_start,
         "num_frames": episode.num_frames,
+        "num_left_out": _count_left_out(episode, schema),
         "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
         "sources": [vars(stream.source) for stream in episode.streams.values()],
     }
@@ -88,6 +90,30 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         if isinstance(stream, ImageRows):
             row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
     return row
+
+
+def _count_left_out(episode: Episode, schema: Schema) -> int:
+    """Frames that are not drawn with the schema's own windows, because one of these would cross a gap."""
+    others = []
+    rows = window_rows(
+        schema.sample, schema.anchor, (n for n, s in episode.streams.items() if isinstance(s, ImageRows))
+    )
+    for name, count in rows.items():
+        stream, max_gap_s = episode.streams[name], episode.max_gaps_s[name]
+        if name != schema.anchor and max_gap_s is not None:
+            others.append(
+                GappyStream(
+                    window_rows=count,
+                    max_gap_s=max_gap_s,
+                    gaps=episode.gaps[name],
+                    align=episode.align[name],
+                    timestamp=stream.timestamp,
+                )
+            )
+    clock, gaps = episode.streams[schema.anchor].timestamp, episode.gaps[schema.anchor]
+    spans = spans_across_gaps(schema.sample, clock, gaps, rows[schema.anchor], others)
+    _, lengths = frames_between(episode.frame_start, episode.num_frames, spans)
+    return episode.num_frames - int(lengths.sum())
 
 
 def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:

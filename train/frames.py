@@ -1,13 +1,19 @@
-"""Which frames a split has, and where each one's rows lie: plain integers, looked up for a whole batch at once."""
+"""Which frames a split has, and where each one's rows lie: plain integers, looked up for a whole batch at once.
+
+Frames whose windows would cross a gap are not among them (``pipeline.shards.windows`` says which those are).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
+from vlapipe.schemas.schema import SampleDefaults
 
 __all__ = ["BatchPlan", "FrameIndex"]
 
@@ -23,20 +29,93 @@ class BatchPlan:
 
 
 class FrameIndex:
-    """The frames of one split (or of all episodes if ``None``), numbered from 0 episode by episode."""
+    """The frames of one split (or of all episodes if ``None``), numbered from 0 episode by episode.
 
-    def __init__(self, dataset: Dataset, split: str | None) -> None:
+    ``sample`` says how many rows its windows have: frames at which one would cross a gap are not numbered.
+    """
+
+    def __init__(self, dataset: Dataset, split: str | None, sample: SampleDefaults) -> None:
         in_split = dataset.column("split") == split if split else np.ones(len(dataset), dtype=bool)
-        self._episodes = np.flatnonzero(in_split)
+        # Runs of frames that follow each other: an episode is one, but where a gap cuts it.
+        self._episode = np.flatnonzero(in_split)
         self._shard = dataset.column("shard").astype(np.int64)
-        self._first_row = dataset.column("frame_start")[self._episodes]
-        ends = np.cumsum(dataset.column("num_frames")[self._episodes], dtype=np.int64)
-        self._starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        self._first_row = dataset.column("frame_start")[self._episode].astype(np.int64)
+        lengths = dataset.column("num_frames")[self._episode].astype(np.int64)
+        num_found = int(lengths.sum())
+        gaps = _Gaps(dataset, sample)
+        gappy = gaps.concern[self._episode]
+        if gappy.any():
+            runs = [(self._episode[~gappy], self._first_row[~gappy], lengths[~gappy])]
+            for place in np.flatnonzero(gappy):
+                episode = int(self._episode[place])
+                begins, counts = frames_between(int(self._first_row[place]), int(lengths[place]), gaps.spans(episode))
+                runs.append((np.full(len(begins), episode), begins, counts))
+            columns = [np.concatenate(column) for column in zip(*runs, strict=True)]
+            order = np.lexsort((columns[1], columns[0]))
+            self._episode, self._first_row, lengths = (column[order] for column in columns)
+        ends = np.cumsum(lengths)
+        self._starts = ends - lengths
         self.num_frames = int(ends[-1]) if len(ends) else 0
+        self.num_left_out = num_found - self.num_frames
 
     def plan(self, frames: NDArray[np.int64]) -> BatchPlan:
         """Look up frames ``(B,)``."""
         place = np.searchsorted(self._starts, frames, side="right") - 1
-        episode = self._episodes[place]
+        episode = self._episode[place]
         row = self._first_row[place] + frames - self._starts[place]
         return BatchPlan(index=frames, episode=episode, row=row, shard=self._shard[episode])
+
+
+class _Gaps:
+    """The gaps that windows may cross, by the episodes table alone as far as that goes.
+
+    ``concern`` says of each episode whether it has any. A shard is opened only for one in which another stream than
+    the anchor has a gap.
+    """
+
+    def __init__(self, dataset: Dataset, sample: SampleDefaults) -> None:
+        self._dataset, self._sample = dataset, sample
+        self._anchor = dataset.schema.anchor
+        self._rows = window_rows(sample, self._anchor, dataset.views)
+        self._limits: dict[str, float] = {}
+        self._concerns: dict[str, NDArray[np.bool_]] = {}
+        for name in self._rows:
+            max_gap_s = dataset.manifest.streams[name].get("max_gap_s")
+            if max_gap_s is None:
+                continue
+            concerns = pc.list_value_length(dataset.episodes.column(f"{name}/gaps")).to_numpy() > 0
+            if name != self._anchor:
+                # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
+                late = dataset.column(f"{self._anchor}/last_s") - dataset.column(f"{name}/last_s")
+                concerns = concerns | (late > max_gap_s - 1e-6)
+            self._limits[name], self._concerns[name] = max_gap_s, concerns
+        self.concern = np.zeros(len(dataset), dtype=bool)
+        for concerns in self._concerns.values():
+            self.concern |= concerns
+
+    def spans(self, episode: int) -> NDArray[np.int64]:
+        """The anchor rows ``(spans, 2)`` of an episode whose windows cross a gap."""
+        others = []
+        clock = np.empty(0)
+        for name, limit in self._limits.items():
+            if name == self._anchor or not self._concerns[name][episode]:
+                continue
+            arrays = self._dataset.episode(episode)
+            clock = arrays[f"{self._anchor}/timestamp"]
+            others.append(
+                GappyStream(
+                    window_rows=self._rows[name],
+                    max_gap_s=limit,
+                    gaps=self._gaps(name, episode),
+                    align=arrays[f"align/{name}"],
+                    timestamp=arrays[f"{name}/timestamp"],
+                )
+            )
+        return spans_across_gaps(
+            self._sample, clock, self._gaps(self._anchor, episode), self._rows[self._anchor], others
+        )
+
+    def _gaps(self, name: str, episode: int) -> NDArray[np.int64]:
+        if name not in self._limits:
+            return np.empty(0, dtype=np.int64)
+        return np.array(self._dataset.episodes.column(f"{name}/gaps")[episode].as_py(), dtype=np.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -93,7 +94,7 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
         self._pin_memory = pin_memory
-        self._frames = FrameIndex(dataset, split)
+        self._frames = FrameIndex(dataset, split, replace(dataset.schema.sample, **vars(self.window)))
         self._gatherer = Gatherer(dataset)
         self._image_size = _image_sizes(dataset, image_size)
         self._instructions = dataset.episodes.column("instruction")
@@ -102,8 +103,13 @@ class Loader:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the split; 0 if it has no episode."""
+        """Frames of the split whose windows cross no gap; 0 if it has no episode."""
         return self._frames.num_frames
+
+    @property
+    def num_left_out(self) -> int:
+        """Frames of the split that are not drawn, because a window would cross a gap longer than ``max_gap_s``."""
+        return self._frames.num_left_out
 
     def __len__(self) -> int:
         """Batches an epoch, on each rank."""
@@ -240,7 +246,7 @@ class Loader:
             raise UsageError(f"loader state: expected version {_STATE_VERSION}, found {state.get('version')!r}")
         for name, ours in (("seed", self._seed), ("num_frames", self.num_frames)):
             if state[name] != ours:
-                cure = "resume with the dataset and seed that it began with"
+                cure = "resume with the dataset, window and seed that it began with"
                 raise UsageError(f"loader state: {name} was {state[name]}, is {ours}", cure)
         self._position = state["epoch"] * max(1, self.num_frames) + state["position"]
 
