@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import vlapipe
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("pipeline", "train", "schemas")
 
@@ -48,6 +50,13 @@ def imported_after(code: str) -> set[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     return set(done.stdout.split())
+
+
+def test_package_alone_loads_nothing_and_finds_every_name_when_it_is_used() -> None:
+    assert not {"torch", "numpy", "pyarrow"} & imported_after("import vlapipe")
+    assert all(getattr(vlapipe, name) for name in vlapipe.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'load_polcy'"):
+        _ = vlapipe.load_polcy
 
 
 def test_ingest_imports_no_torch() -> None:

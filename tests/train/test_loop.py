@@ -12,6 +12,7 @@ import pytest
 import torch
 from factories import make_dataset
 
+import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import UsageError, VlapipeError
@@ -121,7 +122,7 @@ def test_validation_is_the_mean_over_every_held_out_frame(tiny_dataset: Path, tm
 def test_loaded_policy_acts(tiny_dataset: Path, tmp_path: Path) -> None:
     train(config(tiny_dataset, tmp_path / "run", max_steps=1))
     batch = next(iter(Loader(open_dataset(tiny_dataset), batch_size=3)))
-    actions = load_policy(tmp_path / "run").act(batch)  # type: ignore[operator]
+    actions = vlapipe.load_policy(tmp_path / "run").act(batch)  # type: ignore[operator]
     assert actions.shape == batch["action"].shape
     assert (actions[..., -1] == 1.0).all()  # the gripper never moved
 
