@@ -57,7 +57,7 @@ def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> t
     if num_rows < 3:
         return ActionSpec(kind="column", of=of), [why, "too few rows to look ahead"]
     # A whole number of rows, so that there is a row near that time.
-    rows = max(1, round(_AHEAD_S * rate))
+    rows = max(1, min(round(_AHEAD_S * rate), num_rows // 3))
     period_s = rows / rate
     tolerance_s = max(period_s / 4, 0.6 / rate)
     said = [why, f"{rows} rows ahead at {rate:.4g} rows a second"]

@@ -34,7 +34,7 @@ _TIME_TEXT = re.compile(
 _LIST = re.compile(r"[\[(]\s*[-+\d.,\seE]*[\])]\Z")
 _UNIT = re.compile(
     r"[\[(]?\s*(s|sec|secs|seconds|ms|us|µs|ns|m|mm|cm|um|rad|deg|degrees|radians|°|[mck]?m/s(\^?2|²)?|(rad|deg|°)/s(\^?2|²)?"
-    r"|[mk]?N|N[*·. ]?m+|m?A|m?V|W|Hz|kg|g|%|-|1|K|°C|bool|u?int\d*|float\d*|double|string)\s*[\])]?\Z"
+    r"|[mk]?N|N[*·. ]?m+|m?A|m?V|W|Hz|kg|g|%|-|K|°C|bool|u?int\d*|float\d*|double|string)\s*[\])]?\Z"
 )
 _OTHER_DELIMITERS = re.compile(r"[;\t|,]")
 

@@ -172,6 +172,9 @@ def _guess_delimiter(body: list[str], reasons: list[str]) -> Dialect | None:
                 best, best_score = dialect, score
     if best is None:
         return _single_column(sample)
+    if best.quote and any(re.search(rf"{re.escape(best.delimiter)} +{best.quote}", line) for line in sample):
+        best = replace(best, skip_blanks=True)
+        reasons.append("blanks before a quote belong to the delimiter")
     what = {"\t": "tab", WHITESPACE: "runs of blanks"}.get(best.delimiter, repr(best.delimiter))
     if best.delimiter != ",":
         reasons.append(f"delimiter {what}: under it most lines have the same number of cells")

@@ -29,6 +29,7 @@ _COMMANDS = {
 _EXACT_FLOAT32 = 1 << 24
 _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
+_MOSTLY = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,9 @@ def _why_not(column: Column) -> str:
         return "" if len(lengths) == 1 and lengths != {0} else "lists of different lengths"
     if looks_like_time(column) is not None and (column.rises or column.constant):
         return "another clock"
-    if column.whole and _COUNTERS.match(name) and (column.rises or column.constant):
+    # One that begins again in each episode counts too.
+    counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
+    if column.whole and _COUNTERS.match(name) and counts:
         return "counts or numbers rows"
     return ""
 

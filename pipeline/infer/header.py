@@ -88,7 +88,7 @@ def _header_rows(before: list[list[str]], width: int) -> int:
     rows = 0
     for cells in reversed(before[-_MAX_HEADER_ROWS:]):
         named = sum(bool(cell) for cell in cells)
-        if abs(len(cells) - width) > 1 or named < max(1, width / 2) or 2 * sum(map(is_number, cells)) > named:
+        if abs(len(cells) - width) > 1 or named < max(1, width / 2) or sum(map(is_number, cells)) == named:
             break
         rows += 1
     return rows
@@ -107,7 +107,7 @@ def _with_header(
         reasons.append("a line of units or types stands below the header")
     names = rows[-1]
     header_rows = 1
-    if len(rows) > 1 and not _are_names(names):
+    if len(rows) > 1 and (not _are_names(names) or any(map(is_number, names))):
         joined = [" ".join(filter(None, pair)) for pair in zip(rows[-2], rows[-1], strict=False)]
         if _are_names(joined):
             names, header_rows = joined, 2
@@ -173,7 +173,8 @@ def _commented(
     if names and not names[-1] and len(names) == width + 1:
         names = names[:-1]
     first_row = cut_up.number[start]
-    if len(names) == width and _are_names(names) and not any(map(is_number, names)):
+    parted = any(name.endswith((",", ";")) for name in names)
+    if len(names) == width and not parted and _are_names(names) and not any(map(is_number, names)):
         found = replace(dialect, header_rows=1, header_commented=True)
         reasons = (f"the header begins with the comment sign {dialect.comment}",)
         return Header(dialect=found, names=tuple(names), units=("",) * width, first_row=first_row, reasons=reasons)

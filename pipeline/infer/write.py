@@ -122,7 +122,9 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
         page.put("header", dialect.header_rows or False)
     for key in ("delimiter", "quote", "escape", "decimal", "encoding", "comment"):
         value = getattr(dialect, key)
-        if value != getattr(plain, key):
+        if key == "delimiter" and dialect.skip_blanks:
+            page.put(key, f"{value} ")
+        elif value != getattr(plain, key):
             page.put(key, value)
     for key in ("skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column"):
         value = getattr(dialect, key)

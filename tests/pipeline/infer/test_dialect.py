@@ -1,0 +1,120 @@
+"""What a text table is taken for, from its first lines."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlapipe.pipeline.infer.dialect import Table, look_at_table
+from vlapipe.schemas.schema import WHITESPACE, Dialect
+
+
+def look(folder: Path, text: str, name: str = "log.csv", encoding: str = "utf-8") -> Table:
+    (folder / name).write_bytes(text.encode(encoding))
+    table = look_at_table(folder / name, name)
+    assert table is not None
+    return table
+
+
+TEXTS: dict[str, tuple[str, Dialect, tuple[str, ...]]] = {
+    "plain": ("t,x\n0.1,2\n0.2,3\n", Dialect(), ("t", "x")),
+    "semicolon": ("t;x\n0.1;2\n0.2;3\n", Dialect(delimiter=";"), ("t", "x")),
+    "decimal comma": ("t;x\n0,1;2,5\n0,2;3\n", Dialect(delimiter=";", decimal=","), ("t", "x")),
+    "decimal comma and tabs": ("t\tx\n0,1\t2,5\n0,2\t3,5\n", Dialect(delimiter="\t", decimal=","), ("t", "x")),
+    "blanks behind commas": ("t, x\n0.1, 2\n0.2, 3\n", Dialect(), ("t", "x")),
+    "runs of blanks": ("t   x y\n0.1  2 1\n0.2  3 4\n", Dialect(delimiter=WHITESPACE), ("t", "x", "y")),
+    "commented header": (
+        "# made by x\n# t x\n1 2\n2 3\n",
+        Dialect(delimiter=WHITESPACE, comment="#", header_commented=True),
+        ("t", "x"),
+    ),
+    "commented header of another delimiter": (
+        "# t, x, y\n1 2 3\n2 3 4\n",
+        Dialect(delimiter=WHITESPACE, comment="#", header_rows=0, names=(("t", "x", "y"),)),
+        ("t", "x", "y"),
+    ),
+    "no header": ("1,2.5\n2,3.5\n", Dialect(header_rows=0, names=(("c1", "c2"),)), ("c1", "c2")),
+    "preamble": ("Robot: arm\nDate: today\n\nt,x\n1,2\n2,3\n", Dialect(skip_lines=3), ("t", "x")),
+    "wide preamble": ("Robot,,,\nt,x,y,z\n1,2,3,4\n2,3,4,5\n", Dialect(skip_lines=1), ("t", "x", "y", "z")),
+    "units": ("t,x\ns,mm\n1,2\n2,3\n", Dialect(skip_after_header=1), ("t", "x")),
+    "two rows of names": ("j,j,pose\n1,2,x\n.1,.2,.3\n.2,.3,.4\n", Dialect(header_rows=2), ("j 1", "j 2", "pose x")),
+    "quotes behind blanks": ('t, x\n0.1, "a, b"\n0.2, "c"\n', Dialect(skip_blanks=True), ("t", "x")),
+    "trailing delimiter": ("t,x,\n1,2,\n2,3,\n", Dialect(trailing_delimiter=True), ("t", "x")),
+    "trailing delimiter in rows alone": ("t,x\n1,2,\n2,3,\n", Dialect(trailing_delimiter=True), ("t", "x")),
+    "index column": (",t,x\n0,.1,2\n1,.2,3\n", Dialect(index_column=True), ("t", "x")),
+    "index column without a delimiter": ("t,x\n0,.1,2\n1,.2,3\n", Dialect(index_column=True), ("t", "x")),
+    "footer": ("t,x\n1,2\n2,3\n3,4\nend of log\n", Dialect(skip_footer=1), ("t", "x")),
+    "single quotes": ("t,x\n'1','a,b'\n'2','c,d'\n'3','c,d'\n", Dialect(quote="'"), ("t", "x")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "dialect", "names"), TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_dialect_is_found(text: str, dialect: Dialect, names: tuple[str, ...], newline: str, tmp_path: Path) -> None:
+    table = look(tmp_path, text.replace("\n", newline))
+    assert table.dialect == dialect
+    assert table.names == names
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"),
+    [("utf-8-sig", "utf-8"), ("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("cp1252", "cp1252")],
+)
+def test_encoding_is_found(encoding: str, found: str, tmp_path: Path) -> None:
+    table = look(tmp_path, "t,größe\n" + "1,2\n" * 20, encoding=encoding)
+    assert (table.dialect.encoding, table.names) == (found, ("t", "größe"))
+
+
+def test_packed_tables_are_looked_into(tmp_path: Path) -> None:
+    text = b"t,x\n1,2\n2,3\n"
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("b.csv", text)
+    for name in ("a.csv.gz", "b.zip"):
+        table = look_at_table(tmp_path / name, name)
+        assert table is not None
+        assert table.names == ("t", "x")
+
+
+def test_row_that_was_cut_is_no_footer(tmp_path: Path) -> None:
+    table = look(tmp_path, "t,x,y\n1,2,3\n2,3,4\n3,4\n")
+    assert table.dialect.skip_footer == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"\0\0\0\0", b"\x89PNG\r\n\x1a\n\0\0", b"one word"])
+def test_what_is_no_table_is_none(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    assert look_at_table(tmp_path / "a.csv", "a.csv") is None
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_a_table_or_none(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(data)
+    table = look_at_table(path, "any.csv")
+    assert table is None or all(len(row) == len(table.names) for row in table.rows)
+
+
+@given(
+    delimiter=st.sampled_from([",", ";", "\t", "|", " "]),
+    decimal=st.sampled_from([".", ","]),
+    rows=st.lists(st.lists(st.integers(-(10**6), 10**6), min_size=3, max_size=3), min_size=4, max_size=20),
+)
+def test_numbers_come_back_under_any_delimiter(
+    delimiter: str, decimal: str, rows: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if delimiter == decimal:
+        return
+    cells = [[f"{value / 1000:.3f}".replace(".", decimal) for value in row] for row in rows]
+    text = "\n".join(delimiter.join(row) for row in [["time", "left", "right"], *cells]) + "\n"
+    path = tmp_path_factory.getbasetemp() / "numbers.csv"
+    path.write_text(text)
+    table = look_at_table(path, "numbers.csv")
+    assert table is not None
+    assert table.dialect.decimal == decimal
+    assert [list(row) for row in table.rows] == cells

@@ -1,0 +1,220 @@
+"""What is taken for an episode, and which files for its streams; each layout is ingested as it was inferred."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_dataset, make_jpeg, meca_values
+from inferring import ROWS, WAVE, infer_and_ingest, text_of
+
+from vlapipe import open_dataset
+from vlapipe.pipeline.infer.infer import infer_schema
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.parse import parse_schema
+
+START_S = 1_700_000_000.0
+
+
+def table(start_s: float = START_S, step_s: float = 0.02, names: str = "timestamp,joint_1,joint_2") -> str:
+    width = names.count(",")
+    rows = [[f"{start_s + i * step_s:.6f}", *map(float, WAVE[i, :width])] for i in range(ROWS)]
+    return f"{names}\n{text_of(rows)}"
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+def test_meca500_layout_of_the_demo(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "lab")
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert report.num_episodes == 4
+    schema = parse_schema(inferred.toml, "inferred")
+    assert [stream.name for stream in schema.streams] == ["robot", "sensor_data", "camera"]
+    assert schema.anchor_stream.time.sources == ("origin_timestamp",)
+    assert '"images/{view}/*.jpg"' in inferred.toml
+    dataset = open_dataset(tmp_path / "out")
+    episode = dataset.episode(0)
+    assert set(dataset.manifest.streams) == {"robot", "sensor_data", "View1", "View2"}
+    values = meca_values(60, 0)
+    np.testing.assert_array_equal(episode["robot/joint_position"], values[:, :6])
+    np.testing.assert_array_equal(episode["robot/pose"], values[:, 6:])
+    assert episode["sensor_data/alines"].shape[1:] == (1025,)
+    assert {ep["instruction"] for ep in dataset.episodes.to_pylist()} == {
+        "insert the needle into the red target",
+        "insert the needle into the blue target",
+    }
+
+
+def test_angles_that_come_round_have_a_period(tmp_path: Path) -> None:
+    inferred, _ = infer_and_ingest(make_dataset(tmp_path / "lab", num_rows=200), tmp_path / "out")
+    pose = parse_schema(inferred.toml, "inferred").field("robot/pose")
+    assert pose.period == (0, 0, 0, 360, 360, 360)
+    assert pose.unit[3:] == ("deg", "deg", "deg")
+
+
+def test_files_in_a_flat_folder_are_episodes(tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {f"run_{i:03d}.csv": table(START_S + 100 * i) for i in range(4)})
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert "per_file = true" in inferred.toml
+    assert 'files = ["run_*.csv"]' in inferred.toml
+    assert report.num_episodes == 4
+
+
+def test_files_of_any_names_with_the_same_columns_are_episodes(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "lab", {f"{n}.csv": table(START_S + 100 * i) for i, n in enumerate(["pick", "place", "pour"])}
+    )
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert "per_file = true" in inferred.toml
+    assert report.num_episodes == 3
+
+
+def test_files_of_one_folder_recorded_at_once_are_streams(tmp_path: Path) -> None:
+    files = {f"episode_{i}/{side}.csv": table(START_S + 100 * i) for i in range(3) for side in ("left", "right")}
+    inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
+    assert report.num_episodes == 3
+    assert len(parse_schema(inferred.toml, "inferred").streams) == 2
+
+
+def test_streams_of_a_flat_folder_are_joined_by_the_files_name(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    for i in range(3):
+        force = table(START_S + 100 * i, 0.01, "timestamp,fx,fy,fz")
+        write(
+            root,
+            {
+                f"run{i}.csv": table(START_S + 100 * i, names="timestamp," + ",".join("abcdef")),
+                f"run{i}_force.csv": force,
+            },
+        )
+        (root / f"run{i}").mkdir()
+        for k in range(5):
+            (root / f"run{i}" / f"{START_S + 100 * i + k * 0.1:.3f}.jpg").write_bytes(make_jpeg(10 * i + k))
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert '"{stem}_force.csv"' in inferred.toml
+    assert '"{stem}/*.jpg"' in inferred.toml
+    assert report.num_episodes == 3
+
+
+def test_table_in_a_folder_beside_the_cameras(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    for i in range(2):
+        episode = write(root / f"ep{i}", {"robot/state.csv": table(START_S + 100 * i)})
+        for camera in ("front", "wrist"):
+            (episode / "cams" / camera).mkdir(parents=True)
+            for k in range(5):
+                stamp = round((START_S + 100 * i + k * 0.1) * 1e9)
+                (episode / "cams" / camera / f"{stamp}.jpg").write_bytes(make_jpeg(k))
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert 'files = ["robot/state.csv"]' in inferred.toml
+    assert 'files = ["cams/{view}/*.jpg"]' in inferred.toml
+    assert report.num_episodes == 2
+
+
+def test_numbered_images_one_a_row(tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {"episode_0/state.csv": table()})
+    (root / "episode_0" / "rgb").mkdir()
+    for k in range(ROWS):
+        (root / "episode_0" / "rgb" / f"frame_{k:06d}.jpg").write_bytes(make_jpeg(k))
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    assert "one_per_row = true" in inferred.toml
+    episode = open_dataset(tmp_path / "out").episode(0)
+    np.testing.assert_array_equal(episode["align/camera"], np.arange(ROWS))
+
+
+def test_column_that_some_files_lack_is_optional(tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {"episode_0/state.csv": table()})
+    write(root, {"episode_1/state.csv": table(START_S + 100, names="timestamp,joint_1,joint_2,gripper")})
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert report.num_episodes == 2
+    assert parse_schema(inferred.toml, "inferred").field("robot/gripper").optional
+
+
+def test_files_without_a_header_of_two_widths(tmp_path: Path) -> None:
+    def text(width: int) -> str:
+        return text_of([[f"{START_S + i * 0.02:.6f}", *map(float, WAVE[i, :width])] for i in range(ROWS)])
+
+    root = write(tmp_path / "lab", {"episode_0/state.csv": text(6), "episode_1/state.csv": text(12)})
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert report.num_episodes == 2
+    assert len(parse_schema(inferred.toml, "inferred").anchor_stream.dialect.names) == 2  # type: ignore[union-attr]
+
+
+def test_instruction_is_found_in_any_json_of_each_episode(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    for i in range(2):
+        meta = json.dumps({"language_instruction": "pour the tea"})
+        write(root, {f"episode_{i}/state.csv": table(START_S + 100 * i), f"episode_{i}/info.json": meta})
+    infer_and_ingest(root, tmp_path / "out")
+    assert open_dataset(tmp_path / "out").episodes["instruction"].to_pylist() == ["pour the tea"] * 2
+
+
+def test_arrays_alone(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    for i in range(2):
+        (root / f"episode_{i}").mkdir(parents=True)
+        stamps = np.arange(ROWS, dtype=np.int64) * 10_000_000 + 1_700_000_000_000_000_000
+        np.savez(
+            root / f"episode_{i}" / "data.npz", time_ns=stamps, qpos=WAVE[:, :6], action=WAVE[:, 6:12], n=np.array(3)
+        )
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert report.num_episodes == 2
+    assert 'of = ["robot/action"]' in inferred.toml
+    episode = open_dataset(tmp_path / "out").episode(0)
+    np.testing.assert_array_equal(episode["robot/timestamp"], stamps)
+    np.testing.assert_array_equal(episode["robot/qpos"], WAVE[:, :6])
+
+
+def test_other_tables_are_named_as_not_read(tmp_path: Path) -> None:
+    files = {f"episode_{i}/state.csv": table(START_S + 100 * i) for i in range(3)}
+    inferred = infer_schema(write(tmp_path / "lab", {**files, "calibration.csv": "a,b\n1,2\n3,4\n"}))
+    assert any("calibration.csv" in reason for reason in inferred.reasons)
+
+
+@pytest.mark.parametrize("files", [{}, {"a.txt": "hello\n"}, {"a.csv": ""}])
+def test_folder_without_numbers_is_refused_in_one_line(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    with pytest.raises(UsageError, match="no table of numbers"):
+        infer_schema(write(tmp_path / "lab", files))
+
+
+@pytest.mark.real
+def test_two_joint_log(real: Path, tmp_path: Path) -> None:
+    _, report = infer_and_ingest(real / "two_joint", tmp_path / "out")
+    lines = (real / "two_joint" / "joint_states.csv").read_text().splitlines()[1:]
+    expected = np.array([line.split(",")[1:] for line in lines], dtype=np.float32)
+    episode = open_dataset(tmp_path / "out").episode(0)
+    np.testing.assert_array_equal(episode["robot/joint_position"], expected)
+    assert report.num_episodes == 1
+
+
+@pytest.mark.real
+def test_meca500_log(real: Path, tmp_path: Path) -> None:
+    inferred, _ = infer_and_ingest(real / "meca500" / "logger_example_traj_file", tmp_path / "out")
+    (path,) = (real / "meca500" / "logger_example_traj_file").glob("*.csv")
+    lines = path.read_text().splitlines()[1:]
+    episode = open_dataset(tmp_path / "out").episode(0)
+    stamps = np.array([int(line.split(",")[0]) * 1000 for line in lines])
+    np.testing.assert_array_equal(episode["robot/timestamp"], stamps)
+    expected = np.array([line.split(",")[1:7] for line in lines], dtype=np.float32)
+    np.testing.assert_array_equal(episode["robot/cart_pos"], expected)
+    assert "period = [0, 0, 0, 360, 360, 360]" in inferred.toml
+
+
+@pytest.mark.real
+def test_robond_log(real: Path, tmp_path: Path) -> None:
+    inferred, report = infer_and_ingest(real / "robond", tmp_path / "out")
+    assert report.num_episodes == 1
+    assert 'of = ["robot/steer_angle", "robot/throttle", "robot/brake"]' in inferred.toml
+    lines = (real / "robond" / "test_dataset" / "robot_log.csv").read_text().splitlines()[1:]
+    episode = open_dataset(tmp_path / "out").episode(0)
+    expected = np.array([line.split(";")[5:7] for line in lines], dtype=np.float32)
+    np.testing.assert_array_equal(episode["robot/position"], expected)
+    np.testing.assert_array_equal(episode["robot/timestamp"], episode["camera/timestamp"])
