@@ -21,6 +21,9 @@ from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["CutText", "cut_text"]
 
+_BLANK_LINES = re.compile(rb"[\r\n]*")
+_BLANK_LINES_OF_BLANKS = re.compile(rb"(?:[ \t]*+[\r\n])*+(?:[ \t]+\Z)?")
+_MAX_COLUMNS = 1 << 15  # twice as many as a spreadsheet has; each costs kilobytes
 # What a delimiter beyond ASCII is replaced by: pyarrow wants one byte, and no text holds these.
 _UNUSED = (b"\x1f", b"\x1e", b"\x1d", b"\x1c", b"\x02", b"\x03")
 
@@ -133,12 +136,11 @@ class _Cutter:
             self.stop = max(self.text.rfind(b"\n", self.at, end), self.text.rfind(b"\r", self.at, end), self.at - 1) + 1
 
     def _skip_blank_lines(self) -> None:
-        while self.at < self.stop:
-            end, after = _line_end(self.text, self.at, self.stop)
-            if end > self.at and not (self.whitespace and self.text[self.at : end].isspace()):
-                return
-            self.at = after
-            self.line += 1
+        blank = _BLANK_LINES_OF_BLANKS if self.whitespace else _BLANK_LINES
+        match = blank.match(self.text, self.at, self.stop)
+        assert match is not None
+        self.line += count_lines(self.text, self.at, match.end())
+        self.at = match.end()
 
     def _empty_comments(self) -> None:
         """Leave the lines of comments empty, but not those that lie in a quoted cell; keep the header among them."""
@@ -274,6 +276,11 @@ class _Cutter:
         escaped = bool(self.escape) and self.escape in record
         record, start, stop = self._plain_blanks(record, 0, len(record))
         if (quoted or escaped) and not self._check_quotes(record, start, stop, line):
+            return None
+        num_columns = record.count(self.delimiter) + 1
+        if num_columns > _MAX_COLUMNS:
+            expected, found = f"at most {_MAX_COLUMNS} columns", f"{num_columns}"
+            self.findings.add("csv.column_count", self.label, line=line, expected=expected, found=found)
             return None
         if not quoted and not escaped:
             return record.decode("utf-8").split(self.delimiter.decode())

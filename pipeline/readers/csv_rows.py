@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.csv_lines import CutText, cut_text
-from vlapipe.pipeline.readers.csv_quotes import escaped_positions, quote_positions
+from vlapipe.pipeline.readers.csv_records import find_records
 from vlapipe.pipeline.readers.text import count_lines
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Dialect
@@ -27,9 +27,9 @@ __all__ = ["CsvRows", "UnreadableError", "open_rows"]
 
 _BLOCK_BYTES = 1 << 24
 _MAX_BLOCK_BYTES = (1 << 31) - 1
+_MAX_RAGGED = 100_000  # a file with more is another table altogether, and to list them takes seconds
 _NOT_BLANK = re.compile(rb"[^\r\n]")
 _OTHER_DELIMITERS = ",;\t|"
-_LF, _CR = b"\n\r"
 
 
 class UnreadableError(Exception):
@@ -121,6 +121,8 @@ class CsvRows:
         try:
             parsed = self._parse(types, (), ragged)
         except pa.ArrowInvalid as error:
+            if len(ragged) > _MAX_RAGGED:
+                raise UnreadableError(f"more than {_MAX_RAGGED} rows without {self.num_cells} cells") from None
             raise UnreadableError(str(error).splitlines()[0]) from None
         if not self._ragged:
             self._ragged = ragged
@@ -191,7 +193,7 @@ class CsvRows:
             assert ragged is not None
             ends_empty = row.text.endswith(cut.delimiter.decode())
             ragged.append(_RaggedRow(record=row.number - 1, num_cells=row.actual_columns, ends_empty=ends_empty))
-            return "skip"
+            return "skip" if len(ragged) <= _MAX_RAGGED else "error"
 
         parse = pa_csv.ParseOptions(
             delimiter=cut.delimiter.decode(),
@@ -247,36 +249,15 @@ class CsvRows:
     def _record_lines(self) -> NDArray[np.int64]:
         """The line on which each record begins; blank lines between records are reported."""
         cut = self._cut
-        span = cut.start, cut.stop
-        data = np.frombuffer(cut.text, dtype=np.uint8)
-        ends = np.flatnonzero((data[cut.start : cut.stop] == _LF) | (data[cut.start : cut.stop] == _CR)) + cut.start
-        pairs = (data[ends] == _CR) & (data[np.minimum(ends + 1, len(data) - 1)] == _LF) & (ends + 1 < cut.stop)
-        ends = ends[~pairs]
-        closing = np.ones(len(ends), dtype=np.bool_)  # those that end a record
-        if cut.has_quotes:
-            quotes = quote_positions(cut.text, span, cut.quote, cut.escape)
-            closing = np.searchsorted(quotes, ends) % 2 == 0
-            if cut.escape:
-                closing &= ~np.isin(ends, escaped_positions(cut.text, span, cut.escape))
-        lines = np.concatenate([[0], np.flatnonzero(closing) + 1]) + cut.first_line
-        starts = np.concatenate([[cut.start], ends[closing] + 1])
-        stops = np.append(ends[closing], cut.stop)
-        before = np.maximum(stops - 1, 0)
-        in_pair = (data[before] == _CR) & (stops < cut.stop) & (data[np.minimum(stops, len(data) - 1)] == _LF)
-        full = stops - in_pair > starts
-        self._report_blank(lines, full)
-        records: NDArray[np.int64] = lines[full]
-        return records
+        quote, escape = (cut.quote, cut.escape) if cut.has_quotes else (b"", b"")
+        lines = find_records(cut.text, (cut.start, cut.stop), quote, escape)
+        self._report_blank(np.setdiff1d(lines.blank + cut.first_line, cut.emptied, assume_unique=True))
+        return lines.records + cut.first_line
 
-    def _report_blank(self, lines: NDArray[np.int64], full: NDArray[np.bool_]) -> None:
-        records = np.flatnonzero(full)
-        if not len(records):
+    def _report_blank(self, blank: NDArray[np.int64]) -> None:
+        if not len(blank):
             return
-        between = np.arange(len(full))
-        blank = ~full & (between > records[0]) & (between < records[-1]) & ~np.isin(lines, self._cut.emptied)
-        if not blank.any():
-            return
-        line, count = int(lines[blank][0]), int(blank.sum())
+        line, count = int(blank[0]), len(blank)
         if self.num_cells == 1:
             expected, found = "a cell in each line", "a blank line: an empty cell, or none?"
             self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found, count=count)
