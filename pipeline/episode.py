@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,12 @@ from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.checks.streams import check_streams
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.file_parts import read_part
 from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds_between
-from vlapipe.pipeline.readers.csv_table import read_csv_stream
-from vlapipe.pipeline.readers.images import read_images
-from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
-from vlapipe.pipeline.segments import read_part
+from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
+from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["Episode", "read_episode"]
 
@@ -69,28 +67,13 @@ def read_episode(
         findings: takes what is wrong.
     """
     instruction = _read_instruction(root, raw, schema, findings)
-    streams = read_part(root, raw, schema, findings, lambda found: _read_streams(root, raw, schema, views, found))
+    streams = read_part(root, raw, schema, findings, lambda found: read_streams(root, raw, schema, views, found))
     specs = _specs(schema, views)
     check_streams(streams, specs, schema, findings)
     if findings.errors:
         return None
     assert set(streams) == set(specs), "a stream was refused without an error"
     return _relate(raw, instruction, streams, specs, schema, findings)
-
-
-def _read_streams(
-    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
-) -> dict[str, StreamRows | ImageRows]:
-    """Every stream that can be read, by name; each camera's view is one."""
-    streams: dict[str, StreamRows | ImageRows] = {}
-    for stream in schema.streams:
-        if isinstance(stream, ImageStream):
-            streams.update(_read_cameras(root, raw, stream, views[stream.name], findings))
-        else:
-            rows = _read_rows(root, raw, stream, findings)
-            if rows is not None:
-                streams[stream.name] = rows
-    return streams
 
 
 def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
@@ -100,45 +83,6 @@ def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Strea
         names = views[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
         specs |= dict.fromkeys(names, stream)
     return specs
-
-
-def _read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
-    files = raw.files[stream.name]
-    if len(files) != 1:
-        code = "file.several" if files else "file.missing"
-        found = ", ".join(PurePosixPath(f.path).name for f in files) or "no such file"
-        findings.add(code, _join(raw.folder, stream.files[0]), expected=" or ".join(stream.files), found=found)
-        return None
-    path, label = root / files[0].path, files[0].path
-    if isinstance(stream, CsvStream):
-        return read_csv_stream(path, label, stream, findings)
-    return read_npz_stream(path, label, stream, findings)
-
-
-def _join(folder: str, name: str) -> str:
-    return name if folder == "." else f"{folder}/{name}"
-
-
-def _read_cameras(
-    root: Path, raw: RawEpisode, stream: ImageStream, views: tuple[str, ...], findings: Findings
-) -> dict[str, ImageRows]:
-    present = [view for view in views if raw.files.get(view)]
-    if not present:
-        expected = f"images of {', '.join(views) or 'a camera'}"
-        place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
-        findings.add("image.none", place, expected=expected, found="none")
-        return {}
-    for view in sorted(set(views) - set(present)):
-        place = _join(raw.folder, stream.files[0].split("{view}")[0] + view)
-        findings.add("image.missing_view", place, expected=f"images of {view}", found="none")
-    for view in sorted(set(raw.views.get(stream.name, ())) - set(views)):
-        findings.add("image.extra_view", str(PurePosixPath(raw.files[view][0].path).parent), found="not kept")
-    cameras = {}
-    for view in present:
-        rows = read_images(root, [file.path for file in raw.files[view]], stream, findings)
-        if rows is not None:
-            cameras[view] = rows
-    return cameras
 
 
 def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> str:
@@ -165,7 +109,7 @@ def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, A
     except json.JSONDecodeError as error:
         findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         findings.add("metadata.unreadable", file.path, expected="a JSON object", found=str(error))
         return {}
     if not isinstance(metadata, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -12,18 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
-from vlapipe.pipeline.readers.clock import parse_stamp
+from vlapipe.pipeline.readers.clock_file import ClockFile
+from vlapipe.pipeline.readers.image_stamps import stamp_images
 from vlapipe.pipeline.readers.jpeg import JpegHeader, read_jpeg_header
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import ImageStream, TimeSpec
+from vlapipe.schemas.schema import ImageStream
 
 __all__ = ["read_images"]
 
-_DECIMAL = re.compile(r"\d+(\.\d+)?\Z")
 _HASHED_AT_ONCE = 4 << 20  # bytes that the hashing thread takes in one go: few hand-overs, and still in the CPU's cache
 
 
-def read_images(root: Path, files: list[str], stream: ImageStream, findings: Findings) -> ImageRows | None:
+def read_images(
+    root: Path, files: list[str], stream: ImageStream, findings: Findings, clock: ClockFile | None = None
+) -> ImageRows | None:
     """Read a camera's images; ``None`` where errors were found.
 
     Args:
@@ -31,39 +32,31 @@ def read_images(root: Path, files: list[str], stream: ImageStream, findings: Fin
         files: the images' paths below it.
         stream: what the schema says of the camera.
         findings: takes what is wrong; every faulty image is named.
+        clock: the images' times, if they have a file of their own.
     """
-    stamped = _sort_by_stamp(files, stream.time, findings)
     folder = str(PurePosixPath(files[0]).parent)
+    ordered, timestamp = stamp_images(files, folder, stream.time, clock, findings)
     try:
         # Plain strings to plain system calls: a Path costs as much as reading the image.
-        sizes = [os.stat(f"{root}/{file}").st_size for file, _ in stamped]  # noqa: PTH116
+        sizes = [os.stat(f"{root}/{file}").st_size for file in ordered]  # noqa: PTH116
         offset = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         data = np.empty(int(offset[-1]), dtype=np.uint8)
-        headers, sha256 = _read_all(root, [file for file, _ in stamped], data, offset, findings)
+        headers, sha256 = _read_all(root, ordered, data, offset, findings)
     except OSError as error:
         findings.add("file.unreadable", folder, found=str(error))
         return None
-    size = _common_size(stamped, headers, findings)
-    timestamp = np.array([stamp for _, stamp in stamped], dtype=stream.time.dtype)
-    if size is None or len(stamped) < len(files) or any(header is None for header in headers):
+    size = _common_size(ordered, headers, findings)
+    if size is None or timestamp is None or any(header is None for header in headers):
         return None
-    source = SourceFile(path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=sha256)
-    return ImageRows(timestamp=timestamp, data=data, offset=offset, height=size.height, width=size.width, source=source)
-
-
-def _sort_by_stamp(files: list[str], time: TimeSpec, findings: Findings) -> list[tuple[str, int | float]]:
-    stamped: list[tuple[str, int | float]] = []
-    for file in files:
-        name = file.rpartition("/")[2]
-        stem = name.rpartition(".")[0] or name
-        try:
-            if not time.format and not _DECIMAL.match(stem):
-                raise ValueError(stem)
-            stamped.append((file, parse_stamp(name if time.format else stem, time)))
-        except ValueError:
-            wanted = f"a name like {time.format!r}" if time.format else f"a time in {time.unit} as the name"
-            findings.add("image.bad_name", file, expected=wanted, found=name)
-    return sorted(stamped, key=lambda pair: (pair[1], pair[0]))
+    return ImageRows(
+        timestamp=timestamp,
+        data=data,
+        offset=offset,
+        height=size.height,
+        width=size.width,
+        source=SourceFile(path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=sha256),
+        clock_place=clock.place if clock is not None and clock.names is None else None,
+    )
 
 
 def _read_all(
@@ -110,11 +103,9 @@ def _read_image(root: Path, file: str, into: NDArray[np.uint8], findings: Findin
         return None
 
 
-def _common_size(
-    stamped: list[tuple[str, int | float]], headers: list[JpegHeader | None], findings: Findings
-) -> JpegHeader | None:
+def _common_size(files: list[str], headers: list[JpegHeader | None], findings: Findings) -> JpegHeader | None:
     first: JpegHeader | None = None
-    for (file, _), header in zip(stamped, headers, strict=True):
+    for file, header in zip(files, headers, strict=True):
         if header is None:
             continue
         first = first or header

@@ -1,159 +1,213 @@
-"""Reads one NPZ file into a stream's arrays; never unpickles, and casts to the schema's dtype only with a word."""
+"""Reads the arrays of NPZ or NPY files into a stream's rows; casts to the schema's dtype only with a word."""
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
-from vlapipe.pipeline.readers.clock import clock_from_numbers
+from vlapipe.pipeline.readers.arrays import ClockPlace, StreamRows
+from vlapipe.pipeline.readers.clock import clock_from_index, seconds
+from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_array, shift_by_name
+from vlapipe.pipeline.readers.npz_fields import store_field
+from vlapipe.pipeline.readers.npz_files import ArrayFiles, open_arrays
+from vlapipe.pipeline.readers.npz_windows import expand_clock, new_rows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
-from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["read_npz_stream"]
 
 
-def read_npz_stream(path: Path, label: str, stream: NpzStream, findings: Findings) -> StreamRows | None:
-    """Read a stream's rows; ``None`` where errors were found. Arguments as for ``read_csv_stream``."""
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What a field is read from: its own array ``(rows, ...)``, or windows ``(N, W, columns)`` that hold it."""
+
+    spec: FieldSpec
+    array: str
+    values: NDArray[Any]
+    in_windows: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stamps:
+    """The stamps of rows, or of windows; ``timestamp`` is ``None`` where the clock only counts rows."""
+
+    timestamp: NDArray[Any] | None
+    place: ClockPlace
+
+
+def read_npz_stream(
+    root: Path, files: list[str], stream: NpzStream, findings: Findings, clock: ClockFile | None = None
+) -> StreamRows | None:
+    """Read a stream's rows; ``None`` where errors were found.
+
+    Args:
+        root: the dataset's folder.
+        files: the path below it of one NPZ file, or of NPY files.
+        stream: what the schema says of it.
+        findings: takes what is wrong.
+        clock: its stamps, if they have a file of their own.
+    """
+    found = findings.fresh()
+    with open_arrays(root, files, found) as opened:
+        rows = None if opened is None else _read(opened, stream, found, clock)
+    findings.extend(found)
+    return None if found.errors else rows
+
+
+def _read(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: ClockFile | None) -> StreamRows | None:
+    stamps = _read_stamps(files, stream, findings, clock)
+    sources = [_find_source(files, spec, findings) for spec in stream.fields]
+    found = [source for source in sources if source is not None]
+    if stamps is None or len(found) < len(sources):
+        for source in found:  # their faults too
+            _store(files, source, source.values, findings)
+        return None
+    windows = [source for source in found if source.in_windows]
+    if windows:
+        laid = _lay_out(files, windows, stamps, stream, findings)
+        if laid is None:
+            return None
+        stamps, rows = laid
+        values = {s.spec.name: _take_rows(s, rows) if s.in_windows else s.values for s in found}
+    else:
+        values = {source.spec.name: source.values for source in found}
+    fields = {source.spec.name: _store(files, source, values[source.spec.name], findings) for source in found}
+    timestamp = stamps.timestamp
+    if timestamp is None:
+        timestamp = _count_rows(len(next(iter(values.values()))), files.label, stream, findings)
+    if timestamp is None or not _check_lengths(timestamp, found, values, files, stamps.place, findings):
+        return None
+    has_own_file = clock is not None
+    return StreamRows(
+        timestamp=timestamp,
+        fields={name: array for name, array in fields.items() if array is not None},
+        source=files.source,
+        clock_name=stamps.place.column,
+        column_names={source.spec.name: (source.array,) for source in found},
+        clock_place=stamps.place if has_own_file else None,
+    )
+
+
+def _read_stamps(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: ClockFile | None) -> _Stamps | None:
+    time = stream.time
+    if clock is not None:
+        return _Stamps(timestamp=clock.timestamp, place=clock.place)
+    if time.file is not None:
+        return None  # it could not be read, and has its finding
+    if not time.sources:
+        return _Stamps(timestamp=None, place=ClockPlace(file=files.label))
+    name = files.find(time.sources, findings)
+    array = files.load(name, findings) if name is not None else None
+    if name is None or array is None:
+        return None
+    label = files.file_of(name)
+    timestamp = clock_of_array(array, label, name, time, findings)
+    return None if timestamp is None else _Stamps(timestamp=timestamp, place=ClockPlace(file=label, column=name))
+
+
+def _count_rows(num_rows: int, label: str, stream: NpzStream, findings: Findings) -> NDArray[Any] | None:
+    assert stream.time.index_rate_hz
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = file.tell()
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array")
-                    return None
-                clock, fields = _read_arrays(archive, label, stream, findings)
-    except OSError as error:
-        findings.add("file.unreadable", label, found=error.strerror or str(error))
+        return shift_by_name(clock_from_index(np.arange(num_rows), stream.time.index_rate_hz), label, stream.time)
+    except (ValueError, OverflowError) as error:
+        findings.add("npz.bad_time", label, expected="a clock that begins at the file's time", found=str(error))
         return None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        findings.add("npz.unreadable", label, expected="an NPZ archive", found=_one_line(error))
+
+
+def _find_source(files: ArrayFiles, spec: FieldSpec, findings: Findings) -> _Source | None:
+    """The field's own array, or the windows that hold it; their shapes fit what the schema says."""
+    window, first, stop = spec.window or (None, 0, 0)
+    name = files.find(spec.columns[0], findings, or_else=window)
+    values = files.load(name, findings) if name is not None else None
+    if name is None or values is None:
         return None
-    if clock is None or fields is None:
+    in_windows = name == window and name not in spec.columns[0]
+    if in_windows:
+        values = values[..., None] if values.ndim == 2 else values
+        fits = values.ndim == 3 and values.shape[2] >= stop and values.shape[1] > 0 and stop - first == spec.num_columns
+        expected = f"shape (windows, rows, {stop} or more), {spec.num_columns} of them for {spec.name}"
+    else:
+        fits = values.ndim > 0 and values.shape[1:] == spec.shape
+        expected = f"shape (rows{''.join(f', {length}' for length in spec.shape)})"
+    if not fits:
+        findings.add("npz.shape", files.file_of(name), column=name, expected=expected, found=f"{values.shape}")
         return None
-    name = stream.time.sources[0]
-    source = SourceFile(path=label, num_files=1, num_bytes=num_bytes, sha256=digest)
-    return StreamRows(timestamp=clock, fields=fields, source=source, clock_name=name)
+    return _Source(spec=spec, array=name, values=values, in_windows=in_windows)
 
 
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _lay_out(
+    files: ArrayFiles, sources: list[_Source], stamps: _Stamps, stream: NpzStream, findings: Findings
+) -> tuple[_Stamps, NDArray[np.int64]] | None:
+    """A stamp for each row that is new in its window, and where these rows stand in all windows end to end."""
+    by_array = {source.array: source.values for source in sources}
+    name, values = next(iter(by_array.items()))
+    label, shape = files.file_of(name), values.shape[:2]
+    timestamp = stamps.timestamp
+    for other, windows in by_array.items():
+        expected = f"{shape[0]} windows of {shape[1]} rows as in {name}"
+        if windows.shape[:2] != shape:
+            findings.add("npz.length", files.file_of(other), column=other, expected=expected, found=f"{windows.shape}")
+            return None
+    if timestamp is not None and len(timestamp) != shape[0]:
+        expected = f"{shape[0]} stamps, one a window of {name}"
+        code = "npz.length" if stamps.place.column in files.arrays else "clock.count"
+        place = stamps.place
+        findings.add(code, place.file, column=place.column, expected=expected, found=f"{len(timestamp)}")
+        return None
+    rate_hz = stream.rate_hz
+    assert rate_hz, "the schema asks for it"
+    stamps_s = np.arange(shape[0]) * shape[1] / rate_hz if timestamp is None else seconds(timestamp)
+    fresh = new_rows(list(by_array.values()), stamps_s, rate_hz)
+    begin = np.arange(1, shape[0] + 1) * shape[1] - fresh
+    rows = np.repeat(begin - np.cumsum(fresh) + fresh, fresh) + np.arange(int(fresh.sum()))
+    repeated = shape[0] * shape[1] - len(rows)
+    found = f"{shape[0]} windows of {shape[1]} rows: {len(rows)} rows, {repeated} repeated ones left out"
+    findings.add("npz.windows", label, column=name, found=found)
+    if timestamp is not None:
+        timestamp = expand_clock(timestamp, fresh, rate_hz)
+    # The rows of a window have no line of their own.
+    return _Stamps(timestamp=timestamp, place=ClockPlace(file=stamps.place.file, column=stamps.place.column)), rows
 
 
-def _read_arrays(
-    archive: Any, label: str, stream: NpzStream, findings: Findings
-) -> tuple[NDArray[Any] | None, dict[str, NDArray[Any]] | None]:
-    stamps = _read_array(archive, stream.time.sources, label, findings)
-    clock = _read_clock(stamps, label, stream, findings) if stamps is not None else None
-    fields: dict[str, NDArray[Any]] = {}
-    for field in stream.fields:
-        array = _read_array(archive, field.columns[0], label, findings)
-        if array is not None and _check_array(array, field, label, findings):
-            fields[field.name] = _cast(array, field, label, findings)
-    if clock is None or len(fields) < len(stream.fields):
-        return clock, None
-    return clock, fields if _check_lengths(clock, fields, label, stream, findings) else None
+def _take_rows(source: _Source, rows: NDArray[np.int64]) -> NDArray[Any]:
+    assert source.spec.window is not None
+    _, first, stop = source.spec.window
+    flat = source.values.reshape(-1, source.values.shape[2])[:, first:stop]
+    return flat[rows].reshape(len(rows), *source.spec.shape)
+
+
+def _store(files: ArrayFiles, source: _Source, values: NDArray[Any], findings: Findings) -> NDArray[Any] | None:
+    if source.in_windows and source.spec.window is not None and values is source.values:
+        _, first, stop = source.spec.window
+        values = values[..., first:stop]
+    return store_field(values, source.spec, files.file_of(source.array), source.array, findings)
 
 
 def _check_lengths(
-    clock: NDArray[Any], fields: dict[str, NDArray[Any]], label: str, stream: NpzStream, findings: Findings
+    timestamp: NDArray[Any],
+    sources: list[_Source],
+    values: dict[str, NDArray[Any]],
+    files: ArrayFiles,
+    place: ClockPlace,
+    findings: Findings,
 ) -> bool:
     """Every field must have a row a stamp; where the fields agree with each other, it is the clock that is wrong."""
-    lengths = {len(array) for array in fields.values()}
-    if lengths == {len(clock)}:
+    lengths = {len(array) for array in values.values()}
+    if lengths == {len(timestamp)} and len(timestamp):
         return True
     if len(lengths) == 1:
-        expected = f"{lengths.pop()} stamps, one a row of {', '.join(f.columns[0][0] for f in stream.fields)}"
-        findings.add("npz.length", label, column=stream.time.sources[0], expected=expected, found=f"{len(clock)}")
+        expected = f"{lengths.pop()} stamps, one a row of {', '.join(source.array for source in sources)}"
+        code = "npz.length" if place.column in files.arrays else "clock.count"
+        findings.add(code, place.file, column=place.column, expected=expected, found=f"{len(timestamp)}")
         return False
-    for field in stream.fields:
-        rows = len(fields[field.name])
-        if rows != len(clock):
-            expected = f"{len(clock)} rows, one a stamp"
-            findings.add("npz.length", label, column=field.columns[0][0], expected=expected, found=f"{rows}")
+    for source in sources:
+        num_rows = len(values[source.spec.name])
+        if num_rows != len(timestamp):
+            expected = f"{len(timestamp)} rows, one a stamp"
+            label = files.file_of(source.array)
+            findings.add("npz.length", label, column=source.array, expected=expected, found=f"{num_rows}")
     return False
-
-
-def _read_array(archive: Any, names: tuple[str, ...], label: str, findings: Findings) -> NDArray[Any] | None:
-    name = next((name for name in names if name in archive.files), None)
-    if name is None:
-        expected = "an array " + " or ".join(repr(n) for n in names)
-        found = f"none of it; {did_you_mean(names[0], archive.files)}"
-        findings.add("npz.missing_array", label, column=names[0], expected=expected, found=found)
-        return None
-    try:
-        array: NDArray[Any] = archive[name]
-    except ValueError as error:
-        code = "npz.object_array" if "allow_pickle" in str(error) else "npz.unreadable"
-        found = "Python objects" if code == "npz.object_array" else _one_line(error)
-        findings.add(code, label, column=name, expected="an array of numbers", found=found)
-        return None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        findings.add("npz.unreadable", label, column=name, expected="a whole array", found=_one_line(error))
-        return None
-    if array.dtype.kind not in "iufb":
-        findings.add("npz.dtype", label, column=name, expected="numbers", found=str(array.dtype))
-        return None
-    return array
-
-
-def _read_clock(stamps: NDArray[Any], label: str, stream: NpzStream, findings: Findings) -> NDArray[Any] | None:
-    name = stream.time.sources[0]
-    if stamps.ndim != 1 or not len(stamps):
-        findings.add(
-            "npz.shape", label, column=name, expected="shape (rows,), one row or more", found=f"{stamps.shape}"
-        )
-        return None
-    if stamps.dtype.kind == "f" and not np.isfinite(stamps).all():
-        rows = np.flatnonzero(~np.isfinite(stamps))
-        found = f"{stamps[rows[0]]} in row {rows[0]}"
-        findings.add("npz.not_finite", label, column=name, expected="a time", found=found, count=len(rows))
-        return None
-    if stamps.dtype == np.float32:
-        findings.add("npz.dtype", label, column=name, expected="float64 or integer stamps", found="float32")
-        return None
-    try:
-        return clock_from_numbers(stamps, stream.time)
-    except (ValueError, OverflowError) as error:
-        findings.add("npz.dtype", label, column=name, expected="whole stamps", found=str(error))
-        return None
-
-
-def _check_array(array: NDArray[Any], field: FieldSpec, label: str, findings: Findings) -> bool:
-    name = field.columns[0][0]
-    if array.ndim == 0 or array.shape[1:] != field.shape:
-        expected = f"shape (rows{''.join(f', {n}' for n in field.shape)})"
-        findings.add("npz.shape", label, column=name, expected=expected, found=f"{array.shape}")
-        return False
-    if not array.size:
-        return True
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-        found = f"NaN or infinity in row {rows[0]}"
-        findings.add("npz.not_finite", label, column=name, expected="finite numbers", found=found, count=len(rows))
-        return False
-    if field.range and not (low >= field.range[0] and high <= field.range[1]):
-        expected = f"values in [{field.range[0]:g}, {field.range[1]:g}]"
-        findings.add("npz.out_of_range", label, column=name, expected=expected, found=f"[{low:g}, {high:g}]")
-        return False
-    return True
-
-
-def _cast(array: NDArray[Any], field: FieldSpec, label: str, findings: Findings) -> NDArray[Any]:
-    if array.dtype == field.dtype:
-        return array
-    cast = array.astype(field.dtype)
-    if not np.array_equal(cast.astype(array.dtype), array):
-        name = field.columns[0][0]
-        findings.add("npz.rounded", label, column=name, expected=field.dtype, found=str(array.dtype))
-    return cast

@@ -29,7 +29,7 @@ def test_arrays_are_read_as_they_are(tmp_path: Path, save: Callable[..., None]) 
     arrays = sensor_arrays(100.0, 0.1, 0)
     save(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    rows = read_npz_stream(tmp_path / "s.npz", "s.npz", sensor(), findings)
+    rows = read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert rows is not None, list(findings)
     assert np.array_equal(rows.timestamp, arrays["timestamps"])
     assert np.array_equal(rows.fields["aline"], arrays["alines"])
@@ -59,7 +59,7 @@ def test_fault_is_named_with_its_array(tmp_path: Path, case: str) -> None:
     edit(arrays)
     np.savez(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    read_npz_stream(tmp_path / "s.npz", "s.npz", sensor(), findings)
+    read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert [(f.code, f.column) for f in findings.errors] == [(code, column)]
 
 
@@ -70,7 +70,7 @@ def test_cut_archive_is_refused(tmp_path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     findings = Findings()
-    assert read_npz_stream(path, "s.npz", sensor(), findings) is None
+    assert read_npz_stream(tmp_path, ["s.npz"], sensor(), findings) is None
     assert [f.code for f in findings] == ["npz.unreadable"]
 
 
@@ -81,7 +81,7 @@ def test_flipped_bit_in_the_data_is_refused(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
     findings = Findings()
-    assert read_npz_stream(path, "s.npz", sensor(), findings) is None
+    assert read_npz_stream(tmp_path, ["s.npz"], sensor(), findings) is None
     assert [f.code for f in findings.errors] == ["npz.unreadable"]
 
 
@@ -90,6 +90,6 @@ def test_float64_that_does_not_fit_float32_is_rounded_with_a_warning(tmp_path: P
     arrays["forces"] = arrays["forces"].astype(np.float64) + 1e-12
     np.savez(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    rows = read_npz_stream(tmp_path / "s.npz", "s.npz", sensor(), findings)
+    rows = read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert rows is not None
     assert [(f.code, f.column) for f in findings] == [("npz.rounded", "forces")]

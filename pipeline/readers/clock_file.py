@@ -1,0 +1,257 @@
+"""Reads a clock that has a file of its own: ``.npy``, a text with a stamp a line, or a column of a table.
+
+Stamps are kept as ``TimeSpec`` says; a cell that is no stamp is refused with its line.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.arrays import ClockPlace
+from vlapipe.pipeline.readers.clock import (
+    clock_from_index,
+    clock_from_numbers,
+    parse_stamp,
+    shift_clock,
+    start_of_file,
+)
+from vlapipe.pipeline.readers.csv_text import CsvTable, TableError, read_table
+from vlapipe.pipeline.readers.npz_files import load_array
+from vlapipe.pipeline.readers.text import read_bytes, read_text
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import NANOSECONDS, WHITESPACE, Dialect, TimeSpec
+from vlapipe.schemas.toml_table import did_you_mean
+
+__all__ = ["ClockFile", "clock_of_array", "read_clock_file", "shift_by_name", "wanted_stamp"]
+
+_WHOLE = re.compile(r"[+-]?\d+\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockFile:
+    """Stamps in the order of the file, what each one belongs to where the table names it, and where they stand."""
+
+    timestamp: NDArray[Any]
+    names: tuple[str, ...] | None
+    place: ClockPlace
+
+    def fits(self, num_rows: int, what: str, findings: Findings) -> bool:
+        """Whether there is a stamp for each of ``num_rows`` rows; ``what`` is how findings call the stream."""
+        if len(self.timestamp) == num_rows:
+            return True
+        expected = f"{num_rows} stamps, one a row of {what}"
+        findings.add("clock.count", self.place.file, expected=expected, found=f"{len(self.timestamp)}")
+        return False
+
+
+def read_clock_file(path: Path, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
+    """Read a clock's file; ``None`` where errors were found.
+
+    Args:
+        path: the file.
+        label: how findings call it, relative to the dataset.
+        time: how stamps are written in it; ``offset_s`` and ``start_format`` are applied.
+        findings: takes what is wrong.
+    """
+    raw = read_bytes(path, label, findings)
+    if raw is None:
+        return None
+    if label.endswith(".npy"):
+        return _read_npy(raw, label, time, findings)
+    text = read_text(raw, "utf-8", label, findings)
+    table = None if text is None else _read_text_table(text, label, time, findings)
+    if table is None:
+        return None
+    columns = _find_columns(table, label, time, findings)
+    if columns is None:
+        return None
+    at, name_at, plus_at = columns
+    stamps = _parse_cells(table, at, plus_at, label, time, findings)
+    timestamp = None if stamps is None else _finish(stamps, label, time, findings)
+    if timestamp is None:
+        return None
+    names = None if name_at is None else tuple(cell.strip() for cell in table.columns[name_at].to_pylist())
+    lines = table.lines
+    place = ClockPlace(file=label, column=table.names[at], line_of=lambda row: int(lines[row]))
+    return ClockFile(timestamp=timestamp, names=names, place=place)
+
+
+def clock_of_array(
+    stamps: NDArray[Any], label: str, name: str, time: TimeSpec, findings: Findings
+) -> NDArray[Any] | None:
+    """A numeric array as a clock, int64 nanoseconds or float64 seconds; ``None`` where it cannot be one."""
+    if stamps.ndim != 1 or not len(stamps):
+        expected = "shape (rows,), one row or more"
+        findings.add("npz.shape", label, column=name, expected=expected, found=f"{stamps.shape}")
+        return None
+    # float32 and smaller cannot tell the stamps of two rows apart.
+    if stamps.dtype.kind not in "iuf" or (stamps.dtype.kind == "f" and stamps.dtype.itemsize < 8):
+        expected = "float64 or integer stamps"
+        findings.add("npz.dtype", label, column=name, expected=expected, found=str(stamps.dtype))
+        return None
+    if stamps.dtype.kind == "f" and not np.isfinite(stamps).all():
+        rows = np.flatnonzero(~np.isfinite(stamps))
+        found = f"{stamps[rows[0]]} in row {rows[0]}"
+        findings.add("npz.bad_time", label, column=name, expected="a time", found=found, count=len(rows))
+        return None
+    try:
+        if not time.index_rate_hz:
+            return shift_by_name(clock_from_numbers(stamps, time), label, time)
+        whole = stamps.astype(np.int64)
+        if not np.array_equal(whole, stamps):
+            raise ValueError("not whole numbers")
+        return shift_by_name(clock_from_index(whole, time.index_rate_hz), label, time)
+    except (ValueError, OverflowError) as error:
+        findings.add("npz.bad_time", label, column=name, expected=wanted_stamp(time), found=str(error))
+        return None
+
+
+def shift_by_name(timestamp: NDArray[Any], label: str, time: TimeSpec) -> NDArray[Any]:
+    """The clock with ``offset_s`` and the time in the name of the file added.
+
+    Raises:
+        OverflowError: a stamp does not fit 64 bits.
+        ValueError: the file's name is not of ``start_format``; says so.
+    """
+    try:
+        start_ns = start_of_file(label, time) if time.start_format else 0
+    except ValueError as error:
+        raise ValueError(f"a file called {error}, not like {time.start_format!r}") from None
+    return shift_clock(timestamp, time, start_ns)
+
+
+def wanted_stamp(time: TimeSpec) -> str:
+    """What a stamp must be, in words."""
+    if time.format:
+        return f"a time like {time.format!r}"
+    if time.index_rate_hz:
+        return "a whole number"
+    return f"a time in {'whole ' if time.integer else ''}{time.unit}"
+
+
+def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
+    name = PurePosixPath(label).stem
+    stamps = load_array(lambda: np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False), label, name, findings)
+    timestamp = None if stamps is None else clock_of_array(stamps, label, name, time, findings)
+    if timestamp is None:
+        return None
+    return ClockFile(timestamp=timestamp, names=None, place=ClockPlace(file=label))
+
+
+def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings) -> CsvTable | None:
+    """The cells as strings. What parts them and whether there is a header is told by the first rows."""
+    lines = text.decode("utf-8").splitlines()
+    rows = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not rows:
+        findings.add("csv.header_only", label, found="no row")
+        return None
+    delimiter = next((character for character in ",;\t" if character in rows[0]), WHITESPACE)
+    if delimiter == WHITESPACE and not time.sources and time.format:
+        delimiter = "\x1f"  # a stamp may hold blanks itself, and is all that stands on the line
+    cells = [cell.strip() for cell in (rows[0].split() if delimiter == WHITESPACE else rows[0].split(delimiter))]
+    before = lines[: lines.index(rows[0])]
+    if _is_header(cells, time):
+        dialect = Dialect(delimiter=delimiter, comment="#")
+    elif time.sources and any(line.lstrip().startswith("#") for line in before):
+        dialect = Dialect(delimiter=delimiter, comment="#", header_commented=True)
+    else:
+        names = tuple(f"column {i + 1}" for i in range(len(cells)))
+        dialect = Dialect(delimiter=delimiter, comment="#", header_rows=0, names=(names,))
+    try:
+        table = read_table(text, dialect)
+    except TableError as error:
+        for finding in error.findings:
+            findings.add(
+                finding.code, label, line=finding.line, column=finding.column,
+                expected=finding.expected, found=finding.found, count=finding.count,
+            )  # fmt: skip
+        return None
+    if not table.num_rows:
+        findings.add("csv.header_only", label, line=1, found="a header and no row")
+        return None
+    return table
+
+
+def _is_header(cells: list[str], time: TimeSpec) -> bool:
+    """Whether the first row holds the clock's name, or, where that has none, no stamp."""
+    if time.sources:
+        return any(name in cells for name in time.sources)
+    try:
+        parse_stamp(cells[0], time)
+    except ValueError:
+        return True
+    return False
+
+
+def _find_columns(
+    table: CsvTable, label: str, time: TimeSpec, findings: Findings
+) -> tuple[int, int | None, int | None] | None:
+    """Positions of the stamps, of the images' names, and of what is added."""
+    at = _find(table, time.sources, label, findings) if time.sources else 0
+    name_at = _find(table, (time.name_column,), label, findings) if time.name_column else None
+    plus_at = _find(table, (time.plus,), label, findings) if time.plus else None
+    if at is None or (time.name_column and name_at is None) or (time.plus and plus_at is None):
+        return None
+    return at, name_at, plus_at
+
+
+def _find(table: CsvTable, names: tuple[str, ...], label: str, findings: Findings) -> int | None:
+    for name in names:
+        if table.names.count(name) == 1:
+            return table.names.index(name)
+        if name in table.names:
+            findings.add("csv.duplicate_column", label, column=name, found=f"{table.names.count(name)} columns")
+            return None
+    expected = "a column " + " or ".join(repr(name) for name in names)
+    near = did_you_mean(names[0], table.names)
+    findings.add("csv.missing_column", label, column=names[0], expected=expected, found=f"other columns; {near}")
+    return None
+
+
+def _parse_cells(
+    table: CsvTable, at: int, plus_at: int | None, label: str, time: TimeSpec, findings: Findings
+) -> list[int | float] | None:
+    """Each cell's stamp; every cell that is none is counted, the first one placed."""
+    stamps: list[int | float] = []
+    added = table.columns[plus_at].to_pylist() if plus_at is not None else None
+    for row, cell in enumerate(table.columns[at].to_pylist()):
+        text = cell.strip()
+        try:
+            if time.index_rate_hz:
+                stamps.append(_whole(text))
+                continue
+            stamp = parse_stamp(text, time)
+            if added is not None:
+                text = added[row].strip()
+                plus = _whole(text) * NANOSECONDS[time.plus_unit]
+                stamp = stamp + plus if isinstance(stamp, int) else stamp + plus / 1e9
+            stamps.append(stamp)
+        except ValueError:
+            line, name = int(table.lines[row]), table.names[at]
+            findings.add("csv.bad_time", label, line=line, column=name, expected=wanted_stamp(time), found=repr(text))
+    return stamps if len(stamps) == table.num_rows else None
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.match(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _finish(stamps: list[int | float], label: str, time: TimeSpec, findings: Findings) -> NDArray[Any] | None:
+    whole = all(isinstance(stamp, int) for stamp in stamps)
+    try:
+        clock = np.array(stamps, dtype=np.int64 if whole else np.float64)
+        if time.index_rate_hz:
+            clock = clock_from_index(clock.astype(np.int64), time.index_rate_hz)
+        return shift_by_name(clock, label, time)
+    except (ValueError, OverflowError) as error:
+        findings.add("csv.bad_time", label, expected=wanted_stamp(time), found=str(error))
+        return None

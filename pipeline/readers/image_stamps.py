@@ -1,0 +1,139 @@
+"""Finds the time of each image: in its name, by the number in it, or in a file of its own. Opens no image."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp
+from vlapipe.pipeline.readers.clock_file import ClockFile, shift_by_name, wanted_stamp
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import TimeSpec
+
+__all__ = ["stamp_images"]
+
+_DECIMAL = re.compile(r"\d+(\.\d+)?\Z")
+_DIGITS = re.compile(r"(\d+)")
+
+
+def stamp_images(
+    files: list[str], folder: str, time: TimeSpec, clock: ClockFile | None, findings: Findings
+) -> tuple[list[str], NDArray[Any] | None]:
+    """The files in order of their times, and these; ``None`` instead of them where an error was found.
+
+    Args:
+        files: the images' paths.
+        folder: how findings call them all.
+        time: how names and stamps are written.
+        clock: stamps that have a file of their own.
+        findings: takes what is wrong; every name that is no time is named.
+    """
+    ordered = sorted(files, key=_by_number)
+    if clock is None:
+        return _by_name(ordered, folder, time, findings)
+    if clock.names is None:
+        # In the order of the file, even where its clock runs backwards: whoever checks it says so.
+        return ordered, clock.timestamp if clock.fits(len(ordered), folder, findings) else None
+    return _by_table(ordered, folder, clock, clock.names, findings)
+
+
+def _by_number(file: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that puts ``frame_2`` before ``frame_10``."""
+    parts = _DIGITS.split(_name(file))
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts], file
+
+
+def _name(file: str) -> str:
+    return file.rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _in_order(files: list[str], timestamp: NDArray[Any]) -> tuple[list[str], NDArray[Any]]:
+    order = np.argsort(timestamp, kind="stable")
+    return [files[i] for i in order.tolist()], timestamp[order]
+
+
+def _by_name(
+    files: list[str], folder: str, time: TimeSpec, findings: Findings
+) -> tuple[list[str], NDArray[Any] | None]:
+    pattern = re.compile(time.pattern) if time.pattern is not None else None
+    good: list[str] = []
+    stamps: list[int | float] = []
+    for file in files:
+        try:
+            stamps.append(_stamp(_name(file), time, pattern))
+            good.append(file)
+        except ValueError:
+            findings.add("image.bad_name", file, expected=_wanted(time), found=_name(file))
+    whole = all(isinstance(stamp, int) for stamp in stamps)
+    try:
+        timestamp = np.array(stamps, dtype=np.int64 if whole else np.float64)
+        if time.index_rate_hz:
+            timestamp = clock_from_index(timestamp.astype(np.int64), time.index_rate_hz)
+        timestamp = shift_by_name(timestamp, folder, time)
+    except (ValueError, OverflowError) as error:
+        findings.add("image.bad_name", folder, expected=_wanted(time), found=str(error))
+        return good, None
+    good, timestamp = _in_order(good, timestamp)
+    return good, timestamp if len(good) == len(files) else None
+
+
+def _stamp(name: str, time: TimeSpec, pattern: re.Pattern[str] | None) -> int | float:
+    """The time in one image's name; raises ``ValueError`` where there is none."""
+    text = _stem(name)
+    if pattern is not None:
+        match = pattern.search(name)
+        if match is None or match[1] is None:
+            raise ValueError(name)
+        text = match[1]
+    if time.index_rate_hz:
+        numbers = _DIGITS.findall(text)
+        if len(numbers) != 1:
+            raise ValueError(text)
+        return int(numbers[0])
+    if time.format is None:
+        if not _DECIMAL.match(text):
+            raise ValueError(text)
+        return parse_stamp(text, time)
+    try:
+        return parse_stamp(text, time)
+    except ValueError:
+        if pattern is not None:
+            raise
+        return parse_stamp(name, time)  # a format may have the extension in it
+
+
+def _wanted(time: TimeSpec) -> str:
+    if time.pattern is not None:
+        return f"{wanted_stamp(time)} where {time.pattern!r} finds it in the name"
+    return "one whole number in the name" if time.index_rate_hz else f"{wanted_stamp(time)} as the name"
+
+
+def _by_table(
+    files: list[str], folder: str, clock: ClockFile, names: tuple[str, ...], findings: Findings
+) -> tuple[list[str], NDArray[Any] | None]:
+    """By the row that names each image, with or without its folder and extension."""
+    row_of: dict[str, int] = {}
+    for row, cell in enumerate(names):
+        name = _name(cell.replace("\\", "/"))
+        if row_of.setdefault(name, row) != row:
+            line, expected = clock.place.line_of(row), "each image once"
+            findings.add("clock.count", clock.place.file, line=line, expected=expected, found=f"{name} again")
+            return files, None
+    rows = [row_of.get(_name(file), row_of.get(_stem(_name(file)))) for file in files]
+    unnamed = [_name(file) for file, row in zip(files, rows, strict=True) if row is None]
+    if unnamed:
+        expected = f"a row for each image of {folder}"
+        found = f"none for {unnamed[0]}"
+        findings.add("clock.count", clock.place.file, expected=expected, found=found, count=len(unnamed))
+        return files, None
+    if len(files) < len(names):
+        expected = f"{len(names)} images, one a row of {clock.place.file}"
+        findings.add("image.count", folder, expected=expected, found=f"{len(files)}")
+    return _in_order(files, clock.timestamp[[row for row in rows if row is not None]])

@@ -1,0 +1,71 @@
+"""Checks an array's values as the file has them, and stores them in the unit and dtype of the schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.convert import convert, is_converted
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import FieldSpec
+
+__all__ = ["store_field"]
+
+
+def store_field(
+    values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings
+) -> NDArray[Any] | None:
+    """The array as it is stored; ``None`` where that cannot be done.
+
+    Args:
+        values: ``(rows, ...)`` as the file has them.
+        field: what the schema says of them.
+        label: how findings call the file.
+        name: how they call the array.
+        findings: takes what is wrong.
+    """
+    _check_values(values, field, label, name, findings)
+    stored = values
+    if is_converted(field):
+        columns = [values[..., i] for i in range(values.shape[-1])] if field.shape else [values]
+        converted = convert(columns, field)
+        stored = np.stack(converted, axis=-1) if field.shape else converted[0]
+    return _cast(stored, values, field, label, name, findings)
+
+
+def _check_values(values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings) -> None:
+    if not values.size:
+        return
+    low, high = values.min(), values.max()  # either is NaN if any value is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        found = f"NaN or infinity in row {rows[0]}"
+        findings.add("npz.not_finite", label, column=name, expected="finite numbers", found=found, count=len(rows))
+    elif field.range and not (low >= field.range[0] and high <= field.range[1]):
+        outside = ((values < field.range[0]) | (values > field.range[1])).reshape(len(values), -1).any(axis=1)
+        rows = np.flatnonzero(outside)
+        expected = f"values in [{field.range[0]:g}, {field.range[1]:g}]"
+        found = f"[{low:g}, {high:g}], first in row {rows[0]}"
+        findings.add("npz.out_of_range", label, column=name, expected=expected, found=found, count=len(rows))
+
+
+def _cast(
+    stored: NDArray[Any], values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings
+) -> NDArray[Any] | None:
+    """In the schema's dtype; only a float may lose digits, and none may become infinite."""
+    if stored.dtype == field.dtype:
+        return stored
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = stored.astype(field.dtype)
+        back = cast.astype(stored.dtype)
+    if np.array_equal(back, stored, equal_nan=stored.dtype.kind == "f"):
+        return cast
+    if cast.dtype.kind != "f" or np.isinf(cast[np.isfinite(stored)]).any():
+        row = int(np.flatnonzero((back != stored).reshape(len(stored), -1).any(axis=1))[0])
+        findings.add("npz.dtype", label, column=name, expected=f"what {field.dtype} holds", found=f"more in row {row}")
+        return None
+    if stored is values:  # what was calculated is rounded anyway
+        findings.add("npz.rounded", label, column=name, expected=field.dtype, found=str(values.dtype))
+    return cast

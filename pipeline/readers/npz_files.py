@@ -1,0 +1,125 @@
+"""Opens NPZ and NPY files; an array is loaded when it is asked for, and none is ever unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.arrays import SourceFile
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.toml_table import did_you_mean
+
+__all__ = ["ArrayFiles", "load_array", "open_arrays"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFiles:
+    """Arrays by their names: where each one is, and how it is loaded; ``label`` stands for all the files."""
+
+    label: str
+    source: SourceFile
+    arrays: dict[str, tuple[str, Callable[[], Any]]]
+
+    def find(self, names: tuple[str, ...], findings: Findings, *, or_else: str | None = None) -> str | None:
+        """The first of the accepted names that there is, else ``or_else`` if there is that."""
+        for name in (*names, or_else):
+            if name in self.arrays:
+                return name
+        accepted = [*names, or_else] if or_else else names
+        expected = "an array " + " or ".join(repr(name) for name in accepted)
+        found = f"none of it; {did_you_mean(names[0], self.arrays)}"
+        findings.add("npz.missing_array", self.label, column=names[0], expected=expected, found=found)
+        return None
+
+    def file_of(self, name: str) -> str:
+        """The file that holds an array."""
+        return self.arrays[name][0]
+
+    def load(self, name: str, findings: Findings) -> NDArray[Any] | None:
+        """An array of numbers; ``None`` where it is something else or damaged."""
+        file, load = self.arrays[name]
+        return load_array(load, file, name, findings)
+
+
+@contextlib.contextmanager
+def open_arrays(root: Path, files: list[str], findings: Findings) -> Iterator[ArrayFiles | None]:
+    """One NPZ file, or NPY files each called after its array; ``None`` where a file cannot be read."""
+    with contextlib.ExitStack() as stack:
+        label = files[0] if len(files) == 1 else str(PurePosixPath(files[0]).parent)
+        sha256, num_bytes = hashlib.sha256(), 0
+        arrays: dict[str, tuple[str, Callable[[], Any]]] = {}
+        try:
+            for path in files:
+                file = stack.enter_context((root / path).open("rb"))
+                while piece := file.read(1 << 20):
+                    sha256.update(piece)
+                    num_bytes += len(piece)
+                file.seek(0)
+                if path.endswith(".npy"):
+                    arrays[PurePosixPath(path).stem] = (path, _npy_loader(file))
+                    continue
+                archive = _open_npz(file, path, findings)
+                if archive is None:
+                    yield None
+                    return
+                stack.enter_context(archive)
+                arrays |= {name: (path, _member_loader(archive, name)) for name in archive.files}
+        except OSError as error:
+            findings.add("file.unreadable", label, found=error.strerror or str(error))
+            yield None
+            return
+        source = SourceFile(path=label, num_files=len(files), num_bytes=num_bytes, sha256=sha256.hexdigest())
+        yield ArrayFiles(label=label, source=source, arrays=arrays)
+
+
+def _open_npz(file: Any, label: str, findings: Findings) -> Any:
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways
+        findings.add("npz.unreadable", label, expected="an NPZ archive", found=_one_line(error))
+        return None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array")
+        return None
+    return archive
+
+
+def _npy_loader(file: Any) -> Callable[[], Any]:
+    def load() -> Any:
+        # Not np.load, which would open whatever archive the file may be.
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+    return load
+
+
+def _member_loader(archive: Any, name: str) -> Callable[[], Any]:
+    return lambda: archive[name]
+
+
+def load_array(load: Callable[[], Any], label: str, name: str, findings: Findings) -> NDArray[Any] | None:
+    """What ``load`` gives, if it is an array of numbers."""
+    try:
+        array = load()
+    except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
+        is_object = str(error).startswith("Object arrays")
+        found = "Python objects" if is_object else _one_line(error)
+        expected = "an array of numbers" if is_object else "a whole array"
+        code = "npz.object_array" if is_object else "npz.unreadable"
+        findings.add(code, label, column=name, expected=expected, found=found)
+        return None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        found = str(array.dtype) if isinstance(array, np.ndarray) else "no array"
+        findings.add("npz.dtype", label, column=name, expected="numbers", found=found)
+        return None
+    return array
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,119 @@
+"""Reads the streams of one raw episode: each stream's files, and the file that holds its clock where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.own_clocks import start_with_others
+from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.clock_file import ClockFile, read_clock_file
+from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.readers.images import read_images
+from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
+
+__all__ = ["read_streams"]
+
+_MOST_NAMED = 8  # files that a finding lists
+
+Rows = StreamRows | ImageRows
+
+
+def read_streams(
+    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
+) -> dict[str, StreamRows | ImageRows]:
+    """The streams that can be read, in the schema's order, a camera's view each for itself.
+
+    Arguments as for ``read_episode``.
+    """
+    streams: dict[str, Rows] = {}
+    for stream in schema.streams:
+        if isinstance(stream, ImageStream):
+            streams |= _read_cameras(root, raw, stream, views[stream.name], findings)
+        else:
+            rows = _read_rows(root, raw, stream, findings)
+            if rows is not None:
+                streams[stream.name] = rows
+    return start_with_others(streams, schema, views)
+
+
+def _read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
+    files = raw.files[stream.name]
+    arrays = isinstance(stream, NpzStream) and all(file.path.endswith(".npy") for file in files)
+    if not files or (len(files) > 1 and not arrays):
+        _refuse_files(files, raw, stream.files, findings)
+        return None
+    has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
+    if isinstance(stream, NpzStream):
+        return read_npz_stream(root, [file.path for file in files], stream, findings, clock)
+    rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings)
+    if rows is None or not has_clock:
+        return None
+    return rows if clock is None else _with_clock(rows, clock, stream, findings)
+
+
+def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings: Findings) -> StreamRows | None:
+    """The rows, which come with their numbers in the file instead of a clock, with the stamps of these numbers."""
+    numbers = rows.timestamp
+    num_rows = int(numbers[-1]) + 1
+    may_drop = any(field.on_missing == "drop" for field in stream.fields)
+    at_least = may_drop and len(clock.timestamp) >= num_rows  # rows dropped after the last one are not known
+    if not at_least and not clock.fits(num_rows, rows.source.path, findings):
+        return None
+    line_of = clock.place.line_of
+    place = replace(clock.place, line_of=lambda row: line_of(int(numbers[row])))
+    return replace(rows, timestamp=clock.timestamp[numbers], clock_place=place)
+
+
+def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[str, ...], findings: Findings) -> None:
+    code = "file.several" if files else "file.missing"
+    found = ", ".join(PurePosixPath(file.path).name for file in files[:_MOST_NAMED]) or "no such file"
+    found += f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
+    findings.add(code, _join(raw.folder, patterns[0]), expected=" or ".join(patterns), found=found)
+
+
+def _read_clock(
+    root: Path, raw: RawEpisode, name: str, stream: Stream, findings: Findings
+) -> tuple[bool, ClockFile | None]:
+    """Whether the stream has what its clock needs, and the file that holds it if that is one of its own.
+
+    Where it cannot be read the stream's own files are still looked at, so that their faults are found as well.
+    """
+    if stream.time.file is None:
+        return True, None
+    files = raw.clock_files.get(name, ())
+    if len(files) != 1:
+        _refuse_files(files, raw, (stream.time.file,), findings)
+        return False, None
+    clock = read_clock_file(root / files[0].path, files[0].path, stream.time, findings)
+    return clock is not None, clock
+
+
+def _join(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def _read_cameras(
+    root: Path, raw: RawEpisode, stream: ImageStream, views: tuple[str, ...], findings: Findings
+) -> dict[str, ImageRows]:
+    present = [view for view in views if raw.files.get(view)]
+    if not present:
+        expected = f"images of {', '.join(views) or 'a camera'}"
+        place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
+        findings.add("image.none", place, expected=expected, found="none")
+        return {}
+    for view in sorted(set(views) - set(present)):
+        place = _join(raw.folder, stream.files[0].split("{view}")[0] + view)
+        findings.add("image.missing_view", place, expected=f"images of {view}", found="none")
+    for view in sorted(set(raw.views.get(stream.name, ())) - set(views)):
+        findings.add("image.extra_view", str(PurePosixPath(raw.files[view][0].path).parent), found="not kept")
+    cameras = {}
+    for view in present:
+        has_clock, clock = _read_clock(root, raw, view, stream, findings)
+        rows = read_images(root, [file.path for file in raw.files[view]], stream, findings, clock)
+        if rows is not None and has_clock:
+            cameras[view] = rows
+    return cameras
