@@ -23,8 +23,8 @@ def check_across_episodes(rows: list[Record], schema: Schema) -> list[Record]:
     named: dict[str, str] = {}
     for row in rows:
         source = _anchor_source(row, schema.anchor)
-        # Parts of one file share its digest, not their place in time.
-        content = (source["sha256"], row[f"{schema.anchor}/first_s"], row[f"{schema.anchor}/rows"])
+        # Parts of one file share its digest, not their place in it.
+        content = (source["sha256"], row["source_row"], row[f"{schema.anchor}/rows"])
         first = first_of.setdefault(content, row)
         named.setdefault(source["path"], row["id"])
         if first is row:

@@ -76,6 +76,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "task": episode.raw.task,
         "instruction": episode.instruction,
         "split": split,
+        "source_row": episode.raw.rows[0] if episode.raw.rows else 0,  # where it begins in the anchor's file
         "frame_start": episode.frame_start,
         "num_frames": episode.num_frames,
         "num_left_out": _count_left_out(episode, schema),

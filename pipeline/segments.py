@@ -9,30 +9,28 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import Discovery, RawEpisode
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds
+from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.readers.csv_table import read_csv_stream
-from vlapipe.schemas.findings import Finding, Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec
 
-__all__ = ["cut_files", "read_part"]
+__all__ = ["cut_files", "is_cut", "parts_of"]
 
 _THREADS = 4  # files looked at together; each is held in memory meanwhile
 _SPLIT_FIELD = "split column"  # no field of a schema can be called so
+_MOST_SHORT_PARTS = 1000  # of two rows or fewer: then the wrong column was named
+_NO_CLOCK = TimeSpec(index_rate_hz=1.0)
 _WIDTHS = (32, 1024)  # bytes of a value of split_column: most are short, and every row takes as many
 _NOT_IN_ID = re.compile(r"[/\\\x00-\x1f]")
-
-Rows = StreamRows | ImageRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class _Part:
 
 def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
     """The same with an episode for each part of the anchor's files, if the schema cuts them."""
-    if not _cuts(schema):
+    if not is_cut(schema):
         return discovery
     with ThreadPoolExecutor(_THREADS) as threads:
         cut = threads.map(lambda raw: _cut_file(discovery.root, raw, schema), discovery.episodes)
@@ -61,12 +59,16 @@ def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
     return replace(discovery, episodes=tuple(sorted(unique, key=lambda episode: episode.id)))
 
 
-def _cuts(schema: Schema) -> bool:
+def is_cut(schema: Schema) -> bool:
+    """Whether the anchor's files may hold several episodes."""
     return bool(schema.episodes.split_column or schema.episodes.split_gap_s)
 
 
 def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
-    parts, num_rows = _parts_of(root, raw, schema, Findings())
+    parts, num_rows = parts_of(root, raw, schema, Findings())
+    if len(parts) > max(_MOST_SHORT_PARTS, num_rows // 2):
+        where = f"{raw.files[schema.anchor][0].path}: {len(parts)} episodes in {num_rows} rows"
+        raise UsageError(where, "correct split_column or split_gap_s in the schema")
     return [
         replace(
             raw,
@@ -79,7 +81,7 @@ def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
     ] or [raw]
 
 
-def _parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[_Part], int]:
+def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[_Part], int]:
     """Each part of the anchor's file, and the rows of all; no part where the file cannot be read that far."""
     files, stream, layout = raw.files[schema.anchor], schema.anchor_stream, schema.episodes
     assert isinstance(stream, CsvStream)
@@ -87,7 +89,9 @@ def _parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -
         return [], 0
     # Fields that drop rows must be read to know which rows there are.
     dropping = tuple(field for field in stream.fields if field.on_missing == "drop")
-    narrow = replace(stream, fields=dropping, derived=())
+    # The clock may be the column before the first field, and is not asked for where a column says it all.
+    fields = stream.fields if stream.time.nearest and layout.split_gap_s else dropping
+    narrow = replace(stream, fields=fields, derived=())
     path, label = root / files[0].path, files[0].path
     if layout.split_gap_s is not None:
         rows = read_csv_stream(path, label, narrow, findings)
@@ -98,7 +102,7 @@ def _parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -
             name=_SPLIT_FIELD, columns=((layout.split_column,),), shape=(width,), dtype="uint8", text=True
         )
         tried = Findings()
-        rows = read_csv_stream(path, label, replace(narrow, fields=(*dropping, column)), tried)
+        rows = read_csv_stream(path, label, replace(narrow, fields=(*dropping, column), time=_NO_CLOCK), tried)
         if not any(finding.code == "csv.text_too_long" for finding in tried):
             break
     findings.extend(tried.errors)
@@ -127,124 +131,3 @@ def _parts_by_value(texts: NDArray[np.uint8]) -> list[_Part]:
         elif parts[value].again_at is None:
             parts[value] = replace(parts[value], again_at=start)
     return list(parts.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _WholeFile:
-    """What a file of several episodes holds; ``forwards`` are the streams whose clock never runs back."""
-
-    key: object
-    streams: dict[str, Rows]
-    findings: list[Finding]
-    forwards: frozenset[str]
-
-
-# The parts of a file follow each other, and it is read once for all of them.
-_last: _WholeFile | None = None
-
-
-def read_part(
-    root: Path, raw: RawEpisode, schema: Schema, findings: Findings, read: Callable[[Findings], dict[str, Rows]]
-) -> dict[str, Rows]:
-    """The streams of an episode, cut to its rows where its file holds several; ``read`` reads the whole files."""
-    if not _cuts(schema):
-        return read(findings)
-    if raw.rows is None:
-        streams = read(findings)
-        parts, _ = _parts_of(root, raw, schema, findings)
-        if parts and not findings.errors:
-            findings.add("file.unreadable", raw.files[schema.anchor][0].path, found="it has changed meanwhile")
-        return streams
-    whole = _read_once(root, raw, schema, read)
-    anchor = whole.streams.get(schema.anchor)
-    _take_over(whole.findings, raw.rows, anchor, findings)
-    if raw.rows[1] == raw.num_rows:
-        _forget()
-    if not isinstance(anchor, StreamRows):
-        return whole.streams
-    if anchor.num_rows != raw.num_rows:
-        expected, counted = f"{raw.num_rows} rows, as it had before", f"{anchor.num_rows}"
-        findings.add("file.unreadable", anchor.source.path, expected=expected, found=counted)
-        return whole.streams
-    if raw.again_at is not None:
-        line, column = anchor.line_of(raw.again_at), schema.episodes.split_column
-        expected, again = f"all rows of {raw.id!r} together", f"more of them after {raw.again_at - raw.rows[1]} others"
-        findings.add(
-            "episode.interleaved", anchor.source.path, line=line, column=column, expected=expected, found=again
-        )
-    return _cut(whole, schema.anchor, raw.rows, findings)
-
-
-def _read_once(root: Path, raw: RawEpisode, schema: Schema, read: Callable[[Findings], dict[str, Rows]]) -> _WholeFile:
-    global _last
-    key = (root, schema.toml, raw.files, raw.clock_files)  # files with size and date
-    if _last is None or _last.key != key:
-        _last = None  # the memory of one file before that of the next
-        findings = Findings(schema.checks.severity)
-        streams = read(findings)
-        forwards = frozenset(name for name, rows in streams.items() if (np.diff(rows.timestamp) >= 0).all())
-        _last = _WholeFile(key=key, streams=streams, findings=list(findings), forwards=forwards)
-    return _last
-
-
-def _forget() -> None:
-    global _last
-    _last = None
-
-
-def _take_over(found: list[Finding], rows: tuple[int, int], anchor: Rows | None, findings: Findings) -> None:
-    """The findings of a whole file that concern one part: errors at its lines, and all else with the first part.
-
-    Of an error that stands several times only the first line is known, so every part from there on has it.
-    """
-    for finding in found:
-        if finding.severity != "error":
-            if rows[0] == 0:
-                findings.extend([finding])
-            continue
-        if isinstance(anchor, StreamRows) and finding.line is not None and finding.file == anchor.source.path:
-            first, last = anchor.line_of(rows[0]), anchor.line_of(rows[1] - 1)
-            if first is not None and last is not None:
-                before = finding.line < first and finding.count == 1
-                if before or finding.line > last:
-                    continue
-        findings.extend([finding])
-
-
-def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Findings) -> dict[str, Rows]:
-    """Cut the anchor to its rows, and every other stream to those within their time."""
-    whole = file.streams[anchor]
-    assert isinstance(whole, StreamRows)
-    cut: dict[str, Rows] = {}
-    for name, stream in file.streams.items():
-        if name == anchor or (stream.source.path == whole.source.path and stream.num_rows == whole.num_rows):
-            cut[name] = stream.cut(*rows)
-        elif name not in file.forwards:
-            cut[name] = stream  # the check of its clock says what is wrong
-        elif anchor not in file.forwards and _shares_time(whole, rows):
-            expected = f"times that go on from part to part, to share out {stream.source.path}"
-            line, found = whole.line_of(rows[0]), "times that are in another part too"
-            findings.add("clock.backwards", whole.source.path, line=line, expected=expected, found=found)
-        else:
-            start, stop = _rows_within(stream.timestamp, whole.timestamp[rows[0] : rows[1]])
-            if start < stop:
-                cut[name] = stream.cut(start, stop)
-            else:
-                first, last = seconds(whole.timestamp[[rows[0], rows[1] - 1]])
-                expected = f"times within {first:.3f} to {last:.3f} s, as in this part of {whole.source.path}"
-                findings.add("clock.no_overlap", stream.source.path, expected=expected, found="no row")
-    return cut
-
-
-def _shares_time(whole: StreamRows, rows: tuple[int, int]) -> bool:
-    """Whether rows of other parts lie in the time of this one; the whole clock need not run forwards."""
-    ours = whole.timestamp[rows[0] : rows[1]]
-    others = np.concatenate([whole.timestamp[: rows[0]], whole.timestamp[rows[1] :]])
-    return bool(((others >= ours.min()) & (others <= ours.max())).any())
-
-
-def _rows_within(times: NDArray[Any], part: NDArray[Any]) -> tuple[int, int]:
-    """The rows of a clock that runs forwards from the first to the last time of a part, both included."""
-    if times.dtype != part.dtype:
-        times, part = seconds(times), seconds(part)
-    return int(np.searchsorted(times, part.min(), side="left")), int(np.searchsorted(times, part.max(), side="right"))

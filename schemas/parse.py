@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import PurePath
 
 from vlapipe.schemas.errors import UsageError
@@ -44,12 +45,15 @@ def parse_schema(text: str, source: str) -> Schema:
         top.fail(f"schema_version: expected {SCHEMA_VERSION}, found {version!r}", "a newer vlapipe may read it")
     streams = tuple(parse_stream(name, table) for name, table in top.tables("streams").items())
     anchor = _parse_anchor(top, streams)
+    episodes = _parse_episodes(top.table("episodes", {}))
+    if episodes.split_column:
+        streams = tuple(_without(episodes.split_column, s) if s.name == anchor else s for s in streams)
     sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams))
     schema = Schema(
         name=top.text("name", PurePath(source).stem),
         description=top.text("description", ""),
         anchor=anchor,
-        episodes=_parse_episodes(top.table("episodes", {})),
+        episodes=episodes,
         streams=streams,
         action=_parse_action(top.table("action", {"kind": "next", "of": list(sample.state)})),
         sample=sample,
@@ -104,6 +108,11 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
         table.fail("split_column and split_gap_s cannot both be given", "choose one")
     table.finish()
     return layout
+
+
+def _without(column: str, stream: Stream) -> Stream:
+    """The column that says where an episode begins is known; it is kept only if it is a field as well."""
+    return replace(stream, drop=(*stream.drop, column)) if isinstance(stream, CsvStream) else stream
 
 
 def _parse_instruction(table: TomlTable) -> InstructionSpec:
