@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from factories import sensor_arrays
 
+from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
-from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.registry import load_schema
-from vlapipe.schemas.schema import NpzStream
+from vlapipe.schemas.schema import FieldSpec, NpzStream, TimeSpec
 
 Arrays = dict[str, Any]
 
@@ -93,3 +94,135 @@ def test_float64_that_does_not_fit_float32_is_rounded_with_a_warning(tmp_path: P
     rows = read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert rows is not None
     assert [(f.code, f.column) for f in findings] == [("npz.rounded", "forces")]
+
+
+def stream_of(*fields: FieldSpec, **values: Any) -> NpzStream:
+    time = values.pop("time", TimeSpec(sources=("timestamps",)))
+    return NpzStream(name="sensor", files=("*.npz", "*.npy"), time=time, fields=fields, rate_hz=650, **values)
+
+
+def read(root: Path, stream: NpzStream, arrays: Arrays) -> tuple[StreamRows | None, list[Finding]]:
+    np.savez(root / "s.npz", **arrays)
+    findings = Findings()
+    rows = read_npz_stream(root, ["s.npz"], stream, findings)
+    return rows, list(findings)
+
+
+def test_windows_are_read_as_the_flat_arrays_they_were_cut_from(tmp_path: Path) -> None:
+    flat = sensor_arrays(100.0, 0.5, 0)
+    joined = np.column_stack([flat["forces"], flat["alines"]])
+    ends = np.arange(65, len(joined) + 1, 65)
+    windows = np.stack([joined[end - 65 : end] for end in ends])
+    rows, findings = read(tmp_path, sensor(), {"data": windows, "timestamps": flat["timestamps"][ends - 1]})
+    assert rows is not None, findings
+    assert [(f.code, f.severity, f.column) for f in findings] == [("npz.windows", "note", "data")]
+    assert "5 windows of 65 rows: 325 rows, 0 repeated" in findings[0].found
+    assert np.array_equal(rows.fields["force"], flat["forces"][: ends[-1]])
+    assert np.array_equal(rows.fields["aline"], flat["alines"][: ends[-1]])
+    assert np.allclose(rows.timestamp, flat["timestamps"][: ends[-1]], rtol=0, atol=1e-7)
+
+
+WINDOW_FAULTS: dict[str, tuple[Arrays, str, str]] = {
+    "too few columns": ({"data": np.zeros((4, 65, 1025)), "timestamps": np.arange(4.0)}, "npz.shape", "data"),
+    "no windows": ({"data": np.zeros((4, 1026, 0)), "timestamps": np.arange(4.0)}, "npz.shape", "data"),
+    "fewer stamps": ({"data": np.zeros((4, 65, 1026)), "timestamps": np.arange(3.0)}, "npz.length", "timestamps"),
+    "neither form": ({"timestamps": np.arange(3.0)}, "npz.missing_array", "forces"),
+}
+
+
+@pytest.mark.parametrize("case", WINDOW_FAULTS)
+def test_faulty_windows_are_refused(tmp_path: Path, case: str) -> None:
+    arrays, code, column = WINDOW_FAULTS[case]
+    rows, findings = read(tmp_path, sensor(), arrays)
+    assert rows is None
+    assert (findings[0].code, findings[0].column) == (code, column)
+
+
+def test_units_and_quaternions_are_converted(tmp_path: Path) -> None:
+    force = FieldSpec(name="force", columns=(("f",),), file_unit=("mN",), unit=("N",), scale=(0.001,), range=(0, 900))
+    turn = FieldSpec(name="turn", columns=(("q",),), shape=(4,), quaternion="wxyz", normalize=True)
+    arrays = {"timestamps": np.arange(3.0), "f": np.array([0, 500, 900]), "q": np.array([[2.0, 0, 0, 0]] * 3)}
+    rows, findings = read(tmp_path, stream_of(force, turn), arrays)
+    assert rows is not None, findings
+    assert rows.fields["force"].tolist() == [0.0, 0.5, np.float32(0.9)]
+    assert rows.fields["turn"].tolist() == [[0, 0, 0, 1]] * 3
+    arrays["f"] = np.array([0, 500, 901])
+    _, findings = read(tmp_path, stream_of(force, turn), arrays)
+    assert [(f.code, f.column) for f in findings] == [("npz.out_of_range", "f")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"), [("float32", [1e300, 0.0]), ("int32", [1.5, 2.0]), ("uint8", [256, 1]), ("uint8", [-1, 1])]
+)
+def test_value_that_the_dtype_cannot_hold_is_refused(tmp_path: Path, dtype: str, values: list[float]) -> None:
+    field = FieldSpec(name="f", columns=(("f",),), dtype=dtype)
+    rows, findings = read(tmp_path, stream_of(field), {"timestamps": np.arange(2.0), "f": np.array(values)})
+    assert rows is None
+    assert [f.code for f in findings] == ["npz.dtype"]
+
+
+def test_finding_that_the_schema_lowers_lets_the_values_through(tmp_path: Path) -> None:
+    arrays: Arrays = {"timestamps": np.arange(3.0), "f": np.array([1, np.nan, 5], dtype=np.float32)}
+    np.savez(tmp_path / "s.npz", **arrays)
+    findings = Findings([("npz.not_finite", "warning")])
+    stream = stream_of(FieldSpec(name="f", columns=(("f",),)))
+    rows = read_npz_stream(tmp_path, ["s.npz"], stream, findings)
+    assert rows is not None
+    assert np.array_equal(rows.fields["f"], arrays["f"], equal_nan=True)
+    assert [f.severity for f in findings] == ["warning"]
+
+
+def test_stamp_that_is_not_finite_stays_an_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", timestamps=np.array([0, np.nan]), f=np.zeros(2))
+    findings = Findings([("npz.not_finite", "off")])
+    stream = stream_of(FieldSpec(name="f", columns=(("f",),)))
+    assert read_npz_stream(tmp_path, ["s.npz"], stream, findings) is None
+    assert [f.code for f in findings.errors] == ["npz.bad_time"]
+
+
+def test_npy_files_are_arrays_called_after_their_names(tmp_path: Path) -> None:
+    stamps = np.arange(5, dtype=np.int64) * 1_538_462 + 1_740_416_404_000_000_001
+    np.save(tmp_path / "t.npy", stamps)
+    np.save(tmp_path / "f.npy", np.arange(5.0))
+    time = TimeSpec(sources=("t",), unit="ns", integer=True)
+    findings = Findings()
+    rows = read_npz_stream(
+        tmp_path, ["f.npy", "t.npy"], stream_of(FieldSpec(name="f", columns=(("f",),)), time=time), findings
+    )
+    assert rows is not None, list(findings)
+    assert rows.timestamp.tolist() == stamps.tolist()
+    assert rows.fields["f"].tolist() == [0, 1, 2, 3, 4]
+    assert (rows.source.path, rows.source.num_files) == (".", 2)
+
+
+@pytest.mark.parametrize("content", ["objects", "pickle", "cut short", "nothing", "text"])
+def test_npy_file_that_is_no_array_is_refused_with_its_name(tmp_path: Path, content: str) -> None:
+    import pickle
+
+    np.save(tmp_path / "t.npy", np.arange(5.0))
+    np.save(tmp_path / "f.npy", np.array([{}, 1], dtype=object) if content == "objects" else np.arange(5.0))
+    whole = (tmp_path / "f.npy").read_bytes()
+    replaced = {"pickle": pickle.dumps([1]), "cut short": whole[:-1], "nothing": b"", "text": b"1,2,3\n"}
+    (tmp_path / "f.npy").write_bytes(replaced.get(content, whole))
+    stream = stream_of(FieldSpec(name="f", columns=(("f",),)), time=TimeSpec(sources=("t",)))
+    findings = Findings()
+    assert read_npz_stream(tmp_path, ["f.npy", "t.npy"], stream, findings) is None
+    code = "npz.object_array" if content == "objects" else "npz.unreadable"
+    assert [(f.code, f.file, f.column) for f in findings] == [(code, "f.npy", "f")]
+
+
+def test_rows_are_counted_where_the_clock_is_a_rate(tmp_path: Path) -> None:
+    stream = stream_of(FieldSpec(name="f", columns=(("f",),)), time=TimeSpec(index_rate_hz=300, offset_s=1))
+    rows, findings = read(tmp_path, stream, {"f": np.zeros(4)})
+    assert rows is not None, findings
+    assert rows.timestamp.tolist() == [1_000_000_000, 1_003_333_333, 1_006_666_667, 1_010_000_000]
+
+
+def test_whole_numbers_of_an_array_are_divided_by_the_rate(tmp_path: Path) -> None:
+    time = TimeSpec(sources=("n",), index_rate_hz=10)
+    stream = stream_of(FieldSpec(name="f", columns=(("f",),)), time=time)
+    rows, findings = read(tmp_path, stream, {"f": np.zeros(3), "n": np.array([5.0, 7, 8])})
+    assert rows is not None, findings
+    assert rows.timestamp.tolist() == [500_000_000, 700_000_000, 800_000_000]
+    _, findings = read(tmp_path, stream, {"f": np.zeros(3), "n": np.array([5.5, 7, 8])})
+    assert [(f.code, f.column) for f in findings] == [("npz.bad_time", "n")]
