@@ -18,6 +18,7 @@ import torch
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, action_size
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
+from vlapipe.train.arguments import parse_image_size, parse_whole_number, refuse_unknown_split, require_memory
 from vlapipe.train.frames import BatchPlan, FrameIndex
 from vlapipe.train.gather import Gatherer
 from vlapipe.train.images import decode_images
@@ -81,18 +82,19 @@ class Loader:
         Raises:
             UsageError: an argument cannot be used with this dataset.
         """
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0),
-                                   ("prefetch_factor", prefetch_factor, 1), ("world_size", world_size, 1)):  # fmt: skip
-            if value < least:
-                raise UsageError(f"Loader {name}: expected {least} or more, found {value}")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"Loader rank: expected 0 to {world_size - 1}, found {rank}")
+        refuse_unknown_split("Loader split", split, dataset)
+        image_size = parse_image_size("Loader image_size", image_size)
         self.dataset = dataset
         self.window = (window or Window()).resolve(dataset.schema.sample)
-        self.batch_size = batch_size
-        self._seed, self._shuffle, self._endless = seed, shuffle, endless
-        self._rank, self._world_size = rank, world_size
-        self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
+        self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
+        self._seed = parse_whole_number("Loader seed", seed, least=0)
+        self._shuffle, self._endless = shuffle, endless
+        self._world_size = parse_whole_number("Loader world_size", world_size, least=1)
+        self._rank = parse_whole_number("Loader rank", rank, least=0)
+        if self._rank >= self._world_size:
+            raise UsageError(f"Loader rank: expected 0 to {self._world_size - 1}, found {rank}")
+        self._num_workers = parse_whole_number("Loader num_workers", num_workers, least=0)
+        self._prefetch_factor = parse_whole_number("Loader prefetch_factor", prefetch_factor, least=1)
         self._pin_memory = pin_memory
         self._frames = FrameIndex(dataset, split, replace(dataset.schema.sample, **vars(self.window)))
         self._gatherer = Gatherer(dataset)
@@ -100,6 +102,7 @@ class Loader:
         self._instructions = dataset.episodes.column("instruction")
         self._position = 0  # global samples handed out so far, over all epochs and ranks
         self.spec = _sample_spec(dataset, self.window, self._image_size)
+        require_memory("Loader", self.spec, self.batch_size)
 
     @property
     def num_frames(self) -> int:
@@ -112,9 +115,9 @@ class Loader:
         return self._frames.num_left_out
 
     def __len__(self) -> int:
-        """Batches an epoch, on each rank."""
-        per_step = self.batch_size * self._world_size
-        return -(-self.num_frames // per_step)
+        """Batches an epoch, on this rank."""
+        full, rest = divmod(self.num_frames, self.batch_size * self._world_size)
+        return full + (self._rank < rest)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from where the loader stands: to the end of the epoch, or for ever if ``endless``.
@@ -124,7 +127,7 @@ class Loader:
         if not self.num_frames:
             return
         with ThreadPoolExecutor(max(1, self._num_workers), thread_name_prefix="vlapipe-loader") as threads:
-            ahead: deque[tuple[int, Future[Batch] | BatchPlan]] = deque()
+            ahead: deque[tuple[int, Future[Batch] | BatchPlan | None]] = deque()
             steps = self._steps(self._position)
             try:
                 while True:
@@ -133,10 +136,16 @@ class Loader:
                         if step is None:
                             break
                         end, plan = step
-                        ahead.append((end, threads.submit(self._make_batch, plan) if self._num_workers else plan))
+                        if plan is None or not self._num_workers:
+                            ahead.append((end, plan))
+                        else:
+                            ahead.append((end, threads.submit(self._make_batch, plan)))
                     if not ahead:
                         return
                     end, work = ahead.popleft()
+                    if work is None:  # this rank has no share of the step, but stands where the others do after it
+                        self._position = end
+                        continue
                     batch = work.result() if isinstance(work, Future) else self._make_batch(work)
                     self._position = end
                     yield batch
@@ -145,8 +154,8 @@ class Loader:
                     if isinstance(work, Future):
                         work.cancel()
 
-    def _steps(self, position: int) -> Iterator[tuple[int, BatchPlan]]:
-        """Each step's end position and this rank's frames in it, from a global position on."""
+    def _steps(self, position: int) -> Iterator[tuple[int, BatchPlan | None]]:
+        """Each step's end position and this rank's frames in it, if it has any, from a global position on."""
         per_step = self.batch_size * self._world_size
         epoch_end = (position // self.num_frames + 1) * self.num_frames
         while self._endless or position < epoch_end:
@@ -155,15 +164,17 @@ class Loader:
             share, rest = divmod(end - position, self._world_size)
             first = position + self._rank * share + min(self._rank, rest)
             count = share + (self._rank < rest)
+            plan = None
             if count:
                 frames = frames_at(first, count, self.num_frames, seed=self._seed, shuffle=self._shuffle)
-                yield end, self._frames.plan(frames)
+                plan = self._frames.plan(frames)
+            yield end, plan
             position = end
 
     def _make_batch(self, plan: BatchPlan) -> Batch:
         try:
             return self._read_batch(plan)
-        except DamageError:
+        except (DamageError, MemoryError):
             raise
         except Exception as error:
             episodes = sorted({self.dataset.episodes.column("id")[int(e)].as_py() for e in plan.episode})
@@ -240,10 +251,13 @@ class Loader:
         """Go on where another loader over the same split stood, whatever its batch size, ranks and threads.
 
         Raises:
-            UsageError: the state is of another version, seed or number of frames.
+            UsageError: the state is of another version, seed or number of frames, or none at all.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise UsageError(f"loader state: expected version {_STATE_VERSION}, found {state.get('version')!r}")
+        if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
+            found = repr(state.get("version")) if isinstance(state, dict) else f"a {type(state).__name__}"
+            raise UsageError(f"loader state: expected version {_STATE_VERSION}, found {found}")
+        for name in ("seed", "epoch", "position", "num_frames"):
+            parse_whole_number(f"loader state: {name}", state.get(name), least=0)
         for name, ours in (("seed", self._seed), ("num_frames", self.num_frames)):
             if state[name] != ours:
                 cure = "resume with the dataset, window and seed that it began with"

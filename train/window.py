@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import SampleDefaults
+from vlapipe.train.arguments import parse_whole_number
 
 __all__ = ["Window"]
 
@@ -27,8 +27,8 @@ class Window:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"Window {field.name}: expected a whole number from 1, found {value!r}")
+            if value is not None:
+                object.__setattr__(self, field.name, parse_whole_number(f"Window {field.name}", value, least=1))
 
     def resolve(self, defaults: SampleDefaults) -> Window:
         """The same with every row count filled in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
+from vlapipe.schemas.registry import load_schema
 from vlapipe.train.loader import Loader
 from vlapipe.train.window import Window
 
@@ -105,7 +107,6 @@ def test_one_epoch_gives_every_frame_of_the_split_once(dataset: Dataset) -> None
         found = indices(loader)
         assert sorted(found) == list(range(loader.num_frames))
         assert len(loader) == -(-loader.num_frames // 16)
-    assert indices(Loader(dataset, batch_size=16, split="none such")) == []
 
 
 def test_train_and_val_share_no_episode(dataset: Dataset) -> None:
@@ -166,6 +167,24 @@ def test_sequence_survives_stops_and_changes_of_world_size(dataset: Dataset, sto
     assert ledger == next(iter(whole))["index"].tolist()
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ranks_without_a_share_of_the_last_step_go_on_with_the_others(dataset: Dataset, num_workers: int) -> None:
+    small = Window(state_rows=1, sensor_rows=1, image_rows=1, action_rows=1)
+    num_frames = Loader(dataset, window=small).num_frames
+    world_size = next(w for w in range(5, 12) if 0 < num_frames % (2 * w) < w - 1)
+    ranks = [
+        Loader(dataset, window=small, batch_size=2, rank=r, world_size=world_size, num_workers=num_workers)
+        for r in range(world_size)
+    ]
+    for epoch in range(3):
+        found = [indices(loader) for loader in ranks]
+        assert sorted(itertools.chain(*found)) == list(range(num_frames))
+        states = [loader.state_dict() for loader in ranks]
+        assert all(state == states[0] for state in states)
+        assert (states[0]["epoch"], states[0]["position"]) == (epoch + 1, 0)
+        assert [len(loader) for loader in ranks] == [-(-len(of_rank) // 2) for of_rank in found]
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
 def test_batches_do_not_depend_on_the_number_of_threads(dataset: Dataset, num_workers: int) -> None:
     plain = list(Loader(dataset, batch_size=32, num_workers=0))
@@ -182,6 +201,19 @@ def test_state_of_another_dataset_seed_or_version_is_refused(dataset: Dataset) -
     for change in ({"seed": 2}, {"num_frames": 7}, {"version": 2}):
         with pytest.raises(UsageError):
             loader.load_state_dict({**state, **change})
+
+
+@pytest.mark.parametrize("state", [{"version": 1}, {}, None, [], "x"])
+def test_state_that_is_none_is_refused(dataset: Dataset, state: Any) -> None:
+    with pytest.raises(UsageError, match="loader state: "):
+        Loader(dataset).load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", [{"position": None}, {"position": 1.5}, {"epoch": -1}])
+def test_state_with_a_place_that_is_none_is_refused(dataset: Dataset, change: dict[str, Any]) -> None:
+    loader = Loader(dataset)
+    with pytest.raises(UsageError, match=f"loader state: {next(iter(change))}: expected a whole number from 0"):
+        loader.load_state_dict(loader.state_dict() | change)
 
 
 def test_images_are_resized_to_the_size_asked_for(dataset: Dataset) -> None:
@@ -250,13 +282,49 @@ def test_unreadable_image_names_the_episode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"batch_size": 0}, {"num_workers": -1}, {"prefetch_factor": 0}, {"rank": 2, "world_size": 2}]
+    "arguments",
+    [
+        *({"batch_size": value} for value in (0, 2.5, True, "8", None)),
+        {"num_workers": -1},
+        {"prefetch_factor": 0},
+        {"rank": 2, "world_size": 2},
+        {"world_size": 2.0},
+        {"seed": 1.5},
+        *({"image_size": value} for value in (96, (96,), (96, 0), (96.0, 96), (1, 2, 3), "ab")),
+    ],
 )
-def test_impossible_argument_is_refused(dataset: Dataset, arguments: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=next(iter(arguments))):
-        Loader(dataset, **arguments)  # type: ignore[arg-type]
+def test_impossible_argument_is_refused(dataset: Dataset, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=rf"Loader {next(iter(arguments))}.*: expected .*, found "):
+        Loader(dataset, **arguments)
 
 
-def test_window_of_no_rows_is_refused() -> None:
-    with pytest.raises(UsageError, match="state_rows"):
-        Window(state_rows=0)
+def test_unknown_split_is_refused_with_the_nearest(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"Loader split: unknown split 'vall' \(did you mean 'val'\?\)"):
+        Loader(dataset, split="vall")
+
+
+def test_image_size_is_checked_though_there_is_no_camera(tmp_path: Path) -> None:
+    make_episode(tmp_path / "raw" / "task" / "episode_1", views=())
+    text = load_schema("meca500").toml
+    camera, action = text.index("[streams.camera]"), text.index("[action]")
+    (tmp_path / "blind.toml").write_text(text[:camera] + text[action:])
+    ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data", schema=str(tmp_path / "blind.toml")))
+    with pytest.raises(UsageError, match=r"image_size: expected \(height, width\), found \(96,\)"):
+        Loader(vlapipe.open_dataset(tmp_path / "data"), split=None, image_size=(96,))  # type: ignore[arg-type]
+
+
+def test_window_that_memory_cannot_hold_is_refused_before_anything_is_read(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"a batch takes 3,072,\d{3} GB, and this machine has"):
+        Loader(dataset, window=Window(state_rows=10**12))
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "3"])
+def test_window_of_other_than_rows_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="Window state_rows: expected a whole number from 1"):
+        Window(state_rows=value)
+
+
+def test_window_takes_numpy_integers() -> None:
+    window = Window(state_rows=np.int64(5))  # type: ignore[arg-type]
+    assert window == Window(state_rows=5)
+    assert type(window.state_rows) is int

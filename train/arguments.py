@@ -1,0 +1,56 @@
+"""Checks what a caller gives to the loader and the window: it is right, or one line says what is wrong."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from typing import Any
+
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.spec import SampleSpec
+
+__all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split", "require_memory"]
+
+_SIDES = ("height", "width")
+
+
+def parse_whole_number(what: str, value: Any, *, least: int) -> int:
+    """``value`` as an ``int``; NumPy's integers are whole numbers too, ``True`` and ``2.0`` are not."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise UsageError(f"{what}: expected a whole number from {least}, found {value!r}")
+    return number
+
+
+def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
+    """(height, width), or ``None`` as it is."""
+    if value is None:
+        return None
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UsageError(f"{what}: expected (height, width), found {value!r}")
+    height, width = (parse_whole_number(f"{what} {name}", v, least=1) for name, v in zip(_SIDES, value, strict=True))
+    return height, width
+
+
+def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:
+    """``None`` and the names that ingest gives are splits, though no episode may be in one."""
+    known = {"train", "val", *dataset.column("split").tolist()}
+    if split is not None and split not in known:
+        raise UsageError(f"{what}: unknown split {split!r}", did_you_mean(str(split), known))
+
+
+def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
+    """Refuse a batch that the machine's memory could not hold, before anything is read for it."""
+    entries: list[tuple[tuple[int, ...], int]] = [(spec.state, 4), (spec.action, 4)]
+    entries += [(shape, 4) for shape in spec.sensors.values()] + [(shape, 1) for shape in spec.images.values()]
+    num_bytes = batch_size * sum(size * math.prod(shape) for shape, size in entries)
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > memory_bytes:
+        problem = f"{what}: a batch takes {num_bytes / 1e9:,.0f} GB, and this machine has {memory_bytes / 1e9:,.0f} GB"
+        raise UsageError(problem, "fewer rows in the window, a smaller batch_size or smaller images")
