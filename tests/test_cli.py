@@ -50,6 +50,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "inspect of a missing folder": (("inspect", "{tmp}/gone"), 3, ("no such folder",)),
     "inspect of a missing episode": (("inspect", "{data}", "--episode", "99"), 2, ("no episode 99",)),
     "unknown schema to show": (("schema", "show", "roband"), 2, ("did you mean 'robond'",)),
+    "infer of a missing folder": (("schema", "infer", "{tmp}/gone"), 2, ("no such folder",)),
+    "infer of nothing": (("schema", "infer", "{tmp}"), 2, ("no table of numbers",)),
+    "check of a missing folder": (("schema", "check", "meca500", "{tmp}/gone"), 2, ("no such folder",)),
+    "check by a schema with a typo": (("schema", "check", "{tmp}/typo.toml", "{raw}"), 2, ("'streems' a misspelling",)),
     "train without a dataset": (("train", "--out", "{tmp}/run"), 2, ("--data is missing",)),
     "train on no dataset": (("train", "--data", "{tmp}", "--out", "{tmp}/run"), 3, ("not a vlapipe dataset",)),
     "train into a full folder": (("train", "--data", "{data}", "--out", "{tmp}"), 2, ("give a new folder",)),
@@ -83,6 +87,7 @@ def test_mistake_ends_in_one_line_with_its_cure(case: str, tiny_raw: Path, tiny_
     arguments, code, words = MISTAKES[case]
     (tmp_path / "mine.txt").write_text("x")
     (tmp_path / "config.toml").write_text("batch_sise = 8")
+    (tmp_path / "typo.toml").write_text('schema_version = 1\nname = "x"\nanchor = "robot"\n[streems.robot]\n')
     places = {"{tmp}": str(tmp_path), "{raw}": str(tiny_raw), "{data}": str(tiny_dataset)}
     filled = []
     for argument in arguments:
@@ -215,6 +220,36 @@ def test_schema_commands_list_and_show(tmp_path: Path) -> None:
     assert {line.split()[0] for line in listed.splitlines()} >= {"meca500", "robond", "two_joint", "mecademic_log"}
     (tmp_path / "copy.toml").write_text(vlapipe_command("schema", "show", "robond").stdout)
     assert vlapipe_command("schema", "show", tmp_path / "copy.toml").returncode == 0
+
+
+def test_schema_that_infer_writes_ingests_what_it_looked_at(tiny_raw: Path, tmp_path: Path) -> None:
+    done = vlapipe_command("schema", "infer", tiny_raw, "--out", tmp_path / "mine.toml")
+    assert done.returncode == 0, done.stderr
+    assert "robot clock: unit s: the numbers count from 1970" in done.stderr
+    assert f"--schema {tmp_path / 'mine.toml'}" in done.stderr
+    printed = vlapipe_command("schema", "infer", tiny_raw).stdout
+    assert printed == (tmp_path / "mine.toml").read_text()
+    checked = vlapipe_command("schema", "check", tmp_path / "mine.toml", tiny_raw)
+    assert checked.returncode == 0, checked.stdout
+    done = vlapipe_command("ingest", "--dataset", tiny_raw, "--dry-run", "--schema", tmp_path / "mine.toml")
+    assert done.returncode == 0, done.stdout
+
+
+def test_schema_check_exits_1_and_explains_what_does_not_fit(tiny_raw: Path) -> None:
+    done = vlapipe_command("schema", "check", "two_joint", tiny_raw)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "did you mean 'robot_states.csv'?" in done.stdout
+
+
+def test_infer_says_what_its_schema_cannot_read_and_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    rows = "".join(f"{i / 100:.2f},{i % 7}.5\n" for i in range(50))
+    (tmp_path / "raw" / "log.csv").write_text("t,joint_1\n" + rows.replace("0.20,6.5", "0.20,6.5,1"))
+    done = vlapipe_command("schema", "infer", tmp_path / "raw", "--out", tmp_path / "mine.toml")
+    assert done.returncode == 1
+    assert "fault: log.csv:22" in done.stderr
+    assert (tmp_path / "mine.toml").read_text().startswith("# Guessed by")
 
 
 def test_closed_pipe_says_nothing(tiny_dataset: Path) -> None:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import FileTree
+from vlapipe.pipeline.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.actions import guess_action, guess_sample
 from vlapipe.pipeline.infer.arrays import guess_arrays
-from vlapipe.pipeline.infer.cameras import IMAGES, OTHER_IMAGES, guess_cameras
+from vlapipe.pipeline.infer.cameras import IMAGES, OTHER_IMAGES, Beside, guess_cameras
 from vlapipe.pipeline.infer.clock import ClockGuess
+from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of
@@ -41,15 +42,23 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     if anchor is None:
         return None
     chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})][:_LOOKED_AT]
+    tables = _stamp_tables(layout)
+    anchor = _with_clock_file(anchor, tables)
+    beside = Beside(name=ANCHOR, clock=anchor.clock, num_rows=anchor.num_rows, tables=tables)
+    if not layout.per_file or len(files) == 1:
+        cameras = guess_cameras([_below(layout, file, IMAGES) for file in chosen], beside)
+    else:
+        cameras = _cameras_by_stem(layout, chosen, beside)
     streams = [anchor.stream]
     not_read: list[str] = []
+    # A table that is nothing but a clock is no stream; of several cameras' tables {view} stands for the folder.
+    clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
-        _add_stream(streams, not_read, layout, bucket, anchor)
-    if not layout.per_file or len(files) == 1:
-        images = [_below(layout, file, IMAGES) for file in chosen]
-        streams += guess_cameras(images, anchor.clock, anchor.num_rows, ANCHOR)
-    else:
-        streams += _cameras_by_stem(layout, chosen, anchor)
+        pattern = _pattern_beside(layout, bucket)
+        alone = any(table.alone and table.pattern == pattern for table in tables)
+        if not (alone and pattern and any(match_end(pattern, clock) is not None for clock in clocks)):
+            _add_stream(streams, not_read, layout, bucket, anchor)
+    streams += cameras
     not_read += _other_images(layout.tree)
     streams = _unique(streams)
     action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
@@ -83,6 +92,31 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
     return _Anchor(table.stream, table.clock, table.num_rows, table.split_column)
 
 
+def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
+    """The tables of an episode that could be the clock of its rows or images, the anchor's own among them."""
+    found = []
+    for bucket in (layout.anchor, *layout.others):
+        pattern = _pattern_beside(layout, bucket) if bucket is not layout.anchor else None
+        if bucket is layout.anchor and not layout.per_file and bucket.looks:
+            pattern = pattern_of([_relative(layout, file) for file in bucket.files], [])[0]
+        table = stamp_table(pattern, bucket.looks[0]) if pattern and bucket.looks else None
+        if table is not None:
+            found.append(table)
+    return tuple(found)
+
+
+def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor:
+    """Rows without a clock take one from a table that has as many stamps."""
+    fitting = [table for table in tables if table.alone and table.num_rows == anchor.num_rows]
+    if not anchor.clock.assumed or not fitting:
+        return anchor
+    table = fitting[0]
+    clock = replace(table.clock, time=table.time, columns=())
+    said = (f"{table.pattern} has a stamp for each row", *clock.reasons)
+    stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=clock.rate_hz)
+    return replace(anchor, stream=stream, clock=clock)
+
+
 def _relative(layout: Layout, file: str) -> str:
     """An anchor's file, or another one, from its episode's folder on (from its own for those that are far away)."""
     parts = file.split("/")
@@ -101,6 +135,8 @@ def _add_stream(
         return
     stem = PurePosixPath(pattern.replace("{stem}", "")).name.partition(".")[0]
     stream_name = identifier(stem.replace("*", ""), "sensor")
+    if any(stream.name == stream_name for stream in streams):  # one in each of several folders
+        stream_name = identifier(pattern.partition(".")[0].replace("*", "").replace("{stem}", ""), "sensor")
     first = layout.tree.root / bucket.files[0]
     if bucket.looks:
         table = guess_table(stream_name, (pattern,), bucket.looks, may_split=False)
@@ -166,14 +202,14 @@ def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
     return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
 
 
-def _cameras_by_stem(layout: Layout, chosen: list[str], anchor: _Anchor) -> list[StreamGuess]:
+def _cameras_by_stem(layout: Layout, chosen: list[str], beside: Beside) -> list[StreamGuess]:
     """Cameras of episodes that are files: images whose path holds the file's name."""
     episodes = []
     for file in chosen:
         stem = layout.stem(file)
         images = [path for path in _below(layout, file, IMAGES) if any(stem == part for part in path.split("/"))]
         episodes.append([path.replace(stem, "STEM") for path in images])
-    streams = guess_cameras(episodes, anchor.clock, anchor.num_rows, ANCHOR)
+    streams = guess_cameras(episodes, replace(beside, tables=()))
     return [replace(s, files=tuple(pattern.replace("STEM", "{stem}") for pattern in s.files)) for s in streams]
 
 

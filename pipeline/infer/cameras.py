@@ -10,13 +10,14 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vlapipe.pipeline.infer.clock import ClockGuess, unit_of
+from vlapipe.pipeline.infer.clock_files import StampTable
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.layout import pattern_of
 from vlapipe.pipeline.infer.stamp_text import strptime_form, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
-__all__ = ["IMAGES", "OTHER_IMAGES", "guess_cameras"]
+__all__ = ["Beside", "IMAGES", "OTHER_IMAGES", "guess_cameras"]
 
 IMAGES = {".jpg", ".jpeg"}
 OTHER_IMAGES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".mp4", ".avi", ".mkv"}
@@ -26,21 +27,21 @@ _EPOCH_S = 9.4e8
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Anchor:
-    """What images without a clock of their own can be measured by."""
+class Beside:
+    """What lies beside the images of an episode: the anchor's name, clock and rows, and tables of stamps."""
 
+    name: str
     clock: ClockGuess
     num_rows: int
+    tables: tuple[StampTable, ...] = ()
 
 
-def guess_cameras(episodes: list[list[str]], clock: ClockGuess, num_rows: int, anchor: str) -> list[StreamGuess]:
+def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess]:
     """The image streams of a dataset.
 
     Args:
         episodes: for each episode looked at, its images' paths relative to its folder.
-        clock: the anchor's.
-        num_rows: how many rows the anchor has in the first of these episodes.
-        anchor: its name.
+        beside: what the first of these episodes has beside them.
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in {path for images in episodes for path in images}:
@@ -50,7 +51,6 @@ def guess_cameras(episodes: list[list[str]], clock: ClockGuess, num_rows: int, a
     first: dict[str, list[str]] = defaultdict(list)
     for path in next(images for images in episodes if images):
         first[str(PurePosixPath(path).parent)].append(path)
-    relative = _Anchor(clock=clock, num_rows=num_rows)
     suffix = _suffix([path for paths in folders.values() for path in paths])
     varying = _varying_part(sorted(folders))
     if varying is not None and len(folders) > 1:
@@ -59,7 +59,7 @@ def guess_cameras(episodes: list[list[str]], clock: ClockGuess, num_rows: int, a
         sample = max(first.values(), key=len)
         pattern = "/".join([*names, f"*{suffix}"])
         reason = f"each of {len(folders)} folders is a camera: {', '.join(sorted(folders)[:_MAX_VIEWS])}"
-        return [_camera("camera", (pattern,), sample, relative, anchor, [reason])]
+        return [_camera("camera", (pattern,), sample, beside, [reason])]
     streams = []
     for folder in sorted(folders)[:_MAX_VIEWS]:
         name = "camera" if len(folders) == 1 else identifier(PurePosixPath(folder).name, "camera")
@@ -67,7 +67,7 @@ def guess_cameras(episodes: list[list[str]], clock: ClockGuess, num_rows: int, a
         for part_name, part in _by_prefix(name, paths).items():
             inside = "" if folder == "." else f"{pattern_of([folder], [])[0]}/"
             prefix = _prefix(part) if len(_by_prefix(name, paths)) > 1 else ""
-            streams.append(_camera(part_name, (f"{inside}{prefix}*{suffix}",), part, relative, anchor, []))
+            streams.append(_camera(part_name, (f"{inside}{prefix}*{suffix}",), part, beside, []))
     return streams
 
 
@@ -101,11 +101,9 @@ def _by_prefix(name: str, paths: list[str]) -> dict[str, list[str]]:
     return {identifier(prefix, f"camera_{i}"): found for i, (prefix, found) in enumerate(sorted(groups.items()))}
 
 
-def _camera(
-    name: str, files: tuple[str, ...], paths: list[str], relative: _Anchor, anchor: str, reasons: list[str]
-) -> StreamGuess:
+def _camera(name: str, files: tuple[str, ...], paths: list[str], beside: Beside, reasons: list[str]) -> StreamGuess:
     names = sorted({PurePosixPath(path).name for path in paths})
-    time, said, one_per_row = _time_of(names, relative, anchor)
+    time, said, one_per_row = _time_of(names, files[0], beside)
     return StreamGuess(
         name=name,
         kind="images",
@@ -117,29 +115,34 @@ def _camera(
     )
 
 
-def _time_of(names: list[str], relative: _Anchor, anchor: str) -> tuple[TimeSpec, list[str], bool]:
+def _time_of(names: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
     """The clock in the images' names, why, and whether there is an image a row."""
     form = strptime_form(names[0])
     if form is not None and text_clock(names) is not None:
         return TimeSpec(format=form), [f"the name is a time: {names[0]}"], False
+    for table in beside.tables:
+        column = table.names_of(names)
+        if column is not None:
+            time = replace(table.time, name_column=column)
+            return time, [f"{table.pattern} names the images and their times"], False
     stems = [PurePosixPath(name).stem for name in names]
     last = [list(_NUMBER.finditer(stem))[-1:] for stem in stems]
     if not all(last):
         reason = "no number in the names: their order is taken; correct rate_hz"
-        return TimeSpec(index_rate_hz=relative.clock.rate_hz or 10.0, starts_with=anchor), [reason], False
+        return TimeSpec(index_rate_hz=beside.clock.rate_hz or 10.0, starts_with=beside.name), [reason], False
     pattern = _number_pattern(stems, [found[0] for found in last])
     texts = [found[0][0] for found in last]
     values = np.sort(np.array([float(text) for text in texts]))
     whole = all(text.isdigit() for text in texts)
     if whole and values.max() < 1e6:
-        return _by_index(pattern, len(names), relative, anchor)
+        return _by_table(len(names), files, beside) or _by_index(pattern, len(names), beside)
     unit, said = unit_of("", "", values, np.diff(values))
     seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
     exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
     time = TimeSpec(pattern=pattern, unit=unit or "s", integer=whole, exact=exact)
-    if len(relative.clock.stamps_s) and (seconds > _EPOCH_S) != relative.clock.epoch:
-        time = replace(time, starts_with=anchor)
-        said = [*said, f"its clock is not that of {anchor}: both are taken to start together"]
+    if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
+        time = replace(time, starts_with=beside.name)
+        said = [*said, f"its clock is not that of {beside.name}: both are taken to start together"]
     return time, ["the name is a time", *said], False
 
 
@@ -152,16 +155,41 @@ def _number_pattern(stems: list[str], last: list[re.Match[str]]) -> str | None:
     return (re.escape(before.pop()) if len(before) == 1 else r"\D*") + digits
 
 
-def _by_index(pattern: str | None, count: int, relative: _Anchor, anchor: str) -> tuple[TimeSpec, list[str], bool]:
+def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool] | None:
+    """A table with as many stamps as there are images, nearest to them in the tree."""
+    folder = files.rpartition("/")[0]
+    fitting = [table for table in beside.tables if table.alone and table.num_rows == count]
+    if not fitting:
+        return None
+    table = max(fitting, key=lambda table: _num_shared(table.pattern, folder))
+    time = table.time
+    # Beside each camera's images its own: the folder that stands for {view} is the same part of the path.
+    parts, names = (time.file or "").split("/"), folder.split("/")
+    if "{view}" in names and len(parts) > names.index("{view}") + 1:
+        parts[names.index("{view}")] = "{view}"
+        time = replace(time, file="/".join(parts))
+    return time, [f"{time.file} has a stamp for each image, in the order of their numbers"], False
+
+
+def _num_shared(one: str, other: str) -> int:
+    shared = 0
+    for a, b in zip(one.split("/")[:-1], other.split("/"), strict=False):
+        if a != b and b != "{view}":
+            break
+        shared += 1
+    return shared
+
+
+def _by_index(pattern: str | None, count: int, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
     """Numbered images: over the anchor's rate if there is one a row, else over the rate that fills the episode."""
-    rate = relative.clock.rate_hz or 10.0
-    if count == relative.num_rows:
-        said = [f"numbered, as many as {anchor} has rows: taken at its rate of {rate:.4g} Hz"]
+    rate = beside.clock.rate_hz or 10.0
+    if count == beside.num_rows:
+        said = [f"numbered, as many as {beside.name} has rows: taken at its rate of {rate:.4g} Hz"]
         one = True
     else:
-        rate, one = rate * count / max(1, relative.num_rows), False
-        said = [f"numbered: {count} images over the time of {anchor} are {rate:.4g} a second; correct rate_hz"]
-    if relative.clock.time.index_rate_hz is None:
-        said.append(f"taken to start with {anchor}")
-    time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=anchor)
+        rate, one = rate * count / max(1, beside.num_rows), False
+        said = [f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"]
+    if beside.clock.time.index_rate_hz is None:
+        said.append(f"taken to start with {beside.name}")
+    time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name)
     return time, said, one

@@ -85,6 +85,7 @@ def find_layout(tree: FileTree) -> Layout | None:
         reasons.append(f"{count} such files lie in {where}: each is taken for an episode")
         return replace(layout, reasons=tuple(reasons))
     layout = replace(layout, up=_levels_up(layout))
+    layout = replace(layout, others=tuple(part for bucket in others for part in _by_place(layout, bucket)))
     episodes = "one folder" if len(anchor.files) == 1 else f"{len(anchor.files)} folders"
     reasons.append(f"{episodes} with one such file: each is taken for an episode")
     return replace(layout, reasons=tuple(reasons))
@@ -197,6 +198,28 @@ def _levels_up(layout: Layout) -> int:
         if len(above) == len(anchors) and 2 * wanted[up] >= len(anchors):
             return up
     return 0
+
+
+def _by_place(layout: Layout, bucket: Bucket) -> list[Bucket]:
+    """Files of one name in several folders of an episode (left/imu.csv, right/imu.csv) are kinds of their own."""
+    folders = {layout.folder(file) for file in layout.anchor.files}
+    places: dict[str, list[str]] = defaultdict(list)
+    for file in bucket.files:
+        parts = file.split("/")
+        depth = next((n for n in range(len(parts) - 1, -1, -1) if "/".join(parts[:n]) in folders), None)
+        if depth is None:
+            return [bucket]
+        places["/".join(parts[depth:-1])].append(file)
+    if len(places) < 2 or len(bucket.files) <= len(folders):
+        return [bucket]
+    found = []
+    for files in places.values():
+        looks = [look for look in bucket.looks if look.path in files]
+        if bucket.looks and not looks:
+            looks = [look for look in (look_at_table(layout.tree.root / files[0], files[0]),) if look is not None]
+        if looks or not bucket.looks:
+            found.append(Bucket(files=tuple(files), looks=tuple(looks)))
+    return found
 
 
 def _num_shared(one: tuple[str, ...], other: list[str]) -> int:

@@ -140,6 +140,8 @@ def _time(page: _Page, time: TimeSpec, kind: str) -> None:
         page.put("file", time.file)
     if time.sources:
         page.put("array" if kind == "npz" else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
+    if time.name_column:
+        page.put("name_column", time.name_column)
     if time.pattern:
         page.put("pattern", time.pattern)
     if time.index_rate_hz:

@@ -42,7 +42,7 @@ def test_meca500_layout_of_the_demo(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "out")
     episode = dataset.episode(0)
     assert set(dataset.manifest.streams) == {"robot", "sensor_data", "View1", "View2"}
-    values = meca_values(60, 0)
+    values = meca_values(65, 1)
     np.testing.assert_array_equal(episode["robot/joint_position"], values[:, :6])
     np.testing.assert_array_equal(episode["robot/pose"], values[:, 6:])
     assert episode["sensor_data/alines"].shape[1:] == (1025,)
@@ -81,6 +81,14 @@ def test_files_of_one_folder_recorded_at_once_are_streams(tmp_path: Path) -> Non
     inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
     assert report.num_episodes == 3
     assert len(parse_schema(inferred.toml, "inferred").streams) == 2
+
+
+def test_files_of_one_name_in_several_folders_of_an_episode_are_streams(tmp_path: Path) -> None:
+    files = {f"ep_{i}/state.csv": table(START_S + 100 * i, names="timestamp,a,b,c,d,e,f,g") for i in range(2)}
+    files |= {f"ep_{i}/{side}/imu.csv": table(START_S + 100 * i) for i in range(2) for side in ("left", "right")}
+    inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
+    assert report.num_episodes == 2
+    assert [s.name for s in parse_schema(inferred.toml, "inferred").streams] == ["robot", "imu", "right_imu"]
 
 
 def test_streams_of_a_flat_folder_are_joined_by_the_files_name(tmp_path: Path) -> None:
@@ -127,6 +135,37 @@ def test_numbered_images_one_a_row(tmp_path: Path) -> None:
     assert "one_per_row = true" in inferred.toml
     episode = open_dataset(tmp_path / "out").episode(0)
     np.testing.assert_array_equal(episode["align/camera"], np.arange(ROWS))
+
+
+def test_numbered_images_take_their_times_from_a_table_that_names_them(tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {"episode_0/state.csv": table()})
+    lines = [f"{k},rgb/{k:06d}.jpg,{START_S + 0.05 * k + 0.003:.6f}" for k in range(12)]
+    write(root, {"episode_0/frames.csv": "frame,filename,timestamp\n" + "\n".join(lines) + "\n"})
+    (root / "episode_0" / "rgb").mkdir()
+    for k in range(12):
+        (root / "episode_0" / "rgb" / f"{k:06d}.jpg").write_bytes(make_jpeg(k))
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    assert 'name_column = "filename"' in inferred.toml
+    assert len(parse_schema(inferred.toml, "inferred").streams) == 2
+    episode = open_dataset(tmp_path / "out").episode(0)
+    np.testing.assert_allclose(episode["camera/timestamp"], START_S + 0.05 * np.arange(12) + 0.003, atol=1e-6)
+
+
+def test_rows_and_images_take_their_times_from_files_of_stamps(tmp_path: Path) -> None:
+    poses = text_of([list(map(float, WAVE[i, :12])) for i in range(ROWS)], " ")
+    stamps = "".join(f"{i * 0.1:.6e}\n" for i in range(ROWS))
+    root = write(tmp_path / "lab", {"00/poses.txt": poses, "00/times.txt": stamps})
+    for camera in ("image_0", "image_1"):
+        (root / "00" / camera / "data").mkdir(parents=True)
+        write(root / "00", {f"{camera}/timestamps.txt": "".join(f"{i * 0.2:.6e}\n" for i in range(ROWS // 2))})
+        for k in range(ROWS // 2):
+            (root / "00" / camera / "data" / f"{k:06d}.jpg").write_bytes(make_jpeg(k))
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    assert 'file = "times.txt"' in inferred.toml
+    assert 'file = "{view}/timestamps.txt"' in inferred.toml
+    episode = open_dataset(tmp_path / "out").episode(0)
+    np.testing.assert_allclose(episode["robot/timestamp"], np.arange(ROWS) * 0.1)
+    np.testing.assert_allclose(episode["image_1/timestamp"], np.arange(ROWS // 2) * 0.2)
 
 
 def test_column_that_some_files_lack_is_optional(tmp_path: Path) -> None:
