@@ -32,6 +32,7 @@ from vlapipe.schemas.toml_table import did_you_mean
 __all__ = ["ClockFile", "clock_of_array", "read_clock_file", "shift_by_name", "wanted_stamp"]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
+_NUMBER_BEGINS = re.compile(r"[+-]?\.?\d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +181,13 @@ def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings
 
 
 def _is_header(cells: list[str], time: TimeSpec) -> bool:
-    """Whether the first row holds the clock's name, or, where that has none, no stamp."""
+    """Whether the first row holds the clock's name, or, where that has none, neither a stamp nor any number."""
     if time.sources:
         return any(name in cells for name in time.sources)
     try:
         parse_stamp(cells[0], time)
     except ValueError:
-        return True
+        return not _NUMBER_BEGINS.match(cells[0])
     return False
 
 
