@@ -122,7 +122,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     """
     started = time.monotonic()
     schema = load_schema(config.schema)
-    if config.out is not None and not config.dry_run and config.source.is_dir():
+    if config.out is not None and not config.dry_run and config.source.exists():
         check_output(config.out, config.source)
     discovery = cut_files(discover(config.source, schema, single=config.single_episode), schema)
     codec = parse_codec(config.codec, config.shard_format)

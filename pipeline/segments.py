@@ -1,7 +1,7 @@
 """Cuts files that hold several episodes: where one begins is found before the plan is made, and kept as rows.
 
-Rows are counted as ``read_csv_stream`` returns them, after those that it drops; both passes go through it, so that
-they count alike. A file that cannot be cut stays one episode, whose reading then says why.
+Rows are counted as the reader returns them, after those that it drops; both passes go through it, so that they count
+alike. A file that cannot be cut stays one episode, whose reading then says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.readers.arrays import StreamRows
-from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.streams import read_rows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec
@@ -89,12 +89,10 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
         return [], 0
     # Fields that drop rows must be read to know which rows there are.
     dropping = tuple(field for field in stream.fields if field.on_missing == "drop")
-    # The clock may be the column before the first field, and is not asked for where a column says it all.
-    fields = stream.fields if stream.time.nearest and layout.split_gap_s else dropping
-    narrow = replace(stream, fields=fields, derived=())
-    path, label = root / files[0].path, files[0].path
     if layout.split_gap_s is not None:
-        rows = read_csv_stream(path, label, narrow, findings)
+        # The clock may be the column nearest before the first field.
+        narrow = replace(stream, fields=stream.fields if stream.time.nearest else dropping, derived=())
+        rows = read_rows(root, raw, narrow, findings)
         return (_parts_by_gap(rows, layout.split_gap_s), rows.num_rows) if rows is not None else ([], 0)
     assert layout.split_column is not None
     for width in _WIDTHS:
@@ -102,7 +100,8 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
             name=_SPLIT_FIELD, columns=((layout.split_column,),), shape=(width,), dtype="uint8", text=True
         )
         tried = Findings()
-        rows = read_csv_stream(path, label, replace(narrow, fields=(*dropping, column), time=_NO_CLOCK), tried)
+        narrow = replace(stream, fields=(*dropping, column), derived=(), time=_NO_CLOCK)
+        rows = read_rows(root, raw, narrow, tried)
         if not any(finding.code == "csv.text_too_long" for finding in tried):
             break
     findings.extend(tried.errors)

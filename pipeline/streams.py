@@ -15,7 +15,7 @@ from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
-__all__ = ["read_streams"]
+__all__ = ["read_rows", "read_streams"]
 
 _MOST_NAMED = 8  # files that a finding lists
 
@@ -34,13 +34,14 @@ def read_streams(
         if isinstance(stream, ImageStream):
             streams |= _read_cameras(root, raw, stream, views[stream.name], findings)
         else:
-            rows = _read_rows(root, raw, stream, findings)
+            rows = read_rows(root, raw, stream, findings)
             if rows is not None:
                 streams[stream.name] = rows
     return start_with_others(streams, schema, views)
 
 
-def _read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
+def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
+    """One stream that is no camera, with its clock; ``None`` where errors were found."""
     files = raw.files[stream.name]
     arrays = isinstance(stream, NpzStream) and all(file.path.endswith(".npy") for file in files)
     if not files or (len(files) > 1 and not arrays):
@@ -69,6 +70,7 @@ def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings:
 
 
 def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[str, ...], findings: Findings) -> None:
+    patterns = tuple(pattern.replace("{stem}", raw.stem or "{stem}") for pattern in patterns)
     code = "file.several" if files else "file.missing"
     found = ", ".join(PurePosixPath(file.path).name for file in files[:_MOST_NAMED]) or "no such file"
     found += f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""

@@ -238,8 +238,6 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
         schema.anchor_stream, CsvStream
     ):
         top.fail("episodes: only a csv file can hold several episodes", "leave split_column and split_gap_s out")
-    if schema.episodes.split_gap_s and schema.anchor_stream.time.file is not None:
-        top.fail("episodes.split_gap_s: the clock that jumps stands in another file", "use split_column instead")
     fields = _field_paths(schema)
     on_anchor = [path for path in fields if path.startswith(f"{schema.anchor}/")]
     uses = [("action.of", path, on_anchor) for path in schema.action.of]

@@ -115,6 +115,27 @@ def test_file_is_cut_where_the_clock_jumps_either_way(tmp_path: Path, per_file: 
     }
 
 
+def test_clock_of_a_file_of_its_own_cuts_as_well(tmp_path: Path) -> None:
+    times = [0.0, 0.5, 10.0, 10.5]
+    write_rows(tmp_path / "raw" / "log.csv", [(0, 0, i) for i in range(4)])
+    write_rows(tmp_path / "raw" / "log.stamps", [(t,) for t in times], "when")
+    clock = 'time = { file = "{stem}.stamps", column = "when" }'
+    report = run(tmp_path, schema_text(BY_GAP).replace('time = { column = "t" }', clock))
+    assert not report.rejects
+    dataset = vlapipe.open_dataset(tmp_path / "data")
+    assert values(dataset) == {"log/part_0000": [0, 1], "log/part_0001": [2, 3]}
+    assert dataset.episode(1)["robot/timestamp"].tolist() == [10.0, 10.5]
+
+
+def test_clock_nearest_before_the_first_field_cuts_as_well(tmp_path: Path) -> None:
+    times = [0.0, 0.5, 10.0, 10.5]
+    write_rows(tmp_path / "raw" / "log.csv", [(100 * i, i, t, i) for i, t in enumerate(times)], "stamp,y,t,x")
+    clock = 'time = { column = ["stamp", "t"], nearest = true }'
+    report = run(tmp_path, schema_text(BY_GAP).replace('time = { column = "t" }', clock))
+    assert not report.rejects
+    assert len(values(vlapipe.open_dataset(tmp_path / "data"))) == 2
+
+
 def test_values_that_come_again_are_refused_and_the_others_kept(tmp_path: Path) -> None:
     rows = [(e, i / 10, i) for i, e in enumerate("aabbbaacc")]
     write_rows(tmp_path / "raw" / "log.csv", rows)
