@@ -240,7 +240,7 @@ class _Cutter:
         if len({len(row) for row in header}) > 1:
             found = " and ".join(str(len(row)) for row in header)
             self.findings.add(
-                "csv.ragged_row", self.label, line=self.line, expected="header rows of equal length", found=found
+                "csv.ragged_row", self.label, line=self.line - 1, expected="header rows of equal length", found=found
             )
             return None
         if len(header) == 1:

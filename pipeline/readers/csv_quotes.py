@@ -118,7 +118,13 @@ def _misplaced(
     for pair in faults.tolist():
         first, second = int(opening[pair]), int(closing[pair])
         if well_opened[pair]:
-            # An opening quote without its end shows here as a closing one that is followed by text.
+            cell = pair
+            while cell and opening[cell] == closing[cell - 1] + 1:  # back over doubled ones to where the cell begins
+                cell -= 1
+            begin = int(opening[cell])
+            # A quote that lost its end is closed by the next one, which may be lines away.
+            if count_lines(text, begin, second):
+                return begin, "a quote that is not closed at the end of its cell, opened"
             return second, "text after a closing quote"
         inside = text[first:second]
         if well_closed[pair] or any(byte in inside for byte in delimiter + b"\r\n"):
