@@ -1,4 +1,4 @@
-"""Guesses an NPZ stream from its arrays' names and shapes and from the stamps of the first file."""
+"""Guesses a stream of NPZ or NPY files from its arrays' names and shapes and from the stamps of the first episode."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class ArraysGuess:
     not_read: tuple[str, ...]
 
 
-def guess_arrays(name: str, files: tuple[str, ...], path: Path) -> ArraysGuess | None:
-    """Guess a stream from one of its files; ``None`` where it holds no arrays of numbers."""
-    shapes = _shapes(path)
+def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> ArraysGuess | None:
+    """Guess a stream from an NPZ file, or from NPY files; ``None`` where they hold no arrays of numbers."""
+    path = paths[0]
+    shapes = _shapes(path) if path.suffix == ".npz" else _shapes_of_files(paths)
     numbers = {n: (shape, dtype) for n, (shape, dtype) in shapes.items() if dtype.kind in "iufb" and len(shape) > 0}
-    not_read = [f"{path.name}: {n} ({dtype})" for n, (_, dtype) in shapes.items() if n not in numbers]
+    not_read = [f"{path.name}: {n}, an array of {dtype}" for n, (_, dtype) in shapes.items() if n not in numbers]
     if not numbers:
         return None
     clock_name = _clock_name(path, numbers)
@@ -82,17 +83,29 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
                 if not member.endswith(".npy"):
                     continue
                 with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shape, _, dtype = read(file)
-                found[member.removesuffix(".npy")] = (shape, dtype)
+                    found[member.removesuffix(".npy")] = _read_header(file)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
         return found
     return found
+
+
+def _shapes_of_files(paths: list[Path]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The same of NPY files, each called after its array."""
+    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                found[path.stem] = _read_header(file)
+        except (OSError, ValueError, EOFError):
+            continue
+    return found
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _named(name: str) -> Column:
@@ -114,9 +127,13 @@ def _clock_name(path: Path, numbers: dict[str, tuple[tuple[int, ...], np.dtype[A
 
 
 def _load(path: Path, name: str) -> NDArray[Any] | None:
+    values: NDArray[Any]
     try:
+        if path.suffix == ".npy":
+            values = np.load(path.with_name(f"{name}.npy"), mmap_mode="r", allow_pickle=False)[:_MAX_STAMPS]
+            return np.array(values)
         with np.load(path, allow_pickle=False) as archive:
-            values: NDArray[Any] = archive[name][:_MAX_STAMPS]
+            values = archive[name][:_MAX_STAMPS]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
         return None
     return values

@@ -50,7 +50,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     else:
         cameras = _cameras_by_stem(layout, chosen, beside)
     streams = [anchor.stream]
-    not_read: list[str] = []
+    not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
     # A table that is nothing but a clock is no stream; of several cameras' tables {view} stands for the folder.
     clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
@@ -58,6 +58,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
         alone = any(table.alone and table.pattern == pattern for table in tables)
         if not (alone and pattern and any(match_end(pattern, clock) is not None for clock in clocks)):
             _add_stream(streams, not_read, layout, bucket, anchor)
+    _add_array_files(streams, not_read, layout, chosen, anchor)
     streams += cameras
     not_read += _other_images(layout.tree)
     streams = _unique(streams)
@@ -84,9 +85,10 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
     files = layout.anchor.files
     ends = [_relative(layout, file) for file in files]
     others = [_relative(layout, file) for bucket in layout.others for file in bucket.files if bucket.looks]
+    others += [_relative(layout, file) for file in layout.unlike]
     pattern = pattern_of(ends, others)
     if not layout.anchor.looks:
-        arrays = guess_arrays(ANCHOR, pattern, layout.tree.root / files[0])
+        arrays = guess_arrays(ANCHOR, pattern, [layout.tree.root / files[0]])
         return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows, None)
     table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
     return _Anchor(table.stream, table.clock, table.num_rows, table.split_column)
@@ -145,12 +147,34 @@ def _add_stream(
             return
         streams.append(_on_the_anchors_clock(table.stream, table.clock, anchor))
         return
-    arrays = guess_arrays(stream_name, (pattern,), first)
+    arrays = guess_arrays(stream_name, (pattern,), [first])
     if arrays is None:
         not_read.append(f"{name}: no arrays of numbers")
         return
     not_read += arrays.not_read
     streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
+
+
+def _add_array_files(
+    streams: list[StreamGuess], not_read: list[str], layout: Layout, chosen: list[str], anchor: _Anchor
+) -> None:
+    """A stream for the NPY files of each folder of an episode."""
+    if layout.per_file and len(layout.anchor.files) > 1:
+        return
+    episodes = [set(_below(layout, file, {".npy"})) for file in chosen]
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(set.intersection(*episodes)):
+        folders[str(PurePosixPath(path).parent)].append(path)
+    root = layout.tree.root / layout.folder(chosen[0])
+    for folder, paths in folders.items():
+        name = identifier("arrays" if folder == "." else PurePosixPath(folder).name, "arrays")
+        pattern = "*.npy" if folder == "." else f"{pattern_of([folder], [])[0]}/*.npy"
+        arrays = guess_arrays(name, (pattern,), [root / path for path in paths])
+        if arrays is None:
+            not_read.append(f"{pattern}: no arrays of numbers")
+        else:
+            not_read += arrays.not_read
+            streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
 
 
 def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:

@@ -24,6 +24,8 @@ _PACKED = {".gz", ".zip"}
 _ARRAYS = {".npz"}
 _MAX_LOOKED_AT = 3  # files of one bucket: first, middle, last
 _MAX_BUCKETS = 60
+_MAX_UNLIKE = 24  # files looked at where those of one name have different columns
+_FEW_ROWS = 10
 _MAX_LISTED = 8
 _ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
 
@@ -34,6 +36,7 @@ class Bucket:
 
     files: tuple[str, ...]
     looks: tuple[Table, ...]
+    key: str = ""  # of the names
 
     @property
     def num_numbers(self) -> int:
@@ -55,6 +58,7 @@ class Layout:
     per_file: bool
     up: int
     reasons: tuple[str, ...]
+    unlike: tuple[str, ...] = ()  # files named like the anchor's, with other columns
 
     def folder(self, anchor_file: str) -> str:
         """The folder of the episode of an anchor's file, ``""`` for the root."""
@@ -75,8 +79,10 @@ def find_layout(tree: FileTree) -> Layout | None:
     anchor = max(buckets, key=_weight) if buckets else max(arrays, key=lambda bucket: len(bucket.files))
     counts = Counter(str(PurePosixPath(file).parent) for file in anchor.files)
     per_file = max(counts.values()) > 1
-    others = tuple(bucket for bucket in (*buckets, *arrays) if bucket is not anchor)
-    layout = Layout(tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=())
+    kin = [bucket for bucket in buckets if bucket is not anchor and bucket.key == anchor.key]
+    unlike = tuple(file for bucket in kin for file in bucket.files)
+    others = tuple(bucket for bucket in (*buckets, *arrays) if bucket is not anchor and bucket not in kin)
+    layout = Layout(tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=(), unlike=unlike)
     name = PurePosixPath(anchor.files[0]).name
     reasons = [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
     if per_file:
@@ -97,13 +103,35 @@ def _buckets(tree: FileTree) -> list[Bucket]:
         if _is_table(path):
             named[_key(path)].append(path)
     found = []
-    for files in sorted(named.values(), key=len, reverse=True)[:_MAX_BUCKETS]:
-        chosen = sorted({0, len(files) // 2, len(files) - 1})[:_MAX_LOOKED_AT]
-        looks = [look for i in chosen if (look := look_at_table(tree.root / files[i], files[i])) is not None]
-        looks = [look for look in looks if look.rows and any(c.kind == "number" for c in columns_of(look))]
-        if looks:
-            found.append(Bucket(files=tuple(files), looks=tuple(looks)))
+    for key, files in sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]:
+        looks = _look(tree, [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})])
+        if looks and all(_alike(looks[0], look) for look in looks):
+            found.append(Bucket(files=tuple(files), looks=tuple(looks), key=key))
+        elif looks:  # names that are alike, of tables that are not
+            kinds: list[list[Table]] = []
+            for look in _look(tree, files[:_MAX_UNLIKE]):
+                kind = next((kind for kind in kinds if _alike(kind[0], look)), None)
+                if kind is None:
+                    kinds.append([look])
+                else:
+                    kind.append(look)
+            found += [
+                Bucket(files=tuple(look.path for look in kind), looks=tuple(kind[:_MAX_LOOKED_AT]), key=key)
+                for kind in kinds
+            ]
     return found
+
+
+def _look(tree: FileTree, files: list[str]) -> list[Table]:
+    """The tables among files that hold numbers."""
+    looks = [look for file in files if (look := look_at_table(tree.root / file, file)) is not None]
+    return [look for look in looks if look.rows and any(c.kind == "number" for c in columns_of(look))]
+
+
+def _alike(one: Table, other: Table) -> bool:
+    """Whether two tables could be of one stream: at least half of their columns are the same."""
+    names, others = set(one.names), set(other.names)
+    return 2 * len(names & others) >= len(names | others)
 
 
 def _array_buckets(tree: FileTree) -> list[Bucket]:
@@ -137,7 +165,7 @@ def _merged(buckets: list[Bucket]) -> list[Bucket]:
         for i, other in enumerate(merged):
             if _are_alone(bucket) and _are_alone(other) and _same_columns(bucket, other) and not _meet(bucket, other):
                 looks = (*other.looks, *bucket.looks)[:_MAX_LOOKED_AT]
-                merged[i] = Bucket(files=tuple(sorted({*other.files, *bucket.files})), looks=looks)
+                merged[i] = Bucket(files=tuple(sorted({*other.files, *bucket.files})), looks=looks, key=other.key)
                 break
         else:
             merged.append(bucket)
@@ -175,7 +203,8 @@ def _meet(one: Bucket, other: Bucket) -> bool:
 def _weight(bucket: Bucket) -> float:
     """How much a bucket says: numbers a row, rows, episodes, and whether its name speaks of a robot."""
     rows = max(look.num_rows for look in bucket.looks)
-    likely = 1.5 if _ROBOT.search(PurePosixPath(bucket.files[0]).name) else 1.0
+    enough = 1.0 if rows >= _FEW_ROWS else 0.1
+    likely = enough * 1.5 if _ROBOT.search(PurePosixPath(bucket.files[0]).name) else enough
     return bucket.num_numbers * math.log2(rows + 2) * likely * math.sqrt(min(len(bucket.files), 8))
 
 
@@ -187,6 +216,7 @@ def _levels_up(layout: Layout) -> int:
         for path in layout.tree.files
         if path not in set(layout.anchor.files) and PurePosixPath(path).suffix.lower() not in ("", ".md", ".py")
     }
+    companions -= {tuple(file.split("/")[:-1]) for file in layout.unlike}
     wanted = Counter[int]()
     for companion in companions:
         shared = [_num_shared(companion, folder) for folder in anchors]

@@ -211,6 +211,24 @@ def test_arrays_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(episode["robot/qpos"], WAVE[:, :6])
 
 
+def test_array_files_beside_the_table(tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {f"ep_{i}/state.csv": table(START_S + 100 * i) for i in range(2)})
+    for i in range(2):
+        (root / f"ep_{i}" / "tactile").mkdir()
+        np.save(root / f"ep_{i}" / "tactile" / "timestamps.npy", START_S + 100 * i + np.arange(200) * 0.005)
+        np.save(root / f"ep_{i}" / "tactile" / "pressure.npy", np.full((200, 4, 4), 0.5, dtype=np.float32))
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    assert 'files = ["tactile/*.npy"]' in inferred.toml
+    assert open_dataset(tmp_path / "out").episode(0)["tactile/pressure"].shape == (200, 4, 4)
+
+
+def test_tables_of_like_names_and_unlike_columns_are_not_mixed(tmp_path: Path) -> None:
+    files = {"a/a_log.csv": table(), "b/b_log.csv": table(START_S + 100), "c/c_log.csv": "k,l,m\n1,2,3\n2,3,4\n"}
+    inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
+    assert report.num_episodes == 2
+    assert any("c_log.csv" in reason for reason in inferred.reasons)
+
+
 def test_other_tables_are_named_as_not_read(tmp_path: Path) -> None:
     files = {f"episode_{i}/state.csv": table(START_S + 100 * i) for i in range(3)}
     inferred = infer_schema(write(tmp_path / "lab", {**files, "calibration.csv": "a,b\n1,2\n3,4\n"}))
