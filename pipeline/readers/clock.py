@@ -145,7 +145,7 @@ def clock_from_index(index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int
     largest = max(abs(int(index.min())), abs(int(index.max()))) if len(index) else 0
     if largest * step > _LIMITS.max:
         raise OverflowError("stamps do not fit int64 nanoseconds")
-    if 4 * largest * step.numerator > _LIMITS.max or 4 * step.denominator > _LIMITS.max:
+    if 4 * max(largest, 1) * step.numerator > _LIMITS.max or 4 * step.denominator > _LIMITS.max:
         return np.array([round(int(i) * step) for i in index], dtype=np.int64)
     whole, rest = np.divmod(index.astype(np.int64) * step.numerator, np.int64(step.denominator))
     up = (2 * rest > step.denominator) | ((2 * rest == step.denominator) & (whole % 2 == 1))

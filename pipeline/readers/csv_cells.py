@@ -166,6 +166,11 @@ class Cells:
         bad = self._bad.get(column.position)
         return unset if bad is None else unset & ~bad
 
+    def report_bad(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str) -> None:
+        """Report cells that are wrong, and so not missing."""
+        self._bad[column.position] = mask
+        self._add(code, mask, column, expected)
+
     def report(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
         """Report the first marked row and how many there are, if any; ``found`` is else the cell."""
         self._add(code, mask, column, expected, found)

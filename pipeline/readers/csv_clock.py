@@ -46,6 +46,7 @@ class _ClockReader:
         self.kept = np.arange(cells.num_rows) if kept is None else kept
         self.is_whole = kept is None
         self.failed = False
+        self.missing = np.zeros(cells.num_rows, dtype=np.bool_)
 
     def read(self, columns: StreamColumns) -> NDArray[Any] | None:
         time, clock = self.time, columns.clock
@@ -93,7 +94,7 @@ class _ClockReader:
         self._refuse_missing(unset, column)
         if dtype == "float64" and not np.isfinite(values.sum()):
             bad = ~np.isfinite(values)
-            self._refuse(bad if unset is None else bad & ~unset, column, expected)
+            self._refuse(bad, column, expected)
         return values if self.is_whole else values[self.kept]
 
     def _exact(self, column: Column, unit: TimeUnit) -> NDArray[np.int64]:
@@ -157,11 +158,12 @@ class _ClockReader:
     def _refuse_missing(self, unset: _Mask | None, column: Column) -> None:
         if unset is not None:
             marked = self._in_file(unset[self.kept])
+            self.missing |= marked
             self.failed |= bool(marked.any())
             self.cells.report("csv.missing_value", self.cells.without_bad(marked, column), column, "a time")
 
     def _refuse(self, bad: _Mask, column: Column, expected: str) -> None:
-        bad = bad & self._in_file(np.ones(len(self.kept), dtype=np.bool_))
+        bad = self._in_file(bad[self.kept]) & ~self.missing
         self.failed |= bool(bad.any())
         self.cells.report("csv.bad_time", bad, column, expected)
 

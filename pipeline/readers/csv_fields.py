@@ -106,7 +106,7 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
     number = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
     good[owner[~pc.match_substring_regex(flat, number).to_numpy(zero_copy_only=False)]] = False
     set_rows = np.ones(num_rows, dtype=np.bool_) if missing is None else ~missing
-    cells.report("csv.not_a_list", set_rows & ~good, column, f"a list of {count} numbers")
+    cells.report_bad("csv.not_a_list", set_rows & ~good, column, f"a list of {count} numbers")
     usable = good & set_rows
     dtype = "float64" if is_converted(spec) else spec.dtype
     by_column = np.zeros((count, num_rows), dtype=dtype)
@@ -115,7 +115,7 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
         numbers = pc.cast(chosen, pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
         by_column[:, usable] = numbers.reshape(-1, count).T
     except pa.ArrowInvalid:
-        cells.report("csv.not_a_list", usable, column, f"a list of {count} numbers of type {dtype}")
+        cells.report_bad("csv.not_a_list", usable, column, f"a list of {count} numbers of type {dtype}")
     return list(by_column), None if usable.all() else ~usable
 
 
@@ -144,7 +144,7 @@ def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: 
             values.append(filled)
             unset.append(mask)
         if raw.spec.text:
-            array = values[0] if kept is None else np.asfortranarray(values[0])
+            array = np.asfortranarray(values[0])
         else:
             array = _store(raw, values, unset, kept, cells)
         arrays[raw.spec.name] = array
