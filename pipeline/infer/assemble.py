@@ -32,7 +32,9 @@ class _Anchor:
     stream: StreamGuess
     clock: ClockGuess
     num_rows: int
-    split_column: str | None
+    split_column: str | None = None
+    split_gap_s: float | None = None
+    split_reasons: tuple[str, ...] = ()
 
 
 def guess_schema(layout: Layout) -> SchemaGuess | None:
@@ -64,14 +66,17 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     streams = _unique(streams)
     action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
     instruction, metadata = _guess_instruction(layout, chosen)
-    split = [f"{anchor.split_column!r} tells episodes of one file apart"] if anchor.split_column else []
     return SchemaGuess(
         name=identifier(layout.tree.root.name, "recordings"),
         description=f"{layout.tree.root.name}: {PurePosixPath(files[0]).name}",
         episodes=EpisodeLayout(
-            per_file=layout.per_file, split_column=anchor.split_column, task=_task(layout), metadata=metadata
+            per_file=layout.per_file,
+            split_column=anchor.split_column,
+            split_gap_s=anchor.split_gap_s,
+            task=_task(layout),
+            metadata=metadata,
         ),
-        episode_reasons=(*layout.reasons, *split),
+        episode_reasons=(*layout.reasons, *anchor.split_reasons),
         instruction=instruction,
         streams=tuple(streams),
         action=action,
@@ -89,9 +94,11 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
     pattern = pattern_of(ends, others)
     if not layout.anchor.looks:
         arrays = guess_arrays(ANCHOR, pattern, [layout.tree.root / files[0]])
-        return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows, None)
+        return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows)
     table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
-    return _Anchor(table.stream, table.clock, table.num_rows, table.split_column)
+    return _Anchor(
+        table.stream, table.clock, table.num_rows, table.split_column, table.split_gap_s, table.split_reasons
+    )
 
 
 def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:

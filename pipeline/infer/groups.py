@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -109,7 +110,9 @@ def _group(key: str, members: list[tuple[str, Column]], *, numbers: bool) -> Gro
 
 def identifier(name: str, default: str = "field") -> str:
     """A name as schemas allow it: lower-case words of ASCII letters and digits, joined by ``_``."""
-    words = [word.lower() for word in _TOKEN.findall(name) if word.isascii()]
+    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    words = [word.lower() for word in _TOKEN.findall(plain) if word.isascii()]
     if len(words) > 1 and words[0] in ("field", "data"):
         words = words[1:]  # what exporters of ROS bags put before each name
     text = "_".join(words)

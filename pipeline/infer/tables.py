@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock, looks_like_time
 from vlapipe.pipeline.infer.columns import Column, columns_of
 from vlapipe.pipeline.infer.dialect import Table
 from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
@@ -15,6 +15,8 @@ from vlapipe.pipeline.infer.guess import StreamGuess
 
 __all__ = ["TableGuess", "guess_table"]
 
+_PAUSE_S, _PAUSE_STEPS = 5.0, 100
+_FEWEST_ROWS = 5  # of an episode, where the clock tells them apart
 _EPISODE = re.compile(
     r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
     r"([_ ]?(index|idx|id|no|nr|number|num))?",
@@ -24,11 +26,13 @@ _EPISODE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TableGuess:
-    """A CSV stream, its clock, and the column whose changes begin a new episode, if one does."""
+    """A CSV stream, its clock, and what begins a new episode in a file, if anything does, with the reason."""
 
     stream: StreamGuess
     clock: ClockGuess
     split_column: str | None
+    split_gap_s: float | None
+    split_reasons: tuple[str, ...]
     num_rows: int
 
 
@@ -38,6 +42,9 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None
     clock = guess_clock(columns, split)
+    gap_s, split_reasons = None, [f"{split.name!r} tells episodes of one file apart"] if split else []
+    if may_split and split is None:
+        clock, gap_s, split_reasons = _with_restarts(columns, clock)
     taken = [*clock.columns, *([split.name] if split else [])]
     guess = guess_fields(columns, taken, _pooled(columns, [look for look in looks if look is not widest]))
     drop = [*guess.drop, *([(split.name, "tells the episodes apart")] if split else [])]
@@ -65,7 +72,39 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
         drop=tuple(drop),
         missing=guess.missing,
     )
-    return TableGuess(stream=stream, clock=clock, split_column=split.name if split else None, num_rows=widest.num_rows)
+    return TableGuess(
+        stream=stream,
+        clock=clock,
+        split_column=split.name if split else None,
+        split_gap_s=gap_s,
+        split_reasons=tuple(split_reasons),
+        num_rows=widest.num_rows,
+    )
+
+
+def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess, float | None, list[str]]:
+    """A clock that begins again, or stands still for long, tells that a file holds several recordings."""
+    if not clock.assumed:
+        steps = np.diff(clock.stamps_s)
+        pauses = steps[steps > max(_PAUSE_S, _PAUSE_STEPS * float(np.median(steps)))] if len(steps) else steps
+        said = (
+            f"the clock jumps by {pauses.max():.4g} s: several recordings? then say split_gap_s" if len(pauses) else ""
+        )
+        return clock, None, [said] if said else []
+    for column in columns:
+        steps = column.steps
+        back = np.flatnonzero(steps < 0) + 1
+        if looks_like_time(column) is None or not len(back) or len(back) > len(steps) / _FEWEST_ROWS:
+            continue
+        part = np.searchsorted(back, np.arange(len(column.cells)), side="right")
+        again = guess_clock([column], replace(column, cells=tuple(map(str, part))))
+        if again.assumed or again.rate_hz is None:
+            continue
+        jump_s = float(-np.diff(again.stamps_s)[back - 1].max())
+        gap_s = min(jump_s / 2, max(1.0, 20 / again.rate_hz))
+        if gap_s > 2 / again.rate_hz:
+            return again, gap_s, [f"{column.name!r} begins again {len(back)} times in the first rows: so many episodes"]
+    return clock, None, []
 
 
 def _rate(look: Table, split: Column | None) -> float | None:

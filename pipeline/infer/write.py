@@ -70,6 +70,8 @@ def _episodes(page: _Page, guess: SchemaGuess) -> None:
         page.put("per_file", True)
     if episodes.split_column:
         page.put("split_column", episodes.split_column)
+    if episodes.split_gap_s:
+        page.put("split_gap_s", _rounded(episodes.split_gap_s), "an episode begins where the clock jumps by more")
     page.put("task", episodes.task)
     page.put("metadata", episodes.metadata or "")
     page.table("instruction")

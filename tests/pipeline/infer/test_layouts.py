@@ -91,6 +91,21 @@ def test_files_of_one_name_in_several_folders_of_an_episode_are_streams(tmp_path
     assert [s.name for s in parse_schema(inferred.toml, "inferred").streams] == ["robot", "imu", "right_imu"]
 
 
+def test_clock_that_begins_again_cuts_a_file(tmp_path: Path) -> None:
+    rows = [[f"{(i % 20) * 0.1:.3f}", *map(float, WAVE[i, :3])] for i in range(ROWS)]
+    root = write(tmp_path / "lab", {"all.csv": "time,x,y,z\n" + text_of(rows)})
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert "split_gap_s = " in inferred.toml
+    assert report.num_episodes == 2
+    np.testing.assert_allclose(open_dataset(tmp_path / "out").episode(1)["robot/timestamp"], np.arange(20) * 0.1)
+
+
+def test_pause_of_a_clock_is_said_and_left_to_the_user(tmp_path: Path) -> None:
+    rows = [[f"{START_S + i * 0.1 + (60 if i >= 20 else 0):.3f}", *map(float, WAVE[i, :3])] for i in range(ROWS)]
+    inferred = infer_schema(write(tmp_path / "lab", {"all.csv": "time,x,y,z\n" + text_of(rows)}))
+    assert "# the clock jumps by 60.1 s: several recordings? then say split_gap_s" in inferred.toml
+
+
 def test_streams_of_a_flat_folder_are_joined_by_the_files_name(tmp_path: Path) -> None:
     root = tmp_path / "lab"
     for i in range(3):

@@ -1,0 +1,101 @@
+"""Which column is the clock, in which unit, and when the guess is not certain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.columns import columns_of
+from vlapipe.pipeline.infer.dialect import look_at_table
+from vlapipe.pipeline.infer.stamp_text import strptime_form
+
+
+def clock_of(folder: Path, header: str, rows: list[str]) -> ClockGuess:
+    path = folder / "log.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    table = look_at_table(path, "log.csv")
+    assert table is not None
+    return guess_clock(columns_of(table))
+
+
+def stamps(start: float, step: float, digits: int = 0) -> list[str]:
+    return [f"{start + i * step:.{digits}f},{i % 3}.5" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "unit", "integer"),
+    [
+        ("time", stamps(0, 0.01, 2), "s", False),
+        ("time", stamps(0, 10), "ms", True),
+        ("time", stamps(0, 2_000), "us", True),
+        ("time", stamps(0, 4_000_000), "ns", True),
+        ("stamp", stamps(1_700_000_000, 0.5, 3), "s", False),
+        ("stamp", stamps(1_700_000_000_000, 5), "ms", True),
+        ("stamp", stamps(1_700_000_000_000_000, 5_000), "us", True),
+        ("stamp", stamps(1_700_000_000_000_000_000, 5_000_000), "ns", True),
+        ("time_ms", stamps(0, 0.5, 1), "ms", False),
+        ("Time (us)", stamps(0, 100), "us", True),
+        ("t [s]", stamps(5, 1), "s", True),
+    ],
+)
+def test_unit_follows_from_magnitude_name_or_step(
+    name: str, rows: list[str], unit: str, integer: bool, tmp_path: Path
+) -> None:
+    guess = clock_of(tmp_path, f"{name},x", rows)
+    assert (guess.time.sources, guess.time.unit, guess.time.integer) == ((name,), unit, integer)
+
+
+def test_other_plausible_units_are_said(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "time,x", stamps(0, 1))
+    assert any("possible too" in reason for reason in guess.reasons)
+
+
+def test_measured_time_goes_before_received_time(tmp_path: Path) -> None:
+    rows = [f"{1_700_000_000 + i},{1_700_000_000 + i},{i}.5" for i in range(9)]
+    guess = clock_of(tmp_path, "recv_timestamp,origin_timestamp,x", rows)
+    assert guess.time.sources == ("origin_timestamp",)
+    assert any("'recv_timestamp' would do as well" in reason for reason in guess.reasons)
+
+
+def test_column_that_runs_back_is_no_clock(tmp_path: Path) -> None:
+    assert clock_of(tmp_path, "time,x", [*stamps(5, 1), "0,1"]).assumed
+
+
+def test_clock_without_a_name_ticks_evenly(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "k,v", [f"{i * 0.02 + 3:.2f},{i * i % 7}.5" for i in range(20)])
+    assert guess.time.sources == ("k",)
+
+
+def test_counter_is_no_clock_but_numbers_rows(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "frame_index,x", [f"{i},{i % 3}.5" for i in range(12)])
+    assert guess.assumed
+    assert (guess.time.sources, guess.time.index_rate_hz) == (("frame_index",), 10)
+
+
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        ("2024-05-01T10:00:00.{:03d}", "iso"),
+        ("2024-05-01 10:00:00.{:03d}+02:00", "iso"),
+        ("01.05.2024 10:00:00.{:03d}", "%d.%m.%Y %H:%M:%S.%f"),
+        ("2024/05/01 10:00:00.{:03d}", "%Y/%m/%d %H:%M:%S.%f"),
+        ("10:00:00.{:03d}", "%H:%M:%S.%f"),
+        ("img/cam_2024_05_01_10_00_00_{:03d}.jpg", "cam_%Y_%m_%d_%H_%M_%S_%f.jpg"),
+        ("20240501_100000_{:03d}", "%Y%m%d_%H%M%S_%f"),
+    ],
+)
+def test_time_as_text(cell: str, form: str, tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "when,x", [f"{cell.format(i * 20)},{i}.5" for i in range(9)])
+    assert guess.time.format == form
+    assert guess.rate_hz == pytest.approx(50)
+
+
+def test_day_and_month_that_could_be_either_are_said(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "date,x", [f"05/04/2024 10:00:0{i},{i}.5" for i in range(9)])
+    assert any("does the day come first?" in reason for reason in guess.reasons)
+
+
+def test_name_without_a_time_has_no_form() -> None:
+    assert strptime_form("frame_000123.jpg") is None
