@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
 from vlapipe.pipeline.readers.clock_file import ClockFile
 from vlapipe.pipeline.readers.image_stamps import stamp_images
-from vlapipe.pipeline.readers.jpeg import JpegHeader, read_jpeg_header
+from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
 
@@ -46,6 +46,7 @@ def read_images(
         findings.add("file.unreadable", folder, found=str(error))
         return None
     size = _common_size(ordered, headers, findings)
+    _describe_kinds(ordered, headers, folder, findings)
     if size is None or timestamp is None or any(header is None for header in headers):
         return None
     return ImageRows(
@@ -95,22 +96,48 @@ def _read_image(root: Path, file: str, into: NDArray[np.uint8], findings: Findin
         findings.add("image.truncated", file, found="the file shrank while it was read")
         return None
     try:
-        return read_jpeg_header(view)
+        header = read_jpeg_header(view)
     except ValueError as error:
         code = "image.not_jpeg" if str(error) == "not a JPEG" else "image.truncated"
         found = f"bytes {bytes(view[:4])!r}" if code == "image.not_jpeg" else str(error)
         findings.add(code, file, expected="a whole JPEG", found=found)
         return None
+    if header.height * header.width > MAX_PIXELS:
+        size = f"{header.width}x{header.height}"
+        findings.add("image.too_large", file, expected=f"at most {MAX_PIXELS // 1_000_000} megapixels", found=size)
+        return None
+    if header.odd_coding is not None:
+        findings.add("image.coding", file, expected="an 8-bit baseline or progressive JPEG", found=header.odd_coding)
+        return None
+    return header
 
 
 def _common_size(files: list[str], headers: list[JpegHeader | None], findings: Findings) -> JpegHeader | None:
-    first: JpegHeader | None = None
-    for file, header in zip(files, headers, strict=True):
-        if header is None:
-            continue
-        first = first or header
-        if (header.height, header.width) != (first.height, first.width):
-            expected = f"{first.width}x{first.height} as before"
-            findings.add("image.size_changes", file, expected=expected, found=f"{header.width}x{header.height}")
-            return None
-    return first
+    """The header of the first whole image; the first one of another size is named."""
+    first = next((header for header in headers if header is not None), None)
+    if first is None:
+        return None
+    size = first[:2]
+    others = [i for i, header in enumerate(headers) if header is not None and header[:2] != size]
+    if not others:
+        return first
+    other = headers[others[0]]
+    assert other is not None
+    expected = f"{first.width}x{first.height} as before"
+    found = f"{other.width}x{other.height}"
+    findings.add("image.size_changes", files[others[0]], expected=expected, found=found, count=len(others))
+    return None
+
+
+def _describe_kinds(files: list[str], headers: list[JpegHeader | None], folder: str, findings: Findings) -> None:
+    """One finding a camera for what is unusual about its images and does not keep them from training."""
+    whole = [(file, header) for file, header in zip(files, headers, strict=True) if header is not None]
+    kinds = {
+        "image.gray": [file for file, header in whole if header.num_components == 1],
+        "image.progressive": [file for file, header in whole if header.is_progressive],
+        "image.rotated": [file for file, header in whole if header.orientation != 1],
+    }
+    for code, ours in kinds.items():
+        if ours:
+            first = ours[0].rpartition("/")[2]
+            findings.add(code, folder, found=f"{len(ours)} of {len(files)} images, the first {first}")

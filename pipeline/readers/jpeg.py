@@ -1,41 +1,73 @@
-"""Reads a JPEG's size from its header and checks that the file is whole, without decoding it.
+"""Reads what a JPEG says of itself in its header and checks that the file is whole, without decoding it.
 
-Marker layout: ITU-T T.81, annex B.
+Marker layout: ITU-T T.81, annex B. Orientation: Exif 2.3, section 4.6.4.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["JpegHeader", "read_jpeg_header"]
+__all__ = ["MAX_PIXELS", "JpegHeader", "read_jpeg_header"]
 
+MAX_PIXELS = 100_000_000  # more than any robot's camera has; a decoder would ask for 3 bytes each
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 # Start-of-frame markers, which carry the size: C0-CF without DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _START_OF_SCAN = 0xDA
+_APP1 = 0xE1
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0-7
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112
+_COLORS = {2: "2 colour components", 4: "4 colour components (CMYK or YCCK)"}
+
+_Bytes = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True)
-class JpegHeader:
-    """Size in pixels and number of colour components."""
+class JpegHeader(NamedTuple):
+    """Size in pixels, how the image is coded, and how EXIF says to turn it (1: not at all)."""
 
     height: int
     width: int
     num_components: int
+    precision: int = 8  # bits a sample
+    process: int = _BASELINE  # the start-of-frame marker
+    orientation: int = 1
+
+    @property
+    def is_progressive(self) -> bool:
+        """Whether the image comes in several passes."""
+        return self.process == _PROGRESSIVE
+
+    @property
+    def odd_coding(self) -> str | None:
+        """What about it is more than common decoders read, if anything."""
+        if self.process in _LOSSLESS:
+            return "lossless coding"
+        if self.process > 0xC8:
+            return "arithmetic coding"
+        if self.process not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+            return "hierarchical coding"
+        if self.precision != 8:
+            return f"{self.precision} bits a sample"
+        if self.num_components not in (1, 3):
+            return _COLORS.get(self.num_components, f"{self.num_components} colour components")
+        return None
 
 
-def read_jpeg_header(data: bytes | bytearray | memoryview) -> JpegHeader:
-    """Size of a whole JPEG.
+def read_jpeg_header(data: _Bytes) -> JpegHeader:
+    """The header of a whole JPEG.
 
     Raises:
         ValueError: ``"not a JPEG"``, or how it is cut short.
     """
     if bytes(data[:2]) != _SOI:
         raise ValueError("not a JPEG")
-    header: JpegHeader | None = None
-    at = 2
-    while at + 4 <= len(data):
+    frame: tuple[int, int, int, int, int] | None = None
+    orientation = 1
+    at, size = 2, len(data)
+    while at + 4 <= size:
         if data[at] != 0xFF:
             raise ValueError(f"no marker at byte {at}")
         marker = data[at + 1]
@@ -45,24 +77,49 @@ def read_jpeg_header(data: bytes | bytearray | memoryview) -> JpegHeader:
         if marker in _WITHOUT_LENGTH:
             at += 2
             continue
-        if marker in _START_OF_FRAME and at + 10 <= len(data):
-            header = JpegHeader(
-                height=data[at + 5] << 8 | data[at + 6],
-                width=data[at + 7] << 8 | data[at + 8],
-                num_components=data[at + 9],
-            )
+        length = data[at + 2] << 8 | data[at + 3]
+        if marker in _START_OF_FRAME and at + 10 <= size:
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            frame = height, width, data[at + 9], data[at + 4], marker
+        elif marker == _APP1:
+            orientation = _orientation(data[at + 4 : at + 2 + length]) or orientation
         elif marker == _START_OF_SCAN:
-            if header is None:
+            if frame is None or not (frame[0] and frame[1]):
                 raise ValueError("no size before the image data")
-            if not _ends(data, at):
-                raise ValueError("no end-of-image marker: cut short")
-            return header
-        at += 2 + (data[at + 2] << 8 | data[at + 3])
+            _check_end(data, at)
+            return JpegHeader(*frame, orientation)
+        at += 2 + length
     raise ValueError("cut short within the header")
 
 
-def _ends(data: bytes | bytearray | memoryview, scan: int) -> bool:
-    """Whether an end-of-image marker follows the scan; inside a scan FF is stuffed, so any D9 after it is the end."""
+def _check_end(data: _Bytes, scan: int) -> None:
+    """The image data must reach an end-of-image marker; within it FF is stuffed, so none stands there by chance.
+
+    Some cameras pad their files, some append a second image: what follows the marker does not count. An image that
+    begins before this one has ended shows that this one was cut short. (Files that end with the marker are not
+    searched: that would take three times as long as all the rest.)
+    """
     if bytes(data[-2:]) == _EOI:
-        return True
-    return bytes(data[scan:]).rfind(_EOI) >= 0  # some cameras pad their files
+        return
+    rest = bytes(data[scan:])
+    end, begins = rest.find(_EOI), rest.find(_SOI)
+    if end < 0 or 0 <= begins < end:
+        raise ValueError("no end-of-image marker: cut short")
+
+
+def _orientation(segment: _Bytes) -> int | None:
+    """How the EXIF segment says to turn the image; ``None`` where it says nothing or is damaged."""
+    tiff = bytes(segment[6:]) if bytes(segment[:6]) == _EXIF else b""
+    if tiff[:2] not in (b"II", b"MM"):
+        return None
+    order = "little" if tiff[:2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(tiff[at : at + size], order)  # type: ignore[arg-type]
+
+    directory = number(4, 4)
+    for entry in range(min(number(directory, 2), (len(tiff) - directory) // 12)):
+        at = directory + 2 + 12 * entry
+        if number(at, 2) == _ORIENTATION:
+            return number(at + 8, 2)
+    return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import simplejpeg
 from factories import make_jpeg
+from jpeg_variants import with_exif, with_frame, with_size
 
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.readers.images import read_images
@@ -65,23 +67,47 @@ def test_every_broken_image_is_named_not_only_the_first(tmp_path: Path) -> None:
     }
 
 
-def test_padding_after_the_end_marker_is_allowed() -> None:
-    assert read_jpeg_header(whole + bytes(16)).height == 24
+def gray(seed: int) -> bytes:
+    pixels = np.full((24, 32, 1), seed, dtype=np.uint8)
+    jpeg: bytes = simplejpeg.encode_jpeg(pixels, colorspace="GRAY", colorsubsampling="Gray")
+    return jpeg
 
 
-@pytest.mark.parametrize("cut", range(3, 100, 7))
-def test_header_reader_never_takes_a_cut_file_for_a_whole_one(cut: int) -> None:
-    with pytest.raises(ValueError, match=r"cut short|not a JPEG|no marker|no size"):
-        read_jpeg_header(whole[: len(whole) * cut // 100])
+@pytest.mark.parametrize(
+    ("odd", "code", "severity"),
+    [
+        (gray(9), "image.gray", "note"),
+        (with_frame(whole, process=0xC2), "image.progressive", "note"),
+        (with_exif(whole, 6), "image.rotated", "warning"),
+    ],
+)
+def test_unusual_images_are_kept_and_told_once_a_camera(tmp_path: Path, odd: bytes, code: str, severity: str) -> None:
+    rows, [finding] = read(tmp_path, {"1.0.jpg": whole, "2.0.jpg": odd, "3.0.jpg": odd})
+    assert rows is not None
+    assert rows.num_rows == 3
+    assert (finding.code, finding.severity, finding.file) == (code, severity, "cam")
+    assert finding.found == "2 of 3 images, the first 2.0.jpg"
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (480, 640), (17, 33)])
-def test_header_size_equals_the_decoders(height: int, width: int) -> None:
-    import numpy as np
+@pytest.mark.parametrize(
+    ("odd", "code", "found"),
+    [
+        (with_size(whole, 10_001, 10_000), "image.too_large", "10000x10001"),
+        (with_frame(whole, precision=12), "image.coding", "12 bits a sample"),
+        (with_frame(whole, process=0xC9), "image.coding", "arithmetic coding"),
+    ],
+)
+def test_image_that_no_decoder_should_get_is_refused(tmp_path: Path, odd: bytes, code: str, found: str) -> None:
+    rows, [finding] = read(tmp_path, {"1.0.jpg": whole, "2.0.jpg": odd})
+    assert rows is None
+    assert (finding.code, finding.file, finding.found) == (code, "cam/2.0.jpg", found)
 
-    jpeg = simplejpeg.encode_jpeg(np.zeros((height, width, 3), dtype=np.uint8))
-    header = read_jpeg_header(jpeg)
-    assert simplejpeg.decode_jpeg_header(jpeg)[:2] == (header.height, header.width)
+
+def test_first_image_of_another_size_is_named_and_the_others_counted(tmp_path: Path) -> None:
+    other = make_jpeg(5, height=48)
+    rows, [finding] = read(tmp_path, {"1.0.jpg": whole, "2.0.jpg": other, "3.0.jpg": whole, "4.0.jpg": other})
+    assert rows is None
+    assert (finding.code, finding.file, finding.count) == ("image.size_changes", "cam/2.0.jpg", 2)
 
 
 @pytest.mark.real
