@@ -65,7 +65,7 @@ def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> t
 
 
 def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSpec) -> SampleDefaults:
-    """State: all numbers of the anchor but what was commanded; sensors: all of the other streams."""
+    """State: all numbers of the anchor that change and were not commanded; sensors: all of the other streams."""
     anchor = streams[0]
     rate = clock.rate_hz or 10.0
     commanded = set(action.of) if action.kind == "column" else set()
@@ -73,7 +73,8 @@ def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSp
     size = 0
     for field in anchor.fields:
         path = f"{anchor.name}/{field.name}"
-        if field.numeric and path not in commanded and not field.optional and size + field.num_columns <= _MAX_STATE:
+        fits = field.numeric and not field.optional and not field.constant and size + field.num_columns <= _MAX_STATE
+        if fits and path not in commanded:
             state.append(path)
             size += field.num_columns
     state += [

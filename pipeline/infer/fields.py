@@ -47,6 +47,7 @@ class FieldGuess:
     normalize: bool = False
     on_missing: str = ""
     optional: bool = False
+    constant: bool = False  # in the first rows
     command: bool = False  # its name says that it is what was commanded
     reasons: tuple[str, ...] = ()
 
@@ -161,7 +162,7 @@ def _number_field(group: Group) -> FieldGuess:
     if constant:
         which = "it never changes" if len(constant) == len(group.columns) else f"never change: {', '.join(constant)}"
         reasons.append(f"{which} in the first rows")
-    return replace(field, reasons=tuple(reasons))
+    return replace(field, reasons=tuple(reasons), constant=len(constant) == len(group.columns))
 
 
 def _dtype(group: Group, reasons: list[str]) -> str:

@@ -128,7 +128,22 @@ def _with_header(
     units = units[: len(names)] if len(units) >= len(names) else [""] * len(names)
     if len(names) + found.index_column + found.trailing_delimiter != width:
         return None
+    if not all(names) or len(set(names)) < len(names):
+        reasons.append("the header names a column twice or not at all; its names stand here, each made its own")
+        names = _made_unique(names)
+        found = replace(found, header_rows=0, skip_after_header=0, skip_lines=first_row, names=(tuple(names),))
     return Header(dialect=found, names=tuple(names), units=tuple(units), first_row=first_row, reasons=tuple(reasons))
+
+
+def _made_unique(names: list[str]) -> list[str]:
+    unique: list[str] = []
+    for position, name in enumerate(names):
+        base = name or f"c{position + 1}"
+        name, number = base, 2
+        while name in unique or (name != base and name in names):
+            name, number = f"{base}_{number}", number + 1
+        unique.append(name)
+    return unique
 
 
 def _are_units(cells: list[str]) -> bool:

@@ -59,7 +59,10 @@ def infer_schema(root: Path) -> Inferred:
 def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
     """The faults of the first episodes, read by what was guessed."""
     schema = parse_schema(schema_text(guess), "inferred")
-    trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
+    try:
+        trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
+    except UsageError as error:
+        return [{"code": "", "column": None, "message": str(error)}], 0
     faults = [reason for reject in trial.rejects for reason in reject["reasons"] if reason["severity"] == "error"]
     return faults, len(trial.tried)
 

@@ -49,6 +49,11 @@ TEXTS: dict[str, tuple[str, Dialect, tuple[str, ...]]] = {
     "index column": (",t,x\n0,.1,2\n1,.2,3\n", Dialect(index_column=True), ("t", "x")),
     "index column without a delimiter": ("t,x\n0,.1,2\n1,.2,3\n", Dialect(index_column=True), ("t", "x")),
     "footer": ("t,x\n1,2\n2,3\n3,4\nend of log\n", Dialect(skip_footer=1), ("t", "x")),
+    "names that come twice": (
+        "t,x,x\n.1,2,3\n.2,3,4\n",
+        Dialect(header_rows=0, skip_lines=1, names=(("t", "x", "x_2"),)),
+        ("t", "x", "x_2"),
+    ),
     "single quotes": ("t,x\n'1','a,b'\n'2','c,d'\n'3','c,d'\n", Dialect(quote="'"), ("t", "x")),
 }  # fmt: skip
 

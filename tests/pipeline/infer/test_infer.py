@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from inferring import ROWS, WAVE, infer_and_ingest, text_of
 from numpy.typing import NDArray
 
 from vlapipe import open_dataset
 from vlapipe.pipeline.infer.infer import infer_schema
+from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import CsvStream
 
@@ -249,3 +254,34 @@ def test_faults_that_remain_are_said(tmp_path: Path) -> None:
     assert len(inferred.faults) == 1
     assert "log.csv:39002" in inferred.faults[0]
     parse_schema(inferred.toml, "inferred")
+
+
+@settings(deadline=None)
+@given(
+    data=st.one_of(
+        st.binary(max_size=200),
+        st.text(alphabet="01.5-,;\t \n\"'#ax_é[]{}", max_size=200).map(str.encode),
+    )
+)
+def test_whatever_a_file_holds_a_schema_is_written_or_the_folder_refused(
+    data: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "any"
+    root.mkdir(exist_ok=True)
+    (root / "log.csv").write_bytes(data)
+    with contextlib.suppress(UsageError):  # no table of numbers
+        parse_schema(infer_schema(root).toml, "inferred")
+
+
+@settings(deadline=None, max_examples=50)
+@given(names=st.lists(st.text(max_size=8), min_size=2, max_size=5), delimiter=st.sampled_from([",", ";", "\t", " "]))
+def test_whatever_columns_are_called_a_schema_is_written(
+    names: list[str], delimiter: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "names"
+    root.mkdir(exist_ok=True)
+    rows = [["time", *names], *([f"{i * 0.1:.1f}", *(f"{i % 3}.5" for _ in names)] for i in range(12))]
+    with (root / "log.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    with contextlib.suppress(UsageError):  # a name may hold what parts lines or cells
+        parse_schema(infer_schema(root).toml, "inferred")
