@@ -67,6 +67,7 @@ class IngestReport:
     num_found: int
     num_episodes: int
     num_frames: int
+    num_left_out: int  # frames not drawn with the schema's own windows, because one would cross a gap
     seconds: float
     num_shards: int
     num_ignored_files: int
@@ -198,6 +199,7 @@ def _report(
         num_found=len(discovery.episodes),
         num_episodes=len(episodes),
         num_frames=sum(episode["num_frames"] for episode in episodes),
+        num_left_out=sum(episode["num_left_out"] for episode in episodes),
         seconds=sum(episode["seconds"] for episode in episodes),
         num_shards=len(shards) if not config.dry_run else sum(1 for record in records if record["episodes"]),
         num_ignored_files=discovery.num_ignored,

@@ -41,6 +41,8 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         click.echo(f"wrote {report.dataset}: {stored} at rest")
     elif dry_run:
         click.echo(f"would write {counted(report.num_shards, 'shard')}; nothing was written")
+    if report.num_left_out:
+        click.echo(f"left out {counted(report.num_left_out, 'frame')}: their windows would cross a gap")
     if report.num_ignored_files:
         click.echo(f"ignored {counted(report.num_ignored_files, 'file')}: hidden ones, Thumbs.db and the like")
     if report.rejects:

@@ -56,7 +56,7 @@ def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahea
     """One column: a number, a field's value at the row ahead, or on which side of a threshold that value is."""
     if constant.field is None:
         return np.full((len(ahead), 1), constant.value)
-    values = fields[constant.field].reshape(-1, 1)[ahead].astype(np.float64)
+    values: NDArray[np.float64] = fields[constant.field].reshape(-1, 1)[ahead].astype(np.float64)
     if constant.threshold is None:
         return values
     return np.where(values > constant.threshold, constant.value, constant.below)

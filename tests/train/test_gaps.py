@@ -12,6 +12,7 @@ from factories import make_episode
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.ingest_text import print_ingest_report
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema
@@ -125,6 +126,15 @@ def test_ingest_counts_what_the_schemas_own_window_leaves_out(dataset: Dataset) 
     loader = Loader(dataset, split=None)
     assert int(dataset.column("num_left_out").sum()) == loader.num_left_out
     assert dataset.column("num_left_out")[0] == 0
+
+
+def test_ingest_says_how_many_frames_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_episode(tmp_path / "raw" / "episode_1", num_rows=400, num_images=40, edit_rows=drop_rows(260, 272))
+    schema = str(gappy_schema(tmp_path))
+    report = ingest(IngestConfig(source=tmp_path / "raw", dry_run=True, schema=schema))
+    assert report.num_left_out == 70 + 99  # 7 strides of 10 rows ahead of the gap, 99 rows of state behind it
+    print_ingest_report(report, dry_run=True)
+    assert "left out 169 frames: their windows would cross a gap" in capsys.readouterr().out
 
 
 def test_resume_goes_on_exactly_and_needs_the_same_window(dataset: Dataset) -> None:
