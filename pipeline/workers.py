@@ -21,13 +21,16 @@ from vlapipe.schemas.errors import UsageError, VlapipeError
 
 __all__ = ["cluster_pays", "run_tasks"]
 
+# Starting worker processes takes 1 s on idle cores and 3 s on busy ones. Threads wait for each other wherever Python
+# itself runs, a quarter of the time, so a process of its own for a few of them pays once there is a minute's work.
 _BYTES_WORTH_A_CLUSTER = 8 << 30
+_MAX_THREADS = 4  # of a process; more would only wait
 
 
 def cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
-    """Whether to start worker processes rather than threads: much to read, and a shard for each of them."""
+    """Whether to start worker processes rather than threads: much to read, in several shards."""
     raw_bytes = sum(episode.num_bytes for task in tasks for episode in task.shard.episodes)
-    return 1 < num_workers <= len(tasks) and raw_bytes >= _BYTES_WORTH_A_CLUSTER
+    return min(num_workers, len(tasks)) > 1 and raw_bytes >= _BYTES_WORTH_A_CLUSTER
 
 
 def run_tasks(
@@ -50,7 +53,7 @@ def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int
     """Several shards side by side, where there are several, so that one is read while another is written."""
     if not tasks:
         return
-    at_once = min(num_workers, len(tasks))
+    at_once = min(num_workers, len(tasks), _MAX_THREADS)
     lock = Lock()
 
     def advance() -> None:
@@ -58,14 +61,19 @@ def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int
             progress.advance()
 
     with ThreadPoolExecutor(at_once) as pool:
-        shared = [replace(task, num_threads=-(-num_workers // at_once)) for task in tasks]
-        futures = [pool.submit(build_shard, task, advance) for task in shared]
+        futures = [pool.submit(build_shard, task, advance) for task in _shared(tasks, num_workers, at_once)]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _shared(tasks: list[ShardTask], num_workers: int, at_once: int) -> list[ShardTask]:
+    """Each task with its share of the threads, where so many run at once."""
+    num_threads = min(-(-num_workers // at_once), _MAX_THREADS)
+    return [replace(task, num_threads=num_threads) for task in tasks]
 
 
 def _run_on_dask(
@@ -92,6 +100,8 @@ def _run_on_dask(
             )
             client = distributed.Client(cluster)
         try:
+            if cluster is not None:
+                tasks = _shared(tasks, num_workers, min(num_workers, len(tasks)))
             futures = {client.submit(build_shard, task, pure=False): task for task in tasks}
             for future in distributed.as_completed(futures):
                 try:
