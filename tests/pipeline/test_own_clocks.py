@@ -75,8 +75,9 @@ def test_chain_of_clocks_is_moved_from_its_end(tmp_path: Path) -> None:
     np.savez(folder / "sensor_data.npz", **arrays)
     rename_images(folder, "{}.jpg")
     schema = schema_with(
-        '[streams.camera.time]\nrate_hz = 15\nstarts_with = "sensor"',
-        **{'array = "timestamps"\nunit = "s"': 'array = "timestamps"\nstarts_with = "robot"\noffset_s = 0.1'},
+        '[streams.camera.time]\nrate_hz = 15\nstarts_with = "robot"\noffset_s = 0.1',
+        # Stands before the camera in the schema, and must be moved after it.
+        **{'array = "timestamps"\nunit = "s"': 'array = "timestamps"\nstarts_with = "camera"'},
     )
     episode, findings = read(tmp_path, schema)
     assert episode is not None, findings

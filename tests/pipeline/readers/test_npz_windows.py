@@ -44,6 +44,11 @@ def test_chance_repeat_of_a_single_value_is_no_overlap() -> None:
     assert new_rows([windows], np.arange(1, 5) * 10 / RATE, RATE).tolist() == [10, 10, 10, 10]
 
 
+def test_rows_that_repeat_say_more_than_a_clock_that_is_wrong() -> None:
+    windows = cut(recording(40), 20, [20, 30, 40])
+    assert new_rows([windows], np.array([0.0, 1.0, 1.0]), RATE).tolist() == [20, 10, 10]
+
+
 @pytest.mark.parametrize("step", [10, 3])
 def test_sensor_that_hangs_is_laid_out_by_the_clock(step: int) -> None:
     windows = np.ones((5, 10, 2), dtype=np.float32)
