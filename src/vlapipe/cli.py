@@ -66,7 +66,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--dataset", type=_FOLDER, help="Folder of episode folders, at any depth.")
-@click.option("--dir", "episode", type=_FOLDER, help="One episode's folder, instead of --dataset.")
+@click.option("--dir", "episode", type=_FOLDER, help="One episode's folder or file, instead of --dataset.")
 @click.option("--out", type=_FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
