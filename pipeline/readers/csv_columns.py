@@ -57,12 +57,13 @@ class _Finder:
         self.failed = False
 
     def find(self) -> StreamColumns | None:
-        """Fields first: the clock may be the column nearest before them."""
-        fields = {spec.name: self._find_field(spec) for spec in self.stream.fields}
         time = self.stream.time
-        from_columns = time.file is None and bool(time.sources)
-        clock = self._find_clock(time, fields) if from_columns else None
-        plus = self._find_one((time.plus,)) if from_columns and time.plus else None
+        here = time.file is None and bool(time.sources)
+        clock = self._find_one(time.sources) if here and not time.nearest else None
+        plus = self._find_one((time.plus,)) if here and time.plus else None
+        fields = {spec.name: self._find_field(spec) for spec in self.stream.fields}
+        if here and time.nearest:
+            clock = self._find_nearest(time, fields)
         if self.failed:
             return None
         self._note_absent(fields)
@@ -100,9 +101,8 @@ class _Finder:
             self._fail("csv.missing_column", accepted[0], "a column " + " or ".join(map(repr, accepted)), found)
         return Column(accepted[0], None)
 
-    def _find_clock(self, time: TimeSpec, fields: dict[str, list[Column]]) -> Column:
-        if not time.nearest:
-            return self._find_one(time.sources)
+    def _find_nearest(self, time: TimeSpec, fields: dict[str, list[Column]]) -> Column:
+        """The clock that stands nearest before the first field."""
         first = next(iter(fields.values()), [])
         positions = [column.position for column in first if column.position is not None]
         before = min(positions, default=len(self.names))

@@ -124,6 +124,7 @@ REFUSED: dict[str, tuple[str, Dialect, str, int | None]] = {
     "quote never closed": ('a,b\n1,2\n"3,4\n5,6\n', Dialect(), "csv.quotes", 3),
     "quote never closed in the header": ('a,"b\n1,2\n', Dialect(), "csv.quotes", 1),
     "quote after a quoted newline": ('a,b\n"1\n2",x"y\n', Dialect(), "csv.quotes", 3),
+    "quote after an escaped delimiter": ('a,b\n1\\,"x",2\n', Dialect(escape="\\"), "csv.quotes", 2),
     "escape at the end": ("a,b\n1,2\\", Dialect(escape="\\"), "csv.quotes", 2),
     "escaped carriage return": ("a,b\n1\\\r\n2,3\n", Dialect(escape="\\"), "csv.quotes", 2),
     "too few cells": ("a,b\n1,2\n\n3\n", Dialect(), "csv.ragged_row", 4),
