@@ -160,7 +160,7 @@ def test_rejected_episodes_exit_1_and_are_printed_and_reported(tmp_path: Path) -
     )
     assert done.returncode == 1, done.stderr
     assert "ingested 1 of 2 episodes" in done.stdout
-    assert "error: episode_1/robot_states.csv:1: joint_2: expected a column" in done.stdout
+    assert "error: episode_1/robot_states.csv:1: origin_timestamp: expected a column" in done.stdout
     assert "-- in 1 episode, 12 places" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["rejects"][0]["reasons"]) == 12

@@ -143,10 +143,7 @@ def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: 
             filled, mask = _settle(raw, i, column, kept, cells)
             values.append(filled)
             unset.append(mask)
-        if raw.spec.text:
-            array = np.asfortranarray(values[0])
-        else:
-            array = _store(raw, values, unset, kept, cells)
+        array = np.asfortranarray(values[0]) if raw.spec.text else _store(raw, values, unset, kept, cells)
         arrays[raw.spec.name] = array
         if raw.spec.mask is not None:
             arrays[raw.spec.mask.name] = _mask_array(raw.spec, unset, len(array))

@@ -83,6 +83,14 @@ def read_table(source: bytes | str | Path, dialect: Dialect | None = None) -> Cs
 
 def _read_cells(rows: CsvRows, dialect: Dialect, findings: Findings) -> CsvTable | None:
     names = rows.names[:-1] if dialect.trailing_delimiter else rows.names
+    num_blank = sum(not name.strip() for name in names)
+    if rows.header_line is not None and num_blank > 1 and 2 * num_blank >= len(names):
+        expected, found = (
+            "a header that names the columns",
+            f"{num_blank} of {len(names)} without a name (see skip_lines)",
+        )
+        findings.add("csv.missing_column", rows.label, line=rows.header_line, expected=expected, found=found)
+        return None
     try:
         if not rows.check_delimiter():
             return None

@@ -137,6 +137,7 @@ REFUSED: dict[str, tuple[str, Dialect, str, int | None]] = {
     "no names for so many cells": ("1,2,3\n", Dialect(header_rows=0, names=(("a", "b"),)), "csv.column_count", 1),
     "more columns than any table": ("," * 40_000 + "\n", Dialect(), "csv.column_count", 1),
     "no commented header": ("1,2\n", Dialect(comment="#", header_commented=True), "csv.missing_column", 1),
+    "preamble of as many cells": ("my table,,\na,b,c\n1,2,3\n", Dialect(), "csv.missing_column", 1),
     "another delimiter": ("a;b\n1;2\n", Dialect(), "csv.delimiter", 1),
     "comments alone": ("# a\n# b\n", Dialect(comment="#"), "csv.empty", None),
     "fewer lines than are skipped": ("a,b\n", Dialect(skip_lines=3), "csv.empty", None),
