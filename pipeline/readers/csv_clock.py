@@ -92,9 +92,8 @@ class _ClockReader:
     def _numbers(self, column: Column, dtype: str, expected: str) -> NDArray[Any]:
         values, unset = self.cells.numbers(column, dtype, code="csv.bad_time", expected=expected)
         self._refuse_missing(unset, column)
-        if dtype == "float64" and not np.isfinite(values.sum()):
-            bad = ~np.isfinite(values)
-            self._refuse(bad, column, expected)
+        if dtype == "float64" and not np.isfinite(values).all():
+            self._refuse(~np.isfinite(values), column, expected)
         return values if self.is_whole else values[self.kept]
 
     def _exact(self, column: Column, unit: TimeUnit) -> NDArray[np.int64]:

@@ -199,9 +199,10 @@ def _store(
     spec = raw.spec
     if spec.normalize:
         _check_lengths(raw, values, unset, kept, cells)
-    stored = convert(values, spec) if is_converted(spec) else values
-    by_column = np.empty((len(stored), len(stored[0])), dtype=spec.dtype)
-    with np.errstate(over="ignore"):
+    # Values that are not finite, or too large, were reported or will be.
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = convert(values, spec) if is_converted(spec) else values
+        by_column = np.empty((len(stored), len(stored[0])), dtype=spec.dtype)
         for i, column in enumerate(stored):
             by_column[i] = column
     if is_converted(spec):
@@ -219,7 +220,8 @@ def _check_lengths(
     kept: NDArray[np.int64] | None,
     cells: Cells,
 ) -> None:
-    length = np.sqrt(sum(column.astype(np.float64) ** 2 for column in values))
+    with np.errstate(over="ignore"):
+        length = np.sqrt(sum(column.astype(np.float64) ** 2 for column in values))
     short = length < _SHORTEST
     for mask in unset:
         if mask is not None:

@@ -6,11 +6,7 @@ Every value is the correctly rounded number of what is printed, or the file is r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.readers.csv_cells import Cells
@@ -90,14 +86,10 @@ def _read_rows(
         timestamp=timestamp,
         fields=arrays,
         source=source,
-        line_of=_line_finder(rows, kept),
+        line_of=rows.line_finder(kept),
         clock_name=columns.clock.name if columns.clock else None,
         column_names={spec.name: _names(columns.fields[spec.name], spec.quaternion) for spec in stream.fields},
     )
-
-
-def _line_finder(rows: CsvRows, kept: NDArray[np.int64] | None) -> Callable[[int], int | None]:
-    return rows.line_finder(kept)
 
 
 def _names(columns: list[Column], quaternion: str | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,3 +322,59 @@ def test_gaps_are_told_from_values_in_any_table(
     for row, (a, b) in enumerate(table):
         assert rows.fields["v"][row, 1] == np.float32(b)
         assert a is None or rows.fields["v"][row, 0] == np.float32(a)
+
+
+CELL = st.one_of(
+    st.sampled_from(
+        ["", "NA", "nan", "-inf", " 1.5 ", "+2", "1e400", "0x1", "[1, 2]", "(1 2", "2024-03-01T00:00:00Z", "x"]
+    ),
+    st.text(alphabet='0123456789.eE+-[] ,"é', max_size=6),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    cells=st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=5),
+    spec=st.sampled_from(
+        [
+            field("a", "b"),
+            field("a", dtype="int32"),
+            field("a", "b", range=(0.0, 5.0), scale=(2.0, 2.0)),
+            field("a", text=True, shape=(4,), dtype="uint8"),
+            field("a", cells="list", shape=(2,)),
+            field("a", "b", "a", "b", quaternion="wxyz", normalize=True),
+            field("a", "c", optional=True),
+        ]
+    ),
+    on_missing=st.sampled_from(["refuse", "drop", "mask"]),
+    time=st.sampled_from(
+        [
+            {},
+            {"integer": True},
+            {"exact": True},
+            {"format": "iso"},
+            {"format": "%H"},
+            {"index_rate_hz": 3.0},
+            {"plus": "b"},
+        ]
+    ),
+)
+def test_any_cells_give_whole_arrays_or_a_placed_error(
+    tmp_path: Path, cells: list[list[str]], spec: FieldSpec, on_missing: Any, time: dict[str, Any]
+) -> None:
+    def quote(cell: str) -> str:
+        return '"' + cell.replace('"', '""') + '"'
+
+    text = "t,a,b\n" + "".join(",".join(map(quote, row)) + "\n" for row in cells)
+    missing = replace(spec, on_missing=on_missing)
+    rows, findings = read(tmp_path, text, missing, time=TimeSpec(sources=("t",), **time), missing=("", "NA"))
+    errors = [finding for finding in findings if finding.severity == "error"]
+    assert (rows is None) == bool(errors)
+    if rows is None:
+        assert all(f.line is not None or f.code in ("csv.header_only", "csv.bad_time") for f in errors)
+        return
+    assert all(len(array) == rows.num_rows > 0 for array in rows.fields.values())
+    assert rows.fields["v"].shape[1:] == spec.shape
+    assert rows.fields["v"].dtype == spec.dtype
+    assert spec.text or np.isfinite(rows.fields["v"]).all()
+    assert ("v_is_missing" in rows.fields) == (missing.mask is not None)
