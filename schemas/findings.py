@@ -82,7 +82,6 @@ CODES: dict[str, Code] = {
     "csv.blank_lines": _note("blank lines between rows were passed over", "delete them"),
     "csv.rows_dropped": _note("rows with missing cells were dropped, as the schema says", "nothing needs to be done"),
     "csv.values_masked": _note("missing cells are marked as missing, as the schema says", "nothing needs to be done"),
-    "csv.fallback": _note("read by the slower parser", "save it as plain CSV if speed matters"),
     "npz.unreadable": _fatal("the archive is cut short or damaged", "record it again"),
     "npz.missing_array": _fatal("an array that the schema asks for is missing", "correct array in the schema"),
     "npz.object_array": _fatal("the array holds Python objects, which only pickle can read", "save it as numbers"),

@@ -28,6 +28,7 @@ __all__ = ["CsvRows", "UnreadableError", "open_rows"]
 _BLOCK_BYTES = 1 << 24
 _MAX_BLOCK_BYTES = (1 << 31) - 1
 _MAX_RAGGED = 100_000  # a file with more is another table altogether, and to list them takes seconds
+_MARK_FIRST = re.compile(rb"[\r\n]*\xef\xbb\xbf")
 _NOT_BLANK = re.compile(rb"[^\r\n]")
 _OTHER_DELIMITERS = ",;\t|"
 
@@ -49,7 +50,15 @@ def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> 
     Arguments as for ``cut_text``.
     """
     cut = cut_text(text, dialect, label, findings)
-    return None if cut is None else CsvRows(cut, dialect, label, findings)
+    if cut is None:
+        return None
+    mark = _MARK_FIRST.match(cut.text, cut.start, cut.stop)
+    if mark is not None:  # pyarrow would pass over it as if the file began here
+        line = cut.first_line + count_lines(cut.text, cut.start, mark.end())
+        expected, found = "a byte order mark in front of the file alone", "one in front of the first row"
+        findings.add("csv.encoding", label, line=line, expected=expected, found=found)
+        return None
+    return CsvRows(cut, dialect, label, findings)
 
 
 class CsvRows:

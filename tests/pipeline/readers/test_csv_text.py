@@ -244,3 +244,10 @@ def test_no_bytes_in_any_dialect_raise_anything_else(raw: bytes, dialect: Dialec
         return
     assert len(table.names) == len(table.columns)
     assert all(len(column) == table.num_rows for column in table.columns)
+
+
+def test_byte_order_mark_within_the_file_is_refused_with_its_line() -> None:
+    with pytest.raises(TableError) as caught:
+        read_table("a,b\n\n\ufeff1,2\n".encode())
+    assert (caught.value.findings[0].code, caught.value.findings[0].line) == ("csv.encoding", 3)
+    assert read_table("\ufeffa,b\n1,2\n".encode()).names == ("a", "b")
