@@ -73,8 +73,10 @@ def write_shard(
     with temporary_file(folder) as (temporary, file):
         sha256, stored_bytes = _write_members(file, _members(joined, codecs, shard_format), num_threads)
         num_bytes = file.tell()
-        os.fsync(file.fileno())
-        _compare(temporary, joined, shard_format, num_threads)
+        with ThreadPoolExecutor(1) as syncing:
+            synced = syncing.submit(os.fsync, file.fileno())  # waits for the disk, while the comparison does not
+            _compare(temporary, joined, shard_format, num_threads)
+            synced.result()
         name = f"shard-{index:05d}-{sha256[:8]}{SUFFIX[shard_format]}"
         temporary.chmod(0o444)
         temporary.rename(folder / name)
