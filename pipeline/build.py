@@ -6,6 +6,7 @@ Runs in a worker process; what it returns is plain data, the same as the record 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from vlapipe.pipeline.shards.atomic import write_bytes
 from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
-from vlapipe.pipeline.shards.shard_file import write_shard
+from vlapipe.pipeline.shards.shard_file import stored_size, write_shard
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
@@ -60,9 +61,11 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
 
     Returns:
         ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
-        ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split.
+        ``rejects``, ``findings`` of kept episodes, ``statistics`` over the train split, and in a dry run ``sample``:
+        what it would take to write one episode.
     """
     parts: dict[str, list[NDArray[Any]]] = {}
+    sample: Record | None = None
     described = ShardRecord(task.schema)
     rejects: list[Record] = []
     kept_findings: list[Record] = []
@@ -73,8 +76,11 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         if episode is None:
             rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
         else:
-            for name, array in _arrays_of(episode):
-                parts.setdefault(name, []).append(array)
+            if task.place is None:
+                sample = sample or _write_nowhere(task, dict(_arrays_of(episode)))
+            else:
+                for name, array in _arrays_of(episode):
+                    parts.setdefault(name, []).append(array)
             described.add(episode, split)
             kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
         if on_episode:
@@ -87,7 +93,9 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         "findings": kept_findings,
         "statistics": described.statistics(task.num_threads),
     }
-    if task.place is None or not parts:
+    if task.place is None:
+        return {**record, "sample": sample}
+    if not parts:
         return record
     stored = write_shard(
         task.place.shards,
@@ -109,6 +117,17 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
         return None, findings
+
+
+def _write_nowhere(task: ShardTask, arrays: dict[str, NDArray[Any]]) -> Record:
+    """Rows of the anchor, stored bytes, and the seconds to encode them: one episode, for an estimate of the whole."""
+    began = time.perf_counter()
+    stored_bytes = stored_size(arrays, shard_format=task.shard_format, codec=task.codec)
+    return {
+        "rows": len(arrays[ACTION_ROW]),
+        "stored_bytes": stored_bytes,
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vlapipe.pipeline.build import RecordPlace, ShardTask
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discovery import Discovery, discover
+from vlapipe.pipeline.estimate import Estimate, estimate_run
 from vlapipe.pipeline.output import check_output, open_output
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
@@ -73,6 +75,7 @@ class IngestReport:
     num_ignored_files: int
     raw_bytes: int
     stored_bytes: int
+    expected: Estimate | None = None  # of a dry run
     num_resumed_shards: int
     elapsed_s: float
     rejects: list[Record] = field(default_factory=list)
@@ -109,6 +112,7 @@ class IngestReport:
     def to_json(self) -> str:
         """As ``--report`` writes it."""
         values: dict[str, Any] = {**vars(self), "dataset": str(self.dataset) if self.dataset else None}
+        values["expected"] = vars(self.expected) if self.expected else None
         return json.dumps({**values, "summary": self.summary()}, indent=1) + "\n"
 
 
@@ -131,7 +135,10 @@ def ingest(config: IngestConfig) -> IngestReport:
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)
     if config.dry_run:
         records = _run(config, plan, None, {})
-        return _report(config, discovery, records, _across(plan, records), started, resumed=0)
+        report = _report(config, discovery, records, _across(plan, records), started, resumed=0)
+        num_parallel = config.workers or os.cpu_count() or 1
+        expected = estimate_run(records, schema.anchor, read_seconds=report.elapsed_s, num_parallel=num_parallel)
+        return replace(report, expected=expected)
     assert config.out is not None
     with open_output(config.out, plan) as output:
         finished = output.finished()

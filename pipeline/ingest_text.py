@@ -32,15 +32,17 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
     click.echo(
         f"{did} {report.num_episodes} of {counted(report.num_found, 'episode')}: "
         f"{counted(report.num_frames, 'frame')}, "
-        f"{report.seconds / 60:.1f} minutes of demonstrations, {format_bytes(report.raw_bytes)} raw, "
+        f"{_duration(report.seconds)} of demonstrations, {format_bytes(report.raw_bytes)} raw, "
         f"in {report.elapsed_s:.1f} s"
     )
     if report.dataset is not None:
         resumed = f" ({report.num_resumed_shards} from an earlier run)" if report.num_resumed_shards else ""
         stored = f"{counted(report.num_shards, 'shard')}{resumed}, {format_bytes(report.stored_bytes)}"
         click.echo(f"wrote {report.dataset}: {stored} at rest")
-    elif dry_run:
-        click.echo(f"would write {counted(report.num_shards, 'shard')}; nothing was written")
+    elif report.expected is not None and report.num_episodes:
+        size = format_bytes(report.expected.stored_bytes)
+        shards = counted(report.num_shards, "shard")
+        click.echo(f"would write {shards}, about {size}, in about {report.expected.seconds:.1f} s; nothing was written")
     if report.num_left_out:
         click.echo(f"left out {counted(report.num_left_out, 'frame')}: their windows would cross a gap")
     if report.num_ignored_files:
@@ -52,6 +54,10 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         click.echo("no episode could be read; nothing was written")
     elif report.dataset is not None:
         click.echo(f"next: vlapipe inspect {report.dataset}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"
 
 
 def _print_findings(report: IngestReport) -> None:

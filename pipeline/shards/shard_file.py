@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ from vlapipe.pipeline.shards.zarr_format import (
 from vlapipe.pipeline.shards.zip_members import StoredArray
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "write_shard"]
+__all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "stored_size", "write_shard"]
 
 _READ_BYTES = 1 << 20  # read back at once: within the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
@@ -69,7 +69,7 @@ def write_shard(
         DamageError: what was read back differs from what was written.
     """
     joined = {name: array if isinstance(array, Joined) else Joined([array]) for name, array in arrays.items()}
-    codecs = {name: RAW if name.endswith("/bytes") else codec for name in joined}
+    codecs = _codecs(joined, codec)
     with temporary_file(folder) as (temporary, file):
         sha256, stored_bytes = _write_members(file, _members(joined, codecs, shard_format), num_threads)
         num_bytes = file.tell()
@@ -91,6 +91,19 @@ def write_shard(
         for key, array in joined.items()
     }
     return StoredShard(file=name, num_bytes=num_bytes, sha256=sha256, arrays=described)
+
+
+def stored_size(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec: Codec) -> int:
+    """Bytes that a shard of these arrays would have; encodes them and writes nothing."""
+    joined = {name: Joined([array]) for name, array in arrays.items()}
+    with Path(os.devnull).open("wb") as nowhere:
+        _, stored = _write_members(nowhere, _members(joined, _codecs(joined, codec), shard_format), num_threads=1)
+    return sum(stored.values())
+
+
+def _codecs(arrays: Iterable[str], codec: Codec) -> dict[str, Codec]:
+    """JPEG bytes are never compressed again."""
+    return {name: RAW if name.endswith("/bytes") else codec for name in arrays}
 
 
 def _members(arrays: Mapping[str, Joined], codecs: Mapping[str, Codec], shard_format: str) -> list[Member]:

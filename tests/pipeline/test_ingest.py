@@ -318,3 +318,13 @@ def test_mecademic_log_keeps_integer_microseconds_and_says_why_others_are_refuse
         expected = [int(row["timestamp"]) * 1000 for row in csv.DictReader(file)]
     assert episode["robot/timestamp"].dtype == np.int64
     assert episode["robot/timestamp"].tolist() == expected
+
+
+@pytest.mark.parametrize("shard_format", ["zarr", "npz"])
+def test_dry_run_says_what_would_be_made(tiny_raw: Path, tmp_path: Path, shard_format: str) -> None:
+    dry = ingest(IngestConfig(source=tiny_raw, dry_run=True, shard_format=shard_format, shard_bytes=400_000))
+    real = ingest(IngestConfig(source=tiny_raw, out=tmp_path / "data", shard_format=shard_format, shard_bytes=400_000))
+    assert (dry.num_shards, dry.num_episodes, dry.seconds) == (real.num_shards, real.num_episodes, real.seconds)
+    assert dry.expected is not None
+    assert dry.expected.stored_bytes == pytest.approx(real.stored_bytes, rel=0.1)
+    assert dry.expected.seconds > dry.elapsed_s
