@@ -292,7 +292,9 @@ def main() -> None:
         globals()["REPEATS"] = 1
         options.csv_mb, options.images_mb = 3, 3
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    made_on = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "commit": commit.stdout.strip()}
+    others = round(os.getloadavg()[0], 1)  # before we begin: what else the cores are busy with
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    made_on = {"machine": machine, "load_before": others, "commit": commit.stdout.strip()}
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bench-ingest-") as folder:
         scratch = Path(folder)
         for case, target, line in cases(scratch, options):
