@@ -35,11 +35,10 @@ __all__ = ["RecordPlace", "ShardTask", "build_shard"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecordPlace:
-    """Where a shard and its commit record go, and which plan they belong to."""
+    """Where a shard and its commit record go."""
 
     shards: Path
     records: Path
-    plan_digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         codec=task.codec,
         num_threads=task.num_threads,
     )
-    record |= {"plan": task.place.plan_digest, "shard": vars(stored)}
+    record |= {"plan": task.shard.digest, "shard": vars(stored)}
     write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
     return record
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.findings import Findings
@@ -11,14 +13,17 @@ from vlapipe.schemas.schema import Schema
 __all__ = ["check_across_episodes"]
 
 
-def check_across_episodes(rows: list[Record], schema: Schema) -> list[Record]:
+def check_across_episodes(rows: list[Record], unread: Iterable[str], schema: Schema) -> list[Record]:
     """Findings about the kept episodes together, in the form of those of one episode.
 
     Args:
         rows: the episodes table's rows, in order.
+        unread: files of episodes that the schema does not ask for.
         schema: says which stream's file stands for the recording, and how grave a finding is.
     """
     findings = Findings(schema.checks.severity)
+    for (kind, _), paths in _by_kind(unread).items():
+        findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
     first_of: dict[tuple[object, ...], Record] = {}
     named: dict[str, str] = {}
     for row in rows:
@@ -42,6 +47,16 @@ def check_across_episodes(rows: list[Record], schema: Schema) -> list[Record]:
         if count == 1 and len(rows) > 1:
             findings.add("task.one_episode", task, found="1 episode")
     return [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+
+
+def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """By extension and by the folder's name within an episode, so that a camera is not hidden behind notes."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for path in map(PurePosixPath, paths):
+        kinds.setdefault((path.suffix or path.name, path.parent.name if len(path.parts) > 2 else ""), []).append(
+            str(path)
+        )
+    return kinds
 
 
 def _anchor_source(row: Record, anchor: str) -> Record:

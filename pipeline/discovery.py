@@ -51,6 +51,13 @@ class RawEpisode:
         return (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
 
     @property
+    def every_file(self) -> list[RawFile]:
+        """All that is read: its streams', their clocks', its metadata and instruction."""
+        groups = [*self.files.values(), *self.clock_files.values()]
+        single = [file for file in (self.metadata, self.instruction_file) if file is not None]
+        return [*(file for group in groups for file in group), *single]
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all its streams' files, or its share of them."""
         return int(self.share * sum(file.num_bytes for files in self.files.values() for file in files))
@@ -62,9 +69,8 @@ class Discovery:
 
     root: Path
     episodes: tuple[RawEpisode, ...]
-    num_files: int
-    num_bytes: int
     num_ignored: int
+    unread: tuple[str, ...] = ()  # files of episodes that nothing in the schema asks for
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,11 @@ def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery
     files = list(tree.files.values())
     if not schema.episodes.per_file:
         files = [file for place in places for file in tree.below(place.folder)]
+    read = {file.path for episode in episodes for file in episode.every_file}
     return Discovery(
+        unread=tuple(sorted(file.path for file in files if file.path not in read)),
         root=tree.root,
         episodes=tuple(sorted(episodes, key=lambda episode: episode.id)),
-        num_files=len(files),
-        num_bytes=sum(file.num_bytes for file in files),
         num_ignored=tree.num_ignored,
     )
 

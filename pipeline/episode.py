@@ -93,7 +93,7 @@ def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Fin
         return told.strip()
     if raw.instruction_file:
         try:
-            text = (root / raw.instruction_file.path).read_text(encoding="utf-8").strip()
+            text = (root / raw.instruction_file.path).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             findings.add("instruction.unreadable", raw.instruction_file.path, found=str(error))
             return ""

@@ -131,7 +131,7 @@ def walk(root: Path) -> FileTree:
         folder, place, above = pending.pop()
         for entry in _list(root / folder):
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith(".") or entry.name in _IGNORED_NAMES:  # left by file managers and archivers
+            if is_ignored(entry.name):
                 num_ignored += 1
             elif (kind := _kind(entry)) == "folder":
                 is_link = entry.is_symlink()
@@ -147,6 +147,11 @@ def walk(root: Path) -> FileTree:
                 status = entry.stat()
                 files.append(RawFile(path, status.st_size, status.st_mtime_ns))
     return FileTree(root, files, sorted(folders), num_ignored)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether file managers and archivers leave such names behind."""
+    return name.startswith(".") or name in _IGNORED_NAMES
 
 
 def _list(folder: Path) -> list[os.DirEntry[str]]:

@@ -135,7 +135,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)
     if config.dry_run:
         records = _run(config, plan, None, {})
-        report = _report(config, discovery, records, _across(plan, records), started, resumed=0)
+        report = _report(config, discovery, records, _across(discovery, plan, records), started, resumed=0)
         num_parallel = config.workers or os.cpu_count() or 1
         expected = estimate_run(records, schema.anchor, read_seconds=report.elapsed_s, num_parallel=num_parallel)
         return replace(report, expected=expected)
@@ -143,7 +143,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     with open_output(config.out, plan) as output:
         finished = output.finished()
         records = _run(config, plan, output.place, finished)
-        across = _across(plan, records)
+        across = _across(discovery, plan, records)
         report = _report(config, discovery, records, across, started, resumed=len(finished))
         if not report.num_episodes:
             output.discard_if_empty()
@@ -152,7 +152,7 @@ def ingest(config: IngestConfig) -> IngestReport:
                 plan, records, report.findings, shard_format=config.shard_format, codec=str(codec)
             )
             write_generation(output.path, manifest, episodes, rejects)
-            output.close()
+            output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
 
 
@@ -185,8 +185,9 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
     return [records[index] for index in sorted(records)]
 
 
-def _across(plan: Plan, records: list[Record]) -> list[Record]:
-    return check_across_episodes([row for record in records for row in record["episodes"]], plan.schema)
+def _across(discovery: Discovery, plan: Plan, records: list[Record]) -> list[Record]:
+    rows = [row for record in records for row in record["episodes"]]
+    return check_across_episodes(rows, discovery.unread, plan.schema)
 
 
 def _report(

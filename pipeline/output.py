@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlapipe.pipeline.build import RecordPlace
+from vlapipe.pipeline.file_tree import is_ignored
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
-from vlapipe.pipeline.shards.atomic import sweep_temporaries, write_bytes
+from vlapipe.pipeline.shards.atomic import sweep_temporaries
 from vlapipe.pipeline.shards.manifest import MANIFEST, SHARD_FOLDER
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["OutputFolder", "check_output", "open_output"]
 
 _WORK_FOLDER = ".ingest"  # commit records and the lock; gone once the manifest stands
-_PLAN_FILE = "plan.json"
 
 
 class OutputFolder:
@@ -27,6 +27,7 @@ class OutputFolder:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
+        self._made = not path.exists()
         self.shards = path / SHARD_FOLDER
         self.work = path / _WORK_FOLDER
         self._plan = plan
@@ -34,27 +35,31 @@ class OutputFolder:
     @property
     def place(self) -> RecordPlace:
         """Where workers put shards and records."""
-        return RecordPlace(shards=self.shards, records=self.work, plan_digest=self._plan.digest)
+        return RecordPlace(shards=self.shards, records=self.work)
 
     def finished(self) -> dict[int, Record]:
-        """Records of shards that an earlier run of the same plan finished, by shard."""
+        """Records of shards that an earlier run finished and that this plan would make again, by shard."""
+        planned = {shard.index: shard.digest for shard in self._plan.shards}
         records: dict[int, Record] = {}
         for path in sorted(self.work.glob("shard-*.json")):
             record = json.loads(path.read_bytes())
             shard = self.shards / record["shard"]["file"]
             whole = shard.is_file() and shard.stat().st_size == record["shard"]["num_bytes"]
-            if whole and record["plan"] == self._plan.digest:
+            if whole and record["plan"] == planned.get(record["index"]):
                 records[record["index"]] = record
         return records
 
-    def close(self) -> None:
-        """Remove the records: the manifest says it all now."""
+    def close(self, kept: set[str]) -> None:
+        """Remove what an unfinished run left and the manifest does not name, and the records; ``kept`` are shards."""
+        for path in self.shards.glob("shard-*"):
+            if path.name not in kept:
+                path.unlink()
         shutil.rmtree(self.work)
 
     def discard_if_empty(self) -> None:
         """Leave nothing of ours where nothing was written."""
         shutil.rmtree(self.work, ignore_errors=True)
-        for folder in (self.shards, self.path):
+        for folder in (self.shards, *([self.path] if self._made else [])):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
@@ -71,19 +76,23 @@ def check_output(path: Path, dataset: Path) -> None:
         raise UsageError(f"--out {path}: is a file", "give a folder")
     if not path.is_dir():
         return
+    _refuse_finished(path)
+    others = [entry.name for entry in path.iterdir() if not is_ignored(entry.name)]
+    if others and not (path / _WORK_FOLDER).exists():
+        raise UsageError(f"--out {path}: holds something else: {sorted(others)[0]}", "choose a new or empty folder")
+
+
+def _refuse_finished(path: Path) -> None:
     if (path / MANIFEST).exists():
         raise UsageError(f"--out {path}: already holds a finished dataset", "choose another --out, or remove it first")
-    others = [entry.name for entry in path.iterdir()]
-    if others and not (path / _WORK_FOLDER / _PLAN_FILE).exists():
-        raise UsageError(f"--out {path}: holds something else: {sorted(others)[0]}", "choose a new or empty folder")
 
 
 @contextlib.contextmanager
 def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
-    """Make the folder, or take up what a killed run of the same plan left there.
+    """Make the folder, or take up what a killed run left there.
 
     Raises:
-        UsageError: another run holds it, or it belongs to another plan.
+        UsageError: another run holds it, or finished there meanwhile.
     """
     output = OutputFolder(path, plan)
     try:
@@ -98,13 +107,11 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
             raise UsageError(
                 f"--out {path}: another ingest is writing there", "wait for it, or choose another"
             ) from None
-        plan_file = output.work / _PLAN_FILE
-        if plan_file.exists() and json.loads(plan_file.read_bytes())["digest"] != plan.digest:
-            raise UsageError(
-                f"--out {path}: holds an unfinished ingest of other input or with other options",
-                "repeat it exactly to finish it, or choose another --out",
-            )
-        write_bytes(plan_file, json.dumps({"digest": plan.digest}).encode())
+        try:
+            _refuse_finished(path)  # another run may have finished since we looked
+        except UsageError:
+            shutil.rmtree(output.work)
+            raise
         sweep_temporaries(output.shards)
         sweep_temporaries(output.work)
         yield output

@@ -24,27 +24,22 @@ class PlannedShard:
     index: int
     episodes: tuple[RawEpisode, ...]
     splits: tuple[str, ...]
-    num_bytes: int  # expected size at rest
+    digest: str  # of its input and of every option that changes its bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything a worker must know; ``digest`` stands for the input and every option that changes the output."""
+    """Everything a worker must know."""
 
     root: Path
     schema: Schema
     views: dict[str, tuple[str, ...]]
     shards: tuple[PlannedShard, ...]
-    digest: str
-
-    @property
-    def num_episodes(self) -> int:
-        """Episodes of all shards."""
-        return sum(len(shard.episodes) for shard in self.shards)
 
 
 def make_plan(discovery: Discovery, schema: Schema, *, shard_bytes: int, options: dict[str, str]) -> Plan:
-    """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digest."""
+    """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
+    views = _expected_views(discovery, schema)
     splits = _splits(discovery.episodes, schema.val_fraction)
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
@@ -55,22 +50,18 @@ def make_plan(discovery: Discovery, schema: Schema, *, shard_bytes: int, options
             filled = 0
         groups[-1].append(episode)
         filled += size
-    shards = tuple(
-        PlannedShard(
-            index=index,
-            episodes=tuple(group),
-            splits=tuple(splits[episode.id] for episode in group),
-            num_bytes=sum(_expected_bytes(episode, schema) for episode in group),
-        )
-        for index, group in enumerate(groups)
-    )
-    return Plan(
-        root=discovery.root,
-        schema=schema,
-        views=_expected_views(discovery, schema),
-        shards=shards,
-        digest=_digest(discovery, schema, shard_bytes, options),
-    )
+    common = json.dumps([schema.toml, sorted(options.items()), sorted(views.items())])
+    shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups))
+    return Plan(root=discovery.root, schema=schema, views=views, shards=shards)
+
+
+def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], common: str) -> PlannedShard:
+    ours = tuple(splits[episode.id] for episode in episodes)
+    sha = hashlib.sha256(json.dumps([common, index, ours]).encode())
+    for episode in episodes:
+        stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file]
+        sha.update(json.dumps([episode.id, episode.task, stamps, episode.rows]).encode())
+    return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
 
 
 def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
@@ -111,13 +102,3 @@ def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str
             raise UsageError(f"camera folder {clash[0]!r} has the name of another stream", "rename the folder")
         taken |= set(views[stream.name])
     return views
-
-
-def _digest(discovery: Discovery, schema: Schema, shard_bytes: int, options: dict[str, str]) -> str:
-    sha = hashlib.sha256(json.dumps([schema.toml, shard_bytes, sorted(options.items())]).encode())
-    for episode in discovery.episodes:
-        files = [*(f for files in episode.files.values() for f in files), episode.metadata, episode.instruction_file]
-        files += [file for files in episode.clock_files.values() for file in files]
-        stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in files if file]
-        sha.update(json.dumps([episode.id, stamps, episode.rows]).encode())
-    return sha.hexdigest()

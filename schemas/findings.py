@@ -51,6 +51,7 @@ CODES: dict[str, Code] = {
     "file.unreadable": _fatal("the file cannot be read", "check its permissions and the disk"),
     "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
     "file.too_large": _fatal("a file is too large to be read whole", "split it, or unpack it first"),
+    "file.not_read": _note("files that no stream asks for", "declare a stream, or correct files in the schema"),
     "metadata.unreadable": _error("the metadata file is not a JSON object", "correct or remove it"),
     "instruction.unreadable": _error("the instruction file is not UTF-8 text", "save it as UTF-8"),
     "csv.empty": _fatal("the file holds nothing", "record it again"),

@@ -6,6 +6,7 @@ that any number of processes may make it at once and none sees half of it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -83,12 +84,14 @@ class View:
         key = f"{_CACHE_VERSION}-{entry['sha256']}-{self._manifest.schema['sha256']}"
         unpacked = self._cache / hashlib.sha256(key.encode()).hexdigest()[:32]
         mapped = map_arrays(path, shard_format_of(entry["file"]))
-        if not unpacked.is_dir():
-            self._unpack(path, entry, mapped, episodes, unpacked)
+        cached = [*(n for n in entry["arrays"] if n not in mapped), *derived_specs(self._schema), ACTION_VALUE]
         arrays = {name: array for name, array in mapped.items() if name in entry["arrays"]}
-        for name in [*(n for n in entry["arrays"] if n not in mapped), *derived_specs(self._schema), ACTION_VALUE]:
-            arrays[name] = np.load(unpacked / _file_name(name), mmap_mode="r")
-        return arrays
+        try:
+            return arrays | _map_cached(unpacked, cached)
+        except (OSError, ValueError):  # not there yet, or damaged: made again either way
+            _set_aside(unpacked)
+        self._unpack(path, entry, mapped, episodes, unpacked)
+        return arrays | _map_cached(unpacked, cached)
 
     def _unpack(
         self,
@@ -111,12 +114,12 @@ class View:
             fields: dict[str, NDArray[Any]] = dict(mapped)
             for name in entry["arrays"]:
                 if name not in mapped:
-                    np.save(temporary / _file_name(name), read_array(path, name, shard_format_of(entry["file"])))
+                    _save(temporary / _file_name(name), read_array(path, name, shard_format_of(entry["file"])))
                     fields[name] = np.load(temporary / _file_name(name), mmap_mode="r")
             derived = derive_fields(self._schema, fields)
             actions = _derive_actions(self._schema, {**fields, **derived}, episodes)
             for name, values in {**derived, ACTION_VALUE: actions}.items():
-                np.save(temporary / _file_name(name), values)
+                _save(temporary / _file_name(name), values)
             try:
                 temporary.rename(unpacked)
             except OSError:
@@ -124,6 +127,26 @@ class View:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _map_cached(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Each array on a read-only map; a file that is cut short does not load."""
+    return {name: np.load(folder / _file_name(name), mmap_mode="r") for name in names}
+
+
+def _set_aside(folder: Path) -> None:
+    """Take a damaged entry out of the way; who has mapped it keeps it until it ends."""
+    aside = folder.with_name(f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("xb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave a whole name on half a file
 
 
 def _file_name(array: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def ingest(
     from vlapipe.pipeline.ingest import ingest as run
     from vlapipe.pipeline.ingest_text import print_ingest_report
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers end and leave nothing behind
     if (dataset is None) == (episode is None):
         raise UsageError("give either --dataset DIR or --dir EPISODE", "--dataset holds many episodes, --dir is one")
     config = IngestConfig(

@@ -72,3 +72,13 @@ def test_report_sums_up_each_kind_the_gravest_first(raw: Path) -> None:
     assert (summary["csv.empty"]["episodes"], summary["csv.empty"]["places"]) == (2, 2)
     assert summary["csv.empty"]["severity"] == "error"
     assert summary["csv.empty"]["first"].startswith("insert_")
+
+
+def test_files_that_nothing_reads_are_named_by_kind(raw: Path) -> None:
+    episode = raw / "insert_red" / "episode_20260101_000000"
+    shutil.move(episode / "images" / "View2", episode / "spare" / "View2")
+    (episode / "notes.txt").write_text("good light")
+    found = {f["column"]: f for f in check(raw).findings if f["code"] == "file.not_read"}
+    assert set(found) == {".jpg", ".txt"}
+    assert found[".jpg"]["count"] == 9
+    assert found[".txt"]["file"].endswith("notes.txt")

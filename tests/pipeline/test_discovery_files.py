@@ -70,7 +70,7 @@ def test_each_file_is_an_episode_called_by_its_path_without_extensions(tmp_path:
     assert ids(found) == ["2024.10.11", "c", "deep/b", "deep/er/lauf ä", "run 1"]
     assert [episode.task for episode in found.episodes] == ["2024.10.11", "c", "b", "lauf ä", "run 1"]
     assert [episode.folder for episode in found.episodes] == [".", ".", "deep", "deep/er", "."]
-    assert found.num_files == 6
+    assert found.unread == ("notes.md",)
 
 
 def test_task_of_a_file_is_the_folder_that_holds_it(tmp_path: Path) -> None:
@@ -209,5 +209,5 @@ def test_order_and_digest_of_files_do_not_depend_on_the_file_system(tmp_path: Pa
         for name in names:
             os.utime(root / name, ns=(0, 0))
     plans = [make_plan(discover(root, schema()), schema(), shard_bytes=1, options={}) for root in (one, other)]
-    assert plans[0].digest == plans[1].digest
+    assert [shard.digest for shard in plans[0].shards] == [shard.digest for shard in plans[1].shards]
     assert [e.id for shard in plans[0].shards for e in shard.episodes] == sorted("qwertyuiop")

@@ -18,10 +18,14 @@ from factories import make_dataset, make_episode
 
 import vlapipe
 from vlapipe.pipeline.demo import make_demo
+from vlapipe.pipeline.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.pipeline.output import open_output
+from vlapipe.pipeline.plan import make_plan
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.registry import load_schema
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -176,12 +180,55 @@ def test_killed_run_is_finished_by_the_same_command_to_the_same_bytes(tmp_path: 
     assert tree(out) == tree(tmp_path / "whole")
 
 
-def test_unfinished_run_of_other_input_is_not_taken_up(tmp_path: Path) -> None:
+def test_unfinished_run_is_taken_up_as_far_as_its_input_is_the_same(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=4)
+    broken = raw / "insert_red" / "episode_20260101_000002" / "robot_states.csv"
+    good = broken.read_text()
+    broken.write_text("")
+    with pytest.raises(VlapipeError, match="--strict"):
+        run(raw, tmp_path / "data", shard_bytes=1, strict=True, workers=1)  # a shard an episode
+    assert list((tmp_path / "data" / ".ingest").glob("shard-*.json"))
+    broken.write_text(good)
+
+    report = run(raw, tmp_path / "data", shard_bytes=1, workers=1)
+    assert report.num_episodes == 4
+    assert 0 < report.num_resumed_shards < 4
+    run(raw, tmp_path / "whole", shard_bytes=1, workers=1)
+    assert tree(tmp_path / "data") == tree(tmp_path / "whole")
+
+
+def test_other_options_begin_anew_and_leave_nothing_of_the_unfinished_run(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=4)
+    (raw / "insert_red" / "episode_20260101_000002" / "robot_states.csv").write_text("")
+    with pytest.raises(VlapipeError, match="--strict"):
+        run(raw, tmp_path / "data", shard_bytes=1, strict=True, workers=1)
+    report = run(raw, tmp_path / "data", shard_bytes=1, shard_format="npz", workers=1)
+    assert report.num_resumed_shards == 0
+    run(raw, tmp_path / "whole", shard_bytes=1, shard_format="npz", workers=1)
+    assert tree(tmp_path / "data") == tree(tmp_path / "whole")
+
+
+def test_run_that_finished_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
-    (tmp_path / "data" / ".ingest").mkdir(parents=True)
-    (tmp_path / "data" / ".ingest" / "plan.json").write_text('{"digest": "of another plan"}')
-    with pytest.raises(UsageError, match="unfinished ingest of other input"):
-        run(raw, tmp_path / "data")
+    schema = load_schema("meca500")
+    plan = make_plan(discover(raw, schema), schema, shard_bytes=1, options={})
+    run(raw, tmp_path / "data")  # between the other's first look and its lock
+    before = tree(tmp_path / "data")
+    with pytest.raises(UsageError, match="already holds a finished dataset"), open_output(tmp_path / "data", plan):
+        pass
+    assert tree(tmp_path / "data") == before
+
+
+def test_empty_folder_of_the_user_stays_where_nothing_was_written(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=1)
+    next(raw.rglob("robot_states.csv")).write_text("")
+    mine, new = tmp_path / "mine", tmp_path / "new"
+    mine.mkdir()
+    (mine / ".DS_Store").write_text("left by a file manager")
+    for out in (mine, new):
+        assert run(raw, out).num_episodes == 0
+    assert [path.name for path in mine.iterdir()] == [".DS_Store"]
+    assert not new.exists()
 
 
 @pytest.mark.parametrize("case", ["finished dataset", "the user's files", "a file", "inside the raw dataset"])
@@ -209,7 +256,6 @@ def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=1)
     work = tmp_path / "data" / ".ingest"
     work.mkdir(parents=True)
-    (work / "plan.json").write_text("{}")
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="another ingest is writing there"):

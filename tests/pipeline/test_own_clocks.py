@@ -131,7 +131,7 @@ def test_plan_changes_with_the_clocks_file(tmp_path: Path) -> None:
     digests = set()
     for text in ("1\n", "1\n2\n"):
         times.write_text(text)
-        digests.add(make_plan(discover(tmp_path, schema), schema, shard_bytes=1, options={}).digest)
+        digests.add(make_plan(discover(tmp_path, schema), schema, shard_bytes=1, options={}).shards[0].digest)
     assert len(digests) == 2
 
 

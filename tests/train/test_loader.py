@@ -247,6 +247,20 @@ def test_unpacked_cache_is_made_once_and_shared(tiny_dataset: Path, tmp_path: Pa
     assert not [p for p in cache.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut"])
+def test_damaged_cache_is_made_again(tiny_dataset: Path, tmp_path: Path, damage: str) -> None:
+    cache = tmp_path / "cache"
+    want = next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None, num_workers=0)))
+    victim = min(cache.rglob("robot__joint_position.npy"))
+    if damage == "removed":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[: 0 if damage == "emptied" else -8])
+    found = next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None, num_workers=0)))
+    assert torch.equal(found["observation.state"], want["observation.state"])
+    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
 def test_damaged_shard_is_named_before_anything_is_read_from_it(
     tiny_dataset: Path, tmp_path: Path, damage: str
