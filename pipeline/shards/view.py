@@ -88,7 +88,7 @@ class View:
         arrays = {name: array for name, array in mapped.items() if name in entry["arrays"]}
         try:
             return arrays | _map_cached(unpacked, cached)
-        except (OSError, ValueError):  # not there yet, or damaged: made again either way
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged: made again either way
             _set_aside(unpacked)
         self._unpack(path, entry, mapped, episodes, unpacked)
         return arrays | _map_cached(unpacked, cached)
