@@ -61,7 +61,7 @@ def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:
     fields = episode.fields()
     fields |= derive_fields(schema, fields)
     actions = derive_actions(schema, fields, episode.action_row)
-    fields[ACTION_VALUE] = actions[episode.action_row >= 0]
+    fields[ACTION_VALUE] = actions.T[:, episode.action_row >= 0].T  # by column, as they lie
     return {path: values for path, values in fields.items() if not _is_text(schema, path)}
 
 

@@ -21,7 +21,7 @@ ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/r
 
 
 def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1.
+    """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1. Column-major.
 
     Args:
         schema: its ``action`` says which fields, and whether their change or their value.
@@ -31,19 +31,33 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
     spec = schema.action
     valid = rows >= 0
     ahead = np.where(valid, rows, 0)
-    parts: list[NDArray[Any]] = []
+    columns: list[NDArray[Any]] = []
     for path in spec.of:
-        values = fields[path]
-        # Subtract in float64: the difference of two float32 is then exact before it is rounded once.
-        now = values.reshape(len(values), -1).astype(np.float64)
-        then = now[ahead]
-        if spec.kind == "delta":
-            then = _wrap(then - now, schema.field(path).period)
-        parts.append(then)
-    parts += [_constant(constant, fields, ahead) for constant in spec.append]
-    actions = np.concatenate(parts, axis=1).astype(np.float32)
-    actions[~valid] = 0
-    return actions
+        values = fields[path].reshape(len(rows), -1)
+        period = schema.field(path).period if spec.kind == "delta" else ()
+        for i in range(values.shape[1]):
+            # Column by column, as fields of a CSV lie in memory. A period stands for every len(period)-th, for a field
+            # whose rows have several lines of as many columns.
+            length = period[i % len(period)] if period else 0.0
+            columns.append(_look_ahead(values[:, i], ahead, delta=spec.kind == "delta", period=length))
+    columns += [_constant(constant, fields, ahead) for constant in spec.append]
+    actions = np.empty((len(columns), len(rows)), dtype=np.float32)
+    for row, values in zip(actions, columns, strict=True):
+        row[:] = values
+    actions[:, ~valid] = 0
+    return actions.T
+
+
+def _look_ahead(values: NDArray[Any], ahead: NDArray[Any], *, delta: bool, period: float) -> NDArray[np.float64]:
+    """One column at the rows ahead, or its change until then, brought into half a period either way."""
+    # Subtract in float64: the difference of two float32 is then exact before it is rounded once.
+    now = values.astype(np.float64)
+    then = now.take(ahead)
+    if delta:
+        then -= now
+        if period:
+            then -= period * np.rint(then / period)
+    return then
 
 
 def action_fields(schema: Schema) -> list[str]:
@@ -53,23 +67,13 @@ def action_fields(schema: Schema) -> list[str]:
 
 
 def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahead: NDArray[Any]) -> NDArray[np.float64]:
-    """One column: a number, a field's value at the row ahead, or on which side of a threshold that value is."""
+    """A number, a field's value at the row ahead, or on which side of a threshold that value is, ``(rows,)``."""
     if constant.field is None:
-        return np.full((len(ahead), 1), constant.value)
-    values: NDArray[np.float64] = fields[constant.field].reshape(-1, 1)[ahead].astype(np.float64)
+        return np.full(len(ahead), constant.value)
+    values: NDArray[np.float64] = fields[constant.field].reshape(-1)[ahead].astype(np.float64)
     if constant.threshold is None:
         return values
     return np.where(values > constant.threshold, constant.value, constant.below)
-
-
-def _wrap(difference: NDArray[np.float64], period: tuple[float, ...]) -> NDArray[np.float64]:
-    """Bring differences of angles into half a period either way; a period of 0 leaves a column alone."""
-    for column, length in enumerate(period):
-        if length:
-            # Every len(period)-th, for a field whose rows have several lines of as many columns.
-            angles = difference[:, column :: len(period)]
-            angles -= length * np.round(angles / length)
-    return difference
 
 
 def action_size(schema: Schema) -> int:

@@ -161,4 +161,4 @@ def _derive_actions(
         span = slice(episode.start, episode.start + episode.rows)
         fields = {path: arrays[path][span] for path in action_fields(schema)}
         parts.append(derive_actions(schema, fields, arrays[ACTION_ROW][span]))
-    return np.concatenate(parts)
+    return np.ascontiguousarray(np.concatenate(parts))  # a window of actions is then one run of bytes
