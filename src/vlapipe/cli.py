@@ -73,7 +73,7 @@ def cli() -> None:
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
 @click.option("--codec", help="NAME or NAME:LEVEL. zarr: zstd, lz4, pcodec, none; npz: deflate, none.")
-@click.option("--workers", type=int, help="Processes. Default: one a core where that pays, else none.")
+@click.option("--workers", type=int, help="Episodes read at once. Default: one a core.")
 @click.option("--scheduler", help="Use a running Dask cluster: tcp://host:port.")
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
