@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.findings import CODES
+from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.parse_streams import parse_stream
 from vlapipe.schemas.schema import (
     ActionConstant,
@@ -26,7 +26,7 @@ from vlapipe.schemas.toml_table import TomlTable, did_you_mean
 __all__ = ["SCHEMA_VERSION", "parse_schema"]
 
 SCHEMA_VERSION = 1
-_SEVERITIES = ("error", "warning", "note", "off")
+_CHOSEN_SEVERITIES = (*SEVERITIES, "off")
 
 
 def parse_schema(text: str, source: str) -> Schema:
@@ -185,7 +185,7 @@ def _parse_checks(table: TomlTable) -> CheckSpec:
     for code in severity.values:
         if code not in CODES:
             severity.fail(f"no finding has the code {code!r}", did_you_mean(code, CODES))
-        wanted = severity.choice(code, _SEVERITIES)
+        wanted = severity.choice(code, _CHOSEN_SEVERITIES)
         if CODES[code].fatal and wanted != "error":
             severity.fail(f"{code!r} stays an error", "there would be nothing to keep")
         chosen.append((code, wanted))

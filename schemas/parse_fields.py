@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from vlapipe.schemas.schema import MISSING_SUFFIX, DerivedSpec, FieldSpec, OnMissing
-from vlapipe.schemas.toml_table import REQUIRED, TomlTable
+from vlapipe.schemas.toml_table import REQUIRED, TomlTable, is_number, is_whole
 from vlapipe.schemas.units import conversion_factor
 
-__all__ = ["expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"]
+__all__ = ["ON_MISSING", "expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"]
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
 _MAX_EXPANDED = 10_000  # names from one range: more is a slip of the keyboard that would fill the memory
 _AXES = {"X", "Y", "Z"}
-ON_MISSING = ("refuse", "drop", "mask")
+_OF_NUMBERS = ("range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that say nothing of a text
+ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
 def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> FieldSpec:
@@ -38,6 +39,9 @@ def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> Field
     if dtype == "text":
         if num_columns != 1 or length:
             table.fail("dtype: a field of text has one column", "make a field of each such column")
+        for key in _OF_NUMBERS:
+            if key in table.values:
+                table.fail(f"{key}: a field of text has none", "leave it out")
         shape, dtype = (table.count("width", 64),), "uint8"
         return _parse_field(name, table, shape, 1, {"columns": columns, "text": True, "dtype": dtype}, on_missing)
     if length:
@@ -47,9 +51,12 @@ def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> Field
 
 
 def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:
-    """A field of an NPZ stream."""
+    """A field of an NPZ stream; its arrays hold numbers alone, so that none can be missing."""
+    for key in ("optional", "on_missing"):
+        if key in table.values:
+            table.fail(f"{key}: only a csv field may be missing", "leave it out")
     shape = table.get("shape", [])
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+    if not isinstance(shape, list) or not all(is_whole(n) and n > 0 for n in shape):
         table.fail(f"shape: expected a list of whole numbers (the shape of one row), found {shape!r}")
     values: dict[str, Any] = {
         "columns": (table.texts("array"),),
@@ -65,7 +72,7 @@ def _parse_window(table: TomlTable) -> tuple[str, int, int] | None:
         return None
     window = table.table("window")
     array, columns = window.text("array"), window.get("columns", REQUIRED)
-    if not isinstance(columns, list) or len(columns) != 2 or not all(isinstance(c, int) and c >= 0 for c in columns):
+    if not isinstance(columns, list) or len(columns) != 2 or not all(is_whole(c) and c >= 0 for c in columns):
         window.fail(f"columns: expected [first, past the last], found {columns!r}")
     window.finish()
     return array, columns[0], columns[1]
@@ -147,10 +154,7 @@ def _parse_field(
         table.fail(f"{name!r} is a name that vlapipe uses itself", "call the field something else")
     limits = table.get("range", None)
     if limits is not None and not (
-        isinstance(limits, list)
-        and len(limits) == 2
-        and all(isinstance(v, (int, float)) for v in limits)
-        and limits[0] < limits[1]
+        isinstance(limits, list) and len(limits) == 2 and all(is_number(v) for v in limits) and limits[0] < limits[1]
     ):
         table.fail(f"range: expected [lowest, highest], found {limits!r}")
     unit = _per_column(table, "unit", table.texts("unit", ()), num_columns)

@@ -209,6 +209,13 @@ def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
             table.fail(f"pattern: {time.pattern!r} is not a regular expression: {error}")
         if groups < 1:
             table.fail(f"pattern: {time.pattern!r} has no group", "put the part that is the time in ( )")
+    if time.nearest and (kind != "csv" or time.file is not None):
+        table.fail("nearest: only a column of the csv stream itself stands near others", "leave it out")
+    of_text = [name for name, on in (("format", time.format), ("exact", time.exact), ("plus", time.plus)) if on]
+    if kind == "npz" and time.file is None and of_text:
+        table.fail(f"{of_text[0]}: the stamps of an array are numbers", "say integer and unit, or rate_hz")
+    if time.index_rate_hz and of_text:
+        table.fail(f"{of_text[0]} and rate_hz cannot be combined", "choose one")
     chosen = [name for name, on in (("integer", time.integer), ("exact", time.exact), ("format", time.format)) if on]
     if len(chosen) > 1 and "integer" in table.values:
         table.fail(f"{' and '.join(chosen)} cannot be combined", "choose one")

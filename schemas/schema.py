@@ -17,16 +17,19 @@ __all__ = [
     "Dialect",
     "EpisodeLayout",
     "FieldSpec",
+    "ISO",
     "ImageStream",
     "InstructionSpec",
     "MISSING_SUFFIX",
     "NANOSECONDS",
     "NpzStream",
+    "OnMissing",
     "SampleDefaults",
     "Schema",
     "Stream",
     "TimeSpec",
     "TimeUnit",
+    "WHITESPACE",
 ]
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -120,11 +123,11 @@ class FieldSpec:
     """One array of a stream.
 
     ``columns`` holds, for each column of the array, the accepted names in the file, best first (for NPZ: one entry,
-    the array's names); ``regex`` instead asks for ``count`` columns whose whole names match, in the order of the
-    numbers in them. ``shape`` is the shape of one row as it is stored. ``file_unit``, ``unit`` and ``period`` have one
-    entry a column, or none: a value is multiplied by ``scale`` to go from the file's unit to the stored one; ``range``
-    and ``max_speed`` (a second) are in the file's unit, ``period`` (after which an angle repeats; 0: it does not) in
-    the stored one.
+    the array's names); ``regex`` instead asks for as many columns as ``shape`` says
+    whose whole names match, in the order of the numbers in them. ``shape`` is the shape of one row as it is stored.
+    ``file_unit``, ``unit`` and ``period`` have one entry a column, or none: a value is multiplied by ``scale`` to go
+    from the file's unit to the stored one; ``range`` and ``max_speed`` (a second) are in the file's unit, ``period``
+    (after which an angle repeats; 0: it does not) in the stored one.
 
     A ``text`` field keeps strings: UTF-8 bytes, ``shape`` (n,) uint8, filled up with zeros. With ``cells`` ``"list"``
     its one column holds a bracketed list of numbers a cell. ``quaternion`` is the order in the file; ``xyzw`` is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 __all__ = ["conversion_factor", "known_units"]
 
@@ -19,6 +20,7 @@ _KINDS: dict[str, dict[str, float]] = {
     "share": {"1": 1.0, "%": 1e-2},
 }
 _ALIASES = {"Nm": "N*m", "Nmm": "N*mm", "radian": "rad", "degree": "deg", "degrees": "deg", "radians": "rad"}
+_POWER = re.compile(r"[1-9]\Z")
 
 
 def known_units() -> list[str]:
@@ -39,9 +41,10 @@ def conversion_factor(source: str, target: str) -> float:
         raise ValueError(f"{source!r} is a {kind_from}, {target!r} a {kind_to}")
     if kind_from == "angle":
         # The same factor, bit for bit, as numpy.deg2rad and numpy.rad2deg use.
-        if (source, target) in (("deg", "rad"), ("degrees", "rad")):
+        pair = _ALIASES.get(source, source), _ALIASES.get(target, target)
+        if pair == ("deg", "rad"):
             return math.pi / 180.0
-        if (source, target) == ("rad", "deg"):
+        if pair == ("rad", "deg"):
             return 180.0 / math.pi
     return factor_from / factor_to
 
@@ -51,9 +54,11 @@ def _measure(unit: str) -> tuple[str, float]:
     top, *below = unit.split("/")
     kind, factor = _measure_one(top, unit)
     for part in below:
-        name, _, power = part.partition("^")
+        name, caret, power = part.partition("^")
         part_kind, part_factor = _measure_one(name, unit)
-        exponent = int(power) if power.isdigit() else 1
+        if caret and not _POWER.match(power):
+            raise ValueError(f"unit {unit!r} is not known")
+        exponent = int(power) if caret else 1
         kind += f"/{part_kind}^{exponent}" if exponent > 1 else f"/{part_kind}"
         factor /= part_factor**exponent
     return kind, factor

@@ -135,12 +135,49 @@ MISTAKES = {
         '[checks.severity]\n"csv.not_a_number" = "note"\n[sample]',
         "stays an error",
     ),
+    "truth for a period": (THREE, f"{THREE}\nperiod = true", "a number or a list of numbers"),
+    "truth in a range": (THREE, f"{THREE}\nrange = [false, 5]", "[lowest, highest]"),
+    "number beyond 64 bits": ('kind = "csv"', f'kind = "csv"\nrate_hz = 1{"0" * 400}', "expected a number"),
+    "regex for no column": (THREE, "regex = 'j(\\d+)'\ncount = 0", "expected 1 or more"),
+    "unit to an odd power": (THREE, f'{THREE}\nunit = "m/s^-2"\nto = "mm/s^-2"', "is not known"),
+    "range of a text": (THREE, 'columns = ["j1"]\ndtype = "text"\nrange = [0, 1]', "a field of text has none"),
+    "rate and a second column": ('column = "t"', 'column = "t"\nrate_hz = 30\nplus = "u"', "cannot be combined"),
+    "nearest without columns": ('column = "t"', 'file = "t.txt"\nnearest = true', "nearest: only a column"),
     "stem without files as episodes": ("[sample]", '[episodes]\ntask = "{stem}"\n[sample]', "per_file = true"),
     "both ways to split": ("[sample]", '[episodes]\nsplit_column = "e"\nsplit_gap_s = 1\n[sample]', "choose one"),
     "threshold without a field": ("[sample]", "[action.append.g]\nthreshold = 1\n[sample]", "missing key 'field'"),
     "not TOML": ('name = "bench"', "name = bench", "not valid TOML"),
     "newer schema version": ('name = "bench"', 'schema_version = 2\nname = "bench"', "expected 1, found 2"),
 }
+
+
+ARRAYS = """
+[streams.sensor]
+kind = "npz"
+files = ["s.npz"]
+[streams.sensor.time]
+array = "t"
+[streams.sensor.fields.force]
+array = "forces"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "answer"),
+    [
+        ('"t"', '"secs"\nplus = "nsecs"', "plus: the stamps of an array are numbers"),
+        ('"t"', '"t"\nformat = "iso"', "format: the stamps of an array are numbers"),
+        ('"t"', '"t"\nexact = true', "exact: the stamps of an array are numbers"),
+        ('"t"', '"t"\nnearest = true', "nearest: only a column"),
+        ('"forces"', '"forces"\noptional = true', "optional: only a csv field"),
+        ('"forces"', '"forces"\non_missing = "mask"', "on_missing: only a csv field"),
+        ('"forces"', '"forces"\nshape = [true]', "a list of whole numbers"),
+    ],
+)
+def test_what_only_text_has_is_refused_of_arrays(old: str, new: str, answer: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(MINIMAL + ARRAYS.replace(old, new, 1))
+    assert answer in str(caught.value)
 
 
 @pytest.mark.parametrize("case", MISTAKES)

@@ -27,7 +27,10 @@ def test_factor(source: str, target: str, factor: float) -> None:
     assert conversion_factor(source, target) == pytest.approx(factor, rel=1e-15)
 
 
-@pytest.mark.parametrize(("source", "target"), [("deg", "m"), ("mm/s", "mm"), ("furlong", "m"), ("m/s", "m/s^2")])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("deg", "m"), ("mm/s", "mm"), ("furlong", "m"), ("m/s", "m/s^2"), ("m/s^x", "mm/s"), ("m/s^0", "mm")],
+)
 def test_things_of_different_kinds_do_not_convert(source: str, target: str) -> None:
     with pytest.raises(ValueError, match=r"is a|is not known"):
         conversion_factor(source, target)
