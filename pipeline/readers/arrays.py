@@ -34,6 +34,11 @@ class ClockPlace:
     column: str | None = None
     line_of: Callable[[int], int | None] = _no_line
 
+    def from_row(self, start: int) -> ClockPlace:
+        """The same for rows that are counted from ``start``."""
+        line_of = self.line_of
+        return replace(self, line_of=lambda row: line_of(row + start))
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamRows:
@@ -62,15 +67,12 @@ class StreamRows:
     def cut(self, start: int, stop: int) -> StreamRows:
         """The rows ``start <= row < stop``, views of the same memory."""
         line_of, place = self.line_of, self.clock_place
-        if place is not None:
-            clock_line_of = place.line_of
-            place = replace(place, line_of=lambda row: clock_line_of(row + start))
         return replace(
             self,
             timestamp=self.timestamp[start:stop],
             fields={name: values[start:stop] for name, values in self.fields.items()},
             line_of=lambda row: line_of(row + start),
-            clock_place=place,
+            clock_place=None if place is None else place.from_row(start),
         )
 
 
@@ -94,13 +96,10 @@ class ImageRows:
     def cut(self, start: int, stop: int) -> ImageRows:
         """The images ``start <= row < stop``, views of the same bytes."""
         offset, place = self.offset[start : stop + 1], self.clock_place
-        if place is not None:
-            clock_line_of = place.line_of
-            place = replace(place, line_of=lambda row: clock_line_of(row + start))
         return replace(
             self,
             timestamp=self.timestamp[start:stop],
             data=self.data[offset[0] : offset[-1]],
             offset=offset - offset[0],
-            clock_place=place,
+            clock_place=None if place is None else place.from_row(start),
         )

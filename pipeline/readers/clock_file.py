@@ -139,6 +139,10 @@ def wanted_stamp(time: TimeSpec) -> str:
 
 def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
     name = PurePosixPath(label).stem
+    if time.format or time.exact or time.plus:
+        found = "an array of numbers, which has no format, exact or plus"
+        findings.add("npz.bad_time", label, column=name, expected="stamps as text", found=found)
+        return None
     stamps = load_array(lambda: np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False), label, name, findings)
     timestamp = None if stamps is None else clock_of_array(stamps, label, name, time, findings)
     if timestamp is None:
@@ -228,8 +232,10 @@ def _parse_cells(
             if time.index_rate_hz:
                 stamps.append(_whole(text))
                 continue
+            if added is not None and time.format:  # a date and a time, say
+                text = f"{text} {added[row].strip()}"
             stamp = parse_stamp(text, time)
-            if added is not None:
+            if added is not None and not time.format:
                 text = added[row].strip()
                 plus = _whole(text) * NANOSECONDS[time.plus_unit]
                 stamp = stamp + plus if isinstance(stamp, int) else stamp + plus / 1e9

@@ -43,7 +43,11 @@ def _check_values(values: NDArray[Any], field: FieldSpec, label: str, name: str,
         rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         found = f"NaN or infinity in row {rows[0]}"
         findings.add("npz.not_finite", label, column=name, expected="finite numbers", found=found, count=len(rows))
-    elif field.range and not (low >= field.range[0] and high <= field.range[1]):
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return
+        low, high = finite.min(), finite.max()
+    if field.range and not (low >= field.range[0] and high <= field.range[1]):
         outside = ((values < field.range[0]) | (values > field.range[1])).reshape(len(values), -1).any(axis=1)
         rows = np.flatnonzero(outside)
         expected = f"values in [{field.range[0]:g}, {field.range[1]:g}]"
@@ -60,12 +64,18 @@ def _cast(
     with np.errstate(over="ignore", invalid="ignore"):
         cast = stored.astype(field.dtype)
         back = cast.astype(stored.dtype)
-    if np.array_equal(back, stored, equal_nan=stored.dtype.kind == "f"):
-        return cast
-    if cast.dtype.kind != "f" or np.isinf(cast[np.isfinite(stored)]).any():
-        row = int(np.flatnonzero((back != stored).reshape(len(stored), -1).any(axis=1))[0])
+    if cast.dtype.kind == "f":
+        too_much = np.isinf(cast) & np.isfinite(stored)
+    elif stored.dtype.kind in "iu":  # -1 as uint8 and back is -1 again
+        limits = np.iinfo(cast.dtype)
+        too_much = (stored < limits.min) | (stored > limits.max)
+    else:
+        too_much = back != stored
+    if too_much.any():
+        row = int(np.flatnonzero(too_much.reshape(len(stored), -1).any(axis=1))[0])
         findings.add("npz.dtype", label, column=name, expected=f"what {field.dtype} holds", found=f"more in row {row}")
         return None
-    if stored is values:  # what was calculated is rounded anyway
+    rounded = not np.array_equal(back, stored, equal_nan=stored.dtype.kind == "f")
+    if rounded and stored is values:  # what was calculated is rounded anyway
         findings.add("npz.rounded", label, column=name, expected=field.dtype, found=str(values.dtype))
     return cast

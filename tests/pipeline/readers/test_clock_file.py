@@ -54,6 +54,11 @@ TEXTS: dict[str, tuple[str, dict[str, Any], list[Any]]] = {
         {"sources": ("sec",), "integer": True, "plus": "nanosec"},
         [5_000_000_007, 6_000_000_008],
     ),
+    "a date and a time of day": (
+        "day,time\n2011-09-26,13:02:25.5\n",
+        {"sources": ("day",), "format": "%Y-%m-%d %H:%M:%S.%f", "plus": "time"},
+        [1317042145500000000],
+    ),
     "whole numbers over a rate": ("n\n0\n3\n", {"sources": ("n",), "index_rate_hz": 30}, [0, 100_000_000]),
     "an offset": ("1.5\n2.5\n", {"offset_s": 10}, [11.5, 12.5]),
 }
@@ -123,6 +128,13 @@ def test_array_is_a_clock_or_refused(tmp_path: Path, values: Any, code: str | No
     clock, findings = read(tmp_path, (tmp_path / "x.npy").read_bytes(), "t.npy")
     assert [f.code for f in findings] == ([code] if code else [])
     assert clock is None or clock.timestamp.tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("time", [{"exact": True}, {"format": "iso"}, {"sources": ("t",), "plus": "u"}])
+def test_array_is_no_text(tmp_path: Path, time: dict[str, Any]) -> None:
+    np.save(tmp_path / "x.npy", np.array([1.5, 2.5]))
+    _, findings = read(tmp_path, (tmp_path / "x.npy").read_bytes(), "t.npy", **time)
+    assert [f.code for f in findings] == ["npz.bad_time"]
 
 
 def test_time_in_the_name_is_added(tmp_path: Path) -> None:

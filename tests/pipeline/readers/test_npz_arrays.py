@@ -161,6 +161,33 @@ def test_value_that_the_dtype_cannot_hold_is_refused(tmp_path: Path, dtype: str,
     assert [f.code for f in findings] == ["npz.dtype"]
 
 
+@pytest.mark.parametrize(
+    ("stored", "value", "dtype"), [("int8", -1, "uint8"), ("uint32", 2**32 - 1, "int32"), ("uint64", 2**63, "int64")]
+)
+def test_whole_number_that_would_wrap_and_wrap_back_is_refused(
+    tmp_path: Path, stored: str, value: int, dtype: str
+) -> None:
+    field = FieldSpec(name="f", columns=(("f",),), dtype=dtype)
+    arrays = {"timestamps": np.arange(2.0), "f": np.array([1, value], dtype=stored)}
+    rows, findings = read(tmp_path, stream_of(field), arrays)
+    assert rows is None
+    assert [(f.code, f.found) for f in findings] == [("npz.dtype", "more in row 1")]
+
+
+def test_row_that_is_too_large_is_named_not_one_that_is_rounded(tmp_path: Path) -> None:
+    field = FieldSpec(name="f", columns=(("f",),))
+    arrays = {"timestamps": np.arange(3.0), "f": np.array([0.1, 1.0, 1e300])}
+    _, findings = read(tmp_path, stream_of(field), arrays)
+    assert [(f.code, f.found) for f in findings] == [("npz.dtype", "more in row 2")]
+
+
+def test_value_out_of_range_is_found_beside_one_that_is_not_finite(tmp_path: Path) -> None:
+    field = FieldSpec(name="f", columns=(("f",),), range=(0, 10))
+    arrays = {"timestamps": np.arange(3.0), "f": np.array([np.nan, 1, 99], dtype=np.float32)}
+    _, findings = read(tmp_path, stream_of(field), arrays)
+    assert [f.code for f in findings] == ["npz.not_finite", "npz.out_of_range"]
+
+
 def test_finding_that_the_schema_lowers_lets_the_values_through(tmp_path: Path) -> None:
     arrays: Arrays = {"timestamps": np.arange(3.0), "f": np.array([1, np.nan, 5], dtype=np.float32)}
     np.savez(tmp_path / "s.npz", **arrays)
