@@ -62,6 +62,8 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
             missing=table.texts("missing", ("",)),
             drop=expand_names(table.texts("drop", ())),
         )
+        if stream.dialect.decimal == "," and any(field.cells == "list" for field in fields):
+            table.fail("decimal: a comma parts the numbers of a list", "a stream with lists has decimal = '.'")
     else:
         fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
         if any(field.window for field in fields) and common["rate_hz"] is None:

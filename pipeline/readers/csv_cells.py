@@ -19,10 +19,11 @@ from vlapipe.pipeline.readers.csv_columns import Column
 from vlapipe.pipeline.readers.csv_rows import CsvRows
 from vlapipe.schemas.findings import Findings
 
-__all__ = ["Cells", "first_rows"]
+__all__ = ["Cells", "are_numbers", "cast_numbers", "first_rows"]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
+_INFINITE = r"(?i)\binf(inity)?\b"  # in a cell, which may be a list
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _BLANKS = " \t"
 _SHOWN = 60  # characters of a cell that a finding shows
@@ -109,20 +110,14 @@ class Cells:
         trimmed = pc.utf8_trim(cells, _BLANKS)
         missing = self._missing_among(trimmed)
         plain = self._point(trimmed)
-        good = pc.match_substring_regex(plain, _WHOLE if whole else _NUMBER)
-        if not whole:
-            good = pc.or_(good, pc.match_substring_regex(plain, _NOT_FINITE))
-        bad = ~good.to_numpy(zero_copy_only=False)
+        bad = ~are_numbers(plain, dtype)
         if missing is not None:
             bad &= ~missing
         self._report_bad(bad, trimmed, column, code, expected)
         unset = bad if missing is None else bad | missing
         if unset.any():
             plain = pc.if_else(pa.array(unset), "0", plain)
-        plain = pc.utf8_ltrim(plain, "+")
-        if whole:
-            plain = pc.replace_substring_regex(plain, r"\.0*$", "")
-        values, outside = _cast(plain, dtype)
+        values, outside = cast_numbers(plain, dtype)
         if outside.any():
             limits = np.iinfo(dtype)
             self._add(code, outside, column, f"{expected} from {limits.min} to {limits.max}")
@@ -152,7 +147,7 @@ class Cells:
         wanted = f"{unit or 'a number'} in [{low:g}, {high:g}]" if limits else unit or "a finite number"
         if not_finite.any():
             # Text such as 1e39 is a number, but none that float32 holds.
-            huge = not_finite & self._is_printed_finite(column, not_finite)
+            huge = self._is_printed_finite(column, not_finite & ~np.isnan(values))
             self._add("csv.not_finite", not_finite & ~huge, column, wanted)
             self._add("csv.out_of_range", huge, column, f"{unit or 'a number'} that {values.dtype} can hold")
         self._add("csv.out_of_range", outside, column, wanted)
@@ -168,7 +163,8 @@ class Cells:
 
     def report_bad(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str) -> None:
         """Report cells that are wrong, and so not missing."""
-        self._bad[column.position] = mask
+        before = self._bad.get(column.position)
+        self._bad[column.position] = mask if before is None else before | mask
         self._add(code, mask, column, expected)
 
     def report(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
@@ -194,7 +190,7 @@ class Cells:
         return self._rows.cell(column.position, row)
 
     def _is_printed_finite(self, column: Column, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        words = pc.match_substring_regex(pc.utf8_trim(self._strings(column), _BLANKS), _NOT_FINITE)
+        words = pc.match_substring_regex(self._strings(column), _INFINITE)
         return np.asarray(mask & ~words.to_numpy(zero_copy_only=False))
 
     def _strings(self, column: Column) -> pa.Array:
@@ -245,19 +241,31 @@ def _is_clean(values: NDArray[Any], limits: tuple[float, float] | None) -> bool:
     return bool(low >= limits[0] and high <= limits[1])
 
 
-def _cast(plain: pa.Array, dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The numbers, and which do not fit the type."""
+def are_numbers(texts: pa.Array, dtype: str) -> NDArray[np.bool_]:
+    """Which texts are numbers of that kind: whole ones for integers; for floats NaN and infinity are some, too."""
+    if "int" in dtype:
+        found = pc.match_substring_regex(texts, _WHOLE)
+    else:
+        found = pc.or_(pc.match_substring_regex(texts, _NUMBER), pc.match_substring_regex(texts, _NOT_FINITE))
+    return np.asarray(found.to_numpy(zero_copy_only=False))
+
+
+def cast_numbers(texts: pa.Array, dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The numbers ``(texts,)`` that texts are, and which of them the type cannot hold; zeros stand for these."""
+    plain = pc.utf8_ltrim(texts, "+")
+    if "int" in dtype:
+        plain = pc.replace_substring_regex(plain, r"\.0*$", "")
     outside = np.zeros(len(plain), dtype=np.bool_)
     try:
         return pc.cast(plain, pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False), outside
     except pa.ArrowInvalid:
         pass
-    texts: Iterable[str] = plain.to_pylist()
+    words: Iterable[str] = plain.to_pylist()
     if "int" not in dtype:
         with np.errstate(over="ignore"):
-            return np.array([float(text) for text in texts]).astype(dtype), outside
+            return np.array([float(word) for word in words]).astype(dtype), outside
     limits = np.iinfo(dtype)
-    numbers = [int(text) if len(text) < _SHOWN else limits.max + 1 for text in texts]
+    numbers = [int(word) if len(word) < _SHOWN else limits.max + 1 for word in words]
     outside = np.array([not limits.min <= number <= limits.max for number in numbers])
     return np.array([0 if out else n for n, out in zip(numbers, outside, strict=True)], dtype=dtype), outside
 

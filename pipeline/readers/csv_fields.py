@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.convert import convert, is_converted
-from vlapipe.pipeline.readers.csv_cells import Cells, first_rows
+from vlapipe.pipeline.readers.csv_cells import Cells, are_numbers, cast_numbers, first_rows
 from vlapipe.pipeline.readers.csv_columns import Column
 from vlapipe.pipeline.readers.csv_rows import CsvRows
 from vlapipe.schemas.findings import Findings
@@ -103,19 +103,19 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
     good = framed & (lengths == count)
     flat = pc.list_flatten(items)
     owner = np.repeat(np.arange(num_rows), lengths)
-    number = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
-    good[owner[~pc.match_substring_regex(flat, number).to_numpy(zero_copy_only=False)]] = False
-    set_rows = np.ones(num_rows, dtype=np.bool_) if missing is None else ~missing
-    cells.report_bad("csv.not_a_list", set_rows & ~good, column, f"a list of {count} numbers")
-    usable = good & set_rows
     dtype = "float64" if is_converted(spec) else spec.dtype
+    good[owner[~are_numbers(flat, dtype)]] = False
+    set_rows = np.ones(num_rows, dtype=np.bool_) if missing is None else ~missing
+    cells.report_bad(
+        "csv.not_a_list", set_rows & ~good, column, f"a list of {count} {'whole ' if 'int' in dtype else ''}numbers"
+    )
+    usable = good & set_rows
+    numbers, outside = cast_numbers(pc.filter(flat, pa.array(usable[owner])), dtype)
     by_column = np.zeros((count, num_rows), dtype=dtype)
-    chosen = pc.utf8_ltrim(pc.filter(flat, pa.array(usable[owner])), "+")
-    try:
-        numbers = pc.cast(chosen, pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
-        by_column[:, usable] = numbers.reshape(-1, count).T
-    except pa.ArrowInvalid:
-        cells.report_bad("csv.not_a_list", usable, column, f"a list of {count} numbers of type {dtype}")
+    by_column[:, usable] = numbers.reshape(-1, count).T
+    too_large = np.zeros(num_rows, dtype=np.bool_)
+    too_large[usable] = outside.reshape(-1, count).any(axis=1)
+    cells.report_bad("csv.not_a_list", too_large, column, f"a list of {count} numbers that {dtype} can hold")
     return list(by_column), None if usable.all() else ~usable
 
 

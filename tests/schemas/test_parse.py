@@ -69,6 +69,7 @@ def test_view_placeholder_makes_one_stream_a_folder() -> None:
 
 
 THREE = 'columns = ["j{1..3}"]'
+CLOCK = '[streams.robot.time]\ncolumn = "t"'
 MISTAKES = {
     "misspelt key": ('kind = "csv"', 'kind = "csv"\nfile = ["x.csv"]', "did you mean 'files'"),
     "misspelt kind": ('kind = "csv"', 'kind = "cvs"', "did you mean 'csv'"),
@@ -142,6 +143,12 @@ MISTAKES = {
     "unit to an odd power": (THREE, f'{THREE}\nunit = "m/s^-2"\nto = "mm/s^-2"', "is not known"),
     "range of a text": (THREE, 'columns = ["j1"]\ndtype = "text"\nrange = [0, 1]', "a field of text has none"),
     "rate and a second column": ('column = "t"', 'column = "t"\nrate_hz = 30\nplus = "u"', "cannot be combined"),
+    "list with a decimal comma": (
+        f'kind = "csv"\nfiles = ["log.csv"]\n{CLOCK}\n[streams.robot.fields.joints]\n{THREE}',
+        f'kind = "csv"\nfiles = ["log.csv"]\ndelimiter = ";"\ndecimal = ","\n{CLOCK}\n'
+        '[streams.robot.fields.joints]\ncolumns = ["j"]\nlist = 3',
+        "a comma parts the numbers of a list",
+    ),
     "nearest without columns": ('column = "t"', 'file = "t.txt"\nnearest = true', "nearest: only a column"),
     "stem without files as episodes": ("[sample]", '[episodes]\ntask = "{stem}"\n[sample]', "per_file = true"),
     "both ways to split": ("[sample]", '[episodes]\nsplit_column = "e"\nsplit_gap_s = 1\n[sample]', "choose one"),

@@ -204,6 +204,27 @@ def test_what_is_no_such_list_is_placed(tmp_path: Path, cell: str) -> None:
     assert faults(tmp_path, f't,a\n0,"[1, 2, 3]"\n1,{cell}\n', spec) == [("csv.not_a_list", 3, "a")]
 
 
+@pytest.mark.parametrize(
+    ("cell", "code"),
+    [
+        ("[1, nan]", "csv.not_finite"),
+        ("[1, -Inf]", "csv.not_finite"),
+        ("[1, 1e39]", "csv.out_of_range"),
+        ("[1, nan, 3]", "csv.not_a_list"),
+    ],
+)
+def test_number_of_a_list_is_refused_for_its_own_reason(tmp_path: Path, cell: str, code: str) -> None:
+    spec = field("a", cells="list", shape=(2,))
+    assert faults(tmp_path, f't,a\n0,"[1, 2]"\n1,"{cell}"\n', spec) == [(code, 3, "a")]
+
+
+def test_whole_numbers_of_lists_are_read_as_those_of_cells(tmp_path: Path) -> None:
+    spec = field("a", cells="list", shape=(2,), dtype="uint8")
+    assert values(tmp_path, 't,a\n0,"[1.0, +255]"\n', spec) == [[1, 255]]
+    for cell in ("[1, 256]", "[1, -1]", "[1, 1.5]", "[1, nan]", "[1, 0x1]"):
+        assert faults(tmp_path, f't,a\n0,"[1, 2]"\n1,"{cell}"\n', spec) == [("csv.not_a_list", 3, "a")]
+
+
 def test_lists_are_checked_and_masked_as_numbers_are(tmp_path: Path) -> None:
     spec = field("a", cells="list", shape=(2,), range=(0.0, 5.0))
     assert faults(tmp_path, 't,a\n0,"[1, 2]"\n1,"[1, 9]"\n', spec) == [("csv.out_of_range", 3, "a")]
