@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.readers.clock import seconds
 from vlapipe.schemas.schema import Schema
 
@@ -51,7 +52,5 @@ def action_rows(timestamp: NDArray[Any], schema: Schema) -> NDArray[np.int32]:
     if action.kind != "next":
         return row_ahead(timestamp, action.period_s, action.tolerance_s)
     ahead = np.append(rows[1:], np.int32(-1))
-    max_gap_s = schema.anchor_stream.max_gap_s
-    if max_gap_s is not None:
-        ahead[:-1][seconds(np.diff(timestamp)) > max_gap_s] = -1
+    ahead[find_gaps(timestamp, schema.anchor_stream.max_gap_s) - 1] = -1
     return ahead

@@ -15,7 +15,7 @@ from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.checks.streams import check_streams
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds_between
 from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.findings import Findings
@@ -36,7 +36,7 @@ class Episode:
 
     raw: RawEpisode
     instruction: str
-    streams: dict[str, StreamRows | ImageRows]
+    streams: dict[str, Rows]
     align: dict[str, NDArray[np.int32]]
     gaps: dict[str, NDArray[np.int32]]
     max_gaps_s: dict[str, float | None]
@@ -122,7 +122,7 @@ def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, A
 def _relate(
     raw: RawEpisode,
     instruction: str,
-    streams: dict[str, StreamRows | ImageRows],
+    streams: dict[str, Rows],
     specs: dict[str, Stream],
     schema: Schema,
     findings: Findings,

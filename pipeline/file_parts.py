@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import RawEpisode
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds
 from vlapipe.pipeline.segments import is_cut, parts_of
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["read_part"]
-
-Rows = StreamRows | ImageRows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import Rows
 from vlapipe.schemas.schema import ImageStream, Schema
 
 __all__ = ["start_with_others"]
-
-Rows = StreamRows | ImageRows
 
 
 def start_with_others(streams: dict[str, Rows], schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Rows]:

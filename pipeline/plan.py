@@ -14,7 +14,7 @@ from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
 __all__ = ["Plan", "PlannedShard", "make_plan"]
 
-CSV_SHRINKS = 8  # text of a CSV row is about this many times its stored bytes; only used to fill shards evenly
+_CSV_SHRINKS = 8  # text of a CSV row is about this many times its stored bytes; only used to fill shards evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
     size = 0
     for name, files in episode.files.items():
         num_bytes = sum(file.num_bytes for file in files)
-        size += num_bytes // CSV_SHRINKS if name in text else num_bytes
+        size += num_bytes // _CSV_SHRINKS if name in text else num_bytes
     return int(size * episode.share)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.checks.clocks import steps_s
 from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.readers.clock import seconds, seconds_between
@@ -120,7 +120,7 @@ def _count_left_out(episode: Episode, schema: Schema) -> int:
 def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
     """Span in seconds of the stream's clock, and how unevenly it ticks."""
     first, last = seconds(timestamp[[0, -1]])
-    steps = np.diff(timestamp) / (1e9 if timestamp.dtype == np.int64 else 1)
+    steps = steps_s(timestamp)
     return {
         f"{name}/first_s": float(first),
         f"{name}/last_s": float(last),

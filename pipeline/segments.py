@@ -23,7 +23,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec
 
-__all__ = ["cut_files", "is_cut", "parts_of"]
+__all__ = ["Part", "cut_files", "is_cut", "parts_of"]
 
 _THREADS = 4  # files looked at together; each is held in memory meanwhile
 _SPLIT_FIELD = "split column"  # no field of a schema can be called so
@@ -34,7 +34,7 @@ _NOT_IN_ID = re.compile(r"[/\\\x00-\x1f]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class Part:
     """An episode within a file: its name there, its rows, and where it wrongly begins again."""
 
     name: str
@@ -81,7 +81,7 @@ def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
     ] or [raw]
 
 
-def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[_Part], int]:
+def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[Part], int]:
     """Each part of the anchor's file, and the rows of all; no part where the file cannot be read that far."""
     files, stream, layout = raw.files[schema.anchor], schema.anchor_stream, schema.episodes
     assert isinstance(stream, CsvStream)
@@ -108,25 +108,25 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
     return (_parts_by_value(rows.fields[_SPLIT_FIELD]), rows.num_rows) if rows is not None else ([], 0)
 
 
-def _parts_by_gap(rows: StreamRows, gap_s: float) -> list[_Part]:
+def _parts_by_gap(rows: StreamRows, gap_s: float) -> list[Part]:
     """A part ends where the clock jumps, either way: a recorder may begin each episode at 0."""
     limit = round(gap_s * 1e9) if rows.timestamp.dtype == np.int64 else gap_s
     starts = np.flatnonzero(np.abs(np.diff(rows.timestamp)) > limit) + 1
     edges = [0, *starts.tolist(), rows.num_rows]
     return [
-        _Part(name=f"part_{i:04d}", start=start, stop=stop) for i, (start, stop) in enumerate(itertools.pairwise(edges))
+        Part(name=f"part_{i:04d}", start=start, stop=stop) for i, (start, stop) in enumerate(itertools.pairwise(edges))
     ]
 
 
-def _parts_by_value(texts: NDArray[np.uint8]) -> list[_Part]:
+def _parts_by_value(texts: NDArray[np.uint8]) -> list[Part]:
     values = np.ascontiguousarray(texts).view(f"S{texts.shape[1]}")[:, 0]
     edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
-    parts: dict[bytes, _Part] = {}
+    parts: dict[bytes, Part] = {}
     for start, stop in itertools.pairwise(edges):
         value = bytes(values[start])
         if value not in parts:
             name = _NOT_IN_ID.sub("_", value.decode("utf-8").strip()) or "_"
-            parts[value] = _Part(name=name, start=start, stop=stop)
+            parts[value] = Part(name=name, start=start, stop=stop)
         elif parts[value].again_at is None:
             parts[value] = replace(parts[value], again_at=start)
     return list(parts.values())

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.own_clocks import start_with_others
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import ImageRows, Rows, StreamRows
 from vlapipe.pipeline.readers.clock_file import ClockFile, read_clock_file
 from vlapipe.pipeline.readers.csv_table import read_csv_stream
 from vlapipe.pipeline.readers.images import read_images
@@ -19,12 +19,10 @@ __all__ = ["read_rows", "read_streams"]
 
 _MOST_NAMED = 8  # files that a finding lists
 
-Rows = StreamRows | ImageRows
-
 
 def read_streams(
     root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
-) -> dict[str, StreamRows | ImageRows]:
+) -> dict[str, Rows]:
     """The streams that can be read, in the schema's order, a camera's view each for itself.
 
     Arguments as for ``read_episode``.

@@ -19,7 +19,7 @@ from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError, VlapipeError
 
-__all__ = ["cluster_pays", "run_tasks"]
+__all__ = ["run_tasks"]
 
 # Starting worker processes takes 1 s on idle cores and 3 s on busy ones. Threads wait for each other wherever Python
 # itself runs, a quarter of the time, so a process of its own for a few of them pays once there is a minute's work.
@@ -27,7 +27,7 @@ _BYTES_WORTH_A_CLUSTER = 8 << 30
 _MAX_THREADS = 4  # of a process; more would only wait
 
 
-def cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
+def _cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
     """Whether to start worker processes rather than threads: much to read, in several shards."""
     raw_bytes = sum(episode.num_bytes for task in tasks for episode in task.shard.episodes)
     return min(num_workers, len(tasks)) > 1 and raw_bytes >= _BYTES_WORTH_A_CLUSTER
@@ -43,7 +43,7 @@ def run_tasks(
         VlapipeError: a worker died over a shard.
     """
     num_workers = workers or os.cpu_count() or 1
-    if scheduler is None and not cluster_pays(tasks, num_workers):
+    if scheduler is None and not _cluster_pays(tasks, num_workers):
         yield from _run_in_threads(tasks, progress, num_workers)
     else:
         yield from _run_on_dask(tasks, progress, num_workers, scheduler)

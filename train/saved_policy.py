@@ -14,7 +14,7 @@ from vlapipe.train.checkpoint import latest_checkpoint, read_checkpoint
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.spec import Moments, SampleSpec
 
-__all__ = ["load_policy", "load_weights", "spec_from_json", "spec_to_json"]
+__all__ = ["load_policy", "load_weights", "spec_to_json"]
 
 
 def load_policy(path: str | Path) -> nn.Module:
@@ -30,7 +30,7 @@ def load_policy(path: str | Path) -> nn.Module:
         raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
     checkpoint = read_checkpoint(folder)
     config = checkpoint.state["config"]
-    spec = spec_from_json(checkpoint.state["spec"])
+    spec = _spec_from_json(checkpoint.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, checkpoint.policy, folder)
     return policy.eval()
@@ -62,7 +62,7 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
     }
 
 
-def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
+def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
     """What ``spec_to_json`` wrote."""
 
     def moments(entry: Mapping[str, list[float]]) -> Moments:

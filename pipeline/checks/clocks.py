@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.places import clock_place, clock_row
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds_between
+from vlapipe.pipeline.readers.arrays import Rows
+from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 
@@ -21,8 +21,7 @@ _LEAST_STEPS = 19  # fewer say little about how evenly a clock ticks
 
 def steps_s(timestamp: NDArray[Any]) -> NDArray[np.float64]:
     """Seconds from each row to the next, ``(rows - 1,)``, subtracted before they are converted."""
-    steps = np.diff(timestamp)
-    return steps / 1e9 if timestamp.dtype == np.int64 else steps
+    return seconds(np.diff(timestamp))
 
 
 def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
@@ -33,7 +32,7 @@ def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.in
     return (np.flatnonzero(np.diff(timestamp) > limit) + 1).astype(np.int32)
 
 
-def check_clock(rows: StreamRows | ImageRows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:
+def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:
     """Report a clock's faults; ``False`` where it runs backwards, so that nothing else can be said of it."""
     if rows.num_rows < 2:
         return True

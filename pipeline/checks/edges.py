@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vlapipe.pipeline.checks.clocks import RATE_TOLERANCE, find_gaps, steps_s
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.readers.clock import seconds
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
@@ -16,9 +16,7 @@ _LEAST_SPAN_S = 3.0  # over less, where the first and the last row happen to lie
 _GAP_PERIODS = 3.0  # a longer step is a gap where the schema has no max_gap_s
 
 
-def check_edges(
-    anchor: StreamRows, streams: dict[str, StreamRows | ImageRows], checks: CheckSpec, findings: Findings
-) -> None:
+def check_edges(anchor: StreamRows, streams: dict[str, Rows], checks: CheckSpec, findings: Findings) -> None:
     """Report the streams that begin long after the anchor, end long before it, or lie elsewhere altogether."""
     first, last = seconds(anchor.timestamp[[0, -1]])
     for rows in streams.values():
@@ -38,7 +36,7 @@ def check_edges(
 
 
 def check_drift(
-    streams: dict[str, StreamRows | ImageRows],
+    streams: dict[str, Rows],
     specs: dict[str, Stream],
     anchor: str,
     checks: CheckSpec,
@@ -63,7 +61,7 @@ def check_drift(
             findings.add("clock.drift", streams[name].source.path, expected=expected, found=f"{ratio:.4f} of it")
 
 
-def _pace(rows: StreamRows | ImageRows, stream: Stream) -> tuple[float, float] | None:
+def _pace(rows: Rows, stream: Stream) -> tuple[float, float] | None:
     """Measured over declared rate, and how unsure that is (jitter at both ends); ``None`` if it cannot be told."""
     if not stream.rate_hz or rows.num_rows < 2:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlapipe.pipeline.readers.arrays import ClockPlace, ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import ClockPlace, ImageRows, Rows, StreamRows
 from vlapipe.schemas.schema import FieldSpec
 
 __all__ = ["clock_place", "clock_row", "column_name", "column_names", "place"]
@@ -12,23 +12,23 @@ __all__ = ["clock_place", "clock_row", "column_name", "column_names", "place"]
 _MOST_NAMED = 16  # columns that a finding lists one by one
 
 
-def place(rows: StreamRows | ImageRows, row: int) -> tuple[int | None, str]:
+def place(rows: Rows, row: int) -> tuple[int | None, str]:
     """The line on which a row begins, and ``""``; where a file has no lines ``None``, and words for the row."""
     line = rows.line_of(row) if isinstance(rows, StreamRows) else None
     return line, "" if line is not None else _numbered(rows, row)
 
 
-def clock_row(rows: StreamRows | ImageRows, row: int) -> tuple[int | None, str]:
+def clock_row(rows: Rows, row: int) -> tuple[int | None, str]:
     """The same for the stamp of a row."""
     line = clock_place(rows).line_of(row)
     return line, "" if line is not None else _numbered(rows, row)
 
 
-def _numbered(rows: StreamRows | ImageRows, row: int) -> str:
+def _numbered(rows: Rows, row: int) -> str:
     return f" in {'image' if isinstance(rows, ImageRows) else 'row'} {row} (counted from 0)"
 
 
-def clock_place(rows: StreamRows | ImageRows) -> ClockPlace:
+def clock_place(rows: Rows) -> ClockPlace:
     """Where the clock stands: in the stream's own file unless it has one to itself."""
     if rows.clock_place is not None:
         return rows.clock_place

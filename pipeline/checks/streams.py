@@ -6,16 +6,14 @@ from vlapipe.pipeline.checks.clocks import check_clock
 from vlapipe.pipeline.checks.edges import check_drift, check_edges
 from vlapipe.pipeline.checks.poses import check_poses
 from vlapipe.pipeline.checks.values import check_values
-from vlapipe.pipeline.readers.arrays import ImageRows, StreamRows
+from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["check_streams"]
 
 
-def check_streams(
-    streams: dict[str, StreamRows | ImageRows], specs: dict[str, Stream], schema: Schema, findings: Findings
-) -> None:
+def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Schema, findings: Findings) -> None:
     """Report every fault of the streams' clocks, values and poses, and of how they fit the anchor.
 
     Args:
@@ -24,7 +22,7 @@ def check_streams(
         schema: which is the anchor, and what counts as a fault.
         findings: takes what is wrong.
     """
-    forwards: dict[str, StreamRows | ImageRows] = {}
+    forwards: dict[str, Rows] = {}
     for name, rows in streams.items():
         stream = specs[name]
         if isinstance(rows, StreamRows):
@@ -46,9 +44,7 @@ def check_streams(
         check_edges(anchor, others, schema.checks, findings)
 
 
-def _check_counts(
-    anchor: StreamRows, streams: dict[str, StreamRows | ImageRows], specs: dict[str, Stream], findings: Findings
-) -> None:
+def _check_counts(anchor: StreamRows, streams: dict[str, Rows], specs: dict[str, Stream], findings: Findings) -> None:
     """A camera that took an image a row must have as many as the anchor has rows."""
     for name, rows in streams.items():
         stream = specs[name]

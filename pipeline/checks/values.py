@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.checks.clocks import find_gaps, steps_s
 from vlapipe.pipeline.checks.places import column_name, column_names, place
 from vlapipe.pipeline.readers.arrays import StreamRows
+from vlapipe.pipeline.readers.clock import seconds
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
 
@@ -94,8 +95,7 @@ def _check_stuck(
         same[gaps - 1] = False
         ends = np.append(np.flatnonzero(~same), len(values) - 1)
         starts = np.concatenate([[0], ends[:-1] + 1])
-        lasts = rows.timestamp[ends] - rows.timestamp[starts]
-        lasts_s = lasts / 1e9 if lasts.dtype == np.int64 else lasts
+        lasts_s = seconds(rows.timestamp[ends] - rows.timestamp[starts])
         stuck = np.flatnonzero(lasts_s > field.stuck_s)
         if not len(stuck):
             continue

@@ -19,9 +19,9 @@ from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_num
 from vlapipe.pipeline.infer.header import Header, find_header
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
-__all__ = ["HEAD_BYTES", "Table", "cut_line", "look_at_table"]
+__all__ = ["Table", "look_at_table"]
 
-HEAD_BYTES = 256 << 10
+_HEAD_BYTES = 256 << 10
 _TAIL_BYTES = 16 << 10
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
@@ -72,7 +72,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
     if dialect is None:
         return None
     dialect = replace(dialect, encoding=encoding, comment=comment)
-    header = find_header(lines, dialect, lambda line: cut_line(line, dialect))
+    header = find_header(lines, dialect, lambda line: _cut_line(line, dialect))
     if header is None:
         return None
     table = _cut_rows(label, lines, header, reasons)
@@ -95,22 +95,22 @@ def _read_head(path: Path) -> _Head:
     """The first and last bytes, unpacked."""
     if path.suffix.lower() == ".gz":
         with gzip.open(path) as packed:
-            data = packed.read(HEAD_BYTES + 1)
-        return _Head(data[:HEAD_BYTES], b"", 4 * path.stat().st_size, len(data) <= HEAD_BYTES)
+            data = packed.read(_HEAD_BYTES + 1)
+        return _Head(data[:_HEAD_BYTES], b"", 4 * path.stat().st_size, len(data) <= _HEAD_BYTES)
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
             if len(members) != 1:
                 return _Head(b"", b"", 0, True)
             with archive.open(members[0]) as member:
-                data = member.read(HEAD_BYTES)
-        return _Head(data, b"", members[0].file_size, members[0].file_size <= HEAD_BYTES)
+                data = member.read(_HEAD_BYTES)
+        return _Head(data, b"", members[0].file_size, members[0].file_size <= _HEAD_BYTES)
     with path.open("rb") as file:
-        data = file.read(HEAD_BYTES)
+        data = file.read(_HEAD_BYTES)
         num_bytes = file.seek(0, 2)
         file.seek(max(0, num_bytes - _TAIL_BYTES))
         tail = file.read()
-    return _Head(data, tail, num_bytes, num_bytes <= HEAD_BYTES)
+    return _Head(data, tail, num_bytes, num_bytes <= _HEAD_BYTES)
 
 
 def _guess_encoding(data: bytes, reasons: list[str]) -> str:
@@ -140,7 +140,7 @@ def _guess_comment(lines: list[str]) -> str:
     return next((sign for sign in _COMMENTS if first.startswith(sign)), "")
 
 
-def cut_line(line: str, dialect: Dialect) -> list[str]:
+def _cut_line(line: str, dialect: Dialect) -> list[str]:
     """The cells of one line, without blanks around them."""
     if dialect.delimiter == WHITESPACE:
         return line.split()
@@ -192,7 +192,7 @@ def _guess_quote(sample: list[str]) -> str:
 
 
 def _score(sample: list[str], dialect: Dialect) -> float:
-    rows = [cut_line(line, dialect) for line in sample]
+    rows = [_cut_line(line, dialect) for line in sample]
     counts = Counter(len(row) for row in rows if len(row) > 1)
     if not counts:
         return 0.0
@@ -220,7 +220,7 @@ def _cut_rows(label: str, lines: list[str], header: Header, reasons: list[str]) 
     for line in lines[header.first_row :]:
         if not line.strip() or (dialect.comment and line.startswith(dialect.comment)):
             continue
-        cells = cut_line(line, dialect)
+        cells = _cut_line(line, dialect)
         if len(cells) == width:
             first = int(dialect.index_column)
             rows.append(tuple(cells[first : first + len(header.names)]))
@@ -246,7 +246,7 @@ def _footer(head: _Head, table: Table, lines: list[str], encoding: str) -> int:
     width = len(table.names) + table.dialect.index_column + table.dialect.trailing_delimiter
     count = 0
     for line in reversed(last):
-        cells = cut_line(line, table.dialect)
+        cells = _cut_line(line, table.dialect)
         like_row = [c for c in cells if is_number(c, table.dialect.decimal) or is_list(c)]
         comment = table.dialect.comment
         if len(cells) == width or not line.strip() or (comment and line.startswith(comment)):

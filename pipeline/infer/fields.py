@@ -14,7 +14,7 @@ from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.groups import ANGLES, Group, group_columns, identifier
 from vlapipe.schemas.schema import MISSING_SUFFIX
 
-__all__ = ["FieldGuess", "FieldsGuess", "guess_fields", "unique_names"]
+__all__ = ["FieldGuess", "FieldsGuess", "guess_fields"]
 
 _COUNTERS = re.compile(
     r"(^|.*[_.\s])(index|idx|seq|frame|frames|frame_index|frame_id|step|tick|row|no|nr|id|sample|count)$"
@@ -88,7 +88,7 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
     first = {column.name: column.position for column in columns}
     fields.sort(key=lambda field: first[field.columns[0]])
     missing = sorted({text for column in numbers for text in column.missing})
-    return FieldsGuess(fields=tuple(unique_names(fields)), drop=tuple(drop), missing=tuple(missing))
+    return FieldsGuess(fields=tuple(_unique_names(fields)), drop=tuple(drop), missing=tuple(missing))
 
 
 def _why_not(column: Column) -> str:
@@ -97,6 +97,8 @@ def _why_not(column: Column) -> str:
     if column.kind in ("text", "time"):
         return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else "text"
     if column.kind == "list":
+        if column.decimal == ",":
+            return "lists, whose commas may be decimal"
         lengths = {_list_length(cell) for cell in column.cells if cell}
         return "" if len(lengths) == 1 and lengths != {0} else "lists of different lengths"
     if looks_like_time(column) is not None and (column.rises or column.constant):
@@ -243,7 +245,7 @@ def _period(column: Column) -> float:
     return 0.0
 
 
-def unique_names(fields: list[FieldGuess]) -> list[FieldGuess]:
+def _unique_names(fields: list[FieldGuess]) -> list[FieldGuess]:
     """Fields with names that a schema accepts, each once."""
     taken: set[str] = set()
     named = []

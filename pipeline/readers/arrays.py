@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClockPlace", "ImageRows", "SourceFile", "StreamRows"]
+__all__ = ["ClockPlace", "ImageRows", "Rows", "SourceFile", "StreamRows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +103,6 @@ class ImageRows:
             offset=offset - offset[0],
             clock_place=None if place is None else place.from_row(start),
         )
+
+
+Rows = StreamRows | ImageRows

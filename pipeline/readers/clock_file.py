@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +29,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import NANOSECONDS, WHITESPACE, Dialect, TimeSpec
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["ClockFile", "clock_of_array", "read_clock_file", "shift_by_name", "wanted_stamp"]
+__all__ = ["ClockFile", "clock_of_array", "clock_of_stamps", "read_clock_file", "shift_by_name", "wanted_stamp"]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 _NUMBER_BEGINS = re.compile(r"[+-]?\.?\d")
@@ -114,6 +114,20 @@ def clock_of_array(
         return None
 
 
+def clock_of_stamps(stamps: list[int | float], label: str, time: TimeSpec) -> NDArray[Any]:
+    """Stamps as ``parse_stamp`` gives them, or whole numbers to be divided by the rate, as a clock.
+
+    Raises:
+        OverflowError: a stamp does not fit 64 bits.
+        ValueError: the file's name is not of ``start_format``; says so.
+    """
+    whole = all(isinstance(stamp, int) for stamp in stamps)
+    clock = np.array(stamps, dtype=np.int64 if whole else np.float64)
+    if time.index_rate_hz:
+        clock = clock_from_index(clock.astype(np.int64), time.index_rate_hz)
+    return shift_by_name(clock, label, time)
+
+
 def shift_by_name(timestamp: NDArray[Any], label: str, time: TimeSpec) -> NDArray[Any]:
     """The clock with ``offset_s`` and the time in the name of the file added.
 
@@ -172,11 +186,7 @@ def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings
     try:
         table = read_table(text, dialect)
     except TableError as error:
-        for finding in error.findings:
-            findings.add(
-                finding.code, label, line=finding.line, column=finding.column,
-                expected=finding.expected, found=finding.found, count=finding.count,
-            )  # fmt: skip
+        findings.extend(replace(finding, file=label) for finding in error.findings)
         return None
     if not table.num_rows:
         findings.add("csv.header_only", label, line=1, found="a header and no row")
@@ -253,12 +263,8 @@ def _whole(text: str) -> int:
 
 
 def _finish(stamps: list[int | float], label: str, time: TimeSpec, findings: Findings) -> NDArray[Any] | None:
-    whole = all(isinstance(stamp, int) for stamp in stamps)
     try:
-        clock = np.array(stamps, dtype=np.int64 if whole else np.float64)
-        if time.index_rate_hz:
-            clock = clock_from_index(clock.astype(np.int64), time.index_rate_hz)
-        return shift_by_name(clock, label, time)
+        return clock_of_stamps(stamps, label, time)
     except (ValueError, OverflowError) as error:
         findings.add("csv.bad_time", label, expected=wanted_stamp(time), found=str(error))
         return None

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp
-from vlapipe.pipeline.readers.clock_file import ClockFile, shift_by_name, wanted_stamp
+from vlapipe.pipeline.readers.clock import parse_stamp
+from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_stamps, wanted_stamp
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import TimeSpec
 
@@ -71,12 +71,8 @@ def _by_name(
             good.append(file)
         except ValueError:
             findings.add("image.bad_name", file, expected=_wanted(time), found=_name(file))
-    whole = all(isinstance(stamp, int) for stamp in stamps)
     try:
-        timestamp = np.array(stamps, dtype=np.int64 if whole else np.float64)
-        if time.index_rate_hz:
-            timestamp = clock_from_index(timestamp.astype(np.int64), time.index_rate_hz)
-        timestamp = shift_by_name(timestamp, folder, time)
+        timestamp = clock_of_stamps(stamps, folder, time)
     except (ValueError, OverflowError) as error:
         findings.add("image.bad_name", folder, expected=_wanted(time), found=str(error))
         return good, None
@@ -85,7 +81,11 @@ def _by_name(
 
 
 def _stamp(name: str, time: TimeSpec, pattern: re.Pattern[str] | None) -> int | float:
-    """The time in one image's name; raises ``ValueError`` where there is none."""
+    """The time in one image's name, or the whole number that a rate divides.
+
+    Raises:
+        ValueError: there is none.
+    """
     text = _stem(name)
     if pattern is not None:
         match = pattern.search(name)

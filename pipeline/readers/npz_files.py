@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile
+from vlapipe.pipeline.readers.text import first_line
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.toml_table import did_you_mean
 
@@ -83,7 +84,7 @@ def _open_npz(file: Any, label: str, findings: Findings) -> Any:
     try:
         archive = np.load(file, allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways
-        findings.add("npz.unreadable", label, expected="an NPZ archive", found=_one_line(error))
+        findings.add("npz.unreadable", label, expected="an NPZ archive", found=first_line(error))
         return None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array")
@@ -109,7 +110,7 @@ def load_array(load: Callable[[], Any], label: str, name: str, findings: Finding
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
         is_object = str(error).startswith("Object arrays")
-        found = "Python objects" if is_object else _one_line(error)
+        found = "Python objects" if is_object else first_line(error)
         expected = "an array of numbers" if is_object else "a whole array"
         code = "npz.object_array" if is_object else "npz.unreadable"
         findings.add(code, label, column=name, expected=expected, found=found)
@@ -119,7 +120,3 @@ def load_array(load: Callable[[], Any], label: str, name: str, findings: Finding
         findings.add("npz.dtype", label, column=name, expected="numbers", found=found)
         return None
     return array
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlapipe.schemas.findings import Findings
 
-__all__ = ["count_lines", "read_bytes", "read_text"]
+__all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
 
 _ZIP, _EMPTY_ZIP, _GZIP = b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b"
 _MAX_BYTES = 16 << 30
@@ -106,7 +106,7 @@ def _unzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
             with archive.open(members[0]) as file:
                 return _read_limited(file, len(raw), label, findings)
     except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways, each decoder in its own
-        findings.add("file.archive", label, expected="a ZIP with one table", found=_one_line(error))
+        findings.add("file.archive", label, expected="a ZIP with one table", found=first_line(error))
     return None
 
 
@@ -122,7 +122,7 @@ def _gunzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
         with gzip.open(io.BytesIO(raw)) as file:
             return _read_limited(cast(IO[bytes], file), len(raw), label, findings)
     except (zlib.error, EOFError, OSError) as error:
-        findings.add("file.archive", label, expected="a whole gzip file", found=_one_line(error))
+        findings.add("file.archive", label, expected="a whole gzip file", found=first_line(error))
         return None
 
 
@@ -136,7 +136,8 @@ def _read_limited(file: IO[bytes], num_packed: int, label: str, findings: Findin
     return None
 
 
-def _one_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, as far as the end of its first line; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -151,7 +152,7 @@ def _decode(raw: bytes, encoding: str, label: str, findings: Findings) -> bytes 
     except UnicodeDecodeError as error:
         _refuse_byte(raw, error.start, encoding, label, findings)
     except (UnicodeError, LookupError, ValueError, OverflowError) as error:
-        findings.add("csv.encoding", label, expected=f"{encoding} text", found=_one_line(error))
+        findings.add("csv.encoding", label, expected=f"{encoding} text", found=first_line(error))
     return None
 
 

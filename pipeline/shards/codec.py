@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["DEFAULT_CODEC", "RAW", "SHARD_FORMATS", "Codec", "parse_codec"]
+__all__ = ["RAW", "SHARD_FORMATS", "Codec", "parse_codec"]
 
 SHARD_FORMATS = ("zarr", "npz")
 
@@ -17,7 +17,7 @@ SHARD_FORMATS = ("zarr", "npz")
 _ZARR_CODECS = {"zstd": (3, 9), "lz4": (5, 9), "pcodec": (8, 12)}
 _NPZ_CODECS = {"deflate": (1, 9)}
 _CODECS = {"zarr": _ZARR_CODECS, "npz": _NPZ_CODECS}
-DEFAULT_CODEC = {"zarr": "zstd", "npz": "deflate"}
+_DEFAULT_CODEC = {"zarr": "zstd", "npz": "deflate"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def parse_codec(text: str | None, shard_format: str) -> Codec:
     Raises:
         UsageError: the format has no such codec or level.
     """
-    name, _, level_text = (text or DEFAULT_CODEC[shard_format]).partition(":")
+    name, _, level_text = (text or _DEFAULT_CODEC[shard_format]).partition(":")
     if name == RAW.name and not level_text:
         return RAW
     known = _CODECS[shard_format]

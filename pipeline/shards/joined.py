@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NARROW", "Block", "Joined"]
+__all__ = ["Block", "Joined"]
 
-NARROW = 64  # a field with at most this many columns is stored a column at a time
+_NARROW = 64  # a field with at most this many columns is stored a column at a time
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Joined:
     @property
     def is_narrow(self) -> bool:
         """Whether it is a table of a few columns."""
-        return len(self.shape) == 2 and self.shape[1] <= NARROW
+        return len(self.shape) == 2 and self.shape[1] <= _NARROW
 
     @property
     def is_fortran(self) -> bool:
