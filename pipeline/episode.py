@@ -23,6 +23,8 @@ from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["Episode", "read_episode"]
 
+_MAX_SHOWN = 60  # characters of a value that a finding shows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
@@ -88,9 +90,12 @@ def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Strea
 def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> str:
     """The first that gives one: metadata, the instruction's own file, the template."""
     metadata = _read_metadata(root, raw.metadata, findings) if raw.metadata else {}
-    told = metadata.get(schema.instruction.metadata_key or "")
+    key = schema.instruction.metadata_key
+    told = metadata.get(key) if key else None
     if isinstance(told, str) and told.strip():
         return told.strip()
+    if raw.metadata and told is not None and not isinstance(told, str):
+        findings.add("metadata.unreadable", raw.metadata.path, expected=f"text as {key}", found=repr(told)[:_MAX_SHOWN])
     if raw.instruction_file:
         try:
             text = (root / raw.instruction_file.path).read_text(encoding="utf-8-sig").strip()

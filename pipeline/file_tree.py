@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["FileTree", "Found", "RawFile", "match_end", "walk"]
+__all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
 
 _IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
 _PLACEHOLDER = re.compile(r"(\{view\}|\{stem\})")

@@ -103,10 +103,12 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
     with (output.work / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(
                 f"--out {path}: another ingest is writing there", "wait for it, or choose another"
             ) from None
+        except OSError:
+            pass  # a file system without locks
         try:
             _refuse_finished(path)  # another run may have finished since we looked
         except UsageError:

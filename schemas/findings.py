@@ -52,7 +52,9 @@ CODES: dict[str, Code] = {
     "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
     "file.too_large": _fatal("a file is too large to be read whole", "split it, or unpack it first"),
     "file.not_read": _note("files that no stream asks for", "declare a stream, or correct files in the schema"),
-    "metadata.unreadable": _error("the metadata file is not a JSON object", "correct or remove it"),
+    "metadata.unreadable": _error(
+        "the metadata file is not a JSON object, or its instruction is no text", "correct or remove it"
+    ),
     "instruction.unreadable": _error("the instruction file is not UTF-8 text", "save it as UTF-8"),
     "csv.empty": _fatal("the file holds nothing", "record it again"),
     "csv.header_only": _fatal("there is a header and no row", "record it again"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -158,3 +161,53 @@ def test_raised_finding_sets_the_episode_aside(tmp_path: Path) -> None:
     make_episode(tmp_path / "task" / "episode_1", edit_rows=lose_rows)
     episode, _ = read(tmp_path, schema_with(MAX_GAP, '\n[checks.severity]\n"clock.gap" = "error"\n'))
     assert episode is None
+
+
+def two_logs(folder: Path) -> None:
+    log = folder / "robot_states.csv"
+    log.rename(folder / "robot_state_1.csv")
+    (folder / "robot_state_2.csv").write_bytes((folder / "robot_state_1.csv").read_bytes())
+
+
+def bytes_for_an_instruction(folder: Path) -> None:
+    (folder / "metadata.json").unlink()
+    (folder / "instruction.txt").write_bytes(b"\xff\xfe\x00")
+
+
+FOLDER_FAULTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "two files of one stream": (two_logs, "file.several", "robot_states.csv"),
+    "instruction that is no text": (
+        bytes_for_an_instruction,
+        "instruction.unreadable",
+        "instruction.txt",
+    ),
+    "instruction that is a list": (
+        lambda folder: (folder / "metadata.json").write_text('{"instruction": ["pick", "place"]}'),
+        "metadata.unreadable",
+        "metadata.json",
+    ),
+    "no image of any camera": (lambda folder: shutil.rmtree(folder / "images"), "image.none", "images"),
+}
+
+
+@pytest.mark.parametrize("case", FOLDER_FAULTS)
+def test_fault_of_a_folder_is_named_with_its_file(tmp_path: Path, case: str) -> None:
+    edit, code, name = FOLDER_FAULTS[case]
+    for number in (1, 2):  # so that the other says which cameras there are
+        make_episode(tmp_path / "task" / f"episode_{number}")
+    edit(tmp_path / "task" / "episode_1")
+    _, findings = read(tmp_path, schema_with())
+    assert code in findings, findings
+    assert findings[code].file == f"task/episode_1/{name}"
+    assert findings[code].severity == "error"
+
+
+def test_camera_that_most_episodes_lack_is_not_kept(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        make_episode(tmp_path / "task" / f"episode_{number}")
+    images = tmp_path / "task" / "episode_1" / "images"
+    shutil.copytree(images / "View1", images / "Extra")
+    episode, findings = read(tmp_path, schema_with())
+    assert episode is not None
+    assert "Extra" not in episode.streams
+    assert findings["image.extra_view"].file == "task/episode_1/images/Extra"
