@@ -27,7 +27,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class TomlTable:
-    """One TOML table being read: hands out typed values and refuses what nobody asked for."""
+    """One TOML table being read: hands out typed values and refuses what nobody asked for.
+
+    Every refusal is a ``UsageError`` that names the table and the key.
+    """
 
     def __init__(self, source: str, path: str, values: dict[str, Any]) -> None:
         self.source, self.path, self.values = source, path, values

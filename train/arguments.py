@@ -18,7 +18,11 @@ _SIDES = ("height", "width")
 
 
 def parse_whole_number(what: str, value: Any, *, least: int) -> int:
-    """``value`` as an ``int``; NumPy's integers are whole numbers too, ``True`` and ``2.0`` are not."""
+    """``value`` as an ``int``; NumPy's integers are whole numbers too, ``True`` and ``2.0`` are not.
+
+    Raises:
+        UsageError: it is no such number, or less than ``least``.
+    """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -29,7 +33,11 @@ def parse_whole_number(what: str, value: Any, *, least: int) -> int:
 
 
 def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
-    """(height, width), or ``None`` as it is."""
+    """(height, width), or ``None`` as it is.
+
+    Raises:
+        UsageError: they are not two whole numbers from 1.
+    """
     if value is None:
         return None
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -39,14 +47,22 @@ def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
 
 
 def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:
-    """``None`` and the names that ingest gives are splits, though no episode may be in one."""
+    """``None`` and the names that ingest gives are splits, though no episode may be in one.
+
+    Raises:
+        UsageError: ``split`` is none of these.
+    """
     known = {"train", "val", *dataset.column("split").tolist()}
     if split is not None and split not in known:
         raise UsageError(f"{what}: unknown split {split!r}", did_you_mean(str(split), known))
 
 
 def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
-    """Refuse a batch that the machine's memory could not hold, before anything is read for it."""
+    """Refuse a batch that the machine's memory could not hold, before anything is read for it.
+
+    Raises:
+        UsageError: it could not.
+    """
     entries: list[tuple[tuple[int, ...], int]] = [(spec.state, 4), (spec.action, 4)]
     entries += [(shape, 4) for shape in spec.sensors.values()] + [(shape, 1) for shape in spec.images.values()]
     num_bytes = batch_size * sum(size * math.prod(shape) for shape, size in entries)

@@ -21,7 +21,11 @@ __all__ = ["explain_unused", "share_first_gradients", "unless", "wrap"]
 
 
 def wrap(module: nn.Module, ranks: Ranks, *, find_unused: bool = False) -> nn.Module:
-    """``module`` as one of ``world_size`` copies that begin with rank 0's weights and share their gradients."""
+    """``module`` as one of ``world_size`` copies that begin with rank 0's weights and share their gradients.
+
+    Raises:
+        UsageError: the ranks built policies of different sizes.
+    """
     if ranks.world_size == 1:
         return module
     count = sum(p.numel() for p in module.parameters())
@@ -73,7 +77,11 @@ def share_first_gradients(module: nn.Module, ranks: Ranks) -> nn.Module:
 
 @contextlib.contextmanager
 def explain_unused(policy_name: str) -> Iterator[None]:
-    """Turn DDP's complaint about a layer that was used in the first step and not in a later one into one line."""
+    """Turn DDP's complaint about a layer that was used in the first step and not in a later one into one line.
+
+    Raises:
+        UsageError: that was the complaint.
+    """
     try:
         yield
     except RuntimeError as error:

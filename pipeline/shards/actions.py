@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.schema import ActionConstant, Schema
 
-__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_names", "action_size", "derive_actions"]
+__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_size", "derive_actions"]
 
 ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
@@ -78,14 +78,4 @@ def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahea
 
 def action_size(schema: Schema) -> int:
     """A: how many numbers one action has."""
-    return len(action_names(schema))
-
-
-def action_names(schema: Schema) -> list[str]:
-    """A name for each number of an action: the columns of its fields, then the constants."""
-    names: list[str] = []
-    for path in schema.action.of:
-        spec = schema.field(path)
-        size = int(np.prod(spec.shape)) if spec.shape else 1
-        names += [c[0] for c in spec.columns] if len(spec.columns) == size else [f"{path}[{i}]" for i in range(size)]
-    return names + [constant.name for constant in schema.action.append]
+    return sum(schema.field(path).num_columns for path in schema.action.of) + len(schema.action.append)
