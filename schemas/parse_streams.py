@@ -47,8 +47,13 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
     }
+    many_views = any("{view}" in pattern for pattern in files)
+    if kind != "images" and (many_views or "{view}" in (common["time"].file or "")):
+        table.fail("{view} stands for a camera", "only files of images may have it")
     stream: Stream
     if kind == "images":
+        if "views" in table.values and not many_views:
+            table.fail("views: files has no {view}", "put {view} where the folders' names stand, or leave views out")
         views, one_per_row = table.texts("views", ()), table.flag("one_per_row", False)
         stream = ImageStream(**common, views=views, one_per_row=one_per_row)
     elif kind == "csv":
@@ -66,6 +71,8 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
             table.fail("decimal: a comma parts the numbers of a list", "a stream with lists has decimal = '.'")
     else:
         fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
+        if not fields:
+            table.fail("fields: no array", "name at least one")
         if any(field.window for field in fields) and common["rate_hz"] is None:
             table.fail("rate_hz is missing: how many rows a second does a window hold?", "add rate_hz = 650, say")
         stream = NpzStream(**common, fields=fields, derived=_parse_derived_fields(table, fields))
@@ -204,6 +211,8 @@ def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
         table.fail("name_column: only a table of images' times has one", "add file and column, or leave it out")
     if kind == "images" and time.sources and time.file is None:
         table.fail("column: an image has no columns", "add file, the table that lists the images' times")
+    if time.pattern is not None and time.file is not None:
+        table.fail("pattern and file cannot both be given", "the images' times stand in one of them")
     if time.pattern is not None:
         try:
             groups = re.compile(time.pattern).groups

@@ -149,6 +149,17 @@ MISTAKES = {
         '[streams.robot.fields.joints]\ncolumns = ["j"]\nlist = 3',
         "a comma parts the numbers of a list",
     ),
+    "view that is no camera": ('files = ["log.csv"]', 'files = ["{view}/log.csv"]', "only files of images"),
+    "views without a place for them": (
+        "[action]",
+        '[streams.c]\nkind = "images"\nfiles = ["i/*.jpg"]\nviews = ["i"]\n[action]',
+        "files has no {view}",
+    ),
+    "two places for a camera's times": (
+        "[action]",
+        '[streams.c]\nkind = "images"\nfiles = ["i/*.jpg"]\ntime = { pattern = "(.*)", file = "t.txt" }\n[action]',
+        "pattern and file cannot both",
+    ),
     "nearest without columns": ('column = "t"', 'file = "t.txt"\nnearest = true', "nearest: only a column"),
     "stem without files as episodes": ("[sample]", '[episodes]\ntask = "{stem}"\n[sample]', "per_file = true"),
     "both ways to split": ("[sample]", '[episodes]\nsplit_column = "e"\nsplit_gap_s = 1\n[sample]', "choose one"),
@@ -167,6 +178,12 @@ array = "t"
 [streams.sensor.fields.force]
 array = "forces"
 """
+
+
+def test_arrays_without_a_field_are_refused() -> None:
+    text = ARRAYS.replace("[streams.sensor.fields.force]", "[streams.sensor.fields]").replace('array = "forces"', "")
+    with pytest.raises(UsageError, match="fields: no array"):
+        parse(MINIMAL + text)
 
 
 @pytest.mark.parametrize(
