@@ -104,12 +104,12 @@ def match_end(path: str, pattern: str) -> dict[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def _regex_of(part: str) -> re.Pattern[str]:
-    """One part of a pattern; what ``{view}`` and ``{stem}`` stand for are groups."""
+    """One part of a pattern; what ``{view}`` and ``{stem}`` stand for are groups, as short as they can be."""
     regex = ""
     for piece in _PLACEHOLDER.split(part):
         if _PLACEHOLDER.fullmatch(piece):
             name = piece[1:-1]
-            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>.+)"
+            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>.+?)"
         else:
             translated = fnmatch.translate(piece)
             regex += translated[: translated.rindex(")") + 1]  # without the end of the text, which is not here

@@ -78,6 +78,9 @@ CODES: dict[str, Code] = {
     "csv.text_too_long": _fatal("a text is longer than the schema's width", "raise width in the schema"),
     "csv.not_finite": _error("a cell is NaN or infinite", "correct or delete the row"),
     "csv.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
+    "csv.rounded": _warning(
+        "float32 makes one number of cells that differ", "declare dtype = 'float64' to tell them apart"
+    ),
     "csv.bad_time": _fatal("a stamp cannot be read", "correct it, or time in the schema"),
     "csv.unreadable": _fatal("the table cannot be read", "open it in an editor at that place"),
     "csv.columns_not_kept": _note("columns that the schema does not name", "declare them as fields, or list in drop"),

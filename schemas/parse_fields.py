@@ -172,7 +172,7 @@ def _parse_field(
         quaternion=table.choice("quaternion", ("xyzw", "wxyz"), None) if "quaternion" in table.values else None,
         normalize=table.flag("normalize", False),
         euler=_parse_euler(table),
-        max_speed=table.number("max_speed", None, least=1e-12),
+        max_speed=_per_column(table, "max_speed", table.numbers("max_speed"), num_columns),
         stuck_s=table.number("stuck_s", None, least=1e-9),
         **values,
     )

@@ -119,8 +119,8 @@ def _parse_dialect(table: TomlTable) -> Dialect:
         table.fail("names: the columns have names in the header already", "say header = false, or skip_lines = 1 too")
     if not dialect.names and not dialect.header_rows:
         table.fail("names is missing: what are the columns called, by position?", "add names = ['t', 'x', 'y'], say")
-    if dialect.decimal == dialect.delimiter:
-        table.fail("decimal and delimiter are the same character", "correct one of them")
+    if dialect.decimal == dialect.delimiter and not dialect.quote:
+        table.fail("decimal and delimiter are the same character, and there are no quotes", "correct one of them")
     if dialect.delimiter in (dialect.quote, dialect.escape):
         table.fail("delimiter is the same character as quote or escape", "correct one of them")
     return dialect

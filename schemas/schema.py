@@ -152,7 +152,7 @@ class FieldSpec:
     quaternion: Literal["xyzw", "wxyz"] | None = None
     normalize: bool = False
     euler: str | None = None
-    max_speed: float | None = None
+    max_speed: tuple[float, ...] = ()  # one a column, 0 for no limit; or none
     stuck_s: float | None = None
     window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last) of windows, see NpzStream
 

@@ -26,6 +26,8 @@ _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 _INFINITE = r"(?i)\binf(inity)?\b"  # in a cell, which may be a list
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _BLANKS = " \t"
+_ALL_WHOLE = 1 << 24  # up to here float32 has every whole number
+_NARROW = 64  # values that vary by less than this part of their size: 5 at 308, 0.7 degrees of latitude at 47
 _SHOWN = 60  # characters of a cell that a finding shows
 
 
@@ -152,6 +154,17 @@ class Cells:
             self._add("csv.out_of_range", huge, column, f"{unit or 'a number'} that {values.dtype} can hold")
         self._add("csv.out_of_range", outside, column, wanted)
 
+    def check_rounding(self, values: NDArray[np.float32], column: Column) -> None:
+        """Report cells that differ where float32 has one number for both; the text is read only where that may be."""
+        same = values[1:] == values[:-1]
+        if not _may_be_rounded_together(values, same):
+            return
+        texts = self._point(pc.utf8_trim(self._strings(column), _BLANKS))
+        exact, _ = cast_numbers(pc.if_else(pa.array(are_numbers(texts, "float64")), texts, "0"), "float64")
+        lost = np.zeros(len(values), dtype=np.bool_)
+        lost[1:] = same & (exact[1:] != exact[:-1])
+        self._add("csv.rounded", lost, column, "another number than in the row before")
+
     def with_point(self, cells: pa.Array) -> pa.Array:
         """The same texts with a decimal point where the file has another sign."""
         return self._point(cells)
@@ -230,6 +243,17 @@ class Cells:
         empty = bad & pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
         self._add("csv.missing_value", empty, column, expected, "an empty cell")
         self._add(code, bad & ~empty, column, expected)
+
+
+def _may_be_rounded_together(values: NDArray[np.float32], same: NDArray[np.bool_]) -> bool:
+    """Whether float32 is coarse for how little the values vary, and some neighbours are equal."""
+    if not same.any():
+        return False
+    low, high = float(values.min()), float(values.max())
+    largest = max(abs(low), abs(high))
+    if not math.isfinite(largest) or largest == 0:
+        return False
+    return largest >= _ALL_WHOLE or high - low < largest / _NARROW
 
 
 def _is_clean(values: NDArray[Any], limits: tuple[float, float] | None) -> bool:

@@ -73,6 +73,8 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
             unset.append(np.ones(cells.num_rows, dtype=np.bool_))
             continue
         numbers_here, unset_here = cells.numbers(column, dtype)
+        if dtype == "float32":
+            cells.check_rounding(numbers_here, column)
         values.append(numbers_here)
         unset.append(unset_here)
     return RawField(spec=spec, columns=columns, values=values, unset=unset, absent=absent)

@@ -87,7 +87,7 @@ def _open_npz(file: Any, label: str, findings: Findings) -> Any:
         findings.add("npz.unreadable", label, expected="an NPZ archive", found=first_line(error))
         return None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array")
+        findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array (name it .npy)")
         return None
     return archive
 

@@ -181,5 +181,7 @@ def _check_utf8(raw: bytes, label: str, findings: Findings) -> bytes | None:
 
 
 def _refuse_byte(raw: bytes, at: int, encoding: str, label: str, findings: Findings) -> None:
-    line = count_lines(raw, 0, at) + 1
-    findings.add("csv.encoding", label, line=line, expected=f"{encoding} text", found=f"byte {raw[at]:#04x}")
+    before = raw[:at].decode(encoding, errors="ignore").encode("utf-8", errors="ignore")
+    line = count_lines(before, 0, len(before)) + 1
+    found = f"byte {raw[at]:#04x}" + (" at the very end: a character that is cut short" if at + 2 >= len(raw) else "")
+    findings.add("csv.encoding", label, line=line, expected=f"{encoding} text", found=found)

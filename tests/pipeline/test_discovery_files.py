@@ -211,3 +211,10 @@ def test_order_and_digest_of_files_do_not_depend_on_the_file_system(tmp_path: Pa
     plans = [make_plan(discover(root, schema()), schema(), shard_bytes=1, options={}) for root in (one, other)]
     assert [shard.digest for shard in plans[0].shards] == [shard.digest for shard in plans[1].shards]
     assert [e.id for shard in plans[0].shards for e in shard.episodes] == sorted("qwertyuiop")
+
+
+def test_view_in_a_files_name_is_as_short_as_it_can_be(tmp_path: Path) -> None:
+    names = [f"IMG/{view}_2016_12_0{i}.jpg" for view in ("center", "left") for i in (1, 2)]
+    root = touch(tmp_path / "lab", "log.csv", *names)
+    (episode,) = discover(root, schema('"log.csv"', "", camera='"IMG/{view}_*.jpg"')).episodes
+    assert episode.views["camera"] == ("center", "left")

@@ -95,7 +95,7 @@ def test_run_until_the_last_row_counts_and_a_gap_or_a_missing_value_ends_it() ->
 
 
 def test_jump_is_measured_in_the_unit_of_the_file() -> None:
-    field = FieldSpec(name="q", columns=(("a",),), max_speed=100, scale=(0.001,))  # mm/s in the file, metres stored
+    field = FieldSpec(name="q", columns=(("a",),), max_speed=(100,), scale=(0.001,))  # mm/s in the file, metres stored
     values = np.linspace(0, 0.05, 101)  # 50 mm/s
     assert check(field, values) == []
     values[60:] += 0.01
@@ -105,14 +105,14 @@ def test_jump_is_measured_in_the_unit_of_the_file() -> None:
 
 
 def test_angle_that_comes_round_does_not_jump() -> None:
-    field = FieldSpec(name="q", columns=(("a",),), max_speed=200, period=(360.0,))
+    field = FieldSpec(name="q", columns=(("a",),), max_speed=(200,), period=(360.0,))
     angle = (np.arange(200) + 200) % 360 - 180.0
     assert check(field, angle) == []
-    assert [f.code for f in check(FieldSpec(name="q", columns=(("a",),), max_speed=200), angle)] == ["value.jump"]
+    assert [f.code for f in check(FieldSpec(name="q", columns=(("a",),), max_speed=(200,)), angle)] == ["value.jump"]
 
 
 def test_jump_to_and_from_a_missing_value_and_between_equal_stamps_is_none() -> None:
-    field = FieldSpec(name="q", columns=(("a",),), max_speed=200, on_missing="mask")
+    field = FieldSpec(name="q", columns=(("a",),), max_speed=(200,), on_missing="mask")
     values, missing, clock = np.linspace(100, 101, 100), np.zeros(100), ticks(100)
     values[30], missing[30] = 0, 1
     clock[61] = clock[60]

@@ -114,3 +114,13 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
     findings = Findings()
     assert read_bytes(tmp_path / "x.csv", "x.csv", findings) is None
     assert [f.code for f in findings] == ["file.unreadable"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_fault_of_a_utf16_file_is_placed_by_its_lines(newline: str) -> None:
+    text = newline.join(f"{i};1" for i in range(50))
+    findings = Findings()
+    assert read_text(text.encode("utf-16")[:-1], "utf-16", "x.csv", findings) is None
+    (finding,) = findings
+    assert finding.line == 50
+    assert "cut short" in finding.found
