@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -13,15 +12,15 @@ from vlapipe.pipeline.infer.clock import ClockGuess, unit_of
 from vlapipe.pipeline.infer.clock_files import StampTable
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.pipeline.infer.layout import pattern_of
-from vlapipe.pipeline.infer.stamp_text import strptime_form, text_clock
+from vlapipe.pipeline.infer.image_names import before_number, judged_number, number_pattern, numbers_of
+from vlapipe.pipeline.infer.layout import escape, pattern_of
+from vlapipe.pipeline.infer.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
 __all__ = ["Beside", "IMAGES", "OTHER_IMAGES", "guess_cameras"]
 
 IMAGES = {".jpg", ".jpeg"}
 OTHER_IMAGES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".mp4", ".avi", ".mkv"}
-_NUMBER = re.compile(r"\d+(\.\d+)?")
 _MAX_VIEWS = 16
 _EPOCH_S = 9.4e8
 
@@ -57,17 +56,18 @@ def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess
         names = sorted(folders)[0].split("/")
         names[varying] = "{view}"
         sample = max(first.values(), key=len)
+        every = [path for paths in folders.values() for path in paths]
         pattern = "/".join([*names, f"*{suffix}"])
         reason = f"each of {len(folders)} folders is a camera: {', '.join(sorted(folders)[:_MAX_VIEWS])}"
-        return [_camera("camera", (pattern,), sample, beside, [reason])]
+        return [_camera("camera", (pattern,), sample, every, beside, [reason])]
     streams = []
     for folder in sorted(folders)[:_MAX_VIEWS]:
         name = "camera" if len(folders) == 1 else identifier(PurePosixPath(folder).name, "camera")
         paths = first.get(folder) or folders[folder]
-        for part_name, part in _by_prefix(name, paths).items():
+        for part_name, (prefix, part) in _by_prefix(name, paths).items():
             inside = "" if folder == "." else f"{pattern_of([folder], [])[0]}/"
-            prefix = _prefix(part) if len(_by_prefix(name, paths)) > 1 else ""
-            streams.append(_camera(part_name, (f"{inside}{prefix}*{suffix}",), part, beside, []))
+            every = [path for path in folders[folder] if PurePosixPath(path).name.startswith(prefix)]
+            streams.append(_camera(part_name, (f"{inside}{escape(prefix)}*{suffix}",), part, every, beside, []))
     return streams
 
 
@@ -85,25 +85,34 @@ def _varying_part(folders: list[str]) -> int | None:
     return varying[0] if len(varying) == 1 else None
 
 
-def _prefix(paths: list[str]) -> str:
-    """What comes before the last number in a name."""
-    match = re.match(r"(.*?)(\d+(\.\d+)?)?\D*$", PurePosixPath(paths[0]).stem)
-    return match[1] if match else ""
+def _prefixes(paths: list[str]) -> dict[str, str]:
+    """What comes before the time in each name, or else before the number that tells it apart."""
+    names = {path: PurePosixPath(path).name for path in paths}
+    times = {path: stamp_in(name) for path, name in names.items()}
+    if all(times.values()):
+        return {path: names[path][: found.start()] for path, found in times.items() if found}
+    judged = judged_number(list(names.values()))
+    return {path: before_number(name, judged) if judged is not None else "" for path, name in names.items()}
 
 
-def _by_prefix(name: str, paths: list[str]) -> dict[str, list[str]]:
-    """Images of one folder by camera: cam0_0001.jpg and cam1_0001.jpg are two."""
+def _by_prefix(name: str, paths: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """Images of one folder by camera, each with its prefix: cam0_0001.jpg and cam1_0001.jpg are two."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        groups[_prefix([path])].append(path)
-    if not 1 < len(groups) <= _MAX_VIEWS or min(map(len, groups.values())) < 3 or strptime_form(paths[0]):
-        return {name: paths}
-    return {identifier(prefix, f"camera_{i}"): found for i, (prefix, found) in enumerate(sorted(groups.items()))}
+    for path, prefix in _prefixes(paths).items():
+        groups[prefix].append(path)
+    if not 1 < len(groups) <= _MAX_VIEWS or min(map(len, groups.values())) < 3 or "" in groups:
+        return {name: ("", paths)}
+    return {
+        identifier(prefix, f"camera_{i}"): (prefix, found) for i, (prefix, found) in enumerate(sorted(groups.items()))
+    }
 
 
-def _camera(name: str, files: tuple[str, ...], paths: list[str], beside: Beside, reasons: list[str]) -> StreamGuess:
+def _camera(
+    name: str, files: tuple[str, ...], paths: list[str], every: list[str], beside: Beside, reasons: list[str]
+) -> StreamGuess:
+    """A camera by one episode's images in one folder; ``every``: those of all episodes and folders."""
     names = sorted({PurePosixPath(path).name for path in paths})
-    time, said, one_per_row = _time_of(names, files[0], beside)
+    time, said, one_per_row = _time_of(names, sorted({PurePosixPath(path).name for path in every}), files[0], beside)
     return StreamGuess(
         name=name,
         kind="images",
@@ -115,44 +124,37 @@ def _camera(name: str, files: tuple[str, ...], paths: list[str], beside: Beside,
     )
 
 
-def _time_of(names: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
+def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
     """The clock in the images' names, why, and whether there is an image a row."""
     form = strptime_form(names[0])
-    if form is not None and text_clock(names) is not None:
+    if form is not None and text_clock(every) is not None:
         return TimeSpec(format=form), [f"the name is a time: {names[0]}"], False
+    inside = form_inside(every)
+    if inside is not None:
+        return TimeSpec(pattern=inside[0], format=inside[1]), [f"a time stands in the name: {names[0]}"], False
     for table in beside.tables:
         column = table.names_of(names)
         if column is not None:
             time = replace(table.time, name_column=column)
             return time, [f"{table.pattern} names the images and their times"], False
-    stems = [PurePosixPath(name).stem for name in names]
-    last = [list(_NUMBER.finditer(stem))[-1:] for stem in stems]
-    if not all(last):
+    judged = judged_number(names)
+    pattern = None if judged is None else number_pattern(every, judged)
+    if judged is None or pattern is None:
         reason = "no number in the names: their order is taken; correct rate_hz"
         return TimeSpec(index_rate_hz=beside.clock.rate_hz or 10.0, starts_with=beside.name), [reason], False
-    pattern = _number_pattern(stems, [found[0] for found in last])
-    texts = [found[0][0] for found in last]
+    texts = numbers_of(names, judged)
     values = np.sort(np.array([float(text) for text in texts]))
     whole = all(text.isdigit() for text in texts)
     if whole and values.max() < 1e6:
-        return _by_table(len(names), files, beside) or _by_index(pattern, len(names), beside)
+        return _by_table(len(names), files, beside) or _by_index(pattern or None, len(names), beside)
     unit, said = unit_of("", "", values, np.diff(values))
     seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
     exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
-    time = TimeSpec(pattern=pattern, unit=unit or "s", integer=whole, exact=exact)
+    time = TimeSpec(pattern=pattern or None, unit=unit or "s", integer=whole, exact=exact)
     if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
         time = replace(time, starts_with=beside.name)
         said = [*said, f"its clock is not that of {beside.name}: both are taken to start together"]
     return time, ["the name is a time", *said], False
-
-
-def _number_pattern(stems: list[str], last: list[re.Match[str]]) -> str | None:
-    """A regular expression whose group is the last number of each name; ``None`` where it is the whole stem."""
-    if all(match[0] == stem for match, stem in zip(last, stems, strict=True)):
-        return None
-    before = {stem[: match.start()] for match, stem in zip(last, stems, strict=True)}
-    digits = r"(\d+(?:\.\d+)?)" if any("." in match[0] for match in last) else r"(\d+)"
-    return (re.escape(before.pop()) if len(before) == 1 else r"\D*") + digits
 
 
 def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool] | None:

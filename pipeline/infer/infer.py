@@ -9,7 +9,7 @@ from vlapipe.pipeline.file_tree import walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.layout import find_layout
-from vlapipe.pipeline.infer.trial import try_schema
+from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError
@@ -18,6 +18,7 @@ from vlapipe.schemas.parse import parse_schema
 __all__ = ["Inferred", "infer_schema"]
 
 _TRIED_EPISODES = 3
+_FEW_IMAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,24 @@ def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
     except UsageError as error:
         return [{"code": "", "column": None, "message": str(error)}], 0
     faults = [reason for reject in trial.rejects for reason in reject["reasons"] if reason["severity"] == "error"]
-    return faults, len(trial.tried)
+    return faults + _shared_stamps(trial), len(trial.tried)
+
+
+def _shared_stamps(trial: Trial) -> list[Record]:
+    """Images most of which have one stamp: it was taken from the wrong place in their names."""
+    images = {
+        (row["id"], source["path"]): source["num_files"]
+        for row in trial.rows
+        for source in row["sources"]
+        if source["num_files"] >= _FEW_IMAGES
+    }
+    shared = []
+    for finding in trial.findings:
+        num_images = images.get((finding["episode"], finding["file"]))
+        if finding["code"] == "clock.duplicate" and num_images and 2 * finding["count"] >= num_images - 1:
+            what = f"{finding['file']}: {finding['count'] + 1} of {num_images} images share one stamp with another"
+            shared.append({**finding, "message": f"{what} (correct where its time is found, or its files)"})
+    return shared
 
 
 def _mended(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | None:

@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.clock import guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import Table, look_at_table
 
-__all__ = ["Bucket", "Layout", "find_layout", "pattern_of"]
+__all__ = ["Bucket", "Layout", "escape", "find_layout", "pattern_of"]
 
 _TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
 _PACKED = {".gz", ".zip"}
@@ -267,14 +267,14 @@ def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
     parts = zip(*(path.split("/") for path in paths), strict=True)
     pattern = "/".join(_common(list(names)) for names in parts)
     if len(paths) > 1 and any(match_end(path, pattern) is not None for path in against) and len(paths) <= _MAX_LISTED:
-        return tuple(_escape(path) for path in paths)
+        return tuple(escape(path) for path in paths)
     return (pattern,)
 
 
 def _common(names: list[str]) -> str:
     """What names have in common at both ends, with a star between."""
     if len(set(names)) == 1:
-        return _escape(names[0])
+        return escape(names[0])
     before = names[0]
     for name in names:
         while not name.startswith(before):
@@ -284,8 +284,9 @@ def _common(names: list[str]) -> str:
     for name in names:
         while not name[len(before) :].endswith(after):
             after = after[1:]
-    return f"{_escape(before)}*{_escape(after.lstrip('0123456789'))}"
+    return f"{escape(before)}*{escape(after.lstrip('0123456789'))}"
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
+    """A name as a pattern that only it fits."""
     return re.sub(r"([*?\[])", r"[\1]", name)

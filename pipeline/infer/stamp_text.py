@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TextClock", "strptime_form", "text_clock"]
+__all__ = ["TextClock", "form_inside", "stamp_in", "strptime_form", "text_clock"]
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?\Z")
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y")
@@ -19,6 +19,7 @@ _STAMP = re.compile(
     r"(?P<Y>(?:19|20)\d\d)(?P<a>\D?)(?P<m>[01]\d)(?P<b>\D?)(?P<d>[0-3]\d)(?P<c>\D{0,2})"
     r"(?P<H>[0-2]\d)(?P<e>\D?)(?P<M>[0-5]\d)(?P<g>\D?)(?P<S>[0-5]\d)(?:(?P<h>\D?)(?P<f>\d{1,6}))?(?!\d)"
 )
+_DIGITS_OF = {"%Y": r"\d{4}", "%f": r"\d{1,6}", **dict.fromkeys(("%m", "%d", "%H", "%M", "%S"), r"\d\d")}
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,22 @@ def strptime_form(text: str) -> str | None:
     form += f"{part['h']}%f" if part["f"] else ""
     before, after = text[: match.start()].replace("%", "%%"), text[match.end() :].replace("%", "%%")
     return f"{before}{form}{after}"
+
+
+def stamp_in(name: str) -> re.Match[str] | None:
+    """Where date and time stand in a name."""
+    return _STAMP.search(name)
+
+
+def form_inside(names: list[str]) -> tuple[str, str] | None:
+    """A regular expression for the time inside names that differ around it, and its ``strptime`` form."""
+    found = [_STAMP.search(name) for name in names]
+    texts = [match[0] for match in found if match is not None]
+    if len(texts) < len(names) or len(forms := {strptime_form(text) for text in texts}) != 1:
+        return None
+    form = forms.pop() or ""
+    pattern = re.sub(r"%[YmdHMSf]", lambda m: _DIGITS_OF[m[0]], re.escape(form).replace("\\%", "%"))
+    matches = [re.search(f"({pattern})", name) for name in names]
+    if any(match is None or match[1] != text for match, text in zip(matches, texts, strict=True)):
+        return None
+    return f"({pattern})", form
