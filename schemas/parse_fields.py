@@ -211,6 +211,8 @@ def _check_rotation(table: TomlTable, field: FieldSpec) -> None:
         table.fail(f"quaternion: the field has {field.num_columns} columns instead of 4")
     if field.quaternion and field.euler:
         table.fail("a field is a quaternion or holds Euler angles, not both")
+    if field.quaternion and (field.file_unit or field.period or field.max_speed):
+        table.fail("a quaternion has no unit, period or max_speed", "leave them out")
     if field.normalize and not field.quaternion:
         table.fail("normalize: only a quaternion is normalized", "say quaternion = 'xyzw' or 'wxyz'")
     if (field.scale or field.normalize or field.quaternion) and "float" not in field.dtype:

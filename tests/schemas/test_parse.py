@@ -115,6 +115,11 @@ MISTAKES = {
     "units of different kinds": ('columns = ["j{1..3}"]', f'{THREE}\nunit = "deg"\nto = "m"', "cannot convert"),
     "to without unit": ('columns = ["j{1..3}"]', 'columns = ["j{1..3}"]\nto = "rad"', "from which unit?"),
     "quaternion of three": ('columns = ["j{1..3}"]', f'{THREE}\nquaternion = "xyzw"', "3 columns instead of 4"),
+    "quaternion with a unit": (
+        'columns = ["j{1..3}"]',
+        'columns = ["j{1..4}"]\nquaternion = "wxyz"\nunit = "1"',
+        "a quaternion has no unit",
+    ),
     "no such convention": ('columns = ["j{1..3}"]', f'{THREE}\neuler = "XXY"', "expected a convention"),
     "derived of no rotation": (
         'columns = ["j{1..3}"]',
