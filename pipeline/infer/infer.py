@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.file_tree import walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
-from vlapipe.pipeline.infer.layout import find_layout
+from vlapipe.pipeline.infer.layout import files_of_one_row, find_layout
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.pipeline.record import Record
@@ -44,6 +44,10 @@ def infer_schema(root: Path) -> Inferred:
     layout = find_layout(tree)
     guess = None if layout is None else guess_schema(layout)
     if guess is None:
+        single = files_of_one_row(tree)
+        if single:
+            problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
+            raise UsageError(problem, "join them into one table first, a row a sample")
         kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
         cure = "a CSV (or NPZ) with a row a sample is needed; start from one with `vlapipe schema show`"
         raise UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)

@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.clock import guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import Table, look_at_table
 
-__all__ = ["Bucket", "Layout", "escape", "find_layout", "pattern_of"]
+__all__ = ["Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of"]
 
 _TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
 _PACKED = {".gz", ".zip"}
@@ -59,6 +59,7 @@ class Layout:
     up: int
     reasons: tuple[str, ...]
     unlike: tuple[str, ...] = ()  # files named like the anchor's, with other columns
+    one_row: tuple[str, ...] = ()  # the first of each kind of tables of a single row
 
     def folder(self, anchor_file: str) -> str:
         """The folder of the episode of an anchor's file, ``""`` for the root."""
@@ -74,6 +75,9 @@ def find_layout(tree: FileTree) -> Layout | None:
     """How a folder of recordings is laid out; ``None`` where no table of numbers is found."""
     buckets = _merged(_buckets(tree))
     arrays = _array_buckets(tree)
+    # A single row is no recording: it holds what is said of one, or one moment.
+    one_row = tuple(sorted(bucket.files[0] for bucket in buckets if _has_one_row(bucket)))
+    buckets = [bucket for bucket in buckets if not _has_one_row(bucket)]
     if not buckets and not arrays:
         return None
     anchor = max(buckets, key=_weight) if buckets else max(arrays, key=lambda bucket: len(bucket.files))
@@ -82,7 +86,9 @@ def find_layout(tree: FileTree) -> Layout | None:
     kin = [bucket for bucket in buckets if bucket is not anchor and bucket.key == anchor.key]
     unlike = tuple(file for bucket in kin for file in bucket.files)
     others = tuple(bucket for bucket in (*buckets, *arrays) if bucket is not anchor and bucket not in kin)
-    layout = Layout(tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=(), unlike=unlike)
+    layout = Layout(
+        tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=(), unlike=unlike, one_row=one_row
+    )
     name = PurePosixPath(anchor.files[0]).name
     reasons = [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
     if per_file:
@@ -95,6 +101,16 @@ def find_layout(tree: FileTree) -> Layout | None:
     episodes = "one folder" if len(anchor.files) == 1 else f"{len(anchor.files)} folders"
     reasons.append(f"{episodes} with one such file: each is taken for an episode")
     return replace(layout, reasons=tuple(reasons))
+
+
+def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
+    """The tables of a single row each, of which none is a recording."""
+    found = [bucket for bucket in _buckets(tree) if _has_one_row(bucket)]
+    return tuple(sorted(file for bucket in found for file in bucket.files))
+
+
+def _has_one_row(bucket: Bucket) -> bool:
+    return max(look.num_rows for look in bucket.looks) < 2
 
 
 def _buckets(tree: FileTree) -> list[Bucket]:

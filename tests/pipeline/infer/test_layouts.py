@@ -250,6 +250,20 @@ def test_other_tables_are_named_as_not_read(tmp_path: Path) -> None:
     assert any("calibration.csv" in reason for reason in inferred.reasons)
 
 
+def test_files_of_one_row_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    files = {f"oxts/data/{i:010d}.txt": text_of([list(map(float, WAVE[i, :12]))], " ") for i in range(ROWS)}
+    with pytest.raises(UsageError, match=r"holds one row.*join them into one table"):
+        infer_schema(write(tmp_path / "lab", files))
+
+
+def test_table_of_one_row_is_no_stream(tmp_path: Path) -> None:
+    files = {f"ep_{i}/state.csv": table(START_S + 100 * i) for i in range(2)}
+    files |= {f"ep_{i}/Metadata.csv": "version,recording epoch time,rate\n3,1700000000000,10.5\n" for i in range(2)}
+    inferred, _ = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
+    assert [s.name for s in parse_schema(inferred.toml, "inferred").streams] == ["robot"]
+    assert any("Metadata.csv: a file of one row" in reason for reason in inferred.reasons)
+
+
 @pytest.mark.parametrize("files", [{}, {"a.txt": "hello\n"}, {"a.csv": ""}])
 def test_folder_without_numbers_is_refused_in_one_line(files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
