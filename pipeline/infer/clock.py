@@ -38,9 +38,15 @@ _NAMES = (
     r"(recv|receive[d]?|send|sent|arrival|host|publish)_?(time|timestamp|stamp)",
 )
 _NAMED_UNIT = (
-    ("ns", re.compile(r"(^|[_ .\[(])(ns|nsecs?|nanos?|nanosec(onds)?s?)([\])]|$)|nanosec")),
-    ("us", re.compile(r"(^|[_ .\[(])(us|usecs?|µs|micros?|microseconds?)([\])]|$)")),
-    ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp)ms$")),
+    (
+        "ns",
+        re.compile(r"(^|[_ .\[(])(ns|nsecs?|nanos?|nanosec(onds)?s?)([\])]|$)|nanosec|(time|stamp|^ts?)n(ano)?s(ec)?$"),
+    ),
+    (
+        "us",
+        re.compile(r"(^|[_ .\[(])(us|usecs?|µs|micros?|microseconds?)([\])]|$)|(time|stamp|^ts?)(u|µ|micro)s(ec)?$"),
+    ),
+    ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp|^ts?)m(illi)?s(ec)?$")),
     ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
 )
 _FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|microsecs?|microseconds?"))

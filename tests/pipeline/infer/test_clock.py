@@ -38,6 +38,13 @@ def stamps(start: float, step: float, digits: int = 0) -> list[str]:
         ("time_ms", stamps(0, 0.5, 1), "ms", False),
         ("Time (us)", stamps(0, 100), "us", True),
         ("t [s]", stamps(5, 1), "s", True),
+        ("TimeUS", stamps(98_000_000, 400), "us", True),
+        ("time_us", stamps(0, 400), "us", True),
+        ("timestampUs", stamps(0, 20_000), "us", True),
+        ("t_ms", stamps(0, 400), "ms", True),
+        ("TimeMS", stamps(0, 1_000), "ms", True),
+        ("timestampNs", stamps(0, 4_000_000), "ns", True),
+        ("times", stamps(0, 0.01, 2), "s", False),
     ],
 )
 def test_unit_follows_from_magnitude_name_or_step(
