@@ -84,7 +84,8 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
     numbers = [column for column in kept if column.kind == "number"]
     fields = [_text_field(column) for column in kept if column.kind in ("text", "time")]
     fields += [_list_field(column) for column in kept if column.kind == "list"]
-    fields += [_number_field(group) for group in _fewer_singles(group_columns(numbers))]
+    groups = _fewer_singles(group_columns(numbers))
+    fields += [_number_field(part) for group in groups for part in _by_missing(group)]
     first = {column.name: column.position for column in columns}
     fields.sort(key=lambda field: first[field.columns[0]])
     missing = sorted({text for column in numbers for text in column.missing})
@@ -120,6 +121,23 @@ def _fewer_singles(groups: list[Group]) -> list[Group]:
     return [*others, Group(name="other", columns=columns, labels=("",) * len(columns))]
 
 
+def _by_missing(group: Group) -> list[Group]:
+    """A group as it is, or cut in two, so that a mask for columns that seldom have a value hides none beside them."""
+    seldom = [_share_missing(column) > _OFTEN_MISSING for column in group.columns]
+    if all(seldom) or not any(seldom):
+        return [group]
+    parts = []
+    for name, wanted in ((group.name, False), (f"{group.name}_seldom", True)):
+        where = [i for i, is_seldom in enumerate(seldom) if is_seldom == wanted]
+        columns, labels = tuple(group.columns[i] for i in where), tuple(group.labels[i] for i in where)
+        parts.append(Group(name=name, columns=columns, labels=labels))
+    return parts
+
+
+def _share_missing(column: Column) -> float:
+    return column.num_missing / max(1, len(column.cells))
+
+
 def _text_field(column: Column) -> FieldGuess:
     longest = max(len(cell.encode()) for cell in column.cells)
     width = max(64, 1 << (2 * longest - 1).bit_length())
@@ -153,7 +171,7 @@ def _number_field(group: Group) -> FieldGuess:
         command=_is_command(identifier(" ".join([group.name, group.columns[0].base]))),
     )
     field = _with_angles(_with_quaternion(field, group, reasons), group, reasons)
-    share = max(column.num_missing / max(1, len(column.cells)) for column in group.columns)
+    share = max(map(_share_missing, group.columns))
     if share:
         seen = ", ".join(sorted({repr(text) for column in group.columns for text in column.missing}))
         choice = "mask" if share > _OFTEN_MISSING else "drop"

@@ -158,3 +158,20 @@ def test_every_column_is_in_one_group(names: list[str]) -> None:
     groups = group_columns(columns)
     assert sorted(c.position for group in groups for c in group.columns) == list(range(len(names)))
     assert all(group.name.isidentifier() and group.name.isascii() for group in groups)
+
+
+def test_columns_that_often_miss_values_hide_none_beside_them(tmp_path: Path) -> None:
+    """Heart rate at a ninth of the rate stands amid accelerometers, in a file without names."""
+    rate: list[object] = ["100" if i % 9 == 0 else "NaN" for i in range(90)]
+    wave: list[object] = [i % 7 + 0.25 for i in range(90)]
+    guess = fields_of(tmp_path, {"c2": wave, "c3": rate, "c4": wave, "c5": ["NaN", *wave[1:]], "c6": wave})
+    assert {field.name: (field.columns, field.on_missing) for field in guess.fields} == {
+        "values": (("c2", "c4", "c5", "c6"), "drop"),
+        "values_seldom": (("c3",), "mask"),
+    }
+
+
+def test_columns_that_miss_values_together_stay_one_field(tmp_path: Path) -> None:
+    cells: list[object] = ["1.5" if i % 9 == 0 else "" for i in range(90)]
+    guess = fields_of(tmp_path, {"gps_x": cells, "gps_y": cells, "gps_z": cells})
+    assert (one(guess).columns, one(guess).on_missing) == (("gps_x", "gps_y", "gps_z"), "mask")
