@@ -186,9 +186,12 @@ def _guess_delimiter(body: list[str], reasons: list[str]) -> Dialect | None:
 
 
 def _guess_quote(sample: list[str]) -> str:
-    """A single quote where cells are wrapped in it and none in a double quote."""
+    """A single quote where cells, or all names of the first line, are wrapped in it and none in a double quote."""
+    if any('"' in line for line in sample):
+        return '"'
     wrapped = sum(1 for line in sample if re.search(r"(^|[,;\t|])\s*'[^']*'\s*($|[,;\t|])", line))
-    return "'" if wrapped > len(sample) / 2 and not any('"' in line for line in sample) else '"'
+    names = re.fullmatch(r"\s*'[^']*'(\s*[,;\t|]\s*'[^']*')+\s*", sample[0])
+    return "'" if wrapped > len(sample) / 2 or names else '"'
 
 
 def _score(sample: list[str], dialect: Dialect) -> float:

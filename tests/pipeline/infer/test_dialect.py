@@ -123,3 +123,13 @@ def test_numbers_come_back_under_any_delimiter(
     assert table is not None
     assert table.dialect.decimal == decimal
     assert [list(row) for row in table.rows] == cells
+
+
+def test_single_quotes_around_the_names_alone(tmp_path: Path) -> None:
+    path = tmp_path / "samples.csv"
+    rows = "".join(f"{i * 0.002:.3f},{-0.145 + i % 7 * 0.01:.3f}\n" for i in range(50))
+    path.write_text(f"'Elapsed time','ECG1'\n'seconds','mV'\n{rows}")
+    table = look_at_table(path, "samples.csv")
+    assert table is not None
+    assert (table.dialect.quote, table.names, table.units) == ("'", ("Elapsed time", "ECG1"), ("seconds", "mV"))
+    assert (table.dialect.header_rows, table.dialect.skip_after_header, len(table.rows)) == (1, 1, 50)
