@@ -35,6 +35,7 @@ _NAMES = (
     r"_*(ros)?bag_?time|_+time|sys(tem)?_?time(stamp)?|log_?time|.*[._ ](time|timestamp|stamp|ts)",
     r"(ms|us|ns|millis|micros|nanos|milliseconds|microseconds|nanoseconds)",
     r".*(timestamp|time_?stamp).*",
+    r"(time|zeit|stamp)_?(in)?_?(s|secs?|seconds?|sekunden)",
     r"(recv|receive[d]?|send|sent|arrival|host|publish)_?(time|timestamp|stamp)",
 )
 _NAMED_UNIT = (

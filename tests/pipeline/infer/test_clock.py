@@ -89,6 +89,7 @@ def test_counter_is_no_clock_but_numbers_rows(tmp_path: Path) -> None:
         ("01.05.2024 10:00:00.{:03d}", "%d.%m.%Y %H:%M:%S.%f"),
         ("2024/05/01 10:00:00.{:03d}", "%Y/%m/%d %H:%M:%S.%f"),
         ("10:00:00.{:03d}", "%H:%M:%S.%f"),
+        ("12-May-2021 14:03:22.{:03d}", "%d-%b-%Y %H:%M:%S.%f"),
         ("img/cam_2024_05_01_10_00_00_{:03d}.jpg", "cam_%Y_%m_%d_%H_%M_%S_%f.jpg"),
         ("20240501_100000_{:03d}", "%Y%m%d_%H%M%S_%f"),
     ],
@@ -106,3 +107,10 @@ def test_day_and_month_that_could_be_either_are_said(tmp_path: Path) -> None:
 
 def test_name_without_a_time_has_no_form() -> None:
     assert strptime_form("frame_000123.jpg") is None
+
+
+def test_seconds_and_nanoseconds_by_their_endings(tmp_path: Path) -> None:
+    rows = [f"{1_600_000_000 + i // 10},{i % 10 * 100_000_000},{i}.5" for i in range(30)]
+    guess = clock_of(tmp_path, "ZeitInSec,ZeitInNanoSec,x", rows)
+    assert (guess.time.sources, guess.time.plus, guess.time.plus_unit) == (("ZeitInSec",), "ZeitInNanoSec", "ns")
+    assert guess.rate_hz == pytest.approx(10)
