@@ -222,6 +222,15 @@ def test_schema_commands_list_and_show(tmp_path: Path) -> None:
     assert vlapipe_command("schema", "show", tmp_path / "copy.toml").returncode == 0
 
 
+def test_infer_says_last_that_a_rate_is_assumed(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    rows = "".join(f"{i % 7 * 0.25},{i % 5 * 0.5}\n" for i in range(30))
+    (tmp_path / "raw" / "log.csv").write_text(f"x,y\n{rows}")
+    done = vlapipe_command("schema", "infer", tmp_path / "raw")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith("the rate of robot is assumed: correct it")
+
+
 def test_schema_that_infer_writes_ingests_what_it_looked_at(tiny_raw: Path, tmp_path: Path) -> None:
     done = vlapipe_command("schema", "infer", tiny_raw, "--out", tmp_path / "mine.toml")
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
         time_reasons=clock.reasons,
         rate_hz=clock.rate_hz,
         arrays=tuple(arrays),
+        assumed=clock.assumed,
     )
     return ArraysGuess(stream=stream, clock=clock, num_rows=rows, not_read=tuple(not_read))
 

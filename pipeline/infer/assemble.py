@@ -15,7 +15,7 @@ from vlapipe.pipeline.infer.clock import ClockGuess
 from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of
+from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -123,7 +123,7 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
     table = fitting[0]
     clock = replace(table.clock, time=table.time, columns=())
     said = (f"{table.pattern} has a stamp for each row", *clock.reasons)
-    stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=clock.rate_hz)
+    stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=clock.rate_hz, assumed=False)
     return replace(anchor, stream=stream, clock=clock)
 
 
@@ -143,7 +143,7 @@ def _add_stream(
         what = f"{name}: not one an episode" if len(bucket.files) > 1 else f"{name}: belongs to no episode"
         not_read.append(what)
         return
-    stem = PurePosixPath(pattern.replace("{stem}", "")).name.partition(".")[0]
+    stem = telling_name(pattern.replace("{stem}", ""))
     stream_name = identifier(stem.replace("*", ""), "sensor")
     if any(stream.name == stream_name for stream in streams):  # one in each of several folders
         stream_name = identifier(pattern.partition(".")[0].replace("*", "").replace("{stem}", ""), "sensor")

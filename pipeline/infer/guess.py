@@ -38,6 +38,7 @@ class StreamGuess:
     missing: tuple[str, ...] = ()
     arrays: tuple[ArrayGuess, ...] = ()
     one_per_row: bool = False
+    assumed: bool = False  # nothing tells the rate of its clock
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.file_tree import walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
-from vlapipe.pipeline.infer.layout import files_of_one_row, find_layout
+from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.pipeline.record import Record
@@ -27,6 +27,7 @@ class Inferred:
 
     toml: str
     reasons: tuple[str, ...]
+    assumed: tuple[str, ...]  # streams whose rate is made up
     faults: tuple[str, ...]
     num_tried: int
 
@@ -49,7 +50,11 @@ def infer_schema(root: Path) -> Inferred:
             problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
             raise UsageError(problem, "join them into one table first, a row a sample")
         kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
-        cure = "a CSV (or NPZ) with a row a sample is needed; start from one with `vlapipe schema show`"
+        looked_at = " ".join(sorted([*TABLES, ".npz"]))
+        cure = (
+            f"a table with a row a sample is needed ({looked_at}, or other plain text); for another write files = [...]"
+        )
+        cure += " by hand, starting from `vlapipe schema show`"
         raise UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
     faults, num_tried = _try(root, guess)
     changed = _mended(guess, faults)
@@ -58,7 +63,13 @@ def infer_schema(root: Path) -> Inferred:
         if len(again) < len(faults):
             guess, faults = changed, again
     messages = tuple(fault["message"] for fault in faults)
-    return Inferred(toml=schema_text(guess), reasons=tuple(guess.reasons), faults=messages, num_tried=num_tried)
+    return Inferred(
+        toml=schema_text(guess),
+        reasons=tuple(guess.reasons),
+        assumed=tuple(stream.name for stream in guess.streams if stream.assumed),
+        faults=messages,
+        num_tried=num_tried,
+    )
 
 
 def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:

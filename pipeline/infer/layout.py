@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -16,15 +16,18 @@ from vlapipe.pipeline.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.clock import guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import Table, look_at_table
+from vlapipe.pipeline.infer.other_text import is_other_text
 
-__all__ = ["Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of"]
+__all__ = ["TABLES", "Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of", "telling_name"]
 
-_TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
+TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
 _PACKED = {".gz", ".zip"}
 _ARRAYS = {".npz"}
 _MAX_LOOKED_AT = 3  # files of one bucket: first, middle, last
 _MAX_BUCKETS = 60
 _MAX_UNLIKE = 24  # files looked at where those of one name have different columns
+_SAYS_NOTHING = {"data", "log", "samples"}  # as a file's name
+_MAX_KINDS = 12  # of tables of one name in folders of several
 _FEW_ROWS = 10
 _MAX_LISTED = 8
 _ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
@@ -73,8 +76,10 @@ class Layout:
 
 def find_layout(tree: FileTree) -> Layout | None:
     """How a folder of recordings is laid out; ``None`` where no table of numbers is found."""
-    buckets = _merged(_buckets(tree))
-    arrays = _array_buckets(tree)
+    buckets, arrays = _merged(_buckets(tree, _is_table)), _array_buckets(tree)
+    unusual = not buckets and not arrays
+    if unusual:
+        buckets = _merged(_buckets(tree, lambda path: is_other_text(tree.root / path)))
     # A single row is no recording: it holds what is said of one, or one moment.
     one_row = tuple(sorted(bucket.files[0] for bucket in buckets if _has_one_row(bucket)))
     buckets = [bucket for bucket in buckets if not _has_one_row(bucket)]
@@ -90,7 +95,8 @@ def find_layout(tree: FileTree) -> Layout | None:
         tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=(), unlike=unlike, one_row=one_row
     )
     name = PurePosixPath(anchor.files[0]).name
-    reasons = [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
+    reasons = ["no table has a usual suffix: other text was looked at"] if unusual else []
+    reasons += [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
     if per_file:
         most, count = counts.most_common(1)[0]
         where = "one folder" if most == "." else repr(most)
@@ -105,7 +111,7 @@ def find_layout(tree: FileTree) -> Layout | None:
 
 def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
     """The tables of a single row each, of which none is a recording."""
-    found = [bucket for bucket in _buckets(tree) if _has_one_row(bucket)]
+    found = [bucket for bucket in _buckets(tree, _is_table) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 
@@ -113,16 +119,18 @@ def _has_one_row(bucket: Bucket) -> bool:
     return max(look.num_rows for look in bucket.looks) < 2
 
 
-def _buckets(tree: FileTree) -> list[Bucket]:
+def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
     named: dict[str, list[str]] = defaultdict(list)
     for path in tree.files:
-        if _is_table(path):
+        if is_wanted(path):
             named[_key(path)].append(path)
     found = []
     for key, files in sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]:
         looks = _look(tree, [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})])
         if looks and all(_alike(looks[0], look) for look in looks):
             found.append(Bucket(files=tuple(files), looks=tuple(looks), key=key))
+        elif looks and (parts := _by_folder_name(tree, files, key)):
+            found += parts
         elif looks:  # names that are alike, of tables that are not
             kinds: list[list[Table]] = []
             for look in _look(tree, files[:_MAX_UNLIKE]):
@@ -136,6 +144,25 @@ def _buckets(tree: FileTree) -> list[Bucket]:
                 for kind in kinds
             ]
     return found
+
+
+def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
+    """imu0/data.csv and truth0/data.csv as kinds of their own; none where the folders do not tell the kinds apart."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        named[re.sub(r"\d+", "#", PurePosixPath(file).parent.name)].append(file)
+    if not 1 < len(named) <= _MAX_KINDS:
+        return []
+    parts: list[Bucket] = []
+    for folder, group in named.items():
+        looks = _look(tree, [group[i] for i in sorted({0, len(group) // 2, len(group) - 1})])
+        if any(not _alike(looks[0], look) for look in looks[1:]):
+            return []
+        if any(_alike(part.looks[0], looks[0]) for part in parts if looks):  # folders of episodes, not of kinds
+            return []
+        if looks:
+            parts.append(Bucket(files=tuple(group), looks=tuple(looks), key=f"{folder}/{key}"))
+    return parts
 
 
 def _look(tree: FileTree, files: list[str]) -> list[Table]:
@@ -161,8 +188,8 @@ def _array_buckets(tree: FileTree) -> list[Bucket]:
 def _is_table(path: str) -> bool:
     suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
     if suffixes and suffixes[-1] in _PACKED:
-        return len(suffixes) < 2 or suffixes[-2] in _TABLES
-    return bool(suffixes) and suffixes[-1] in _TABLES
+        return len(suffixes) < 2 or suffixes[-2] in TABLES
+    return bool(suffixes) and suffixes[-1] in TABLES
 
 
 def _key(path: str) -> str:
@@ -220,8 +247,15 @@ def _weight(bucket: Bucket) -> float:
     """How much a bucket says: numbers a row, rows, episodes, and whether its name speaks of a robot."""
     rows = max(look.num_rows for look in bucket.looks)
     enough = 1.0 if rows >= _FEW_ROWS else 0.1
-    likely = enough * 1.5 if _ROBOT.search(PurePosixPath(bucket.files[0]).name) else enough
+    likely = enough * 1.5 if _ROBOT.search(telling_name(bucket.files[0])) else enough
     return bucket.num_numbers * math.log2(rows + 2) * likely * math.sqrt(min(len(bucket.files), 8))
+
+
+def telling_name(path: str) -> str:
+    """What a file is called: its own name without extensions, or its folder's where that says nothing."""
+    parts = PurePosixPath(path)
+    stem = parts.name.partition(".")[0]
+    return parts.parent.name if stem in _SAYS_NOTHING and parts.parent.name else stem
 
 
 def _levels_up(layout: Layout) -> int:

@@ -71,6 +71,7 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
         fields=tuple(fields),
         drop=tuple(drop),
         missing=guess.missing,
+        assumed=clock.assumed,
     )
     return TableGuess(
         stream=stream,

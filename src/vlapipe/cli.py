@@ -193,6 +193,8 @@ def schema_infer(path: Path, out: Path | None) -> None:
         click.echo(f"it does not fit yet; correct it, then: vlapipe schema check {name} {path}", err=True)
         sys.exit(1)
     click.echo(f"next: vlapipe ingest --dataset {path} --schema {name} --out OUT", err=True)
+    for stream in found.assumed:
+        click.echo(f"the rate of {stream} is assumed: correct it before you ingest", err=True)
 
 
 @schema.command("check")

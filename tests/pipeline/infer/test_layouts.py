@@ -237,6 +237,20 @@ def test_array_files_beside_the_table(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "out").episode(0)["tactile/pressure"].shape == (200, 4, 4)
 
 
+def test_tables_of_one_name_and_other_columns_are_streams_of_their_folders(tmp_path: Path) -> None:
+    files = {}
+    for i in range(2):
+        truth = table(START_S + 100 * i, names="#timestamp,px,py,pz,vx,vy,vz")
+        imu = table(START_S + 100 * i, 0.005, "#timestamp,wx,wy,wz,ax,ay,az")
+        files |= {f"MH_0{i}/mav0/state_groundtruth_estimate0/data.csv": truth, f"MH_0{i}/mav0/imu0/data.csv": imu}
+    inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
+    assert report.num_episodes == 2
+    episode = open_dataset(tmp_path / "out").episode(0)
+    names = [s.name for s in parse_schema(inferred.toml, "inferred").streams]
+    assert names == ["robot", "imu_0"]
+    np.testing.assert_allclose(episode["imu_0/angular_velocity"], WAVE[:, :3], atol=1e-6)
+
+
 def test_tables_of_like_names_and_unlike_columns_are_not_mixed(tmp_path: Path) -> None:
     files = {"a/a_log.csv": table(), "b/b_log.csv": table(START_S + 100), "c/c_log.csv": "k,l,m\n1,2,3\n2,3,4\n"}
     inferred, report = infer_and_ingest(write(tmp_path / "lab", files), tmp_path / "out")
@@ -248,6 +262,23 @@ def test_other_tables_are_named_as_not_read(tmp_path: Path) -> None:
     files = {f"episode_{i}/state.csv": table(START_S + 100 * i) for i in range(3)}
     inferred = infer_schema(write(tmp_path / "lab", {**files, "calibration.csv": "a,b\n1,2\n3,4\n"}))
     assert any("calibration.csv" in reason for reason in inferred.reasons)
+
+
+@pytest.mark.parametrize("name", ["baxter_rec_0{i}", "walk{i}.mot", "run{i}.lvm"])
+def test_text_of_unknown_suffix_is_looked_at_where_no_table_is(name: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "lab", {name.format(i=i): table(START_S + 100 * i) for i in range(2)})
+    write(root, {"README.md": "a,b\n1,2\n", "setup.json": '{"a": [1, 2]}'})
+    (root / "weights.bin").write_bytes(bytes(range(256)) * 20)
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    assert report.num_episodes == 2
+    assert any("no table has a usual suffix" in reason for reason in inferred.reasons)
+
+
+def test_refusal_says_which_suffixes_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "run.bag").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(UsageError, match=r"only \.bag.*\.csv.*files = "):
+        infer_schema(tmp_path / "lab")
 
 
 def test_files_of_one_row_are_refused_with_what_to_do(tmp_path: Path) -> None:
