@@ -32,5 +32,5 @@ Everything is in $dir/: the recordings in raw, the dataset in data, the training
 
   .venv/bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
   .venv/bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
-  .venv/bin/vlapipe ingest --dataset YOUR_RECORDINGS --dry-run       check your own; --schema says their layout
+  .venv/bin/vlapipe schema infer YOUR_RECORDINGS --out mine.toml     begin with your own: what lies in their files
 END

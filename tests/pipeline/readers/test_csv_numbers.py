@@ -1,0 +1,49 @@
+"""Numbers that the printed text and the stored type do not agree on: rounding together, decimal signs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import CsvStream, Dialect, FieldSpec, TimeSpec
+
+
+@pytest.mark.parametrize(
+    ("cells", "line"),
+    [
+        (["20000001", "20000003", "20000005"], 4),  # 20000000, 20000004, 20000004
+        (["47.3977418", "47.3977419", "47.3977420"], 3),
+        (["308.003656", "308.003656", "308.003656"], None),  # the same in the file as well
+        (["1.5", "1.5", "2.5"], None),
+        (["0.1", "0.2", "0.30000000000000004"], None),  # rounded, but told apart
+    ],
+)
+def test_cells_that_float32_makes_one_number_of_are_warned_of(
+    tmp_path: Path, cells: list[str], line: int | None
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("t,a\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    findings = Findings()
+    spec = FieldSpec(name="a", columns=(("a",),))
+    stream = CsvStream(name="robot", files=("x.csv",), time=TimeSpec(sources=("t",)), fields=(spec,))
+    assert read_csv_stream(path, "x.csv", stream, findings) is not None
+    assert [(f.code, f.line) for f in findings] == ([("csv.rounded", line)] if line else [])
+
+
+def test_quoted_decimal_commas_between_commas_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('t,a\n"0,1","1,5"\n"0,2",-2\n')
+    stream = CsvStream(
+        name="robot",
+        files=("x.csv",),
+        time=TimeSpec(sources=("t",)),
+        fields=(FieldSpec(name="a", columns=(("a",),)),),
+        dialect=Dialect(decimal=","),
+    )
+    rows = read_csv_stream(path, "x.csv", stream, Findings())
+    assert rows is not None
+    assert rows.timestamp.tolist() == [0.1, 0.2]
+    assert rows.fields["a"].tolist() == [1.5, -2.0]
