@@ -16,7 +16,7 @@ from vlapipe.pipeline.checks.streams import check_streams
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds_between
+from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
-from vlapipe.pipeline.readers.clock import seconds
 from vlapipe.pipeline.segments import is_cut, parts_of
+from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Schema
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.checks.clocks import steps_s
 from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.readers.arrays import ImageRows
-from vlapipe.pipeline.readers.clock import seconds, seconds_between
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.shards.in_order import in_order
+from vlapipe.pipeline.shards.stamps import seconds, seconds_between
 from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.places import clock_place, clock_row
 from vlapipe.pipeline.readers.arrays import Rows
-from vlapipe.pipeline.readers.clock import seconds, seconds_between
+from vlapipe.pipeline.shards.stamps import seconds, seconds_between
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 

@@ -20,8 +20,6 @@ __all__ = [
     "clock_from_numbers",
     "parse_stamp",
     "scale_clock",
-    "seconds",
-    "seconds_between",
     "shift_clock",
     "start_of_file",
 ]
@@ -36,17 +34,6 @@ _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
 _DATED = re.compile(r"%[YyGcxsDF]")
 _EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # where strptime puts a time without a date
 _LIMITS = np.iinfo(np.int64)
-
-
-def seconds(timestamp: NDArray[Any]) -> NDArray[np.float64]:
-    """The clock as float64 seconds (int64 is taken as nanoseconds)."""
-    return timestamp / 1e9 if timestamp.dtype == np.int64 else timestamp.astype(np.float64)
-
-
-def seconds_between(timestamp: NDArray[Any], first: int, last: int) -> float:
-    """Time from one row to another in seconds, subtracted before it is converted, so that no digit is lost."""
-    difference = timestamp[last] - timestamp[first]
-    return float(difference / 1e9 if timestamp.dtype == np.int64 else difference)
 
 
 def parse_stamp(text: str, time: TimeSpec) -> int | float:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import ClockPlace, StreamRows
-from vlapipe.pipeline.readers.clock import clock_from_index, seconds
+from vlapipe.pipeline.readers.clock import clock_from_index
 from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_array, shift_by_name
 from vlapipe.pipeline.readers.npz_fields import store_field
 from vlapipe.pipeline.readers.npz_files import ArrayFiles, open_arrays
 from vlapipe.pipeline.readers.npz_windows import expand_clock, new_rows
+from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
 

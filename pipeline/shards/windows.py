@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.schema import SampleDefaults
 
 __all__ = ["GappyStream", "frames_between", "spans_across_gaps", "window_rows"]
@@ -71,7 +72,7 @@ def _spans_of(stream: GappyStream, clock: NDArray[Any]) -> NDArray[np.int64]:
     if times.dtype == clock.dtype == np.int64:
         max_gap = round(max_gap * 1e9)
     else:
-        times, clock = _seconds(times), _seconds(clock)
+        times, clock = seconds(times), seconds(clock)
     # The end of the stream is a gap that nothing follows.
     last_before = np.append(gaps - 1, len(times) - 1)
     first = np.searchsorted(clock, times[last_before] + max_gap, side="right")
@@ -79,10 +80,6 @@ def _spans_of(stream: GappyStream, clock: NDArray[Any]) -> NDArray[np.int64]:
     whole = np.searchsorted(stream.align, gaps + stream.window_rows - 1)
     first[:-1] = np.minimum(first[:-1], np.searchsorted(stream.align, gaps))
     return np.stack([first, np.append(whole, len(clock))], axis=1).astype(np.int64)
-
-
-def _seconds(timestamp: NDArray[Any]) -> NDArray[np.float64]:
-    return timestamp / 1e9 if timestamp.dtype == np.int64 else timestamp.astype(np.float64)
 
 
 def frames_between(first: int, count: int, spans: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
