@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from vlapipe.pipeline.build import RecordPlace
 from vlapipe.pipeline.file_tree import is_ignored
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
-from vlapipe.pipeline.shards.atomic import sweep_temporaries
+from vlapipe.pipeline.shards.atomic import lock_alone, sweep_temporaries
 from vlapipe.pipeline.shards.manifest import MANIFEST, SHARD_FOLDER
 from vlapipe.schemas.errors import UsageError
 
@@ -101,14 +100,8 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be made: {error.strerror}", "check its permissions") from None
     with (output.work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"--out {path}: another ingest is writing there", "wait for it, or choose another"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+        if not lock_alone(lock.fileno()):
+            raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another")
         try:
             _refuse_finished(path)  # another run may have finished since we looked
         except UsageError:

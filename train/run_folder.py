@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, sweep_temporaries, temporary_file, write_bytes
+from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, lock_alone, sweep_temporaries, temporary_file, write_bytes
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
@@ -94,14 +93,8 @@ def _held(out: Path) -> Iterator[None]:
     except OSError as error:
         raise _not_writable(out, error) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"--out {out}: another run is writing there", "wait for it, or give another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+        if not lock_alone(handle):
+            raise UsageError(f"--out {out}: another run is writing there", "wait for it, or give another folder")
         yield
     finally:
         os.close(handle)

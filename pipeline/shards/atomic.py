@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 
-__all__ = ["TEMP_PREFIX", "fsync_folder", "sweep_temporaries", "temporary_file", "write_bytes"]
+__all__ = ["TEMP_PREFIX", "fsync_folder", "lock_alone", "sweep_temporaries", "temporary_file", "write_bytes"]
 
 TEMP_PREFIX = ".vlapipe-tmp-"
 
@@ -41,6 +42,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
         temporary.rename(path)
     fsync_folder(path.parent)
+
+
+def lock_alone(handle: int) -> bool:
+    """Take an open file or folder for this process until it closes it; ``False`` if another one holds it.
+
+    On a file system without locks nobody can hold it, and everybody may go on.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def sweep_temporaries(folder: Path) -> int:
