@@ -86,10 +86,12 @@ class View:
         mapped = map_arrays(path, shard_format_of(entry["file"]))
         cached = [*(n for n in entry["arrays"] if n not in mapped), *derived_specs(self._schema), ACTION_VALUE]
         arrays = {name: array for name, array in mapped.items() if name in entry["arrays"]}
-        try:
-            return arrays | _map_cached(unpacked, cached)
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged: made again either way
-            _set_aside(unpacked)
+        # An entry that is there is whole, as it was renamed; one that is not there yet may be in the making elsewhere.
+        if unpacked.is_dir():
+            try:
+                return arrays | _map_cached(unpacked, cached)
+            except (OSError, ValueError, EOFError):
+                _set_aside(unpacked)
         self._unpack(path, entry, mapped, episodes, unpacked)
         return arrays | _map_cached(unpacked, cached)
 

@@ -17,6 +17,7 @@ from reference import RawReference, is_close
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.shards import view
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.registry import load_schema
@@ -259,6 +260,13 @@ def test_damaged_cache_is_made_again(tiny_dataset: Path, tmp_path: Path, damage:
     found = next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None, num_workers=0)))
     assert torch.equal(found["observation.state"], want["observation.state"])
     assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+
+
+def test_cache_that_another_process_is_making_is_not_taken_for_damaged(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_set_aside", lambda folder: pytest.fail(f"{folder} was put aside"))
+    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path / "cache"), split=None, num_workers=0)))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
