@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlapipe.pipeline.readers.arrays import ClockPlace, ImageRows, Rows, StreamRows
+from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec
 
-__all__ = ["clock_place", "clock_row", "column_name", "column_names", "place"]
+__all__ = ["add_at_row", "clock_place", "clock_row", "column_name", "column_names"]
 
 _MOST_NAMED = 16  # columns that a finding lists one by one
 
 
-def place(rows: Rows, row: int) -> tuple[int | None, str]:
-    """The line on which a row begins, and ``""``; where a file has no lines ``None``, and words for the row."""
-    line = rows.line_of(row) if isinstance(rows, StreamRows) else None
-    return line, "" if line is not None else _numbered(rows, row)
+def add_at_row(
+    findings: Findings, code: str, rows: StreamRows, row: int, *, column: str, expected: str, found: str, count: int
+) -> None:
+    """Report values of one column: the first stands in ``row``, and there are ``count``."""
+    line = rows.line_of(row)
+    found += "" if line is not None else _numbered(rows, row)
+    findings.add(code, rows.source.path, line=line, column=column, expected=expected, found=found, count=count)
 
 
 def clock_row(rows: Rows, row: int) -> tuple[int | None, str]:
-    """The same for the stamp of a row."""
+    """The line on which a row's stamp stands, and ``""``; where a file has no lines ``None``, and words for the row."""
     line = clock_place(rows).line_of(row)
     return line, "" if line is not None else _numbered(rows, row)
 

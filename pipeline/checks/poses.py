@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlapipe.pipeline.checks.places import column_name, place
+from vlapipe.pipeline.checks.places import add_at_row, column_name
 from vlapipe.pipeline.checks.values import by_column, missing_of
 from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.schemas.findings import Findings
@@ -36,14 +36,14 @@ def _check_length(rows: StreamRows, field: FieldSpec, findings: Findings) -> Non
     wrong = np.flatnonzero(off)
     if len(wrong):
         row = int(wrong[0])
-        line, where = place(rows, row)
-        findings.add(
+        add_at_row(
+            findings,
             "pose.not_unit",
-            rows.source.path,
-            line=line,
+            rows,
+            row,
             column=column_name(rows, field, 0),
             expected=f"a quaternion of length 1 within {_MAX_OFF_UNIT:g}",
-            found=f"length {length[row]:.6g}{where}",
+            found=f"length {length[row]:.6g}",
             count=len(wrong),
         )
 
@@ -64,13 +64,13 @@ def _check_singularity(rows: StreamRows, field: FieldSpec, findings: Findings) -
     near = np.flatnonzero(close)
     if len(near):
         row = int(near[0])
-        line, where = place(rows, row)
-        findings.add(
+        add_at_row(
+            findings,
             "pose.singular",
-            rows.source.path,
-            line=line,
+            rows,
+            row,
             column=column_name(rows, field, middle),
             expected=f"more than {_NEAR_DEG:g} degree from {'0 and 180' if proper else '+-90'}",
-            found=f"{degrees[row]:.6g}{where}",
+            found=f"{degrees[row]:.6g}",
             count=len(near),
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.clocks import find_gaps, steps_s
-from vlapipe.pipeline.checks.places import column_name, column_names, place
+from vlapipe.pipeline.checks.places import add_at_row, column_name, column_names
 from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.findings import Findings
@@ -100,14 +100,14 @@ def _check_stuck(
         if not len(stuck):
             continue
         first = int(starts[stuck[0]])
-        line, where = place(rows, first)
-        findings.add(
+        add_at_row(
+            findings,
             "value.stuck",
-            rows.source.path,
-            line=line,
+            rows,
+            first,
             column=column_name(rows, field, column),
             expected=f"another value within {field.stuck_s:g} s",
-            found=f"{_in_file(values[first, column], field, column):.6g} for {lasts_s[stuck[0]]:.4g} s{where}",
+            found=f"{_in_file(values[first, column], field, column):.6g} for {lasts_s[stuck[0]]:.4g} s",
             count=len(stuck),
         )
 
@@ -135,12 +135,12 @@ def _check_speed(
         if not len(jumps):
             continue
         step = int(jumps[0])
-        line, where = place(rows, step + 1)
-        found = f"{change[step] / steps[step]:.6g}, a change by {change[step]:.6g} in {steps[step]:.4g} s{where}"
-        findings.add(
+        found = f"{change[step] / steps[step]:.6g}, a change by {change[step]:.6g} in {steps[step]:.4g} s"
+        add_at_row(
+            findings,
             "value.jump",
-            rows.source.path,
-            line=line,
+            rows,
+            step + 1,
             column=column_name(rows, field, column),
             expected=f"at most {limit:g} a second",
             found=found,
