@@ -173,7 +173,13 @@ class Episode(Mapping[str, NDArray[Any]]):
         return [text.decode("utf-8") for text in rows.view(f"S{rows.shape[1]}")[:, 0].tolist()]
 
     def jpeg(self, view: str, row: int) -> bytes:
-        """One camera image as it was recorded."""
+        """One camera image as it is stored.
+
+        Raises:
+            UsageError: the camera is stored as pixels.
+        """
+        if f"{view}/pixels" in self:
+            raise UsageError(f"{view} is stored as pixels, not as JPEG", f"episode['{view}/pixels'][{row}] has them")
         offset = self[f"{view}/offset"]
         return self[f"{view}/bytes"][offset[row] : offset[row + 1]].tobytes()
 

@@ -20,7 +20,7 @@ from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetErr
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "REJECTS", "SHARD_FOLDER", "Manifest", "read_episodes", "write_generation"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; a dataset carries the oldest that can hold it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
@@ -30,9 +30,9 @@ SHARD_FOLDER = "shards"
 class Manifest:
     """What a dataset holds; see docs/shard-format.md for each entry.
 
-    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock and fields. ``shards``: file, bytes,
-    sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table. ``statistics``: by
-    ``<stream>/<field>``.
+    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields, and of a camera its storage.
+    ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table.
+    ``statistics``: by ``<stream>/<field>``.
     """
 
     vlapipe_version: str
@@ -47,9 +47,14 @@ class Manifest:
     statistics: dict[str, dict[str, Any]]
     made_with: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def format_version(self) -> int:
+        """The oldest version that can hold this dataset: 1, or 2 where a camera is stored as pixels."""
+        return 2 if any(stream.get("storage") == "raw" for stream in self.streams.values()) else 1
+
     def to_json(self) -> bytes:
         """Canonical text: the same manifest gives the same bytes."""
-        document = {"format": "vlapipe", "format_version": FORMAT_VERSION, **vars(self)}
+        document = {"format": "vlapipe", "format_version": self.format_version, **vars(self)}
         return (json.dumps(document, indent=1) + "\n").encode()
 
     @classmethod
@@ -75,7 +80,7 @@ class Manifest:
         version = document.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             cure = "update vlapipe"
-            raise NewerFormatError(f"{path}: format version {version}, this vlapipe reads {FORMAT_VERSION}", cure)
+            raise NewerFormatError(f"{path}: format version {version}, this vlapipe reads up to {FORMAT_VERSION}", cure)
         known = set(cls.__dataclass_fields__)
         try:
             return cls(**{key: value for key, value in document.items() if key in known})

@@ -62,7 +62,7 @@ def write_shard(
 ) -> StoredShard:
     """Write a shard into ``folder`` under a name that carries its digest, after reading it back and comparing.
 
-    JPEG bytes are never compressed again. The file becomes read-only: new bytes get a new name. The bytes do not depend
+    Images are never compressed. The file becomes read-only: new bytes get a new name. The bytes do not depend
     on ``num_threads``, which compress and read back; hashing has a thread of its own.
 
     Raises:
@@ -102,8 +102,8 @@ def stored_size(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec:
 
 
 def _codecs(arrays: Iterable[str], codec: Codec) -> dict[str, Codec]:
-    """JPEG bytes are never compressed again."""
-    return {name: RAW if name.endswith("/bytes") else codec for name in arrays}
+    """JPEG bytes are never compressed again, and pixels are there to be mapped."""
+    return {name: RAW if name.endswith(("/bytes", "/pixels")) else codec for name in arrays}
 
 
 def _members(arrays: Mapping[str, Joined], codecs: Mapping[str, Codec], shard_format: str) -> list[Member]:
