@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
+from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.record import Record, ShardRecord
@@ -52,6 +53,7 @@ class ShardTask:
     shard_format: str
     codec: Codec
     place: RecordPlace | None
+    images: ImageOptions = AS_RECORDED
     num_threads: int = 1  # read episodes, and compress; what is written does not depend on it
 
 
@@ -112,7 +114,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
 def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
     findings = Findings(task.schema.checks.severity)
     try:
-        return read_episode(task.root, raw, task.schema, task.views, findings), findings
+        return read_episode(task.root, raw, task.schema, task.views, findings, task.images), findings
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
         return None, findings
@@ -134,8 +136,7 @@ def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:
     for name, stream in episode.streams.items():
         yield f"{name}/timestamp", stream.timestamp
         if isinstance(stream, ImageRows):
-            yield f"{name}/bytes", stream.data
-            yield f"{name}/offset", stream.offset
+            yield from ((f"{name}/{array}", values) for array, values in stream.arrays.items())
         else:
             yield from ((f"{name}/{field}", values) for field, values in stream.fields.items())
     yield from ((f"align/{name}", rows) for name, rows in episode.align.items())

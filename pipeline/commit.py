@@ -13,7 +13,7 @@ from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
 from vlapipe.pipeline.statistics import FieldStatistics
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
 
 __all__ = ["assemble"]
 
@@ -57,20 +57,25 @@ def assemble(
         },
         "shard_format": shard_format,
         "codec": codec,
-        "streams": _describe_streams(schema, plan.views),
+        "streams": _describe_streams(plan),
         "shards": shards,
         "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
         "statistics": _merge_statistics(written),
-        "made_with": {"num_planned_shards": len(plan.shards), "val_fraction": schema.val_fraction},
+        "made_with": {
+            "num_planned_shards": len(plan.shards),
+            "val_fraction": schema.val_fraction,
+            **plan.images.described(),
+        },
     }
     return manifest, _episodes_table(rows), rejects
 
 
-def _describe_streams(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _describe_streams(plan: Plan) -> dict[str, Any]:
     described: dict[str, Any] = {}
-    for stream in schema.streams:
+    for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
-            described |= {view: _describe_stream(stream) for view in views[stream.name]}
+            entry = {**_describe_stream(stream), "storage": plan.images.storage}
+            described |= {view: dict(entry) for view in plan.views[stream.name]}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
     return described
@@ -101,7 +106,7 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
 
 
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
-    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan.schema, plan.views)}
+    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan)}
     for row in rows:
         for sizes, source in zip(raw.values(), row["sources"], strict=True):
             sizes[source["path"]] = source["num_bytes"]  # several episodes may lie in one file

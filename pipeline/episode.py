@@ -15,6 +15,7 @@ from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.checks.streams import check_streams
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
+from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
@@ -57,7 +58,12 @@ class Episode:
 
 
 def read_episode(
-    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
+    root: Path,
+    raw: RawEpisode,
+    schema: Schema,
+    views: dict[str, tuple[str, ...]],
+    findings: Findings,
+    images: ImageOptions = AS_RECORDED,
 ) -> Episode | None:
     """Read and check one episode; ``None`` where an error was found. All its faults go to ``findings``.
 
@@ -67,9 +73,14 @@ def read_episode(
         schema: how to read them.
         views: the cameras that each image stream must have.
         findings: takes what is wrong.
+        images: how images are to be stored.
     """
     instruction = _read_instruction(root, raw, schema, findings)
-    streams = read_part(root, raw, schema, findings, lambda found: read_streams(root, raw, schema, views, found))
+
+    def read(found: Findings) -> dict[str, Rows]:
+        return read_streams(root, raw, schema, views, found, images)
+
+    streams = read_part(root, raw, schema, findings, read, images)
     specs = _specs(schema, views)
     check_streams(streams, specs, schema, findings)
     if findings.errors:

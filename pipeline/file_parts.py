@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.segments import is_cut, parts_of
 from vlapipe.pipeline.shards.stamps import seconds
@@ -70,16 +71,24 @@ _shelf = _Shelf(2)  # where one file's parts end, another one's begin
 
 
 def read_part(
-    root: Path, raw: RawEpisode, schema: Schema, findings: Findings, read: Callable[[Findings], dict[str, Rows]]
+    root: Path,
+    raw: RawEpisode,
+    schema: Schema,
+    findings: Findings,
+    read: Callable[[Findings], dict[str, Rows]],
+    images: ImageOptions,
 ) -> dict[str, Rows]:
-    """The streams of an episode, cut to its rows where its file holds several; ``read`` reads the whole files."""
+    """The streams of an episode, cut to its rows where its file holds several; ``read`` reads the whole files.
+
+    ``images`` is how it keeps their images: files that were read for other options are not taken for these.
+    """
     if not is_cut(schema):
         return read(findings)
     if raw.rows is None:
         streams = read(findings)
         _say_why_uncut(root, raw, schema, findings)
         return streams
-    whole = _read_once(root, raw, raw.rows, schema, read)
+    whole = _read_once(root, raw, raw.rows, schema, read, images)
     anchor = whole.streams.get(schema.anchor)
     _take_over(whole.findings, raw.rows, anchor, findings)
     if not isinstance(anchor, StreamRows):
@@ -112,8 +121,9 @@ def _read_once(
     rows: tuple[int, int],
     schema: Schema,
     read: Callable[[Findings], dict[str, Rows]],
+    images: ImageOptions,
 ) -> _WholeFile:
-    slot = _shelf.slot((root, schema.toml, raw.files, raw.clock_files))  # files with size and date
+    slot = _shelf.slot((root, schema.toml, raw.files, raw.clock_files, images))  # files with size and date
     with slot.lock:
         if slot.file is None:
             findings = Findings(schema.checks.severity)

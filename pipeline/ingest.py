@@ -15,6 +15,7 @@ from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
+from vlapipe.pipeline.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.output import check_output, open_output
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
@@ -42,6 +43,8 @@ class IngestConfig:
     shard_format: str = "zarr"
     codec: str | None = None
     shard_bytes: int = 256 * 1000 * 1000
+    image_size: ImageSize | None = None  # width, height; None keeps each image as it was recorded
+    image_storage: str = "jpeg"  # or "raw"
     workers: int | None = None
     scheduler: str | None = None
     strict: bool = False
@@ -58,6 +61,12 @@ class IngestConfig:
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-size {self.shard_bytes}: expected 1 byte or more")
         parse_codec(self.codec, self.shard_format)
+        _ = self.images  # refuses what it cannot be
+
+    @property
+    def images(self) -> ImageOptions:
+        """How images are stored."""
+        return ImageOptions(size=self.image_size, storage=self.image_storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +141,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     discovery = cut_files(discover(config.source, schema, single=config.single_episode), schema)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
-    plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options)
+    plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images)
     if config.dry_run:
         records = _run(config, plan, None, {})
         report = _report(config, discovery, records, _across(discovery, plan, records), started, resumed=0)
@@ -168,6 +177,7 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
             shard_format=config.shard_format,
             codec=codec,
             place=place,
+            images=plan.images,
         )
         for shard in plan.shards
         if shard.index not in finished

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
+from vlapipe.pipeline.image_sample import ImageSample, look_at_images
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
@@ -34,25 +36,35 @@ class Plan:
     root: Path
     schema: Schema
     views: dict[str, tuple[str, ...]]
+    images: ImageOptions
     shards: tuple[PlannedShard, ...]
 
 
-def make_plan(discovery: Discovery, schema: Schema, *, shard_bytes: int, options: dict[str, str]) -> Plan:
+def make_plan(
+    discovery: Discovery,
+    schema: Schema,
+    *,
+    shard_bytes: int,
+    options: dict[str, str],
+    images: ImageOptions = AS_RECORDED,
+) -> Plan:
     """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
     views = _expected_views(discovery, schema)
+    sample = look_at_images(discovery, [view for each in views.values() for view in each], images)
     splits = _splits(discovery.episodes, schema.val_fraction)
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
     for episode in discovery.episodes:
-        size = _expected_bytes(episode, schema)
+        size = _expected_bytes(episode, schema, sample)
         if groups[-1] and filled + size > shard_bytes:
             groups.append([])
             filled = 0
         groups[-1].append(episode)
         filled += size
-    common = json.dumps([schema.toml, sorted(options.items()), sorted(views.items())])
+    stored = [images.described(), sample.images.camera_sizes]
+    common = json.dumps([schema.toml, sorted(options.items()), sorted(views.items()), stored])
     shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups))
-    return Plan(root=discovery.root, schema=schema, views=views, shards=shards)
+    return Plan(root=discovery.root, schema=schema, views=views, images=sample.images, shards=shards)
 
 
 def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], common: str) -> PlannedShard:
@@ -64,11 +76,11 @@ def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], 
     return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
 
 
-def _expected_bytes(episode: RawEpisode, schema: Schema) -> int:
+def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) -> int:
     text = {stream.name for stream in schema.streams if isinstance(stream, CsvStream)}
     size = 0
     for name, files in episode.files.items():
-        num_bytes = sum(file.num_bytes for file in files)
+        num_bytes = sample.stored_bytes(name, files)
         size += num_bytes // _CSV_SHRINKS if name in text else num_bytes
     return int(size * episode.share)
 

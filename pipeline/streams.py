@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.own_clocks import start_with_others
 from vlapipe.pipeline.readers.arrays import ImageRows, Rows, StreamRows
 from vlapipe.pipeline.readers.clock_file import ClockFile, read_clock_file
@@ -21,7 +22,12 @@ _MOST_NAMED = 8  # files that a finding lists
 
 
 def read_streams(
-    root: Path, raw: RawEpisode, schema: Schema, views: dict[str, tuple[str, ...]], findings: Findings
+    root: Path,
+    raw: RawEpisode,
+    schema: Schema,
+    views: dict[str, tuple[str, ...]],
+    findings: Findings,
+    images: ImageOptions,
 ) -> dict[str, Rows]:
     """The streams that can be read, in the schema's order, a camera's view each for itself.
 
@@ -30,7 +36,7 @@ def read_streams(
     streams: dict[str, Rows] = {}
     for stream in schema.streams:
         if isinstance(stream, ImageStream):
-            streams |= _read_cameras(root, raw, stream, views[stream.name], findings)
+            streams |= _read_cameras(root, raw, stream, views[stream.name], findings, images)
         else:
             rows = read_rows(root, raw, stream, findings)
             if rows is not None:
@@ -97,7 +103,12 @@ def _join(folder: str, name: str) -> str:
 
 
 def _read_cameras(
-    root: Path, raw: RawEpisode, stream: ImageStream, views: tuple[str, ...], findings: Findings
+    root: Path,
+    raw: RawEpisode,
+    stream: ImageStream,
+    views: tuple[str, ...],
+    findings: Findings,
+    images: ImageOptions,
 ) -> dict[str, ImageRows]:
     present = [view for view in views if raw.files.get(view)]
     if not present:
@@ -113,7 +124,9 @@ def _read_cameras(
     cameras = {}
     for view in present:
         has_clock, clock = _read_clock(root, raw, view, stream, findings)
-        rows = read_images(root, [file.path for file in raw.files[view]], stream, findings, clock)
+        files = [file.path for file in raw.files[view]]
+        only_size = dict(images.camera_sizes).get(view)
+        rows = read_images(root, files, stream, findings, clock, images=images, only_size=only_size)
         if rows is not None and has_clock:
             cameras[view] = rows
     return cameras

@@ -107,6 +107,11 @@ CODES: dict[str, Code] = {
     "image.not_jpeg": _fatal("an image is not a JPEG", "convert it to JPEG"),
     "image.truncated": _fatal("an image is cut short", "delete it, or record it again"),
     "image.size_changes": _fatal("images of one camera differ in size", "record it again, or split the episode"),
+    "image.size_differs": _fatal(
+        "a camera has another size than in most episodes; pixels need one size",
+        "give --image-size WxH, or --image-storage jpeg",
+    ),
+    "image.undecodable": _fatal("an image cannot be decoded", "delete it, or record it again"),
     "image.too_large": _fatal("an image claims more pixels than any camera has", "delete it, or record it again"),
     "image.coding": _fatal("a JPEG of a kind that decoders lack", "save it as 8-bit baseline RGB or grayscale"),
     "image.gray": _note("images are grayscale; they train as three equal channels", "nothing needs to be done"),

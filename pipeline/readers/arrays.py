@@ -78,11 +78,14 @@ class StreamRows:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows:
-    """One camera of one episode: JPEG files end to end, row ``i`` in ``data[offset[i]:offset[i + 1]]``."""
+    """One camera of one episode: JPEG files end to end, row ``i`` in ``data[offset[i]:offset[i + 1]]``.
+
+    Without ``offset``, ``data`` is pixels ``(rows, height, width, 3)``, RGB.
+    """
 
     timestamp: NDArray[Any]
     data: NDArray[np.uint8]
-    offset: NDArray[np.int64]
+    offset: NDArray[np.int64] | None
     height: int
     width: int
     source: SourceFile
@@ -93,16 +96,28 @@ class ImageRows:
         """Number of images."""
         return len(self.timestamp)
 
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is stored beside the clock, by the names that shards have for it."""
+        return {"pixels": self.data} if self.offset is None else {"bytes": self.data, "offset": self.offset}
+
+    def jpeg(self, row: int) -> NDArray[np.uint8]:
+        """One file's bytes, a view."""
+        assert self.offset is not None, "pixels are no JPEG"
+        return self.data[self.offset[row] : self.offset[row + 1]]
+
     def cut(self, start: int, stop: int) -> ImageRows:
         """The images ``start <= row < stop``, views of the same bytes."""
-        offset, place = self.offset[start : stop + 1], self.clock_place
-        return replace(
+        place = self.clock_place
+        cut = replace(
             self,
             timestamp=self.timestamp[start:stop],
-            data=self.data[offset[0] : offset[-1]],
-            offset=offset - offset[0],
             clock_place=None if place is None else place.from_row(start),
         )
+        if self.offset is None:
+            return replace(cut, data=self.data[start:stop])
+        offset = self.offset[start : stop + 1]
+        return replace(cut, data=self.data[offset[0] : offset[-1]], offset=offset - offset[0])
 
 
 Rows = StreamRows | ImageRows

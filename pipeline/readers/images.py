@@ -1,4 +1,4 @@
-"""Reads one camera's JPEG files, in the order of their stamps; their bytes pass through untouched."""
+"""Reads one camera's JPEG files, in the order of their stamps; their bytes pass through unless others are asked for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
 from vlapipe.pipeline.readers.clock_file import ClockFile
 from vlapipe.pipeline.readers.image_stamps import stamp_images
@@ -23,7 +24,14 @@ _HASHED_AT_ONCE = 4 << 20  # bytes that the hashing thread takes in one go: few 
 
 
 def read_images(
-    root: Path, files: list[str], stream: ImageStream, findings: Findings, clock: ClockFile | None = None
+    root: Path,
+    files: list[str],
+    stream: ImageStream,
+    findings: Findings,
+    clock: ClockFile | None = None,
+    *,
+    images: ImageOptions = AS_RECORDED,
+    only_size: ImageSize | None = None,
 ) -> ImageRows | None:
     """Read a camera's images; ``None`` where errors were found.
 
@@ -33,6 +41,8 @@ def read_images(
         stream: what the schema says of the camera.
         findings: takes what is wrong; every faulty image is named.
         clock: the images' times, if they have a file of their own.
+        images: how they are to be stored.
+        only_size: the one size that is taken, as other episodes have it.
     """
     folder = str(PurePosixPath(files[0]).parent)
     ordered, timestamp = stamp_images(files, folder, stream.time, clock, findings)
@@ -49,7 +59,11 @@ def read_images(
     _describe_kinds(ordered, headers, folder, findings)
     if size is None or timestamp is None or any(header is None for header in headers):
         return None
-    return ImageRows(
+    if only_size not in (None, (size.width, size.height)):
+        expected = "{}x{}, as in most episodes".format(*only_size)
+        findings.add("image.size_differs", folder, expected=expected, found=f"{size.width}x{size.height}")
+        return None
+    rows = ImageRows(
         timestamp=timestamp,
         data=data,
         offset=offset,
@@ -58,6 +72,12 @@ def read_images(
         source=SourceFile(path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=sha256),
         clock_place=clock.place if clock is not None and clock.names is None else None,
     )
+    if images.as_recorded:
+        return rows
+    # Imported here: Pillow takes 15 ms, which images that stay as they are need not pay.
+    from vlapipe.pipeline.readers.stored_images import store_images
+
+    return store_images(rows, ordered, images, findings)
 
 
 def _read_all(

@@ -39,6 +39,20 @@ class _Bytes(click.ParamType[int]):
         return int(size)
 
 
+class _ImageSize(click.ParamType[tuple[int, int]]):
+    """Width and height in pixels, such as 224x224."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size in pixels; write for example 224x224 (width, height)", param, ctx)
+        return int(match[1]), int(match[2])
+
+
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -76,6 +90,8 @@ def cli() -> None:
 @click.option("--workers", type=int, help="Episodes read at once. Default: one a core.")
 @click.option("--scheduler", help="Use a running Dask cluster: tcp://host:port.")
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
+@click.option("--image-size", type=_ImageSize(), help="Store images at this size; without it, as recorded.")
+@click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: decoded, large, fast to train.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
 @click.option("--report", type=_FOLDER, help="Also write everything that was found to this JSON file.")
 def ingest(
@@ -89,6 +105,8 @@ def ingest(
     workers: int | None,
     scheduler: str | None,
     shard_size: int,
+    image_size: tuple[int, int] | None,
+    image_storage: str,
     strict: bool,
     report: Path | None,
 ) -> None:
@@ -113,6 +131,8 @@ def ingest(
         shard_format=shard_format,
         codec=codec,
         shard_bytes=shard_size,
+        image_size=image_size,
+        image_storage=image_storage,
         workers=workers,
         scheduler=scheduler,
         strict=strict,
