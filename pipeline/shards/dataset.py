@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.cache import Cache
+from vlapipe.pipeline.shards.cache_folder import cache_folder
 from vlapipe.pipeline.shards.manifest import Manifest, read_episodes
-from vlapipe.pipeline.shards.view import EpisodeRows, View, cache_folder
+from vlapipe.pipeline.shards.view import View
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
@@ -45,7 +47,7 @@ class Dataset:
         self.path = path
         self.manifest = manifest
         self.schema: Schema = parse_schema(manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}")
-        self._view = View(path, manifest, self.schema, cache_folder(path, cache_dir))
+        self._view = View(path, manifest, self.schema, Cache(cache_folder(path, cache_dir)), self._episodes_of)
         self._columns: dict[str, NDArray[Any]] = {}
 
     def __len__(self) -> int:
@@ -85,16 +87,26 @@ class Dataset:
         Raises:
             DamageError: the shard is missing, cut short or altered.
         """
-        return self._view.arrays(shard, self._rows_by_shard[shard])
+        return self._view.arrays(shard)
 
-    @cached_property
-    def _rows_by_shard(self) -> list[list[EpisodeRows]]:
+    def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
+        """What training reads of a shard, mapped and read-only: a window of rows is one run of bytes.
+
+        ``observation.state`` ``(rows, D)``: the fields of the schema's sample side by side;
+        ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, which is ``action/value``. All of them
+        float32 and C-ordered. ``action/row`` and each ``align/<stream>`` are ``(rows,)`` int32, as in ``arrays``.
+
+        Raises:
+            DamageError: the shard is missing, cut short or altered.
+            UsageError: it cannot be unpacked into the cache.
+        """
+        return self._view.sample_arrays(shard)
+
+    def _episodes_of(self, shard: int) -> NDArray[np.int64]:
+        """Start and rows on the anchor of each of a shard's episodes, ``(episodes, 2)``, in order."""
+        here = self.column("shard") == shard
         anchor = self.schema.anchor
-        rows: list[list[EpisodeRows]] = [[] for _ in self.manifest.shards]
-        columns = (self.column("shard"), self.column(f"{anchor}/start"), self.column(f"{anchor}/rows"))
-        for shard, start, count in zip(*(c.tolist() for c in columns), strict=True):
-            rows[shard].append(EpisodeRows(start, count))
-        return rows
+        return np.stack([self.column(f"{anchor}/{name}")[here] for name in ("start", "rows")], axis=1)
 
     def episode(self, which: int | str) -> Episode:
         """One episode, by index (negative counts from the end) or by id.

@@ -17,7 +17,6 @@ from reference import RawReference, is_close
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.shards import view
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.registry import load_schema
@@ -224,49 +223,6 @@ def test_images_are_resized_to_the_size_asked_for(dataset: Dataset) -> None:
     assert small.shape == (4, 1, 3, 12, 20)
     expected = torch.nn.functional.interpolate(full[:, 0].float(), (12, 20), mode="bilinear", antialias=True)
     assert (small[:, 0].float() - expected).abs().mean() < 6
-
-
-def test_arrays_are_mapped_not_copied(dataset: Dataset) -> None:
-    episode = dataset.episode(0)
-    joints = episode["robot/joint_position"]
-    assert joints.shape == (episode.row["robot/rows"], 6)
-    assert not joints.flags.writeable
-    for name in ("robot/joint_position", "View1/bytes", "sensor/aline", "action/value"):
-        base: Any = episode[name]
-        while isinstance(base.base, np.ndarray):
-            base = base.base
-        assert isinstance(base, np.memmap), name
-
-
-def test_unpacked_cache_is_made_once_and_shared(tiny_dataset: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None)))
-    made = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
-    assert made
-    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None)))
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == made
-    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
-
-
-@pytest.mark.parametrize("damage", ["removed", "emptied", "cut"])
-def test_damaged_cache_is_made_again(tiny_dataset: Path, tmp_path: Path, damage: str) -> None:
-    cache = tmp_path / "cache"
-    want = next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None, num_workers=0)))
-    victim = min(cache.rglob("robot__joint_position.npy"))
-    if damage == "removed":
-        victim.unlink()
-    else:
-        victim.write_bytes(victim.read_bytes()[: 0 if damage == "emptied" else -8])
-    found = next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=cache), split=None, num_workers=0)))
-    assert torch.equal(found["observation.state"], want["observation.state"])
-    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
-
-
-def test_cache_that_another_process_is_making_is_not_taken_for_damaged(
-    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(view, "_set_aside", lambda folder: pytest.fail(f"{folder} was put aside"))
-    next(iter(Loader(vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path / "cache"), split=None, num_workers=0)))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])

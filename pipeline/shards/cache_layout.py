@@ -1,0 +1,147 @@
+"""Where each array of a shard lies in its cache entry: follows from the manifest, the schema and what can be mapped.
+
+An entry is blocks of rows, C-ordered. A block holds one field as it is, or the fields of a batch entry side by side as
+float32, so that a window of rows is one run of bytes. A float32 field of such a block is not stored a second time: its
+own array is a slice of the block's columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_size
+from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT
+from vlapipe.pipeline.shards.derived import derived_specs
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["STATE", "Block", "Layout", "Place", "lay_out", "sample_fields"]
+
+STATE = "observation.state"
+_FLOAT32 = np.dtype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """``fields`` side by side, ``(num_rows, num_columns)``, ``offset`` bytes from where an entry's data begins."""
+
+    fields: tuple[str, ...]
+    dtype: np.dtype[Any]
+    num_rows: int
+    num_columns: int
+    offset: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all its rows."""
+        return self.num_rows * self.num_columns * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Columns ``first <= i < stop`` of a block, each row seen in ``shape``."""
+
+    block: str
+    first: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """``blocks`` of an entry by name; ``places`` of the arrays by name, for those that are not mapped in the shard.
+
+    ``copies`` are the fields that a block repeats in another dtype, with their places. ``sample`` names the block, or
+    the array in the shard, that is each batch entry.
+    """
+
+    blocks: dict[str, Block] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    copies: list[tuple[str, Place]] = field(default_factory=list)
+    sample: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all blocks, without what lies before them."""
+        return max((block.offset + block.num_bytes for block in self.blocks.values()), default=0)
+
+
+def sample_fields(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Each batch entry of float32: the fields that lie side by side in it."""
+    sensors = {f"observation.sensors.{name}": (path,) for name, path in schema.sample.sensors}
+    return {STATE: schema.sample.state, **sensors, "action": (ACTION_VALUE,)}
+
+
+def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Mapping[str, NDArray[Any]]) -> Layout:
+    """Work out a shard's entry.
+
+    Args:
+        arrays: the shard's, as the manifest describes them.
+        schema: says which fields are derived, and what a sample holds.
+        mapped: those that lie uncompressed in the shard.
+    """
+    kinds = _kinds(arrays, schema)
+    layout = Layout()
+    # A sensor needs a block of its own; only what is left is worth a slice of the state.
+    for entry, fields in sorted(sample_fields(schema).items(), key=lambda item: item[0] == STATE):
+        alone = fields[0] if len(fields) == 1 and kinds[fields[0]].dtype == _FLOAT32 else None
+        if alone is not None and (alone not in mapped or mapped[alone].flags.c_contiguous):
+            layout.sample[entry] = alone
+            if alone not in mapped and alone not in layout.blocks:
+                _add_block(layout, alone, (alone,), _FLOAT32, kinds, mapped)
+        else:
+            layout.sample[entry] = entry
+            _add_block(layout, entry, fields, _FLOAT32, kinds, mapped)
+    for name, kind in kinds.items():
+        if name not in mapped and name not in layout.places:
+            _add_block(layout, name, (name,), kind.dtype, kinds, mapped)
+    return layout
+
+
+@dataclass(frozen=True)
+class _Kind:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def num_columns(self) -> int:
+        return int(np.prod(self.shape[1:], dtype=int))
+
+
+def _kinds(arrays: Mapping[str, Mapping[str, Any]], schema: Schema) -> dict[str, _Kind]:
+    """Shape and dtype of every array that an episode has: the stored ones, then those that are derived."""
+    kinds = {name: _Kind(tuple(array["shape"]), np.dtype(array["dtype"])) for name, array in arrays.items()}
+    for path, (of, _) in derived_specs(schema).items():
+        kinds[path] = _Kind((kinds[of].shape[0], *schema.field(path).shape), _FLOAT32)
+    kinds[ACTION_VALUE] = _Kind((kinds[ACTION_ROW].shape[0], action_size(schema)), _FLOAT32)
+    return kinds
+
+
+def _add_block(
+    layout: Layout,
+    name: str,
+    fields: tuple[str, ...],
+    dtype: np.dtype[Any],
+    kinds: Mapping[str, _Kind],
+    mapped: Mapping[str, NDArray[Any]],
+) -> None:
+    column = 0
+    for path in fields:
+        kind = kinds[path]
+        place = Place(block=name, first=column, stop=column + kind.num_columns, shape=kind.shape[1:])
+        if path in mapped or path in layout.places or kind.dtype != dtype:
+            layout.copies.append((path, place))
+        else:
+            layout.places[path] = place
+        column = place.stop
+    layout.blocks[name] = Block(
+        fields=fields,
+        dtype=dtype,
+        num_rows=kinds[fields[0]].shape[0],
+        num_columns=column,
+        offset=-(-layout.num_bytes // ALIGNMENT) * ALIGNMENT,
+    )

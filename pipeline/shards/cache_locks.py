@@ -1,0 +1,92 @@
+"""Files that are held by a lock for as long as they are open, so that a process that dies lets go of them.
+
+The lock belongs to the open file, and a map keeps its file open: what is mapped stays locked until the map is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedRandom
+from pathlib import Path
+from typing import IO
+
+__all__ = ["Held", "held_alone", "remove_unheld", "share"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file that this process holds alone, and its name."""
+
+    path: Path
+    file: BufferedRandom
+
+
+@contextlib.contextmanager
+def held_alone(path: Path) -> Iterator[Held | None]:
+    """``path``, made if need be, once everybody else has let go of it; removed in the end unless it was renamed.
+
+    ``None`` if it was renamed or removed meanwhile. On a file system without locks everybody goes on at once, each with
+    a file of its own beside ``path``.
+    """
+    with contextlib.ExitStack() as stack:
+        held = Held(path, stack.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")))  # noqa: PTH123
+        try:
+            fcntl.flock(held.file, fcntl.LOCK_EX)
+        except OSError:
+            own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
+            held = Held(own, stack.enter_context(own.open("xb+")))
+        if not _is_at(held.file, held.path):
+            yield None
+            return
+        try:
+            yield held
+        finally:
+            if _is_at(held.file, held.path):
+                held.path.unlink()
+
+
+def share(file: IO[bytes]) -> bool:
+    """Hold an open file together with others who read it; ``False`` if it has been removed meanwhile."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process has the file mapped, or is writing it."""
+    try:
+        with path.open("rb") as file:
+            return not _try_alone(file)
+    except OSError:
+        return False
+
+
+def remove_unheld(path: Path) -> bool:
+    """Remove a file unless a living process holds it; whether this did remove it."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if _try_alone(file) and _is_at(file, path):
+            path.unlink()
+            return True
+    return False
+
+
+def _try_alone(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # no locks here: nobody can tell
+    return True
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(file.fileno()), there)

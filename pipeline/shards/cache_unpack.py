@@ -1,0 +1,103 @@
+"""Fills a cache entry: decodes what a shard stores compressed and derives what it does not store.
+
+The shard's SHA-256 is taken meanwhile; nothing that was unpacked counts before it has turned out right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
+from vlapipe.pipeline.shards.cache_entry import Blocks
+from vlapipe.pipeline.shards.cache_layout import Layout, Place
+from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.shard_file import read_array, shard_format_of
+from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["place_arrays", "unpack_shard"]
+
+_ROWS_AT_ONCE = 1 << 16  # of derived fields, whose float64 matrices take 300 bytes a row
+
+
+def unpack_shard(
+    path: Path,
+    sha256: str,
+    schema: Schema,
+    layout: Layout,
+    mapped: dict[str, NDArray[Any]],
+    episodes: NDArray[np.int64],
+    blocks: Blocks,
+) -> None:
+    """Fill ``blocks``, and verify the shard.
+
+    Args:
+        path: the shard.
+        sha256: what the manifest says its digest is.
+        schema: says which fields are derived, and how actions follow.
+        layout: of the entry.
+        mapped: the arrays that lie uncompressed in the shard.
+        episodes: start and rows of each of the shard's episodes on the anchor, ``(episodes, 2)``.
+        blocks: writable, as the layout says.
+
+    Raises:
+        DamageError: the shard's bytes are not those that were written.
+    """
+    with ThreadPoolExecutor(1) as hashing:
+        digest = hashing.submit(_sha256, path)
+        try:
+            _fill(path, schema, layout, mapped, episodes, blocks)
+        finally:  # also where it could not be decoded: that is then the reason
+            if digest.result() != sha256:
+                raise DamageError(
+                    f"{path}: its bytes differ from those that were written", "copy it again, or ingest again"
+                )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamageError(f"{path}: cannot be read: {error.strerror}", "copy it again, or ingest again") from None
+
+
+def _fill(
+    path: Path,
+    schema: Schema,
+    layout: Layout,
+    mapped: dict[str, NDArray[Any]],
+    episodes: NDArray[np.int64],
+    blocks: Blocks,
+) -> None:
+    arrays = mapped | place_arrays(layout, blocks)
+    derived = derived_specs(schema)
+    for name in layout.places:
+        if name not in derived and name != ACTION_VALUE:
+            arrays[name][...] = read_array(path, name, shard_format_of(path.name))
+    for name, (of, _) in derived.items():
+        for first in range(0, len(arrays[of]), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            arrays[name][rows] = rotation_6d(schema.field(of), arrays[of][rows])
+    for start, num_rows in episodes.tolist():
+        rows = slice(start, start + num_rows)
+        fields = {field: arrays[field][rows] for field in action_fields(schema)}
+        arrays[ACTION_VALUE][rows] = derive_actions(schema, fields, arrays[ACTION_ROW][rows])
+    for name, place in layout.copies:
+        _place(blocks, place)[...] = arrays[name]
+
+
+def place_arrays(layout: Layout, blocks: Blocks) -> dict[str, NDArray[Any]]:
+    """Each array of an entry by name, as it was stored; a slice of its block."""
+    return {name: _place(blocks, place) for name, place in layout.places.items()}
+
+
+def _place(blocks: Blocks, place: Place) -> NDArray[Any]:
+    columns = blocks[place.block][:, place.first : place.stop]
+    return columns.reshape(len(columns), *place.shape)
