@@ -5,8 +5,10 @@ A shard is opened when it is first asked for, by one thread; other shards are op
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,9 @@ from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_layout import Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.manifest import Manifest
+from vlapipe.pipeline.shards.open_files import reserve_open_files
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
-from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["View", "shard_key"]
@@ -64,7 +67,7 @@ class View:
         """
         self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
         self._episodes_of = episodes_of
-        self._open: dict[int, _OpenShard] = {}
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # those that were not asked for longest first
         self._opening: dict[int, threading.Lock] = {}
 
     def arrays(self, shard: int) -> Arrays:
@@ -81,13 +84,34 @@ class View:
         return self._shard(shard).sample
 
     def _shard(self, shard: int) -> _OpenShard:
-        if shard not in self._open:
+        found = self._already_open(shard)
+        if found is None:
             with self._opening.setdefault(shard, threading.Lock()):
-                if shard not in self._open:
-                    self._open[shard] = self._open_shard(shard)
-        return self._open[shard]
+                found = self._already_open(shard)
+                if found is None:
+                    found = self._open[shard] = self._open_shard(shard)
+        return found
+
+    def _already_open(self, shard: int) -> _OpenShard | None:
+        found = self._open.get(shard)
+        if found is not None:
+            with contextlib.suppress(KeyError):  # another thread may just have let go of it
+                self._open.move_to_end(shard)
+        return found
+
+    def _let_go(self) -> bool:
+        """Close the shard that was not asked for longest, if nobody holds its arrays; ``False`` if none is open."""
+        try:
+            self._open.popitem(last=False)
+        except KeyError:
+            return False
+        return True
 
     def _open_shard(self, shard: int) -> _OpenShard:
+        while not reserve_open_files():
+            if not self._let_go():
+                problem = f"{self._folder}: no more shards can be mapped: this process may open no more files"
+                raise UsageError(problem, "raise its limit (ulimit -n 65536), or ingest with a larger --shard-size")
         entry = self._manifest.shards[shard]
         path = self._folder / entry["file"]
         # A file that is shorter than its map kills the process with SIGBUS when it is read: look first.
