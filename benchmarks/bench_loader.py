@@ -1,0 +1,74 @@
+"""How fast the loader is, each figure against a baseline measured in the same run; one JSON line a figure.
+
+=== ============================================= ================================================================
+ a  state windows and actions, one thread         DataLoader over arrays in memory: 6x; memcpy: 60 %
+ b  the same                                      HDF5: 10x
+ c  with a sensor's windows                       the original's ``np.load`` a sample: 500x; memcpy: 70 %
+=== ============================================= ================================================================
+
+Data is made by the run itself, in ``--folder`` if it is to be kept for the next one. Pages are warm unless a line says
+cold. Ours and the baseline are measured in turns; ``ratio`` is the median of the turns' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from loader_timing import Line, Settings
+from loader_windows import bench_hdf5, bench_sensor, bench_state
+
+CASES: dict[str, Callable[[Settings], Iterator[Line]]] = {
+    "a": bench_state,
+    "b": bench_hdf5,
+    "c": bench_sensor,
+}
+
+
+def rounded(value: object) -> object:
+    """Numbers with as many digits as mean something."""
+    if not isinstance(value, float):
+        return value
+    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+
+
+def where_made() -> Line:
+    """The machine, how busy it was before, and the commit."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {model.partition(': ')[2]}"
+    return {"machine": machine, "load_before": round(os.getloadavg()[0], 1), "commit": commit.stdout.strip()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cases", default=",".join(CASES), help="which, with commas between")
+    parser.add_argument("--repeat", type=int, default=5, help="turns")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one measurement")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much data, as a share of the full size")
+    parser.add_argument("--folder", type=Path, help="keep the data here; default: a temporary folder")
+    parser.add_argument("--out", type=Path, help="also append the lines to this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-loader-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = Settings(folder=folder, scale=options.scale, repeat=options.repeat, seconds=options.seconds)
+        for case in options.cases.split(","):
+            made_on = where_made()
+            for result in CASES[case](settings):
+                line = {key: rounded(value) for key, value in result.items()}
+                text = json.dumps({"bench": "loader", "case": case, **line, **made_on})
+                print(text, flush=True)
+                if options.out:
+                    with options.out.open("a") as file:
+                        file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

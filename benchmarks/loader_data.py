@@ -1,0 +1,195 @@
+"""Makes datasets from arrays through ingest's own writers: gigabytes of states in the time that a CSV of them would
+take to print a hundredth part.
+
+Episodes are of about 1000 rows at 100 Hz; what a shard, the episodes table and the manifest hold is as ingest makes it.
+Only the statistics are of the first shard alone, since no benchmark looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from bench_ingest import CAMERA, SCHEMA
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.align import action_rows, last_row_at_or_before
+from vlapipe.pipeline.commit import assemble
+from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.episode import Episode
+from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
+from vlapipe.pipeline.record import Record, ShardRecord
+from vlapipe.pipeline.shards.actions import ACTION_ROW
+from vlapipe.pipeline.shards.codec import parse_codec
+from vlapipe.pipeline.shards.joined import Joined
+from vlapipe.pipeline.shards.manifest import SHARD_FOLDER, write_generation
+from vlapipe.pipeline.shards.shard_file import write_shard
+from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.schema import Schema
+
+__all__ = [
+    "ROBOT",
+    "ROBOT_AND_CAMERAS",
+    "ROBOT_AND_SENSOR",
+    "STATE_BYTES",
+    "make_episodes",
+    "write_dataset",
+]
+
+ROWS = 1000  # of an episode, give or take a tenth
+SENSOR_HZ = 650
+ALINE = 1025  # columns of the sensor's second field; the first is one force
+STATE_BYTES = 12 * 4  # of a row
+SHARD_BYTES = 256_000_000  # as ingest's default, counted before compression
+ROBOT = SCHEMA
+ROBOT_AND_CAMERAS = SCHEMA.replace("[action]", f"{CAMERA}[action]")
+SENSOR = f"""
+[streams.sensor]
+kind = "npz"
+files = ["sensor_data.npz"]
+rate_hz = {SENSOR_HZ}
+[streams.sensor.time]
+array = "timestamps"
+unit = "s"
+[streams.sensor.fields.force]
+array = "forces"
+unit = "N"
+[streams.sensor.fields.aline]
+array = "alines"
+shape = [{ALINE}]
+"""
+ROBOT_AND_SENSOR = (
+    SCHEMA.replace("[action]", f"{SENSOR}[action]")
+    + 'sensor_rows = 65\nsensors = { force = "sensor/force", aline = "sensor/aline" }\n'
+)
+
+
+def rows_of(number: int) -> int:
+    """Rows of an episode: no two neighbours have as many, as in recordings."""
+    return ROWS + (37 * number) % 201 - 100
+
+
+def make_episodes(toml: str, num_rows: int) -> Iterator[Episode]:
+    """Episodes of the schema, until they have ``num_rows`` rows of the robot in all."""
+    schema = parse_schema(toml, "bench")
+    made = number = 0
+    while made < num_rows:
+        yield _episode(schema, number)
+        made += rows_of(number)
+        number += 1
+
+
+def _episode(schema: Schema, number: int) -> Episode:
+    rows = rows_of(number)
+    clock = 1.7e9 + 1000.0 * number + np.arange(rows) * 0.01
+    offset = np.linspace(-20, 20, 12, dtype=np.float32) + np.float32(number % 1009) / 32
+    states = _motions()[number % len(_motions())][:rows] + offset
+    # A CSV's fields lie column by column, as its reader makes them.
+    fields = {"joint_position": np.asfortranarray(states[:, :6]), "tcp_pose": np.asfortranarray(states[:, 6:])}
+    streams = {"robot": StreamRows(timestamp=clock, fields=fields, source=_source(number, "robot_states.csv"))}
+    align: dict[str, NDArray[np.int32]] = {}
+    if len(schema.streams) > 1:
+        streams["sensor"] = _sensor(number, clock[0], rows * SENSOR_HZ // 100)
+        align["sensor"] = last_row_at_or_before(clock, streams["sensor"].timestamp)
+    action_row = action_rows(clock, schema)
+    task = f"insert_the_needle_{number % 4}"
+    return Episode(
+        raw=RawEpisode(
+            id=f"{task}/episode_20260101_{number:06d}",
+            task=task,
+            folder=f"{task}/episode_20260101_{number:06d}",
+            files={},
+            views={},
+            metadata=None,
+            instruction_file=None,
+        ),
+        instruction=task.replace("_", " "),
+        streams={**streams},
+        align=align,
+        gaps=dict.fromkeys(streams, np.empty(0, dtype=np.int32)),
+        max_gaps_s=dict.fromkeys(streams),
+        action_row=action_row,
+        frame_start=0,
+        num_frames=int(np.flatnonzero(action_row >= 0)[-1]) + 1,
+    )
+
+
+def _source(number: int, file: str) -> SourceFile:
+    return SourceFile(path=f"task/episode_{number}/{file}", num_files=1, num_bytes=280_000, sha256=f"{number:064x}")
+
+
+def _sensor(number: int, start_s: float, rows: int) -> StreamRows:
+    values = _alines()[number % 1000 :][:rows]
+    fields = {"force": values[:, 0], "aline": values}
+    clock = start_s + np.arange(rows) / SENSOR_HZ
+    return StreamRows(timestamp=clock, fields=fields, source=_source(number, "sensor_data.npz"))
+
+
+@cache
+def _motions() -> list[NDArray[np.float32]]:
+    """Smooth motion with a little noise, ``(rows, 12)`` each."""
+    rng = np.random.default_rng(0)
+    time_s = np.arange(2 * ROWS)[:, None] * 0.01
+    hz, reach, phase = rng.uniform(0.02, 0.2, (16, 12)), rng.uniform(2, 25, (16, 12)), rng.uniform(0, 6, (16, 12))
+    motions = reach[:, None] * np.sin(2 * np.pi * hz[:, None] * time_s + phase[:, None])
+    return list((motions + rng.normal(0, 1e-3, motions.shape)).astype(np.float32))
+
+
+@cache
+def _alines() -> NDArray[np.float32]:
+    """What a 12-bit converter gives."""
+    rng = np.random.default_rng(1)
+    rows = 2 * ROWS * SENSOR_HZ // 100
+    return (rng.integers(0, 4096, (rows, ALINE), dtype=np.int16) / np.float32(4096)).astype(np.float32)
+
+
+def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, codec: str | None = None) -> Path:
+    """Write Zarr shards and their manifest; a folder that has one is left as it is."""
+    if (folder / "manifest.json").exists():
+        return folder
+    schema = parse_schema(toml, "bench")
+    (folder / SHARD_FOLDER).mkdir(parents=True)
+    chosen = parse_codec(codec, "zarr")
+    records: list[Record] = []
+    for group in _shards(episodes):
+        described = ShardRecord(schema)
+        for episode in group:
+            described.add(episode, "train")
+        stored = write_shard(
+            folder / SHARD_FOLDER, len(records), _join(group), shard_format="zarr", codec=chosen, num_threads=2
+        )
+        statistics = {} if records else described.statistics(2)
+        records.append({"shard": vars(stored), "episodes": described.rows, "rejects": [], "statistics": statistics})
+    plan = Plan(root=folder, schema=schema, views={}, shards=())
+    manifest, table, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
+    write_generation(folder, manifest, table, rejects)
+    return folder
+
+
+def _shards(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    group: list[Episode] = []
+    filled = 0
+    for episode in episodes:
+        size = sum(values.nbytes for values in episode.fields().values())
+        if group and filled + size > SHARD_BYTES:
+            yield group
+            group, filled = [], 0
+        group.append(episode)
+        filled += size
+    if group:
+        yield group
+
+
+def _join(episodes: list[Episode]) -> dict[str, Joined]:
+    arrays = {}
+    for stream in episodes[0].streams:
+        arrays[f"{stream}/timestamp"] = Joined([episode.streams[stream].timestamp for episode in episodes])
+    for path in episodes[0].fields():
+        arrays[path] = Joined([episode.fields()[path] for episode in episodes])
+    for stream in episodes[0].align:
+        arrays[f"align/{stream}"] = Joined([episode.align[stream] for episode in episodes])
+    arrays[ACTION_ROW] = Joined([episode.action_row for episode in episodes])
+    return arrays
