@@ -27,7 +27,7 @@ from vlapipe.pipeline.shards.atomic import write_bytes
 from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
-from vlapipe.pipeline.shards.shard_file import stored_size, write_shard
+from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
@@ -78,7 +78,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
             rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
         else:
             if task.place is None:
-                sample = sample or _write_nowhere(task, dict(_arrays_of(episode)))
+                sample = sample or _write_nowhere(task, episode)
             else:
                 for name, array in _arrays_of(episode):
                     parts.setdefault(name, []).append(array)
@@ -120,12 +120,12 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
         return None, findings
 
 
-def _write_nowhere(task: ShardTask, arrays: dict[str, NDArray[Any]]) -> Record:
-    """Rows of the anchor, stored bytes, and the seconds to encode them: one episode, for an estimate of the whole."""
+def _write_nowhere(task: ShardTask, episode: Episode) -> Record:
+    """Rows and stored bytes by stream, and the seconds to encode them: one episode, for an estimate of the whole."""
     began = time.perf_counter()
-    stored_bytes = stored_size(arrays, shard_format=task.shard_format, codec=task.codec)
+    stored_bytes = stored_sizes(dict(_arrays_of(episode)), shard_format=task.shard_format, codec=task.codec)
     return {
-        "rows": len(arrays[ACTION_ROW]),
+        "rows": {name: stream.num_rows for name, stream in episode.streams.items()},
         "stored_bytes": stored_bytes,
         "seconds": time.perf_counter() - began,
     }

@@ -21,11 +21,11 @@ class Estimate:
 
 
 def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num_parallel: int) -> Estimate:
-    """Scale each shard's sample to the shard.
+    """Scale each shard's sample to the shard, stream by stream.
 
     Args:
         records: of a dry run, a shard each.
-        anchor: the stream whose rows are the measure.
+        anchor: the stream whose rows are the measure of all that is derived, and of the time.
         read_seconds: what it took to read and check everything.
         num_parallel: threads or processes that encode at once.
     """
@@ -34,8 +34,10 @@ def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num
         sample = record["sample"]
         if sample is None:
             continue
-        times = sum(row[f"{anchor}/rows"] for row in record["episodes"]) / sample["rows"]
-        stored_bytes += times * sample["stored_bytes"]
-        encoding_s += times * sample["seconds"]
+        times = {
+            name: sum(row[f"{name}/rows"] for row in record["episodes"]) / rows for name, rows in sample["rows"].items()
+        }
+        stored_bytes += sum(times.get(name, times[anchor]) * size for name, size in sample["stored_bytes"].items())
+        encoding_s += times[anchor] * sample["seconds"]
     seconds = read_seconds + encoding_s * _WRITING_OVER_ENCODING / num_parallel
     return Estimate(stored_bytes=round(stored_bytes), seconds=seconds)

@@ -27,6 +27,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
         "schema": {"name": manifest.schema["name"], "sha256": manifest.schema["sha256"]},
         "format": manifest.shard_format,
         "codec": manifest.codec,
+        "made_with": manifest.made_with,
         "shards": len(manifest.shards),
         "episodes": totals["episodes"],
         "frames": totals["frames"],
@@ -87,6 +88,7 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
     }
     if stream["kind"] == "images":
         sizes = zip(dataset.column(f"{name}/width").tolist(), dataset.column(f"{name}/height").tolist(), strict=True)
+        report["storage"] = stream.get("storage", "jpeg")  # there was no choice once
         report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}
     else:
         report["fields"] = stream["fields"]

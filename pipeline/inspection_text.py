@@ -110,7 +110,7 @@ def _streams_table(report: dict[str, Any]) -> Table:
         own = sizes[name]
         table.add_row(
             name,
-            "\n".join(_holdings(stream)),
+            "\n".join(_holdings(stream, report["made_with"])),
             _number(stream["rows"]),
             _number(stream["rate_hz"]),
             _number(stream["declared_rate_hz"]),
@@ -126,9 +126,11 @@ def _streams_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def _holdings(stream: dict[str, Any]) -> list[str]:
+def _holdings(stream: dict[str, Any], made_with: dict[str, Any]) -> list[str]:
     if stream["kind"] == "images":
-        return [f"{counted(count, 'episode')} of {size} JPEG" for size, count in stream["sizes"].items()]
+        kind = "JPEG" if stream["storage"] == "jpeg" else "raw RGB"
+        asked = ", by --image-size" if made_with.get("image_size") else ""
+        return [f"{counted(count, 'episode')} of {size} {kind}{asked}" for size, count in stream["sizes"].items()]
     lines = []
     for name, field in stream["fields"].items():
         shape = ", ".join(["rows", *map(str, field["shape"])])

@@ -43,8 +43,8 @@ def shrink_jpeg(jpeg: NDArray[np.uint8], size: ImageSize) -> bytes:
 def _decode_at(jpeg: NDArray[np.uint8], size: ImageSize) -> NDArray[Any]:
     """Decoded at the nearest scale above ``size``, then resized by a triangle filter as wide as the step.
 
-    Pillow's arithmetic is in whole numbers, so every machine makes the same bytes, and they are within 1 of torch's
-    antialiased bilinear interpolation.
+    Pillow's arithmetic is in whole numbers, so every machine makes the same bytes, and they are within 2 levels of
+    torch's antialiased bilinear interpolation.
     """
     width, height = size
     pixels: NDArray[Any] = simplejpeg.decode_jpeg(

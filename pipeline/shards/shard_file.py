@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from vlapipe.pipeline.shards.zarr_format import (
 from vlapipe.pipeline.shards.zip_members import StoredArray
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "stored_size", "write_shard"]
+__all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "stored_sizes", "write_shard"]
 
 _READ_BYTES = 1 << 20  # read back at once: within the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
@@ -93,12 +94,15 @@ def write_shard(
     return StoredShard(file=name, num_bytes=num_bytes, sha256=sha256, arrays=described)
 
 
-def stored_size(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec: Codec) -> int:
-    """Bytes that a shard of these arrays would have; encodes them and writes nothing."""
+def stored_sizes(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec: Codec) -> dict[str, int]:
+    """Bytes that a shard of these arrays would have, by stream; encodes them and writes nothing."""
     joined = {name: Joined([array]) for name, array in arrays.items()}
     with Path(os.devnull).open("wb") as nowhere:
         _, stored = _write_members(nowhere, _members(joined, _codecs(joined, codec), shard_format), num_threads=1)
-    return sum(stored.values())
+    by_stream: Counter[str] = Counter()
+    for name, num_bytes in stored.items():
+        by_stream[name.partition("/")[0]] += num_bytes
+    return dict(by_stream)
 
 
 def _codecs(arrays: Iterable[str], codec: Codec) -> dict[str, Codec]:

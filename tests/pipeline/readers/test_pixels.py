@@ -1,0 +1,95 @@
+"""Images made smaller at ingest: what training would have made of the files, and in full colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+from factories import make_jpeg
+from jpeg_variants import with_exif
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.readers.jpeg import read_jpeg_header
+from vlapipe.pipeline.readers.pixels import decode_into, shrink_jpeg
+
+
+def as_array(jpeg: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(jpeg, dtype=np.uint8)
+
+
+def pixels_at(jpeg: bytes, width: int, height: int) -> NDArray[np.uint8]:
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    decode_into(as_array(jpeg), pixels)
+    return pixels
+
+
+def triangle(num_in: int, num_out: int) -> NDArray[np.float64]:
+    """Weights ``(num_out, num_in)`` of a triangle filter, as wide as the step where that is more than a pixel."""
+    step = num_in / num_out
+    centre = (np.arange(num_out)[:, None] + 0.5) * step
+    weight = np.maximum(0, 1 - np.abs(np.arange(num_in) + 0.5 - centre) / max(step, 1))
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 90), (224, 224), (37, 240), (319, 5), (500, 480)])
+def test_pixels_are_those_of_an_antialiased_resize(width: int, height: int) -> None:
+    jpeg = make_jpeg(3, height=240, width=320)
+    scaled = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, min_factor=1)
+    rows, columns = triangle(scaled.shape[0], height), triangle(scaled.shape[1], width)
+    expected = np.stack([rows @ scaled[..., channel] @ columns.T for channel in range(3)], axis=-1)
+    assert np.abs(pixels_at(jpeg, width, height) - expected).max() <= 1.5  # each of two passes rounds
+
+
+@pytest.mark.parametrize(("width", "height"), [(224, 224), (96, 72), (400, 300)])
+def test_pixels_are_those_that_training_would_make(width: int, height: int) -> None:
+    torch = pytest.importorskip("torch")
+    jpeg = make_jpeg(4, height=240, width=320)
+    scaled = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, min_factor=1)
+    image = torch.from_numpy(scaled).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
+    difference = pixels_at(jpeg, width, height).astype(int) - resized[0].permute(1, 2, 0).numpy()
+    assert np.abs(difference).max() <= 2  # both round between their two passes
+    assert np.abs(difference).mean() < 0.2
+
+
+def test_image_of_the_size_itself_is_decoded_exactly() -> None:
+    jpeg = make_jpeg(5)
+    assert np.array_equal(pixels_at(jpeg, 32, 24), simplejpeg.decode_jpeg(jpeg, colorspace="RGB"))
+
+
+def test_shrunk_jpeg_is_baseline_of_that_size_and_close_to_the_resized_pixels() -> None:
+    jpeg = make_jpeg(6, height=240, width=320)
+    small = shrink_jpeg(as_array(jpeg), (112, 96))
+    header = read_jpeg_header(small)
+    assert (header.width, header.height, header.num_components, header.is_progressive) == (112, 96, 3, False)
+    error = simplejpeg.decode_jpeg(small, colorspace="RGB").astype(float) - pixels_at(jpeg, 112, 96)
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 34
+
+
+def test_shrunk_jpeg_keeps_colour_where_only_colour_changes() -> None:
+    """Stripes two pixels apart that a JPEG with colour at half the resolution would mix."""
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    image[:] = (200, 60, 60)
+    image[:, 8::16] = image[:, 9::16] = image[:, 10::16] = image[:, 11::16] = (60, 130, 60)
+    jpeg = simplejpeg.encode_jpeg(image, quality=100, colorsubsampling="444")
+    size = (32, 24)
+    error = simplejpeg.decode_jpeg(shrink_jpeg(as_array(jpeg), size), colorspace="RGB").astype(int)
+    error -= pixels_at(jpeg, *size)
+    assert np.abs(error).max() <= 24
+
+
+def test_grayscale_becomes_three_equal_channels() -> None:
+    ramp = np.ascontiguousarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1)))[..., None]
+    jpeg = simplejpeg.encode_jpeg(ramp, colorspace="GRAY", colorsubsampling="Gray")
+    for pixels in (
+        pixels_at(jpeg, 20, 20),
+        simplejpeg.decode_jpeg(shrink_jpeg(as_array(jpeg), (20, 20)), colorspace="RGB"),
+    ):
+        assert (pixels == pixels[..., :1]).all()
+        assert np.diff(pixels[10, :, 0].astype(int)).min() > 0
+
+
+def test_exif_turns_nothing_as_it_turns_nothing_in_training() -> None:
+    jpeg = make_jpeg(7)
+    assert np.array_equal(pixels_at(with_exif(jpeg, 6), 32, 24), pixels_at(jpeg, 32, 24))
+    assert shrink_jpeg(as_array(with_exif(jpeg, 6)), (16, 12)) == shrink_jpeg(as_array(jpeg), (16, 12))
