@@ -45,6 +45,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown format": (("ingest", "--dataset", "{raw}", "--dry-run", "--format", "hdf5"), 2, ("zarr, npz",)),
     "unknown codec": (("ingest", "--dataset", "{raw}", "--dry-run", "--codec", "gzip"), 2, ("choose from",)),
     "no workers": (("ingest", "--dataset", "{raw}", "--dry-run", "--workers", "0"), 2, ("expected 1 or more",)),
+    "image size of nothing": (
+        ("ingest", "--dataset", "{raw}", "--dry-run", "--image-size", "0x224"),
+        2,
+        ("--image-size 0x224", "for example 224x224"),
+    ),
+    "unknown image storage": (
+        ("ingest", "--dataset", "{raw}", "--dry-run", "--image-storage", "png"),
+        2,
+        ("choose from jpeg, raw",),
+    ),
     "output with other files": (("ingest", "--dataset", "{raw}", "--out", "{tmp}"), 2, ("holds something else",)),
     "inspect of no dataset": (("inspect", "{tmp}"), 3, ("not a vlapipe dataset",)),
     "inspect of a missing folder": (("inspect", "{tmp}/gone"), 3, ("no such folder",)),
@@ -149,6 +159,16 @@ def test_underscore_spelling_of_an_option_works(tiny_raw: Path) -> None:
     done = vlapipe_command("ingest", "--dataset", tiny_raw, "--dry_run", "--shard_size", "1MB")
     assert done.returncode == 0, done.stderr
     assert "nothing was written" in done.stdout
+
+
+def test_images_are_stored_as_asked_for(tiny_raw: Path, tmp_path: Path) -> None:
+    options = ("--image-size", "20x10", "--image-storage", "raw")
+    done = vlapipe_command("ingest", "--dataset", tiny_raw, "--out", tmp_path / "data", *options)
+    assert done.returncode == 0, done.stderr
+    assert vlapipe.open_dataset(tmp_path / "data").episode(0)["View1/pixels"].shape == (9, 10, 20, 3)
+    done = vlapipe_command("ingest", "--dataset", tiny_raw, "--dry-run", "--image-size", "224")
+    assert done.returncode == 2
+    assert "write for example 224x224 (width, height)" in done.stderr
 
 
 def test_rejected_episodes_exit_1_and_are_printed_and_reported(tmp_path: Path) -> None:

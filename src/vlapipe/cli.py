@@ -42,7 +42,7 @@ class _Bytes(click.ParamType[int]):
 class _ImageSize(click.ParamType[tuple[int, int]]):
     """Width and height in pixels, such as 224x224."""
 
-    name = "WxH"
+    name = "image size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
@@ -90,8 +90,8 @@ def cli() -> None:
 @click.option("--workers", type=int, help="Episodes read at once. Default: one a core.")
 @click.option("--scheduler", help="Use a running Dask cluster: tcp://host:port.")
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
-@click.option("--image-size", type=_ImageSize(), help="Store images at this size; without it, as recorded.")
-@click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: decoded, large, fast to train.")
+@click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
+@click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: large, but nothing to decode.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
 @click.option("--report", type=_FOLDER, help="Also write everything that was found to this JSON file.")
 def ingest(

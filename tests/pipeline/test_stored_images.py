@@ -15,12 +15,14 @@ from factories import make_dataset, make_episode, make_jpeg
 
 import vlapipe
 from vlapipe.pipeline.demo import make_demo
+from vlapipe.pipeline.infer.trial import try_schema
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.inspection import inspect_dataset
 from vlapipe.pipeline.inspection_text import print_dataset
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.shard_file import map_arrays
 from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.registry import load_schema
 
 VIEWS = ("View1", "View2")
 WAYS: dict[str, dict[str, Any]] = {
@@ -137,12 +139,12 @@ def test_manifest_says_how_images_are_stored_and_only_raw_needs_version_2(
     assert storage == {"as recorded": {"jpeg"}, "small": {"jpeg"}, "raw": {"raw"}, "small and raw": {"raw"}}
     versions = {name: d["format_version"] for name, d in documents.items()}
     assert versions == {"as recorded": 1, "small": 1, "raw": 2, "small and raw": 2}
-    made = {name: [d["made_with"][f"image_{key}"] for key in ("size", "quality")] for name, d in documents.items()}
-    assert made == {
-        "as recorded": [None, None],
-        "small": [[16, 16], 95],
-        "raw": [None, None],
-        "small and raw": [[16, 16], None],
+    keys = ("image_size", "image_quality", "image_storage")
+    assert {name: [d["made_with"][key] for key in keys] for name, d in documents.items()} == {
+        "as recorded": [None, None, "jpeg"],
+        "small": [[16, 16], 95, "jpeg"],
+        "raw": [None, None, "raw"],
+        "small and raw": [[16, 16], None, "raw"],
     }
 
 
@@ -201,6 +203,14 @@ def test_dry_run_and_shard_size_go_by_what_will_be_stored(
         width, height = options.get("image_size", (640, 480))
         rows = vlapipe.open_dataset(tmp_path / "data").column("View1/rows").sum()
         assert totals["stored_bytes"]["View1"] == pytest.approx(rows * height * width * 3, rel=0.01)
+
+
+def test_shards_are_filled_by_the_images_that_will_be_stored(demo: Path) -> None:
+    files = [file for file in demo.rglob("*") if file.is_file()]
+    in_images = sum(file.stat().st_size for file in files if file.suffix == ".jpg")
+    limit = sum(file.stat().st_size for file in files) - in_images // 2
+    assert run(demo, shard_bytes=limit).num_shards == 2
+    assert run(demo, shard_bytes=limit, image_size=(64, 64)).num_shards == 1
 
 
 def test_raw_takes_the_size_that_most_episodes_have_and_sets_others_aside(tmp_path: Path) -> None:
@@ -271,19 +281,20 @@ def test_parts_of_one_file_have_the_images_of_their_time(tmp_path: Path, way: st
         """)
     raw = tmp_path / "raw"
     (raw / "log_images").mkdir(parents=True)
-    rows = [f"{'ab'[t // 10]},{t},{t * t % 7}" for t in range(20)]
+    rows = [f"{'ba'[t // 10]},{t},{t * t % 7}" for t in range(20)]  # b comes first, and is the second by name
     (raw / "log.csv").write_text("\n".join(["episode,t,x", *rows, ""]))
     jpegs = [make_jpeg(t) for t in range(20)]
     for t, jpeg in enumerate(jpegs):
         (raw / "log_images" / f"{t}.0.jpg").write_bytes(jpeg)
-    assert run(raw, tmp_path / "jpeg", schema=str(schema)).num_episodes == 2
-    run(raw, tmp_path / "data", schema=str(schema), **WAYS[way])  # in the same process: nothing is kept of the first
+    tried = try_schema(raw, load_schema(str(schema)), num_episodes=1)  # reads the file for the first of its parts
+    assert len(tried.rows) == 1
+    run(raw, tmp_path / "data", schema=str(schema), **WAYS[way])
     dataset = vlapipe.open_dataset(tmp_path / "data")
     pixels = [dataset.episode(i)["camera/pixels"] for i in range(2)]
     assert [len(part) for part in pixels] == [10, 10]
     if way == "raw":
         decoded = np.stack([simplejpeg.decode_jpeg(jpeg, colorspace="RGB") for jpeg in jpegs])
-        assert np.array_equal(np.concatenate(pixels), decoded)
+        assert np.array_equal(np.concatenate(pixels[::-1]), decoded)
     else:
         assert {part.shape[1:] for part in pixels} == {(16, 16, 3)}
 
