@@ -14,9 +14,9 @@ from typing import Any
 
 from vlapipe.pipeline.shards.atomic import fsync_folder
 from vlapipe.pipeline.shards.cache_entry import Blocks, entry_header, map_blocks, map_entry
-from vlapipe.pipeline.shards.cache_folder import entry_path, temporary_path
+from vlapipe.pipeline.shards.cache_folder import entry_path, list_cache, temporary_path
 from vlapipe.pipeline.shards.cache_layout import Layout
-from vlapipe.pipeline.shards.cache_locks import Held, held_alone, share
+from vlapipe.pipeline.shards.cache_locks import Held, held_alone, remove_unheld, share
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Cache"]
@@ -66,6 +66,9 @@ class Cache:
         return None
 
     def _make(self, held: Held, key: str, layout: Layout, header: bytes, fill: Callable[[Blocks], None]) -> None:
+        for file in list_cache(self.folder):
+            if file.key is None:
+                remove_unheld(file.path, if_unknown=False)  # what killed processes left; this one's is held
         held.file.truncate(0)
         held.file.write(header)
         held.file.flush()

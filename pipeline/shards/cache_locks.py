@@ -14,7 +14,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Held", "held_alone", "remove_unheld", "share"]
+__all__ = ["Held", "held_alone", "is_held", "remove_unheld", "share"]
 
 
 @dataclass(frozen=True)
@@ -57,30 +57,35 @@ def share(file: IO[bytes]) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process has the file mapped, or is writing it."""
+    """Whether some process has the file mapped, or is writing it; ``False`` where nobody can tell."""
     try:
         with path.open("rb") as file:
-            return not _try_alone(file)
+            return _take(file) is False
     except OSError:
         return False
 
 
-def remove_unheld(path: Path) -> bool:
-    """Remove a file unless a living process holds it; whether this did remove it."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        if _try_alone(file) and _is_at(file, path):
+def remove_unheld(path: Path, *, if_unknown: bool) -> bool:
+    """Remove a file unless a living process holds it; whether this did remove it.
+
+    ``if_unknown`` says whether to do so on a file system without locks, where nobody can tell.
+    """
+    with contextlib.suppress(OSError), path.open("rb+") as file:
+        taken = _take(file)
+        if (if_unknown if taken is None else taken) and _is_at(file, path):
             path.unlink()
             return True
     return False
 
 
-def _try_alone(file: IO[bytes]) -> bool:
+def _take(file: IO[bytes]) -> bool | None:
+    """Lock an open file alone if nobody else holds it; ``None`` where there are no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # no locks here: nobody can tell
+        return None
     return True
 
 

@@ -6,6 +6,7 @@ The shard's SHA-256 is taken meanwhile; nothing that was unpacked counts before 
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fie
 from vlapipe.pipeline.shards.cache_entry import Blocks
 from vlapipe.pipeline.shards.cache_layout import Layout, Place
 from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
-from vlapipe.pipeline.shards.shard_file import read_array, shard_format_of
+from vlapipe.pipeline.shards.shard_file import read_into, shard_format_of
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["place_arrays", "unpack_shard"]
 
+_NUM_THREADS = min(4, os.cpu_count() or 1)
 _ROWS_AT_ONCE = 1 << 16  # of derived fields, whose float64 matrices take 300 bytes a row
 
 
@@ -78,9 +80,8 @@ def _fill(
 ) -> None:
     arrays = mapped | place_arrays(layout, blocks)
     derived = derived_specs(schema)
-    for name in layout.places:
-        if name not in derived and name != ACTION_VALUE:
-            arrays[name][...] = read_array(path, name, shard_format_of(path.name))
+    stored = {name: arrays[name] for name in layout.places if name not in derived and name != ACTION_VALUE}
+    read_into(path, stored, shard_format_of(path.name), _NUM_THREADS)
     for name, (of, _) in derived.items():
         for first in range(0, len(arrays[of]), _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)

@@ -18,9 +18,8 @@ from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.joined import Block, Joined
 from vlapipe.pipeline.shards.member import Member
 from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
-from vlapipe.schemas.errors import DamageError
 
-__all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "read_npz_array"]
+__all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "npz_reads_into"]
 
 _SLICE_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 15
@@ -119,18 +118,23 @@ def _reads_back(path: Path, name: str, array: Joined) -> bool:
         return not member.read(1)  # which also checks the CRC
 
 
-def read_npz_array(path: Path, name: str) -> NDArray[Any]:
-    """Read one array into memory.
+def npz_reads_into(path: Path, name: str, out: NDArray[Any]) -> list[Callable[[], None]]:
+    """Jobs that decode an array into ``out``: one, as a deflated member is one stream."""
+    return [partial(_read_into, path, name, out)]
 
-    Raises:
-        DamageError: it is not there, or cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            array: NDArray[Any] = archive[name]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: array {name} cannot be read: {error}", "copy it again, or ingest again") from None
-    return array
+
+def _read_into(path: Path, name: str, out: NDArray[Any]) -> None:
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        assert (shape, dtype) == (out.shape, out.dtype), name
+        # Column by column as it lies there, or row by row.
+        for lines in out.T if fortran else [out]:
+            line_bytes = dtype.itemsize * int(np.prod(lines.shape[1:], dtype=int))
+            step = max(1, _SLICE_BYTES // max(1, line_bytes))
+            for first in range(0, len(lines), step):
+                part = lines[first : first + step]
+                part[...] = np.frombuffer(member.read(len(part) * line_bytes), dtype).reshape(part.shape)
 
 
 def find_stored_npz(file: IO[bytes], member: zipfile.ZipInfo) -> StoredArray | None:

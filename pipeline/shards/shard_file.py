@@ -25,18 +25,18 @@ from vlapipe.pipeline.shards.codec import RAW, Codec
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.member import Member
-from vlapipe.pipeline.shards.npz_format import find_stored_npz, npz_members, npz_reads_back, read_npz_array
+from vlapipe.pipeline.shards.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
 from vlapipe.pipeline.shards.zarr_format import (
     find_stored_zarr,
-    read_zarr_array,
     zarr_group_member,
     zarr_members,
     zarr_reads_back,
+    zarr_reads_into,
 )
 from vlapipe.pipeline.shards.zip_members import StoredArray
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["StoredShard", "map_arrays", "read_array", "shard_format_of", "stored_sizes", "write_shard"]
+__all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
 
 _READ_BYTES = 1 << 20  # read back at once: within the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
@@ -187,9 +187,24 @@ def shard_format_of(file: str) -> str:
     return "npz" if file.endswith(SUFFIX["npz"]) else "zarr"
 
 
-def read_array(path: Path, name: str, shard_format: str) -> NDArray[Any]:
-    """Decode one array into memory; for arrays that are not in ``map_arrays``."""
-    return read_npz_array(path, name) if shard_format == "npz" else read_zarr_array(path, name)
+def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str, num_threads: int = 1) -> None:
+    """Decode arrays into ``targets``, by name, which have their shapes and dtypes; for those not in ``map_arrays``.
+
+    Raises:
+        DamageError: one is not there, or cannot be read.
+    """
+    if not targets:
+        return  # zarr cannot close a store that nothing was read from
+    jobs: list[Callable[[], None]] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(ZipStore(path, mode="r")) if shard_format == "zarr" else None
+            for name, out in targets.items():
+                jobs += zarr_reads_into(store, name, out) if store else npz_reads_into(path, name, out)
+            for _ in in_order(jobs, num_threads):
+                pass
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise _damage(path, error) from None
 
 
 def map_arrays(path: Path, shard_format: str) -> dict[str, NDArray[Any]]:

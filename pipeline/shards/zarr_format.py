@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -26,9 +25,9 @@ from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.joined import Block, Joined
 from vlapipe.pipeline.shards.member import Member
 from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
-from vlapipe.schemas.errors import DamageError, UsageError
+from vlapipe.schemas.errors import UsageError
 
-__all__ = ["find_stored_zarr", "read_zarr_array", "zarr_group_member", "zarr_members", "zarr_reads_back"]
+__all__ = ["find_stored_zarr", "zarr_group_member", "zarr_members", "zarr_reads_back", "zarr_reads_into"]
 
 _CHUNK_BYTES = 8 << 20
 
@@ -144,19 +143,19 @@ def _reads_back(stored: Any, array: Joined, block: Block) -> bool:
     return array.equals(np.asarray(values), block)
 
 
-def read_zarr_array(path: Path, name: str) -> NDArray[Any]:
-    """Read one array into memory, C-ordered.
+def zarr_reads_into(store: ZipStore, name: str, out: NDArray[Any]) -> list[Callable[[], None]]:
+    """Jobs that decode an array into ``out``, a zarr_chunk at a time."""
+    stored = zarr.open_array(store, path=name, mode="r")
+    assert (stored.shape, stored.dtype) == (out.shape, out.dtype), name
+    starts = [range(0, size, step) for size, step in zip(stored.shape, stored.chunks, strict=True)]
+    return [
+        partial(_read_into, stored, out, tuple(slice(i, i + n) for i, n in zip(at, stored.chunks, strict=True)))
+        for at in product(*starts)
+    ]
 
-    Raises:
-        DamageError: it is not there, or cannot be read.
-    """
-    try:
-        with ZipStore(path, mode="r") as store:
-            array = zarr.open_array(store, path=name, mode="r")
-            values: NDArray[Any] = np.ascontiguousarray(array[...])
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{path}: array {name} cannot be read: {error}", "copy it again, or ingest again") from None
-    return values
+
+def _read_into(stored: Any, out: NDArray[Any], at: tuple[slice, ...]) -> None:
+    out[at] = stored[at]
 
 
 def find_stored_zarr(file: IO[bytes], archive: zipfile.ZipFile, name: str) -> StoredArray | None:
