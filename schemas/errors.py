@@ -6,7 +6,7 @@ that formats its message in ``super().__init__`` cannot be unpickled by a proces
 
 from __future__ import annotations
 
-__all__ = ["DamageError", "NewerFormatError", "NotADatasetError", "UsageError", "VlapipeError"]
+__all__ = ["DamageError", "ImageError", "NewerFormatError", "NotADatasetError", "UsageError", "VlapipeError"]
 
 
 class VlapipeError(ValueError):
@@ -51,3 +51,16 @@ class NewerFormatError(VlapipeError):
 
 class DamageError(VlapipeError):
     """A stored file is missing, cut short or altered."""
+
+
+class ImageError(DamageError):
+    """One image of several cannot be decoded; whoever gave the list knows which shard and episode it is from."""
+
+    def __init__(self, problem: str, cure: str = "", index: int = 0) -> None:
+        super().__init__(problem, cure)
+        self.args = (problem, cure, index)
+
+    @property
+    def index(self) -> int:
+        """Of the image in the list that was to be decoded."""
+        return int(self.args[2])

@@ -73,6 +73,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             stop=stack.enter_context(StopSignal()),
             dataset_digest=_digest(loader.dataset),
         )
+        stack.callback(run.leave_ranks)
         with agree(ranks):
             if resume_from is not None:
                 restore(run, resume_from)

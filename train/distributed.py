@@ -7,14 +7,17 @@ MASTER_ADDR names another machine.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # noqa: F401  DDP imports it, and where a group has begun by then it becomes a default value
 from torch._C._distributed_c10d import Store, TCPStore
 
 from vlapipe.schemas.errors import UsageError, VlapipeError
@@ -62,6 +65,10 @@ def _from_environment() -> Ranks:
 def distributed() -> Iterator[Ranks]:
     """Join the other ranks for as long as the block lasts.
 
+    The group's threads take Python's lock to give back tensors, and one that does so while Python ends kills the
+    process (CPython 3.11: terminate called without an active exception). They end with the last reference to the
+    group, which DDP holds too: let go of wrapped modules before the block ends.
+
     Raises:
         UsageError: the environment does not describe a rank.
     """
@@ -74,8 +81,20 @@ def distributed() -> Iterator[Ranks]:
     _start_group(ranks)
     try:
         yield ranks
+    except BaseException as error:
+        _clear_frames(error)
+        raise
     finally:
         dist.destroy_process_group()
+        gc.collect()  # wrapped modules refer to themselves
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of what the functions that ``error`` has left still hold, DDP and the group among it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _start_group(ranks: Ranks) -> None:

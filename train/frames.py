@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
+from vlapipe.train.sources import Sources
 
 __all__ = ["BatchPlan", "FrameIndex"]
 
@@ -22,10 +23,21 @@ __all__ = ["BatchPlan", "FrameIndex"]
 class BatchPlan:
     """The frames of one batch: ``index`` counts the split's frames, ``row`` is the anchor row within the episode."""
 
+    epoch: NDArray[np.int64]
     index: NDArray[np.int64]
     episode: NDArray[np.int64]
     row: NDArray[np.int64]
     shard: NDArray[np.int64]
+
+    def __getitem__(self, samples: slice) -> BatchPlan:
+        """Some of its samples."""
+        return BatchPlan(
+            epoch=self.epoch[samples],
+            index=self.index[samples],
+            episode=self.episode[samples],
+            row=self.row[samples],
+            shard=self.shard[samples],
+        )
 
 
 class FrameIndex:
@@ -34,36 +46,67 @@ class FrameIndex:
     ``sample`` says how many rows its windows have: frames at which one would cross a gap are not numbered.
     """
 
-    def __init__(self, dataset: Dataset, split: str | None, sample: SampleDefaults) -> None:
-        in_split = dataset.column("split") == split if split else np.ones(len(dataset), dtype=bool)
-        # Runs of frames that follow each other: an episode is one, but where a gap cuts it.
-        self._episode = np.flatnonzero(in_split)
-        self._shard = dataset.column("shard").astype(np.int64)
-        self._first_row = dataset.column("frame_start")[self._episode].astype(np.int64)
-        lengths = dataset.column("num_frames")[self._episode].astype(np.int64)
-        num_found = int(lengths.sum())
-        gaps = _Gaps(dataset, sample)
-        gappy = gaps.concern[self._episode]
-        if gappy.any():
-            runs = [(self._episode[~gappy], self._first_row[~gappy], lengths[~gappy])]
-            for place in np.flatnonzero(gappy):
-                episode = int(self._episode[place])
-                begins, counts = frames_between(int(self._first_row[place]), int(lengths[place]), gaps.spans(episode))
-                runs.append((np.full(len(begins), episode), begins, counts))
-            columns = [np.concatenate(column) for column in zip(*runs, strict=True)]
-            order = np.lexsort((columns[1], columns[0]))
-            self._episode, self._first_row, lengths = (column[order] for column in columns)
-        ends = np.cumsum(lengths)
-        self._starts = ends - lengths
+    def __init__(self, sources: Sources, split: str | None, sample: SampleDefaults) -> None:
+        runs, num_found = [], 0
+        for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
+            episode, first_row, lengths = _runs(dataset, split, sample)
+            num_found += _num_frames(dataset, split)
+            runs.append((episode + first_episode, first_row, lengths))
+        self.episode, self._first_row, self.lengths = (np.concatenate(column) for column in zip(*runs, strict=True))
+        self._shard = sources.shards()
+        ends = np.cumsum(self.lengths)
+        self.starts = ends - self.lengths
         self.num_frames = int(ends[-1]) if len(ends) else 0
         self.num_left_out = num_found - self.num_frames
 
-    def plan(self, frames: NDArray[np.int64]) -> BatchPlan:
-        """Look up frames ``(B,)``."""
-        place = np.searchsorted(self._starts, frames, side="right") - 1
-        episode = self._episode[place]
-        row = self._first_row[place] + frames - self._starts[place]
-        return BatchPlan(index=frames, episode=episode, row=row, shard=self._shard[episode])
+    def plan(self, frames: NDArray[np.int64], epoch: NDArray[np.int64]) -> BatchPlan:
+        """Look up frames ``(B,)``, each drawn in an epoch ``(B,)``."""
+        place = np.searchsorted(self.starts, frames, side="right") - 1
+        episode = self.episode[place]
+        row = self._first_row[place] + frames - self.starts[place]
+        return BatchPlan(epoch=epoch, index=frames, episode=episode, row=row, shard=self._shard[episode])
+
+    def frames_of_shards(self, num_shards: int) -> NDArray[np.int64]:
+        """How many frames each shard has; they are numbered shard by shard."""
+        counts = np.bincount(self._shard[self.episode], weights=self.lengths, minlength=num_shards)
+        return counts.astype(np.int64)
+
+
+def _runs(
+    dataset: Dataset, split: str | None, sample: SampleDefaults
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Runs of frames that follow each other: an episode is one, but where a gap cuts it.
+
+    Returns:
+        the episode, the first anchor row and the number of frames of each run that has any.
+    """
+    episode = np.flatnonzero(_in_split(dataset, split))
+    first_row = dataset.column("frame_start")[episode].astype(np.int64)
+    lengths = dataset.column("num_frames")[episode].astype(np.int64)
+    gaps = _Gaps(dataset, sample)
+    gappy = gaps.concern[episode]
+    if gappy.any():
+        runs = [(episode[~gappy], first_row[~gappy], lengths[~gappy])]
+        for place in np.flatnonzero(gappy):
+            begins, counts = frames_between(int(first_row[place]), int(lengths[place]), gaps.spans(int(episode[place])))
+            runs.append((np.full(len(begins), episode[place]), begins, counts))
+        columns = [np.concatenate(column) for column in zip(*runs, strict=True)]
+        order = np.lexsort((columns[1], columns[0]))
+        episode, first_row, lengths = (column[order] for column in columns)
+    kept = lengths > 0
+    return episode[kept], first_row[kept], lengths[kept]
+
+
+def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
+    if split is None:
+        return np.ones(len(dataset), dtype=bool)
+    in_split: NDArray[np.bool_] = pc.equal(dataset.episodes.column("split"), split).to_numpy()
+    return in_split
+
+
+def _num_frames(dataset: Dataset, split: str | None) -> int:
+    """Frames of a split before those are left out whose windows cross a gap."""
+    return int(dataset.column("num_frames")[_in_split(dataset, split)].sum())
 
 
 class _Gaps:

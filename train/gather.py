@@ -1,72 +1,59 @@
-"""Gathers windows of mapped arrays for a whole batch at once; rows before an episode's first are marked, never silent.
+"""Copies a batch's rows into its buffers, a stream at a time; rows before an episode's first are marked, never silent.
 
 Shape letters: B batch, T rows of a window, H action horizon, A action size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE
-from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.frames import BatchPlan
+from vlapipe.train.locate import Actions, Places, Rows
+from vlapipe.train.view_reader import ViewReader
+from vlapipe.train.windows_of_memory import gather
 
-__all__ = ["Gatherer"]
-
-
-class Gatherer:
-    """Turns a batch's plan into rows of arrays; holds each episode's place in its shard, and nothing that grows."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._anchor = dataset.schema.anchor
-
-    def window(self, plan: BatchPlan, stream: str, num_rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The ``num_rows`` rows of a stream that end at each frame, within the shard.
-
-        Returns:
-            rows ``(B, T)``, the first row repeated before the episode begins, and is_pad ``(B, T)``, true there.
-        """
-        newest = plan.row if stream == self._anchor else self._aligned(plan, stream)
-        rows = newest[:, None] + np.arange(1 - num_rows, 1)
-        is_pad = rows < 0
-        start = self._dataset.column(f"{stream}/start")[plan.episode]
-        return np.maximum(rows, 0) + start[:, None], is_pad
-
-    def _aligned(self, plan: BatchPlan, stream: str) -> NDArray[np.int64]:
-        """The stream's last row at or before each frame, within the episode."""
-        anchor_row = plan.row + self._dataset.column(f"{self._anchor}/start")[plan.episode]
-        newest = np.empty(len(plan.row), dtype=np.int64)
-        for shard, here in _by_shard(plan):
-            newest[here] = self._dataset.arrays(shard)[f"align/{stream}"][anchor_row[here]]
-        return newest
-
-    def read(self, plan: BatchPlan, name: str, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Copy ``name``'s ``rows`` ``(B, ...)`` into ``out``, converting to its dtype."""
-        for shard, here in _by_shard(plan):
-            out[here] = self._dataset.arrays(shard)[name][rows[here]]
-
-    def action_chunk(self, plan: BatchPlan, out: NDArray[np.float32], is_pad: NDArray[np.bool_], stride: int) -> None:
-        """Fill ``out`` ``(B, H, A)`` with every ``stride``-th action from each frame on, and ``is_pad`` ``(B, H)``.
-
-        Zero and marked where the episode has ended or the row has no action.
-        """
-        rows = plan.row[:, None] + stride * np.arange(out.shape[1])
-        last = self._dataset.column(f"{self._anchor}/rows")[plan.episode] - 1
-        past_end = rows > last[:, None]
-        rows = np.minimum(rows, last[:, None]) + self._dataset.column(f"{self._anchor}/start")[plan.episode][:, None]
-        for shard, here in _by_shard(plan):
-            arrays = self._dataset.arrays(shard)
-            is_pad[here] = past_end[here] | (arrays[ACTION_ROW][rows[here]] < 0)
-            out[here] = arrays[ACTION_VALUE][rows[here]]
-        out[is_pad] = 0
+__all__ = ["fill"]
 
 
-def _by_shard(plan: BatchPlan) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each shard of the batch, with the samples that lie in it."""
-    for shard in np.unique(plan.shard):
-        yield int(shard), np.flatnonzero(plan.shard == shard)
+def fill(out: dict[str, NDArray[Any]], places: Places, views: Mapping[str, ViewReader]) -> None:
+    """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
+
+    Raises:
+        ImageError: an image cannot be decoded; ``index`` is its sample's.
+    """
+    for key, rows in places.windows.items():
+        _copy_windows(rows, out[key], out[f"{key}_is_pad"])
+    _copy_actions(places.actions, out["action"], out["action_is_pad"])
+    for view, images in places.images.items():
+        key = f"observation.images.{view}"
+        out[f"{key}_is_pad"][...] = images.is_pad
+        views[view].read(places.frames, images, out[key])
+    out["episode_index"][...] = places.frames.episode
+    out["frame_index"][...] = places.frames.row
+    out["index"][...] = places.frames.index
+
+
+def _copy_windows(rows: Rows, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
+    """Each window as one run of bytes; where an episode's first row must be repeated, row by row."""
+    count, num_rows = is_pad.shape
+    in_bytes = out.view(np.uint8).reshape(count, num_rows * rows.row_bytes)
+    gather(rows.whole, in_bytes)
+    is_pad[...] = False
+    padded = np.flatnonzero(rows.short)
+    if len(padded):
+        short = rows.short[padded, None]
+        is_pad[padded] = np.arange(num_rows) < short
+        row = np.maximum(np.arange(num_rows) - short, 0)
+        repeated = np.empty((row.size, rows.row_bytes), dtype=np.uint8)
+        gather((rows.first[padded, None] + row * rows.row_bytes).reshape(-1), repeated)
+        in_bytes[padded] = repeated.reshape(len(padded), -1)
+
+
+def _copy_actions(actions: Actions, out: NDArray[np.float32], is_pad: NDArray[np.bool_]) -> None:
+    """Zero where the episode has ended or the row has no action."""
+    gather(actions.address.reshape(-1), out.view(np.uint8).reshape(-1, out.itemsize * out.shape[-1]))
+    is_pad[...] = actions.is_pad
+    out[is_pad] = 0

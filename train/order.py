@@ -1,70 +1,147 @@
-"""The order of samples as a pure function of seed, epoch and position; no list is stored, however many frames.
+"""The order of samples as a pure function of seed, epoch and position, for many positions at once.
 
-A Feistel network is a bijection on 2^k numbers whatever its round function; numbers beyond the last frame are fed back
-until they fall among the frames ("cycle walking", Black and Rogaway 2002), which leaves a bijection on the frames.
+So the sequence is one for any number of ranks, and where a run stands is one number.
 """
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["frames_at", "permute"]
+from vlapipe.train.hashing import hash_of
+from vlapipe.train.permutation import permute
 
-_ROUNDS = 8
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # splitmix64
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+__all__ = ["Blocked", "Order", "Sequential", "Shuffled", "Weighted"]
 
 
-def permute(positions: NDArray[np.int64], num_frames: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The frame at each position ``0 <= p < num_frames`` of an epoch; a bijection for every seed and epoch."""
-    if num_frames == 1:
-        return np.zeros_like(positions)
-    keys = _round_keys(seed, epoch)
-    bits = (num_frames - 1).bit_length()
-    frames = _feistel(positions.astype(np.uint64), bits, keys)
-    outside = np.flatnonzero(frames >= num_frames)
-    while len(outside):
-        frames[outside] = _feistel(frames[outside], bits, keys)
-        outside = outside[frames[outside] >= num_frames]
-    return frames.astype(np.int64)
+class Order(Protocol):
+    """Which frame comes at each position."""
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of an epoch."""
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The frames ``(N,)`` at ``positions`` ``(N,)``, N at least 1, counted over all epochs from 0."""
 
 
-def frames_at(first: int, count: int, num_frames: int, *, seed: int, shuffle: bool) -> NDArray[np.int64]:
-    """Frames at ``count`` positions from ``first`` on, counted over all epochs; each epoch has an order of its own."""
-    positions = np.arange(first, first + count, dtype=np.int64)
-    epochs, within = np.divmod(positions, num_frames)
-    if not shuffle:
-        return within
-    frames = np.empty_like(within)
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        here = epochs == epoch
-        frames[here] = permute(within[here], num_frames, seed=seed, epoch=epoch)
-    return frames
+@dataclass(frozen=True)
+class Sequential:
+    """As recorded."""
+
+    num_positions: int
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See ``Order``."""
+        return positions % self.num_positions
 
 
-def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    digest = hashlib.blake2b(f"vlapipe order {seed} {epoch}".encode(), digest_size=8 * _ROUNDS).digest()
-    return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+@dataclass(frozen=True)
+class Shuffled:
+    """All frames mixed, in an order of its own each epoch."""
+
+    num_positions: int
+    seed: int
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See ``Order``."""
+        epochs, within = _epochs_of(positions, self.num_positions)
+        return permute(within, np.array([self.num_positions]), hash_of(self.seed, epochs))
 
 
-def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One pass over ``bits``-bit numbers. The halves may differ by a bit; they change places in every round."""
-    low_bits, high_bits = bits - bits // 2, bits // 2
-    low = values & np.uint64((1 << low_bits) - 1)
-    high = values >> np.uint64(low_bits)
-    for key in keys:
-        mixed = _mix(low + key) & np.uint64((1 << high_bits) - 1)
-        low, high = high ^ mixed, low
-        low_bits, high_bits = high_bits, low_bits
-    return high << np.uint64(low_bits) | low
+class Blocked:
+    """Shards in random order; the frames of ``mixed`` shards in a row are mixed with each other.
+
+    A reader then has ``mixed`` shards at hand at a time, and not all of them. Frames are numbered shard by shard.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], mixed: int, seed: int) -> None:
+        """``lengths`` are the frames of each shard; ``mixed`` is at least 1."""
+        self._lengths, self._mixed, self._seed = lengths, mixed, seed
+        self._first_frame = np.cumsum(lengths) - lengths
+        self.num_positions = int(lengths.sum())
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See ``Order``."""
+        epochs, within = np.divmod(positions, self.num_positions)
+        frames = np.empty_like(within)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            frames[here] = self._frames_of_epoch(int(epoch), within[here])
+        return frames
+
+    def shards(self, epoch: int) -> NDArray[np.int64]:
+        """All shards in the order of the epoch; the first ``mixed`` are read together, then the next."""
+        count = len(self._lengths)
+        return permute(np.arange(count), np.array([count]), hash_of(self._seed, epoch))
+
+    def _frames_of_epoch(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
+        shards = self.shards(epoch)
+        starts = np.append(0, np.cumsum(self._lengths[shards]))
+        block_starts = np.append(starts[: -1 : self._mixed], starts[-1])
+        block = np.searchsorted(block_starts, within, side="right") - 1
+        first = block_starts[block]
+        key = hash_of(self._seed, epoch, block + 1)
+        mixed = first + permute(within - first, block_starts[block + 1] - first, key)
+        place = np.searchsorted(starts, mixed, side="right") - 1
+        frames: NDArray[np.int64] = self._first_frame[shards[place]] + mixed - starts[place]
+        return frames
 
 
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values = values * _MULTIPLIER
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))
+class Weighted:
+    """Groups of frames drawn more or less often than they are long, and exactly so: nothing is left to chance.
+
+    An epoch has ``quotas[g]`` positions for group ``g``, spread over it at random. Each group goes through its own
+    frames in an order of its own, and begins anew when all of them have been drawn, whatever epoch it is then.
+    """
+
+    def __init__(
+        self,
+        begins: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        group: NDArray[np.int64],
+        quotas: NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        """Runs of frames, each a member of a group.
+
+        Args:
+            begins: the first frame of each run.
+            lengths: its frames, at least 1.
+            group: its group, ascending, each from 0 on at least once.
+            quotas: positions of each group in an epoch, at least 1.
+            seed: of the order.
+        """
+        self._begins, self._seed, self._quotas = begins, seed, quotas
+        run_ends = np.cumsum(lengths)
+        self._run_starts = run_ends - lengths
+        last_run = np.searchsorted(group, np.arange(len(quotas)), side="right") - 1
+        self._group_lengths = np.diff(run_ends[last_run], prepend=0)
+        self._group_starts = run_ends[last_run] - self._group_lengths
+        self._quota_ends = np.cumsum(quotas)
+        self.num_positions = int(self._quota_ends[-1])
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See ``Order``."""
+        epochs, within = _epochs_of(positions, self.num_positions)
+        slots = permute(within, np.array([self.num_positions]), hash_of(self._seed, epochs))
+        group = np.searchsorted(self._quota_ends, slots, side="right")
+        quota, length = self._quotas[group], self._group_lengths[group]
+        drawn_before = epochs * quota + slots - (self._quota_ends[group] - quota)
+        rounds, place = np.divmod(drawn_before, length)
+        place = self._group_starts[group] + permute(place, length, hash_of(self._seed, rounds, group + 1))
+        run = np.searchsorted(self._run_starts, place, side="right") - 1
+        frames: NDArray[np.int64] = self._begins[run] + place - self._run_starts[run]
+        return frames
+
+
+def _epochs_of(positions: NDArray[np.int64], num_positions: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Epochs ``(N,)``, or ``(1,)`` if all are the same one, and positions within them ``(N,)``."""
+    first, last = (int(p) // num_positions for p in (positions.min(), positions.max()))
+    if first == last:
+        return np.array([first]), positions - first * num_positions
+    epochs, within = np.divmod(positions, num_positions)
+    return epochs, within

@@ -60,6 +60,10 @@ class Run:
     checkpoint_step: int | None = None  # of the newest checkpoint
     val_loss: float | None = None  # the newest
 
+    def leave_ranks(self) -> None:
+        """Let go of DDP, which would keep the ranks' group and its threads alive; no step can be made after it."""
+        self.module = LossOf(self.policy)
+
     @property
     def num_parameters(self) -> int:
         """Of the policy."""

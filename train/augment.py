@@ -1,0 +1,105 @@
+"""How training images are varied: the numbers for each sample are a pure function of seed, epoch and frame.
+
+Nothing is drawn from a generator, so a resumed run, another number of threads or of ranks varies every sample alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.hashing import hash_of
+
+__all__ = ["Augmentation", "Draw"]
+
+_RANGES = {
+    "crop": (0.1, 1.0),
+    "rotation_deg": (0.0, 45.0),
+    "brightness": (0.0, 0.9),
+    "contrast": (0.0, 0.9),
+    "saturation": (0.0, 1.0),
+}
+
+
+class Draw(NamedTuple):
+    """What happens to one image; a row of what ``Augmentation.of`` returns, in this order.
+
+    The box lies ``top`` and ``left`` in the image and is ``side`` long, in parts of its height and width; it is turned
+    by ``angle_rad`` about its own centre. The last three are factors: 1 changes nothing.
+    """
+
+    top: float
+    left: float
+    side: float
+    angle_rad: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+    @property
+    def changes_colour(self) -> bool:
+        """Whether any of its factors is not 1."""
+        return (self.brightness, self.contrast, self.saturation) != (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far training images are varied; a field at its neutral value (crop 1, the others 0) varies nothing.
+
+    Box and angle are one draw for each view of a sample, the colour is one for the sample with all its views; either
+    is the same for all rows of a window, so that nothing moves or flickers that did not in the recording.
+    """
+
+    crop: float = 0.95  # side of the box that is cut out and brought back to size, in parts of the image's
+    rotation_deg: float = 5.0  # at most, to either side
+    brightness: float = 0.3  # factors are drawn from 1 - x to 1 + x
+    contrast: float = 0.4  # about middle gray
+    saturation: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            object.__setattr__(self, name, _parse_number(f"Augmentation {name}", getattr(self, name), least, most))
+
+    def of(
+        self, frames: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, view: str = ""
+    ) -> NDArray[np.float64]:
+        """The draws of samples, ``(B, 7)``: a ``Draw`` a row, each the same whatever stands beside it.
+
+        Args:
+            frames: (B,) number of each sample's frame among the split's.
+            epochs: (B,) epoch that each is drawn in.
+            seed: of the run.
+            view: camera whose images they are for.
+        """
+        top, left, turn = (_uniform(f"geometry of {view}", seed, epochs, frames, which) for which in range(3))
+        factors = [_uniform("colour", seed, epochs, frames, which) for which in range(3)]
+        strengths = (self.brightness, self.contrast, self.saturation)
+        draws = np.empty((len(frames), len(Draw._fields)))
+        draws[:, 0] = top * (1 - self.crop)
+        draws[:, 1] = left * (1 - self.crop)
+        draws[:, 2] = self.crop
+        draws[:, 3] = (2 * turn - 1) * math.radians(self.rotation_deg)
+        for column, (factor, strength) in enumerate(zip(factors, strengths, strict=True), start=4):
+            draws[:, column] = 1 + (2 * factor - 1) * strength
+        return draws
+
+
+def _uniform(
+    what: str, seed: int, epochs: NDArray[np.int64], frames: NDArray[np.int64], which: int
+) -> NDArray[np.float64]:
+    """Numbers in [0, 1), one for each frame."""
+    key = int.from_bytes(hashlib.blake2b(f"vlapipe augmentation {what}".encode(), digest_size=7).digest(), "big")
+    bits = hash_of(key, seed, epochs, frames, which)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _parse_number(what: str, value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UsageError(f"{what}: expected a number from {least:g} to {most:g}, found {value!r}")
+    return float(value)

@@ -1,0 +1,108 @@
+"""Applies a draw to the pixels of one image: box and turn in one resampling, the colour as one affine map.
+
+Single images keep torch's two kernels on the calling thread, and numpy does the rest: in the loader's threads torch
+would else start a team of its own for each of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from numpy.typing import NDArray
+
+from vlapipe.train.augment import Draw
+from vlapipe.train.resize import resize
+from vlapipe.train.scratch import Scratch
+
+__all__ = ["augment"]
+
+_LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601, as in JPEG
+_MIDDLE_GRAY = 127.5
+
+
+def augment(image: NDArray[np.uint8], out: NDArray[np.uint8], draw: Draw, scratch: Scratch) -> None:
+    """Put ``image`` (h, w, 3) into ``out`` (H, W, 3) as ``draw`` says; they may be the same memory.
+
+    Without a turn, the box is cut from the image as it is and resized once. With one, the image is resized to
+    ``out``'s size first, and what the turned box needs from beyond the image repeats its edge.
+    """
+    if draw.angle_rad:
+        planes = _turned(image, out.shape, draw, scratch)
+    else:
+        resize(image[_box(draw, *image.shape[:2])], out)
+        if not draw.changes_colour:
+            return
+        planes = _planes(out, scratch)
+    if draw.changes_colour:
+        _recolour(planes, draw, scratch)
+    _put(planes, out)
+
+
+def _box(draw: Draw, height: int, width: int) -> tuple[slice, slice]:
+    """The box in whole pixels."""
+    rows, columns = max(1, round(draw.side * height)), max(1, round(draw.side * width))
+    top, left = min(round(draw.top * height), height - rows), min(round(draw.left * width), width - columns)
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def _turned(image: NDArray[np.uint8], shape: tuple[int, ...], draw: Draw, scratch: Scratch) -> NDArray[np.float32]:
+    """The turned box at ``shape`` (H, W, 3), as planes (3, H, W)."""
+    if image.shape != shape:
+        resized = scratch.array("resized", shape, np.uint8)
+        resize(image, resized)
+        image = resized
+    straight = scratch.array("straight", shape, np.float32)
+    np.copyto(straight, image)
+    grid = torch.from_numpy(_places(draw, shape[0], shape[1], scratch))
+    planes = torch.from_numpy(straight)[None].permute(0, 3, 1, 2)
+    turned: NDArray[np.float32] = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)[0].numpy()
+    return turned
+
+
+def _places(draw: Draw, height: int, width: int, scratch: Scratch) -> NDArray[np.float32]:
+    """Where each pixel of the turned box lies in the image: (1, H, W, 2), x and y, -1 to 1 between its outer edges."""
+    # Pixel centres, seen from the centre of the box.
+    x = (np.arange(width) + 0.5 - width / 2) * draw.side
+    y = (np.arange(height) + 0.5 - height / 2)[:, None] * draw.side
+    cosine, sine = math.cos(draw.angle_rad), math.sin(draw.angle_rad)
+    centre_x, centre_y = (draw.left + draw.side / 2) * width, (draw.top + draw.side / 2) * height
+    grid = scratch.array("grid", (1, height, width, 2), np.float32)
+    parts = (
+        ((x * cosine + centre_x) * 2 / width - 1, y * -sine * 2 / width),
+        ((x * sine + centre_y) * 2 / height - 1, y * cosine * 2 / height),
+    )
+    for axis, (by_column, by_row) in enumerate(parts):
+        np.add(by_column.astype(np.float32), by_row.astype(np.float32), out=grid[0, ..., axis])
+    return grid
+
+
+def _planes(pixels: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.float32]:
+    """(H, W, 3) as (3, H, W); a channel at a time is three times as fast as one transposed copy."""
+    planes = scratch.array("planes", (3, *pixels.shape[:2]), np.float32)
+    for channel in range(3):
+        np.copyto(planes[channel], pixels[..., channel])
+    return planes
+
+
+def _recolour(planes: NDArray[np.float32], draw: Draw, scratch: Scratch) -> None:
+    """Brightness, contrast, saturation; each is affine in the pixel and its gray, so they are one map together."""
+    gain = draw.brightness * draw.contrast
+    gray = scratch.array("gray", planes.shape[1:], np.float32)
+    part = scratch.array("part", planes.shape[1:], np.float32)
+    np.multiply(planes[0], _LUMA[0] * gain * (1 - draw.saturation), out=gray)
+    for channel in (1, 2):
+        gray += np.multiply(planes[channel], _LUMA[channel] * gain * (1 - draw.saturation), out=part)
+    gray += (1 - draw.contrast) * _MIDDLE_GRAY
+    planes *= gain * draw.saturation
+    planes += gray
+
+
+def _put(planes: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+    """Round to the nearest whole number from 0 to 255."""
+    planes += 0.5
+    np.clip(planes, 0, 255, out=planes)
+    for channel in range(3):
+        np.copyto(out[..., channel], planes[channel], casting="unsafe")

@@ -1,0 +1,102 @@
+"""Which entries a batch has, with their shapes and the statistics to normalize them with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.actions import ACTION_VALUE, action_size
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.batch_buffers import Entry
+from vlapipe.train.sources import Sources
+from vlapipe.train.spec import Moments, SampleSpec
+from vlapipe.train.window import Window
+
+__all__ = ["batch_entries", "image_sizes", "sample_spec"]
+
+
+def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
+    """(height, width) of each view's images in a batch.
+
+    Raises:
+        UsageError: they differ in size, and none was chosen.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    for view in sources.first.views:
+        recorded = np.stack([sources.column(f"{view}/height"), sources.column(f"{view}/width")], axis=1)
+        recorded = np.unique(recorded, axis=0)
+        if chosen is None and len(recorded) > 1:
+            found = ", ".join(f"{w}x{h}" for h, w in recorded[:4])
+            raise UsageError(f"{sources.name()}: images of {view} differ in size: {found}", "choose an image size")
+        sizes[view] = chosen or (int(recorded[0][0]), int(recorded[0][1]))
+    return sizes
+
+
+def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
+    """Every array of a batch by key: its shape without the batch dimension, images with their channels last."""
+    rows: dict[str, tuple[int, ...]] = {"observation.state": spec.state, "action": spec.action}
+    rows |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
+    entries = {key: Entry(shape, np.float32) for key, shape in rows.items()}
+    for view, (num_rows, channels, height, width) in spec.images.items():
+        entries[f"observation.images.{view}"] = Entry((num_rows, height, width, channels), np.uint8)
+    entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
+    return entries | {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
+
+
+def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, int]]) -> SampleSpec:
+    """Shapes and statistics; those of several datasets are the statistics of all their training rows together.
+
+    Raises:
+        UsageError: a dataset has no training episode.
+    """
+    schema = sources.first.schema
+    width = sum(schema.field(path).num_columns for path in schema.sample.state)
+    datasets = sources.datasets
+    moments = {
+        "observation.state": _merged([_moments(dataset, dataset.schema.sample.state) for dataset in datasets]),
+        "action": _merged([_moments(dataset, (ACTION_VALUE,)) for dataset in datasets]),
+    }
+    for name, _ in schema.sample.sensors:
+        of_each = [_moments(dataset, (dict(dataset.schema.sample.sensors)[name],)) for dataset in datasets]
+        moments[f"observation.sensors.{name}"] = _merged(of_each)
+    return SampleSpec(
+        state=(window.state_rows or 1, width),
+        sensors={name: (window.sensor_rows or 1, *schema.field(path).shape) for name, path in schema.sample.sensors},
+        images={view: (window.image_rows or 1, 3, *size) for view, size in sizes.items()},
+        action=(window.action_rows or 1, action_size(schema)),
+        moments=moments,
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """How many rows statistics are over, with their mean and standard deviation by column."""
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+def _moments(dataset: Dataset, paths: tuple[str, ...]) -> _Counted:
+    if not dataset.stats:
+        cure = "every training episode was set aside; see rejects.jsonl"
+        raise UsageError(f"{dataset.path}: there is no training episode to normalize with", cure)
+    stats = [dataset.stats[path] for path in paths]
+    return _Counted(
+        np.concatenate([np.full(len(s.mean), s.count, dtype=np.float64) for s in stats]),
+        np.concatenate([s.mean for s in stats]),
+        np.concatenate([s.std for s in stats]),
+    )
+
+
+def _merged(parts: list[_Counted]) -> Moments:
+    """Of all rows together."""
+    if len(parts) == 1:
+        return Moments(mean=parts[0].mean.astype(np.float32), std=parts[0].std.astype(np.float32))
+    count = np.sum([part.count for part in parts], axis=0)
+    mean = np.sum([part.count * part.mean for part in parts], axis=0) / count
+    squares = np.sum([part.count * (part.std**2 + (part.mean - mean) ** 2) for part in parts], axis=0)
+    return Moments(mean=mean.astype(np.float32), std=np.sqrt(squares / count).astype(np.float32))

@@ -1,0 +1,150 @@
+"""Where the bytes of a batch lie: for every sample and stream an address, and how many rows are missing before it.
+
+Shape letters: N samples, T rows of a window, H action horizon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.train.frames import BatchPlan
+from vlapipe.train.open_shards import OpenShards
+from vlapipe.train.sources import ANCHOR, Sources
+from vlapipe.train.window import Window
+from vlapipe.train.windows_of_memory import address_of, gather
+
+__all__ = ["Actions", "Images", "Locator", "Places", "Rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Windows of T rows.
+
+    ``first`` (N,) is the address of the first row that the episode has; ``short`` (N,) rows before it are missing.
+    ``whole`` (N,) is ``first`` where none is; elsewhere T rows of anything.
+    """
+
+    first: NDArray[np.int64]
+    short: NDArray[np.int64]
+    whole: NDArray[np.int64]
+    row_bytes: int
+
+    def __getitem__(self, samples: slice) -> Rows:
+        """Some of the samples."""
+        return Rows(self.first[samples], self.short[samples], self.whole[samples], self.row_bytes)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Windows of T images: ``row`` (N, T) within the shard, the first repeated where ``is_pad`` (N, T)."""
+
+    row: NDArray[np.int64]
+    is_pad: NDArray[np.bool_]
+
+    def __getitem__(self, samples: slice) -> Images:
+        """Some of the samples."""
+        return Images(self.row[samples], self.is_pad[samples])
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Action chunks: ``address`` (N, H) of each action, of some other one where ``is_pad`` (N, H)."""
+
+    address: NDArray[np.int64]
+    is_pad: NDArray[np.bool_]
+
+    def __getitem__(self, samples: slice) -> Actions:
+        """Some of the samples."""
+        return Actions(self.address[samples], self.is_pad[samples])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the entries of N samples lie: windows by entry, images by view."""
+
+    frames: BatchPlan
+    windows: dict[str, Rows]
+    images: dict[str, Images]
+    actions: Actions
+
+    def __getitem__(self, samples: slice) -> Places:
+        """Some of the samples."""
+        return Places(
+            self.frames[samples],
+            {name: rows[samples] for name, rows in self.windows.items()},
+            {view: images[samples] for view, images in self.images.items()},
+            self.actions[samples],
+        )
+
+
+class Locator:
+    """Turns frames into addresses; holds a few columns of the episodes table."""
+
+    def __init__(self, sources: Sources, shards: OpenShards, window: Window) -> None:
+        sample = sources.first.schema.sample
+        self._shards = shards
+        self._views = sources.first.views
+        self._sensors = [name for name, _ in sample.sensors]
+        self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
+        self._image_rows = window.image_rows or 1
+        self._ahead = np.arange(window.action_rows or 1) * (window.action_stride or 1)
+        self._blanks: dict[int, NDArray[np.uint8]] = {}
+        streams = [ANCHOR, *self._sensors, *self._views]
+        self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
+        self._num_rows = sources.stream_column(ANCHOR, "rows")
+
+    def locate(self, plan: BatchPlan) -> Places:
+        """Look up every sample's rows; its shards are open.
+
+        Raises:
+            DamageError: a row lies outside its shard.
+        """
+        anchor_row = plan.row + self._start[ANCHOR][plan.episode]
+        windows = {"observation.state": self._window(plan, "observation.state", ANCHOR, plan.row, self._state_rows)}
+        for name in self._sensors:
+            entry = f"observation.sensors.{name}"
+            newest = self._newest(plan, name, anchor_row)
+            windows[entry] = self._window(plan, entry, name, newest, self._sensor_rows)
+        images = {view: self._images(plan, view, self._newest(plan, view, anchor_row)) for view in self._views}
+        return Places(plan, windows, images, self._actions(plan, anchor_row))
+
+    def _newest(self, plan: BatchPlan, stream: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The stream's last row at or before each frame, within the episode."""
+        return self._numbers(f"align/{stream}", plan.shard, anchor_row).astype(np.int64)
+
+    def _numbers(self, name: str, shard: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int32]:
+        numbers = np.empty(row.shape, dtype=np.int32)
+        addresses = self._shards.addresses(name, shard, row)
+        gather(addresses.reshape(-1), numbers.view(np.uint8).reshape(-1, 4))
+        return numbers
+
+    def _window(self, plan: BatchPlan, entry: str, stream: str, newest: NDArray[np.int64], num_rows: int) -> Rows:
+        first = newest - (num_rows - 1)
+        short = np.maximum(-first, 0)
+        start = self._start[stream][plan.episode]
+        row = start + np.maximum(first, 0)
+        address = self._shards.addresses(entry, plan.shard, row, start + newest)
+        # A whole window from the first row on may reach past the end of the map.
+        row_bytes = self._shards.row_bytes(entry, plan.shard)
+        blank = address_of(self._blank(num_rows * row_bytes))
+        return Rows(address, short, np.where(short > 0, blank, address), row_bytes)
+
+    def _blank(self, num_bytes: int) -> NDArray[np.uint8]:
+        """Bytes that can be read in place of a window; held here."""
+        return self._blanks.setdefault(num_bytes, np.zeros(num_bytes, dtype=np.uint8))
+
+    def _images(self, plan: BatchPlan, view: str, newest: NDArray[np.int64]) -> Images:
+        row = newest[:, None] + np.arange(1 - self._image_rows, 1)
+        start = self._start[view][plan.episode]
+        return Images(start[:, None] + np.maximum(row, 0), row < 0)
+
+    def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Actions:
+        left = self._num_rows[plan.episode] - 1 - plan.row
+        past_end = self._ahead > left[:, None]
+        rows = anchor_row[:, None] + np.minimum(self._ahead, left[:, None])
+        shard = plan.shard[:, None]
+        is_pad = past_end | (self._numbers("action/row", shard, rows) < 0)
+        return Actions(self._shards.addresses("action", shard, rows), is_pad)

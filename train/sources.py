@@ -1,0 +1,149 @@
+"""One dataset or several, read as one: their episodes and shards are numbered through in the order given."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.actions import action_size
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["ANCHOR", "Sources"]
+
+ANCHOR = ""  # stands for the anchor stream, whatever each dataset calls it
+
+
+class Sources:
+    """Datasets whose samples have the same entries and shapes.
+
+    A stream is named by the batch entry that it feeds, since each dataset may name its own: ``ANCHOR``, the name of a
+    sensor entry, or a view.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        """Number them through.
+
+        Raises:
+            UsageError: there is none, or one has other entries than the first.
+        """
+        if not datasets:
+            raise UsageError("Loader: expected a dataset, found none", "give what open_dataset returned")
+        self.datasets = tuple(datasets)
+        for other in self.datasets[1:]:
+            _require_same_entries(self.datasets[0], other)
+        self.first_episode = np.cumsum([0, *(len(dataset) for dataset in self.datasets)])
+        self._first_shard = np.cumsum([0, *(len(dataset.manifest.shards) for dataset in self.datasets)])
+
+    @property
+    def first(self) -> Dataset:
+        """The one whose schema gives the defaults."""
+        return self.datasets[0]
+
+    @property
+    def num_shards(self) -> int:
+        """Of all datasets."""
+        return int(self._first_shard[-1])
+
+    def name(self) -> str:
+        """Of the datasets, for messages."""
+        return ", ".join(str(dataset.path) for dataset in self.datasets)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of the episodes table that every dataset has under the same name."""
+        return _joined([dataset.column(name) for dataset in self.datasets])
+
+    def shards(self) -> NDArray[np.int64]:
+        """The shard of each episode."""
+        numbered = [
+            dataset.column("shard").astype(np.int64) + first
+            for dataset, first in zip(self.datasets, self._first_shard, strict=False)
+        ]
+        return _joined(numbered)
+
+    def stream_column(self, stream: str, name: str) -> NDArray[np.int64]:
+        """``<stream>/<name>`` of the episodes table."""
+        return _joined([d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64) for d in self.datasets])
+
+    def instructions(self) -> tuple[NDArray[np.int64], list[str]]:
+        """The instruction of each episode, as a number and the texts that the numbers stand for."""
+        columns = [dataset.episodes.column("instruction") for dataset in self.datasets]
+        texts = [text for column in columns for text in column.to_pylist()]
+        names = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return np.array([names[text] for text in texts], dtype=np.int64), list(names)
+
+    def place_of_shard(self, shard: int) -> tuple[Dataset, int]:
+        """The dataset of a shard, and its number there."""
+        which = bisect_right(self._first_shard.tolist(), shard) - 1
+        return self.datasets[which], shard - int(self._first_shard[which])
+
+    def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
+        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``, ``align/<stream>``,
+        and each view's images.
+
+        Raises:
+            DamageError: the shard is missing, cut short or altered.
+        """
+        dataset, number = self.place_of_shard(shard)
+        stored = dataset.sample_arrays(number)
+        arrays = {name: array for name, array in stored.items() if not name.startswith("align/")}
+        for stream in [*dict(dataset.schema.sample.sensors), *dataset.views]:
+            arrays[f"align/{stream}"] = stored[f"align/{_stream_name(dataset, stream)}"]
+        for view in dataset.views:
+            kinds = ("pixels",) if dataset.manifest.streams[view].get("storage") == "raw" else ("bytes", "offset")
+            arrays |= {f"{view}/{kind}": dataset.arrays(number)[f"{view}/{kind}"] for kind in kinds}
+        return arrays
+
+    def shard_file(self, shard: int) -> str:
+        """Where a shard lies, for messages."""
+        dataset, number = self.place_of_shard(shard)
+        return str(dataset.path / dataset.manifest.shards[number]["file"])
+
+    def episode_id(self, episode: int) -> str:
+        """An episode's id, for messages."""
+        which = bisect_right(self.first_episode.tolist(), episode) - 1
+        row = episode - int(self.first_episode[which])
+        return str(self.datasets[which].episodes.column("id")[row].as_py())
+
+
+def _stream_name(dataset: Dataset, stream: str) -> str:
+    if stream == ANCHOR:
+        return dataset.schema.anchor
+    sensors = dict(dataset.schema.sample.sensors)
+    return sensors[stream].partition("/")[0] if stream in sensors else stream
+
+
+def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _entries(dataset: Dataset) -> dict[str, tuple[int, ...] | str]:
+    """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
+    schema = dataset.schema
+    entries: dict[str, tuple[int, ...] | str] = {
+        "observation.state": (sum(schema.field(path).num_columns for path in schema.sample.state),),
+        "action": (action_size(schema),),
+    }
+    entries |= {f"observation.sensors.{name}": schema.field(path).shape for name, path in schema.sample.sensors}
+    storages = {view: dataset.manifest.streams[view].get("storage", "jpeg") for view in dataset.views}
+    return entries | {f"observation.images.{view}": storage for view, storage in storages.items()}
+
+
+def _require_same_entries(first: Dataset, other: Dataset) -> None:
+    ours, theirs = _entries(first), _entries(other)
+    for entry in dict.fromkeys([*ours, *theirs]):
+        if ours.get(entry) != theirs.get(entry):
+            expected = f"expected {_said(ours, entry)} as in {first.path}, found {_said(theirs, entry)}"
+            cure = "train on datasets whose schemas give samples of the same entries"
+            raise UsageError(f"{other.path}: {entry}: {expected}", cure)
+
+
+def _said(entries: dict[str, tuple[int, ...] | str], entry: str) -> str:
+    if entry not in entries:
+        return "no such entry"
+    found = entries[entry]
+    return f"images stored as {found}" if isinstance(found, str) else f"rows of shape {found}"

@@ -1,0 +1,182 @@
+"""The same samples for other people's trainers: datasets that a ``torch.utils.data.DataLoader`` reads.
+
+Sent to a worker process, both open the data anew there: only arguments travel, and the maps are shared as files are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate, get_worker_info
+
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.train.arguments import parse_image_size, refuse_unknown_split
+from vlapipe.train.batches import Batch, BatchMaker
+from vlapipe.train.entries import image_sizes, sample_spec
+from vlapipe.train.frames import FrameIndex
+from vlapipe.train.loader import Loader
+from vlapipe.train.sources import Sources
+from vlapipe.train.window import Window
+
+__all__ = ["BatchStream", "FrameDataset", "Samples", "torch_dataset"]
+
+Sample = dict[str, Any]
+Datasets = Dataset | Sequence[Dataset]
+
+
+class Samples(Sequence[Sample]):
+    """Samples that were read together: ``batch`` is all of them in one, and each is a view of it."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        keys = list(self.batch)
+        return [dict(zip(keys, values, strict=True)) for values in zip(*self.batch.values(), strict=True)]
+
+    def __getitem__(self, which: Any) -> Any:
+        return self._samples[which]
+
+    def __len__(self) -> int:
+        return len(self.batch["index"])
+
+
+class FrameDataset(torch.utils.data.Dataset[Sample]):
+    """One sample a frame, in the order of the recording; which frame comes when is the caller's sampler's.
+
+    A sample has a batch's entries without their first dimension (see ``Loader``); ``task`` is a string.
+
+    >>> frames = vlapipe.torch_dataset(dataset)
+    >>> torch.utils.data.DataLoader(frames, batch_size=64, shuffle=True, collate_fn=frames.collate)
+    """
+
+    def __init__(
+        self,
+        dataset: Datasets,
+        *,
+        window: Window | None = None,
+        split: str | None = "train",
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Prepare to read; the arguments are ``Loader``'s.
+
+        Raises:
+            UsageError: one cannot be used with this data.
+        """
+        self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
+        sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
+        for each in sources.datasets:
+            refuse_unknown_split("torch_dataset split", split, each)
+        window = (window or Window()).resolve(sources.first.schema.sample)
+        sizes = image_sizes(sources, parse_image_size("torch_dataset image_size", image_size))
+        self.spec = sample_spec(sources, window, sizes)
+        self._frames = FrameIndex(sources, split, replace(sources.first.schema.sample, **vars(window)))
+        self._maker = BatchMaker(sources, window, self.spec)
+
+    def __len__(self) -> int:
+        return self._frames.num_frames
+
+    def __getitem__(self, frame: int) -> Sample:
+        """One sample.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        sample: Sample = self.__getitems__([frame])[0]
+        return sample
+
+    def __getitems__(self, frames: Sequence[int]) -> Samples:
+        """Several samples at once, which is how a ``DataLoader`` asks; each stream of all of them is one copy.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        index = np.asarray(frames, dtype=np.int64)
+        index = np.where(index < 0, index + len(self), index)
+        if ((index < 0) | (index >= len(self))).any():
+            raise IndexError(f"frames are numbered from 0 to {len(self) - 1}")
+        return Samples(self._maker.make(self._frames.plan(index, np.zeros_like(index))))
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
+        """The samples as one batch: the very memory that ``__getitems__`` read them into, or a copy of others."""
+        if isinstance(samples, Samples):
+            return samples.batch
+        batch: Batch = default_collate(list(samples))
+        return batch
+
+    def __reduce__(self) -> Any:
+        return self._again, ()
+
+
+class BatchStream(torch.utils.data.IterableDataset[Batch]):
+    """A ``Loader``'s batches in its order, whatever the number of worker processes.
+
+    Each is a whole batch already, so ``DataLoader`` is told to make none: ``DataLoader(stream, batch_size=None)``.
+    """
+
+    def __init__(self, dataset: Datasets, **arguments: Any) -> None:
+        """``arguments`` are ``Loader``'s, but for ``num_workers``: the caller's ``DataLoader`` has its own.
+
+        Raises:
+            UsageError: one cannot be used with this data.
+        """
+        self._arguments = (dataset, arguments)
+        self._loader = Loader(dataset, **arguments, num_workers=0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        return self._loader.every_other(first, every)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def state_after(self, num_batches: int) -> dict[str, int]:
+        """Where the stream stands when its reader has taken ``num_batches`` since it began or a state was loaded.
+
+        A ``DataLoader``'s workers are ahead of whoever takes their batches, so only the taker knows that number.
+        """
+        return self._loader.state_after(num_batches)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin where the state says, for the next iteration on.
+
+        Raises:
+            UsageError: the state is of another dataset or order.
+        """
+        self._loader.load_state_dict(state)
+
+    def __reduce__(self) -> Any:
+        dataset, arguments = self._arguments
+        return _stream_at, (dataset, arguments, self._loader.state_dict())
+
+
+def _stream_at(dataset: Datasets, arguments: dict[str, Any], state: dict[str, int]) -> BatchStream:
+    stream = BatchStream(dataset, **arguments)
+    stream.load_state_dict(state)
+    return stream
+
+
+@overload
+def torch_dataset(dataset: Datasets, *, iterable: Literal[False] = False, **arguments: Any) -> FrameDataset: ...
+@overload
+def torch_dataset(dataset: Datasets, *, iterable: Literal[True], **arguments: Any) -> BatchStream: ...
+def torch_dataset(dataset: Datasets, *, iterable: bool = False, **arguments: Any) -> FrameDataset | BatchStream:
+    """A dataset for ``torch.utils.data.DataLoader``, and so for Lightning, Accelerate or LeRobot.
+
+    Args:
+        dataset: from ``open_dataset``, or several.
+        iterable: whole batches in the loader's own order (``BatchStream``) instead of single frames (``FrameDataset``).
+        arguments: of the one or the other.
+
+    Raises:
+        UsageError: an argument cannot be used with this data.
+    """
+    return BatchStream(dataset, **arguments) if iterable else FrameDataset(dataset, **arguments)

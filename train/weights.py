@@ -1,0 +1,95 @@
+"""Draws some episodes more often than others: a factor by task, by episode or by dataset, held exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.frames import FrameIndex
+from vlapipe.train.order import Weighted
+from vlapipe.train.sources import Sources
+
+__all__ = ["Weights", "parse_weights", "weighted_order", "weights_digest"]
+
+Weights = Mapping[str, Mapping[str, float]]
+_KINDS = ("task", "episode", "dataset")
+
+
+def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
+    """``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; each part may be missing.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(weights, Mapping):
+        raise UsageError(f"{what}: expected a table of tables, found {weights!r:.60}", 'write {"task": {"pick": 2.0}}')
+    for kind, of in weights.items():
+        if kind not in _KINDS:
+            raise UsageError(f"{what}: unknown kind {kind!r}", did_you_mean(str(kind), _KINDS))
+        if not isinstance(of, Mapping):
+            raise UsageError(
+                f"{what} {kind}: expected a table, found {of!r:.60}", f'write {{"{kind}": {{"name": 2.0}}}}'
+            )
+        for name, factor in of.items():
+            is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+            if not is_number or not math.isfinite(factor) or factor < 0:
+                raise UsageError(f"{what} {kind} {name!r}: expected a number from 0, found {factor!r}")
+    return {kind: {str(name): float(factor) for name, factor in of.items()} for kind, of in weights.items()}
+
+
+def weights_digest(weights: Weights) -> int:
+    """A number below 2^53 that tells weights apart; 0 if there are none."""
+    if not any(weights.values()):
+        return 0
+    canonical = json.dumps(weights, sort_keys=True).encode()
+    return int.from_bytes(hashlib.blake2b(canonical, digest_size=6).digest(), "big") + 1
+
+
+def weighted_order(sources: Sources, frames: FrameIndex, weights: Weights, seed: int) -> Weighted:
+    """The order in which each frame comes as often as the product of its episode's factors says; 1 where none is given.
+
+    Frames of one weight are a group. An epoch has as many positions as frames are drawn at all, shared among the groups
+    by weight times frames and rounded to whole positions, of which each group has at least one.
+
+    Raises:
+        UsageError: a name is not in the data, or every frame has weight 0.
+    """
+    weight = _of_episodes(sources, weights)[frames.episode]
+    drawn = np.flatnonzero(weight > 0)
+    if not len(drawn):
+        raise UsageError(f"{sources.name()}: no frame has a weight above 0", "raise one")
+    values, group = np.unique(weight[drawn], return_inverse=True)
+    by_group = np.argsort(group, kind="stable")
+    runs = drawn[by_group]
+    share = values * np.bincount(group, weights=frames.lengths[drawn])
+    quotas = np.maximum(1, np.rint(share / share.sum() * frames.lengths[drawn].sum())).astype(np.int64)
+    return Weighted(frames.starts[runs], frames.lengths[runs], group[by_group], quotas, seed)
+
+
+def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:
+    weight = np.ones(int(sources.first_episode[-1]))
+    for kind, factors in weights.items():
+        names = _names(sources, kind)
+        for name, factor in factors.items():
+            of_name = names == name
+            if not of_name.any():
+                known = sorted(set(names.tolist()))
+                raise UsageError(f"weights: no {kind} {name!r} in {sources.name()}", did_you_mean(name, known))
+            weight[of_name] *= factor
+    return weight
+
+
+def _names(sources: Sources, kind: str) -> NDArray[np.object_]:
+    """What each episode is called by, in weights of this kind."""
+    if kind != "dataset":
+        return sources.column({"task": "task", "episode": "id"}[kind])
+    counts = np.diff(sources.first_episode)
+    return np.repeat(np.array([str(dataset.path) for dataset in sources.datasets], dtype=object), counts)
