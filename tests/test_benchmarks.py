@@ -31,3 +31,15 @@ def test_ingest_benchmark_gives_every_case_with_its_target(tmp_path: Path) -> No
     }
     assert all(r["ratio"] > 0 for r in results)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_stored_images_benchmark_gives_every_case() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_stored_images.py"), "--episodes", "2"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    results = [json.loads(line) for line in lines]
+    sizes = {(r["quality"], r["colorsubsampling"]): r["bytes"] for r in results if r["case"] == "encoding"}
+    assert len(sizes) == 8
+    assert sizes[85, "420"] < sizes[95, "420"] < sizes[95, "444"]
+    stored = {r["way"]: r["stored_bytes"] for r in results if r["case"] == "ingest"}
+    assert stored["small"] < stored["as recorded"] < stored["small, raw"] < stored["raw"]
