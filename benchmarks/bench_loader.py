@@ -4,6 +4,13 @@
  a  state windows and actions, one thread         DataLoader over arrays in memory: 6x; memcpy: 60 %
  b  the same                                      HDF5: 10x
  c  with a sensor's windows                       the original's ``np.load`` a sample: 500x; memcpy: 70 %
+ d  two 640x480 JPEG views, two threads           simplejpeg alone: 95 %; HDF5 of JPEG bytes: 1.6x
+ e  the same at 224x224                           full-size decode, then resize: 1.25x; stored at 224: 5x
+ f  the same stored raw                           memcpy: 60 %; HDF5 of frames: 2x
+ g  opening a million episodes, with the loader    1 s; 300 MB
+ h  private memory, 0, 2, 8 workers, 1x, 10x data  each other: flat within 10 %
+ i  first batch, cold                              unpacking everything first: 10x sooner
+ j  resume in the middle of a billion frames       10 ms
 === ============================================= ================================================================
 
 Data is made by the run itself, in ``--folder`` if it is to be kept for the next one. Pages are warm unless a line says
@@ -21,6 +28,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from loader_images import bench_jpegs, bench_raw, bench_small
+from loader_start import bench_first_batch, bench_memory, bench_opening, bench_resume
 from loader_timing import Line, Settings
 from loader_windows import bench_hdf5, bench_sensor, bench_state
 
@@ -28,6 +37,13 @@ CASES: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "a": bench_state,
     "b": bench_hdf5,
     "c": bench_sensor,
+    "d": bench_jpegs,
+    "e": bench_small,
+    "f": bench_raw,
+    "g": bench_opening,
+    "h": bench_memory,
+    "i": bench_first_batch,
+    "j": bench_resume,
 }
 
 

@@ -19,6 +19,7 @@ from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode
+from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.record import Record, ShardRecord
@@ -34,7 +35,7 @@ __all__ = [
     "ROBOT",
     "ROBOT_AND_CAMERAS",
     "ROBOT_AND_SENSOR",
-    "STATE_BYTES",
+    "SHARD_BYTES",
     "make_episodes",
     "write_dataset",
 ]
@@ -42,7 +43,6 @@ __all__ = [
 ROWS = 1000  # of an episode, give or take a tenth
 SENSOR_HZ = 650
 ALINE = 1025  # columns of the sensor's second field; the first is one force
-STATE_BYTES = 12 * 4  # of a row
 SHARD_BYTES = 256_000_000  # as ingest's default, counted before compression
 ROBOT = SCHEMA
 ROBOT_AND_CAMERAS = SCHEMA.replace("[action]", f"{CAMERA}[action]")
@@ -146,15 +146,15 @@ def _alines() -> NDArray[np.float32]:
     return (rng.integers(0, 4096, (rows, ALINE), dtype=np.int16) / np.float32(4096)).astype(np.float32)
 
 
-def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, codec: str | None = None) -> Path:
+def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard_bytes: int = SHARD_BYTES) -> Path:
     """Write Zarr shards and their manifest; a folder that has one is left as it is."""
     if (folder / "manifest.json").exists():
         return folder
     schema = parse_schema(toml, "bench")
     (folder / SHARD_FOLDER).mkdir(parents=True)
-    chosen = parse_codec(codec, "zarr")
+    chosen = parse_codec(None, "zarr")
     records: list[Record] = []
-    for group in _shards(episodes):
+    for group in _shards(episodes, shard_bytes):
         described = ShardRecord(schema)
         for episode in group:
             described.add(episode, "train")
@@ -163,18 +163,18 @@ def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, codec
         )
         statistics = {} if records else described.statistics(2)
         records.append({"shard": vars(stored), "episodes": described.rows, "rejects": [], "statistics": statistics})
-    plan = Plan(root=folder, schema=schema, views={}, shards=())
+    plan = Plan(root=folder, schema=schema, views={}, images=AS_RECORDED, shards=())
     manifest, table, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
     write_generation(folder, manifest, table, rejects)
     return folder
 
 
-def _shards(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+def _shards(episodes: Iterable[Episode], shard_bytes: int) -> Iterator[list[Episode]]:
     group: list[Episode] = []
     filled = 0
     for episode in episodes:
         size = sum(values.nbytes for values in episode.fields().values())
-        if group and filled + size > SHARD_BYTES:
+        if group and filled + size > shard_bytes:
             yield group
             group, filled = [], 0
         group.append(episode)

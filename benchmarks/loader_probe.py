@@ -1,0 +1,74 @@
+"""What a fresh process measures of itself, printed as one line of JSON; the other files here start it.
+
+``open DATASET``: seconds and memory to open a dataset and build its loader. ``hold DATASET WORKERS BATCHES``: private
+memory in the middle of an epoch. ``first DATASET CACHE SHUFFLE_SHARDS``: seconds to the first batch, ``0`` for the full
+shuffle. ``unpack DATASET CACHE``: the same after unpacking every shard. Imports are never counted in the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import vlapipe
+
+BATCH = 64
+
+
+def status_mb(name: str) -> float:
+    """An entry of /proc/self/status in 1e6 bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return int(kilobytes) * 1024 / 1e6
+
+
+def measure_opening(path: str) -> dict[str, float]:
+    """The manifest, the episodes table and the loader; no shard."""
+    before = status_mb("VmRSS")
+    started = time.perf_counter()
+    dataset = vlapipe.open_dataset(path)
+    opened = time.perf_counter()
+    vlapipe.Loader(dataset, batch_size=BATCH, num_workers=0)
+    done = time.perf_counter()
+    peak = status_mb("VmHWM")
+    return {"open_s": opened - started, "seconds": done - started, "peak_mb": peak, "imports_mb": before}
+
+
+def measure_holding(path: str, workers: str, batches: str) -> dict[str, float]:
+    """Anonymous memory while batches come: maps of the dataset's files are not in it."""
+    before = status_mb("RssAnon")
+    loader = vlapipe.Loader(vlapipe.open_dataset(path), batch_size=BATCH, num_workers=int(workers), endless=True)
+    stream = iter(loader)
+    for _ in range(int(batches)):
+        next(stream)
+    return {"private_mb": status_mb("RssAnon"), "imports_mb": before}
+
+
+def measure_first(path: str, cache: str, shuffle_shards: str) -> dict[str, float]:
+    """Whatever the loader has to unpack for its first batch."""
+    mixed = {"shuffle_shards": int(shuffle_shards)} if int(shuffle_shards) else {}
+    started = time.perf_counter()
+    dataset = vlapipe.open_dataset(path, cache_dir=cache)
+    next(iter(vlapipe.Loader(dataset, batch_size=BATCH, num_workers=2, **mixed)))
+    return {"seconds": time.perf_counter() - started}
+
+
+def measure_unpacking(path: str, cache: str) -> dict[str, float]:
+    """Every shard one after another, then a batch."""
+    started = time.perf_counter()
+    dataset = vlapipe.open_dataset(path, cache_dir=cache)
+    for shard in range(len(dataset.manifest.shards)):
+        dataset.arrays(shard)
+    next(iter(vlapipe.Loader(dataset, batch_size=BATCH, num_workers=2)))
+    return {"seconds": time.perf_counter() - started}
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    assert vlapipe.Loader, "imports it"
+    what = {"open": measure_opening, "hold": measure_holding, "first": measure_first, "unpack": measure_unpacking}
+    print(json.dumps(what[sys.argv[1]](*sys.argv[2:])), flush=True)
