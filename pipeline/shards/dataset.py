@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_folder import cache_folder
-from vlapipe.pipeline.shards.manifest import Manifest, read_episodes
+from vlapipe.pipeline.shards.episodes_table import EpisodesTable
+from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.view import View
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
@@ -46,9 +47,15 @@ class Dataset:
     def __init__(self, path: Path, manifest: Manifest, cache_dir: Path | None) -> None:
         self.path = path
         self.manifest = manifest
+        self._cache_dir = cache_dir
         self.schema: Schema = parse_schema(manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}")
         self._view = View(path, manifest, self.schema, Cache(cache_folder(path, cache_dir)), self._episodes_of)
+        self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
         self._columns: dict[str, NDArray[Any]] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
+        # Another process maps what it reads itself.
+        return Dataset, (self.path, self.manifest, self._cache_dir)
 
     def __len__(self) -> int:
         return int(self.manifest.episodes["count"])
@@ -57,10 +64,13 @@ class Dataset:
         totals = self.manifest.totals
         return f"<vlapipe.Dataset {str(self.path)!r}: {len(self)} episodes, {totals['frames']} frames>"
 
-    @cached_property
+    @property
     def episodes(self) -> pa.Table:
-        """One row an episode, in the order of the shards: see docs/shard-format.md for the columns."""
-        return read_episodes(self.path, self.manifest)
+        """One row an episode, in the order of the shards: see docs/shard-format.md for the columns.
+
+        All columns, which are about a kilobyte an episode: ``column`` and ``episode_column`` read one.
+        """
+        return self._table.whole
 
     @cached_property
     def stats(self) -> dict[str, FieldSummary]:
@@ -76,10 +86,37 @@ class Dataset:
         return [name for name, stream in self.manifest.streams.items() if stream["kind"] == "images"]
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of ``episodes`` as a NumPy array."""
+        """A column of ``episodes`` as a NumPy array; reads no other. Equal strings are one object.
+
+        Raises:
+            DamageError: the table is missing or altered.
+            KeyError: there is no such column.
+        """
         if name not in self._columns:
-            self._columns[name] = self.episodes.column(name).to_numpy()
+            column = self._table.column(name)
+            if pa.types.is_string(column.type):
+                column = column.dictionary_encode()
+            if pa.types.is_dictionary(column.type):
+                column = column.unify_dictionaries().combine_chunks()
+                texts = column.dictionary.to_numpy(zero_copy_only=False)
+                self._columns[name] = texts[column.indices.to_numpy()]
+            else:
+                self._columns[name] = column.to_numpy()
+            self._table.forget(name)
         return self._columns[name]
+
+    def read_columns(self, names: Collection[str]) -> None:
+        """Read several columns that will be asked for; faster than one after the other.
+
+        Raises:
+            DamageError: the table is missing or altered.
+            KeyError: there is no such column.
+        """
+        self._table.read(names)
+
+    def episode_column(self, name: str) -> pa.ChunkedArray:
+        """A column of ``episodes`` as it is, for strings and lists that shall not become Python objects."""
+        return self._table.column(name)
 
     def arrays(self, shard: int) -> dict[str, NDArray[Any]]:
         """Every array of a shard by name, mapped and read-only.
@@ -102,11 +139,15 @@ class Dataset:
         """
         return self._view.sample_arrays(shard)
 
+    def row(self, index: int) -> dict[str, Any]:
+        """All columns of one episode; reads few others' with it."""
+        return self._table.row(index)
+
     def _episodes_of(self, shard: int) -> NDArray[np.int64]:
         """Start and rows on the anchor of each of a shard's episodes, ``(episodes, 2)``, in order."""
-        here = self.column("shard") == shard
+        first, stop = np.searchsorted(self.column("shard"), [shard, shard + 1])
         anchor = self.schema.anchor
-        return np.stack([self.column(f"{anchor}/{name}")[here] for name in ("start", "rows")], axis=1)
+        return np.stack([self.column(f"{anchor}/{name}")[first:stop] for name in ("start", "rows")], axis=1)
 
     def episode(self, which: int | str) -> Episode:
         """One episode, by index (negative counts from the end) or by id.
@@ -115,9 +156,10 @@ class Dataset:
             UsageError: there is no such episode.
         """
         if isinstance(which, str):
-            index = pc.index(self.episodes.column("id"), which).as_py()
+            ids = self._table.column("id")
+            index = pc.index(ids, which).as_py()
             if index < 0:
-                near = [i for i in self.episodes.column("id").to_pylist() if which in i]
+                near = ids.filter(pc.match_substring(ids, which)).slice(0, 1).to_pylist()
                 cure = f"did you mean {near[0]!r}?" if near else "vlapipe inspect lists them"
                 raise UsageError(f"{self.path}: no episode {which!r}", cure)
         else:
@@ -136,7 +178,7 @@ class Episode(Mapping[str, NDArray[Any]]):
     def __init__(self, dataset: Dataset, index: int) -> None:
         self.index = index
         self._dataset = dataset
-        self.row: dict[str, Any] = dataset.episodes.slice(index, 1).to_pylist()[0]
+        self.row: dict[str, Any] = dataset.row(index)
         self._arrays = dataset.arrays(self.row["shard"])
 
     @property

@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.atomic import write_bytes
-from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
+from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "REJECTS", "SHARD_FOLDER", "Manifest", "read_episodes", "write_generation"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "REJECTS", "SHARD_FOLDER", "Manifest", "write_generation"]
 
 FORMAT_VERSION = 2  # the newest that is read; a dataset carries the oldest that can hold it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
+_ROW_GROUP = 1 << 14  # episodes: one of a million is then read without the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def write_generation(folder: Path, manifest: dict[str, Any], episodes: pa.Table,
         rejects: one entry an episode that was set aside, written a line each.
     """
     buffer = io.BytesIO()
-    pq.write_table(episodes, buffer, compression="zstd")
+    pq.write_table(episodes, buffer, compression="zstd", row_group_size=_ROW_GROUP)
     table = buffer.getvalue()
     sha256 = hashlib.sha256(table).hexdigest()
     file = f"episodes-{sha256[:8]}.parquet"
@@ -111,20 +112,3 @@ def write_generation(folder: Path, manifest: dict[str, Any], episodes: pa.Table,
         rejects={"file": REJECTS, "sha256": hashlib.sha256(lines).hexdigest(), "count": len(rejects)},
     )
     write_bytes(folder / MANIFEST, whole.to_json())
-
-
-def read_episodes(folder: Path, manifest: Manifest) -> pa.Table:
-    """The episodes table, one row an episode, in the order of its shards.
-
-    Raises:
-        DamageError: it is missing or altered.
-    """
-    path = folder / manifest.episodes["file"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DamageError(f"{path}: cannot be read: {error.strerror}", "copy it again, or ingest again") from None
-    if hashlib.sha256(data).hexdigest() != manifest.episodes["sha256"]:
-        raise DamageError(f"{path}: its bytes differ from those that were written", "copy it again, or ingest again")
-    # pyarrow's threads abort a process that ends soon after, one time in four (seen with 26.0).
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)

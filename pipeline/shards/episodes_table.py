@@ -1,0 +1,116 @@
+"""The episodes table, read a column or a few rows at a time; its digest is verified once, before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlapipe.schemas.errors import DamageError
+
+__all__ = ["EpisodesTable"]
+
+T = TypeVar("T")
+
+_FEW_TEXTS = ["task", "instruction", "split"]  # kept as numbers into a list of the different ones
+_CURE = "copy it again, or ingest again"
+
+
+class EpisodesTable:
+    """``episodes-<digest8>.parquet`` of a dataset. Nothing is read before it is asked for."""
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._path, self._sha256 = path, sha256
+        self._columns: dict[str, pa.ChunkedArray] = {}
+
+    @cached_property
+    def whole(self) -> pa.Table:
+        """Every column.
+
+        Raises:
+            DamageError: the file is missing or altered.
+        """
+        return self._checked(lambda: _read(pq.ParquetFile(self._path), None))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column; texts that many episodes share are of a dictionary type.
+
+        Raises:
+            DamageError: the file is missing or altered.
+            KeyError: there is no such column.
+        """
+        if name not in self._columns:
+            self.read([name])
+        return self._columns[name]
+
+    def read(self, names: Collection[str]) -> None:
+        """Read columns that ``column`` will be asked for; together is faster, as the digest is taken meanwhile.
+
+        Raises:
+            DamageError: the file is missing or altered.
+            KeyError: there is no such column.
+        """
+        wanted = [name for name in names if name not in self._columns]
+        if wanted:
+            read = self._checked(lambda: _read(self._file, wanted))
+            self._columns |= {name: read.column(name) for name in wanted}
+
+    def forget(self, name: str) -> None:
+        """Let go of a column that has been copied into another form."""
+        self._columns.pop(name, None)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """All columns of one episode; reads those next to it in the file as well."""
+        if "whole" in vars(self):
+            return dict(self.whole.slice(index, 1).to_pylist()[0])
+        return self._checked(lambda: _read_row(self._file, index))
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self._path, read_dictionary=_FEW_TEXTS)
+
+    def _checked(self, read: Callable[[], T]) -> T:
+        """What ``read`` gives, once the digest has turned out right: it is taken the first time, beside the reading."""
+        if "_is_right" in vars(self):
+            return read()
+        with ThreadPoolExecutor(1) as hashing:
+            is_right = hashing.submit(lambda: self._is_right)
+            try:
+                found = read()
+            except (OSError, pa.ArrowException):
+                # Altered, as a rule; which the digest says.
+                if is_right.result():
+                    raise
+            if not is_right.result():
+                raise DamageError(f"{self._path}: its bytes differ from those that were written", _CURE)
+            return found
+
+    @cached_property
+    def _is_right(self) -> bool:
+        try:
+            with self._path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self._sha256
+        except OSError as error:
+            raise DamageError(f"{self._path}: cannot be read: {error.strerror}", _CURE) from None
+
+
+def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
+    for name in columns or ():
+        if name not in file.schema_arrow.names:
+            raise KeyError(name)
+    # pyarrow's threads abort a process that ends soon after, one time in four (seen with 26.0).
+    return file.read(columns=columns, use_threads=False)
+
+
+def _read_row(file: pq.ParquetFile, index: int) -> dict[str, Any]:
+    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)])
+    group = int(np.searchsorted(ends, index, side="right"))
+    table = file.read_row_group(group, use_threads=False)
+    return dict(table.slice(index - int(ends[group]) + table.num_rows, 1).to_pylist()[0])
