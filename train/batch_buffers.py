@@ -28,9 +28,9 @@ class Entry:
 class BatchBuffers:
     """Lends the arrays of one batch at a time; safe to use from several threads."""
 
-    def __init__(self, entries: dict[str, Entry], batch_size: int, num_kept: int, *, pinned: bool = False) -> None:
-        """Keep memory for ``num_kept`` batches of ``batch_size``; ``pinned`` memory torch itself keeps."""
-        self._entries, self._batch_size = entries, batch_size
+    def __init__(self, entries: dict[str, Entry], num_samples: int, num_kept: int, *, pinned: bool = False) -> None:
+        """Keep memory for ``num_kept`` times ``num_samples``; ``pinned`` memory torch itself keeps."""
+        self._entries, self._num_samples = entries, num_samples
         self._num_kept, self._pinned = num_kept, pinned
         self._kept: list[dict[str, NDArray[Any]]] = []
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class BatchBuffers:
 
     def _free(self, count: int) -> dict[str, NDArray[Any]] | None:
         """Memory that is kept and that nobody holds; none for a batch of another size than most."""
-        if count != self._batch_size:
+        if count != self._num_samples:
             return None
         for arrays in self._kept:
             # The dictionary, the loop and the argument hold each array; so does a tensor, through its storage.
@@ -62,7 +62,7 @@ class BatchBuffers:
 
     def _new(self, count: int) -> dict[str, NDArray[Any]]:
         arrays = {key: np.empty((count, *e.shape), dtype=e.dtype) for key, e in self._entries.items()}
-        if count == self._batch_size and len(self._kept) < self._num_kept:
+        if count == self._num_samples and len(self._kept) < self._num_kept:
             self._kept.append(arrays)
         return arrays
 

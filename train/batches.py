@@ -10,7 +10,7 @@ from vlapipe.train.batch_buffers import BatchBuffers
 from vlapipe.train.entries import batch_entries
 from vlapipe.train.frames import BatchPlan
 from vlapipe.train.gather import fill
-from vlapipe.train.locate import Locator, Places
+from vlapipe.train.locate import Locator
 from vlapipe.train.open_shards import OpenShards
 from vlapipe.train.sources import Sources
 from vlapipe.train.spec import SampleSpec
@@ -23,7 +23,7 @@ Batch = dict[str, Any]
 
 
 class BatchMaker:
-    """Batches of any size; safe to use from several threads."""
+    """Batches of any size, several at a time; safe to use from several threads."""
 
     def __init__(
         self,
@@ -31,42 +31,32 @@ class BatchMaker:
         window: Window,
         spec: SampleSpec,
         *,
-        batch_size: int = 0,
+        num_samples: int = 0,
         num_kept: int = 0,
         pinned: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        """Keep the memory of ``num_kept`` batches of ``batch_size``; ``seed`` is the augmentation's."""
+        """Keep the memory of ``num_kept`` times ``num_samples``; ``seed`` is the augmentation's."""
         self._sources = sources
         self._shards = OpenShards(sources)
         self._locator = Locator(sources, self._shards, window)
         self._views = {
             view: ViewReader(self._shards, view, shape, augmentation, seed) for view, shape in spec.images.items()
         }
-        self._buffers = BatchBuffers(batch_entries(spec), batch_size, num_kept, pinned=pinned)
+        self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
         self._instruction, self._instructions = sources.instructions()
 
-    def plan(self, frames: BatchPlan) -> BatchPlan | Places:
-        """Where the samples lie, if all their shards are open: for many batches at once that costs as much as for one.
-
-        A shard that is not open yet is left to the thread that makes its batch, beside other threads.
-        """
-        return self._locator.locate(frames) if self._shards.are_open(frames.shard) else frames
-
-    def make(self, plan: BatchPlan | Places) -> Batch:
-        """Read one batch.
+    def make(self, frames: BatchPlan, num_batches: int = 1) -> list[Batch]:
+        """Read samples and hand them out as ``num_batches`` batches of one size, which share their memory.
 
         Raises:
             DamageError: something of it cannot be read; the message names the shard or the episodes.
         """
-        frames = plan.frames if isinstance(plan, Places) else plan
         try:
-            if not isinstance(plan, Places):
-                self._shards.open(frames.shard)
-                plan = self._locator.locate(frames)
-            arrays, batch = self._buffers.lend(len(frames.index))
-            fill(arrays, plan, self._views)
+            self._shards.open(frames.shard)
+            arrays, tensors = self._buffers.lend(len(frames.index))
+            fill(arrays, self._locator.locate(frames), self._views)
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
@@ -77,11 +67,21 @@ class BatchMaker:
             raise DamageError(f"{self._named(frames)}: cannot be read: {error}") from error
         for view in self._views:
             key = f"observation.images.{view}"
-            batch[key] = batch[key].permute(0, 1, 4, 2, 3)
-        instructions = self._instruction[frames.episode].tolist()
-        return {**batch, "task": list(map(self._instructions.__getitem__, instructions))}
+            tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
+        tasks = list(map(self._instructions.__getitem__, self._instruction[frames.episode].tolist()))
+        return _split({**tensors, "task": tasks}, len(tasks) // num_batches)
 
     def _named(self, frames: BatchPlan) -> str:
         episodes = sorted({self._sources.episode_id(episode) for episode in frames.episode.tolist()})
         named = ", ".join(episodes[:4]) + (f" and {len(episodes) - 4} more" if len(episodes) > 4 else "")
         return f"{self._sources.name()}: a batch of {named}"
+
+
+def _split(batch: Batch, size: int) -> list[Batch]:
+    """Batches of ``size`` samples each, on the same memory."""
+    tasks = batch["task"]
+    if size == len(tasks):
+        return [batch]
+    parts = {key: value.split(size) for key, value in batch.items() if key != "task"}
+    parts["task"] = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]

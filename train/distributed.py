@@ -7,7 +7,6 @@ MASTER_ADDR names another machine.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import socket
 import traceback
@@ -17,7 +16,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # noqa: F401  DDP imports it, and where a group has begun by then it becomes a default value
+import torch.distributed.nn
 from torch._C._distributed_c10d import Store, TCPStore
 
 from vlapipe.schemas.errors import UsageError, VlapipeError
@@ -67,7 +66,7 @@ def distributed() -> Iterator[Ranks]:
 
     The group's threads take Python's lock to give back tensors, and one that does so while Python ends kills the
     process (CPython 3.11: terminate called without an active exception). They end with the last reference to the
-    group, which DDP holds too: let go of wrapped modules before the block ends.
+    group, which DDP holds too: let go of wrapped modules before the block ends, or as an exception leaves it.
 
     Raises:
         UsageError: the environment does not describe a rank.
@@ -86,7 +85,6 @@ def distributed() -> Iterator[Ranks]:
         raise
     finally:
         dist.destroy_process_group()
-        gc.collect()  # wrapped modules refer to themselves
 
 
 def _clear_frames(error: BaseException) -> None:

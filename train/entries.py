@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from vlapipe.train.sources import Sources
 from vlapipe.train.spec import Moments, SampleSpec
 from vlapipe.train.window import Window
 
-__all__ = ["batch_entries", "image_sizes", "sample_spec"]
+__all__ = ["batch_entries", "image_sizes", "sample_bytes", "sample_spec"]
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
@@ -44,6 +45,12 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
         entries[f"observation.images.{view}"] = Entry((num_rows, height, width, channels), np.uint8)
     entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
     return entries | {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
+
+
+def sample_bytes(spec: SampleSpec) -> int:
+    """Bytes of one sample in a batch."""
+    entries = batch_entries(spec).values()
+    return sum(math.prod(entry.shape) * np.dtype(entry.dtype).itemsize for entry in entries)
 
 
 def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, int]]) -> SampleSpec:

@@ -29,16 +29,6 @@ class BatchPlan:
     row: NDArray[np.int64]
     shard: NDArray[np.int64]
 
-    def __getitem__(self, samples: slice) -> BatchPlan:
-        """Some of its samples."""
-        return BatchPlan(
-            epoch=self.epoch[samples],
-            index=self.index[samples],
-            episode=self.episode[samples],
-            row=self.row[samples],
-            shard=self.shard[samples],
-        )
-
 
 class FrameIndex:
     """The frames of one split (or of all episodes if ``None``), numbered from 0 episode by episode.

@@ -56,4 +56,5 @@ def _copy_actions(actions: Actions, out: NDArray[np.float32], is_pad: NDArray[np
     """Zero where the episode has ended or the row has no action."""
     gather(actions.address.reshape(-1), out.view(np.uint8).reshape(-1, out.itemsize * out.shape[-1]))
     is_pad[...] = actions.is_pad
-    out[is_pad] = 0
+    if is_pad.any():
+        out[is_pad] = 0

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, zip_longest
 from types import TracebackType
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
@@ -19,12 +16,11 @@ from vlapipe.train.ahead import Pace, ahead
 from vlapipe.train.arguments import parse_image_size, parse_whole_number, refuse_unknown_split, require_memory
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.entries import image_sizes, sample_spec
-from vlapipe.train.frames import BatchPlan, FrameIndex
-from vlapipe.train.locate import Places
+from vlapipe.train.entries import image_sizes, sample_bytes, sample_spec
+from vlapipe.train.frames import FrameIndex
 from vlapipe.train.order import Blocked, Order, Sequential, Shuffled
 from vlapipe.train.sources import Sources
-from vlapipe.train.steps import Share, Step, steps
+from vlapipe.train.steps import Share, Steps, steps
 from vlapipe.train.threads import threads_at_most
 from vlapipe.train.weights import Weights, parse_weights, weighted_order, weights_digest
 from vlapipe.train.window import Window
@@ -32,6 +28,7 @@ from vlapipe.train.window import Window
 __all__ = ["Batch", "Loader"]
 
 _STATE_VERSION = 2
+_AT_ONCE_BYTES = 4_000_000  # batches that are made together: enough to be worth it, and still in the CPU's cache
 
 
 class Loader:
@@ -81,7 +78,7 @@ class Loader:
             world_size: number of processes that share the sequence.
             num_workers: threads that prepare batches; 0 prepares each when it is asked for; ``None`` finds out, from
                 one on, how many it takes that nobody waits.
-            prefetch_factor: batches kept ready ahead, in all.
+            prefetch_factor: batches kept ready ahead, in all; small ones are made several at a time, up to 4 MB.
             shuffle: in an order of its own each epoch, or as recorded.
             shuffle_shards: mix the frames of this many shards at a time, and the shards; ``None`` mixes all frames.
                 For data larger than memory: an epoch then reads each shard once.
@@ -116,12 +113,13 @@ class Loader:
         self._frames = FrameIndex(self._sources, split, replace(self.dataset.schema.sample, **vars(self.window)))
         self._order_state = _order_state(shuffle, shuffle_shards, weights)
         self._order = self._make_order(shuffle, shuffle_shards, weights)
+        self._at_once = max(1, _AT_ONCE_BYTES // (self.batch_size * sample_bytes(self.spec)))
         self._maker = BatchMaker(
             self._sources,
             self.window,
             self.spec,
-            batch_size=self.batch_size,
-            num_kept=self._prefetch_factor + 2,  # the taker has one, and is given the next
+            num_samples=self.batch_size * self._at_once,
+            num_kept=-(-self._prefetch_factor // self._at_once) + 2,  # the taker has one, and is given the next
             pinned=pin_memory,
             augmentation=augmentation,
             seed=self._seed,
@@ -148,37 +146,44 @@ class Loader:
 
         Without ``endless`` the epoch's last batch may be short, and some ranks may have none.
         """
-        work = self._steps()
-        made: Iterator[tuple[Step[BatchPlan | Places], Batch | None]]
+        made: Iterator[tuple[Steps, list[Batch]]]
         if self._num_workers == 0:
-            made = map(self._make, work)
+            made = map(self._make, self._steps())
         else:
             pace = Pace(threads_at_most(), self._say) if self._num_workers is None else None
-            made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=self._prefetch_factor, pace=pace)
-        for step, batch in made:
-            self._position = step.end
-            if batch is not None:
-                yield batch
+            depth = -(-self._prefetch_factor // self._at_once)
+            made = ahead(self._steps(), self._make, num_threads=self._num_workers or 1, depth=depth, pace=pace)
+        for of_steps, batches in made:
+            for end, batch in zip_longest(of_steps.ends, batches):
+                self._position = end
+                if batch is not None:
+                    yield batch
 
     def every_other(self, first: int, every: int) -> Iterator[Batch]:
         """Of the batches to come, number ``first`` and then each ``every``-th, for one of so many readers.
 
         The loader itself stays where it stands.
         """
-        for step in islice(self._steps(), first, None, every):
-            _, batch = self._make(step)
-            if batch is not None:
-                yield batch
+        for of_step in islice(self._steps(at_once=1), first, None, every):
+            yield from self._make(of_step)[1]
 
-    def _steps(self) -> Iterator[Step[BatchPlan | Places]]:
-        return steps(self._order, self._plan, self._position, self.batch_size, self._share, endless=self._endless)
+    def _steps(self, at_once: int | None = None) -> Iterator[Steps]:
+        if not self._order.num_positions:
+            return iter(())
+        return steps(
+            self._order,
+            self._position,
+            self.batch_size,
+            self._share,
+            at_once=at_once or self._at_once,
+            endless=self._endless,
+        )
 
-    def _plan(self, positions: NDArray[np.int64]) -> BatchPlan | Places:
-        frames = self._frames.plan(self._order.frames(positions), positions // self._order.num_positions)
-        return self._maker.plan(frames)
-
-    def _make(self, step: Step[BatchPlan | Places]) -> tuple[Step[BatchPlan | Places], Batch | None]:
-        return step, None if step.plan is None else self._maker.make(step.plan)
+    def _make(self, of_steps: Steps) -> tuple[Steps, list[Batch]]:
+        if not len(of_steps.frames):
+            return of_steps, []
+        frames = self._frames.plan(of_steps.frames, of_steps.epochs)
+        return of_steps, self._maker.make(frames, len(of_steps.ends))
 
     def _make_order(self, shuffle: bool, shuffle_shards: int | None, weights: Weights | None) -> Order:
         if not shuffle or not self.num_frames:

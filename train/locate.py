@@ -32,10 +32,6 @@ class Rows:
     whole: NDArray[np.int64]
     row_bytes: int
 
-    def __getitem__(self, samples: slice) -> Rows:
-        """Some of the samples."""
-        return Rows(self.first[samples], self.short[samples], self.whole[samples], self.row_bytes)
-
 
 @dataclass(frozen=True)
 class Images:
@@ -44,10 +40,6 @@ class Images:
     row: NDArray[np.int64]
     is_pad: NDArray[np.bool_]
 
-    def __getitem__(self, samples: slice) -> Images:
-        """Some of the samples."""
-        return Images(self.row[samples], self.is_pad[samples])
-
 
 @dataclass(frozen=True)
 class Actions:
@@ -55,10 +47,6 @@ class Actions:
 
     address: NDArray[np.int64]
     is_pad: NDArray[np.bool_]
-
-    def __getitem__(self, samples: slice) -> Actions:
-        """Some of the samples."""
-        return Actions(self.address[samples], self.is_pad[samples])
 
 
 @dataclass(frozen=True)
@@ -69,15 +57,6 @@ class Places:
     windows: dict[str, Rows]
     images: dict[str, Images]
     actions: Actions
-
-    def __getitem__(self, samples: slice) -> Places:
-        """Some of the samples."""
-        return Places(
-            self.frames[samples],
-            {name: rows[samples] for name, rows in self.windows.items()},
-            {view: images[samples] for view, images in self.images.items()},
-            self.actions[samples],
-        )
 
 
 class Locator:
@@ -94,7 +73,7 @@ class Locator:
         self._blanks: dict[int, NDArray[np.uint8]] = {}
         streams = [ANCHOR, *self._sensors, *self._views]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
-        self._num_rows = sources.stream_column(ANCHOR, "rows")
+        self._last_action = sources.column("frame_start") + sources.column("num_frames") - 1
 
     def locate(self, plan: BatchPlan) -> Places:
         """Look up every sample's rows; its shards are open.
@@ -142,9 +121,10 @@ class Locator:
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Actions:
-        left = self._num_rows[plan.episode] - 1 - plan.row
-        past_end = self._ahead > left[:, None]
-        rows = anchor_row[:, None] + np.minimum(self._ahead, left[:, None])
-        shard = plan.shard[:, None]
-        is_pad = past_end | (self._numbers("action/row", shard, rows) < 0)
-        return Actions(self._shards.addresses("action", shard, rows), is_pad)
+        left = (self._last_action[plan.episode] - plan.row)[:, None]
+        is_pad = self._ahead > left
+        ahead = np.minimum(self._ahead, left)
+        if self._shards.action_holes.in_any(plan.episode):
+            is_pad |= self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + ahead) < 0
+        first = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
+        return Actions(first[:, None] + ahead * self._shards.row_bytes("action", plan.shard), is_pad)

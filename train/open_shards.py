@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import DamageError
+from vlapipe.train.action_holes import ActionHoles
 from vlapipe.train.sources import Sources
 from vlapipe.train.windows_of_memory import address_of
 
@@ -23,14 +24,11 @@ class OpenShards:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._arrays: list[dict[str, NDArray[Any]] | None] = [None] * sources.num_shards
+        self.action_holes = ActionHoles(sources)
         self._is_open = np.zeros(sources.num_shards, dtype=bool)
         self._addresses: dict[str, NDArray[np.int64]] = {}
         self._num_rows: dict[str, NDArray[np.int64]] = {}
         self._row_bytes: dict[str, NDArray[np.int64]] = {}
-
-    def are_open(self, shards: NDArray[np.int64]) -> bool:
-        """Whether all of them have been opened."""
-        return bool(self._is_open[shards].all())
 
     def open(self, shards: NDArray[np.int64]) -> None:
         """Open those that are not open yet; unpacks what is compressed, once on this machine.
@@ -42,6 +40,7 @@ class OpenShards:
             arrays = self._sources.sample_arrays(shard)
             for name, array in arrays.items():
                 self._enter(shard, name, array)
+            self.action_holes.note(shard, arrays["action/row"])
             self._arrays[shard] = arrays
             self._is_open[shard] = True  # last: who sees it reads the rest
 

@@ -6,6 +6,8 @@ until they fall among the frames ("cycle walking", Black and Rogaway 2002), whic
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +16,8 @@ from vlapipe.train.hashing import hash_of
 __all__ = ["permute"]
 
 _ROUND_KEYS = hash_of(np.arange(8))
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_MIX_1, _MIX_2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # the multipliers of Wellons' 32-bit hash "lowbias32"
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
 
 
@@ -40,23 +42,28 @@ def permute(positions: NDArray[np.int64], num_frames: NDArray[np.int64], key: ND
 
 def _feistel(values: NDArray[np.uint64], num_frames: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """One pass over numbers of as few bits as the frames need: each half is mixed into the other in turn."""
-    bits = np.frexp(num_frames - 1)[1].astype(np.uint64)  # exact for numbers below 2^53
+    # Exact for numbers below 2^53. Three bits make halves so small that some orders come twice as often as others.
+    bits = np.maximum(np.frexp(num_frames - 1)[1], 4).astype(np.uint64)
     low_bits = bits - bits // np.uint64(2)
-    masks = ((_ONE << low_bits) - _ONE, (_ONE << (bits - low_bits)) - _ONE)
-    halves = [values & masks[0], values >> low_bits]
-    mixed = np.empty_like(values)
+    masks = [((_ONE << part) - _ONE).astype(np.uint32) for part in (low_bits, bits - low_bits)]
+    # Halves have at most 26 bits: 32-bit multiplications go through the CPU's vector units, 64-bit ones do not.
+    halves = [values.astype(np.uint32) & masks[0], (values >> low_bits).astype(np.uint32)]
+    mixed = np.empty_like(halves[0])
+    shifted = np.empty_like(mixed)
     for i, round_key in enumerate(_ROUND_KEYS):
-        _mix(halves[i % 2], key ^ round_key, mixed)
+        _mix(halves[i % 2], ((key ^ round_key) * _SPREAD >> np.uint64(32)).astype(np.uint32), mixed, shifted)
         mixed &= masks[1 - i % 2]
         halves[1 - i % 2] ^= mixed
-    whole: NDArray[np.uint64] = (halves[1] << low_bits) | halves[0]
+    whole: NDArray[np.uint64] = (halves[1].astype(np.uint64) << low_bits) | halves[0]
     return whole
 
 
-def _mix(values: NDArray[np.uint64], key: NDArray[np.uint64], out: NDArray[np.uint64]) -> None:
+def _mix(values: NDArray[np.uint32], key: NDArray[np.uint32], out: NDArray[np.uint32], scratch: NDArray[Any]) -> None:
     """Hash numbers into ``out``; its lowest bits are as good as any."""
     np.add(values, key, out=out)
-    out *= _MIX_1
-    out ^= out >> np.uint64(29)
-    out *= _MIX_2
-    out >>= np.uint64(32)
+    for shift, factor in ((16, _MIX_1), (15, _MIX_2)):
+        np.right_shift(out, np.uint32(shift), out=scratch)
+        out ^= scratch
+        out *= factor
+    np.right_shift(out, np.uint32(16), out=scratch)
+    out ^= scratch

@@ -1,13 +1,13 @@
-"""Cuts the global sequence into steps, and each step into the ranks' shares; many steps are planned at a time.
+"""Cuts the global sequence into steps, and each step into the ranks' shares; small steps come several at a time.
 
-Planning costs a hundred small array operations: for one batch that is more than copying it.
+Preparing a batch costs some sixty small array operations: for a small batch that is more than copying its bytes, and
+for several batches at once it is no more than for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.arguments import parse_whole_number
 from vlapipe.train.order import Order
 
-__all__ = ["Plan", "Share", "Step", "steps"]
+__all__ = ["Share", "Steps", "steps"]
 
-_PLANNED = 2048  # samples planned at a time, or one step if it has more
+_PLANNED = 8192  # samples whose frames are looked up at once: a permutation is 150 array operations however many
 
 
 @dataclass(frozen=True)
@@ -41,56 +41,60 @@ class Share:
         return cls(rank, world_size)
 
 
-class Plan(Protocol):
-    """What is known of many samples; a slice is the same of some of them."""
-
-    def __getitem__(self, samples: slice) -> Self:
-        """Of some."""
-
-
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
-
-
 @dataclass(frozen=True)
-class Step(Generic[AnyPlan]):
-    """The global position after the step, and the plan of this rank's samples in it.
+class Steps:
+    """Steps that follow each other: the global position after each, and this rank's frames in all of them.
 
-    There is none if the rank has no share of a short last step.
+    Every step has as many; none if the rank has no share of a short last step. ``epochs`` are those of the frames.
     """
 
-    end: int
-    plan: AnyPlan | None
+    ends: list[int]
+    frames: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+
+    def part(self, first: int, stop: int) -> Steps:
+        """The steps ``first <= i < stop``."""
+        size = len(self.frames) // len(self.ends)
+        samples = slice(first * size, stop * size)
+        return Steps(self.ends[first:stop], self.frames[samples], self.epochs[samples])
 
 
 def steps(
-    order: Order,
-    plan_of: Callable[[NDArray[np.int64]], AnyPlan],
-    position: int,
-    batch_size: int,
-    share: Share,
-    *,
-    endless: bool,
-) -> Iterator[Step[AnyPlan]]:
+    order: Order, position: int, batch_size: int, share: Share, *, at_once: int, endless: bool
+) -> Iterator[Steps]:
     """The steps from a global position on: to the end of its epoch, or for ever with full batches if ``endless``.
 
-    ``plan_of`` is asked for many positions of this rank at a time.
+    Args:
+        order: has a frame for each position.
+        position: counted over all epochs.
+        batch_size: of each rank.
+        share: this rank's.
+        at_once: steps to give at a time. It begins with one, so that the first batch does not wait for others.
+        endless: goes on where an epoch ends, in the middle of a step if need be.
     """
-    if not order.num_positions:
-        return
     per_step = batch_size * share.world_size
-    at_once = max(1, _PLANNED // batch_size)
     epoch_end = (position // order.num_positions + 1) * order.num_positions
+    own = np.arange(share.rank * batch_size, (share.rank + 1) * batch_size)
+    count = 1
     while endless or position + per_step <= epoch_end:
-        left = at_once if endless else (epoch_end - position) // per_step
-        count = min(at_once, left)
-        first = position + per_step * np.arange(count) + share.rank * batch_size
-        plan = plan_of((first[:, None] + np.arange(batch_size)).reshape(-1))
-        for i in range(count):
-            position += per_step
-            yield Step(position, plan[i * batch_size : (i + 1) * batch_size])
+        num_planned = max(at_once, _PLANNED // batch_size)
+        if not endless:
+            num_planned = min(num_planned, (epoch_end - position) // per_step)
+        starts = position + per_step * np.arange(num_planned)
+        planned = _steps_at(order, starts + per_step, (starts[:, None] + own).reshape(-1))
+        done = 0
+        while done < num_planned:
+            yield planned.part(done, min(done + count, num_planned))
+            done += count
+            count = min(2 * count, at_once)
+        position += num_planned * per_step
     if position < epoch_end:
-        positions = _short_share(position, epoch_end, share)
-        yield Step(epoch_end, plan_of(positions) if len(positions) else None)
+        yield _steps_at(order, np.array([epoch_end]), _short_share(position, epoch_end, share))
+
+
+def _steps_at(order: Order, ends: NDArray[np.int64], positions: NDArray[np.int64]) -> Steps:
+    frames = order.frames(positions) if len(positions) else positions
+    return Steps(ends.tolist(), frames, positions // order.num_positions)
 
 
 def _short_share(first: int, end: int, share: Share) -> NDArray[np.int64]:

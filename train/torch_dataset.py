@@ -101,7 +101,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         index = np.where(index < 0, index + len(self), index)
         if ((index < 0) | (index >= len(self))).any():
             raise IndexError(f"frames are numbered from 0 to {len(self) - 1}")
-        return Samples(self._maker.make(self._frames.plan(index, np.zeros_like(index))))
+        return Samples(self._maker.make(self._frames.plan(index, np.zeros_like(index)))[0])
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
