@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from loader_data import ROBOT, make_episodes, write_dataset
 
-from vlapipe.pipeline.shards.manifest import Manifest, read_episodes, write_generation
+import vlapipe
+from vlapipe.pipeline.shards.manifest import write_generation
 
 __all__ = ["write_many_episodes"]
 
@@ -26,8 +27,9 @@ def write_many_episodes(folder: Path, num_episodes: int) -> Path:
     if (folder / "done").exists():
         return folder
     write_dataset(folder, ROBOT, make_episodes(ROBOT, min(SHARD_ROWS, 1000 * num_episodes)))
-    manifest = Manifest.read(folder)
-    table = read_episodes(folder, manifest)
+    dataset = vlapipe.open_dataset(folder)
+    manifest = dataset.manifest
+    table = dataset.episodes
     times = max(1, round(num_episodes / len(table)))
     entries: dict[str, Any] = {k: v for k, v in vars(manifest).items() if k not in ("episodes", "rejects")}
     (entries["shards"],) = ([shard] * times for shard in manifest.shards)

@@ -119,7 +119,6 @@ def test_damaged_table_is_refused_however_it_is_read(tiny_dataset: Path, tmp_pat
 
 def test_dataset_is_pickled_without_its_arrays(tiny_dataset: Path, tmp_path: Path) -> None:
     """Worker processes of another trainer's DataLoader get it so: each maps what it reads itself."""
-
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path / "cache")
     state = dataset.sample_arrays(0)["observation.state"]
     data = pickle.dumps(dataset)
