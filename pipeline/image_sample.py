@@ -11,7 +11,7 @@ import numpy as np
 
 from vlapipe.pipeline.discovery import Discovery, RawFile
 from vlapipe.pipeline.image_options import ImageOptions, ImageSize
-from vlapipe.pipeline.readers.jpeg import read_jpeg_header
+from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, read_jpeg_header
 
 __all__ = ["ImageSample", "look_at_images"]
 
@@ -78,11 +78,12 @@ def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float
 
 
 def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageSize]]:
-    """The bytes and size of each file that is a whole JPEG."""
+    """The bytes and size of each file that is a whole JPEG of a kind that will be read."""
     for file in files:
         try:
             data = (root / file.path).read_bytes()
             header = read_jpeg_header(data)
         except (OSError, ValueError):
             continue
-        yield data, (header.width, header.height)
+        if header.width * header.height <= MAX_PIXELS and header.odd_coding is None:
+            yield data, (header.width, header.height)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,18 @@ def test_raw_takes_the_size_that_most_episodes_have_and_sets_others_aside(tmp_pa
     assert vlapipe.open_dataset(tmp_path / "data").episode(0)["View2/pixels"].shape[1:] == (24, 32, 3)
     assert run(raw, tmp_path / "one_size", image_storage="raw", image_size=(32, 24)).num_episodes == 4
     assert run(raw, tmp_path / "jpeg").num_episodes == 4
+
+
+def test_images_that_claim_more_than_any_camera_has_do_not_decide_the_size(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=2)
+    first = "insert_blue/episode_20260101_000001"
+    for file in (raw / first / "images" / "View1").iterdir():
+        jpeg = file.read_bytes()
+        at = jpeg.index(b"\xff\xc0") + 5
+        file.write_bytes(jpeg[:at] + struct.pack(">HH", 20_000, 20_000) + jpeg[at + 4 :])
+    report = run(raw, tmp_path / "data", image_storage="raw")
+    assert report.num_episodes == 1
+    assert {code for code, _ in reasons(report)} == {"image.too_large"}
 
 
 def test_size_that_most_episodes_have_is_part_of_what_a_resume_must_share(tmp_path: Path) -> None:
