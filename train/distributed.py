@@ -16,6 +16,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# DDP imports it too; imported while there is a group, its functions would keep that group as a default value.
 import torch.distributed.nn
 from torch._C._distributed_c10d import Store, TCPStore
 

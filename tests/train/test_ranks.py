@@ -155,8 +155,10 @@ def test_refused_folder_is_said_once(tiny_dataset: Path, tmp_path: Path) -> None
 LISTENERS = """
 import os
 from pathlib import Path
+from train_main import threads_of_group
 from vlapipe.train.distributed import distributed, sum_of
 with distributed() as ranks:
+    assert threads_of_group()
     assert sum_of([ranks.rank + 1], ranks) == [3.0]
     mine = set()
     for fd in os.listdir("/proc/self/fd"):
@@ -172,6 +174,7 @@ with distributed() as ranks:
             if cells[3] == "0A" and cells[9] in mine:
                 print(cells[1].split(":")[0])
     sum_of([0.0], ranks)
+assert not threads_of_group()
 """
 
 

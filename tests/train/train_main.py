@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from vlapipe.schemas.errors import VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.loop import train
+
+
+def threads_of_group() -> list[str]:
+    """Names of the threads that exchange with other ranks; none where there is no ``/proc``."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
 
 if __name__ == "__main__":
     try:
@@ -15,6 +23,9 @@ if __name__ == "__main__":
     except VlapipeError as error:
         sys.stderr.write(f"vlapipe: {error}\n")
         sys.exit(error.exit_code)
+    finally:
+        # One that is alive while Python ends can kill the process; seldom, so that only this shows it.
+        assert not threads_of_group()
     unwanted = {"dask", "distributed"} & set(sys.modules)
     if result.rank == 0:
         sys.stdout.write(json.dumps(vars(result) | {"unwanted": sorted(unwanted)}, default=str) + "\n")
