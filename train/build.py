@@ -102,7 +102,7 @@ def _digest(dataset: Dataset) -> str:
 def _open_data(config: TrainConfig, ranks: Ranks) -> tuple[Loader, Loader | None]:
     """The endless training loader, and the one over the held-out episodes if there are any."""
     try:
-        dataset = open_dataset(config.data)
+        dataset = open_dataset(config.data, cache_dir=config.cache_dir, cache_bytes=config.cache_size)
     except NotADatasetError as error:
         if config.resume:
             raise NotADatasetError(error.problem, "if the dataset has moved, say with --data where it is now") from None

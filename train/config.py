@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["CONFIG_FILE", "TrainConfig", "read_saved_config"]
@@ -31,6 +32,7 @@ _AT_LEAST: dict[str, float] = {
     "grad_accum": 1,
     "num_workers": 0,
     "prefetch_factor": 1,
+    "cache_size": 0,
     "image_resize_height": 8,
     "image_resize_width": 8,
     "max_steps": 1,
@@ -65,6 +67,8 @@ class TrainConfig:
     grad_accum: int = 1
     num_workers: int = 2
     prefetch_factor: int = 6
+    cache_dir: Path | None = None  # where shards are unpacked once
+    cache_size: int | None = None  # bytes that they may take there; a text such as "50GB" in TOML
     image_resize_height: int | None = None
     image_resize_width: int | None = None
     precision: str = "auto"
@@ -188,6 +192,8 @@ def _checked(name: str, value: Any) -> Any:
         raise UsageError(f"{name}: expected {_NOUN.get(kind, kind)}, found nothing")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise UsageError(f"{name} {value!r}: unknown", did_you_mean(str(value), _CHOICES[name]))
+    if name == "cache_size" and isinstance(value, str):
+        value = parse_size(value)
     if kind == "Path" and isinstance(value, str | Path):
         return Path(value)
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < sys.float_info.max:

@@ -1,4 +1,4 @@
-"""Unpacks each shard once for all threads and processes of a machine, and keeps the folder within its limit.
+"""Unpacks each shard once for all threads and processes of a machine, and keeps them for the next ones.
 
 Whoever makes an entry holds its temporary file; others wait for that, and take over if the maker dies. It is synced and
 renamed when it is whole. Whoever reads an entry holds it too, so that it is not removed.
@@ -14,21 +14,30 @@ from typing import Any
 
 from vlapipe.pipeline.shards.atomic import fsync_folder
 from vlapipe.pipeline.shards.cache_entry import Blocks, entry_header, map_blocks, map_entry
-from vlapipe.pipeline.shards.cache_folder import entry_path, list_cache, temporary_path
+from vlapipe.pipeline.shards.cache_folder import entry_path, temporary_path
 from vlapipe.pipeline.shards.cache_layout import Layout
-from vlapipe.pipeline.shards.cache_locks import Held, held_alone, remove_unheld, share
+from vlapipe.pipeline.shards.cache_locks import Held, held_alone, share
+from vlapipe.pipeline.shards.cache_room import Room
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Cache"]
 
 
 class Cache:
-    """Entries in ``folder``, which is made when the first one is."""
+    """Entries in ``folder``, which is made when the first one is; they take ``limit_bytes``, if that can be kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
         self.folder = folder
+        self._room = Room(folder, limit_bytes)
 
-    def blocks(self, key: str, layout: Layout, described: dict[str, Any], fill: Callable[[Blocks], None]) -> Blocks:
+    def blocks(
+        self,
+        key: str,
+        layout: Layout,
+        described: dict[str, Any],
+        fill: Callable[[Blocks], None],
+        let_go: Callable[[], bool],
+    ) -> Blocks:
         """An entry's blocks, mapped and read-only; made by ``fill``, or waited for, if it is not there.
 
         Args:
@@ -36,6 +45,7 @@ class Cache:
             layout: of its blocks.
             described: what the file says of itself to who looks at the folder.
             fill: writes every byte of the blocks that it is given.
+            let_go: closes a shard of this process to make room; ``False`` if there is none left.
 
         Raises:
             UsageError: the folder cannot be used, or its disk is full.
@@ -49,12 +59,11 @@ class Cache:
                 with held_alone(temporary_path(self.folder, key)) as held:
                     # Who held it before us may have made the entry.
                     if held is not None and self._map(key, layout) is None:
-                        self._make(held, key, layout, entry_header(layout, described), fill)
+                        self._make(held, key, layout, entry_header(layout, described), fill, let_go)
         except OSError as error:
-            problem = f"{self.folder}: the shards cannot be unpacked there: {error.strerror}"
-            raise UsageError(
-                problem, "choose another folder with --cache-dir (cache_dir=), say on a scratch disk"
-            ) from None
+            problem = f"{self.folder}: {layout.num_bytes / 1e6:,.0f} MB cannot be unpacked there: {error.strerror}"
+            cure = "choose another folder with --cache-dir (cache_dir=), say on a scratch disk"
+            raise UsageError(problem, cure) from None
 
     def _map(self, key: str, layout: Layout) -> Blocks | None:
         with contextlib.suppress(FileNotFoundError), entry_path(self.folder, key).open("rb") as file:
@@ -65,20 +74,20 @@ class Cache:
             return blocks
         return None
 
-    def _make(self, held: Held, key: str, layout: Layout, header: bytes, fill: Callable[[Blocks], None]) -> None:
-        for file in list_cache(self.folder):
-            if file.key is None:
-                remove_unheld(file.path, if_unknown=False)  # what killed processes left; this one's is held
+    def _make(
+        self,
+        held: Held,
+        key: str,
+        layout: Layout,
+        header: bytes,
+        fill: Callable[[Blocks], None],
+        let_go: Callable[[], bool],
+    ) -> None:
         held.file.truncate(0)
         held.file.write(header)
         held.file.flush()
-        _allocate(held.file.fileno(), len(header) + layout.num_bytes)
+        self._room.take(held.file.fileno(), len(header) + layout.num_bytes, let_go)
         fill(map_blocks(held.file, len(header), layout, writable=True))
         os.fsync(held.file.fileno())  # or a power cut may leave a whole name on half a file
         held.path.rename(entry_path(self.folder, key))
         fsync_folder(self.folder)
-
-
-def _allocate(file: int, num_bytes: int) -> None:
-    """Give a file its size with all its blocks on the disk: a write to a map that finds none kills the process."""
-    os.posix_fallocate(file, 0, num_bytes)

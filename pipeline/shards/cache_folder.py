@@ -10,9 +10,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CacheFile", "cache_folder", "entry_path", "list_cache", "temporary_path"]
+from vlapipe.schemas.sizes import parse_size
+
+__all__ = ["CacheFile", "cache_folder", "cache_limit", "entry_path", "list_cache", "temporary_path"]
 
 CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
+SIZE_VARIABLE = "VLAPIPE_CACHE_SIZE"
 _ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.view\Z")
 _TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.view(-[0-9]+-[0-9a-f]{12})?\Z")
 
@@ -36,6 +39,16 @@ def cache_folder(dataset: Path, chosen: Path | None) -> Path:
     if os.access(dataset, os.W_OK):
         return dataset / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"
+
+
+def cache_limit(chosen: int | None) -> int | None:
+    """How many bytes unpacked arrays may take: as chosen, else ``$VLAPIPE_CACHE_SIZE``, else ``None``: any number.
+
+    Raises:
+        UsageError: the variable holds no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE)
+    return parse_size(text) if chosen is None and text else chosen
 
 
 def entry_path(folder: Path, key: str) -> Path:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.cache import Cache
-from vlapipe.pipeline.shards.cache_folder import cache_folder
+from vlapipe.pipeline.shards.cache_folder import cache_folder, cache_limit
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.view import View
@@ -44,18 +44,20 @@ class FieldSummary:
 class Dataset:
     """A dataset that ``vlapipe ingest`` wrote. ``open_dataset`` makes one."""
 
-    def __init__(self, path: Path, manifest: Manifest, cache_dir: Path | None) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, cache_dir: Path | None = None, cache_bytes: int | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
-        self._cache_dir = cache_dir
         self.schema: Schema = parse_schema(manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}")
-        self._view = View(path, manifest, self.schema, Cache(cache_folder(path, cache_dir)), self._episodes_of)
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
-        self._columns: dict[str, NDArray[Any]] = {}
+        cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
+        self._view = View(path, manifest, self.schema, cache, self._table)
+        self._opened_with = (path, manifest, cache_dir, cache_bytes)
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
         # Another process maps what it reads itself.
-        return Dataset, (self.path, self.manifest, self._cache_dir)
+        return Dataset, self._opened_with
 
     def __len__(self) -> int:
         return int(self.manifest.episodes["count"])
@@ -92,18 +94,7 @@ class Dataset:
             DamageError: the table is missing or altered.
             KeyError: there is no such column.
         """
-        if name not in self._columns:
-            column = self._table.column(name)
-            if pa.types.is_string(column.type):
-                column = column.dictionary_encode()
-            if pa.types.is_dictionary(column.type):
-                column = column.unify_dictionaries().combine_chunks()
-                texts = column.dictionary.to_numpy(zero_copy_only=False)
-                self._columns[name] = texts[column.indices.to_numpy()]
-            else:
-                self._columns[name] = column.to_numpy()
-            self._table.forget(name)
-        return self._columns[name]
+        return self._table.array(name)
 
     def read_columns(self, names: Collection[str]) -> None:
         """Read several columns that will be asked for; faster than one after the other.
@@ -142,12 +133,6 @@ class Dataset:
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one episode; reads few others' with it."""
         return self._table.row(index)
-
-    def _episodes_of(self, shard: int) -> NDArray[np.int64]:
-        """Start and rows on the anchor of each of a shard's episodes, ``(episodes, 2)``, in order."""
-        first, stop = np.searchsorted(self.column("shard"), [shard, shard + 1])
-        anchor = self.schema.anchor
-        return np.stack([self.column(f"{anchor}/{name}")[first:stop] for name in ("start", "rows")], axis=1)
 
     def episode(self, which: int | str) -> Episode:
         """One episode, by index (negative counts from the end) or by id.
@@ -238,16 +223,19 @@ class Episode(Mapping[str, NDArray[Any]]):
         return self[f"{view}/bytes"][offset[row] : offset[row + 1]].tobytes()
 
 
-def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None) -> Dataset:
+def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache_bytes: int | None = None) -> Dataset:
     """Open a dataset; reads the manifest only.
 
     Args:
         path: the folder that ``vlapipe ingest --out`` wrote.
         cache_dir: where arrays that are stored compressed are unpacked once; by default in the dataset.
+        cache_bytes: how much they may take there. Shards that nobody reads make room for others; the limit is exceeded,
+            with a warning, where that is not enough.
 
     Raises:
         NotADatasetError: there is no dataset.
         NewerFormatError: it was made by a newer vlapipe.
+        UsageError: ``$VLAPIPE_CACHE_SIZE`` is no size.
     """
     path = Path(path)
-    return Dataset(path, Manifest.read(path), Path(cache_dir) if cache_dir else None)
+    return Dataset(path, Manifest.read(path), Path(cache_dir) if cache_dir else None, cache_bytes)

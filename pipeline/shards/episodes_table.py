@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import DamageError
 
@@ -29,6 +30,7 @@ class EpisodesTable:
     def __init__(self, path: Path, sha256: str) -> None:
         self._path, self._sha256 = path, sha256
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
 
     @cached_property
     def whole(self) -> pa.Table:
@@ -57,14 +59,27 @@ class EpisodesTable:
             DamageError: the file is missing or altered.
             KeyError: there is no such column.
         """
-        wanted = [name for name in names if name not in self._columns]
+        wanted = [name for name in names if name not in self._columns and name not in self._arrays]
         if wanted:
             read = self._checked(lambda: _read(self._file, wanted))
             self._columns |= {name: read.column(name) for name in wanted}
 
-    def forget(self, name: str) -> None:
-        """Let go of a column that has been copied into another form."""
-        self._columns.pop(name, None)
+    def array(self, name: str) -> NDArray[Any]:
+        """One column as a NumPy array, kept in this form only; equal strings are one object.
+
+        Raises:
+            DamageError: the file is missing or altered.
+            KeyError: there is no such column.
+        """
+        if name not in self._arrays:
+            self._arrays[name] = _to_numpy(self.column(name))
+            self._columns.pop(name, None)
+        return self._arrays[name]
+
+    def rows_of_shard(self, shard: int, stream: str) -> NDArray[np.int64]:
+        """Start and rows in a stream of each of a shard's episodes, ``(episodes, 2)``, in order."""
+        first, stop = np.searchsorted(self.array("shard"), [shard, shard + 1])
+        return np.stack([self.array(f"{stream}/{name}")[first:stop] for name in ("start", "rows")], axis=1)
 
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one episode; reads those next to it in the file as well."""
@@ -114,3 +129,14 @@ def _read_row(file: pq.ParquetFile, index: int) -> dict[str, Any]:
     group = int(np.searchsorted(ends, index, side="right"))
     table = file.read_row_group(group, use_threads=False)
     return dict(table.slice(index - int(ends[group]) + table.num_rows, 1).to_pylist()[0])
+
+
+def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
+    if not pa.types.is_dictionary(column.type):
+        values: NDArray[Any] = column.to_numpy()
+        return values
+    encoded = column.unify_dictionaries().combine_chunks()
+    texts: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
+    return texts[encoded.indices.to_numpy()]

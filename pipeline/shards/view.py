@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_layout import Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
+from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.open_files import reserve_open_files
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
@@ -54,7 +54,7 @@ class View:
         manifest: Manifest,
         schema: Schema,
         cache: Cache,
-        episodes_of: Callable[[int], NDArray[np.int64]],
+        table: EpisodesTable,
     ) -> None:
         """Open nothing yet.
 
@@ -63,10 +63,10 @@ class View:
             manifest: its shards.
             schema: says what is derived, and what a sample holds.
             cache: where shards are unpacked.
-            episodes_of: start and rows on the anchor of each of a shard's episodes, ``(episodes, 2)``.
+            table: says which rows of a shard are which episode's.
         """
         self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
-        self._episodes_of = episodes_of
+        self._table = table
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # those that were not asked for longest first
         self._opening: dict[int, threading.Lock] = {}
 
@@ -127,9 +127,10 @@ class View:
         described = {"dataset": str(self._folder.absolute()), "shard": entry["file"]}
 
         def fill(blocks: Arrays) -> None:
-            unpack_shard(path, entry["sha256"], self._schema, layout, mapped, self._episodes_of(shard), blocks)
+            episodes = self._table.rows_of_shard(shard, self._schema.anchor)
+            unpack_shard(path, entry["sha256"], self._schema, layout, mapped, episodes, blocks)
 
-        blocks = self._cache.blocks(shard_key(self._manifest, shard), layout, described, fill)
+        blocks = self._cache.blocks(shard_key(self._manifest, shard), layout, described, fill, self._let_go)
         return _open_shard(self._schema, layout, mapped, blocks)
 
 

@@ -14,11 +14,9 @@ import click
 import vlapipe
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.registry import built_in_schemas, load_schema
+from vlapipe.schemas.sizes import parse_size
 
 __all__ = ["main"]
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\Z", re.IGNORECASE)
-_PREFIX = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 class _Bytes(click.ParamType[int]):
@@ -29,14 +27,10 @@ class _Bytes(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = _SIZE.match(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write for example 256MB", param, ctx)
-        base = 1024 if match[3] else 1000
-        size = float(match[1]) * base ** _PREFIX[match[2].lower()]
-        if size >= 2**63:
-            self.fail(f"{value!r} is more than any disk holds; write for example 256MB", param, ctx)
-        return int(size)
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(f"{error.problem}; {error.cure}", param, ctx)
 
 
 class _ImageSize(click.ParamType[tuple[int, int]]):
@@ -277,6 +271,8 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
 @click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
 @click.option("--save-every", type=int, help="Steps between checkpoints.")
+@click.option("--cache-dir", type=_FOLDER, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
+@click.option("--cache-size", type=_Bytes(), help="About how much unpacked shards may take there, say 50GB.")
 @click.option("--seed", type=int, help="Of weights and order. Default 0.")
 def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:
     """Train a policy from a dataset; metrics go to OUT/metrics.jsonl, a line a step, and to W&B.

@@ -24,10 +24,10 @@ def write_toml(folder: Path, text: str) -> Path:
 def test_option_list_is_as_documented() -> None:
     # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
     names = """
-        data out policy policy_args batch_size grad_accum num_workers prefetch_factor image_resize_height
-        image_resize_width precision compile gradient_checkpointing parallel deterministic resume wandb max_steps
-        learning_rate weight_decay warmup_steps min_lr_ratio grad_clip eval_every eval_batches save_every
-        keep_checkpoints log_every seed
+        data out policy policy_args batch_size grad_accum num_workers prefetch_factor cache_dir cache_size
+        image_resize_height image_resize_width precision compile gradient_checkpointing parallel deterministic resume
+        wandb max_steps learning_rate weight_decay warmup_steps min_lr_ratio grad_clip eval_every eval_batches
+        save_every keep_checkpoints log_every seed
     """
     assert [f.name for f in dataclasses.fields(TrainConfig)] == names.split()
 
@@ -42,6 +42,13 @@ def test_flags_lie_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
 def test_policy_arguments_come_from_a_table(tmp_path: Path) -> None:
     file = write_toml(tmp_path, "[policy_args]\ndim = 64\n")
     assert TrainConfig.from_sources(file, REQUIRED).policy_args == {"dim": 64}
+
+
+def test_size_of_the_cache_is_bytes_or_a_text(tmp_path: Path) -> None:
+    file = write_toml(tmp_path, 'cache_size = "1.5GB"\ncache_dir = "scratch"\n')
+    config = TrainConfig.from_sources(file, REQUIRED)
+    assert (config.cache_size, config.cache_dir) == (1_500_000_000, Path("scratch"))
+    assert TrainConfig.from_sources(file, REQUIRED | {"cache_size": 7}).cache_size == 7
 
 
 def test_what_is_left_open_is_derived_from_max_steps() -> None:
@@ -85,6 +92,8 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
         ({"image_resize_height": 96}, "images cannot be resized without a width (add --image-resize-width)"),
         ({"seed": 2**63}, f"seed: expected a whole number from 0 to {2**63 - 1}, found {2**63}"),
         ({"learning_rate": 10**400}, "learning_rate: expected a number from 0, found 1000"),
+        ({"cache_size": "12 parsecs"}, "'12 parsecs' is not a size (write for example 256MB)"),
+        ({"cache_size": -1}, "cache_size: expected a whole number from 0, found -1"),
         ({"eval_every": 0}, "eval_every: expected a whole number from 1, found 0"),
     ],
 )
