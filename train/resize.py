@@ -19,9 +19,10 @@ def resize(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     if image.shape == out.shape:
         np.copyto(out, image)
         return
-    # A part of an image is made contiguous here, because torch would do it with a team of threads. The batch dimension
-    # is torch's, before the permutation: with numpy's or after it the image does not count as channels-last, and takes
-    # four times as long.
-    tensor = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
+    # A part of an image is made contiguous here, because torch would do it with a team of threads; it also wants to be
+    # able to write, which a map of a shard is not. The batch dimension is torch's and stands before the permutation:
+    # any other way the image does not count as channels-last, and takes four times as long.
+    writable = np.require(image, requirements=["C", "W"])
+    tensor = torch.from_numpy(writable)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(tensor, size=out.shape[:2], mode="bilinear", antialias=True)
     np.copyto(out, resized[0].permute(1, 2, 0).numpy())

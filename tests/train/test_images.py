@@ -1,0 +1,191 @@
+"""Images in a batch: exact where nothing is resized, close to a slow reference elsewhere, the same for any threads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+
+from vlapipe.schemas.errors import DamageError, ImageError
+from vlapipe.train.augment import Augmentation
+from vlapipe.train.images import ImageReader
+
+RECORDED = (120, 160)
+TWO_ROUNDINGS = 1.01  # down the columns and along the rows
+DRAWS = Augmentation().of(np.arange(6), np.zeros(6, dtype=np.int64), seed=0)
+
+
+def make_pixels(seed: int, height: int = RECORDED[0], width: int = RECORDED[1]) -> NDArray[np.uint8]:
+    """Soft waves with an edge, as cameras see: neither flat nor noise."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    waves = [128 + 90 * np.sin((3 + seed % 5) * x + (2 + channel) * 4 * y + seed) for channel in range(3)]
+    pixels = np.stack(waves, axis=-1)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = (220, 40, 60)
+    return pixels.astype(np.uint8)
+
+
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    jpeg: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=95, colorsubsampling="444")
+    return jpeg
+
+
+def read(jpegs: list[bytes], size: tuple[int, int], draws: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+    out = np.empty((len(jpegs), *size, 3), dtype=np.uint8)
+    ImageReader(size).read(jpegs, out, draws)
+    return out
+
+
+def reference(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The full-size image resized in float32, far from any fast path."""
+    planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    result: NDArray[np.float32] = resized[0].permute(1, 2, 0).numpy()
+    return result
+
+
+def test_images_of_the_training_size_are_what_the_decoder_gives_in_their_place_alone() -> None:
+    jpegs = [encode(make_pixels(seed)) for seed in range(3)]
+    batch = np.full((5, *RECORDED, 3), 7, dtype=np.uint8)
+    ImageReader(RECORDED).read(jpegs, batch[1:4])
+    for jpeg, image in zip(jpegs, batch[1:4], strict=True):
+        np.testing.assert_array_equal(image, simplejpeg.decode_jpeg(jpeg))
+    assert (batch[[0, 4]] == 7).all()
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_size_the_decoder_can_give_needs_no_resizing(scale: int) -> None:
+    size = RECORDED[0] // scale, RECORDED[1] // scale
+    jpeg = encode(make_pixels(1))
+    expected = simplejpeg.decode_jpeg(jpeg, min_height=size[0], min_width=size[1])
+    assert expected.shape == (*size, 3)
+    np.testing.assert_array_equal(read([jpeg], size)[0], expected)
+
+
+@pytest.mark.parametrize("size", [(112, 112), (61, 80), (60, 79), (59, 79), (45, 45), (20, 120), (13, 17), (1, 1)])
+def test_other_sizes_are_close_to_a_full_size_decode_then_a_resize(size: tuple[int, int]) -> None:
+    jpeg = encode(make_pixels(2))
+    expected = reference(simplejpeg.decode_jpeg(jpeg), size)
+    difference = np.abs(read([jpeg], size)[0] - expected)
+    assert difference.mean() < 2.5
+    assert difference.max() < 60  # at the corners of the edge, by half a pixel
+
+
+@pytest.mark.parametrize("size", [(61, 80), (60, 81), (119, 159)])
+def test_nothing_is_decoded_below_the_training_size(size: tuple[int, int]) -> None:
+    jpeg = encode(make_pixels(3))
+    assert np.abs(read([jpeg], size)[0] - reference(simplejpeg.decode_jpeg(jpeg), size)).max() < TWO_ROUNDINGS
+
+
+def test_images_smaller_than_the_training_size_are_enlarged() -> None:
+    jpeg = encode(make_pixels(4, 48, 64))
+    assert np.abs(read([jpeg], RECORDED)[0] - reference(simplejpeg.decode_jpeg(jpeg), RECORDED)).max() < TWO_ROUNDINGS
+
+
+def test_images_of_several_sizes_may_stand_side_by_side() -> None:
+    jpegs = [encode(make_pixels(seed, *size)) for seed, size in enumerate([(48, 64), (120, 160), (60, 80), (240, 200)])]
+    together = read(jpegs, (60, 80))
+    for jpeg, image in zip(jpegs, together, strict=True):
+        np.testing.assert_array_equal(image, read([jpeg], (60, 80))[0])
+
+
+def test_gray_images_become_rgb() -> None:
+    gray = make_pixels(5)[..., :1]
+    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(gray), colorspace="GRAY", colorsubsampling="Gray", quality=95)
+    image = read([jpeg], RECORDED)[0]
+    assert (image == image[..., :1]).all()
+    assert np.abs(image[..., :1].astype(int) - gray).mean() < 3
+
+
+@pytest.mark.parametrize("draws", [None, DRAWS[:3]], ids=["plain", "varied"])
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda jpeg: jpeg[: len(jpeg) // 2], lambda jpeg: jpeg[:2], lambda jpeg: jpeg[:0], lambda jpeg: jpeg[2:]],
+    ids=["cut short", "a start alone", "empty", "no start"],
+)
+def test_an_unreadable_image_is_named_by_its_place(
+    spoil: Callable[[bytes], bytes], draws: NDArray[np.float64] | None
+) -> None:
+    jpegs = [encode(make_pixels(seed)) for seed in range(3)]
+    jpegs[1] = spoil(jpegs[1])
+    with pytest.raises(ImageError, match=r"image 1 of 3 cannot be decoded: \w") as caught:
+        read(jpegs, RECORDED, draws)
+    assert isinstance(caught.value, DamageError)
+    assert caught.value.index == 1
+    sent = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
+    assert (str(sent), sent.index) == (str(caught.value), 1)
+
+
+def test_stored_pixels_of_the_training_size_pass_through() -> None:
+    images = np.stack([make_pixels(seed) for seed in range(2)])
+    out = np.empty_like(images)
+    ImageReader(RECORDED).resize(images, out)
+    np.testing.assert_array_equal(out, images)
+
+
+@pytest.mark.filterwarnings("error")
+def test_stored_pixels_on_a_map_that_cannot_be_written_are_resized() -> None:
+    images = np.stack([make_pixels(seed) for seed in range(2)])
+    images.setflags(write=False)
+    out = np.empty((2, 50, 70, 3), dtype=np.uint8)
+    ImageReader((50, 70)).resize(images, out)
+    for image, resized in zip(images, out, strict=True):
+        assert np.abs(resized - reference(image, (50, 70))).max() < TWO_ROUNDINGS
+
+
+@pytest.mark.parametrize("rotation_deg", [0.0, 5.0])
+def test_stored_pixels_are_varied_in_place_as_elsewhere(rotation_deg: float) -> None:
+    images = np.stack([make_pixels(seed) for seed in range(2)])
+    draws = Augmentation(rotation_deg=rotation_deg).of(np.arange(2), np.zeros(2, dtype=np.int64), seed=3)
+    elsewhere, reader = np.empty_like(images), ImageReader(RECORDED)
+    reader.resize(images, elsewhere, draws)
+    assert (elsewhere != images).any(axis=(1, 2, 3)).all()
+    reader.resize(images, images, draws)
+    np.testing.assert_array_equal(images, elsewhere)
+
+
+@pytest.mark.parametrize("size", [RECORDED, (56, 72)], ids=["as recorded", "resized"])
+@pytest.mark.parametrize("draws", [None, DRAWS], ids=["plain", "varied"])
+def test_threads_that_share_a_reader_do_not_disturb_each_other(
+    size: tuple[int, int], draws: NDArray[np.float64] | None
+) -> None:
+    jpegs = [encode(make_pixels(seed)) for seed in range(6)]
+    alone = read(jpegs, size, draws)
+    reader = ImageReader(size)
+
+    def read_all(_: int) -> NDArray[np.uint8]:
+        out = np.empty((6, *size, 3), dtype=np.uint8)
+        reader.read(jpegs, out, draws)
+        return out
+
+    with ThreadPoolExecutor(4) as threads:
+        for out in threads.map(read_all, range(16)):
+            np.testing.assert_array_equal(out, alone)
+
+
+def test_reading_starts_no_threads_of_its_own_and_gives_the_same_with_any_number_of_torch_s() -> None:
+    jpegs = [encode(make_pixels(seed, 480, 640)) for seed in range(2)]
+    expected = read(jpegs, (300, 400), DRAWS[:2])
+    started: list[int] = []
+
+    def run() -> None:
+        torch.zeros(1).add_(1)  # what torch starts for itself
+        before = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone
+        np.testing.assert_array_equal(read(jpegs, (300, 400), DRAWS[:2]), expected)
+        started.append(len(os.listdir("/proc/self/task")) - before)  # noqa: PTH208
+
+    torch.set_num_threads(4)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(1)
+    assert started == [0]
