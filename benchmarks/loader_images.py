@@ -91,7 +91,7 @@ def bench_raw(settings: Settings) -> Iterator[Line]:
     path = write_hdf5_images(settings.folder / f"pixels-{len(views[0])}.h5", views, pixels=True)
     way, hdf5, tried = fastest(hdf5_pixels(path, min(map(len, views)), BATCH), settings)
     mine, sample_bytes = ours(dataset, settings)
-    copy = memcpy(settings.seconds, threads=THREADS)
+    copy = memcpy(settings, threads=THREADS)
     rates = measure(
         {"ours": mine, "memcpy": lambda: copy() / sample_bytes, "hdf5": hdf5},
         settings.repeat,
@@ -138,7 +138,9 @@ def stored(settings: Settings, name: str, episodes: int, *options: str) -> vlapi
     if not out.exists():
         if not raw.exists():
             unfinished = raw.with_suffix(".unfinished")
-            bench_ingest.make_episodes(unfinished, least=count, rows=1000, images=make_jpegs())
+            bench_ingest.make_episodes(
+                unfinished, least=count, rows=100 if settings.tiny else 1000, images=make_jpegs()
+            )
             unfinished.rename(raw)
         schema = settings.folder / "cameras.toml"
         schema.write_text(ROBOT_AND_CAMERAS)

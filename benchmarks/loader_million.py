@@ -20,13 +20,14 @@ from vlapipe.pipeline.shards.manifest import write_generation
 __all__ = ["write_many_episodes"]
 
 SHARD_ROWS = 2_000_000  # 2000 episodes: 96 MB of states
+LEAST_SHARDS = 10
 
 
 def write_many_episodes(folder: Path, num_episodes: int) -> Path:
     """About as many episodes as that, of about 1000 frames; a folder that has them is left as it is."""
     if (folder / "done").exists():
         return folder
-    write_dataset(folder, ROBOT, make_episodes(ROBOT, min(SHARD_ROWS, 1000 * num_episodes)))
+    write_dataset(folder, ROBOT, make_episodes(ROBOT, min(SHARD_ROWS, 1000 * num_episodes // LEAST_SHARDS)))
     dataset = vlapipe.open_dataset(folder)
     manifest = dataset.manifest
     table = dataset.episodes

@@ -59,7 +59,7 @@ def bench_opening(settings: Settings) -> Iterator[Line]:
 
 def many_episodes(settings: Settings) -> vlapipe.Dataset:
     """See ``loader_million``."""
-    count = max(2000, round(NUM_EPISODES * settings.scale)) if settings.scale < 1 else NUM_EPISODES
+    count = min(NUM_EPISODES, max(100, round(NUM_EPISODES * settings.scale)))
     return vlapipe.open_dataset(write_many_episodes(settings.folder / f"episodes-{count}", count))
 
 

@@ -35,6 +35,11 @@ class Settings:
     repeat: int
     seconds: float
 
+    @property
+    def tiny(self) -> bool:
+        """Whether the run is only to see that it runs."""
+        return self.scale < 0.02
+
 
 def batches_a_second(batches: Iterator[Any], seconds: float, *, skip: int = 0) -> float:
     """How many batches come in a second, for about ``seconds``.
@@ -88,8 +93,9 @@ def line(rates: Rates, ours: str, baseline: str, target: float, *, scale: float 
     }
 
 
-def memcpy(seconds: float, *, threads: int = 1, num_bytes: int = COPY_BYTES) -> Callable[[], float]:
+def memcpy(settings: Settings, *, threads: int = 1) -> Callable[[], float]:
     """Measures bytes a second of ``np.copyto`` between two buffers that are in memory already."""
+    num_bytes = COPY_BYTES // 400 if settings.tiny else COPY_BYTES
     source, target = np.ones((2, num_bytes), dtype=np.uint8)  # written to, so that no page is yet to be had
     edges = [num_bytes * i // threads for i in range(threads + 1)]
     spans = [slice(a, b) for a, b in pairwise(edges)]
@@ -105,7 +111,7 @@ def memcpy(seconds: float, *, threads: int = 1, num_bytes: int = COPY_BYTES) -> 
         count = 0
         pool = ThreadPoolExecutor(threads) if threads > 1 else None
         started = time.perf_counter()
-        while (took := time.perf_counter() - started) < seconds or not count:
+        while (took := time.perf_counter() - started) < settings.seconds or not count:
             once(pool)
             count += 1
         if pool is not None:

@@ -81,7 +81,7 @@ def bench_state(settings: Settings) -> Iterator[Line]:
 def against_memcpy(dataset: vlapipe.Dataset, batch_size: int, target: float, settings: Settings) -> Line:
     """A batch's bytes a second against ``np.copyto`` on as many threads, one."""
     mine, sample_bytes = ours(dataset, batch_size, settings)
-    rates = measure({"ours": lambda: mine() * sample_bytes, "memcpy": memcpy(settings.seconds)}, settings.repeat)
+    rates = measure({"ours": lambda: mine() * sample_bytes, "memcpy": memcpy(settings)}, settings.repeat)
     result = {"against": "memcpy", **line(rates, "ours", "memcpy", target), "unit": "bytes/s"}
     return {**result, "samples_s": result["ours"] / sample_bytes, "sample_bytes": sample_bytes}
 

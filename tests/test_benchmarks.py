@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+import vlapipe
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -43,3 +48,72 @@ def test_stored_images_benchmark_gives_every_case() -> None:
     assert sizes[85, "420"] < sizes[95, "420"] < sizes[95, "444"]
     stored = {r["way"]: r["stored_bytes"] for r in results if r["case"] == "ingest"}
     assert stored["small"] < stored["as recorded"] < stored["small, raw"] < stored["raw"]
+
+
+@pytest.mark.slow
+def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> None:
+    options = ["--scale", "0.001", "--repeat", "1", "--seconds", "0.02", "--out", str(tmp_path / "results.jsonl")]
+    (tmp_path / "data").mkdir()
+    lines = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "bench_loader.py"), *options],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "data")},
+    ).stdout
+    results = [json.loads(line) for line in lines.splitlines()]
+    assert {(r["case"], r["against"], r["target"]) for r in results} == {
+        ("a", "whole samples in RAM", 6.0),
+        ("a", "bare slices in RAM", 6.0),
+        ("a", "memcpy", 0.6),
+        ("b", "HDF5", 10.0),
+        ("c", "the original's np.load", 500.0),
+        ("c", "memcpy", 0.7),
+        ("d", "simplejpeg alone", 0.95),
+        ("d", "HDF5 of JPEG bytes", 1.6),
+        ("e", "full-size decode, then resize", 1.25),
+        ("e", "full-size decode, then resize", 5.0),
+        ("f", "memcpy on 2 threads", 0.6),
+        ("f", "HDF5 of raw frames", 2.0),
+        ("g", "1 s", 1.0),
+        ("g", "300 MB, peak of the whole process", 1.0),
+        ("g", "300 MB, peak beyond what imports hold", 1.0),
+        ("h", "the least of the settings", 1.1),
+        ("i", "unpacking everything first", 10.0),
+        ("j", "10 ms", 1.0),
+    }
+    assert all(r["ours"] > 0 and r["baseline"] > 0 and r["ratio"] > 0 for r in results)
+    assert (tmp_path / "results.jsonl").read_text() == lines
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_what_the_loader_is_measured_against_reads_the_same_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    data = __import__("loader_data")
+    peers = __import__("loader_peers")
+    hdf5 = __import__("loader_hdf5")
+    episodes = data.make_episodes(data.ROBOT, 2500)
+    dataset = vlapipe.open_dataset(data.write_dataset(tmp_path / "data", data.ROBOT, episodes))
+    batches = list(vlapipe.Loader(dataset, batch_size=500, num_workers=0, shuffle=False))
+    ours: dict[tuple[int, int], list[Any]] = {}
+    for batch in batches:
+        keys = ("observation.state", "action", "observation.state_is_pad", "action_is_pad")
+        samples = zip(*(batch[key].numpy() for key in keys), batch["task"], strict=True)
+        places = zip(batch["episode_index"].tolist(), batch["frame_index"].tolist(), strict=True)
+        ours |= {place: list(sample) for place, sample in zip(places, samples, strict=True)}
+    windows = peers.Windows.of(dataset)
+    whole = peers.WholeSamples(windows)
+    for i in range(400):  # drawn at random, about a tenth of them at the beginning of an episode
+        *arrays, episode, frame, _, task = whole[i]
+        for theirs, expected in zip([*arrays, task], ours[episode, frame], strict=True):
+            np.testing.assert_array_equal(theirs, expected)
+
+    bare = peers.BareSamples(windows)
+    path = hdf5.write_hdf5(tmp_path / "data.h5", windows)
+    inside = np.flatnonzero(np.isin(windows.row, windows.whole_rows()))
+    for samples, _ in [(bare, None), *hdf5.hdf5_ways(path, windows).values()]:
+        for i, of_whole in enumerate(inside[:50].tolist()):
+            for theirs, expected in zip(samples[i], whole[of_whole][:2], strict=True):
+                np.testing.assert_array_equal(theirs, expected)
