@@ -54,12 +54,16 @@ def rounded(value: object) -> object:
     return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
 
 
-def where_made() -> Line:
-    """The machine, how busy it was before, and the commit."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {model.partition(': ')[2]}"
-    return {"machine": machine, "load_before": round(os.getloadavg()[0], 1), "commit": commit.stdout.strip()}
+def machine() -> Line:
+    """The machine and the commit."""
+    here = Path(__file__).parent
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+    named = f"{platform.machine()}, {os.cpu_count()} cores, {model}"
+    return {"machine": named, "commit": commit.stdout.strip()}
 
 
 def main() -> None:
@@ -75,11 +79,12 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         settings = Settings(folder=folder, scale=options.scale, repeat=options.repeat, seconds=options.seconds)
+        made_on = machine()
         for case in options.cases.split(","):
-            made_on = where_made()
+            load = {"load_before": round(os.getloadavg()[0], 1)}  # what else the cores are busy with
             for result in CASES[case](settings):
                 line = {key: rounded(value) for key, value in result.items()}
-                text = json.dumps({"bench": "loader", "case": case, **line, **made_on})
+                text = json.dumps({"bench": "loader", "case": case, **line, **load, **made_on})
                 print(text, flush=True)
                 if options.out:
                     with options.out.open("a") as file:
