@@ -20,16 +20,17 @@ Result = TypeVar("Result")
 
 _PROBE = 16  # batches that a decision is made upon
 _WAITING = 0.05  # share of the time spent waiting that is worth another thread
-_GAIN = 0.05  # what another thread must bring, or it was the last one
+_GAIN = 0.05  # what twice the threads must bring, or they are let go
 
 
 class Pace:
-    """Decides how many threads there should be, by how long is waited for them and what one more has brought."""
+    """Decides how many threads there should be: twice as many, while somebody waits for them and it helps."""
 
     def __init__(self, most: int, settled: Callable[[str], None] | None = None) -> None:
         """At most ``most`` threads; ``settled`` is told once what was chosen, in a sentence."""
         self._most, self._say = most, settled
-        self._period_before = 0.0  # seconds a batch with one thread less; 0 if there was none less
+        self._period_before = 0.0  # seconds a batch before threads were added; 0 if none were
+        self._added = 0
         self._is_settled = False
         self._begin_probe()
 
@@ -51,14 +52,14 @@ class Pace:
         passed_s = time.perf_counter() - self._began_s
         period_s, share = passed_s / self._count, self._waited_s / passed_s
         if self._period_before and period_s > (1 - _GAIN) * self._period_before:
-            self._settle(num_threads - 1, share)
-            return -1
+            self._settle(num_threads - self._added, share)
+            return -self._added
         if share < _WAITING or num_threads >= self._most:
             self._settle(num_threads, share)
             return 0
-        self._period_before = period_s
+        self._period_before, self._added = period_s, min(num_threads, self._most - num_threads)
         self._begin_probe(skip=_PROBE)
-        return 1
+        return self._added
 
     def _settle(self, num_threads: int, share: float) -> None:
         self._is_settled = True
@@ -91,7 +92,7 @@ def ahead(
                 if change > 0:
                     threads.add(change)
                 elif change < 0:
-                    threads.remove()
+                    threads.remove(-change)
             yield result
             del result  # or it would be held while the next one is waited for
     finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest import MANIFEST
 from vlapipe.schemas.errors import NotADatasetError, UsageError
+from vlapipe.train.augment import Augmentation
 from vlapipe.train.checkpoint import checkpoint_path, step_of
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.console import Console
@@ -30,6 +32,7 @@ from vlapipe.train.run_folder import run_folder, save_config
 from vlapipe.train.saving import restore
 from vlapipe.train.sharing import wrap
 from vlapipe.train.stopping import StopSignal
+from vlapipe.train.threads import threads_at_most
 from vlapipe.train.wandb_run import open_wandb
 
 __all__ = ["build"]
@@ -51,7 +54,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
         with agree(ranks):
-            loader, val_loader = _open_data(config, ranks)
+            loader, val_loader = _open_data(config, ranks, console.say)
             policy = _make_policy(config, loader, ranks)
         module = LossOf(policy)
         if config.compile is not None:
@@ -71,7 +74,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             timer=PhaseTimer(ranks.device),
             console=console,
             stop=stack.enter_context(StopSignal()),
-            dataset_digest=_digest(loader.dataset),
+            dataset_digest=_digest(loader.datasets),
         )
         stack.callback(run.leave_ranks)
         with agree(ranks):
@@ -94,39 +97,52 @@ def _on_every_rank(found: Path | None, config: TrainConfig, ranks: Ranks) -> Pat
     return checkpoint_path(config.out, int(code) - 1) if code else None
 
 
-def _digest(dataset: Dataset) -> str:
-    """Of the manifest, which says all that the dataset holds, and not where."""
-    return hashlib.sha256((dataset.path / MANIFEST).read_bytes()).hexdigest()
+def _digest(datasets: Iterable[Dataset]) -> str:
+    """Of the manifests, which say all that the datasets hold, and not where."""
+    return hashlib.sha256(b"".join((dataset.path / MANIFEST).read_bytes() for dataset in datasets)).hexdigest()
 
 
-def _open_data(config: TrainConfig, ranks: Ranks) -> tuple[Loader, Loader | None]:
+def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) -> tuple[Loader, Loader | None]:
     """The endless training loader, and the one over the held-out episodes if there are any."""
     try:
-        dataset = open_dataset(config.data, cache_dir=config.cache_dir, cache_bytes=config.cache_size)
+        datasets = [
+            open_dataset(path, cache_dir=config.cache_dir, cache_bytes=config.cache_size) for path in config.data
+        ]
     except NotADatasetError as error:
         if config.resume:
             raise NotADatasetError(error.problem, "if the dataset has moved, say with --data where it is now") from None
         raise
 
-    def make(split: str, *, endless: bool) -> Loader:
+    def make(split: str, **options: Any) -> Loader:
         return Loader(
-            dataset,
+            datasets,
             batch_size=config.batch_size,
             seed=config.seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             split=split,
             image_size=config.image_size,
-            endless=endless,
-            pin_memory=ranks.device.type == "cuda",
+            device=ranks.device,
+            **options,
         )
 
-    loader = make("train", endless=True)
+    loader = make(
+        "train",
+        endless=True,
+        num_workers=config.num_workers,
+        shuffle_shards=config.shuffle_shards,
+        weights=config.weights,
+        augmentation=Augmentation(**config.augmentation) if config.augment or config.augmentation else None,
+        say=say,
+    )
     if not loader.num_frames:
-        raise UsageError(f"--data {config.data}: no training frame", "vlapipe inspect shows what the dataset holds")
-    val_loader = make("val", endless=False)
+        raise UsageError(
+            f"--data {config.data_text}: no training frame", "vlapipe inspect shows what the dataset holds"
+        )
+    # What is validated is the same each time, and too short to find out about threads.
+    num_workers = min(2, threads_at_most()) if config.num_workers is None else config.num_workers
+    val_loader = make("val", shuffle=False, num_workers=num_workers)
     return loader, val_loader if val_loader.num_frames else None
 
 

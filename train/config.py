@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ _AT_LEAST: dict[str, float] = {
     "grad_accum": 1,
     "num_workers": 0,
     "prefetch_factor": 1,
+    "shuffle_shards": 1,
     "cache_size": 0,
     "image_resize_height": 8,
     "image_resize_width": 8,
@@ -59,16 +60,20 @@ class TrainConfig:
     ``save_every`` are then filled in from ``max_steps``; the others stay ``None``.
     """
 
-    data: Path
+    data: tuple[Path, ...]  # one dataset or several; one path will do
     out: Path
     policy: str = "regression"  # or pkg.module:Class
     policy_args: Mapping[str, Any] = field(default_factory=dict)  # for the policy's constructor; [policy_args] in TOML
     batch_size: int = 32  # of one rank and one backward pass; a step sees it grad_accum times on every rank
     grad_accum: int = 1
-    num_workers: int = 2
+    num_workers: int | None = None  # None finds out
     prefetch_factor: int = 6
     cache_dir: Path | None = None  # where shards are unpacked once
     cache_size: int | None = None  # bytes that they may take there; a text such as "50GB" in TOML
+    shuffle_shards: int | None = None  # shards whose frames are mixed at a time; None mixes all
+    weights: Mapping[str, Any] = field(default_factory=dict)  # see Loader; [weights.task] and so on in TOML
+    augment: bool = False
+    augmentation: Mapping[str, Any] = field(default_factory=dict)  # see Augmentation; [augmentation] in TOML
     image_resize_height: int | None = None
     image_resize_width: int | None = None
     precision: str = "auto"
@@ -107,6 +112,11 @@ class TrainConfig:
             raise UsageError(f"images cannot be resized without a {missing}", f"add --image-resize-{missing}")
 
     @property
+    def data_text(self) -> str:
+        """The datasets, for messages."""
+        return ", ".join(map(str, self.data))
+
+    @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) that images are resized to, or None to keep the recorded size."""
         if self.image_resize_height is None or self.image_resize_width is None:
@@ -116,7 +126,7 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every field, JSON-able; paths are absolute, so that they mean the same from any folder."""
         values = {name: getattr(self, name) for name in self._names()}
-        return {name: str(v.absolute()) if isinstance(v, Path) else v for name, v in values.items()}
+        return {name: _as_json(v) for name, v in values.items()}
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -142,6 +152,12 @@ class TrainConfig:
             if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
                 raise UsageError(f"--{f.name} is missing", f"add --{f.name} DIR, or {f.name} in the --config file")
         return cls(**values)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_json(item) for item in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
@@ -196,6 +212,11 @@ def _checked(name: str, value: Any) -> Any:
         value = parse_size(value)
     if kind == "Path" and isinstance(value, str | Path):
         return Path(value)
+    if kind == "tuple[Path, ...]":
+        paths = (value,) if isinstance(value, str | Path) else value
+        if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
+            return tuple(Path(path) for path in paths)
+        raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
         value = float(value)
     fits = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
@@ -220,5 +241,6 @@ _NOUN = {
     "bool": "true or false",
     "str": "text",
     "Path": "a path",
+    "tuple[Path, ...]": "a path or several",
     "Mapping[str, Any]": "a table",
 }

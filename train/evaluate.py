@@ -16,18 +16,19 @@ __all__ = ["evaluate"]
 
 
 def evaluate(run: Run) -> float | None:
-    """The mean loss over the first ``eval_batches`` batches of the val split on each rank; None if it has no episode.
+    """The mean loss over ``eval_batches`` batches from all over the val split on each rank; None if it has no episode.
 
     A batch counts by its actions that are not padded, so a short last one weighs what it should.
     """
     if run.val_loader is None:
         return None
-    beginning = run.val_loader.state_dict()
+    most = run.config.eval_batches or len(run.val_loader)
+    every = max(1, len(run.val_loader) // max(1, most))
     total = count = 0.0
     run.policy.eval()
     # The policy itself, not DDP around it: the ranks may read a different number of batches.
     with torch.inference_mode(), agree(run.ranks):
-        for batch in islice(run.val_loader, run.config.eval_batches or None):
+        for batch in islice(run.val_loader.every_other(0, every), most):
             weight = float((~batch["action_is_pad"]).sum())
             on_device = to_device(batch, run.ranks.device)
             with autocast(run.precision, run.ranks.device):
@@ -35,7 +36,6 @@ def evaluate(run: Run) -> float | None:
             total += float(loss) * weight
             count += weight
     run.policy.train()
-    run.val_loader.load_state_dict(beginning)
     total, count = sum_of([total, count], run.ranks)
     run.val_loss = total / count if count else None
     return run.val_loss

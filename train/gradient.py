@@ -14,9 +14,10 @@ from vlapipe.train.policies.base import Batch
 __all__ = ["kept_share", "rescale_and_clip"]
 
 
-def kept_share(batch: Batch) -> float:
-    """Share of the batch's actions that are not padded."""
-    return float((~batch["action_is_pad"]).float().mean())
+def kept_share(batch: Batch) -> Tensor:
+    """Share of the batch's actions that are not padded; a scalar where the batch is, which nobody waits for."""
+    share: Tensor = (~batch["action_is_pad"]).float().mean()
+    return share
 
 
 def rescale_and_clip(module: nn.Module, mean_share: float, max_norm: float) -> Tensor:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, zip_longest
+from itertools import islice
 from types import TracebackType
+
+import torch
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
@@ -22,11 +24,13 @@ from vlapipe.train.order import Blocked, Order, Sequential, Shuffled
 from vlapipe.train.sources import Sources
 from vlapipe.train.steps import Share, Steps, steps
 from vlapipe.train.threads import threads_at_most
+from vlapipe.train.transfer import SideCopy
 from vlapipe.train.weights import Weights, parse_weights, weighted_order, weights_digest
 from vlapipe.train.window import Window
 
 __all__ = ["Batch", "Loader"]
 
+_Made = tuple[list[int], list[tuple[Batch, torch.cuda.Event | None]]]  # a position and a batch for each step
 _STATE_VERSION = 2
 _AT_ONCE_BYTES = 4_000_000  # batches that are made together: enough to be worth it, and still in the CPU's cache
 
@@ -65,6 +69,7 @@ class Loader:
         augmentation: Augmentation | None = None,
         endless: bool = False,
         pin_memory: bool = False,
+        device: torch.device | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare to read; no batch is read yet.
@@ -89,6 +94,7 @@ class Loader:
             augmentation: how images are varied, by the seed, the epoch and the frame; ``None`` leaves them as they are.
             endless: go on through epoch after epoch with batches of full size, instead of ending after one.
             pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
+            device: a GPU that batches are copied to as soon as they are made, beside what it computes.
             say: told, in a sentence, how many threads were chosen.
 
         Raises:
@@ -120,11 +126,17 @@ class Loader:
             self.spec,
             num_samples=self.batch_size * self._at_once,
             num_kept=-(-self._prefetch_factor // self._at_once) + 2,  # the taker has one, and is given the next
-            pinned=pin_memory,
+            pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
         )
+        self._side_copy = SideCopy(device)
         self._position = 0  # global samples handed out so far, over all epochs and ranks
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """All that it reads."""
+        return self._sources.datasets
 
     @property
     def num_frames(self) -> int:
@@ -146,26 +158,32 @@ class Loader:
 
         Without ``endless`` the epoch's last batch may be short, and some ranks may have none.
         """
-        made: Iterator[tuple[Steps, list[Batch]]]
+        for end, batch in self._run(self._steps()):
+            self._position = end
+            if batch is not None:
+                yield batch
+
+    def every_other(self, first: int, every: int) -> Iterator[Batch]:
+        """Of the batches to come, number ``first`` and then each ``every``-th; the loader stays where it stands."""
+        for _, batch in self._run(islice(self._steps(at_once=1), first, None, every)):
+            if batch is not None:
+                yield batch
+
+    def _run(self, work: Iterator[Steps]) -> Iterator[tuple[int, Batch | None]]:
+        """Each step's end and batch; none where this rank has no share, as it must stand where the others do."""
+        made: Iterator[_Made]
         if self._num_workers == 0:
-            made = map(self._make, self._steps())
+            made = map(self._make, work)
         else:
             pace = Pace(threads_at_most(), self._say) if self._num_workers is None else None
             depth = -(-self._prefetch_factor // self._at_once)
-            made = ahead(self._steps(), self._make, num_threads=self._num_workers or 1, depth=depth, pace=pace)
-        for of_steps, batches in made:
-            for end, batch in zip_longest(of_steps.ends, batches):
-                self._position = end
-                if batch is not None:
-                    yield batch
-
-    def every_other(self, first: int, every: int) -> Iterator[Batch]:
-        """Of the batches to come, number ``first`` and then each ``every``-th, for one of so many readers.
-
-        The loader itself stays where it stands.
-        """
-        for of_step in islice(self._steps(at_once=1), first, None, every):
-            yield from self._make(of_step)[1]
+            made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=depth, pace=pace)
+        for ends, batches in made:
+            if not batches:
+                yield ends[-1], None
+            for end, (batch, arrived) in zip(ends, batches, strict=False):
+                self._side_copy.finish(batch, arrived)
+                yield end, batch
 
     def _steps(self, at_once: int | None = None) -> Iterator[Steps]:
         if not self._order.num_positions:
@@ -179,11 +197,12 @@ class Loader:
             endless=self._endless,
         )
 
-    def _make(self, of_steps: Steps) -> tuple[Steps, list[Batch]]:
+    def _make(self, of_steps: Steps) -> _Made:
         if not len(of_steps.frames):
-            return of_steps, []
+            return of_steps.ends, []
         frames = self._frames.plan(of_steps.frames, of_steps.epochs)
-        return of_steps, self._maker.make(frames, len(of_steps.ends))
+        batches = self._maker.make(frames, len(of_steps.ends))
+        return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 
     def _make_order(self, shuffle: bool, shuffle_shards: int | None, weights: Weights | None) -> Order:
         if not shuffle or not self.num_frames:

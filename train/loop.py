@@ -60,9 +60,9 @@ def train_step(run: Run) -> StepOutcome:
         exchanges = i == config.grad_accum - 1 and not is_first
         with timer.phase("data"):
             batch = next(run.batches)
-        share = kept_share(batch)
         with timer.phase("h2d"):
             on_device = to_device(batch, device)
+        share = kept_share(on_device)
         with timer.phase("compute"), explain_out_of_memory(config), unless(exchanges, run.module):
             with autocast(run.precision, device), explain_unused(run.policy_name):
                 loss = run.module(on_device)
@@ -74,8 +74,8 @@ def train_step(run: Run) -> StepOutcome:
         losses.append(loss.detach())
     if is_first:
         run.module = share_first_gradients(run.module, run.ranks)
-    own_loss = float(torch.stack(losses).sum())
-    loss_sum, share_sum, wishes = sum_of([own_loss, sum(shares), bool(run.stop.requested)], run.ranks)
+    own_loss, own_share = torch.stack([*losses, *shares]).double().view(2, -1).sum(1).tolist()
+    loss_sum, share_sum, wishes = sum_of([own_loss, own_share, bool(run.stop.requested)], run.ranks)
     with timer.phase("optimizer"):
         mean_share = share_sum / (config.grad_accum * run.ranks.world_size)
         grad_norm = float(rescale_and_clip(run.policy, mean_share, config.grad_clip))

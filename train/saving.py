@@ -51,7 +51,7 @@ def restore(run: Run, path: Path) -> None:
     began_with = checkpoint.state.get("dataset", {}).get("manifest_sha256", run.dataset_digest)
     if began_with != run.dataset_digest:
         cure = "say with --data where that dataset is now, or begin a new run with another --out"
-        raise UsageError(f"--data {run.config.data}: is not the dataset that this run began with", cure)
+        raise UsageError(f"--data {run.config.data_text}: is not the dataset that this run began with", cure)
     load_weights(run.policy, checkpoint.policy, path)
     try:
         load_optimizer_tensors(run.optimizer, run.policy, checkpoint.optimizer)

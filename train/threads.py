@@ -51,10 +51,11 @@ class Threads:
         ready.wait()
         torch.set_num_threads(before)
 
-    def remove(self) -> None:
-        """Let one end, after what has been submitted so far."""
-        self._tasks.put(None)
-        self._num_leaving += 1
+    def remove(self, count: int) -> None:
+        """Let some end, after what has been submitted so far."""
+        for _ in range(count):
+            self._tasks.put(None)
+        self._num_leaving += count
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have it called; its result, or its error, is the future's."""

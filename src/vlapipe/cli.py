@@ -229,6 +229,45 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
         sys.exit(1)
 
 
+@cli.group()
+def cache() -> None:
+    """The shards that are unpacked for training; they may be removed at any time, and are unpacked again."""
+
+
+_CACHE_DIR = click.option("--cache-dir", type=_FOLDER, help="Where shards are unpacked, if not in the dataset.")
+
+
+@cache.command("show")
+@click.argument("dataset", type=_FOLDER, required=False)
+@_CACHE_DIR
+@click.option("--json", "as_json", is_flag=True, help="The same as data.")
+def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> None:
+    """Say what is unpacked: how many shards, how many bytes, when they were last used, and whether they are in use.
+
+    Without DATASET every dataset that is unpacked in --cache-dir, $VLAPIPE_CACHE_DIR or the user's own cache.
+    """
+    from vlapipe.pipeline.cache_report import CacheChoice, cache_lines, describe_cache
+
+    report = describe_cache(CacheChoice.of(dataset, cache_dir))
+    click.echo(json.dumps(report, indent=1) if as_json else "\n".join(cache_lines(report)))
+
+
+@cache.command("clear")
+@click.argument("dataset", type=_FOLDER, required=False)
+@_CACHE_DIR
+def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
+    """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
+    from vlapipe.pipeline.cache_report import CacheChoice, clear_cache
+    from vlapipe.pipeline.ingest_text import counted, format_bytes
+
+    cleared = clear_cache(CacheChoice.of(dataset, cache_dir))
+    in_use = f"; {counted(cleared['num_in_use'], 'shard')} in use, not removed" if cleared["num_in_use"] else ""
+    click.echo(
+        f"{cleared['folder']}: {counted(cleared['num_removed'], 'shard')} removed, "
+        f"{format_bytes(cleared['freed_bytes'])} freed{in_use}"
+    )
+
+
 @cli.command()
 @click.argument("directory", type=_FOLDER)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
@@ -248,14 +287,16 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 
 
 @cli.command()
-@click.option("--data", type=_FOLDER, help="A dataset that vlapipe ingest wrote.")
+@click.option("--data", type=_FOLDER, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
 @click.option("--out", type=_FOLDER, help="The run's folder: checkpoints and metrics.jsonl.")
 @click.option("--config", type=_FOLDER, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
 @click.option("--batch-size", type=int, help="Samples a rank and pass. Default 32.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
-@click.option("--num-workers", type=int, help="Threads that prepare batches. Default 2.")
+@click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")
+@click.option("--shuffle-shards", type=int, help="Mix this many shards at a time: for data larger than memory.")
+@click.option("--augment", is_flag=True, default=None, help="Vary training images: crop, rotation, colour.")
 @click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")
 @click.option("--image-resize-width", type=int, help="Train on images of this width.")
 @click.option("--precision", help="bf16, fp32, or auto (default): bf16 where the hardware has it.")
@@ -289,6 +330,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
         cure = "pip install 'vlapipe[train]'"
         raise UsageError(f"vlapipe train needs {error.name}, which is not installed", cure) from None
 
+    options["data"] = options["data"] or None
     result = run(TrainConfig.from_sources(config, {**options, "compile": compile_mode}))
     if result.rank == 0:
         print_train_result(result)

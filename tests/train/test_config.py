@@ -25,9 +25,9 @@ def test_option_list_is_as_documented() -> None:
     # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
     names = """
         data out policy policy_args batch_size grad_accum num_workers prefetch_factor cache_dir cache_size
-        image_resize_height image_resize_width precision compile gradient_checkpointing parallel deterministic resume
-        wandb max_steps learning_rate weight_decay warmup_steps min_lr_ratio grad_clip eval_every eval_batches
-        save_every keep_checkpoints log_every seed
+        shuffle_shards weights augment augmentation image_resize_height image_resize_width precision compile
+        gradient_checkpointing parallel deterministic resume wandb max_steps learning_rate weight_decay warmup_steps
+        min_lr_ratio grad_clip eval_every eval_batches save_every keep_checkpoints log_every seed
     """
     assert [f.name for f in dataclasses.fields(TrainConfig)] == names.split()
 
@@ -36,7 +36,16 @@ def test_flags_lie_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
     file = write_toml(tmp_path, 'batch_size = 8\nmax-steps = 50\nlearning_rate = 1\ndata = "a"\nout = "b"\n')
     config = TrainConfig.from_sources(file, {"batch_size": 4, "max_steps": None, "data": Path("c")})
     assert (config.batch_size, config.max_steps, config.learning_rate) == (4, 50, 1.0)
-    assert (config.data, config.out) == (Path("c"), Path("b"))
+    assert (config.data, config.out) == ((Path("c"),), Path("b"))
+
+
+def test_data_is_one_path_or_several(tmp_path: Path) -> None:
+    file = write_toml(tmp_path, 'data = ["a", "b"]\nout = "run"\n')
+    assert TrainConfig.from_sources(file, {}).data == (Path("a"), Path("b"))
+    assert TrainConfig.from_sources(file, {"data": (Path("c"),)}).data == (Path("c"),)
+    for wrong in (7, [], ["a", 7]):
+        with pytest.raises(UsageError, match="data: expected a path or several, found "):
+            TrainConfig(data=wrong, out=tmp_path)  # type: ignore[arg-type]
 
 
 def test_policy_arguments_come_from_a_table(tmp_path: Path) -> None:
@@ -67,7 +76,7 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text(json.dumps(saved.to_dict() | {"from_another_version": 1}))
     file = write_toml(tmp_path, "seed = 4\n")
     config = TrainConfig.from_sources(file, {"out": tmp_path, "resume": True, "data": "new", "max_steps": 80})
-    assert (config.batch_size, config.max_steps, config.seed, config.data) == (7, 80, 4, Path("new"))
+    assert (config.batch_size, config.max_steps, config.seed, config.data) == (7, 80, 4, (Path("new"),))
     assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).batch_size == 32
 
 
@@ -106,7 +115,7 @@ def test_option_that_cannot_be_used_is_refused(overrides: dict[str, Any], messag
 def test_saved_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     saved = TrainConfig(data=Path("data"), out=Path("run")).to_dict()
-    assert (saved["data"], saved["out"]) == (str(tmp_path / "data"), str(tmp_path / "run"))
+    assert (saved["data"], saved["out"]) == ([str(tmp_path / "data")], str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"data"', "{", "\x80"])

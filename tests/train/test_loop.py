@@ -69,8 +69,11 @@ def test_run_leaves_metrics_checkpoint_and_config(tiny_dataset: Path, tmp_path: 
 
 
 def test_loss_falls(tiny_dataset: Path, tmp_path: Path) -> None:
-    result = train(config(tiny_dataset, tmp_path / "run", max_steps=150, learning_rate=3e-3, warmup_steps=5))
-    assert result.last_loss < 0.8 * result.first_loss  # its motions are random walks: little can be learned
+    out = tmp_path / "run"
+    train(config(tiny_dataset, out, max_steps=300, learning_rate=3e-3, warmup_steps=5))
+    losses = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    first, last = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
+    assert last < 0.8 * first  # its motions are random walks: little can be learned
 
 
 @pytest.mark.parametrize("policy", ["regression", "policies_under_test:Noisy"])
