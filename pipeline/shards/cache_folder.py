@@ -30,13 +30,13 @@ class CacheFile:
     last_used_s: float  # since the epoch
 
 
-def cache_folder(dataset: Path, chosen: Path | None) -> Path:
+def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
     """Where unpacked arrays go: as chosen, else ``$VLAPIPE_CACHE_DIR``, else in the dataset, else the user's cache."""
     if chosen is not None:
         return chosen
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
-    if os.access(dataset, os.W_OK):
+    if dataset is not None and os.access(dataset, os.W_OK):
         return dataset / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"
 

@@ -139,4 +139,5 @@ def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
         return values
     encoded = column.unify_dictionaries().combine_chunks()
     texts: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
-    return texts[encoded.indices.to_numpy()]
+    numbers: NDArray[np.int32] = encoded.indices.to_numpy()
+    return texts.take(numbers)

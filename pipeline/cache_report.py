@@ -1,0 +1,140 @@
+"""What lies in a folder of unpacked shards, and clearing it; only files of ours that no process uses are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.ingest_text import counted, format_bytes
+from vlapipe.pipeline.shards.cache_entry import read_header
+from vlapipe.pipeline.shards.cache_folder import CacheFile, cache_folder, cache_limit, list_cache
+from vlapipe.pipeline.shards.cache_locks import is_held, remove_unheld
+from vlapipe.pipeline.shards.manifest import Manifest
+from vlapipe.pipeline.shards.view import shard_key
+
+__all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
+
+
+@dataclass(frozen=True)
+class CacheChoice:
+    """A folder of unpacked shards, and the dataset that is meant, if it is one: all that is read from its manifest."""
+
+    folder: Path
+    dataset: Path | None
+    keys: frozenset[str] | None
+
+    @classmethod
+    def of(cls, dataset: Path | None, cache_dir: Path | None) -> CacheChoice:
+        """What the user chose; without a dataset every one that is unpacked in the folder.
+
+        Raises:
+            NotADatasetError: there is no dataset.
+        """
+        if dataset is None:
+            return cls(cache_folder(None, cache_dir), None, None)
+        manifest = Manifest.read(dataset)
+        keys = frozenset(shard_key(manifest, shard) for shard in range(len(manifest.shards)))
+        return cls(cache_folder(dataset, cache_dir), dataset, keys)
+
+    def files(self) -> list[tuple[CacheFile, dict[str, Any]]]:
+        """The entries, each with what it says of itself."""
+        found = []
+        for file in _list(self.folder):
+            if file.key is None or (self.keys is not None and file.key not in self.keys):
+                continue
+            header = _header(file.path)
+            if header is not None:
+                found.append((file, header))
+        return found
+
+    def unfinished(self) -> list[CacheFile]:
+        """What is being unpacked, or was when its process died."""
+        return [file for file in _list(self.folder) if file.key is None]
+
+
+def describe_cache(choice: CacheChoice) -> dict[str, Any]:
+    """Where shards are unpacked, how many of how many, in how many bytes, when they were last used, and if they are."""
+    by_dataset: dict[str, list[CacheFile]] = {}
+    for file, header in choice.files():
+        name = str(choice.dataset or header.get("dataset"))
+        by_dataset.setdefault(name, []).append(file)
+    if choice.dataset is not None:
+        by_dataset.setdefault(str(choice.dataset), [])
+    return {
+        "folder": str(choice.folder),
+        "limit_bytes": cache_limit(None),
+        "datasets": [
+            {
+                "dataset": name,
+                "num_shards": None if choice.keys is None else len(choice.keys),
+                "num_unpacked": len(files),
+                "num_in_use": sum(is_held(file.path) for file in files),
+                "num_bytes": sum(file.num_bytes for file in files),
+                "last_used": max((_time(file) for file in files), default=None),
+            }
+            for name, files in sorted(by_dataset.items())
+        ],
+        "unfinished": {"num_files": len(choice.unfinished()), "num_bytes": _bytes(choice.unfinished())},
+    }
+
+
+def clear_cache(choice: CacheChoice) -> dict[str, Any]:
+    """Remove the entries that no process uses, and what killed processes left; says how much that was."""
+    files = [file for file, _ in choice.files()]
+    removed = [file for file in files if remove_unheld(file.path, if_unknown=True)]
+    swept = [file for file in choice.unfinished() if remove_unheld(file.path, if_unknown=False)]
+    return {
+        "folder": str(choice.folder),
+        "num_removed": len(removed),
+        "num_in_use": len(files) - len(removed),
+        "freed_bytes": _bytes(removed + swept),
+    }
+
+
+def cache_lines(report: dict[str, Any]) -> list[str]:
+    """``describe_cache``'s report as a person reads it."""
+    lines = [f"{report['folder']}: {_summary(report)}"]
+    for entry in report["datasets"]:
+        of = "" if entry["num_shards"] is None else f" of {entry['num_shards']}"
+        line = f"  {entry['dataset']}: {entry['num_unpacked']}{of} shards unpacked"
+        if entry["num_unpacked"]:
+            line += f", {format_bytes(entry['num_bytes'])}, last used {entry['last_used']}"
+            line += f", {entry['num_in_use']} in use" if entry["num_in_use"] else ", none in use"
+        lines.append(line)
+    if report["unfinished"]["num_files"]:
+        unfinished = report["unfinished"]
+        lines.append(f"  being unpacked or left by a killed process: {format_bytes(unfinished['num_bytes'])}")
+    return lines
+
+
+def _summary(report: dict[str, Any]) -> str:
+    unpacked = sum(entry["num_unpacked"] for entry in report["datasets"])
+    if not unpacked:
+        return "nothing is unpacked"
+    num_bytes = sum(entry["num_bytes"] for entry in report["datasets"])
+    limit = "" if report["limit_bytes"] is None else f" of {format_bytes(report['limit_bytes'])} allowed"
+    return f"{counted(unpacked, 'shard')}, {format_bytes(num_bytes)}{limit}"
+
+
+def _list(folder: Path) -> list[CacheFile]:
+    return list_cache(folder) if folder.is_dir() else []
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """``None`` for a file that only has a name like ours."""
+    try:
+        with path.open("rb") as file:
+            return read_header(file)
+    except OSError:
+        return None
+
+
+def _time(file: CacheFile) -> str:
+    return datetime.fromtimestamp(file.last_used_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _bytes(files: Iterable[CacheFile]) -> int:
+    return sum(file.num_bytes for file in files)
