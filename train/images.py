@@ -49,7 +49,7 @@ class ImageReader:
         for i, draw in enumerate(self._draws(len(jpegs), out, draws)):
             place = out[i]
             try:
-                image = self._decode(jpegs[i], place, whole=draw is not None)
+                image = self._decode(jpegs[i], place)
             except ValueError as error:
                 problem = f"image {i} of {len(jpegs)} cannot be decoded: {error}"
                 raise ImageError(problem, index=i) from None
@@ -72,11 +72,11 @@ class ImageReader:
         assert draws.shape == (count, len(Draw._fields)), draws.shape
         return [Draw(*row) for row in draws.tolist()]
 
-    def _decode(self, jpeg: Any, place: NDArray[np.uint8], *, whole: bool) -> NDArray[np.uint8]:
-        """At the scale nearest the training size; into ``place`` if that is its size and nothing else is to be done."""
+    def _decode(self, jpeg: Any, place: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """At the scale nearest the training size; into ``place`` if that is its size."""
         recorded_height, recorded_width = simplejpeg.decode_jpeg_header(jpeg)[:2]
         height, width = _decoded_size(recorded_height, recorded_width, self.size)
-        fits = not whole and (height, width) == self.size
+        fits = (height, width) == self.size
         image = place if fits else self._scratch.array("decoded", (height, width, 3), np.uint8)
         simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, buffer=image)
         return image

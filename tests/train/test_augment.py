@@ -144,8 +144,8 @@ def test_a_box_is_brought_back_to_the_whole_size(angle_rad: float) -> None:
     image = vary(slope(), draw)
     for row, column in ((5, 5), (30, 45), (54, 84), (10, 80)):
         x, y = place_of(image, row, column)
-        assert x == pytest.approx(18 + (column + 0.5) * 0.7 - 0.5, abs=0.6)
-        assert y == pytest.approx(6 + (row + 0.5) * 0.7 - 0.5, abs=0.4)
+        assert x == pytest.approx(18 + (column + 0.5) * 0.7 - 0.5, abs=0.3)
+        assert y == pytest.approx(6 + (row + 0.5) * 0.7 - 0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("angle_deg", [-20, -5, 5, 20])
@@ -157,8 +157,8 @@ def test_a_box_is_turned_about_its_centre(angle_deg: float) -> None:
     for row, column in ((5, 5), (30, 45), (54, 84), (10, 80)):
         across, down = (column + 0.5 - 45) * 0.5, (row + 0.5 - 30) * 0.5
         x, y = place_of(image, row, column)
-        assert x == pytest.approx(centre_x + across * math.cos(angle) - down * math.sin(angle) - 0.5, abs=0.6)
-        assert y == pytest.approx(centre_y + across * math.sin(angle) + down * math.cos(angle) - 0.5, abs=0.4)
+        assert x == pytest.approx(centre_x + across * math.cos(angle) - down * math.sin(angle) - 0.5, abs=0.3)
+        assert y == pytest.approx(centre_y + across * math.sin(angle) + down * math.cos(angle) - 0.5, abs=0.2)
 
 
 def test_beyond_the_image_its_edge_is_repeated() -> None:

@@ -20,7 +20,9 @@ from vlapipe.train.images import ImageReader
 
 RECORDED = (120, 160)
 TWO_ROUNDINGS = 1.01  # down the columns and along the rows
-DRAWS = Augmentation().of(np.arange(6), np.zeros(6, dtype=np.int64), seed=0)
+FRAMES, EPOCHS = np.arange(6), np.zeros(6, dtype=np.int64)
+TURNED = Augmentation().of(FRAMES, EPOCHS, seed=0)
+CUT = Augmentation(rotation_deg=0).of(FRAMES, EPOCHS, seed=0)
 
 
 def make_pixels(seed: int, height: int = RECORDED[0], width: int = RECORDED[1]) -> NDArray[np.uint8]:
@@ -104,7 +106,7 @@ def test_gray_images_become_rgb() -> None:
     assert np.abs(image[..., :1].astype(int) - gray).mean() < 3
 
 
-@pytest.mark.parametrize("draws", [None, DRAWS[:3]], ids=["plain", "varied"])
+@pytest.mark.parametrize("draws", [None, TURNED[:3]], ids=["plain", "varied"])
 @pytest.mark.parametrize(
     "spoil",
     [lambda jpeg: jpeg[: len(jpeg) // 2], lambda jpeg: jpeg[:2], lambda jpeg: jpeg[:0], lambda jpeg: jpeg[2:]],
@@ -140,10 +142,18 @@ def test_stored_pixels_on_a_map_that_cannot_be_written_are_resized() -> None:
         assert np.abs(resized - reference(image, (50, 70))).max() < TWO_ROUNDINGS
 
 
-@pytest.mark.parametrize("rotation_deg", [0.0, 5.0])
-def test_stored_pixels_are_varied_in_place_as_elsewhere(rotation_deg: float) -> None:
-    images = np.stack([make_pixels(seed) for seed in range(2)])
-    draws = Augmentation(rotation_deg=rotation_deg).of(np.arange(2), np.zeros(2, dtype=np.int64), seed=3)
+@pytest.mark.parametrize("draws", [CUT, TURNED], ids=["cut", "turned"])
+def test_images_are_varied_alike_as_jpeg_and_as_pixels(draws: NDArray[np.float64]) -> None:
+    jpegs = [encode(make_pixels(seed)) for seed in range(6)]
+    out = np.empty((6, *RECORDED, 3), dtype=np.uint8)
+    ImageReader(RECORDED).resize([simplejpeg.decode_jpeg(jpeg) for jpeg in jpegs], out, draws)
+    assert (out != read(jpegs, RECORDED)).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(read(jpegs, RECORDED, draws), out)
+
+
+@pytest.mark.parametrize("draws", [CUT, TURNED], ids=["cut", "turned"])
+def test_stored_pixels_are_varied_in_place_as_elsewhere(draws: NDArray[np.float64]) -> None:
+    images = np.stack([make_pixels(seed) for seed in range(6)])
     elsewhere, reader = np.empty_like(images), ImageReader(RECORDED)
     reader.resize(images, elsewhere, draws)
     assert (elsewhere != images).any(axis=(1, 2, 3)).all()
@@ -152,7 +162,7 @@ def test_stored_pixels_are_varied_in_place_as_elsewhere(rotation_deg: float) -> 
 
 
 @pytest.mark.parametrize("size", [RECORDED, (56, 72)], ids=["as recorded", "resized"])
-@pytest.mark.parametrize("draws", [None, DRAWS], ids=["plain", "varied"])
+@pytest.mark.parametrize("draws", [None, CUT, TURNED], ids=["plain", "cut", "turned"])
 def test_threads_that_share_a_reader_do_not_disturb_each_other(
     size: tuple[int, int], draws: NDArray[np.float64] | None
 ) -> None:
@@ -170,15 +180,19 @@ def test_threads_that_share_a_reader_do_not_disturb_each_other(
             np.testing.assert_array_equal(out, alone)
 
 
-def test_reading_starts_no_threads_of_its_own_and_gives_the_same_with_any_number_of_torch_s() -> None:
+@pytest.mark.parametrize("draws", [None, CUT, TURNED], ids=["plain", "cut", "turned"])
+def test_reading_starts_no_threads_of_its_own_and_gives_the_same_with_any_number_of_torch_s(
+    draws: NDArray[np.float64] | None,
+) -> None:
+    draws = draws if draws is None else draws[:2]
     jpegs = [encode(make_pixels(seed, 480, 640)) for seed in range(2)]
-    expected = read(jpegs, (300, 400), DRAWS[:2])
+    expected = read(jpegs, (300, 400), draws)
     started: list[int] = []
 
     def run() -> None:
         torch.zeros(1).add_(1)  # what torch starts for itself
         before = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone
-        np.testing.assert_array_equal(read(jpegs, (300, 400), DRAWS[:2]), expected)
+        np.testing.assert_array_equal(read(jpegs, (300, 400), draws), expected)
         started.append(len(os.listdir("/proc/self/task")) - before)  # noqa: PTH208
 
     torch.set_num_threads(4)
