@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["EpisodesTable"]
@@ -72,7 +73,7 @@ class EpisodesTable:
             KeyError: there is no such column.
         """
         if name not in self._arrays:
-            self._arrays[name] = _to_numpy(self.column(name))
+            self._arrays[name] = as_numpy(self.column(name))
             self._columns.pop(name, None)
         return self._arrays[name]
 
@@ -129,15 +130,3 @@ def _read_row(file: pq.ParquetFile, index: int) -> dict[str, Any]:
     group = int(np.searchsorted(ends, index, side="right"))
     table = file.read_row_group(group, use_threads=False)
     return dict(table.slice(index - int(ends[group]) + table.num_rows, 1).to_pylist()[0])
-
-
-def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    if pa.types.is_string(column.type):
-        column = column.dictionary_encode()
-    if not pa.types.is_dictionary(column.type):
-        values: NDArray[Any] = column.to_numpy()
-        return values
-    encoded = column.unify_dictionaries().combine_chunks()
-    texts: NDArray[Any] = encoded.dictionary.to_numpy(zero_copy_only=False)
-    numbers: NDArray[np.int32] = encoded.indices.to_numpy()
-    return texts.take(numbers)

@@ -1,0 +1,33 @@
+"""Columns of Arrow as NumPy arrays, without pandas: pyarrow's ``to_numpy`` and ``scalar`` import it (50 MB, 0.2 s)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+__all__ = ["as_numpy"]
+
+
+def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    """A column's values; numbers are not copied where it lies in one piece, and are read-only.
+
+    Strings become objects, equal ones the same. Missing numbers are NaN, missing strings ``None``.
+    """
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column
+        column = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        if column.null_count:
+            return np.array(column.to_pylist(), dtype=object)
+        texts: NDArray[Any] = np.array(column.dictionary.to_pylist(), dtype=object)
+        return texts.take(as_numpy(column.indices))
+    if pa.types.is_boolean(column.type):
+        return as_numpy(column.cast(pa.uint8())).view(np.bool_)
+    if column.null_count:
+        return np.array([np.nan if value is None else value for value in column.to_pylist()])
+    return np.from_dlpack(column)
