@@ -34,9 +34,11 @@ def held_alone(path: Path) -> Iterator[Held | None]:
     """
     with contextlib.ExitStack() as stack:
         held = Held(path, stack.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")))  # noqa: PTH123
-        try:
-            fcntl.flock(held.file, fcntl.LOCK_EX)
-        except OSError:
+        taken: bool | None = False
+        while taken is False and _is_at(held.file, path):
+            share(held.file)  # waits for who makes it; not for those who read it afterwards, for as long as they like
+            taken = _take(held.file)
+        if taken is None:
             own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
             held = Held(own, stack.enter_context(own.open("xb+")))
         if not _is_at(held.file, held.path):

@@ -1,0 +1,29 @@
+"""Who waits for a file that another makes goes on when it is made, however long it is then read."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from pathlib import Path
+
+from vlapipe.pipeline.shards.cache_locks import held_alone
+
+
+def test_made_file_that_is_read_at_once_ends_the_wait_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "in the making"
+    found = []
+
+    def wait() -> None:
+        with held_alone(path) as held:
+            found.append(held)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    with held_alone(path) as held:
+        assert held is not None
+        waiting.start()
+        waiting.join(timeout=0.2)
+        assert waiting.is_alive()
+        path.rename(tmp_path / "made")
+        fcntl.flock(held.file, fcntl.LOCK_SH)  # as a reader who was quicker than the one who waits
+        waiting.join(timeout=20)
+    assert found == [None]
