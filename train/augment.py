@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.hashing import hash_of
 
 __all__ = ["Augmentation", "Draw"]
@@ -65,6 +67,18 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             object.__setattr__(self, name, _parse_number(f"Augmentation {name}", getattr(self, name), least, most))
+
+    @classmethod
+    def from_table(cls, values: Mapping[str, Any], where: str) -> Augmentation:
+        """Of named fields, as a configuration holds them; the others keep their defaults.
+
+        Raises:
+            UsageError: a name is unknown, or a value out of its range.
+        """
+        for name in values:
+            if name not in _RANGES:
+                raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, _RANGES))
+        return cls(**values)
 
     def of(
         self, frames: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, view: str = ""

@@ -133,7 +133,9 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         num_workers=config.num_workers,
         shuffle_shards=config.shuffle_shards,
         weights=config.weights,
-        augmentation=Augmentation(**config.augmentation) if config.augment or config.augmentation else None,
+        augmentation=Augmentation.from_table(config.augmentation, "[augmentation]")
+        if config.augment or config.augmentation
+        else None,
         say=say,
     )
     if not loader.num_frames:

@@ -138,6 +138,17 @@ def test_a_field_out_of_its_range_is_refused(name: str, value: Any, expected: st
         Augmentation(**{name: value})
 
 
+def test_a_table_sets_some_fields_and_leaves_the_others() -> None:
+    assert Augmentation.from_table({"crop": 0.9}, "[augmentation]") == Augmentation(crop=0.9)
+
+
+def test_an_unknown_name_in_a_table_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"^\[augmentation\]: unknown option 'color' \(known: brightness, contrast"):
+        Augmentation.from_table({"color": 0.1}, "[augmentation]")
+    with pytest.raises(UsageError, match="did you mean 'rotation_deg'"):
+        Augmentation.from_table({"rotation": 5}, "[augmentation]")
+
+
 @pytest.mark.parametrize("angle_rad", [0.0, 1e-9], ids=["cut", "turned by nothing"])
 def test_a_box_is_brought_back_to_the_whole_size(angle_rad: float) -> None:
     draw = AS_IT_IS._replace(top=0.1, left=0.2, side=0.7, angle_rad=angle_rad)  # rows 6 to 48, columns 18 to 81
