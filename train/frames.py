@@ -90,7 +90,7 @@ def _runs(
 def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
     if split is None:
         return np.ones(len(dataset), dtype=bool)
-    in_split: NDArray[np.bool_] = pc.equal(dataset.episodes.column("split"), split).to_numpy()
+    in_split: NDArray[np.bool_] = pc.equal(dataset.episode_column("split"), split).to_numpy()
     return in_split
 
 
@@ -116,7 +116,7 @@ class _Gaps:
             max_gap_s = dataset.manifest.streams[name].get("max_gap_s")
             if max_gap_s is None:
                 continue
-            concerns = pc.list_value_length(dataset.episodes.column(f"{name}/gaps")).to_numpy() > 0
+            concerns = pc.list_value_length(dataset.episode_column(f"{name}/gaps")).to_numpy() > 0
             if name != self._anchor:
                 # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
                 late = dataset.column(f"{self._anchor}/last_s") - dataset.column(f"{name}/last_s")
@@ -151,4 +151,4 @@ class _Gaps:
     def _gaps(self, name: str, episode: int) -> NDArray[np.int64]:
         if name not in self._limits:
             return np.empty(0, dtype=np.int64)
-        return np.array(self._dataset.episodes.column(f"{name}/gaps")[episode].as_py(), dtype=np.int64)
+        return np.array(self._dataset.episode_column(f"{name}/gaps")[episode].as_py(), dtype=np.int64)

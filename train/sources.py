@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.actions import action_size
@@ -34,6 +35,8 @@ class Sources:
         if not datasets:
             raise UsageError("Loader: expected a dataset, found none", "give what open_dataset returned")
         self.datasets = tuple(datasets)
+        for each in self.datasets:
+            each.read_columns(_columns(each))
         for other in self.datasets[1:]:
             _require_same_entries(self.datasets[0], other)
         self.first_episode = np.cumsum([0, *(len(dataset) for dataset in self.datasets)])
@@ -71,10 +74,10 @@ class Sources:
 
     def instructions(self) -> tuple[NDArray[np.int64], list[str]]:
         """The instruction of each episode, as a number and the texts that the numbers stand for."""
-        columns = [dataset.episodes.column("instruction") for dataset in self.datasets]
-        texts = [text for column in columns for text in column.to_pylist()]
-        names = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        return np.array([names[text] for text in texts], dtype=np.int64), list(names)
+        columns = [dataset.episode_column("instruction").cast(pa.string()) for dataset in self.datasets]
+        joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+        encoded = joined.combine_chunks().dictionary_encode()
+        return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
     def place_of_shard(self, shard: int) -> tuple[Dataset, int]:
         """The dataset of a shard, and its number there."""
@@ -107,7 +110,15 @@ class Sources:
         """An episode's id, for messages."""
         which = bisect_right(self.first_episode.tolist(), episode) - 1
         row = episode - int(self.first_episode[which])
-        return str(self.datasets[which].episodes.column("id")[row].as_py())
+        return str(self.datasets[which].episode_column("id")[row].as_py())
+
+
+def _columns(dataset: Dataset) -> list[str]:
+    """What a loader needs of the episodes table, of which each column takes a pass of its own otherwise."""
+    columns = ["split", "shard", "frame_start", "num_frames", "instruction"]
+    for stream in dataset.manifest.streams:
+        columns += [f"{stream}/{name}" for name in ("start", "rows", "last_s", "gaps")]
+    return columns + [f"{view}/{side}" for view in dataset.views for side in ("height", "width")]
 
 
 def _stream_name(dataset: Dataset, stream: str) -> str:

@@ -1,7 +1,7 @@
 """Folders of robot demonstrations in, validated shards and a trained policy out.
 
-``vlapipe.open_dataset``, ``vlapipe.Loader``, ``vlapipe.Window`` and ``vlapipe.load_policy`` are loaded when they are
-first used, so that ``import vlapipe`` costs nothing and ingest needs no torch.
+``vlapipe.open_dataset``, ``vlapipe.Loader``, ``vlapipe.Window`` and all others are loaded when they are first used, so
+that ``import vlapipe`` costs nothing and ingest needs no torch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
+    from vlapipe.train.augment import Augmentation
     from vlapipe.train.loader import Loader
     from vlapipe.train.saved_policy import load_policy
+    from vlapipe.train.torch_dataset import torch_dataset
     from vlapipe.train.window import Window
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "Episode", "Loader", "Window", "__version__", "load_policy", "open_dataset"]
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Episode",
+    "Loader",
+    "Window",
+    "__version__",
+    "load_policy",
+    "open_dataset",
+    "torch_dataset",
+]
 
 _HOMES = {
     "Dataset": "vlapipe.pipeline.shards.dataset",
@@ -24,7 +36,9 @@ _HOMES = {
     "open_dataset": "vlapipe.pipeline.shards.dataset",
     "Loader": "vlapipe.train.loader",
     "Window": "vlapipe.train.window",
+    "Augmentation": "vlapipe.train.augment",
     "load_policy": "vlapipe.train.saved_policy",
+    "torch_dataset": "vlapipe.train.torch_dataset",
 }
 
 
