@@ -75,12 +75,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the data here; default: a temporary folder")
     parser.add_argument("--out", type=Path, help="also append the lines to this file")
     options = parser.parse_args()
+    cases = options.cases.split(",")
+    if unknown := [case for case in cases if case not in CASES]:
+        parser.error(f"--cases: expected some of {','.join(CASES)}, found {','.join(unknown)}")
     with tempfile.TemporaryDirectory(prefix="bench-loader-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         settings = Settings(folder=folder, scale=options.scale, repeat=options.repeat, seconds=options.seconds)
         made_on = machine()
-        for case in options.cases.split(","):
+        for case in cases:
             load = {"load_before": round(os.getloadavg()[0], 1)}  # what else the cores are busy with
             for result in CASES[case](settings):
                 line = {key: rounded(value) for key, value in result.items()}
