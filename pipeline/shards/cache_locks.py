@@ -29,18 +29,11 @@ class Held:
 def held_alone(path: Path) -> Iterator[Held | None]:
     """``path``, made if need be, once everybody else has let go of it; removed in the end unless it was renamed.
 
-    ``None`` if it was renamed or removed meanwhile. On a file system without locks everybody goes on at once, each with
-    a file of its own beside ``path``.
+    ``None`` if it was renamed or removed meanwhile. Where there are no locks, or the file is another user's, everybody
+    goes on at once, each with a file of its own beside ``path``, which stays there empty.
     """
-    with contextlib.ExitStack() as stack:
-        held = Held(path, stack.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")))  # noqa: PTH123
-        taken: bool | None = False
-        while taken is False and _is_at(held.file, path):
-            share(held.file)  # waits for who makes it; not for those who read it afterwards, for as long as they like
-            taken = _take(held.file)
-        if taken is None:
-            own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
-            held = Held(own, stack.enter_context(own.open("xb+")))
+    held = _open_alone(path) or _open_own(path)
+    with held.file:
         if not _is_at(held.file, held.path):
             yield None
             return
@@ -49,6 +42,26 @@ def held_alone(path: Path) -> Iterator[Held | None]:
         finally:
             if _is_at(held.file, held.path):
                 held.path.unlink()
+
+
+def _open_alone(path: Path) -> Held | None:
+    try:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")  # noqa: PTH123, SIM115
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        file.close()
+        return None
+    return Held(path, file)
+
+
+def _open_own(path: Path) -> Held:
+    own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
+    file = own.open("xb+")
+    _take(file)
+    return Held(own, file)
 
 
 def share(file: IO[bytes]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -210,6 +212,28 @@ def test_failed_unpacking_can_be_tried_again(
             dataset.arrays(0)
     assert not list(tmp_path.iterdir())
     assert len(dataset.arrays(0))
+
+
+@pytest.mark.parametrize("obstacle", ["no locks", "another user's file"])
+def test_without_locks_everyone_works_on_a_file_of_his_own(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
+    key = view.shard_key(dataset.manifest, 0)
+    if obstacle == "no locks":
+
+        def refuse(*args: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        (tmp_path / f".vlapipe-{key}.view-1-{'0' * 12}").write_bytes(b"being written by somebody")
+    else:  # root may open any file; nobody can open a folder as one
+        (tmp_path / f".vlapipe-{key}.view").mkdir()
+    before = set(tmp_path.iterdir())
+    state = dataset.sample_arrays(0)["observation.state"]
+    assert np.array_equal(state, vlapipe.open_dataset(tiny_dataset).sample_arrays(0)["observation.state"])
+    made = [path.name for path in set(tmp_path.iterdir()) - before if path.stat().st_size]
+    assert made == [f"vlapipe-{key}.view"]
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "no permission"])
