@@ -30,7 +30,7 @@ def held_alone(path: Path) -> Iterator[Held | None]:
     """``path``, made if need be, once everybody else has let go of it; removed in the end unless it was renamed.
 
     ``None`` if it was renamed or removed meanwhile. Where there are no locks, or the file is another user's, everybody
-    goes on at once, each with a file of its own beside ``path``, which stays there empty.
+    goes on at once, each with a file of its own beside an empty ``path``.
     """
     held = _open_alone(path) or _open_own(path)
     with held.file:
@@ -49,9 +49,11 @@ def _open_alone(path: Path) -> Held | None:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")  # noqa: PTH123, SIM115
     except OSError:
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
+    taken: bool | None = False
+    while taken is False and _is_at(file, path):
+        share(file)  # waits for who makes it; not for those who read it then, for as long as they like
+        taken = _take(file)
+    if taken is None:
         file.close()
         return None
     return Held(path, file)

@@ -175,7 +175,8 @@ def test_damaged_entry_is_made_again(tiny_dataset: Path, tmp_path: Path, damage:
     elif damage == "no header":
         data[:4] = b"PK\3\4"
     else:
-        data[:4096] = data[:4096].replace(b"float", b"other").replace(b'"<f4"', b'"<f2"')
+        data[:4096] = data[:4096].replace(b'"<f4"', b'"<f2"')
+        data[4096:] = bytes(len(data) - 4096)  # and so another's values
     entry.rename(tmp_path / "aside")  # or the map above would lose its bytes
     entry.write_bytes(data)
     found = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path).sample_arrays(0)["observation.state"]
