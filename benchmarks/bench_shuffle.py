@@ -1,8 +1,8 @@
 """How well blocks of shards are mixed, against mixing all frames; one JSON line a block size, and a picture.
 
 Each shard's frames are alike (a day's light, a task's poses): of a value that is a shard's own, batches of a full
-shuffle have means that differ by ``1 / sqrt(batch)`` of its spread. ``noise`` is how much more they differ, ``episodes``
-how many different ones a batch has; ``held`` is the share of the data that a reader has at hand at a time.
+shuffle have means that differ by ``1 / sqrt(batch)`` of its spread. ``noise`` is how much more they differ,
+``episodes`` how many different ones a batch has; ``held`` is the share of the data that a reader has at hand at a time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps a few batches ready ahead of whoever takes them, in order, and finds out how many threads that needs.
 
-No more than ``depth`` batches are ready or in the making at a time, however slowly they are taken.
+Only so many are ready or in the making at a time, however slowly they are taken.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Pace:
 def ahead(
     work: Iterator[Work], make: Callable[[Work], Result], *, num_threads: int, depth: int, pace: Pace | None = None
 ) -> Iterator[Result]:
-    """``make(item)`` of every item, in order.
+    """``make(item)`` of every item, in order; ``depth`` of them are ready or in the making, or one more than threads.
 
     ``pace`` may change the number of threads. An error in a thread is raised where its result was to come.
     """
@@ -81,7 +81,7 @@ def ahead(
     coming: deque[Future[Result]] = deque()
     try:
         while True:
-            while len(coming) < depth and (item := next(work, None)) is not None:
+            while len(coming) < max(depth, len(threads) + 1) and (item := next(work, None)) is not None:
                 coming.append(threads.submit(make, item))
             if not coming:
                 return

@@ -7,8 +7,6 @@ import operator
 import os
 from typing import Any
 
-import pyarrow.compute as pc
-
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
@@ -54,7 +52,7 @@ def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:
     Raises:
         UsageError: ``split`` is none of these.
     """
-    known = {"train", "val", *pc.unique(dataset.episode_column("split")).to_pylist()}
+    known = {"train", "val", *dataset.column("split").tolist()}
     if split is not None and split not in known:
         raise UsageError(f"{what}: unknown split {split!r}", did_you_mean(str(split), known))
 

@@ -36,16 +36,20 @@ class BatchMaker:
         pinned: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        most_open: int | None = None,
     ) -> None:
-        """Keep the memory of ``num_kept`` times ``num_samples``; ``seed`` is the augmentation's."""
+        """Keep the memory of ``num_kept`` times ``num_samples``; ``seed`` is the augmentation's.
+
+        At most ``most_open`` shards that are not read stay open.
+        """
         self._sources = sources
-        self._shards = OpenShards(sources)
+        self._shards = OpenShards(sources, most_open)
         self._locator = Locator(sources, self._shards, window)
         self._views = {
             view: ViewReader(self._shards, view, shape, augmentation, seed) for view, shape in spec.images.items()
         }
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
-        self._instruction, self._instructions = sources.instructions()
+        self._instruction = sources.column("instruction")
 
     def make(self, frames: BatchPlan, num_batches: int = 1) -> list[Batch]:
         """Read samples and hand them out as ``num_batches`` batches of one size, which share their memory.
@@ -54,9 +58,9 @@ class BatchMaker:
             DamageError: something of it cannot be read; the message names the shard or the episodes.
         """
         try:
-            self._shards.open(frames.shard)
             arrays, tensors = self._buffers.lend(len(frames.index))
-            fill(arrays, self._locator.locate(frames), self._views)
+            with self._shards.lease(frames.shard):
+                fill(arrays, self._locator.locate(frames), self._views)
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
@@ -68,7 +72,7 @@ class BatchMaker:
         for view in self._views:
             key = f"observation.images.{view}"
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
-        tasks = list(map(self._instructions.__getitem__, self._instruction[frames.episode].tolist()))
+        tasks = self._instruction[frames.episode].tolist()
         return _split({**tensors, "task": tasks}, len(tasks) // num_batches)
 
     def _named(self, frames: BatchPlan) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
@@ -42,8 +43,9 @@ class FrameIndex:
             episode, first_row, lengths = _runs(dataset, split, sample)
             num_found += _num_frames(dataset, split)
             runs.append((episode + first_episode, first_row, lengths))
-        self.episode, self._first_row, self.lengths = (np.concatenate(column) for column in zip(*runs, strict=True))
-        self._shard = sources.shards()
+        columns = zip(*runs, strict=True)
+        self.episode, self._first_row, self.lengths = (c[0] if len(c) == 1 else np.concatenate(c) for c in columns)
+        self._shard = sources.shards
         ends = np.cumsum(self.lengths)
         self.starts = ends - self.lengths
         self.num_frames = int(ends[-1]) if len(ends) else 0
@@ -71,8 +73,8 @@ def _runs(
         the episode, the first anchor row and the number of frames of each run that has any.
     """
     episode = np.flatnonzero(_in_split(dataset, split))
-    first_row = dataset.column("frame_start")[episode].astype(np.int64)
-    lengths = dataset.column("num_frames")[episode].astype(np.int64)
+    first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
+    lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
     gaps = _Gaps(dataset, sample)
     gappy = gaps.concern[episode]
     if gappy.any():
@@ -84,13 +86,13 @@ def _runs(
         order = np.lexsort((columns[1], columns[0]))
         episode, first_row, lengths = (column[order] for column in columns)
     kept = lengths > 0
-    return episode[kept], first_row[kept], lengths[kept]
+    return (episode, first_row, lengths) if kept.all() else (episode[kept], first_row[kept], lengths[kept])
 
 
 def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
     if split is None:
         return np.ones(len(dataset), dtype=bool)
-    in_split: NDArray[np.bool_] = pc.equal(dataset.episode_column("split"), split).to_numpy()
+    in_split: NDArray[np.bool_] = dataset.column("split") == split
     return in_split
 
 
@@ -116,7 +118,7 @@ class _Gaps:
             max_gap_s = dataset.manifest.streams[name].get("max_gap_s")
             if max_gap_s is None:
                 continue
-            concerns = pc.list_value_length(dataset.episode_column(f"{name}/gaps")).to_numpy() > 0
+            concerns = as_numpy(pc.list_value_length(dataset.episode_column(f"{name}/gaps"))) > 0
             if name != self._anchor:
                 # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
                 late = dataset.column(f"{self._anchor}/last_s") - dataset.column(f"{name}/last_s")

@@ -83,7 +83,8 @@ class Loader:
             world_size: number of processes that share the sequence.
             num_workers: threads that prepare batches; 0 prepares each when it is asked for; ``None`` finds out, from
                 one on, how many it takes that nobody waits.
-            prefetch_factor: batches kept ready ahead, in all; small ones are made several at a time, up to 4 MB.
+            prefetch_factor: batches kept ready ahead, in all, or one more than there are threads. Small ones are made
+                several at a time, up to 4 MB.
             shuffle: in an order of its own each epoch, or as recorded.
             shuffle_shards: mix the frames of this many shards at a time, and the shards; ``None`` mixes all frames.
                 For data larger than memory: an epoch then reads each shard once.
@@ -120,15 +121,17 @@ class Loader:
         self._order_state = _order_state(shuffle, shuffle_shards, weights)
         self._order = self._make_order(shuffle, shuffle_shards, weights)
         self._at_once = max(1, _AT_ONCE_BYTES // (self.batch_size * sample_bytes(self.spec)))
+        self._depth = -(-self._prefetch_factor // self._at_once)
         self._maker = BatchMaker(
             self._sources,
             self.window,
             self.spec,
             num_samples=self.batch_size * self._at_once,
-            num_kept=-(-self._prefetch_factor // self._at_once) + 2,  # the taker has one, and is given the next
+            num_kept=self._depth + threads_at_most() + 2,  # the taker has one, and is given the next
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
+            most_open=2 * shuffle_shards if shuffle and shuffle_shards else None,
         )
         self._side_copy = SideCopy(device)
         self._position = 0  # global samples handed out so far, over all epochs and ranks
@@ -176,8 +179,7 @@ class Loader:
             made = map(self._make, work)
         else:
             pace = Pace(threads_at_most(), self._say) if self._num_workers is None else None
-            depth = -(-self._prefetch_factor // self._at_once)
-            made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=depth, pace=pace)
+            made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=self._depth, pace=pace)
         for ends, batches in made:
             if not batches:
                 yield ends[-1], None

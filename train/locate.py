@@ -73,7 +73,7 @@ class Locator:
         self._blanks: dict[int, NDArray[np.uint8]] = {}
         streams = [ANCHOR, *self._sensors, *self._views]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
-        self._last_action = sources.column("frame_start") + sources.column("num_frames") - 1
+        self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
 
     def locate(self, plan: BatchPlan) -> Places:
         """Look up every sample's rows; its shards are open.
@@ -121,7 +121,8 @@ class Locator:
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Actions:
-        left = (self._last_action[plan.episode] - plan.row)[:, None]
+        last = self._frame_start[plan.episode] + self._num_frames[plan.episode] - 1
+        left = (last - plan.row)[:, None]
         is_pad = self._ahead > left
         ahead = np.minimum(self._ahead, left)
         if self._shards.action_holes.in_any(plan.episode):

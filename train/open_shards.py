@@ -1,10 +1,13 @@
 """Where the arrays of each shard lie in memory; shards are opened as they are asked for.
 
-Addresses stay good for as long as this is held: it holds every array that it gave one for.
+Addresses are good while their shards are leased: until then every array that has one is held.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +24,11 @@ __all__ = ["OpenShards"]
 class OpenShards:
     """A table of addresses, one column an array and one row a shard; safe to use from several threads."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sources, most: int | None = None) -> None:
+        """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all."""
+        self._sources, self._most = sources, most
+        self._lock = threading.Lock()
+        self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
         self._arrays: list[dict[str, NDArray[Any]] | None] = [None] * sources.num_shards
         self.action_holes = ActionHoles(sources)
         self._is_open = np.zeros(sources.num_shards, dtype=bool)
@@ -30,12 +36,38 @@ class OpenShards:
         self._num_rows: dict[str, NDArray[np.int64]] = {}
         self._row_bytes: dict[str, NDArray[np.int64]] = {}
 
-    def open(self, shards: NDArray[np.int64]) -> None:
-        """Open those that are not open yet; unpacks what is compressed, once on this machine.
+    @contextlib.contextmanager
+    def lease(self, shards: NDArray[np.int64]) -> Iterator[None]:
+        """Have shards open while the block lasts; unpacks what is compressed, once on this machine.
 
         Raises:
             DamageError: a shard is missing, cut short or altered.
         """
+        if self._most is None:
+            self._open(shards)
+            yield
+            return
+        leased = set(shards.tolist())
+        with self._lock:
+            for shard in leased:
+                self._readers[shard] = self._readers.pop(shard, 0) + 1
+        try:
+            self._open(shards)
+            yield
+        finally:
+            with self._lock:
+                for shard in leased:
+                    self._readers[shard] -= 1
+                self._close_some(self._most)
+
+    def _close_some(self, most: int) -> None:
+        unread = [shard for shard, count in self._readers.items() if not count]
+        for shard in unread[: max(0, len(self._readers) - most)]:
+            del self._readers[shard]
+            self._is_open[shard] = False
+            self._arrays[shard] = None
+
+    def _open(self, shards: NDArray[np.int64]) -> None:
         for shard in set(shards[~self._is_open[shards]].tolist()):
             arrays = self._sources.sample_arrays(shard)
             for name, array in arrays.items():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.actions import action_size
@@ -60,24 +60,19 @@ class Sources:
         """A column of the episodes table that every dataset has under the same name."""
         return _joined([dataset.column(name) for dataset in self.datasets])
 
+    @cached_property
     def shards(self) -> NDArray[np.int64]:
-        """The shard of each episode."""
-        numbered = [
-            dataset.column("shard").astype(np.int64) + first
-            for dataset, first in zip(self.datasets, self._first_shard, strict=False)
-        ]
-        return _joined(numbered)
+        """The shard of each episode, ascending."""
+        columns = [dataset.column("shard").astype(np.int64, copy=False) for dataset in self.datasets]
+        if len(columns) == 1:
+            return columns[0]
+        return np.concatenate([c + first for c, first in zip(columns, self._first_shard, strict=False)])
 
     def stream_column(self, stream: str, name: str) -> NDArray[np.int64]:
         """``<stream>/<name>`` of the episodes table."""
-        return _joined([d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64) for d in self.datasets])
-
-    def instructions(self) -> tuple[NDArray[np.int64], list[str]]:
-        """The instruction of each episode, as a number and the texts that the numbers stand for."""
-        columns = [dataset.episode_column("instruction").cast(pa.string()) for dataset in self.datasets]
-        joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-        encoded = joined.combine_chunks().dictionary_encode()
-        return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+        return _joined(
+            [d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64, copy=False) for d in self.datasets]
+        )
 
     def place_of_shard(self, shard: int) -> tuple[Dataset, int]:
         """The dataset of a shard, and its number there."""

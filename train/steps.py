@@ -75,19 +75,17 @@ def steps(
     per_step = batch_size * share.world_size
     epoch_end = (position // order.num_positions + 1) * order.num_positions
     own = np.arange(share.rank * batch_size, (share.rank + 1) * batch_size)
-    count = 1
+    count = 1  # of both steps planned and steps given, so that the first batch waits for nothing else
     while endless or position + per_step <= epoch_end:
-        num_planned = max(at_once, _PLANNED // batch_size)
+        num_planned = min(count, max(at_once, _PLANNED // batch_size))
         if not endless:
             num_planned = min(num_planned, (epoch_end - position) // per_step)
         starts = position + per_step * np.arange(num_planned)
         planned = _steps_at(order, starts + per_step, (starts[:, None] + own).reshape(-1))
-        done = 0
-        while done < num_planned:
-            yield planned.part(done, min(done + count, num_planned))
-            done += count
-            count = min(2 * count, at_once)
+        for first in range(0, num_planned, at_once):
+            yield planned.part(first, min(first + at_once, num_planned))
         position += num_planned * per_step
+        count *= 2
     if position < epoch_end:
         yield _steps_at(order, np.array([epoch_end]), _short_share(position, epoch_end, share))
 

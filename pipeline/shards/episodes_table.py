@@ -50,7 +50,7 @@ class EpisodesTable:
             KeyError: there is no such column.
         """
         if name not in self._columns:
-            self.read([name])
+            self._load([name])
         return self._columns[name]
 
     def read(self, names: Collection[str]) -> None:
@@ -62,8 +62,11 @@ class EpisodesTable:
         """
         wanted = [name for name in names if name not in self._columns and name not in self._arrays]
         if wanted:
-            read = self._checked(lambda: _read(self._file, wanted))
-            self._columns |= {name: read.column(name) for name in wanted}
+            self._load(wanted)
+
+    def _load(self, names: list[str]) -> None:
+        read = self._checked(lambda: _read(self._file, names))
+        self._columns |= {name: read.column(name) for name in names}
 
     def array(self, name: str) -> NDArray[Any]:
         """One column as a NumPy array, kept in this form only; equal strings are one object.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import make_dataset, make_episode
 
 import vlapipe
@@ -162,3 +163,17 @@ def test_state_of_other_weights_is_refused(dataset: Dataset) -> None:
     state = Loader(dataset, window=SMALL, weights={"task": {"insert_blue": 2}}).state_dict()
     with pytest.raises(UsageError, match="loader state: weights was"):
         Loader(dataset, window=SMALL, weights={"task": {"insert_blue": 3}}).load_state_dict(state)
+
+
+def test_blocks_of_shards_keep_few_of_them_open(dataset: Dataset) -> None:
+    num_shards = len(dataset.manifest.shards)
+    assert num_shards > 2
+    fresh = vlapipe.open_dataset(dataset.path)
+    loader = Loader(fresh, window=SMALL, split=None, shuffle_shards=1, batch_size=4, num_workers=2)
+    plain = Loader(dataset, window=SMALL, split=None, shuffle_shards=1, batch_size=4, num_workers=0)
+    shards = loader._maker._shards
+    for batch, expected in zip(loader, plain, strict=True):
+        assert torch.equal(batch["action"], expected["action"])
+        # Two stay open; those that the threads are at come on top.
+        assert shards._is_open.sum() <= 2 + 2
+    assert shards._is_open.sum() == 2

@@ -126,3 +126,9 @@ def test_dataset_is_pickled_without_its_arrays(tiny_dataset: Path, tmp_path: Pat
     again: Dataset = pickle.loads(data)  # noqa: S301
     assert np.array_equal(again.sample_arrays(0)["observation.state"], state)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_column_is_there_as_arrow_after_it_was_asked_for_as_an_array(tiny_dataset: Path) -> None:
+    dataset = vlapipe.open_dataset(tiny_dataset)
+    array = dataset.column("num_frames")
+    assert dataset.episode_column("num_frames").to_pylist() == array.tolist()
