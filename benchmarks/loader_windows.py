@@ -62,7 +62,13 @@ def bench_state(settings: Settings) -> Iterator[Line]:
     dataset = state_dataset(settings)
     windows = Windows.of(dataset)
     size = {"state_bytes": windows.state.nbytes, "unit": "samples/s"}
-    for what, ways in (("whole samples in RAM", whole_ways(windows)), ("bare slices in RAM", bare_ways(windows))):
+    whole = whole_ways(windows)
+    baselines = {
+        "whole samples in RAM, PyTorch's collate": {"default collate": whole["default collate"]},
+        "whole samples in RAM, the leanest collate": {"numpy": whole["numpy"]},
+        "bare slices in RAM": bare_ways(windows),
+    }
+    for what, ways in baselines.items():
         way, theirs, tried = fastest(ways, settings)
         mine, _ = ours(dataset, BATCH, settings)
         rates = measure({"ours": mine, "theirs": theirs}, settings.repeat)
