@@ -17,18 +17,19 @@ __all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split", "re
 _SIDES = ("height", "width")
 
 
-def parse_whole_number(what: str, value: Any, *, least: int) -> int:
+def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = None) -> int:
     """``value`` as an ``int``; NumPy's integers are whole numbers too, ``True`` and ``2.0`` are not.
 
     Raises:
-        UsageError: it is no such number, or less than ``least``.
+        UsageError: it is no such number, less than ``least`` or more than ``most``.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or number < least:
-        raise UsageError(f"{what}: expected a whole number from {least}, found {value!r}")
+    if number is None or number < least or (most is not None and number > most):
+        up_to = "" if most is None else f" to {most}"
+        raise UsageError(f"{what}: expected a whole number from {least}{up_to}, found {value!r}")
     return number
 
 

@@ -107,7 +107,7 @@ class Loader:
         self.dataset = self._sources.first
         self.window = (window or Window()).resolve(self.dataset.schema.sample)
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
-        self._seed = parse_whole_number("Loader seed", seed, least=0)
+        self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
         self._share = Share.parse(rank, world_size)
         self._num_workers = (
             None if num_workers is None else parse_whole_number("Loader num_workers", num_workers, least=0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import make_episode
+from factories import make_dataset, make_episode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import RawReference, is_close
@@ -30,6 +30,21 @@ def dataset(tiny_dataset: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
+def of_other_rates(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Dataset, list[RawReference]]]:
+    """Recordings at half and at twice the rate, some with hardly a frame, each with what its raw files say."""
+    found = []
+    for rate_hz, num_rows in ((50.0, 40), (200.0, 24), (100.0, 13)):
+        root = tmp_path_factory.mktemp("rate")
+        raw = make_dataset(root / "raw", num_episodes=3, num_rows=num_rows, rate_hz=rate_hz)
+        ingest(IngestConfig(source=raw, out=root / "data", shard_bytes=1_000_000))
+        dataset = vlapipe.open_dataset(root / "data")
+        assert len(dataset)
+        ids = dataset.episodes.column("id").to_pylist()
+        found.append((dataset, [RawReference(raw / episode) for episode in ids]))
+    return found
+
+
+@pytest.fixture(scope="module")
 def references(dataset: Dataset, tiny_raw: Path) -> list[RawReference]:
     return [RawReference(tiny_raw / episode) for episode in dataset.episodes.column("id").to_pylist()]
 
@@ -43,34 +58,57 @@ def indices(loader: Loader, limit: int | None = None) -> list[int]:
     return found
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    state_rows=st.sampled_from([1, 2, 30, 100]),
-    sensor_rows=st.sampled_from([1, 65, 400]),
-    action_rows=st.integers(1, 12),
-    stride=st.sampled_from([1, 3, 10, 50]),
-    batch_size=st.integers(1, 7),
-    num_workers=st.sampled_from([0, 2]),
-    seed=st.integers(0, 1000),
-)
-def test_every_sample_equals_a_plain_reading_of_the_raw_files(
-    dataset: Dataset, references: list[RawReference], state_rows: int, sensor_rows: int, action_rows: int, stride: int,
-    batch_size: int, num_workers: int, seed: int,
-) -> None:  # fmt: skip
-    window = Window(state_rows=state_rows, sensor_rows=sensor_rows, action_rows=action_rows, action_stride=stride)
-    loader = Loader(dataset, window=window, batch_size=batch_size, seed=seed, num_workers=num_workers, split=None)
-    batch = next(iter(loader))
-    for i in range(batch_size):
-        reference = references[int(batch["episode_index"][i])]
-        expected = reference.sample(
-            int(batch["frame_index"][i]),
-            state_rows=state_rows,
-            sensor_rows=sensor_rows,
-            action_rows=action_rows,
-            stride=stride,
+def equals_the_raw_files(batch: dict[str, Any], references: list[RawReference], window: Window) -> None:
+    for i, (episode, row) in enumerate(zip(batch["episode_index"], batch["frame_index"], strict=True)):
+        expected = references[int(episode)].sample(
+            int(row),
+            state_rows=window.state_rows,
+            sensor_rows=window.sensor_rows,
+            action_rows=window.action_rows,
+            stride=window.action_stride,
         )
         for key, value in expected.items():
             assert is_close(batch[key][i].numpy(), value), (key, i)
+
+
+windows = st.builds(
+    Window,
+    state_rows=st.sampled_from([1, 2, 30, 100]),
+    sensor_rows=st.sampled_from([1, 65, 400]),
+    action_rows=st.integers(1, 12),
+    action_stride=st.sampled_from([1, 3, 10, 50]),
+)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    window=windows,
+    batch_size=st.integers(1, 7),
+    num_workers=st.sampled_from([0, 2, None]),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_sample_equals_a_plain_reading_of_the_raw_files(
+    dataset: Dataset,
+    references: list[RawReference],
+    window: Window,
+    batch_size: int,
+    num_workers: int | None,
+    seed: int,
+) -> None:
+    loader = Loader(dataset, window=window, batch_size=batch_size, seed=seed, num_workers=num_workers, split=None)
+    batches = iter(loader)
+    for _ in range(3):  # the first is made alone, the others together
+        equals_the_raw_files(next(batches), references, window)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(window=windows, which=st.integers(0, 2), seed=st.integers(0, 1000))
+def test_every_sample_of_other_rates_and_lengths_equals_the_raw_files(
+    of_other_rates: list[tuple[Dataset, list[RawReference]]], window: Window, which: int, seed: int
+) -> None:
+    dataset, references = of_other_rates[which]
+    batch = next(iter(Loader(dataset, window=window, batch_size=8, seed=seed, num_workers=0, split=None)))
+    equals_the_raw_files(batch, references, window)
 
 
 def test_frames_are_those_at_which_every_stream_has_begun_and_an_action_follows(
@@ -268,6 +306,8 @@ def test_unreadable_image_names_the_episode(tmp_path: Path) -> None:
         {"rank": 2, "world_size": 2},
         {"world_size": 2.0},
         {"seed": 1.5},
+        {"seed": 2**63},
+        {"shuffle_shards": 0},
         *({"image_size": value} for value in (96, (96,), (96, 0), (96.0, 96), (1, 2, 3), "ab")),
     ],
 )
