@@ -24,23 +24,26 @@ _GAIN = 0.05  # what twice the threads must bring, or they are let go
 
 
 class Pace:
-    """Decides how many threads there should be: twice as many, while somebody waits for them and it helps."""
+    """Decides how many threads there should be: twice as many, while somebody waits for them and it helps.
 
-    def __init__(self, most: int, settled: Callable[[str], None] | None = None) -> None:
-        """At most ``most`` threads; ``settled`` is told once what was chosen, in a sentence."""
-        self._most, self._say = most, settled
-        self._period_before = 0.0  # seconds a batch before threads were added; 0 if none were
+    It goes on looking, as a run may begin with steps that take long, until threads were added in vain.
+    """
+
+    def __init__(self, most: int, chosen: Callable[[str], None] | None = None) -> None:
+        """At most ``most`` threads; ``chosen`` is told how many there are, in a sentence, when that has been found."""
+        self._most, self._say, self._said = most, chosen, 0
+        self._period_before = 0.0  # seconds a batch before threads were added; 0 if none were just added
         self._added = 0
-        self._is_settled = False
-        self._begin_probe()
+        self._is_over = False
+        self._begin_probe(skip=1)
 
-    def _begin_probe(self, skip: int = 1) -> None:
+    def _begin_probe(self, skip: int) -> None:
         """Count from ``skip`` batches on: those before were prepared in other circumstances."""
         self._count, self._waited_s, self._began_s = -skip, 0.0, 0.0
 
     def step(self, waited_s: float, num_threads: int) -> int:
         """Threads to add, or to let go if negative, after ``waited_s`` was waited for a batch."""
-        if self._is_settled:
+        if self._is_over:
             return 0
         self._count += 1
         if self._count <= 0:
@@ -50,23 +53,29 @@ class Pace:
         if self._count < _PROBE:
             return 0
         passed_s = time.perf_counter() - self._began_s
-        period_s, share = passed_s / self._count, self._waited_s / passed_s
-        if self._period_before and period_s > (1 - _GAIN) * self._period_before:
-            self._settle(num_threads - self._added, share)
+        return self._decide(passed_s / self._count, self._waited_s / passed_s, num_threads)
+
+    def _decide(self, period_s: float, waiting: float, num_threads: int) -> int:
+        in_vain = bool(self._period_before) and period_s > (1 - _GAIN) * self._period_before
+        if in_vain:
+            self._is_over = True
+            self._tell(num_threads - self._added, waiting)
             return -self._added
-        if share < _WAITING or num_threads >= self._most:
-            self._settle(num_threads, share)
+        if waiting < _WAITING or num_threads >= self._most:
+            self._tell(num_threads, waiting)
+            self._period_before = 0.0
+            self._begin_probe(skip=1)
             return 0
         self._period_before, self._added = period_s, min(num_threads, self._most - num_threads)
         self._begin_probe(skip=_PROBE)
         return self._added
 
-    def _settle(self, num_threads: int, share: float) -> None:
-        self._is_settled = True
-        if self._say is not None:
+    def _tell(self, num_threads: int, waiting: float) -> None:
+        if self._say is not None and self._said != num_threads:
+            self._said = num_threads
             threads = "1 thread prepares" if num_threads == 1 else f"{num_threads} threads prepare"
             self._say(
-                f"{threads} batches (of at most {self._most}); {share:.0%} of the time was spent waiting for them"
+                f"{threads} batches (of at most {self._most}); {waiting:.0%} of the time was spent waiting for them"
             )
 
 

@@ -32,7 +32,8 @@ __all__ = ["Batch", "Loader"]
 
 _Made = tuple[list[int], list[tuple[Batch, torch.cuda.Event | None]]]  # a position and a batch for each step
 _STATE_VERSION = 2
-_AT_ONCE_BYTES = 4_000_000  # batches that are made together: enough to be worth it, and still in the CPU's cache
+_AT_ONCE_BYTES = 4_000_000  # small batches that are made together: enough to be worth it, still in the CPU's cache
+_AHEAD_BYTES = 8_000_000  # of all of them that are in the making, so that memory does not grow with threads
 
 
 class Loader:
@@ -120,14 +121,16 @@ class Loader:
         self._frames = FrameIndex(self._sources, split, replace(self.dataset.schema.sample, **vars(self.window)))
         self._order_state = _order_state(shuffle, shuffle_shards, weights)
         self._order = self._make_order(shuffle, shuffle_shards, weights)
-        self._at_once = max(1, _AT_ONCE_BYTES // (self.batch_size * sample_bytes(self.spec)))
+        threads = threads_at_most() if self._num_workers is None else self._num_workers
+        at_once_bytes = min(_AT_ONCE_BYTES, _AHEAD_BYTES // (threads + 1))
+        self._at_once = max(1, at_once_bytes // (self.batch_size * sample_bytes(self.spec)))
         self._depth = -(-self._prefetch_factor // self._at_once)
         self._maker = BatchMaker(
             self._sources,
             self.window,
             self.spec,
             num_samples=self.batch_size * self._at_once,
-            num_kept=self._depth + threads_at_most() + 2,  # the taker has one, and is given the next
+            num_kept=max(self._depth, threads + 1) + 2,  # the taker has one, and is given the next
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,

@@ -27,7 +27,7 @@ class OpenShards:
     def __init__(self, sources: Sources, most: int | None = None) -> None:
         """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all."""
         self._sources, self._most = sources, most
-        self._lock = threading.Lock()
+        self._lock, self._entering = threading.Lock(), threading.Lock()
         self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
         self._arrays: list[dict[str, NDArray[Any]] | None] = [None] * sources.num_shards
         self.action_holes = ActionHoles(sources)
@@ -69,18 +69,19 @@ class OpenShards:
 
     def _open(self, shards: NDArray[np.int64]) -> None:
         for shard in set(shards[~self._is_open[shards]].tolist()):
-            arrays = self._sources.sample_arrays(shard)
-            for name, array in arrays.items():
-                self._enter(shard, name, array)
-            self.action_holes.note(shard, arrays["action/row"])
-            self._arrays[shard] = arrays
-            self._is_open[shard] = True  # last: who sees it reads the rest
+            arrays = self._sources.sample_arrays(shard)  # by several threads at once, as it may have to be unpacked
+            with self._entering:
+                if not self._is_open[shard]:
+                    for name, array in arrays.items():
+                        self._enter(shard, name, array)
+                    self.action_holes.note(shard, arrays["action/row"])
+                    self._arrays[shard] = arrays
+                    self._is_open[shard] = True  # last: who sees it reads the rest
 
     def _enter(self, shard: int, name: str, array: NDArray[Any]) -> None:
         row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=int))
         columns = (self._row_bytes, row_bytes), (self._num_rows, len(array)), (self._addresses, address_of(array))
         for column, value in columns:
-            # Two threads may be the first at once: setdefault gives both the same column.
             column.setdefault(name, np.zeros(len(self._is_open), dtype=np.int64))[shard] = value
 
     def row_bytes(self, name: str, shards: NDArray[np.int64]) -> int:

@@ -130,6 +130,15 @@ def test_as_many_threads_as_help_are_chosen(
     assert said[0].startswith(f"{chosen} thread")
 
 
+def test_slow_beginning_does_not_decide_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    clock, pace = Clock(monkeypatch, 0.04, 1.0, 8), Pace(8, said.append)
+    assert clock.run(pace, batches=100) == 1
+    clock._own_s = 0.01
+    assert clock.run(pace) == 4
+    assert [text.split()[0] for text in said] == ["1", "4"]
+
+
 def test_threads_come_and_go_while_results_stay_in_order() -> None:
     class Restless(Pace):
         def __init__(self) -> None:
