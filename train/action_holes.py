@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.train.frames import BatchPlan
 from vlapipe.train.sources import ANCHOR, Sources
 
 __all__ = ["ActionHoles"]
 
-_BLOCK = 1 << 16  # rows
+_UNKNOWN, _NONE, _SOME = 0, 1, 2
 
 
 class ActionHoles:
-    """Elsewhere every frame up to the episode's last has an action, and a batch saves as many cache misses."""
+    """Elsewhere every frame up to the episode's last has an action, and a batch saves as many cache misses.
+
+    An episode is looked through when a frame of it comes for the first time.
+    """
 
     def __init__(self, sources: Sources) -> None:
-        self._shard = sources.shards
         self._start = sources.stream_column(ANCHOR, "start")
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
-        self._has_holes = np.zeros(len(self._shard), dtype=bool)
+        self._found = np.full(len(self._start), _UNKNOWN, dtype=np.uint8)
 
-    def note(self, shard: int, action_row: NDArray[Any]) -> None:
-        """Look through a shard's ``action/row`` ``(rows,)``, negative where there is no action."""
-        episodes = slice(*np.searchsorted(self._shard, [shard, shard + 1]).tolist())
-        begin = self._start[episodes] + self._frame_start[episodes]
-        missing = _negative(action_row)
-        before = [np.searchsorted(missing, rows) for rows in (begin, begin + self._num_frames[episodes])]
-        self._has_holes[episodes] = before[0] < before[1]
-
-    def in_any(self, episode: NDArray[np.int64]) -> bool:
-        """Whether any of these episodes, whose shards have been noted, has one."""
-        return bool(self._has_holes[episode].any())
-
-
-def _negative(rows: NDArray[Any]) -> NDArray[np.int64]:
-    """Where they are, by blocks: what is put aside for a whole shard at once would stay with the process."""
-    blocks = [np.flatnonzero(rows[i : i + _BLOCK] < 0) + i for i in range(0, len(rows), _BLOCK)]
-    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
+    def in_any(self, plan: BatchPlan, rows_of: Callable[[int], NDArray[Any]]) -> bool:
+        """Whether any of the plan's episodes has one; ``rows_of`` gives a shard's ``action/row`` ``(rows,)``."""
+        found = self._found[plan.episode]
+        unknown = np.flatnonzero(found == _UNKNOWN)
+        if len(unknown):
+            shards = dict(zip(plan.episode[unknown].tolist(), plan.shard[unknown].tolist(), strict=True))
+            for episode, shard in shards.items():
+                begin = int(self._start[episode] + self._frame_start[episode])
+                rows = rows_of(shard)[begin : begin + int(self._num_frames[episode])]
+                self._found[episode] = _SOME if rows.min() < 0 else _NONE
+            found = self._found[plan.episode]
+        return bool((found == _SOME).any())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.train.action_holes import ActionHoles
 from vlapipe.train.frames import BatchPlan
 from vlapipe.train.open_shards import OpenShards
 from vlapipe.train.sources import ANCHOR, Sources
@@ -70,6 +71,7 @@ class Locator:
         self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
         self._image_rows = window.image_rows or 1
         self._ahead = np.arange(window.action_rows or 1) * (window.action_stride or 1)
+        self._holes = ActionHoles(sources)
         self._blanks: dict[int, NDArray[np.uint8]] = {}
         streams = [ANCHOR, *self._sensors, *self._views]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
@@ -125,7 +127,7 @@ class Locator:
         left = (last - plan.row)[:, None]
         is_pad = self._ahead > left
         ahead = np.minimum(self._ahead, left)
-        if self._shards.action_holes.in_any(plan.episode):
+        if self._holes.in_any(plan, lambda of: self._shards.array("action/row", of)):
             is_pad |= self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + ahead) < 0
         first = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
         return Actions(first[:, None] + ahead * self._shards.row_bytes("action", plan.shard), is_pad)

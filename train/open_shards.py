@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import DamageError
-from vlapipe.train.action_holes import ActionHoles
 from vlapipe.train.sources import Sources
 from vlapipe.train.windows_of_memory import address_of
 
@@ -30,7 +29,6 @@ class OpenShards:
         self._lock, self._entering = threading.Lock(), threading.Lock()
         self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
         self._arrays: list[dict[str, NDArray[Any]] | None] = [None] * sources.num_shards
-        self.action_holes = ActionHoles(sources)
         self._is_open = np.zeros(sources.num_shards, dtype=bool)
         self._addresses: dict[str, NDArray[np.int64]] = {}
         self._num_rows: dict[str, NDArray[np.int64]] = {}
@@ -74,7 +72,6 @@ class OpenShards:
                 if not self._is_open[shard]:
                     for name, array in arrays.items():
                         self._enter(shard, name, array)
-                    self.action_holes.note(shard, arrays["action/row"])
                     self._arrays[shard] = arrays
                     self._is_open[shard] = True  # last: who sees it reads the rest
 
