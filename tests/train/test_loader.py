@@ -111,6 +111,23 @@ def test_every_sample_of_other_rates_and_lengths_equals_the_raw_files(
     equals_the_raw_files(batch, references, window)
 
 
+def test_frames_without_an_action_among_others_are_marked(tmp_path: Path) -> None:
+    """Where rows are missing, what lies 0.1 s ahead is too far from any row, while the episode goes on."""
+
+    def drop_some(rows: list[list[str]]) -> None:
+        del rows[31:38]
+
+    raw = make_episode(tmp_path / "raw" / "task" / "episode_1", edit_rows=drop_some)
+    ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data"))
+    reference = RawReference(raw)
+    assert any(reference.row_ahead(row) is None for row in reference.frames())
+    window = Window(state_rows=3, sensor_rows=2, action_rows=4, action_stride=2)
+    loader = Loader(vlapipe.open_dataset(tmp_path / "data"), window=window, split=None, num_workers=0, batch_size=16)
+    assert sum(int(batch["action_is_pad"].any(1).sum()) for batch in loader)
+    for batch in loader:
+        equals_the_raw_files(batch, [reference], window)
+
+
 def test_frames_are_those_at_which_every_stream_has_begun_and_an_action_follows(
     dataset: Dataset, references: list[RawReference]
 ) -> None:
