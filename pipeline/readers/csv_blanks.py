@@ -60,5 +60,5 @@ def _outside(text: bytes, quote: bytes, escape: bytes) -> NDArray[np.bool_] | No
     toggles = np.zeros(len(text), dtype=np.uint8)
     toggles[quotes] = 1
     outside: NDArray[np.bool_] = np.cumsum(toggles, dtype=np.uint8) & 1 == 0  # wraps at 256, which keeps the parity
-    outside[escaped] = False
+    outside[escaped[escaped < len(text)]] = False  # an escape at the very end has nothing to escape
     return outside

@@ -34,6 +34,7 @@ def test_second_signal_at_once_is_the_same_wish() -> None:
 
 def test_second_signal_later_ends_the_process_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_ONE_WISH_S", 0.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -41,8 +42,11 @@ def test_second_signal_later_ends_the_process_as_usual(monkeypatch: pytest.Monke
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
 
-    with StopSignal(), pytest.raises(KeyboardInterrupt):
-        twice()
+    try:
+        with StopSignal(), pytest.raises(KeyboardInterrupt):
+            twice()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_threads_set_no_handlers() -> None:

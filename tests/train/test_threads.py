@@ -72,6 +72,7 @@ def test_process_ends_by_itself_however_its_loop_did(how: str) -> None:
     code = f"""
         import itertools, os, signal, sys, time
         from vlapipe.train.ahead import ahead
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         results = ahead(itertools.count(), lambda n: time.sleep(0.01) or n, num_threads=2, depth=4)
         for n in results:
             if n == 3 and {how!r} == "exhausted":

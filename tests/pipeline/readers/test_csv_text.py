@@ -126,6 +126,7 @@ REFUSED: dict[str, tuple[str, Dialect, str, int | None]] = {
     "quote after a quoted newline": ('a,b\n"1\n2",x"y\n', Dialect(), "csv.quotes", 3),
     "quote after an escaped delimiter": ('a,b\n1\\,"x",2\n', Dialect(escape="\\"), "csv.quotes", 2),
     "escape at the end": ("a,b\n1,2\\", Dialect(escape="\\"), "csv.quotes", 2),
+    "escape at the end among blanks": ("a, b\n1, 2\\", Dialect(escape="\\", skip_blanks=True), "csv.quotes", 2),
     "escaped carriage return": ("a,b\n1\\\r\n2,3\n", Dialect(escape="\\"), "csv.quotes", 2),
     "too few cells": ("a,b\n1,2\n\n3\n", Dialect(), "csv.ragged_row", 4),
     "too many cells": ("a,b\n1,2\n3,4,5\n", Dialect(), "csv.ragged_row", 3),
