@@ -75,7 +75,7 @@ class Pace:
             self._said = num_threads
             threads = "1 thread prepares" if num_threads == 1 else f"{num_threads} threads prepare"
             self._say(
-                f"{threads} batches (of at most {self._most}); {waiting:.0%} of the time was spent waiting for them"
+                f"{threads} batches (of at most {self._most}); {100 * waiting:.0f} % of the time was spent waiting for them"
             )
 
 
