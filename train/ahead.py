@@ -74,9 +74,8 @@ class Pace:
         if self._say is not None and self._said != num_threads:
             self._said = num_threads
             threads = "1 thread prepares" if num_threads == 1 else f"{num_threads} threads prepare"
-            self._say(
-                f"{threads} batches (of at most {self._most}); {100 * waiting:.0f} % of the time was spent waiting for them"
-            )
+            percent = f"{100 * waiting:.0f} %"
+            self._say(f"{threads} batches (of at most {self._most}); {percent} of the time was spent waiting for them")
 
 
 def ahead(
