@@ -100,7 +100,7 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be made: {error.strerror}", "check its permissions") from None
     with (output.work / "lock").open("w") as lock:
-        if not lock_alone(lock.fileno()):
+        if lock_alone(lock.fileno()) is False:
             raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another")
         try:
             _refuse_finished(path)  # another run may have finished since we looked

@@ -93,7 +93,7 @@ def _held(out: Path) -> Iterator[None]:
     except OSError as error:
         raise _not_writable(out, error) from None
     try:
-        if not lock_alone(handle):
+        if lock_alone(handle) is False:
             raise UsageError(f"--out {out}: another run is writing there", "wait for it, or give another folder")
         yield
     finally:

@@ -44,17 +44,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
-def lock_alone(handle: int) -> bool:
+def lock_alone(handle: int) -> bool | None:
     """Take an open file or folder for this process until it closes it; ``False`` if another one holds it.
 
-    On a file system without locks nobody can hold it, and everybody may go on.
+    ``None`` on a file system without locks: nobody can hold it there, and everybody may go on.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        return None
     return True
 
 

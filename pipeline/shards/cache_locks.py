@@ -14,6 +14,8 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
+from vlapipe.pipeline.shards.atomic import lock_alone
+
 __all__ = ["Held", "held_alone", "is_held", "remove_unheld", "share"]
 
 
@@ -52,7 +54,7 @@ def _open_alone(path: Path) -> Held | None:
     taken: bool | None = False
     while taken is False and _is_at(file, path):
         share(file)  # waits for who makes it; not for those who read it then, for as long as they like
-        taken = _take(file)
+        taken = lock_alone(file.fileno())
     if taken is None:
         file.close()
         return None
@@ -62,7 +64,7 @@ def _open_alone(path: Path) -> Held | None:
 def _open_own(path: Path) -> Held:
     own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
     file = own.open("xb+")
-    _take(file)
+    lock_alone(file.fileno())
     return Held(own, file)
 
 
@@ -77,7 +79,7 @@ def is_held(path: Path) -> bool:
     """Whether some process has the file mapped, or is writing it; ``False`` where nobody can tell."""
     try:
         with path.open("rb") as file:
-            return _take(file) is False
+            return lock_alone(file.fileno()) is False
     except OSError:
         return False
 
@@ -88,22 +90,11 @@ def remove_unheld(path: Path, *, if_unknown: bool) -> bool:
     ``if_unknown`` says whether to do so on a file system without locks, where nobody can tell.
     """
     with contextlib.suppress(OSError), path.open("rb+") as file:
-        taken = _take(file)
+        taken = lock_alone(file.fileno())
         if (if_unknown if taken is None else taken) and _is_at(file, path):
             path.unlink()
             return True
     return False
-
-
-def _take(file: IO[bytes]) -> bool | None:
-    """Lock an open file alone if nobody else holds it; ``None`` where there are no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

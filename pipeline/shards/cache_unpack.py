@@ -5,8 +5,9 @@ The shard's SHA-256 is taken meanwhile; nothing that was unpacked counts before 
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fie
 from vlapipe.pipeline.shards.cache_entry import Blocks
 from vlapipe.pipeline.shards.cache_layout import Layout, Place
 from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.shard_file import read_into, shard_format_of
-from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["place_arrays", "unpack_shard"]
@@ -51,47 +52,32 @@ def unpack_shard(
     Raises:
         DamageError: the shard's bytes are not those that were written.
     """
+    with _verified(path, sha256):
+        arrays = mapped | place_arrays(layout, blocks)
+        derived = derived_specs(schema)
+        stored = {name: arrays[name] for name in layout.places if name not in derived and name != ACTION_VALUE}
+        read_into(path, stored, shard_format_of(path.name), _NUM_THREADS)
+        for name, (of, _) in derived.items():
+            for first in range(0, len(arrays[of]), _ROWS_AT_ONCE):
+                rows = slice(first, first + _ROWS_AT_ONCE)
+                arrays[name][rows] = rotation_6d(schema.field(of), arrays[of][rows])
+        for start, num_rows in episodes.tolist():
+            rows = slice(start, start + num_rows)
+            fields = {field: arrays[field][rows] for field in action_fields(schema)}
+            arrays[ACTION_VALUE][rows] = derive_actions(schema, fields, arrays[ACTION_ROW][rows])
+        for name, place in layout.copies:
+            _place(blocks, place)[...] = arrays[name]
+
+
+@contextlib.contextmanager
+def _verified(path: Path, sha256: str) -> Iterator[None]:
+    """Take the file's digest beside the block; a wrong one is the reason for whatever the block raised."""
     with ThreadPoolExecutor(1) as hashing:
-        digest = hashing.submit(_sha256, path)
+        digest = hashing.submit(file_sha256, path)
         try:
-            _fill(path, schema, layout, mapped, episodes, blocks)
-        finally:  # also where it could not be decoded: that is then the reason
-            if digest.result() != sha256:
-                raise DamageError(
-                    f"{path}: its bytes differ from those that were written", "copy it again, or ingest again"
-                )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DamageError(f"{path}: cannot be read: {error.strerror}", "copy it again, or ingest again") from None
-
-
-def _fill(
-    path: Path,
-    schema: Schema,
-    layout: Layout,
-    mapped: dict[str, NDArray[Any]],
-    episodes: NDArray[np.int64],
-    blocks: Blocks,
-) -> None:
-    arrays = mapped | place_arrays(layout, blocks)
-    derived = derived_specs(schema)
-    stored = {name: arrays[name] for name in layout.places if name not in derived and name != ACTION_VALUE}
-    read_into(path, stored, shard_format_of(path.name), _NUM_THREADS)
-    for name, (of, _) in derived.items():
-        for first in range(0, len(arrays[of]), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            arrays[name][rows] = rotation_6d(schema.field(of), arrays[of][rows])
-    for start, num_rows in episodes.tolist():
-        rows = slice(start, start + num_rows)
-        fields = {field: arrays[field][rows] for field in action_fields(schema)}
-        arrays[ACTION_VALUE][rows] = derive_actions(schema, fields, arrays[ACTION_ROW][rows])
-    for name, place in layout.copies:
-        _place(blocks, place)[...] = arrays[name]
+            yield
+        finally:
+            require_digest(path, digest.result(), sha256)
 
 
 def place_arrays(layout: Layout, blocks: Blocks) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -15,14 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
-from vlapipe.schemas.errors import DamageError
+from vlapipe.pipeline.shards.digest import file_sha256, require_digest
 
 __all__ = ["EpisodesTable"]
 
 T = TypeVar("T")
 
 _FEW_TEXTS = ["task", "instruction", "split"]  # kept as numbers into a list of the different ones
-_CURE = "copy it again, or ingest again"
 
 
 class EpisodesTable:
@@ -97,27 +95,19 @@ class EpisodesTable:
 
     def _checked(self, read: Callable[[], T]) -> T:
         """What ``read`` gives, once the digest has turned out right: it is taken the first time, beside the reading."""
-        if "_is_right" in vars(self):
+        if "_digest" in vars(self):
+            require_digest(self._path, self._digest, self._sha256)
             return read()
         with ThreadPoolExecutor(1) as hashing:
-            is_right = hashing.submit(lambda: self._is_right)
+            digest = hashing.submit(lambda: self._digest)
             try:
-                found = read()
-            except (OSError, pa.ArrowException):
-                # Altered, as a rule; which the digest says.
-                if is_right.result():
-                    raise
-            if not is_right.result():
-                raise DamageError(f"{self._path}: its bytes differ from those that were written", _CURE)
-            return found
+                return read()
+            finally:  # also where it could not be read: it is altered then, as a rule
+                require_digest(self._path, digest.result(), self._sha256)
 
     @cached_property
-    def _is_right(self) -> bool:
-        try:
-            with self._path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == self._sha256
-        except OSError as error:
-            raise DamageError(f"{self._path}: cannot be read: {error.strerror}", _CURE) from None
+    def _digest(self) -> str:
+        return file_sha256(self._path)
 
 
 def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.cache import Cache
-from vlapipe.pipeline.shards.cache_layout import Layout, lay_out, sample_fields
+from vlapipe.pipeline.shards.cache_layout import STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
@@ -140,7 +140,7 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays) 
     for entry, fields in sample_fields(schema).items():
         name = layout.sample[entry]
         packed = blocks[name] if name in blocks else mapped[name]
-        row_shape = (-1,) if len(fields) > 1 or entry == "observation.state" else arrays[fields[0]].shape[1:]
+        row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
     for name in arrays:
         if name == ACTION_ROW or name.startswith("align/"):
