@@ -30,6 +30,10 @@ class Cache:
         self.folder = folder
         self._room = Room(folder, limit_bytes)
 
+    def has(self, key: str, layout: Layout) -> bool:
+        """Whether an entry's blocks can be mapped at once, because there are none or they have been made."""
+        return not layout.blocks or self._map(key, layout) is not None
+
     def blocks(
         self,
         key: str,

@@ -17,6 +17,7 @@ from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_folder import cache_folder, cache_limit
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
+from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.view import View
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
@@ -129,6 +130,16 @@ class Dataset:
             UsageError: it cannot be unpacked into the cache.
         """
         return self._view.sample_arrays(shard)
+
+    def sample_rows(self, shard: int) -> SampleRows | None:
+        """Reads rows of ``sample_arrays`` out of the compressed shard, for who cannot wait until it is unpacked.
+
+        ``None`` if it is unpacked already, or if that is as quick: an NPZ can only be read from its start on.
+
+        Raises:
+            DamageError: the shard is missing or cut short.
+        """
+        return self._view.sample_rows(shard)
 
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one episode; reads few others' with it."""

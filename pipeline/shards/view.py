@@ -23,6 +23,7 @@ from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.open_files import reserve_open_files
+from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.schema import Schema
@@ -37,6 +38,14 @@ Arrays = dict[str, NDArray[Any]]
 class _OpenShard:
     arrays: Arrays
     sample: Arrays
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    format: str
+    mapped: Arrays
+    layout: Layout
 
 
 def shard_key(manifest: Manifest, shard: int) -> str:
@@ -83,6 +92,17 @@ class View:
         """What training reads of a shard by batch entry, as ``Dataset.sample_arrays`` says."""
         return self._shard(shard).sample
 
+    def sample_rows(self, shard: int) -> SampleRows | None:
+        """As ``Dataset.sample_rows`` says."""
+        if self._already_open(shard) is not None:
+            return None
+        found = self._find(shard)
+        if found.format == "npz" or self._cache.has(shard_key(self._manifest, shard), found.layout):
+            return None
+        episodes = self._table.rows_of_shard(shard, self._schema.anchor)
+        rows = SampleRows(found.path, self._schema, self._manifest.shards[shard]["arrays"], found.mapped, episodes)
+        return rows if rows.are_quick else None
+
     def _shard(self, shard: int) -> _OpenShard:
         found = self._already_open(shard)
         if found is None:
@@ -108,6 +128,19 @@ class View:
         return True
 
     def _open_shard(self, shard: int) -> _OpenShard:
+        found = self._find(shard)
+        sha256 = self._manifest.shards[shard]["sha256"]
+        described = {"dataset": str(self._folder.absolute()), "shard": self._manifest.shards[shard]["file"]}
+
+        def fill(blocks: Arrays) -> None:
+            episodes = self._table.rows_of_shard(shard, self._schema.anchor)
+            unpack_shard(found.path, sha256, self._schema, found.layout, found.mapped, episodes, blocks)
+
+        key = shard_key(self._manifest, shard)
+        blocks = self._cache.blocks(key, found.layout, described, fill, self._let_go)
+        return _open_shard(self._schema, found.layout, found.mapped, blocks)
+
+    def _find(self, shard: int) -> _Found:
         while not reserve_open_files():
             if not self._let_go():
                 problem = f"{self._folder}: no more shards can be mapped: this process may open no more files"
@@ -121,17 +154,9 @@ class View:
             raise DamageError(
                 f"{path}: expected {entry['bytes']} bytes, found {found}", "copy it again, or ingest again"
             )
-        found_arrays = map_arrays(path, shard_format_of(entry["file"]))
-        mapped = {name: array for name, array in found_arrays.items() if name in entry["arrays"]}
-        layout = lay_out(entry["arrays"], self._schema, mapped)
-        described = {"dataset": str(self._folder.absolute()), "shard": entry["file"]}
-
-        def fill(blocks: Arrays) -> None:
-            episodes = self._table.rows_of_shard(shard, self._schema.anchor)
-            unpack_shard(path, entry["sha256"], self._schema, layout, mapped, episodes, blocks)
-
-        blocks = self._cache.blocks(shard_key(self._manifest, shard), layout, described, fill, self._let_go)
-        return _open_shard(self._schema, layout, mapped, blocks)
+        shard_format = shard_format_of(entry["file"])
+        mapped = {name: array for name, array in map_arrays(path, shard_format).items() if name in entry["arrays"]}
+        return _Found(path, shard_format, mapped, lay_out(entry["arrays"], self._schema, mapped))
 
 
 def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays) -> _OpenShard:

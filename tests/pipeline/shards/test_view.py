@@ -83,18 +83,18 @@ def is_mapped(array: NDArray[Any]) -> bool:
     return isinstance(base, np.memmap)
 
 
+STATES = [
+    ["arm/joints"],
+    ["arm/grip"],
+    ["arm/exact"],
+    ["arm/count", "arm/joints", "arm/exact"],
+    ["arm/joints", "arm/turn_6d", "arm/grip"],
+    ["arm/turn_6d"],
+]
+
+
 @pytest.mark.parametrize(("shard_format", "codec"), KINDS)
-@pytest.mark.parametrize(
-    "state",
-    [
-        ["arm/joints"],
-        ["arm/grip"],
-        ["arm/exact"],
-        ["arm/count", "arm/joints", "arm/exact"],
-        ["arm/joints", "arm/turn_6d", "arm/grip"],
-        ["arm/turn_6d"],
-    ],
-)
+@pytest.mark.parametrize("state", STATES)
 def test_batch_entries_are_their_fields_side_by_side(
     tmp_path: Path, state: list[str], shard_format: str, codec: str | None
 ) -> None:
@@ -113,6 +113,36 @@ def test_batch_entries_are_their_fields_side_by_side(
         assert not array.flags.writeable, name
         assert is_mapped(array), name
         assert array.ctypes.data % 64 == 0, name
+
+
+@pytest.mark.parametrize("codec", [None, "lz4"])
+@pytest.mark.parametrize("state", STATES)
+def test_rows_out_of_a_compressed_shard_are_those_of_an_unpacked_one(
+    tmp_path: Path, state: list[str], codec: str | None
+) -> None:
+    dataset = ingested(tmp_path, state, codec=codec)
+    rows = dataset.sample_rows(0)
+    assert rows is not None
+    whole = dataset.sample_arrays(0)
+    assert dataset.sample_rows(0) is None
+    for episode in range(2):
+        start = dataset.row(episode)["arm/start"]
+        stop = start + dataset.row(episode)["arm/rows"]
+        for name, array in whole.items():
+            assert rows.num_rows(name) == len(array)
+            for first, last in ((start, stop), (start, start + 1), (stop - 1, stop), (start + 3, start + 9)):
+                found = rows.read(name, first, last)
+                assert found.flags.c_contiguous
+                assert found.dtype == array.dtype
+                assert np.array_equal(found, array[first:last]), name
+
+
+@pytest.mark.parametrize(("shard_format", "codec"), [("npz", None), ("zarr", "pcodec")])
+def test_what_can_only_be_decoded_whole_has_no_rows_to_give(
+    tmp_path: Path, shard_format: str, codec: str | None
+) -> None:
+    dataset = ingested(tmp_path, ["arm/joints"], shard_format=shard_format, codec=codec)
+    assert dataset.sample_rows(0) is None
 
 
 @pytest.mark.parametrize(("shard_format", "codec"), KINDS)

@@ -1,0 +1,114 @@
+"""Reads what training needs of a shard that is not unpacked yet: only the rows that are asked for.
+
+A batch of a shuffled epoch has its samples in most shards of a dataset: to unpack all of them first is to wait for
+everything. What is read here is not verified against the shard's digest; whoever unpacks the shard does that.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
+from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
+from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.zarr_rows import ZarrRows
+from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["SampleRows"]
+
+
+class SampleRows:
+    """Rows of one shard's ``sample_arrays``, by the same names; safe to use from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        arrays: Mapping[str, Mapping[str, Any]],
+        mapped: Mapping[str, NDArray[Any]],
+        episodes: NDArray[np.int64],
+    ) -> None:
+        """Read the directory of a Zarr shard.
+
+        Args:
+            path: the shard.
+            schema: says which fields are derived, how actions follow, and what a sample holds.
+            arrays: the shard's, as the manifest describes them.
+            mapped: those that lie uncompressed in the shard.
+            episodes: start and rows of each of the shard's episodes on the anchor, ``(episodes, 2)``, in order.
+
+        Raises:
+            DamageError: it is not a whole shard.
+        """
+        self._path, self._schema, self._arrays, self._mapped = path, schema, arrays, mapped
+        self._entries, self._derived = sample_fields(schema), derived_specs(schema)
+        self._episode_start = episodes[:, 0]
+        try:
+            self._stored = ZarrRows(path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise self._damage(error) from None
+
+    @property
+    def are_quick(self) -> bool:
+        """Whether rows can be decoded without decoding all of their array."""
+        entries = {field for fields in self._entries.values() for field in fields}
+        stored = {self._derived[field][0] if field in self._derived else field for field in entries}
+        stored = (stored | {ACTION_ROW, *action_fields(self._schema)}) - {ACTION_VALUE}
+        stored |= {name for name in self._arrays if name.startswith("align/") or name.endswith("/offset")}
+        return all(name in self._mapped or name in self._stored for name in stored)
+
+    def num_rows(self, name: str) -> int:
+        """Of the whole array."""
+        field = self._entries.get(name, (name,))[0]
+        if field == ACTION_VALUE:
+            field = ACTION_ROW
+        stored = self._derived[field][0] if field in self._derived else field
+        return int(self._arrays[stored]["shape"][0])
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start <= i < stop``, C-contiguous; of actions, within one episode.
+
+        Raises:
+            DamageError: the shard is damaged there.
+        """
+        try:
+            if name not in self._entries:
+                return np.ascontiguousarray(self._rows(name, start, stop))
+            fields = [self._rows(field, start, stop) for field in self._entries[name]]
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise self._damage(error) from None
+        if len(fields) == 1 and name != STATE:
+            return np.ascontiguousarray(fields[0], dtype=np.float32)
+        columns = [field.reshape(stop - start, -1) for field in fields]
+        return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
+
+    def _rows(self, field: str, start: int, stop: int) -> NDArray[Any]:
+        if field in self._mapped:
+            return self._mapped[field][start:stop]
+        if field == ACTION_VALUE:
+            return self._actions(start, stop)
+        if field in self._derived:
+            of = self._derived[field][0]
+            return rotation_6d(self._schema.field(of), self._rows(of, start, stop))
+        return self._stored.read(field, start, stop)
+
+    def _actions(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Actions look ahead to rows of their episode, which are read with them."""
+        ahead = self._rows(ACTION_ROW, start, stop)
+        episode = self._episode_start[np.searchsorted(self._episode_start, start, side="right") - 1]
+        shift = int(episode) - start
+        end = max(stop, start + shift + int(ahead.max(initial=0)) + 1)
+        rows = np.full(end - start, -1, dtype=np.int32)
+        rows[: stop - start] = np.where(ahead < 0, -1, ahead + shift)
+        fields = {field: self._rows(field, start, end) for field in action_fields(self._schema)}
+        return derive_actions(self._schema, fields, rows)[: stop - start]
+
+    def _damage(self, error: Exception) -> DamageError:
+        return DamageError(f"{self._path}: not a whole shard: {error}", "copy it again, or ingest again")
