@@ -40,8 +40,9 @@ class FrameIndex:
     def __init__(self, sources: Sources, split: str | None, sample: SampleDefaults) -> None:
         runs, num_found = [], 0
         for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
-            episode, first_row, lengths = _runs(dataset, split, sample)
-            num_found += _num_frames(dataset, split)
+            of_split = np.flatnonzero(_in_split(dataset, split))
+            num_found += int(dataset.column("num_frames")[of_split].sum())
+            episode, first_row, lengths = _runs(dataset, of_split, sample)
             runs.append((episode + first_episode, first_row, lengths))
         columns = zip(*runs, strict=True)
         self.episode, self._first_row, self.lengths = (c[0] if len(c) == 1 else np.concatenate(c) for c in columns)
@@ -65,14 +66,13 @@ class FrameIndex:
 
 
 def _runs(
-    dataset: Dataset, split: str | None, sample: SampleDefaults
+    dataset: Dataset, episode: NDArray[np.int64], sample: SampleDefaults
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of frames that follow each other: an episode is one, but where a gap cuts it.
+    """Runs of frames of these episodes that follow each other: an episode is one, but where a gap cuts it.
 
     Returns:
         the episode, the first anchor row and the number of frames of each run that has any.
     """
-    episode = np.flatnonzero(_in_split(dataset, split))
     first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
     lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
     gaps = _Gaps(dataset, sample)
@@ -94,11 +94,6 @@ def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
         return np.ones(len(dataset), dtype=bool)
     in_split: NDArray[np.bool_] = dataset.column("split") == split
     return in_split
-
-
-def _num_frames(dataset: Dataset, split: str | None) -> int:
-    """Frames of a split before those are left out whose windows cross a gap."""
-    return int(dataset.column("num_frames")[_in_split(dataset, split)].sum())
 
 
 class _Gaps:
