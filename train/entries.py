@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import ACTION_VALUE, action_size
+from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.batch_buffers import Entry
-from vlapipe.train.sources import Sources
+from vlapipe.train.sources import Sources, row_shapes
 from vlapipe.train.spec import Moments, SampleSpec
 from vlapipe.train.window import Window
 
@@ -59,22 +59,15 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
     Raises:
         UsageError: a dataset has no training episode.
     """
-    schema = sources.first.schema
-    width = sum(schema.field(path).num_columns for path in schema.sample.state)
-    datasets = sources.datasets
-    moments = {
-        "observation.state": _merged([_moments(dataset, dataset.schema.sample.state) for dataset in datasets]),
-        "action": _merged([_moments(dataset, (ACTION_VALUE,)) for dataset in datasets]),
-    }
-    for name, _ in schema.sample.sensors:
-        of_each = [_moments(dataset, (dict(dataset.schema.sample.sensors)[name],)) for dataset in datasets]
-        moments[f"observation.sensors.{name}"] = _merged(of_each)
+    rows = row_shapes(sources.first.schema)
+    sensors = {name: rows[f"observation.sensors.{name}"] for name, _ in sources.first.schema.sample.sensors}
+    fields = [(dataset, sample_fields(dataset.schema)) for dataset in sources.datasets]
     return SampleSpec(
-        state=(window.state_rows or 1, width),
-        sensors={name: (window.sensor_rows or 1, *schema.field(path).shape) for name, path in schema.sample.sensors},
+        state=(window.state_rows or 1, rows[STATE][0]),
+        sensors={name: (window.sensor_rows or 1, *shape) for name, shape in sensors.items()},
         images={view: (window.image_rows or 1, 3, *size) for view, size in sizes.items()},
-        action=(window.action_rows or 1, action_size(schema)),
-        moments=moments,
+        action=(window.action_rows or 1, rows["action"][0]),
+        moments={entry: _merged([_moments(dataset, of[entry]) for dataset, of in fields]) for entry in rows},
     )
 
 

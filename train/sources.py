@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.actions import action_size
+from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.schema import Schema
 
-__all__ = ["ANCHOR", "Sources"]
+__all__ = ["ANCHOR", "Sources", "row_shapes"]
 
 ANCHOR = ""  # stands for the anchor stream, whatever each dataset calls it
 
@@ -108,6 +110,19 @@ class Sources:
         return str(self.datasets[which].episode_column("id")[row].as_py())
 
 
+def row_shapes(schema: Schema) -> dict[str, tuple[int, ...]]:
+    """The shape of one row of each batch entry of float32."""
+
+    def shape(entry: str, fields: tuple[str, ...]) -> tuple[int, ...]:
+        if entry == "action":
+            return (action_size(schema),)
+        if entry == STATE:
+            return (sum(schema.field(path).num_columns for path in fields),)
+        return schema.field(fields[0]).shape
+
+    return {entry: shape(entry, fields) for entry, fields in sample_fields(schema).items()}
+
+
 def _columns(dataset: Dataset) -> list[str]:
     """What a loader needs of the episodes table, of which each column takes a pass of its own otherwise."""
     columns = ["split", "shard", "frame_start", "num_frames", "instruction"]
@@ -129,14 +144,11 @@ def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
 
 def _entries(dataset: Dataset) -> dict[str, tuple[int, ...] | str]:
     """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
-    schema = dataset.schema
-    entries: dict[str, tuple[int, ...] | str] = {
-        "observation.state": (sum(schema.field(path).num_columns for path in schema.sample.state),),
-        "action": (action_size(schema),),
-    }
-    entries |= {f"observation.sensors.{name}": schema.field(path).shape for name, path in schema.sample.sensors}
     storages = {view: dataset.manifest.streams[view].get("storage", "jpeg") for view in dataset.views}
-    return entries | {f"observation.images.{view}": storage for view, storage in storages.items()}
+    return {
+        **row_shapes(dataset.schema),
+        **{f"observation.images.{view}": storage for view, storage in storages.items()},
+    }
 
 
 def _require_same_entries(first: Dataset, other: Dataset) -> None:
