@@ -88,7 +88,7 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
     }
     if stream["kind"] == "images":
         sizes = zip(dataset.column(f"{name}/width").tolist(), dataset.column(f"{name}/height").tolist(), strict=True)
-        report["storage"] = stream.get("storage", "jpeg")  # there was no choice once
+        report["storage"] = dataset.manifest.image_storage(name)
         report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}
     else:
         report["fields"] = stream["fields"]

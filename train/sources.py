@@ -94,7 +94,7 @@ class Sources:
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.views]:
             arrays[f"align/{stream}"] = stored[f"align/{_stream_name(dataset, stream)}"]
         for view in dataset.views:
-            kinds = ("pixels",) if dataset.manifest.streams[view].get("storage") == "raw" else ("bytes", "offset")
+            kinds = ("pixels",) if dataset.manifest.image_storage(view) == "raw" else ("bytes", "offset")
             arrays |= {f"{view}/{kind}": dataset.arrays(number)[f"{view}/{kind}"] for kind in kinds}
         return arrays
 
@@ -144,11 +144,8 @@ def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
 
 def _entries(dataset: Dataset) -> dict[str, tuple[int, ...] | str]:
     """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
-    storages = {view: dataset.manifest.streams[view].get("storage", "jpeg") for view in dataset.views}
-    return {
-        **row_shapes(dataset.schema),
-        **{f"observation.images.{view}": storage for view, storage in storages.items()},
-    }
+    storages = {f"observation.images.{view}": dataset.manifest.image_storage(view) for view in dataset.views}
+    return {**row_shapes(dataset.schema), **storages}
 
 
 def _require_same_entries(first: Dataset, other: Dataset) -> None:

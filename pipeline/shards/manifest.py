@@ -51,7 +51,12 @@ class Manifest:
     @property
     def format_version(self) -> int:
         """The oldest version that can hold this dataset: 1, or 2 where a camera is stored as pixels."""
-        return 2 if any(stream.get("storage") == "raw" for stream in self.streams.values()) else 1
+        return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
+
+    def image_storage(self, view: str) -> str:
+        """How a camera's images are stored, ``"jpeg"`` or ``"raw"``; once there was no choice, and nothing said so."""
+        storage: str = self.streams[view].get("storage", "jpeg")
+        return storage
 
     def to_json(self) -> bytes:
         """Canonical text: the same manifest gives the same bytes."""
