@@ -20,12 +20,12 @@ from vlapipe.train.augment import Augmentation
 from vlapipe.train.batches import Batch, BatchMaker
 from vlapipe.train.entries import image_sizes, sample_bytes, sample_spec
 from vlapipe.train.frames import FrameIndex
-from vlapipe.train.order import Blocked, Order, Sequential, Shuffled
+from vlapipe.train.ordering import Ordering
 from vlapipe.train.sources import Sources
 from vlapipe.train.steps import Share, Steps, steps
 from vlapipe.train.threads import threads_at_most
 from vlapipe.train.transfer import SideCopy
-from vlapipe.train.weights import Weights, parse_weights, weighted_order, weights_digest
+from vlapipe.train.weights import Weights
 from vlapipe.train.window import Window
 
 __all__ = ["Batch", "Loader"]
@@ -119,8 +119,8 @@ class Loader:
         self.spec = sample_spec(self._sources, self.window, sizes)
         require_memory("Loader", self.spec, self.batch_size)
         self._frames = FrameIndex(self._sources, split, replace(self.dataset.schema.sample, **vars(self.window)))
-        self._order_state = _order_state(shuffle, shuffle_shards, weights)
-        self._order = self._make_order(shuffle, shuffle_shards, weights)
+        self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights)
+        self._order = self._ordering.make(self._sources, self._frames, self._seed)
         threads = threads_at_most() if self._num_workers is None else self._num_workers
         at_once_bytes = min(_AT_ONCE_BYTES, _AHEAD_BYTES // (threads + 1))
         self._at_once = max(1, at_once_bytes // (self.batch_size * sample_bytes(self.spec)))
@@ -134,7 +134,7 @@ class Loader:
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
-            most_open=2 * shuffle_shards if shuffle and shuffle_shards else None,
+            most_open=self._ordering.most_open,
         )
         self._side_copy = SideCopy(device)
         self._position = 0  # global samples handed out so far, over all epochs and ranks
@@ -209,16 +209,6 @@ class Loader:
         batches = self._maker.make(frames, len(of_steps.ends))
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 
-    def _make_order(self, shuffle: bool, shuffle_shards: int | None, weights: Weights | None) -> Order:
-        if not shuffle or not self.num_frames:
-            return Sequential(self.num_frames)
-        if weights:
-            return weighted_order(self._sources, self._frames, weights, self._seed)
-        if shuffle_shards:
-            lengths = self._frames.frames_of_shards(self._sources.num_shards)
-            return Blocked(lengths, shuffle_shards, self._seed)
-        return Shuffled(self.num_frames, self._seed)
-
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands, as plain integers; the same for every rank and number of ranks."""
         return self._state_at(self._position)
@@ -236,7 +226,7 @@ class Loader:
             "version": _STATE_VERSION,
             "seed": self._seed,
             "num_frames": self.num_frames,
-            **self._order_state,
+            **self._ordering.state,
             "epoch": epoch,
             "position": position,
         }
@@ -268,23 +258,3 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _order_state(shuffle: bool, shuffle_shards: int | None, weights: Weights | None) -> dict[str, int]:
-    """The order's options as numbers, checked.
-
-    Raises:
-        UsageError: they are impossible, or do not go together.
-    """
-    if shuffle_shards is not None:
-        parse_whole_number("Loader shuffle_shards", shuffle_shards, least=1)
-    parsed = parse_weights("Loader weights", weights or {})
-    if weights and (shuffle_shards or not shuffle):
-        raise UsageError(
-            "Loader weights: expected shuffle over all frames", "leave out shuffle_shards and shuffle=False"
-        )
-    return {
-        "shuffle": int(shuffle),
-        "shuffle_shards": shuffle_shards or 0 if shuffle else 0,
-        "weights": weights_digest(parsed),
-    }

@@ -24,7 +24,7 @@ _KINDS = ("task", "episode", "dataset")
 
 
 def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
-    """``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; each part may be missing.
+    """``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; parts may be missing, empty ones are left out.
 
     Raises:
         UsageError: it is something else.
@@ -42,12 +42,12 @@ def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
             is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
             if not is_number or not math.isfinite(factor) or factor < 0:
                 raise UsageError(f"{what} {kind} {name!r}: expected a number from 0, found {factor!r}")
-    return {kind: {str(name): float(factor) for name, factor in of.items()} for kind, of in weights.items()}
+    return {kind: {str(name): float(factor) for name, factor in of.items()} for kind, of in weights.items() if of}
 
 
 def weights_digest(weights: Weights) -> int:
-    """A number below 2^53 that tells weights apart; 0 if there are none."""
-    if not any(weights.values()):
+    """A number below 2^53 that tells parsed weights apart; 0 if there are none."""
+    if not weights:
         return 0
     canonical = json.dumps(weights, sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(canonical, digest_size=6).digest(), "big") + 1

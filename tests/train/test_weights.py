@@ -148,6 +148,22 @@ def test_impossible_weights_are_refused(dataset: Dataset, weights: Any, message:
         Loader(dataset, window=SMALL, weights=weights)
 
 
+@pytest.mark.parametrize("weights", [{}, {"task": {}}, {"task": {}, "episode": {}}])
+def test_weights_that_name_nothing_are_no_weights(dataset: Dataset, weights: dict[str, dict[str, float]]) -> None:
+    """A run that was begun with them goes on without them, so both must mean one order."""
+    loader, plain = (Loader(dataset, window=SMALL, batch_size=7, num_workers=0, weights=w) for w in (weights, None))
+    for batch, expected in zip(loader, plain, strict=True):
+        assert torch.equal(batch["index"], expected["index"])
+    assert loader.state_dict() == plain.state_dict()
+    assert len(Loader(dataset, window=SMALL, weights=weights, shuffle_shards=1)) > 0
+
+
+def test_weights_of_an_empty_kind_beside_others_say_nothing(dataset: Dataset) -> None:
+    weights = {"task": {"insert_blue": 2.0}}
+    state = Loader(dataset, window=SMALL, weights=weights).state_dict()
+    assert Loader(dataset, window=SMALL, weights={**weights, "episode": {}}).state_dict() == state
+
+
 def test_weights_that_leave_nothing_are_refused(dataset: Dataset) -> None:
     weights = {"task": dict.fromkeys(set(dataset.episodes.column("task").to_pylist()), 0)}
     with pytest.raises(UsageError, match="no frame has a weight above 0"):
