@@ -6,7 +6,6 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size, D s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 
@@ -15,13 +14,12 @@ import torch
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.ahead import Pace, ahead
-from vlapipe.train.arguments import parse_image_size, parse_whole_number, refuse_unknown_split, require_memory
+from vlapipe.train.arguments import parse_whole_number, require_memory
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.entries import image_sizes, sample_bytes, sample_spec
-from vlapipe.train.frames import FrameIndex
+from vlapipe.train.entries import sample_bytes
 from vlapipe.train.ordering import Ordering
-from vlapipe.train.sources import Sources
+from vlapipe.train.selection import Selection
 from vlapipe.train.steps import Share, Steps, steps
 from vlapipe.train.threads import threads_at_most
 from vlapipe.train.transfer import SideCopy
@@ -102,11 +100,9 @@ class Loader:
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        self._sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
-        for each in self._sources.datasets:
-            refuse_unknown_split("Loader split", split, each)
-        self.dataset = self._sources.first
-        self.window = (window or Window()).resolve(self.dataset.schema.sample)
+        selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size)
+        self._sources, self._frames = selection.sources, selection.frames
+        self.dataset, self.window, self.spec = self._sources.first, selection.window, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
         self._share = Share.parse(rank, world_size)
@@ -115,10 +111,7 @@ class Loader:
         )
         self._prefetch_factor = parse_whole_number("Loader prefetch_factor", prefetch_factor, least=1)
         self._endless, self._say = endless, say
-        sizes = image_sizes(self._sources, parse_image_size("Loader image_size", image_size))
-        self.spec = sample_spec(self._sources, self.window, sizes)
         require_memory("Loader", self.spec, self.batch_size)
-        self._frames = FrameIndex(self._sources, split, replace(self.dataset.schema.sample, **vars(self.window)))
         self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights)
         self._order = self._ordering.make(self._sources, self._frames, self._seed)
         threads = threads_at_most() if self._num_workers is None else self._num_workers

@@ -6,7 +6,6 @@ Sent to a worker process, both open the data anew there: only arguments travel, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal, overload
 
@@ -15,12 +14,9 @@ import torch
 from torch.utils.data import default_collate, get_worker_info
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.entries import image_sizes, sample_spec
-from vlapipe.train.frames import FrameIndex
 from vlapipe.train.loader import Loader
-from vlapipe.train.sources import Sources
+from vlapipe.train.selection import Selection
 from vlapipe.train.window import Window
 
 __all__ = ["BatchStream", "FrameDataset", "Samples", "torch_dataset"]
@@ -70,14 +66,9 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
             UsageError: one cannot be used with this data.
         """
         self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
-        sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
-        for each in sources.datasets:
-            refuse_unknown_split("torch_dataset split", split, each)
-        window = (window or Window()).resolve(sources.first.schema.sample)
-        sizes = image_sizes(sources, parse_image_size("torch_dataset image_size", image_size))
-        self.spec = sample_spec(sources, window, sizes)
-        self._frames = FrameIndex(sources, split, replace(sources.first.schema.sample, **vars(window)))
-        self._maker = BatchMaker(sources, window, self.spec)
+        selection = Selection.parse("torch_dataset", dataset, window=window, split=split, image_size=image_size)
+        self.spec, self._frames = selection.spec, selection.frames
+        self._maker = BatchMaker(selection.sources, selection.window, self.spec)
 
     def __len__(self) -> int:
         return self._frames.num_frames

@@ -1,0 +1,50 @@
+"""What is read of which data: the datasets' frames of one split, with the window and the image sizes of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.train.arguments import parse_image_size, refuse_unknown_split
+from vlapipe.train.entries import image_sizes, sample_spec
+from vlapipe.train.frames import FrameIndex
+from vlapipe.train.sources import Sources
+from vlapipe.train.spec import SampleSpec
+from vlapipe.train.window import Window
+
+__all__ = ["Selection"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """``window`` has every row count; ``spec`` are the shapes that follow from it."""
+
+    sources: Sources
+    window: Window
+    spec: SampleSpec
+    frames: FrameIndex
+
+    @classmethod
+    def parse(
+        cls,
+        what: str,
+        dataset: Dataset | Sequence[Dataset],
+        *,
+        window: Window | None,
+        split: str | None,
+        image_size: tuple[int, int] | None,
+    ) -> Selection:
+        """From the arguments that ``Loader`` explains; ``what`` names whose they are, for messages.
+
+        Raises:
+            UsageError: one cannot be used with this data.
+        """
+        sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
+        for each in sources.datasets:
+            refuse_unknown_split(f"{what} split", split, each)
+        defaults = sources.first.schema.sample
+        window = (window or Window()).resolve(defaults)
+        spec = sample_spec(sources, window, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
+        frames = FrameIndex(sources, split, replace(defaults, **vars(window)))
+        return cls(sources=sources, window=window, spec=spec, frames=frames)
