@@ -63,6 +63,7 @@ class Blocked:
         self._lengths, self._mixed, self._seed = lengths, mixed, seed
         self._first_frame = np.cumsum(lengths) - lengths
         self.num_positions = int(lengths.sum())
+        self._last = -1, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)  # replaced as one, whoever reads it
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
@@ -78,9 +79,17 @@ class Blocked:
         count = len(self._lengths)
         return permute(np.arange(count), np.array([count]), hash_of(self._seed, epoch))
 
+    def _laid_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards in the order of the epoch, and where each begins; kept, as it is asked for piece by piece."""
+        last, shards, starts = self._last
+        if last != epoch:
+            shards = self.shards(epoch)
+            starts = np.append(0, np.cumsum(self._lengths[shards]))
+            self._last = epoch, shards, starts
+        return shards, starts
+
     def _frames_of_epoch(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
-        shards = self.shards(epoch)
-        starts = np.append(0, np.cumsum(self._lengths[shards]))
+        shards, starts = self._laid_out(epoch)
         block_starts = np.append(starts[: -1 : self._mixed], starts[-1])
         block = np.searchsorted(block_starts, within, side="right") - 1
         first = block_starts[block]
