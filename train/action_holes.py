@@ -27,15 +27,18 @@ class ActionHoles:
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
         self._found = np.full(len(self._start), _UNKNOWN, dtype=np.uint8)
 
-    def in_any(self, plan: BatchPlan, rows_of: Callable[[int], NDArray[Any]]) -> bool:
-        """Whether any of the plan's episodes has one; ``rows_of`` gives a shard's ``action/row`` ``(rows,)``."""
+    def in_any(self, plan: BatchPlan, rows_of: Callable[[int, int, int], NDArray[Any]]) -> bool:
+        """Whether any of the plan's episodes has one.
+
+        ``rows_of`` gives a shard's ``action/row``, from a row to before another.
+        """
         found = self._found[plan.episode]
         unknown = np.flatnonzero(found == _UNKNOWN)
         if len(unknown):
             shards = dict(zip(plan.episode[unknown].tolist(), plan.shard[unknown].tolist(), strict=True))
             for episode, shard in shards.items():
                 begin = int(self._start[episode] + self._frame_start[episode])
-                rows = rows_of(shard)[begin : begin + int(self._num_frames[episode])]
+                rows = rows_of(shard, begin, begin + int(self._num_frames[episode]))
                 self._found[episode] = _SOME if rows.min() < 0 else _NONE
             found = self._found[plan.episode]
         return bool((found == _SOME).any())

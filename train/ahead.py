@@ -29,9 +29,17 @@ class Pace:
     It goes on looking, as a run may begin with steps that take long, until threads were added in vain.
     """
 
-    def __init__(self, most: int, chosen: Callable[[str], None] | None = None) -> None:
-        """At most ``most`` threads; ``chosen`` is told how many there are, in a sentence, when that has been found."""
-        self._most, self._say, self._said = most, chosen, 0
+    def __init__(
+        self,
+        most: int,
+        chosen: Callable[[str], None] | None = None,
+        is_settled: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """At most ``most`` threads; ``chosen`` is told how many there are, in a sentence, when that has been found.
+
+        What is measured counts while ``is_settled``: not while shards are unpacked beside the batches, for instance.
+        """
+        self._most, self._say, self._said, self._is_settled = most, chosen, 0, is_settled
         self._period_before = 0.0  # seconds a batch before threads were added; 0 if none were just added
         self._added = 0
         self._is_over = False
@@ -44,6 +52,9 @@ class Pace:
     def step(self, waited_s: float, num_threads: int) -> int:
         """Threads to add, or to let go if negative, after ``waited_s`` was waited for a batch."""
         if self._is_over:
+            return 0
+        if not self._is_settled():
+            self._begin_probe(skip=_PROBE)
             return 0
         self._count += 1
         if self._count <= 0:

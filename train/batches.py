@@ -51,6 +51,11 @@ class BatchMaker:
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
         self._instruction = sources.column("instruction")
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether batches cost what they will cost from now on: nothing is unpacked beside them."""
+        return not self._shards.is_unpacking
+
     def make(self, frames: BatchPlan, num_batches: int = 1) -> list[Batch]:
         """Read samples and hand them out as ``num_batches`` batches of one size, which share their memory.
 

@@ -174,7 +174,11 @@ class Loader:
         if self._num_workers == 0:
             made = map(self._make, work)
         else:
-            pace = Pace(threads_at_most(), self._say) if self._num_workers is None else None
+            pace = (
+                None
+                if self._num_workers is not None
+                else Pace(threads_at_most(), self._say, lambda: self._maker.is_settled)
+            )
             made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=self._depth, pace=pace)
         for ends, batches in made:
             if not batches:

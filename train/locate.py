@@ -6,6 +6,7 @@ Shape letters: N samples, T rows of a window, H action horizon.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ class Locator:
         left = (last - plan.row)[:, None]
         is_pad = self._ahead > left
         ahead = np.minimum(self._ahead, left)
-        if self._holes.in_any(plan, lambda of: self._shards.array("action/row", of)):
+        if self._holes.in_any(plan, partial(self._shards.rows, "action/row")):
             is_pad |= self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + ahead) < 0
         first = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
         return Actions(first[:, None] + ahead * self._shards.row_bytes("action", plan.shard), is_pad)

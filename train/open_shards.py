@@ -1,6 +1,8 @@
 """Where the arrays of each shard lie in memory; shards are opened as they are asked for.
 
-Addresses are good while their shards are leased: until then every array that has one is held.
+Addresses are good while their shards are leased: until then every array that has one is held. Where more would have to
+be unpacked for a lease than is worth waiting for, its rows are read out of the compressed shards, and the shards
+are unpacked meanwhile.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.sources import Sources
+from vlapipe.train.unpacking import Unpacking
 from vlapipe.train.windows_of_memory import address_of
 
 __all__ = ["OpenShards"]
+
+WAIT_BYTES = 64_000_000  # that a lease waits for until they are unpacked: a fifth of a second on two cores
 
 
 class OpenShards:
@@ -33,58 +39,102 @@ class OpenShards:
         self._addresses: dict[str, NDArray[np.int64]] = {}
         self._num_rows: dict[str, NDArray[np.int64]] = {}
         self._row_bytes: dict[str, NDArray[np.int64]] = {}
+        self._packed: dict[int, _Packed] = {}  # those among the open ones that are not unpacked yet
+        self._read = threading.local()  # rows that the thread's lease had read
+        self._unpacking = Unpacking(self._unpack)
+
+    @property
+    def is_unpacking(self) -> bool:
+        """Whether shards are unpacked beside the reading, which is slower until then."""
+        return self._unpacking.is_busy
 
     @contextlib.contextmanager
     def lease(self, shards: NDArray[np.int64]) -> Iterator[None]:
-        """Have shards open while the block lasts; unpacks what is compressed, once on this machine.
+        """Have shards open while the block lasts, for this thread.
 
         Raises:
             DamageError: a shard is missing, cut short or altered.
         """
-        if self._most is None:
-            self._open(shards)
-            yield
-            return
-        leased = set(shards.tolist())
+        self._read.rows = []
+        try:
+            if self._most is None:
+                self._open(shards)
+                yield
+            else:
+                with self._counted(set(shards.tolist()), self._most):
+                    self._open(shards)
+                    yield
+        finally:
+            self._read.rows = []
+
+    @contextlib.contextmanager
+    def _counted(self, leased: set[int], most: int) -> Iterator[None]:
         with self._lock:
             for shard in leased:
                 self._readers[shard] = self._readers.pop(shard, 0) + 1
         try:
-            self._open(shards)
             yield
         finally:
             with self._lock:
                 for shard in leased:
                     self._readers[shard] -= 1
-                self._close_some(self._most)
+                self._close_some(most)
 
     def _close_some(self, most: int) -> None:
         unread = [shard for shard, count in self._readers.items() if not count]
         for shard in unread[: max(0, len(self._readers) - most)]:
             del self._readers[shard]
-            self._is_open[shard] = False
-            self._arrays[shard] = None
+            with self._entering:
+                self._is_open[shard] = False
+                self._arrays[shard] = None
+                self._packed.pop(shard, None)
 
     def _open(self, shards: NDArray[np.int64]) -> None:
-        for shard in set(shards[~self._is_open[shards]].tolist()):
-            arrays = self._sources.sample_arrays(shard)  # by several threads at once, as it may have to be unpacked
-            with self._entering:
-                if not self._is_open[shard]:
-                    for name, array in arrays.items():
-                        self._enter(shard, name, array)
-                    self._arrays[shard] = arrays
-                    self._is_open[shard] = True  # last: who sees it reads the rest
+        if self._packed:
+            self._unpacking.ask(self._packed.keys() & set(shards.tolist()))
+        missing = set(shards[~self._is_open[shards]].tolist())
+        can_wait = sum(map(self._sources.unpacked_bytes, missing)) <= WAIT_BYTES
+        for shard in missing:
+            rows = None if can_wait else self._sources.sample_rows(shard)
+            if rows is None:
+                self._enter(shard, self._sources.sample_arrays(shard))  # by several threads at once
+            else:
+                self._enter_packed(shard, _Packed(rows, self._sources.sample_names(shard)))
+        if not can_wait:
+            self._unpacking.ask(self._packed.keys() & missing)
 
-    def _enter(self, shard: int, name: str, array: NDArray[Any]) -> None:
-        row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=int))
-        columns = (self._row_bytes, row_bytes), (self._num_rows, len(array)), (self._addresses, address_of(array))
+    def _unpack(self, shard: int) -> None:
+        arrays = self._sources.sample_arrays(shard)
+        if shard in self._packed:
+            self._enter(shard, arrays)
+
+    def _enter(self, shard: int, arrays: dict[str, NDArray[Any]]) -> None:
+        with self._entering:
+            if not self._is_open[shard] or shard in self._packed:
+                for name, array in arrays.items():
+                    self._enter_array(shard, name, len(array), _row_bytes(array), address_of(array))
+                self._arrays[shard] = arrays
+                # Last: who sees these reads the rest.
+                self._packed.pop(shard, None)
+                self._is_open[shard] = True
+
+    def _enter_packed(self, shard: int, packed: _Packed) -> None:
+        with self._entering:
+            if not self._is_open[shard]:
+                for name in packed.names:
+                    none = packed.read(name, 0, 0)
+                    self._enter_array(shard, name, packed.num_rows(name), _row_bytes(none), 0)
+                self._packed[shard] = packed
+                self._is_open[shard] = True
+
+    def _enter_array(self, shard: int, name: str, num_rows: int, row_bytes: int, address: int) -> None:
+        columns = (self._row_bytes, row_bytes), (self._num_rows, num_rows), (self._addresses, address)
         for column, value in columns:
             column.setdefault(name, np.zeros(len(self._is_open), dtype=np.int64))[shard] = value
 
     def row_bytes(self, name: str, shards: NDArray[np.int64]) -> int:
-        """Bytes of one row of an array in open shards; 0 if they differ."""
-        found = self._row_bytes[name][shards]
-        return int(found[0]) if (found == found[0]).all() else 0
+        """Bytes of one row of an array in open shards, of which all have the same."""
+        return int(self._row_bytes[name][shards[0]])
 
     def addresses(
         self, name: str, shard: NDArray[np.int64], row: NDArray[np.int64], last: NDArray[np.int64] | None = None
@@ -105,8 +155,28 @@ class OpenShards:
         if outside.any():
             file = self._sources.shard_file(int(np.broadcast_to(shard, outside.shape)[outside][0]))
             raise DamageError(f"{file}: {name}: has fewer rows than its episodes", "ingest again")
+        packed = self._packed.copy()  # before the addresses: those of shards unpacked meanwhile are then good
         addresses: NDArray[np.int64] = self._addresses[name][shard] + row * self._row_bytes[name][shard]
+        if packed:
+            self._read_packed(packed, name, shard, row, last, addresses)
         return addresses
+
+    def _read_packed(
+        self,
+        packed: dict[int, _Packed],
+        name: str,
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        last: NDArray[np.int64],
+        addresses: NDArray[np.int64],
+    ) -> None:
+        """Put in the addresses of those that must be read first; they are held until the lease ends."""
+        of_each = np.broadcast_to(shard, addresses.shape)
+        for at in np.argwhere(np.isin(of_each, list(packed))).tolist():
+            place = tuple(at)
+            rows = packed[int(of_each[place])].read(name, int(row[place]), int(last[place]) + 1)
+            self._read.rows.append(rows)
+            addresses[place] = address_of(rows)
 
     def has(self, name: str) -> bool:
         """Whether the shards that have been opened have an array of this name."""
@@ -114,6 +184,30 @@ class OpenShards:
 
     def array(self, name: str, shard: int) -> NDArray[Any]:
         """An array of an open shard."""
+        return self.rows(name, shard, 0, int(self._num_rows[name][shard]))
+
+    def rows(self, name: str, shard: int, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start <= i < stop`` of an array of an open shard."""
+        packed = self._packed.get(shard)
+        if packed is not None:
+            return packed.read(name, start, stop)
         arrays = self._arrays[shard]
         assert arrays is not None
-        return arrays[name]
+        return arrays[name][start:stop]
+
+
+class _Packed:
+    """A compressed shard under the names of ``Sources.sample_names``."""
+
+    def __init__(self, rows: SampleRows, names: dict[str, str]) -> None:
+        self._rows, self.names = rows, names
+
+    def num_rows(self, name: str) -> int:
+        return self._rows.num_rows(self.names[name])
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        return self._rows.read(self.names[name], start, stop)
+
+
+def _row_bytes(array: NDArray[Any]) -> int:
+    return array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=int))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import action_size
+from vlapipe.pipeline.shards.actions import ACTION_ROW, action_size
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
@@ -89,14 +91,34 @@ class Sources:
             DamageError: the shard is missing, cut short or altered.
         """
         dataset, number = self.place_of_shard(shard)
-        stored = dataset.sample_arrays(number)
-        arrays = {name: array for name, array in stored.items() if not name.startswith("align/")}
+        arrays = dataset.sample_arrays(number)
+        return {name: arrays[stored] for name, stored in self.sample_names(shard).items()}
+
+    def sample_rows(self, shard: int) -> SampleRows | None:
+        """As ``Dataset.sample_rows`` says; ``sample_names`` are its names."""
+        dataset, number = self.place_of_shard(shard)
+        return dataset.sample_rows(number)
+
+    def sample_names(self, shard: int) -> dict[str, str]:
+        """What each of the ``sample_arrays`` is called in the shard's own dataset."""
+        dataset, _ = self.place_of_shard(shard)
+        names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.views]:
-            arrays[f"align/{stream}"] = stored[f"align/{_stream_name(dataset, stream)}"]
+            names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
         for view in dataset.views:
             kinds = ("pixels",) if dataset.manifest.image_storage(view) == "raw" else ("bytes", "offset")
-            arrays |= {f"{view}/{kind}": dataset.arrays(number)[f"{view}/{kind}"] for kind in kinds}
-        return arrays
+            names |= {f"{view}/{kind}": f"{view}/{kind}" for kind in kinds}
+        return names
+
+    def unpacked_bytes(self, shard: int) -> int:
+        """About how many bytes unpacking a shard makes."""
+        dataset, number = self.place_of_shard(shard)
+        arrays = dataset.manifest.shards[number]["arrays"].values()
+        return sum(
+            np.dtype(array["dtype"]).itemsize * math.prod(array["shape"])
+            for array in arrays
+            if array["codec"] != "none"
+        )
 
     def shard_file(self, shard: int) -> str:
         """Where a shard lies, for messages."""

@@ -123,7 +123,7 @@ class Dataset:
 
         ``observation.state`` ``(rows, D)``: the fields of the schema's sample side by side;
         ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, which is ``action/value``. All of them
-        float32 and C-ordered. ``action/row`` and each ``align/<stream>`` are ``(rows,)`` int32, as in ``arrays``.
+        float32 and C-ordered. ``action/row``, each ``align/<stream>`` and the cameras' images are as in ``arrays``.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.

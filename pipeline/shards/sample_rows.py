@@ -6,6 +6,7 @@ everything. What is read here is not verified against the shard's digest; whoeve
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ class SampleRows:
             raise self._damage(error) from None
         if len(fields) == 1 and name != STATE:
             return np.ascontiguousarray(fields[0], dtype=np.float32)
-        columns = [field.reshape(stop - start, -1) for field in fields]
+        columns = [field.reshape(stop - start, math.prod(field.shape[1:])) for field in fields]
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
 
     def _rows(self, field: str, start: int, stop: int) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class View:
         """
         self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
         self._table = table
+        views = [name for name, stream in manifest.streams.items() if stream["kind"] == "images"]
+        self._images = {f"{view}/{kind}" for view in views for kind in ("bytes", "offset", "pixels")}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # those that were not asked for longest first
         self._opening: dict[int, threading.Lock] = {}
 
@@ -138,7 +141,7 @@ class View:
 
         key = shard_key(self._manifest, shard)
         blocks = self._cache.blocks(key, found.layout, described, fill, self._let_go)
-        return _open_shard(self._schema, found.layout, found.mapped, blocks)
+        return _open_shard(self._schema, found.layout, found.mapped, blocks, self._images)
 
     def _find(self, shard: int) -> _Found:
         while not reserve_open_files():
@@ -159,7 +162,7 @@ class View:
         return _Found(path, shard_format, mapped, lay_out(entry["arrays"], self._schema, mapped))
 
 
-def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays) -> _OpenShard:
+def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, images: Collection[str]) -> _OpenShard:
     arrays = mapped | place_arrays(layout, blocks)
     sample: Arrays = {}
     for entry, fields in sample_fields(schema).items():
@@ -168,6 +171,6 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays) 
         row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
     for name in arrays:
-        if name == ACTION_ROW or name.startswith("align/"):
+        if name == ACTION_ROW or name in images or name.startswith("align/"):
             sample[name] = arrays[name]
     return _OpenShard(arrays, {name: array.view(np.ndarray) for name, array in sample.items()})
