@@ -26,6 +26,7 @@ _TAIL_BYTES = 16 << 10
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
 _COMMENTS = ("#", "%", "//")
+_LINE_END = re.compile(r"\r*\n|\r")  # as the reader's: str.splitlines also cuts at form feeds and separator signs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,8 @@ def look_at_table(path: Path, label: str) -> Table | None:
     text = head.data.decode(encoding, errors="replace").removeprefix("\ufeff")
     if "\0" in text:
         return None
-    lines = text.splitlines() if "\n" not in text else [line.rstrip("\r") for line in text.split("\n")]
-    if lines and (not head.whole or not lines[-1]):
+    lines = _LINE_END.split(text)
+    if not head.whole or not lines[-1]:
         lines.pop()
     comment = _guess_comment(lines)
     body = [line for line in lines if line.strip() and not (comment and line.startswith(comment))]
@@ -245,7 +246,7 @@ def _footer(head: _Head, table: Table, lines: list[str], encoding: str) -> int:
         last, ended = lines, head.data.endswith((b"\n", b"\n\0"))
     else:
         text = head.tail.decode(encoding, errors="replace")
-        last, ended = text.splitlines()[1:], text.endswith("\n")
+        last, ended = _LINE_END.split(text.removesuffix("\n"))[1:], text.endswith("\n")
     width = len(table.names) + table.dialect.index_column + table.dialect.trailing_delimiter
     count = 0
     for line in reversed(last):

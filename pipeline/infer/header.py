@@ -52,7 +52,7 @@ def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[st
         start = None if first is None or first + 1 >= len(cut_up.cells) else first + 1
     if start is None:
         return None
-    above = _header_rows(cut_up.cells[:start], width)
+    above = _header_rows(cut_up.cells[:start], width, dialect.quote)
     if above:
         return _with_header(lines, cut_up, start, above, dialect, width)
     return _commented(lines, cut_up, start, dialect, width, cut) or _without(lines, cut_up, start, dialect, width)
@@ -83,11 +83,14 @@ def _is_row(cells: list[str], numeric: list[bool], decimal: str) -> bool:
     return good > 0 and good + sum(is_missing(c) for c in asked) == len(asked)
 
 
-def _header_rows(before: list[list[str]], width: int) -> int:
+def _header_rows(before: list[list[str]], width: int, quote: str) -> int:
     """How many of the lines just above the rows belong to the header."""
     rows = 0
     for cells in reversed(before[-_MAX_HEADER_ROWS:]):
         named = sum(bool(cell) for cell in cells)
+        # A quote that opens in one cell and closes in another is prose about the table: no reader takes it for names.
+        if quote and sum(cell.count(quote) % 2 for cell in cells) > 1:
+            break
         if abs(len(cells) - width) > 1 or named < max(1, width / 2) or sum(map(is_number, cells)) == named:
             break
         rows += 1
@@ -221,6 +224,10 @@ def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, wid
     reasons = ["there is no header: columns are called c1, c2, ... by position; rename them as you like"]
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the rows")
+    above = cut_up.cells[start - 1] if start > 0 else []
+    if len(above) > 1 and not any(map(is_number, above)) and all(above) and len(above) != width:
+        line = cut_up.number[start - 1] + 1
+        reasons.append(f"line {line} has {len(above)} names for {width} columns: which name is whose is for you to say")
     if trailing:
         reasons.append("each line ends with a delimiter too many")
     found = replace(dialect, header_rows=0, names=(names,), skip_lines=skip_lines, trailing_delimiter=trailing)

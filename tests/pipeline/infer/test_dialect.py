@@ -133,3 +133,20 @@ def test_single_quotes_around_the_names_alone(tmp_path: Path) -> None:
     assert table is not None
     assert (table.dialect.quote, table.names, table.units) == ("'", ("Elapsed time", "ECG1"), ("seconds", "mV"))
     assert (table.dialect.header_rows, table.dialect.skip_after_header, len(table.rows)) == (1, 1, 50)
+
+
+def test_quote_that_spans_cells_of_a_remark_is_no_header(tmp_path: Path) -> None:
+    table = look(tmp_path, ' # format: "%int(us),%float(gyro),%float(acc)"\n90198,-0.5,0.25\n99285,0.5,0.75\n')
+    assert (table.names, table.dialect.skip_lines) == (("c1", "c2", "c3"), 1)
+
+
+def test_names_in_another_number_than_the_columns_are_told(tmp_path: Path) -> None:
+    table = look(tmp_path, "q1,q2,q3,q4\n0.5,0.25\n0.75,0.125\n")
+    assert table.names == ("c1", "c2")
+    assert any("line 1 has 4 names for 2 columns" in reason for reason in table.reasons)
+
+
+@pytest.mark.parametrize("sign", ["\x0c", "\x1e", "\u2028"])
+def test_only_line_ends_end_lines(sign: str, tmp_path: Path) -> None:
+    table = look(tmp_path, f"t,x,note\r0.1,2,a{sign}b\r0.2,3,c\r")
+    assert (table.num_rows, table.rows[0][:2], table.rows[0][2]) == (2, ("0.1", "2"), f"a{sign}b")
