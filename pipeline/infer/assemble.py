@@ -97,6 +97,8 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
         arrays = guess_arrays(ANCHOR, pattern, [layout.tree.root / files[0]])
         return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows)
     table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
+    if not any(field.numeric for field in table.stream.fields):
+        return None  # a clock beside text: nothing to train on
     return _Anchor(
         table.stream, table.clock, table.num_rows, table.split_column, table.split_gap_s, table.split_reasons
     )
@@ -214,7 +216,8 @@ def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
 def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Anchor) -> StreamGuess:
     """A clock that cannot be the anchor's own is moved to start with it."""
     apart = ""
-    if clock.assumed != anchor.clock.assumed or clock.epoch != anchor.clock.epoch:
+    counted = bool(clock.columns) == bool(anchor.clock.columns)  # assumed rates: a column's counts, or rows from 0
+    if clock.assumed != anchor.clock.assumed or clock.epoch != anchor.clock.epoch or not counted:
         apart = f"its clock is not that of {ANCHOR}"
     elif len(clock.stamps_s) and len(anchor.clock.stamps_s) and not clock.epoch:
         end = anchor.clock.stamps_s[0] + anchor.num_rows / (anchor.clock.rate_hz or 1.0)

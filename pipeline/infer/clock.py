@@ -50,6 +50,9 @@ _NAMED_UNIT = (
     ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp|^ts?)m(illi)?s(ec)?$")),
     ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
 )
+# Words of names that number rows or messages, however evenly they rise.
+_COUNTERS = {"packet", "packets", "counter", "frame", "sample", "seq", "sequence", "index", "idx", "row"}
+_TIMES = {"time", "timestamp", "stamp", "clock"}
 _FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|microsecs?|microseconds?"))
 
 
@@ -97,7 +100,7 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
         if column.kind in ("text", "time") and (guess := _by_column(column, columns, groups)) is not None:
             return guess
     for column in columns:
-        if not column.counts and _ticks_evenly(column):
+        if not column.counts and not _says_it_counts(column) and _ticks_evenly(column):
             guess = _by_column(column, columns, groups)
             if guess is not None:
                 reason = f"{column.name!r} rises in even steps, as only a clock does; no name says so"
@@ -110,16 +113,35 @@ def _ticks_evenly(column: Column) -> bool:
     return column.rises and len(steps) > 3 and bool(np.all(steps > 0)) and bool(np.std(steps) < 0.3 * np.median(steps))
 
 
+def _says_it_counts(column: Column) -> bool:
+    """Whether a column of whole numbers is called a counter: its step is a message, not a time."""
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column.name)}
+    return column.whole and bool(words & _COUNTERS) and not words & _TIMES
+
+
 def _assumed(columns: list[Column]) -> ClockGuess:
     """No clock: rows at a rate that the user must correct."""
     counter = next(
-        (c for c in columns if c.counts and re.search(r"frame|index|step|seq|tick|row|sample", c.name)), None
+        (
+            c
+            for c in columns
+            if (c.counts and re.search(r"step|tick", c.name))
+            or (_says_it_counts(c) and len(c.steps) and bool(np.all(c.steps > 0)))
+        ),
+        None,
     )
     rate = f"no column is a clock; {ASSUMED_HZ:g} rows a second is only assumed: correct rate_hz"
-    if counter is not None:
-        time = TimeSpec(sources=(counter.name,), index_rate_hz=ASSUMED_HZ)
-        return ClockGuess(time=time, columns=(counter.name,), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
-    return ClockGuess(time=TimeSpec(index_rate_hz=ASSUMED_HZ), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
+    if counter is None:
+        return ClockGuess(time=TimeSpec(index_rate_hz=ASSUMED_HZ), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
+    counts = f"{counter.name!r} counts, and {ASSUMED_HZ:g} counts a second are only assumed"
+    rate = f"no column is a clock; {counts}: correct rate_hz"
+    return ClockGuess(
+        time=TimeSpec(sources=(counter.name,), index_rate_hz=ASSUMED_HZ),
+        columns=(counter.name,),
+        rate_hz=rate_of(counter.steps / ASSUMED_HZ),
+        reasons=(rate,),
+        assumed=True,
+    )
 
 
 def _by_column(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:

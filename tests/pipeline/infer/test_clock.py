@@ -114,3 +114,18 @@ def test_seconds_and_nanoseconds_by_their_endings(tmp_path: Path) -> None:
     guess = clock_of(tmp_path, "ZeitInSec,ZeitInNanoSec,x", rows)
     assert (guess.time.sources, guess.time.plus, guess.time.plus_unit) == (("ZeitInSec",), "ZeitInNanoSec", "ns")
     assert guess.rate_hz == pytest.approx(10)
+
+
+@pytest.mark.parametrize("name", ["Packet number", "PacketCounter", "frame_seq", "Sample"])
+def test_counter_of_messages_is_no_clock_however_evenly_it_rises(name: str, tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, f"{name},x", [f"{115 + 2 * i},{i % 3}.5" for i in range(12)])
+    assert guess.assumed
+    assert (guess.time.sources, guess.time.index_rate_hz) == ((name,), 10)
+    assert guess.rate_hz == pytest.approx(5)  # every second count is there
+    assert any("only assumed" in reason for reason in guess.reasons)
+
+
+def test_ticks_of_a_sample_clock_are_a_clock(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "SampleTimeFine,x", [f"{4_000 + 10 * i},{i % 3}.5" for i in range(12)])
+    assert not guess.assumed
+    assert guess.columns == ("SampleTimeFine",)

@@ -302,6 +302,21 @@ def test_folder_without_numbers_is_refused_in_one_line(files: dict[str, str], tm
         infer_schema(write(tmp_path / "lab", files))
 
 
+@pytest.mark.parametrize("header", ["frame,label", "time,label"])
+def test_clock_beside_nothing_but_text_is_refused_in_one_line(header: str, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(header + "\n" + "".join(f"{i},a{i}\n" for i in range(9)))
+    with pytest.raises(UsageError, match="no table of numbers"):
+        infer_schema(tmp_path)
+
+
+def test_dump_without_a_clock_begins_with_the_count_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "imu.csv").write_text(
+        "Packet number,x,y\n" + "".join(f"{115 + i},{i % 3}.5,{i % 2}.5\n" for i in range(99))
+    )
+    (tmp_path / "registers.csv").write_text("value,gain\n" + "".join(f"{i % 7}.5,{i % 5}.5\n" for i in range(60)))
+    assert not infer_schema(tmp_path).faults
+
+
 @pytest.mark.real
 def test_two_joint_log(real: Path, tmp_path: Path) -> None:
     _, report = infer_and_ingest(real / "two_joint", tmp_path / "out")
