@@ -129,3 +129,20 @@ def test_ticks_of_a_sample_clock_are_a_clock(tmp_path: Path) -> None:
     guess = clock_of(tmp_path, "SampleTimeFine,x", [f"{4_000 + 10 * i},{i % 3}.5" for i in range(12)])
     assert not guess.assumed
     assert guess.columns == ("SampleTimeFine",)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "unit"),
+    [
+        (["1609060336768428032", "1609060336868428033", "1609060336868428034", "1609060337968428035"], "ns"),
+        (["1698131923.699656", "1698131923.799656", "1698131923.799657", "1698131924.99"], "s"),
+    ],
+)
+def test_dates_without_a_name_are_a_clock_however_unevenly_they_rise(
+    stamps: list[str], unit: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log.txt").write_text("".join(f"{stamp} {i}.5 {-i}.25\n" for i, stamp in enumerate(stamps)))
+    table = look_at_table(tmp_path / "log.txt", "log.txt")
+    assert table is not None
+    guess = guess_clock(columns_of(table))
+    assert (guess.columns, guess.time.unit, guess.assumed) == (("c1",), unit, False)
