@@ -27,6 +27,7 @@ _COMMANDS = {
     "ref", "reference", "control", "throttle", "brake", "steer", "steering",
 }  # fmt: skip
 _EXACT_FLOAT32 = 1 << 24
+_EXACT_FLOAT64 = 1 << 53
 _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
 _MOSTLY = 0.8
@@ -85,7 +86,7 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
     fields = [_text_field(column) for column in kept if column.kind in ("text", "time")]
     fields += [_list_field(column) for column in kept if column.kind == "list"]
     groups = _fewer_singles(group_columns(numbers))
-    fields += [_number_field(part) for group in groups for part in _by_missing(group)]
+    fields += [_number_field(part) for group in groups for size in _by_size(group) for part in _by_missing(size)]
     first = {column.name: column.position for column in columns}
     fields.sort(key=lambda field: first[field.columns[0]])
     missing = sorted({text for column in numbers for text in column.missing})
@@ -123,12 +124,24 @@ def _fewer_singles(groups: list[Group]) -> list[Group]:
 
 def _by_missing(group: Group) -> list[Group]:
     """A group as it is, or cut in two, so that a mask for columns that seldom have a value hides none beside them."""
-    seldom = [_share_missing(column) > _OFTEN_MISSING for column in group.columns]
-    if all(seldom) or not any(seldom):
+    return _cut(group, [_share_missing(column) > _OFTEN_MISSING for column in group.columns], "seldom")
+
+
+def _by_size(group: Group) -> list[Group]:
+    """A group as it is, or cut in two, so that whole numbers which no float64 holds do not become floats."""
+    if all(column.whole for column in group.columns):
+        return [group]
+    is_large = [c.whole and len(c.finite) > 0 and float(np.abs(c.finite).max()) > _EXACT_FLOAT64 for c in group.columns]
+    return _cut(group, is_large, "whole")
+
+
+def _cut(group: Group, chosen: list[bool], suffix: str) -> list[Group]:
+    """The group without the chosen columns, and they, called after it; the group itself where they are all or none."""
+    if all(chosen) or not any(chosen):
         return [group]
     parts = []
-    for name, wanted in ((group.name, False), (f"{group.name}_seldom", True)):
-        where = [i for i, is_seldom in enumerate(seldom) if is_seldom == wanted]
+    for name, wanted in ((group.name, False), (f"{group.name}_{suffix}", True)):
+        where = [i for i, is_chosen in enumerate(chosen) if is_chosen == wanted]
         columns, labels = tuple(group.columns[i] for i in where), tuple(group.labels[i] for i in where)
         parts.append(Group(name=name, columns=columns, labels=labels))
     return parts

@@ -175,3 +175,9 @@ def test_columns_that_miss_values_together_stay_one_field(tmp_path: Path) -> Non
     cells: list[object] = ["1.5" if i % 9 == 0 else "" for i in range(90)]
     guess = fields_of(tmp_path, {"gps_x": cells, "gps_y": cells, "gps_z": cells})
     assert (one(guess).columns, one(guess).on_missing) == (("gps_x", "gps_y", "gps_z"), "mask")
+
+
+def test_whole_numbers_that_no_float_holds_are_a_field_of_their_own(tmp_path: Path) -> None:
+    stamps: list[object] = [1_609_060_336_868_428_033 + i for i in range(5)]
+    guess = fields_of(tmp_path, {"c1": WAVE, "c2": stamps, "c3": WAVE})
+    assert [(field.columns, field.dtype) for field in guess.fields] == [(("c1", "c3"), "float32"), (("c2",), "int64")]
