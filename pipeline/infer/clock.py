@@ -100,10 +100,10 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
         if column.kind in ("text", "time") and (guess := _by_column(column, columns, groups)) is not None:
             return guess
     for column in columns:  # the magnitude of dates, rising: a clock however unevenly it ticks
-        if column.rises and not _says_it_counts(column) and (guess := _by_column(column, columns, groups)) is not None:
-            if guess.epoch and bool(np.all(guess.stamps_s < _EPOCH[1])):
-                reason = f"{column.name!r} rises and has the magnitude of dates; no name says that it is a clock"
-                return replace(guess, reasons=(reason, *guess.reasons))
+        guess = _by_column(column, columns, groups) if column.rises and not _says_it_counts(column) else None
+        if guess is not None and guess.epoch and bool(np.all(guess.stamps_s < _EPOCH[1])):
+            reason = f"{column.name!r} rises and has the magnitude of dates; no name says that it is a clock"
+            return replace(guess, reasons=(reason, *guess.reasons))
     for column in columns:
         if not column.counts and not _says_it_counts(column) and _ticks_evenly(column):
             guess = _by_column(column, columns, groups)
