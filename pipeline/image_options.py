@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlapipe.pipeline.readers.jpeg import MAX_PIXELS
+from vlapipe.pipeline.shards.jpeg_decode import SCALES
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["AS_RECORDED", "JPEG_QUALITY", "ImageOptions", "ImageSize"]
 
 ImageSize = tuple[int, int]  # width, height in pixels
 
-# docs/decisions/0008-frames-stored-small.md measures it against other qualities and against 4:2:0.
+# docs/decisions/0008-frames-stored-small.md measures it against other qualities and colour resolutions.
 JPEG_QUALITY = 95
 _STORAGES = ("jpeg", "raw")
 _MAX_SIDE = 65_500  # libjpeg's limit
@@ -49,6 +50,8 @@ class ImageOptions:
         return {
             "image_size": list(self.size) if self.size else None,
             "image_quality": JPEG_QUALITY if is_made_again else None,
+            "image_colour": "as recorded" if is_made_again else None,
+            "image_scales": list(SCALES) if self.size else None,
             "image_storage": self.storage,
         }
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.jpeg_decode import decode_rgb
 from vlapipe.schemas.errors import ImageError
 from vlapipe.train.augment import Draw
 from vlapipe.train.augment_pixels import augment
@@ -19,10 +19,6 @@ from vlapipe.train.resize import resize
 from vlapipe.train.scratch import Scratch
 
 __all__ = ["ImageReader"]
-
-# Decoding at an eighth to a half is faster than at full size; at three, five or seven eighths libjpeg-turbo has no
-# vector code: 640x480 takes 0.4 ms whole, 0.3 at 1/2, but 0.7 at 5/8.
-_SCALES = (8, 4, 2)
 
 
 class ImageReader:
@@ -74,24 +70,15 @@ class ImageReader:
 
     def _decode(self, jpeg: Any, place: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """At the scale nearest the training size; into ``place`` if that is its size."""
-        recorded_height, recorded_width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-        height, width = _decoded_size(recorded_height, recorded_width, self.size)
-        fits = (height, width) == self.size
-        image = place if fits else self._scratch.array("decoded", (height, width, 3), np.uint8)
-        simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, buffer=image)
-        return image
+
+        def memory(height: int, width: int) -> NDArray[np.uint8]:
+            fits = (height, width) == self.size
+            return place if fits else self._scratch.array("decoded", (height, width, 3), np.uint8)
+
+        return decode_rgb(jpeg, self.size, memory)
 
     def _put(self, image: NDArray[np.uint8], place: NDArray[np.uint8], draw: Draw | None) -> None:
         if draw is not None:
             augment(image, place, draw, self._scratch)
         elif image is not place:
             resize(image, place)
-
-
-def _decoded_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) at the smallest scale that is not below ``size``."""
-    for scale in _SCALES:
-        scaled = -(-height // scale), -(-width // scale)
-        if scaled[0] >= size[0] and scaled[1] >= size[1]:
-            return scaled
-    return height, width

@@ -16,6 +16,9 @@ from factories import make_dataset, make_episode, make_jpeg
 
 import vlapipe
 from vlapipe.pipeline.demo import make_demo
+from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.image_options import ImageOptions
+from vlapipe.pipeline.image_sample import look_at_images
 from vlapipe.pipeline.infer.trial import try_schema
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.inspection import inspect_dataset
@@ -116,6 +119,24 @@ def test_images_that_have_the_size_pass_through_untouched(tmp_path: Path) -> Non
             assert {simplejpeg.decode_jpeg_header(image)[:2] for image in stored} == {(24, 32)}
 
 
+def recode(file: Path, subsampling: str) -> None:
+    """Encode an image again with colour at another resolution."""
+    pixels = simplejpeg.decode_jpeg(file.read_bytes())
+    file.write_bytes(simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling=subsampling))
+
+
+def test_each_camera_keeps_its_own_colour_resolution(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=1)
+    colours = {"View1": "420", "View2": "444"}
+    for view, subsampling in colours.items():
+        for file in raw.glob(f"*/*/images/{view}/*.jpg"):
+            recode(file, subsampling)
+    run(raw, tmp_path / "data", image_size=(20, 10))
+    episode = vlapipe.open_dataset(tmp_path / "data").episode(0)
+    for view, subsampling in colours.items():
+        assert simplejpeg.decode_jpeg_header(episode.jpeg(view, 0)) == (10, 20, "YCbCr", subsampling)
+
+
 def test_raw_and_jpeg_of_one_size_hold_nearly_the_same_images(tiny_raw: Path, tmp_path: Path) -> None:
     for storage in ("jpeg", "raw"):
         run(tiny_raw, tmp_path / storage, image_size=(16, 16), image_storage=storage)
@@ -140,12 +161,12 @@ def test_manifest_says_how_images_are_stored_and_only_raw_needs_version_2(
     assert storage == {"as recorded": {"jpeg"}, "small": {"jpeg"}, "raw": {"raw"}, "small and raw": {"raw"}}
     versions = {name: d["format_version"] for name, d in documents.items()}
     assert versions == {"as recorded": 1, "small": 1, "raw": 2, "small and raw": 2}
-    keys = ("image_size", "image_quality", "image_storage")
+    keys = ("image_size", "image_quality", "image_colour", "image_scales", "image_storage")
     assert {name: [d["made_with"][key] for key in keys] for name, d in documents.items()} == {
-        "as recorded": [None, None, "jpeg"],
-        "small": [[16, 16], 95, "jpeg"],
-        "raw": [None, None, "raw"],
-        "small and raw": [[16, 16], None, "raw"],
+        "as recorded": [None, None, None, None, "jpeg"],
+        "small": [[16, 16], 95, "as recorded", [8, 4, 2, 1], "jpeg"],
+        "raw": [None, None, None, None, "raw"],
+        "small and raw": [[16, 16], None, None, [8, 4, 2, 1], "raw"],
     }
 
 
@@ -170,6 +191,27 @@ def test_unfinished_run_with_other_images_is_not_mixed_in(tmp_path: Path, way: s
     assert report.num_resumed_shards == 0
     run(raw, tmp_path / "whole", shard_bytes=1, workers=1, **WAYS[way])
     assert tree(tmp_path / "data") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("way", ["small", "small and raw"])
+def test_run_of_a_version_that_made_images_smaller_in_another_way_is_not_finished(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=4)
+    broken = raw / "insert_red" / "episode_20260101_000002" / "robot_states.csv"
+    good = broken.read_text()
+    broken.write_text("")
+    described = ImageOptions.described
+    with monkeypatch.context() as earlier:
+        new = ("image_colour", "image_scales")
+        earlier.setattr(
+            ImageOptions, "described", lambda self: {k: v for k, v in described(self).items() if k not in new}
+        )
+        with pytest.raises(VlapipeError, match="--strict"):
+            run(raw, tmp_path / "data", shard_bytes=1, strict=True, workers=1, **WAYS[way])
+    assert list((tmp_path / "data" / ".ingest").glob("shard-*.json"))
+    broken.write_text(good)
+    assert run(raw, tmp_path / "data", shard_bytes=1, workers=1, **WAYS[way]).num_resumed_shards == 0
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +246,20 @@ def test_dry_run_and_shard_size_go_by_what_will_be_stored(
         width, height = options.get("image_size", (640, 480))
         rows = vlapipe.open_dataset(tmp_path / "data").column("View1/rows").sum()
         assert totals["stored_bytes"]["View1"] == pytest.approx(rows * height * width * 3, rel=0.01)
+
+
+def test_room_for_small_images_is_foreseen_by_each_camera_s_colour_resolution(demo: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(demo, raw)
+    for file in raw.rglob("*.jpg"):
+        recode(file, "444" if file.parent.name == "View1" else "420")
+    run(raw, tmp_path / "data", image_size=(224, 224))
+    stored = manifest_of(tmp_path / "data")["totals"]["stored_bytes"]
+    discovery = discover(raw, load_schema("meca500"))
+    sample = look_at_images(discovery, VIEWS, ImageOptions(size=(224, 224)))
+    for view in VIEWS:
+        foreseen = sum(sample.stored_bytes(view, episode.files[view]) for episode in discovery.episodes)
+        assert foreseen == pytest.approx(stored[view], rel=0.03)
 
 
 def test_shards_are_filled_by_the_images_that_will_be_stored(demo: Path) -> None:

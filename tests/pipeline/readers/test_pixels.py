@@ -1,4 +1,4 @@
-"""Images made smaller at ingest: what training would have made of the files, and in full colour."""
+"""Images made smaller at ingest: what training would have made of the files, with as much colour as they have."""
 
 from __future__ import annotations
 
@@ -31,25 +31,33 @@ def triangle(num_in: int, num_out: int) -> NDArray[np.float64]:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("width", "height"), [(100, 90), (224, 224), (37, 240), (319, 5), (500, 480)])
-def test_pixels_are_those_of_an_antialiased_resize(width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "height", "scale"),
+    [(100, 90, 2), (75, 60, 4), (40, 11, 8), (224, 224, 1), (37, 240, 1), (319, 5, 1), (500, 480, 1)],
+)
+def test_pixels_are_those_of_an_antialiased_resize_from_the_nearest_scale(width: int, height: int, scale: int) -> None:
     jpeg = make_jpeg(3, height=240, width=320)
-    scaled = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, min_factor=1)
+    scaled = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=240 // scale, min_width=320 // scale)
+    assert scaled.shape == (240 // scale, 320 // scale, 3)
     rows, columns = triangle(scaled.shape[0], height), triangle(scaled.shape[1], width)
     expected = np.stack([rows @ scaled[..., channel] @ columns.T for channel in range(3)], axis=-1)
     assert np.abs(pixels_at(jpeg, width, height) - expected).max() <= 1.5  # each of two passes rounds
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (96, 72), (400, 300)])
-def test_pixels_are_those_that_training_would_make(width: int, height: int) -> None:
-    torch = pytest.importorskip("torch")
-    jpeg = make_jpeg(4, height=240, width=320)
-    scaled = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, min_factor=1)
-    image = torch.from_numpy(scaled).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
-    difference = pixels_at(jpeg, width, height).astype(int) - resized[0].permute(1, 2, 0).numpy()
-    assert np.abs(difference).max() <= 2  # both round between their two passes
-    assert np.abs(difference).mean() < 0.2
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(224, 224), (96, 72), (800, 600), (300, 300), (400, 300), (240, 180), (560, 420)],  # the last four: n/8 is nearer
+)
+def test_pixels_are_those_that_training_makes(width: int, height: int) -> None:
+    pytest.importorskip("torch")
+    from vlapipe.train.images import ImageReader
+
+    jpeg = make_jpeg(4, height=480, width=640)
+    trained_on = np.empty((1, height, width, 3), dtype=np.uint8)
+    ImageReader((height, width)).read([jpeg], trained_on)
+    difference = np.abs(pixels_at(jpeg, width, height).astype(int) - trained_on[0])
+    assert difference.max() <= 2  # both round between their two passes
+    assert difference.mean() < 0.2
 
 
 def test_image_of_the_size_itself_is_decoded_exactly() -> None:
@@ -66,7 +74,23 @@ def test_shrunk_jpeg_is_baseline_of_that_size_and_close_to_the_resized_pixels() 
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 34
 
 
-def test_shrunk_jpeg_keeps_colour_where_only_colour_changes() -> None:
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
+def test_shrunk_jpeg_has_the_colour_resolution_of_the_file(subsampling: str) -> None:
+    pixels = simplejpeg.decode_jpeg(make_jpeg(8, height=240, width=320))
+    jpeg = simplejpeg.encode_jpeg(pixels, colorsubsampling=subsampling)
+    for size in ((112, 96), (400, 300)):
+        small = shrink_jpeg(as_array(jpeg), size)
+        assert simplejpeg.decode_jpeg_header(small) == (size[1], size[0], "YCbCr", subsampling)
+
+
+def test_colour_that_no_encoder_here_can_subsample_alike_is_refused() -> None:
+    jpeg = bytearray(simplejpeg.encode_jpeg(np.zeros((48, 64, 3), dtype=np.uint8), colorsubsampling="444"))
+    jpeg[jpeg.index(b"\xff\xc0") + 11] = 0x14  # 4:4:1
+    with pytest.raises(ValueError, match="colour is subsampled"):
+        shrink_jpeg(as_array(bytes(jpeg)), (16, 12))
+
+
+def test_shrunk_jpeg_keeps_all_colour_of_a_file_that_has_it() -> None:
     """Stripes two pixels apart that a JPEG with colour at half the resolution would mix."""
     image = np.zeros((48, 64, 3), dtype=np.uint8)
     image[:] = (200, 60, 60)
@@ -78,15 +102,29 @@ def test_shrunk_jpeg_keeps_colour_where_only_colour_changes() -> None:
     assert np.abs(error).max() <= 24
 
 
-def test_grayscale_becomes_three_equal_channels() -> None:
+def gray_ramp() -> bytes:
     ramp = np.ascontiguousarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1)))[..., None]
-    jpeg = simplejpeg.encode_jpeg(ramp, colorspace="GRAY", colorsubsampling="Gray")
+    jpeg: bytes = simplejpeg.encode_jpeg(ramp, colorspace="GRAY", colorsubsampling="Gray")
+    return jpeg
+
+
+def test_grayscale_becomes_three_equal_channels() -> None:
+    jpeg = gray_ramp()
     for pixels in (
         pixels_at(jpeg, 20, 20),
         simplejpeg.decode_jpeg(shrink_jpeg(as_array(jpeg), (20, 20)), colorspace="RGB"),
     ):
         assert (pixels == pixels[..., :1]).all()
         assert np.diff(pixels[10, :, 0].astype(int)).min() > 0
+
+
+def test_grayscale_is_stored_as_one_plane_of_the_same_values() -> None:
+    pixels = pixels_at(gray_ramp(), 40, 30)
+    small = shrink_jpeg(as_array(gray_ramp()), (40, 30))
+    assert read_jpeg_header(small).num_components == 1
+    in_colour = simplejpeg.encode_jpeg(pixels, quality=95, colorsubsampling="420")
+    assert len(small) < len(in_colour)
+    assert np.array_equal(simplejpeg.decode_jpeg(small), simplejpeg.decode_jpeg(in_colour))
 
 
 def test_exif_turns_nothing_as_it_turns_nothing_in_training() -> None:
