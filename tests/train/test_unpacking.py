@@ -28,6 +28,7 @@ from vlapipe.train.loader import Batch, Loader
 from vlapipe.train.window import Window
 
 WINDOW = Window(state_rows=20, sensor_rows=30, image_rows=2, action_rows=8)
+EVERYTHING: dict[str, Any] = {"window": WINDOW, "split": None}
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +80,8 @@ def test_batches_need_nothing_unpacked_and_are_the_same(
     unpacked = vlapipe.open_dataset(tiny_dataset)
     for shard in range(len(unpacked.manifest.shards)):
         unpacked.arrays(shard)
-    expected = list(Loader(unpacked, window=WINDOW, batch_size=16, **options))
-    loader = Loader(dataset, window=WINDOW, batch_size=16, **options)
+    expected = list(Loader(unpacked, **EVERYTHING, batch_size=16, **options))
+    loader = Loader(dataset, **EVERYTHING, batch_size=16, **options)
     with nobody_can_unpack(dataset, tmp_path):
         assert_same(list(loader), expected)
         assert unpacking_threads()
@@ -92,7 +93,7 @@ def test_batches_need_nothing_unpacked_and_are_the_same(
 
 
 def test_nothing_is_read_from_the_compressed_shards_any_more_once_they_are_unpacked(dataset: Dataset) -> None:
-    loader = Loader(dataset, window=WINDOW, batch_size=16, num_workers=0, endless=True)
+    loader = Loader(dataset, **EVERYTHING, batch_size=16, num_workers=0, endless=True)
     batches = iter(loader)
     for _ in range(len(loader)):
         next(batches)
@@ -111,7 +112,7 @@ def test_damage_in_what_was_not_read_ends_the_run_once_it_is_unpacked(tiny_datas
         data = bytearray(shard.read_bytes())
         data[data.index(b"\xff\xd8\xff") + 200] ^= 1  # a byte of a JPEG: nothing that is decoded would notice
         shard.write_bytes(data)
-    loader = Loader(vlapipe.open_dataset(copy), window=WINDOW, batch_size=4, num_workers=0, endless=True)
+    loader = Loader(vlapipe.open_dataset(copy), **EVERYTHING, batch_size=4, num_workers=0, endless=True)
 
     def read_on() -> None:
         for _ in islice(loader, 10_000):
@@ -122,7 +123,7 @@ def test_damage_in_what_was_not_read_ends_the_run_once_it_is_unpacked(tiny_datas
 
 
 def test_nobody_unpacks_for_a_loader_that_is_gone(dataset: Dataset, tmp_path: Path) -> None:
-    loader = Loader(dataset, window=WINDOW, batch_size=64, num_workers=0)
+    loader = Loader(dataset, **EVERYTHING, batch_size=64, num_workers=0)
     with nobody_can_unpack(dataset, tmp_path):
         next(iter(loader))
         del loader
