@@ -32,8 +32,8 @@ def row_ahead(timestamp: NDArray[Any], period_s: float, tolerance_s: float) -> N
     if timestamp.dtype == np.int64:
         period_s, tolerance_s = round(period_s * 1e9), round(tolerance_s * 1e9)  # in the clock's nanoseconds
     wanted = timestamp + timestamp.dtype.type(period_s)
-    after = np.searchsorted(timestamp, wanted).clip(max=len(timestamp) - 1)
-    before = (after - 1).clip(min=0)
+    after = np.minimum(np.searchsorted(timestamp, wanted), len(timestamp) - 1)
+    before = np.maximum(after - 1, 0)
     nearest = np.where(wanted - timestamp[before] < timestamp[after] - wanted, before, after)
     rows = np.arange(len(timestamp))
     found = (np.abs(timestamp[nearest] - wanted) <= tolerance_s) & (nearest > rows)

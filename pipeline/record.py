@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.clocks import steps_s
@@ -60,8 +61,10 @@ class ShardRecord:
 def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:
     fields = episode.fields()
     fields |= derive_fields(schema, fields)
-    actions = derive_actions(schema, fields, episode.action_row)
-    fields[ACTION_VALUE] = actions.T[:, episode.action_row >= 0].T  # by column, as they lie
+    actions, valid = derive_actions(schema, fields, episode.action_row), episode.action_row >= 0
+    count = int(np.count_nonzero(valid))
+    # Rows without an action are nearly always the last ones: then no copy is needed. Otherwise by column, as they lie.
+    fields[ACTION_VALUE] = actions[:count] if valid[:count].all() else actions.T[:, valid].T
     return {path: values for path, values in fields.items() if not _is_text(schema, path)}
 
 

@@ -9,6 +9,7 @@ right value, with 7 (wide fields) within 0.4 %.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Moments:
     @classmethod
     def of(cls, values: NDArray[Any]) -> Moments:
         """Moments of ``(rows, ...)`` finite values, one row or more."""
-        rows = max(1, _BLOCK // int(np.prod(values.shape[1:])))
+        rows = max(1, _BLOCK // math.prod(values.shape[1:]))
         if _is_wide(values) and len(values) > rows:
             return cls.merged([cls.of(values[start : start + rows]) for start in range(0, len(values), rows)])
         columns = _columns(values)
@@ -163,7 +164,7 @@ class FieldStatistics:
 
 
 def _is_wide(values: NDArray[Any]) -> bool:
-    return int(np.prod(values.shape[1:])) > WIDE
+    return math.prod(values.shape[1:]) > WIDE
 
 
 def _columns(values: NDArray[Any]) -> NDArray[Any]:

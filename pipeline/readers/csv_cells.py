@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.csv_columns import Column
 from vlapipe.pipeline.readers.csv_rows import CsvRows
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.schemas.findings import Findings
 
-__all__ = ["Cells", "are_numbers", "cast_numbers", "first_rows"]
+__all__ = ["Cells", "Extremes", "are_numbers", "cast_numbers", "first_rows"]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
@@ -97,8 +99,8 @@ class Cells:
         """A column's numbers, and which rows have none; what is no number is reported and counts as missing."""
         cells = self._parsed.column(str(column.position))
         if not pa.types.is_string(cells.type):
-            missing = pc.is_null(cells).to_numpy().astype(np.bool_) if cells.null_count else None
-            values = (pc.fill_null(cells, 0) if cells.null_count else cells).to_numpy()
+            missing = as_numpy(pc.is_null(cells)) if cells.null_count else None
+            values = as_numpy(pc.fill_null(cells, 0) if cells.null_count else cells)
             if not self._may_be_missing(values):
                 return values, missing
         return self.numbers_of(self._strings(column), column, dtype, code=code, expected=expected)
@@ -138,8 +140,6 @@ class Cells:
     ) -> None:
         """Report values that are not finite or out of range; rows in ``unset`` have none."""
         low, high = limits or (-math.inf, math.inf)
-        if unset is None and _is_clean(values, limits):
-            return
         not_finite = ~np.isfinite(values)
         with np.errstate(invalid="ignore"):
             outside = ~((values >= low) & (values <= high)) & ~not_finite
@@ -157,7 +157,7 @@ class Cells:
     def check_rounding(self, values: NDArray[np.float32], column: Column) -> None:
         """Report cells that differ where float32 has one number for both; the text is read only where that may be."""
         same = values[1:] == values[:-1]
-        if not _may_be_rounded_together(values, same):
+        if not same.any():
             return
         texts = self._point(pc.utf8_trim(self._strings(column), _BLANKS))
         exact, _ = cast_numbers(pc.if_else(pa.array(are_numbers(texts, "float64")), texts, "0"), "float64")
@@ -245,24 +245,30 @@ class Cells:
         self._add(code, bad & ~empty, column, expected)
 
 
-def _may_be_rounded_together(values: NDArray[np.float32], same: NDArray[np.bool_]) -> bool:
-    """Whether float32 is coarse for how little the values vary, and some neighbours are equal."""
-    if not same.any():
-        return False
-    low, high = float(values.min()), float(values.max())
-    largest = max(abs(low), abs(high))
-    if not math.isfinite(largest) or largest == 0:
-        return False
-    return largest >= _ALL_WHOLE or high - low < largest / _NARROW
+@dataclass(frozen=True)
+class Extremes:
+    """The lowest and the highest value of each column, ``(columns,)`` float64; both are NaN where any value is."""
 
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
-def _is_clean(values: NDArray[Any], limits: tuple[float, float] | None) -> bool:
-    if not len(values):
-        return True
-    low, high = values.min(), values.max()  # either is NaN if any value is
-    if limits is None:
-        return bool(np.isfinite(low) and np.isfinite(high))
-    return bool(low >= limits[0] and high <= limits[1])
+    @classmethod
+    def of(cls, block: NDArray[Any]) -> Extremes:
+        """Of ``(columns, rows)``, one row or more."""
+        return cls(block.min(axis=1).astype(np.float64), block.max(axis=1).astype(np.float64))
+
+    def are_within(self, limits: tuple[float, float] | None) -> bool:
+        """Whether every value is finite, and in the range where there is one."""
+        if limits is None:
+            return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+        return bool((self.low >= limits[0]).all() and (self.high <= limits[1]).all())
+
+    def coarse_columns(self) -> list[int]:
+        """The columns for whose variation float32 is coarse, so that neighbours may have been rounded together."""
+        with np.errstate(invalid="ignore"):
+            largest = np.maximum(np.abs(self.low), np.abs(self.high))
+            coarse = (largest >= _ALL_WHOLE) | (self.high - self.low < largest / _NARROW)
+        return np.flatnonzero(coarse & np.isfinite(largest) & (largest > 0)).tolist()
 
 
 def are_numbers(texts: pa.Array, dtype: str) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.convert import convert, is_converted
-from vlapipe.pipeline.readers.csv_cells import Cells, are_numbers, cast_numbers, first_rows
+from vlapipe.pipeline.readers.csv_cells import Cells, Extremes, are_numbers, cast_numbers, first_rows
 from vlapipe.pipeline.readers.csv_columns import Column
 from vlapipe.pipeline.readers.csv_rows import CsvRows
 from vlapipe.schemas.findings import Findings
@@ -31,7 +31,8 @@ _BRACKETS = r"^\s*(\[[^\[\](){}]*\]|\([^\[\](){}]*\)|\{[^\[\](){}]*\}|[^\[\](){}
 class RawField:
     """A field's numbers as the file has them, ``values[i]`` a column; a text field has bytes ``(rows, width)``.
 
-    ``unset[i]`` marks the rows of column ``i`` that have no value, ``None`` if all have one.
+    ``unset[i]`` marks the rows of column ``i`` that have no value, ``None`` if all have one. ``block`` is set where the
+    columns are numbers: ``(columns, rows)`` in one piece, of which ``values`` are views; ``extremes`` are its.
     """
 
     spec: FieldSpec
@@ -39,6 +40,15 @@ class RawField:
     values: list[NDArray[Any]]
     unset: list[_Mask | None]
     absent: list[bool] = field(default_factory=list)
+    block: NDArray[Any] | None = None
+    extremes: Extremes | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every value is there, finite and within the field's range."""
+        if self.extremes is None or any(unset is not None for unset in self.unset):
+            return False
+        return self.extremes.are_within(self.spec.range)
 
 
 def field_dtype(spec: FieldSpec) -> str:
@@ -64,20 +74,22 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         numbers, missing = _read_list(cells, spec, columns[0])
         count = len(numbers)
         return RawField(spec=spec, columns=columns, values=numbers, unset=[missing] * count, absent=absent * count)
-    dtype = field_dtype(spec)
-    values = []
+    block = np.zeros((len(columns), cells.num_rows), dtype=field_dtype(spec))
     unset: list[_Mask | None] = []
-    for column, is_absent in zip(columns, absent, strict=True):
+    for row, column, is_absent in zip(block, columns, absent, strict=True):
         if is_absent:
-            values.append(np.zeros(cells.num_rows, dtype=dtype))
             unset.append(np.ones(cells.num_rows, dtype=np.bool_))
-            continue
-        numbers_here, unset_here = cells.numbers(column, dtype)
-        if dtype == "float32":
-            cells.check_rounding(numbers_here, column)
-        values.append(numbers_here)
-        unset.append(unset_here)
-    return RawField(spec=spec, columns=columns, values=values, unset=unset, absent=absent)
+        else:
+            row[:], unset_here = cells.numbers(column, field_dtype(spec))
+            unset.append(unset_here)
+    # All columns at once: a row of an episode is short, and a call of numpy takes as long as a thousand values.
+    extremes = Extremes.of(block) if cells.num_rows else None
+    if extremes is not None and block.dtype == np.float32:
+        for i in extremes.coarse_columns():
+            cells.check_rounding(block[i], columns[i])
+    return RawField(
+        spec=spec, columns=columns, values=list(block), unset=unset, absent=absent, block=block, extremes=extremes
+    )
 
 
 def _read_text(cells: Cells, spec: FieldSpec, column: Column) -> tuple[NDArray[np.uint8], _Mask | None]:
@@ -139,17 +151,27 @@ def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: 
     """Each field ``(rows, ...)`` as it is stored, and its mask where it has one; only the rows ``kept``."""
     arrays: dict[str, NDArray[Any]] = {}
     for raw in fields:
-        columns = raw.columns if len(raw.columns) == len(raw.values) else raw.columns * len(raw.values)
-        values, unset = [], []
-        for i, column in enumerate(columns):
-            filled, mask = _settle(raw, i, column, kept, cells)
-            values.append(filled)
-            unset.append(mask)
-        array = np.asfortranarray(values[0]) if raw.spec.text else _store(raw, values, unset, kept, cells)
+        if raw.block is not None and kept is None and raw.is_clean and not is_converted(raw.spec):
+            array, unset = _shaped(raw.block, raw.spec), raw.unset  # as most are: nothing to report, fill or convert
+        else:
+            array, unset = _build(raw, kept, cells)
         arrays[raw.spec.name] = array
         if raw.spec.mask is not None:
             arrays[raw.spec.mask.name] = _mask_array(raw.spec, unset, len(array))
     return arrays
+
+
+def _build(raw: RawField, kept: NDArray[np.int64] | None, cells: Cells) -> tuple[NDArray[Any], list[_Mask | None]]:
+    """One field column by column, and which of each column's rows had no value."""
+    columns = raw.columns if len(raw.columns) == len(raw.values) else raw.columns * len(raw.values)
+    settled = [_settle(raw, i, column, kept, cells) for i, column in enumerate(columns)]
+    values, unset = [filled for filled, _ in settled], [mask for _, mask in settled]
+    return np.asfortranarray(values[0]) if raw.spec.text else _store(raw, values, unset, kept, cells), unset
+
+
+def _shaped(block: NDArray[Any], spec: FieldSpec) -> NDArray[Any]:
+    """``(columns, rows)`` as the field is stored: ``(rows, columns)``, each column contiguous, or ``(rows,)``."""
+    return block.T if spec.shape else block[0]
 
 
 def _settle(
@@ -212,7 +234,7 @@ def _store(
             lost = np.isfinite(column) & ~np.isfinite(by_column[i])
             named = raw.columns[i] if len(raw.columns) == len(stored) else raw.columns[0]
             cells.report("csv.out_of_range", _in_file(lost, kept, cells), named, f"a value that {spec.dtype} can hold")
-    return by_column.T if spec.shape else by_column[0]
+    return _shaped(by_column, spec)
 
 
 def _check_lengths(
@@ -252,4 +274,4 @@ def _mask_array(spec: FieldSpec, unset: list[_Mask | None], num_rows: int) -> ND
         mask = unset[0] if len(unset) == 1 else unset[i]
         if mask is not None:
             by_column[i] = mask
-    return by_column.T if spec.shape else by_column[0]
+    return _shaped(by_column, spec)

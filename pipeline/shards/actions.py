@@ -34,12 +34,14 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
     columns: list[NDArray[Any]] = []
     for path in spec.of:
         values = fields[path].reshape(len(rows), -1)
-        period = schema.field(path).period if spec.kind == "delta" else ()
-        for i in range(values.shape[1]):
-            # Column by column, as fields of a CSV lie in memory. A period stands for every len(period)-th, for a field
-            # whose rows have several lines of as many columns.
-            length = period[i % len(period)] if period else 0.0
-            columns.append(_look_ahead(values[:, i], ahead, delta=spec.kind == "delta", period=length))
+        # Column by column, as fields of a CSV lie in memory. Subtract in float64: the difference of two float32 is then
+        # exact before it is rounded once.
+        now = values.T.astype(np.float64, order="C")
+        then = now.take(ahead, axis=1)
+        if spec.kind == "delta":
+            then -= now
+            _wrap(then, schema.field(path).period)
+        columns += list(then)
     columns += [_constant(constant, fields, ahead) for constant in spec.append]
     actions = np.empty((len(columns), len(rows)), dtype=np.float32)
     for row, values in zip(actions, columns, strict=True):
@@ -48,16 +50,14 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
     return actions.T
 
 
-def _look_ahead(values: NDArray[Any], ahead: NDArray[Any], *, delta: bool, period: float) -> NDArray[np.float64]:
-    """One column at the rows ahead, or its change until then, brought into half a period either way."""
-    # Subtract in float64: the difference of two float32 is then exact before it is rounded once.
-    now = values.astype(np.float64)
-    then = now.take(ahead)
-    if delta:
-        then -= now
-        if period:
-            then -= period * np.rint(then / period)
-    return then
+def _wrap(changes: NDArray[np.float64], period: tuple[float, ...]) -> None:
+    """Bring ``(columns, rows)`` into half a period either way, in place; 0 stands for none.
+
+    A period stands for every ``len(period)``-th column, for a field whose rows have several lines of as many columns.
+    """
+    for i, length in enumerate(period):
+        if length:
+            changes[i :: len(period)] -= length * np.rint(changes[i :: len(period)] / length)
 
 
 def action_fields(schema: Schema) -> list[str]:

@@ -12,7 +12,7 @@ __all__ = ["seconds", "seconds_between"]
 
 def seconds(timestamp: NDArray[Any]) -> NDArray[np.float64]:
     """The clock as float64 seconds (int64 is taken as nanoseconds)."""
-    return timestamp / 1e9 if timestamp.dtype == np.int64 else timestamp.astype(np.float64)
+    return timestamp / 1e9 if timestamp.dtype == np.int64 else timestamp.astype(np.float64, copy=False)
 
 
 def seconds_between(timestamp: NDArray[Any], first: int, last: int) -> float:
