@@ -20,7 +20,7 @@ def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
         column = column.dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column
-        column = column.combine_chunks()
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         if column.null_count:
             return np.array(column.to_pylist(), dtype=object)

@@ -47,3 +47,17 @@ def test_quoted_decimal_commas_between_commas_are_read(tmp_path: Path) -> None:
     assert rows is not None
     assert rows.timestamp.tolist() == [0.1, 0.2]
     assert rows.fields["a"].tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("limits", [None, (-10.0, 10.0)])
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf"])
+def test_value_that_is_not_finite_is_named_in_any_column_of_a_field(
+    tmp_path: Path, cell: str, limits: tuple[float, float] | None
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"t,a,b\n0,1,2\n1,3,{cell}\n2,5,6\n")
+    spec = FieldSpec(name="ab", columns=(("a",), ("b",)), shape=(2,), range=limits)
+    stream = CsvStream(name="robot", files=("x.csv",), time=TimeSpec(sources=("t",)), fields=(spec,))
+    findings = Findings()
+    assert read_csv_stream(path, "x.csv", stream, findings) is None
+    assert [(f.code, f.line, f.column) for f in findings] == [("csv.not_finite", 3, "b")]
