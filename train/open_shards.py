@@ -66,6 +66,8 @@ class OpenShards:
                     yield
         finally:
             self._read.rows = []
+        if self._packed:  # only now, or it would be in the way of the first batch
+            self._unpacking.ask(self._packed.keys() & set(shards.tolist()))
 
     @contextlib.contextmanager
     def _counted(self, leased: set[int], most: int) -> Iterator[None]:
@@ -90,8 +92,6 @@ class OpenShards:
                 self._packed.pop(shard, None)
 
     def _open(self, shards: NDArray[np.int64]) -> None:
-        if self._packed:
-            self._unpacking.ask(self._packed.keys() & set(shards.tolist()))
         missing = set(shards[~self._is_open[shards]].tolist())
         can_wait = sum(map(self._sources.unpacked_bytes, missing)) <= WAIT_BYTES
         for shard in missing:
@@ -100,8 +100,6 @@ class OpenShards:
                 self._enter(shard, self._sources.sample_arrays(shard))  # by several threads at once
             else:
                 self._enter_packed(shard, _Packed(rows, self._sources.sample_names(shard)))
-        if not can_wait:
-            self._unpacking.ask(self._packed.keys() & missing)
 
     def _unpack(self, shard: int) -> None:
         arrays = self._sources.sample_arrays(shard)
