@@ -24,8 +24,8 @@ import vlapipe
 __all__ = ["bench_first_batch", "bench_memory", "bench_opening", "bench_resume"]
 
 NUM_EPISODES = 1_010_000  # 1.002 billion frames
-FIRST_ROWS = 75_000  # of the robot: 2 GB of sensor rows; --scale 5 makes 10 GB
-NUM_SHARDS = 40  # what 10 GB have at ingest's own shard size
+FIRST_ROWS = 375_000  # of the robot: 10 GB of sensor rows
+NUM_SHARDS = 40  # what they fill at ingest's own shard size
 MIXED = 1  # shards whose frames are mixed, where not all are
 HELD_BATCHES = 300
 PROBE = Path(__file__).with_name("loader_probe.py")
