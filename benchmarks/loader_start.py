@@ -93,7 +93,7 @@ def bench_memory(settings: Settings) -> Iterator[Line]:
 
 def bench_first_batch(settings: Settings) -> Iterator[Line]:
     """From opening to the first batch of a dataset that nobody has unpacked, cold, against unpacking it first."""
-    rows = int(FIRST_ROWS * max(settings.scale, 0.02))
+    rows = int(FIRST_ROWS * max(settings.scale, 0.004))
     path = settings.folder / f"first-{rows}"
     # A shard has whole episodes: room for a fifth more fills it with two of them.
     shard_bytes = min(SHARD_BYTES, int(1.2 * rows * 6.5 * 1026 * 4 / NUM_SHARDS))

@@ -59,9 +59,15 @@ class FrameIndex:
         row = self._first_row[place] + frames - self.starts[place]
         return BatchPlan(epoch=epoch, index=frames, episode=episode, row=row, shard=self._shard[episode])
 
+    @property
+    def shard_of_runs(self) -> NDArray[np.int64]:
+        """The shard of each run, ascending."""
+        shards: NDArray[np.int64] = self._shard[self.episode]
+        return shards
+
     def frames_of_shards(self, num_shards: int) -> NDArray[np.int64]:
         """How many frames each shard has; they are numbered shard by shard."""
-        counts = np.bincount(self._shard[self.episode], weights=self.lengths, minlength=num_shards)
+        counts = np.bincount(self.shard_of_runs, weights=self.lengths, minlength=num_shards)
         return counts.astype(np.int64)
 
 

@@ -103,8 +103,8 @@ class Blocked:
 class Weighted:
     """Groups of frames drawn more or less often than they are long, and exactly so: nothing is left to chance.
 
-    An epoch has ``quotas[g]`` positions for group ``g``, spread over it at random. Each group goes through its own
-    frames in an order of its own, and begins anew when all of them have been drawn, whatever epoch it is then.
+    An epoch has ``quotas[g]`` positions for group ``g``, spread over it by another order. Each group goes through its
+    own frames in an order of its own, and begins anew when all of them have been drawn, whatever epoch it is then.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Weighted:
         lengths: NDArray[np.int64],
         group: NDArray[np.int64],
         quotas: NDArray[np.int64],
+        slots: Order,
         seed: int,
     ) -> None:
         """Runs of frames, each a member of a group.
@@ -122,9 +123,10 @@ class Weighted:
             lengths: its frames, at least 1.
             group: its group, ascending, each from 0 on at least once.
             quotas: positions of each group in an epoch, at least 1.
-            seed: of the order.
+            slots: says which of the quotas' numbers, group after group, comes at each position.
+            seed: of the groups' orders.
         """
-        self._begins, self._seed, self._quotas = begins, seed, quotas
+        self._begins, self._seed, self._quotas, self._slots = begins, seed, quotas, slots
         run_ends = np.cumsum(lengths)
         self._run_starts = run_ends - lengths
         last_run = np.searchsorted(group, np.arange(len(quotas)), side="right") - 1
@@ -135,8 +137,8 @@ class Weighted:
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
-        epochs, within = _epochs_of(positions, self.num_positions)
-        slots = permute(within, np.array([self.num_positions]), hash_of(self._seed, epochs))
+        epochs, _ = _epochs_of(positions, self.num_positions)
+        slots = self._slots.frames(positions)
         group = np.searchsorted(self._quota_ends, slots, side="right")
         quota, length = self._quotas[group], self._group_lengths[group]
         drawn_before = epochs * quota + slots - (self._quota_ends[group] - quota)

@@ -17,7 +17,7 @@ __all__ = ["Ordering"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ordering:
-    """``shuffle``, ``shuffle_shards`` and ``weights`` as ``Loader`` explains them; the last two only with the first."""
+    """``shuffle``, ``shuffle_shards`` and ``weights`` as ``Loader`` explains them."""
 
     shuffle: bool
     shuffle_shards: int | None
@@ -28,14 +28,13 @@ class Ordering:
         """All of them checked.
 
         Raises:
-            UsageError: they are impossible, or do not go together.
+            UsageError: they are impossible, or do not go together: weights need ``shuffle``.
         """
         if shuffle_shards is not None:
             shuffle_shards = parse_whole_number(f"{what} shuffle_shards", shuffle_shards, least=1)
         weights = parse_weights(f"{what} weights", weights or {})
-        if weights and (shuffle_shards or not shuffle):
-            cure = "leave out shuffle_shards and shuffle=False"
-            raise UsageError(f"{what} weights: expected shuffle over all frames", cure)
+        if weights and not shuffle:
+            raise UsageError(f"{what} weights: expected shuffled frames, found shuffle=False", "leave out one of them")
         return cls(shuffle=bool(shuffle), shuffle_shards=shuffle_shards if shuffle else None, weights=weights)
 
     @property
@@ -61,7 +60,7 @@ class Ordering:
         if not self.shuffle or not frames.num_frames:
             return Sequential(frames.num_frames)
         if self.weights:
-            return weighted_order(sources, frames, self.weights, seed)
+            return weighted_order(sources, frames, self.weights, self.shuffle_shards, seed)
         if self.shuffle_shards:
             return Blocked(frames.frames_of_shards(sources.num_shards), self.shuffle_shards, seed)
         return Shuffled(frames.num_frames, seed)

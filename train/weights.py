@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.frames import FrameIndex
-from vlapipe.train.order import Weighted
+from vlapipe.train.order import Blocked, Order, Shuffled, Weighted
 from vlapipe.train.sources import Sources
 
 __all__ = ["Weights", "parse_weights", "weighted_order", "weights_digest"]
@@ -53,11 +53,14 @@ def weights_digest(weights: Weights) -> int:
     return int.from_bytes(hashlib.blake2b(canonical, digest_size=6).digest(), "big") + 1
 
 
-def weighted_order(sources: Sources, frames: FrameIndex, weights: Weights, seed: int) -> Weighted:
+def weighted_order(
+    sources: Sources, frames: FrameIndex, weights: Weights, shuffle_shards: int | None, seed: int
+) -> Weighted:
     """The order in which each frame comes as often as the product of its episode's factors says; 1 where none is given.
 
     Frames of one weight are a group. An epoch has as many positions as frames are drawn at all, shared among the groups
-    by weight times frames and rounded to whole positions, of which each group has at least one.
+    by weight times frames and rounded to whole positions, of which each group has at least one. Where only some
+    ``shuffle_shards`` are mixed at a time, each shard has its own part of a group and of its positions.
 
     Raises:
         UsageError: a name is not in the data, or every frame has weight 0.
@@ -66,12 +69,29 @@ def weighted_order(sources: Sources, frames: FrameIndex, weights: Weights, seed:
     drawn = np.flatnonzero(weight > 0)
     if not len(drawn):
         raise UsageError(f"{sources.name()}: no frame has a weight above 0", "raise one")
-    values, group = np.unique(weight[drawn], return_inverse=True)
+    lengths = frames.lengths[drawn]
+    values, which = np.unique(weight[drawn], return_inverse=True)
+    shard = frames.shard_of_runs[drawn] if shuffle_shards else np.zeros_like(drawn)
+    groups, group = np.unique(shard * len(values) + which, return_inverse=True)
+    quotas = _quotas(values, groups % len(values), np.bincount(group, weights=lengths))
+    slots: Order = Shuffled(int(quotas.sum()), seed)
+    if shuffle_shards:
+        of_shards = np.bincount(groups // len(values), weights=quotas, minlength=sources.num_shards)
+        slots = Blocked(of_shards.astype(np.int64), shuffle_shards, seed)
     by_group = np.argsort(group, kind="stable")
     runs = drawn[by_group]
-    share = values * np.bincount(group, weights=frames.lengths[drawn])
-    quotas = np.maximum(1, np.rint(share / share.sum() * frames.lengths[drawn].sum())).astype(np.int64)
-    return Weighted(frames.starts[runs], frames.lengths[runs], group[by_group], quotas, seed)
+    return Weighted(frames.starts[runs], frames.lengths[runs], group[by_group], quotas, slots, seed)
+
+
+def _quotas(values: NDArray[np.float64], which: NDArray[np.int64], num_frames: NDArray[Any]) -> NDArray[np.int64]:
+    """Positions of each group; all those of one weight ``values[which]`` have together what is due to it, rounded."""
+    of_weight = values * np.bincount(which, weights=num_frames)
+    of_weight = np.rint(of_weight / of_weight.sum() * num_frames.sum())
+    quotas = np.empty(len(which))
+    for i, total in enumerate(of_weight):
+        frames_so_far = np.cumsum(num_frames[which == i])
+        quotas[which == i] = np.diff(np.rint(frames_so_far / frames_so_far[-1] * total), prepend=0)
+    return np.maximum(1, quotas).astype(np.int64)
 
 
 def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:

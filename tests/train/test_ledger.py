@@ -28,7 +28,15 @@ def start(data: Path, ledger: Path, options: dict[str, Any], world_size: int, rn
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"shuffle_shards": 1}, {"weights": {"task": {"insert_blue": 2.5}}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shuffle_shards": 1},
+        {"weights": {"task": {"insert_blue": 2.5}}},
+        {"shuffle_shards": 1, "weights": {"task": {"insert_blue": 2.5}}},
+    ],
+)
 def test_three_epochs_with_twenty_kills_are_one_sequence(
     tiny_dataset: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:

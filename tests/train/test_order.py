@@ -79,7 +79,7 @@ def _orders(seed: int) -> list[Order]:
         Sequential(34),
         Shuffled(34, seed),
         Blocked(lengths, 2, seed),
-        Weighted(np.cumsum(lengths) - lengths, lengths, group, np.array([4, 20, 10]), seed),
+        Weighted(np.cumsum(lengths) - lengths, lengths, group, np.array([4, 20, 10]), Shuffled(34, seed), seed),
     ]
 
 
@@ -123,7 +123,8 @@ def test_weighted_order_keeps_its_quotas_and_leaves_no_frame_behind(
 ) -> None:
     sizes, groups = np.array(lengths), np.arange(len(lengths))
     begins = np.cumsum(sizes) - sizes
-    order = Weighted(begins, sizes, groups, np.array(quotas[: len(sizes)]), seed)
+    slots = Shuffled(sum(quotas[: len(sizes)]), seed)
+    order = Weighted(begins, sizes, groups, np.array(quotas[: len(sizes)]), slots, seed)
     counts = np.zeros(sizes.sum(), dtype=int)
     for epoch in range(4):
         frames = order.frames(np.arange(order.num_positions) + epoch * order.num_positions)
@@ -136,7 +137,7 @@ def test_weighted_order_keeps_its_quotas_and_leaves_no_frame_behind(
 
 def test_groups_of_a_weighted_order_lie_mixed() -> None:
     lengths = np.array([5000, 5000])
-    order = Weighted(np.array([0, 5000]), lengths, np.array([0, 1]), np.array([2500, 7500]), 3)
+    order = Weighted(np.array([0, 5000]), lengths, np.array([0, 1]), np.array([2500, 7500]), Shuffled(10_000, 3), 3)
     of_first = order.frames(np.arange(10_000)) < 5000
     in_hundreds = of_first.reshape(100, 100).mean(1)
     assert 0.02 < in_hundreds.std() < 0.07  # 0.043 if it were drawn from a hat
