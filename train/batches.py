@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vlapipe.schemas.errors import DamageError, ImageError, VlapipeError
@@ -37,13 +38,14 @@ class BatchMaker:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         most_open: int | None = None,
+        may_unpack: Callable[[], bool] = lambda: True,
     ) -> None:
         """Keep the memory of ``num_kept`` times ``num_samples``; ``seed`` is the augmentation's.
 
-        At most ``most_open`` shards that are not read stay open.
+        At most ``most_open`` shards that are not read stay open; ``may_unpack`` says whether a thread may unpack some.
         """
         self._sources = sources
-        self._shards = OpenShards(sources, most_open)
+        self._shards = OpenShards(sources, most_open, may_unpack)
         self._locator = Locator(sources, self._shards, window)
         self._views = {
             view: ViewReader(self._shards, view, shape, augmentation, seed) for view, shape in spec.images.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,14 @@ WAIT_BYTES = 64_000_000  # that a lease waits for until they are unpacked: a fif
 class OpenShards:
     """A table of addresses, one column an array and one row a shard; safe to use from several threads."""
 
-    def __init__(self, sources: Sources, most: int | None = None) -> None:
-        """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all."""
-        self._sources, self._most = sources, most
+    def __init__(
+        self, sources: Sources, most: int | None = None, may_unpack: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all.
+
+        ``may_unpack`` says whether there may be a thread that unpacks; otherwise leases wait.
+        """
+        self._sources, self._most, self._may_unpack = sources, most, may_unpack
         self._lock, self._entering = threading.Lock(), threading.Lock()
         self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
         self._arrays: list[dict[str, NDArray[Any]] | None] = [None] * sources.num_shards
@@ -93,9 +98,9 @@ class OpenShards:
 
     def _open(self, shards: NDArray[np.int64]) -> None:
         missing = set(shards[~self._is_open[shards]].tolist())
-        can_wait = sum(map(self._sources.unpacked_bytes, missing)) <= WAIT_BYTES
+        waits = sum(map(self._sources.unpacked_bytes, missing)) <= WAIT_BYTES or not self._may_unpack()
         for shard in missing:
-            rows = None if can_wait else self._sources.sample_rows(shard)
+            rows = None if waits else self._sources.sample_rows(shard)
             if rows is None:
                 self._enter(shard, self._sources.sample_arrays(shard))  # by several threads at once
             else:

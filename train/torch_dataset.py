@@ -68,7 +68,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
         selection = Selection.parse("torch_dataset", dataset, window=window, split=split, image_size=image_size)
         self.spec, self._frames = selection.spec, selection.frames
-        self._maker = BatchMaker(selection.sources, selection.window, self.spec)
+        self._maker = BatchMaker(selection.sources, selection.window, self.spec, may_unpack=_is_worker)
 
     def __len__(self) -> int:
         return self._frames.num_frames
@@ -104,6 +104,11 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
 
     def __reduce__(self) -> Any:
         return self._again, ()
+
+
+def _is_worker() -> bool:
+    """Whether this is a ``DataLoader``'s own process; others may be forked at any time, and a thread is lost then."""
+    return get_worker_info() is not None
 
 
 class BatchStream(torch.utils.data.IterableDataset[Batch]):

@@ -146,6 +146,17 @@ next(iter(loader))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.stat().st_size]
 
 
+def test_other_trainers_processes_are_free_to_fork(dataset: Dataset, tiny_dataset: Path) -> None:
+    frames = vlapipe.torch_dataset(dataset, **EVERYTHING)
+    first = frames[0]
+    assert not unpacking_threads()
+    workers = torch.utils.data.DataLoader(frames, batch_size=16, collate_fn=frames.collate, num_workers=2)
+    unpacked = vlapipe.torch_dataset(vlapipe.open_dataset(tiny_dataset), **EVERYTHING)
+    plain = torch.utils.data.DataLoader(unpacked, batch_size=16, collate_fn=unpacked.collate)
+    assert_same(list(workers), list(plain))
+    assert torch.equal(first["observation.state"], unpacked[0]["observation.state"])
+
+
 def test_number_of_threads_is_not_decided_while_shards_are_unpacked() -> None:
     settled = False
     pace = Pace(8, is_settled=lambda: settled)
