@@ -81,6 +81,9 @@ CODES: dict[str, Code] = {
     "csv.rounded": _warning(
         "float32 makes one number of cells that differ", "declare dtype = 'float64' to tell them apart"
     ),
+    "csv.whole_rounded": _error(
+        "a whole number of 16 digits or more that the field's dtype rounds", "declare dtype = 'int64', or 'text'"
+    ),
     "csv.bad_time": _fatal("a stamp cannot be read", "correct it, or time in the schema"),
     "csv.unreadable": _fatal("the table cannot be read", "open it in an editor at that place"),
     "csv.columns_not_kept": _note("columns that the schema does not name", "declare them as fields, or list in drop"),

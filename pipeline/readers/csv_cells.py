@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ _INFINITE = r"(?i)\binf(inity)?\b"  # in a cell, which may be a list
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _BLANKS = " \t"
 _ALL_WHOLE = 1 << 24  # up to here float32 has every whole number
+_ALL_WHOLE_64 = 1 << 53  # and up to here float64
 _NARROW = 64  # values that vary by less than this part of their size: 5 at 308, 0.7 degrees of latitude at 47
 _SHOWN = 60  # characters of a cell that a finding shows
 
@@ -140,6 +142,8 @@ class Cells:
     ) -> None:
         """Report values that are not finite or out of range; rows in ``unset`` have none."""
         low, high = limits or (-math.inf, math.inf)
+        if values.dtype.kind == "f":
+            self._check_whole(values, unset, column)
         not_finite = ~np.isfinite(values)
         with np.errstate(invalid="ignore"):
             outside = ~((values >= low) & (values <= high)) & ~not_finite
@@ -164,6 +168,22 @@ class Cells:
         lost = np.zeros(len(values), dtype=np.bool_)
         lost[1:] = same & (exact[1:] != exact[:-1])
         self._add("csv.rounded", lost, column, "another number than in the row before")
+
+    def _check_whole(self, values: NDArray[Any], unset: NDArray[np.bool_] | None, column: Column) -> None:
+        """Report whole numbers that a float does not give back as they are printed: counts, identifiers, stamps."""
+        with np.errstate(invalid="ignore"):
+            large = (np.abs(values) >= _ALL_WHOLE_64) & np.isfinite(values)
+        rows = np.flatnonzero(large if unset is None else large & ~unset)
+        if not len(rows):
+            return
+        texts = pc.utf8_trim(self._strings(column).take(pa.array(rows)), _BLANKS)
+        whole = pc.match_substring_regex(texts, r"^[+-]?\d+$").to_pylist()
+        lost = np.zeros(len(values), dtype=np.bool_)
+        lost[rows] = [
+            yes and Decimal(text) != Decimal(str(value))
+            for yes, text, value in zip(whole, texts.to_pylist(), values[rows], strict=True)
+        ]
+        self._add("csv.whole_rounded", lost, column, f"a number that {values.dtype} holds to the last digit")
 
     def with_point(self, cells: pa.Array) -> pa.Array:
         """The same texts with a decimal point where the file has another sign."""
@@ -251,14 +271,18 @@ class Extremes:
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    are_floats: bool
 
     @classmethod
     def of(cls, block: NDArray[Any]) -> Extremes:
         """Of ``(columns, rows)``, one row or more."""
-        return cls(block.min(axis=1).astype(np.float64), block.max(axis=1).astype(np.float64))
+        low, high = block.min(axis=1), block.max(axis=1)
+        return cls(low.astype(np.float64), high.astype(np.float64), block.dtype.kind == "f")
 
     def are_within(self, limits: tuple[float, float] | None) -> bool:
-        """Whether every value is finite, and in the range where there is one."""
+        """Whether every value is finite, in the range where there is one, and no float so large that digits are lost."""
+        if self.are_floats and max(-self.low.min(), self.high.max()) >= _ALL_WHOLE_64:
+            return False
         if limits is None:
             return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
         return bool((self.low >= limits[0]).all() and (self.high <= limits[1]).all())

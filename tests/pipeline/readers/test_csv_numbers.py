@@ -61,3 +61,26 @@ def test_value_that_is_not_finite_is_named_in_any_column_of_a_field(
     findings = Findings()
     assert read_csv_stream(path, "x.csv", stream, findings) is None
     assert [(f.code, f.line, f.column) for f in findings] == [("csv.not_finite", 3, "b")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cells", "line"),
+    [
+        ("float64", ["1", "9007199254740992", "9007199254740993"], 4),
+        ("float64", ["-9007199254740993", "0", ""], 2),  # also beside a cell that is missing
+        ("float32", ["1700000000123456789", "1", "2"], 2),
+        ("float32", ["10000000000000000", "1e30", "12345678901234567.5"], None),  # as they stand
+        ("int64", ["1", "9007199254740993", "2"], None),
+    ],
+)
+def test_whole_numbers_that_a_float_would_round_are_refused(
+    tmp_path: Path, dtype: str, cells: list[str], line: int | None
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("t,a\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    findings = Findings()
+    spec = FieldSpec(name="a", columns=(("a",),), dtype=dtype, on_missing="mask")
+    stream = CsvStream(name="robot", files=("x.csv",), time=TimeSpec(sources=("t",)), fields=(spec,))
+    rows = read_csv_stream(path, "x.csv", stream, findings)
+    assert [(f.code, f.line, f.column) for f in findings.errors] == ([("csv.whole_rounded", line, "a")] if line else [])
+    assert (rows is None) == (line is not None)
