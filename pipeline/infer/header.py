@@ -53,6 +53,8 @@ def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[st
     if start is None:
         return None
     above = _header_rows(cut_up.cells[:start], width, dialect.quote)
+    while above and _is_faulty_row(cut_up.cells[start - 1], cut_up.cells[start - 2] if above > 1 else [], dialect):
+        start, above = start - 1, above - 1
     if above:
         return _with_header(lines, cut_up, start, above, dialect, width)
     return _commented(lines, cut_up, start, dialect, width, cut) or _without(lines, cut_up, start, dialect, width)
@@ -81,6 +83,17 @@ def _is_row(cells: list[str], numeric: list[bool], decimal: str) -> bool:
     asked = [c for c, yes in zip(cells, numeric, strict=True) if yes]
     good = sum(is_number(c, decimal) or is_time_text(c) or is_list(c) for c in asked)
     return good > 0 and good + sum(is_missing(c) for c in asked) == len(asked)
+
+
+def _is_faulty_row(cells: list[str], before: list[str], dialect: Dialect) -> bool:
+    """Whether the last line of a header is the first row, with a word where a number belongs: none may get lost.
+
+    A name may be a whole number, one behind a point is none; below names that need no other line stand rows.
+    """
+    numbers = [cell for cell in cells if is_number(cell, dialect.decimal)]
+    if before and all(before) and _are_names(before) and not any(map(is_number, before)):
+        return bool(numbers) and len(before) == len(cells)
+    return any(not cell.strip().isdigit() for cell in numbers)
 
 
 def _header_rows(before: list[list[str]], width: int, quote: str) -> int:

@@ -150,3 +150,19 @@ def test_names_in_another_number_than_the_columns_are_told(tmp_path: Path) -> No
 def test_only_line_ends_end_lines(sign: str, tmp_path: Path) -> None:
     table = look(tmp_path, f"t,x,note\r0.1,2,a{sign}b\r0.2,3,c\r")
     assert (table.num_rows, table.rows[0][:2], table.rows[0][2]) == (2, ("0.1", "2"), f"a{sign}b")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ("t,j1,force\n0.0,1.5,-\n0.1,1.6,2\n0.2,1.7,2\n", ("t", "j1", "force"), 3),
+        ("t,j1,force\n0.0,1.5,ERR\n0.1,1.6,2\n0.2,1.7,2\n0.3,1.8,2\n", ("t", "j1", "force"), 4),
+        ("0.0,1.5,ERR\n0.1,1.6,2\n0.2,1.7,2\n0.3,1.8,2\n", ("c1", "c2", "c3"), 4),
+        ("t,1,2\n0.1,2,3\n0.2,2,3\n", ("t", "1", "2"), 2),  # whole numbers can be names
+    ],
+)
+def test_a_first_row_that_lacks_a_number_is_no_header(
+    text: str, names: tuple[str, ...], rows: int, tmp_path: Path
+) -> None:
+    table = look(tmp_path, text)
+    assert (table.names, table.num_rows) == (names, rows)

@@ -181,3 +181,9 @@ def test_whole_numbers_that_no_float_holds_are_a_field_of_their_own(tmp_path: Pa
     stamps: list[object] = [1_609_060_336_868_428_033 + i for i in range(5)]
     guess = fields_of(tmp_path, {"c1": WAVE, "c2": stamps, "c3": WAVE})
     assert [(field.columns, field.dtype) for field in guess.fields] == [(("c1", "c3"), "float32"), (("c2",), "int64")]
+
+
+@pytest.mark.parametrize("text", ["-", "--", "N/A", "null", "None", "?"])
+def test_a_column_of_numbers_with_a_sign_for_none_is_one_of_numbers(text: str, tmp_path: Path) -> None:
+    guess = fields_of(tmp_path, {"force": [*WAVE, text, *WAVE]})
+    assert (one(guess).on_missing, guess.missing, guess.drop) == ("mask", (text,), ())
