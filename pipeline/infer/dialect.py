@@ -26,6 +26,7 @@ _TAIL_BYTES = 16 << 10
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
 _COMMENTS = ("#", "%", "//")
+_MAX_BROKEN = 32  # lines of one row
 _LINE_END = re.compile(r"\r*\n|\r")  # as the reader's: str.splitlines also cuts at form feeds and separator signs
 
 
@@ -67,6 +68,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
     lines = _LINE_END.split(text)
     if not head.whole or not lines[-1]:
         lines.pop()
+    lines = _with_broken_cells(lines)
     comment = _guess_comment(lines)
     body = [line for line in lines if line.strip() and not (comment and line.startswith(comment))]
     dialect = _guess_delimiter(body, reasons)
@@ -133,6 +135,22 @@ def _guess_encoding(data: bytes, reasons: list[str]) -> str:
         reasons.append(f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible")
         return name
     return "utf-8"
+
+
+def _with_broken_cells(lines: list[str]) -> list[str]:
+    """Lines whose quoted cells go on below become one; blank lines stand for the rest, so that all keep their number.
+
+    Printed arrays break so. A quote that closes nowhere near is left to the reader to refuse.
+    """
+    joined = list(lines)
+    open_at = -1
+    for i in [i for i, line in enumerate(lines) if line.count('"') % 2]:
+        if open_at < 0 or i - open_at > _MAX_BROKEN:
+            open_at = i
+            continue
+        joined[open_at : i + 1] = [" ".join(lines[open_at : i + 1]), *[""] * (i - open_at)]
+        open_at = -1
+    return joined
 
 
 def _guess_comment(lines: list[str]) -> str:
@@ -204,7 +222,8 @@ def _score(sample: list[str], dialect: Dialect) -> float:
     width = max(counts, key=lambda n: (counts[n], n == len(rows[-1]), n))
     fitting = [row for row in rows if len(row) == width]
     body = fitting[1:] or fitting  # the first is likely a header
-    cells = [cell for row in body for cell in row]
+    # What a line may end with, an empty cell, is no reason to take tabs for blanks.
+    cells = [cell for row in body for cell in (row if row[-1] else row[:-1])]
     score = sum(cell_score(cell, dialect.decimal) for cell in cells) / len(cells)
     return score * (len(fitting) / len(sample)) ** 2
 

@@ -55,8 +55,9 @@ def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[st
     above = _header_rows(cut_up.cells[:start], width, dialect.quote)
     while above and _is_faulty_row(cut_up.cells[start - 1], cut_up.cells[start - 2] if above > 1 else [], dialect):
         start, above = start - 1, above - 1
-    if above:
-        return _with_header(lines, cut_up, start, above, dialect, width)
+    found = _with_header(lines, cut_up, start, above, dialect, width) if above else None
+    if found is not None:
+        return found
     return _commented(lines, cut_up, start, dialect, width, cut) or _without(lines, cut_up, start, dialect, width)
 
 

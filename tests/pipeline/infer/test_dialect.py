@@ -166,3 +166,22 @@ def test_a_first_row_that_lacks_a_number_is_no_header(
 ) -> None:
     table = look(tmp_path, text)
     assert (table.names, table.num_rows) == (names, rows)
+
+
+def test_a_comment_cell_that_is_seldom_filled_leaves_tabs_tabs(tmp_path: Path) -> None:
+    rows = "".join(f"0,{i}\t1,{i}\t2,{i}\t{'start' if i == 0 else ''}\n" for i in range(99))
+    table = look(tmp_path, "Writer\t2\nDate\t2024/05/20\n***End***\t\t\t\nt\tforce\tway\tComment\n" + rows)
+    assert (table.names, table.num_rows) == (("t", "force", "way", "Comment"), 99)
+    assert (table.dialect.delimiter, table.dialect.decimal) == ("\t", ",")
+
+
+def test_a_header_with_a_name_too_many_is_told(tmp_path: Path) -> None:
+    table = look(tmp_path, "t,force,way,Comment\n" + "".join(f"0.{i},1.{i},2\n" for i in range(9)))
+    assert (table.names, table.num_rows) == (("c1", "c2", "c3"), 9)
+    assert any("line 1 has 4 names for 3 columns" in reason for reason in table.reasons)
+
+
+def test_a_quoted_cell_that_goes_on_below_is_one_row(tmp_path: Path) -> None:
+    rows = "".join(f'0.{i},"[1.5 2.{i}\n 3.5 4.5]"\n' for i in range(9))
+    table = look(tmp_path, "t,q\n" + rows)
+    assert (table.names, table.num_rows, table.rows[8]) == (("t", "q"), 9, ("0.8", "[1.5 2.8  3.5 4.5]"))
