@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_number, is_time_text
 from vlapipe.pipeline.infer.header import Header, find_header
+from vlapipe.pipeline.infer.stated_rate import StatedRate, stated_rate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["Table", "look_at_table"]
@@ -42,6 +43,7 @@ class Table:
     num_rows: int  # of the whole file; estimated where only its head was read
     whole: bool
     reasons: tuple[str, ...]
+    stated: StatedRate | None = None  # of the rows, by the lines before them
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
         num_rows=num_rows,
         whole=head.whole,
         reasons=tuple(reasons),
+        stated=stated_rate(lines[: header.first_row]),
     )
 
 

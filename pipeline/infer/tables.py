@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock, looks_like_time
+from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
 from vlapipe.pipeline.infer.columns import Column, columns_of
 from vlapipe.pipeline.infer.dialect import Table
 from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
@@ -45,6 +45,7 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
     gap_s, split_reasons = None, [f"{split.name!r} tells episodes of one file apart"] if split else []
     if may_split and split is None:
         clock, gap_s, split_reasons = _with_restarts(columns, clock)
+    clock = _at_stated_rate(clock, looks)
     taken = [*clock.columns, *([split.name] if split else [])]
     guess = guess_fields(columns, taken, _pooled(columns, [look for look in looks if look is not widest]))
     drop = [*guess.drop, *([(split.name, "tells the episodes apart")] if split else [])]
@@ -54,7 +55,8 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
     if dialect.names:
         variants = {len(look.names): look.names for look in looks if look.dialect.names}
         dialect = replace(dialect, names=tuple(names for _, names in sorted(variants.items())))
-    known = [rate for look in looks if (rate := _rate(look, split)) is not None]
+    is_stated = clock.time.index_rate_hz is not None and not clock.assumed
+    known = [rate for look in looks if not is_stated and (rate := _rate(look, split)) is not None]
     rate, reasons = clock.rate_hz, list(clock.reasons)
     if known and max(known) > 1.2 * min(known):
         reasons.append(f"rates differ from file to file, {min(known):.4g} to {max(known):.4g} Hz: none is declared")
@@ -106,6 +108,23 @@ def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess
         if gap_s > 2 / again.rate_hz:
             return again, gap_s, [f"{column.name!r} begins again {len(back)} times in the first rows: so many episodes"]
     return clock, None, []
+
+
+def _at_stated_rate(clock: ClockGuess, looks: tuple[Table, ...]) -> ClockGuess:
+    """The clock with the rate that stands above the rows of each file, where nothing else tells one."""
+    stated = {look.stated.rate_hz: look.stated.text for look in looks if look.stated is not None}
+    if not clock.assumed or len(stated) != 1 or any(look.stated is None for look in looks):
+        return clock
+    ((rate_hz, text),) = stated.items()
+    counts = f"{clock.columns[0]!r} counts" if clock.columns else "rows come"
+    reason = f"no column is a clock; {counts} at the rate that the lines above state: {text!r}"
+    return replace(
+        clock,
+        time=replace(clock.time, index_rate_hz=rate_hz),
+        rate_hz=rate_hz if not clock.columns else (clock.rate_hz or ASSUMED_HZ) * rate_hz / ASSUMED_HZ,
+        reasons=(reason,),
+        assumed=False,
+    )
 
 
 def _rate(look: Table, split: Column | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlapipe.pipeline.infer.fields import FieldGuess
 from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
-from vlapipe.schemas.schema import Dialect, TimeSpec
+from vlapipe.schemas.schema import Dialect
 
 __all__ = ["schema_text"]
 
@@ -99,7 +99,7 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
             page.put("drop", [name for name, _ in stream.drop])
     page.table(f"{path}.time")
     page.comment(*stream.time_reasons)
-    _time(page, stream.time, stream.kind)
+    _time(page, stream)
     for field in stream.fields:
         page.table(f"{path}.fields.{field.name}")
         _field(page, field)
@@ -137,7 +137,8 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
         page.put("names", variants[0] if len(variants) == 1 else variants)
 
 
-def _time(page: _Page, time: TimeSpec, kind: str) -> None:
+def _time(page: _Page, stream: StreamGuess) -> None:
+    time, kind = stream.time, stream.kind
     if time.file:
         page.put("file", time.file)
     if time.sources:
@@ -147,7 +148,8 @@ def _time(page: _Page, time: TimeSpec, kind: str) -> None:
     if time.pattern:
         page.put("pattern", time.pattern)
     if time.index_rate_hz:
-        page.put("rate_hz", _rounded(time.index_rate_hz), "correct this")
+        is_stated = kind == "csv" and not stream.assumed
+        page.put("rate_hz", *((time.index_rate_hz,) if is_stated else (_rounded(time.index_rate_hz), "correct this")))
     elif time.format:
         page.put("format", time.format)
     else:
