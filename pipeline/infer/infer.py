@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import walk
+from vlapipe.pipeline.file_tree import match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout
@@ -57,8 +57,10 @@ def infer_schema(root: Path) -> Inferred:
         cure += " by hand, starting from `vlapipe schema show`"
         raise UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
     faults, num_tried = _try(root, guess)
-    changed = _mended(guess, faults)
-    if changed is not None:
+    for mend in (_without_other_times, _with_missing):
+        changed = mend(guess, faults, num_tried)
+        if changed is None:
+            continue
         again, num_tried = _try(root, changed)
         if len(again) < len(faults):
             guess, faults = changed, again
@@ -100,7 +102,30 @@ def _shared_stamps(trial: Trial) -> list[Record]:
     return shared
 
 
-def _mended(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | None:
+def _without_other_times(guess: SchemaGuess, faults: list[Record], num_tried: int) -> SchemaGuess | None:
+    """The same without tables that were never recorded while the robot was: a calibration, what came before."""
+    files = [fault["file"] for fault in faults if fault["code"] == "clock.no_overlap"]
+    apart = {}
+    for stream in guess.streams[1:]:
+        own = [file for file in files if any(match_end(file, pattern) is not None for pattern in stream.files)]
+        if own and len(own) == num_tried:
+            apart[stream.name] = own[0]
+    if not apart:
+        return None
+    said = tuple(
+        f"{PurePosixPath(file).name}: its times lie wholly before or after those of {guess.streams[0].name}"
+        for file in apart.values()
+    )
+    sensors = tuple((name, path) for name, path in guess.sample.sensors if path.partition("/")[0] not in apart)
+    return replace(
+        guess,
+        streams=tuple(stream for stream in guess.streams if stream.name not in apart),
+        sample=replace(guess.sample, sensors=sensors),
+        not_read=(*guess.not_read, *said),
+    )
+
+
+def _with_missing(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> SchemaGuess | None:
     """The same with what the trial has shown beyond the first rows: cells that are missing further down."""
     missing = [f for f in faults if f["code"] in ("csv.missing_value", "csv.not_finite") and f["column"]]
     if not missing:

@@ -350,3 +350,28 @@ def test_robond_log(real: Path, tmp_path: Path) -> None:
     expected = np.array([line.split(";")[5:7] for line in lines], dtype=np.float32)
     np.testing.assert_array_equal(episode["robot/position"], expected)
     np.testing.assert_array_equal(episode["robot/timestamp"], episode["camera/timestamp"])
+
+
+def test_a_table_from_before_the_recording_is_left_out_and_named(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    for number in (1, 2):
+        start_s = START_S + 1000 * number
+        files = {
+            "robot.csv": table(start_s),
+            "calibration.csv": table(start_s - 100, names="timestamp,force_x,force_y"),
+            "touch.csv": table(start_s, names="timestamp,left,right"),
+        }
+        write(root / f"run_{number}", files)
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    assert set(open_dataset(tmp_path / "out").manifest.streams) == {"robot", "touch"}
+    said = "not read: calibration.csv: its times lie wholly before or after those of robot"
+    assert said in inferred.reasons
+
+
+def test_a_table_that_misses_one_recording_is_a_fault(tmp_path: Path) -> None:
+    for number, late_s in ((1, 0), (2, 500)):
+        files = {"robot.csv": table(), "touch.csv": table(START_S + late_s, names="timestamp,left,right")}
+        write(tmp_path / f"run_{number}", files)
+    inferred = infer_schema(tmp_path)
+    assert "streams.touch" in inferred.toml
+    assert [fault for fault in inferred.faults if "clock.no_overlap" in fault]
