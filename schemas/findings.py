@@ -121,7 +121,9 @@ CODES: dict[str, Code] = {
     "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),
     "image.count": _error("a camera has another number of images than rows", "check for lost frames"),
-    "clock.backwards": _fatal("time runs backwards", "sort or cut the recording there"),
+    "clock.backwards": _fatal(
+        "time runs backwards", "sort or cut the recording there; a counter that begins again is no clock"
+    ),
     "clock.count": _fatal("a clock's file does not fit its stream row by row", "record it again, or correct time.file"),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
     "clock.no_overlap": _fatal(

@@ -102,6 +102,8 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
     for column in columns:  # the magnitude of dates, rising: a clock however unevenly it ticks
         guess = _by_column(column, columns, groups) if column.rises and not _says_it_counts(column) else None
         if guess is not None and guess.epoch and bool(np.all(guess.stamps_s < _EPOCH[1])):
+            fraction = _next_fraction(column, columns) if guess.time.unit == "s" else None
+            guess = (fraction and _by_two(column, *fraction, groups)) or guess
             reason = f"{column.name!r} rises and has the magnitude of dates; no name says that it is a clock"
             return replace(guess, reasons=(reason, *guess.reasons))
     for column in columns:
@@ -255,6 +257,21 @@ def _fraction_of(column: Column, columns: list[Column]) -> tuple[Column, TimeUni
         for other in columns:
             if other.whole and re.fullmatch(re.escape(stem) + f"({pattern})", other.name.lower()):
                 return other, "ns" if unit == "ns" else "us"
+    return None
+
+
+def _next_fraction(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
+    """The next column, if it goes on where whole seconds stand still and never reaches the next one."""
+    other = next((c for c in columns if c.position == column.position + 1), None)
+    if other is None or not (column.whole and other.whole) or len(other.finite) != len(column.finite):
+        return None
+    still = column.steps == 0
+    if not np.any(still) or not np.all(other.steps[still] > 0) or other.finite.min() < 0:
+        return None
+    largest = other.finite.max()
+    for unit, limit in (("us", 1e6), ("ns", 1e9)):
+        if limit / 10 <= largest < limit:
+            return other, "us" if unit == "us" else "ns"
     return None
 
 

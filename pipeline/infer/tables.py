@@ -6,16 +6,19 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
 from vlapipe.pipeline.infer.columns import Column, columns_of
 from vlapipe.pipeline.infer.dialect import Table
 from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
 from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.schemas.schema import TimeSpec
 
 __all__ = ["TableGuess", "guess_table"]
 
 _PAUSE_S, _PAUSE_STEPS = 5.0, 100
+_COUNTER_BITS = (8, 16, 24, 32)
 _FEWEST_ROWS = 5  # of an episode, where the clock tells them apart
 _EPISODE = re.compile(
     r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
@@ -103,11 +106,28 @@ def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess
         again = guess_clock([column], replace(column, cells=tuple(map(str, part))))
         if again.assumed or again.rate_hz is None:
             continue
+        if bits := _bits_of_counter(column, back):
+            reason = (
+                f"{column.name!r} counts in {bits} bits and begins again: no clock; its steps say {again.rate_hz:.4g}"
+                " rows a second, which is assumed of all: correct rate_hz, or write a clock that goes on"
+            )
+            time = TimeSpec(index_rate_hz=float(f"{again.rate_hz:.4g}"))
+            return ClockGuess(time=time, rate_hz=again.rate_hz, reasons=(reason,), assumed=True), None, []
         jump_s = float(-np.diff(again.stamps_s)[back - 1].max())
         gap_s = min(jump_s / 2, max(1.0, 20 / again.rate_hz))
         if gap_s > 2 / again.rate_hz:
             return again, gap_s, [f"{column.name!r} begins again {len(back)} times in the first rows: so many episodes"]
     return clock, None, []
+
+
+def _bits_of_counter(column: Column, back: NDArray[np.intp]) -> int:
+    """The width of a counter that begins again where it is full, as the row after goes on by a usual step; else 0."""
+    usual = float(np.median(column.steps[column.steps > 0]))
+    for bits in _COUNTER_BITS:
+        over = column.steps[back - 1] + 2.0**bits
+        if column.whole and column.finite.max() < 2.0**bits and bool(np.all((over > 0) & (over <= 3 * usual))):
+            return bits
+    return 0
 
 
 def _at_stated_rate(clock: ClockGuess, looks: tuple[Table, ...]) -> ClockGuess:

@@ -146,3 +146,22 @@ def test_dates_without_a_name_are_a_clock_however_unevenly_they_rise(
     assert table is not None
     guess = guess_clock(columns_of(table))
     assert (guess.columns, guess.time.unit, guess.assumed) == (("c1",), unit, False)
+
+
+@pytest.mark.parametrize(("unit", "per_s"), [("ns", 10**9), ("us", 10**6)])
+def test_seconds_without_a_name_have_their_fraction_beside_them(unit: str, per_s: int, tmp_path: Path) -> None:
+    rows = [[1_700_000_000 + i // 50, i % 50 * (per_s // 50) + 7, i * 7 % 5] for i in range(120)]
+    (tmp_path / "x.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    table = look_at_table(tmp_path / "x.csv", "x.csv")
+    assert table is not None
+    guess = guess_clock(columns_of(table))
+    assert (guess.columns, guess.time.plus_unit, guess.time.dtype) == (("c1", "c2"), unit, "int64")
+    assert guess.rate_hz == pytest.approx(50, rel=1e-3)
+
+
+def test_numbers_beside_seconds_that_do_not_go_on_are_no_fraction(tmp_path: Path) -> None:
+    rows = [[1_700_000_000 + i // 50, i * 700_001 % 1_000_003 % 999_983, i * 7 % 5] for i in range(120)]
+    (tmp_path / "x.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    table = look_at_table(tmp_path / "x.csv", "x.csv")
+    assert table is not None
+    assert guess_clock(columns_of(table)).columns == ("c1",)

@@ -12,6 +12,7 @@ from inferring import ROWS, WAVE, infer_and_ingest, text_of
 
 from vlapipe import open_dataset
 from vlapipe.pipeline.infer.infer import infer_schema
+from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 
@@ -375,3 +376,27 @@ def test_a_table_that_misses_one_recording_is_a_fault(tmp_path: Path) -> None:
     inferred = infer_schema(tmp_path)
     assert "streams.touch" in inferred.toml
     assert [fault for fault in inferred.faults if "clock.no_overlap" in fault]
+
+
+def test_a_counter_that_comes_round_cuts_no_episodes(tmp_path: Path) -> None:
+    rows = [[(65_000 + 10 * i) % 65_536, float(WAVE[i % ROWS, 0]), float(WAVE[i % ROWS, 1])] for i in range(90)]
+    write(tmp_path / "lab", {"arm.csv": "time_ms,joint_1,joint_2\n" + text_of(rows)})
+    inferred, report = infer_and_ingest(tmp_path / "lab", tmp_path / "out")
+    assert (report.num_episodes, inferred.assumed) == (1, ("robot",))
+    assert any("'time_ms' counts in 16 bits and begins again: no clock" in reason for reason in inferred.reasons)
+    stamps = open_dataset(tmp_path / "out").episode(0)["robot/timestamp"]
+    assert (np.diff(stamps) == 10_000_000).all()
+
+
+def test_a_counter_that_comes_round_is_refused_as_a_clock(tmp_path: Path) -> None:
+    rows = [[(65_000 + 10 * i) % 65_536, float(WAVE[i % ROWS, 0])] for i in range(90)]
+    write(tmp_path / "lab", {"arm.csv": "time_ms,joint_1\n" + text_of(rows)})
+    schema = tmp_path / "mine.toml"
+    schema.write_text(
+        'schema_version = 1\nname = "x"\nanchor = "robot"\n[streams.robot]\nkind = "csv"\nfiles = ["arm.csv"]\n'
+        '[streams.robot.time]\ncolumn = "time_ms"\nunit = "ms"\n[streams.robot.fields.joint]\ncolumns = ["joint_1"]\n'
+        '[action]\nkind = "next"\nof = ["robot/joint"]\n'
+    )
+    report = ingest(IngestConfig(source=tmp_path / "lab", out=tmp_path / "out", schema=str(schema), dry_run=True))
+    (reason,) = [r for reject in report.rejects for r in reject["reasons"] if r["severity"] == "error"]
+    assert (reason["code"], reason["line"], reason["column"]) == ("clock.backwards", 56, "time_ms")
