@@ -29,6 +29,7 @@ _MAX_UNLIKE = 24  # files looked at where those of one name have different colum
 _SAYS_NOTHING = {"data", "log", "samples"}  # as a file's name
 _MAX_KINDS = 12  # of tables of one name in folders of several
 _FEW_ROWS = 10
+_LONG_AGO_S = 60.0  # the clock of a device that was switched on well before both recordings
 _MAX_LISTED = 8
 _ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
 
@@ -235,10 +236,12 @@ def _meet(one: Bucket, other: Bucket) -> bool:
     spans = []
     for bucket in (one, other):
         clock = guess_clock(columns_of(bucket.looks[0]))
-        if not clock.epoch or not clock.rate_hz:
+        if not clock.rate_hz or not len(clock.stamps_s):
             return False
-        start = float(clock.stamps_s[0])
-        spans.append((start, start + bucket.looks[0].num_rows / clock.rate_hz))
+        start, span = float(clock.stamps_s[0]), bucket.looks[0].num_rows / clock.rate_hz
+        if not clock.epoch and start < max(_LONG_AGO_S, span):  # a clock that begins with the recording says nothing
+            return False
+        spans.append((start, start + span))
     (a, b), (c, d) = spans
     return a <= d and c <= b
 

@@ -400,3 +400,13 @@ def test_a_counter_that_comes_round_is_refused_as_a_clock(tmp_path: Path) -> Non
     report = ingest(IngestConfig(source=tmp_path / "lab", out=tmp_path / "out", schema=str(schema), dry_run=True))
     (reason,) = [r for reject in report.rejects for r in reject["reasons"] if r["severity"] == "error"]
     assert (reason["code"], reason["line"], reason["column"]) == ("clock.backwards", 56, "time_ms")
+
+
+def test_sensors_of_one_device_are_streams_though_their_columns_are_alike(tmp_path: Path) -> None:
+    """A clock since boot, no header: gyro.txt and acce.txt are not two episodes."""
+    for name, late_ns in (("gyro", 0), ("acce", 1234)):
+        rows = [[98_765_432_101_234 + late_ns + 5_000_000 * i, *map(float, WAVE[i, :3])] for i in range(ROWS)]
+        write(tmp_path / "walk", {f"{name}.txt": text_of(rows, " ")})
+    _, report = infer_and_ingest(tmp_path / "walk", tmp_path / "out")
+    assert report.num_episodes == 1
+    assert set(open_dataset(tmp_path / "out").manifest.streams) == {"robot", "gyro"}
