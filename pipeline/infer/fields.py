@@ -190,7 +190,8 @@ def _number_field(group: Group) -> FieldGuess:
         choice = "mask" if share > _OFTEN_MISSING else "drop"
         field = replace(field, on_missing=choice)
         does = "keeps the row and marks the cell" if choice == "mask" else "leaves the row out"
-        reasons.append(f"{share:.0%} of the first rows have no value ({seen}): {choice} {does}; or say refuse")
+        part = f"{share:.0%}" if share >= 0.01 else "a few"
+        reasons.append(f"{part} of the first rows have no value ({seen}): {choice} {does}; or say refuse")
     constant = [column.name for column in group.columns if column.constant]
     if constant:
         which = "it never changes" if len(constant) == len(group.columns) else f"never change: {', '.join(constant)}"
@@ -223,6 +224,8 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
             reasons.append("named like a quaternion, but its length is not 1: kept as four numbers")
         return field
     if order not in ("xyzw", "wxyz"):
+        if field.name == "joint_position" and off.max() < 1e-3:
+            field = replace(field, name="orientation")
         reasons.append("of length 1, a quaternion it seems; say quaternion = 'xyzw' or 'wxyz' if you know the order")
         return field
     reasons.append("a quaternion by its names and its length of 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlapipe.pipeline.infer.columns import Column
 
@@ -61,7 +61,15 @@ def group_columns(columns: list[Column]) -> list[Group]:
                 for _, column in free:
                     del left[column.position]
     groups += [Group(name=identifier(c.base), columns=(c,), labels=("",)) for c in left.values()]
-    return sorted(groups, key=lambda group: min(column.position for column in group.columns))
+    groups = sorted(groups, key=lambda group: min(column.position for column in group.columns))
+    return [replace(group, name="torque") if _is_torque(group, groups) else group for group in groups]
+
+
+def _is_torque(group: Group, groups: list[Group]) -> bool:
+    """Whether Tx, Ty, Tz stand beside Fx, Fy, Fz: without these they are a translation."""
+    if group.name != "position" or any(column.base.lower()[:1] != "t" for column in group.columns):
+        return False
+    return any(other.name == "force" and other.labels == group.labels for other in groups)
 
 
 def _numbers(name: str) -> list[tuple[str, str]]:

@@ -187,3 +187,13 @@ def test_whole_numbers_that_no_float_holds_are_a_field_of_their_own(tmp_path: Pa
 def test_a_column_of_numbers_with_a_sign_for_none_is_one_of_numbers(text: str, tmp_path: Path) -> None:
     guess = fields_of(tmp_path, {"force": [*WAVE, text, *WAVE]})
     assert (one(guess).on_missing, guess.missing, guess.drop) == ("mask", (text,), ())
+
+
+def test_tx_beside_fx_is_a_torque(tmp_path: Path) -> None:
+    guess = fields_of(tmp_path, dict.fromkeys(["Fx", "Fy", "Fz", "Tx", "Ty", "Tz"], WAVE))
+    assert [field.name for field in guess.fields] == ["force", "torque"]
+
+
+def test_four_numbers_of_length_1_are_no_joints(tmp_path: Path) -> None:
+    guess = one(fields_of(tmp_path, {"q[0]": [1] * 5, "q[1]": [0] * 5, "q[2]": [0] * 5, "q[3]": [0] * 5}))
+    assert (guess.name, guess.quaternion) == ("orientation", "")
