@@ -23,6 +23,7 @@ from vlapipe.schemas.schema import WHITESPACE, Dialect
 __all__ = ["Table", "look_at_table"]
 
 _HEAD_BYTES = 256 << 10
+_COUNTED_BYTES = 32 << 20
 _TAIL_BYTES = 16 << 10
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
@@ -40,7 +41,7 @@ class Table:
     names: tuple[str, ...]
     units: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    num_rows: int  # of the whole file; estimated where only its head was read
+    num_rows: int  # of the whole file; estimated where it is packed or large
     whole: bool
     reasons: tuple[str, ...]
     stated: StatedRate | None = None  # of the rows, by the lines before them
@@ -82,8 +83,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
         return None
     table = _cut_rows(label, lines, header, reasons)
     footer = _footer(head, table, lines, encoding)
-    bytes_a_row = max(1.0, len(head.data) / max(1, len(lines)))
-    num_rows = len(table.rows) if head.whole else int(head.num_bytes / bytes_a_row)
+    num_rows = len(table.rows) + _lines_below(path, head, lines)
     if footer:
         reasons.append(f"the last {footer} lines are no rows")
     return replace(
@@ -117,6 +117,21 @@ def _read_head(path: Path) -> _Head:
         file.seek(max(0, num_bytes - _TAIL_BYTES))
         tail = file.read()
     return _Head(data, tail, num_bytes, num_bytes <= _HEAD_BYTES)
+
+
+def _lines_below(path: Path, head: _Head, lines: list[str]) -> int:
+    """How many lines stand below those of the head: counted, so that a file of stamps is known to fit; else estimated.
+
+    That is where the file is packed or large.
+    """
+    if head.whole:
+        return 0
+    if not head.tail or head.num_bytes > _COUNTED_BYTES:
+        return int(head.num_bytes * len(lines) / len(head.data)) - len(lines)
+    with path.open("rb") as file:
+        file.seek(len(head.data))
+        below = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return below + (not head.tail.endswith(b"\n"))
 
 
 def _guess_encoding(data: bytes, reasons: list[str]) -> str:

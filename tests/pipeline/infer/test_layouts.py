@@ -410,3 +410,15 @@ def test_sensors_of_one_device_are_streams_though_their_columns_are_alike(tmp_pa
     _, report = infer_and_ingest(tmp_path / "walk", tmp_path / "out")
     assert report.num_episodes == 1
     assert set(open_dataset(tmp_path / "out").manifest.streams) == {"robot", "gyro"}
+
+
+def test_stamps_of_a_table_longer_than_what_is_looked_at_are_its_clock(tmp_path: Path) -> None:
+    """Poses of 12 numbers a row without a clock, their times in another file, as of a well-known benchmark."""
+    poses = "".join(f"{np.sin(i) + 2:.6e} {np.cos(i):.6e} {i % 7 / 8:.6e} {i % 5 / 4:.6e}\n" for i in range(6000))
+    times = "".join(f"{i * 0.1037 + (i % 3) * 0.001:.6e}\n" for i in range(6000))
+    write(tmp_path / "00", {"poses.txt": poses, "times.txt": times})
+    assert len(poses) > 1.1 * (256 << 10)
+    inferred, _ = infer_and_ingest(tmp_path / "00", tmp_path / "out")
+    assert inferred.assumed == ()
+    stamps = open_dataset(tmp_path / "out").episode(0)["robot/timestamp"]
+    assert stamps.tolist() == [float(line) for line in times.split()]
