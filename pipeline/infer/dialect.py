@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_number, is_time_text
 from vlapipe.pipeline.infer.header import Header, find_header
+from vlapipe.pipeline.infer.other_lines import kinds_of_lines
 from vlapipe.pipeline.infer.stated_rate import StatedRate, stated_rate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
@@ -257,14 +258,19 @@ def _cut_rows(label: str, lines: list[str], header: Header, reasons: list[str]) 
     dialect = header.dialect
     reasons += header.reasons
     width = len(header.names) + dialect.index_column + dialect.trailing_delimiter
-    rows = []
-    for line in lines[header.first_row :]:
+    rows: list[tuple[str, ...]] = []
+    others: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(lines[header.first_row :], header.first_row + 1):
         if not line.strip() or (dialect.comment and line.startswith(dialect.comment)):
             continue
         cells = _cut_line(line, dialect)
         if len(cells) == width:
             first = int(dialect.index_column)
             rows.append(tuple(cells[first : first + len(header.names)]))
+        else:
+            others.append((number, cells))
+    if kinds := kinds_of_lines(rows, others):
+        reasons.append(kinds)
     return Table(
         path=label,
         dialect=dialect,

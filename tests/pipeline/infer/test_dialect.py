@@ -185,3 +185,27 @@ def test_a_quoted_cell_that_goes_on_below_is_one_row(tmp_path: Path) -> None:
     rows = "".join(f'0.{i},"[1.5 2.{i}\n 3.5 4.5]"\n' for i in range(9))
     table = look(tmp_path, "t,q\n" + rows)
     assert (table.names, table.num_rows, table.rows[8]) == (("t", "q"), 9, ("0.8", "[1.5 2.8  3.5 4.5]"))
+
+
+def test_messages_of_several_kinds_are_told_by_their_first_cells(tmp_path: Path) -> None:
+    lines = [f"IMU, {i}, 0.5, {i % 3}\n" + ("" if i % 2 else f"ATT, {i}, 2.5\n") for i in range(30)]
+    table = look(tmp_path, "".join(lines), "flight.log")
+    said = "lines of several kinds, as their first cells say: IMU (4 cells), ATT (3 cells)"
+    assert any(said in reason for reason in table.reasons)
+
+
+def test_another_table_below_is_told_by_its_line(tmp_path: Path) -> None:
+    text = "t,x,y\n" + "".join(f"0.{i},1,2\n" for i in range(30)) + "Markers\nt,z\n" + "0.5,1\n" * 5
+    assert any("from line 32 on" in reason for reason in look(tmp_path, text).reasons)
+
+
+def test_a_cut_row_is_no_other_table(tmp_path: Path) -> None:
+    text = "t,x,y\n" + "".join(f"0.{i},1,2\n" for i in range(30)) + "0.3,1\n" + "0.31,1,2\n" * 5
+    assert not any("other numbers of cells" in reason for reason in look(tmp_path, text).reasons)
+
+
+def test_rows_of_two_sensors_that_take_turns_are_told(tmp_path: Path) -> None:
+    turns = look(tmp_path, "".join(f"{'ACC' if i % 2 else 'GYR'};0.{i:02};1;{i % 3}\n" for i in range(30)))
+    assert any("first cells take turns, GYR, ACC" in reason for reason in turns.reasons)
+    states = look(tmp_path, "state,t,x\n" + "".join(f"{'idle' if i < 15 else 'move'},0.{i:02},1\n" for i in range(30)))
+    assert not any("take turns" in reason for reason in states.reasons)

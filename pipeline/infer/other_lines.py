@@ -1,0 +1,43 @@
+"""Says what the lines of a table are that have another number of cells: messages of other kinds, or another table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from vlapipe.pipeline.infer.cells import is_missing, is_number
+
+__all__ = ["kinds_of_lines"]
+
+_MANY = 0.05  # of all lines; fewer are faults, which the reader names
+_MAX_SHOWN = 4
+_MAX_NAMED = 64  # names of messages; more are texts
+
+
+def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Sequence[str]]]) -> str | None:
+    """A reason to take the file apart: many lines are ``others`` than the rows, or the first cells take turns.
+
+    ``others`` are line numbers and cells.
+    """
+    if len(others) <= _MANY * (len(rows) + len(others)):
+        return _taking_turns([row[0] for row in rows])
+    cells = [*rows, *(cells for _, cells in others)]
+    kinds = Counter((line[0], len(line)) for line in cells if line)
+    widths = dict(kinds)  # of each name; one that has several is no kind of message
+    named = len({name for name, _ in widths}) == len(widths) <= _MAX_NAMED
+    if named and len(kinds) > 1 and not any(is_number(name) for name, _ in kinds):
+        shown = ", ".join(f"{name} ({width} cells)" for (name, width), _ in kinds.most_common(_MAX_SHOWN))
+        more = f" and {len(kinds) - _MAX_SHOWN} more" if len(kinds) > _MAX_SHOWN else ""
+        return f"lines of several kinds, as their first cells say: {shown}{more}; sort them into a file a kind first"
+    line = others[0][0]
+    return f"from line {line} on lines have other numbers of cells: does another table begin there? then part the file"
+
+
+def _taking_turns(first: list[str]) -> str | None:
+    names = list(dict.fromkeys(first))
+    turns = sum(a != b for a, b in pairwise(first))
+    if not 1 < len(names) <= _MAX_SHOWN or turns <= len(first) / 4 or any(is_number(n) or is_missing(n) for n in names):
+        return None
+    shown = ", ".join(names)
+    return f"first cells take turns, {shown}: rows of different sensors? then sort them into a file a kind first"
