@@ -112,7 +112,14 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
             if guess is not None:
                 reason = f"{column.name!r} rises in even steps, as only a clock does; no name says so"
                 return replace(guess, reasons=(reason, *guess.reasons))
-    return _assumed(columns)
+    assumed = _assumed(columns)
+    unread = next((c for c in candidates if c.kind == "text" and any(ch.isdigit() for ch in c.cells[0])), None)
+    if unread is None:
+        return assumed
+    said = (
+        f"{unread.name!r} is called a clock, but holds text such as {unread.cells[0]!r}: print it as a number or a date"
+    )
+    return replace(assumed, reasons=(*assumed.reasons, said))
 
 
 def _ticks_evenly(column: Column) -> bool:
