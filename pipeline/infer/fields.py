@@ -232,7 +232,8 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
     normalize = bool(off.max() > 1e-3)
     if normalize:
         reasons.append(f"its length is up to {off.max():.2g} off: made 1")
-    return replace(field, quaternion=order, normalize=normalize)
+    name = "orientation" if re.fullmatch(r"values(_\d+)?", field.name) else field.name
+    return replace(field, name=name, quaternion=order, normalize=normalize)
 
 
 def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:

@@ -153,13 +153,19 @@ def _with_header(
 
 
 def _made_unique(names: list[str]) -> list[str]:
+    """Names that come again get a number; a w behind x, y and z has theirs, so that a quaternion stays together."""
     unique: list[str] = []
+    before = 1  # the number of the column before
     for position, name in enumerate(names):
         base = name or f"c{position + 1}"
-        name, number = base, 2
+        goes_on = base.lower() == "w" and position > 0 and names[position - 1].lower() in ("x", "y", "z")
+        number = before if goes_on else 1
+        name = base if number == 1 else f"{base}_{number}"
         while name in unique or (name != base and name in names):
-            name, number = f"{base}_{number}", number + 1
+            number += 1
+            name = f"{base}_{number}"
         unique.append(name)
+        before = number
     return unique
 
 

@@ -209,3 +209,17 @@ def test_rows_of_two_sensors_that_take_turns_are_told(tmp_path: Path) -> None:
     assert any("first cells take turns, GYR, ACC" in reason for reason in turns.reasons)
     states = look(tmp_path, "state,t,x\n" + "".join(f"{'idle' if i < 15 else 'move'},0.{i:02},1\n" for i in range(30)))
     assert not any("take turns" in reason for reason in states.reasons)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("t,x,y,z,x,y,z,w", "t,x,y,z,x_2,y_2,z_2,w_2"),  # a position, then a quaternion
+        ("t,X,Y,Z,W,X,Y,Z,X,Y,Z,W", "t,X,Y,Z,W,X_2,Y_2,Z_2,X_3,Y_3,Z_3,W_3"),
+        ("t,w,f,w", "t,w,f,w_2"),
+    ],
+)
+def test_names_that_come_again_keep_a_quaternion_together(header: str, names: str, tmp_path: Path) -> None:
+    width = header.count(",") + 1
+    rows = "".join(",".join(f"{i * 3 % 7 + c}.5" for c in range(width)) + "\n" for i in range(9))
+    assert look(tmp_path, f"{header}\n{rows}").names == tuple(names.split(","))
