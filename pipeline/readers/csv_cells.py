@@ -280,7 +280,7 @@ class Extremes:
         return cls(low.astype(np.float64), high.astype(np.float64), block.dtype.kind == "f")
 
     def are_within(self, limits: tuple[float, float] | None) -> bool:
-        """Whether every value is finite, in the range where there is one, and no float so large that digits are lost."""
+        """Whether every value is finite, in the range if there is one, and no float so large that digits are lost."""
         if self.are_floats and max(-self.low.min(), self.high.max()) >= _ALL_WHOLE_64:
             return False
         if limits is None:
