@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,10 +25,11 @@ _FEW_TEXTS = ["task", "instruction", "split"]  # kept as numbers into a list of 
 
 
 class EpisodesTable:
-    """``episodes-<digest8>.parquet`` of a dataset. Nothing is read before it is asked for."""
+    """``episodes-<digest8>.parquet`` of a dataset. Nothing is read before it is asked for; safe to use from threads."""
 
     def __init__(self, path: Path, sha256: str) -> None:
         self._path, self._sha256 = path, sha256
+        self._reading = threading.RLock()  # two reads of one ParquetFile at a time may abort the process
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
 
@@ -38,7 +40,8 @@ class EpisodesTable:
         Raises:
             DamageError: the file is missing or altered.
         """
-        return self._checked(lambda: _read(pq.ParquetFile(self._path), None))
+        with self._reading:
+            return self._checked(lambda: _read(pq.ParquetFile(self._path), None))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column; texts that many episodes share are of a dictionary type.
@@ -47,9 +50,10 @@ class EpisodesTable:
             DamageError: the file is missing or altered.
             KeyError: there is no such column.
         """
-        if name not in self._columns:
-            self._load([name])
-        return self._columns[name]
+        with self._reading:
+            if name not in self._columns:
+                self._load([name])
+            return self._columns[name]
 
     def read(self, names: Collection[str]) -> None:
         """Read columns that ``column`` will be asked for; together is faster, as the digest is taken meanwhile.
@@ -58,9 +62,10 @@ class EpisodesTable:
             DamageError: the file is missing or altered.
             KeyError: there is no such column.
         """
-        wanted = [name for name in names if name not in self._columns and name not in self._arrays]
-        if wanted:
-            self._load(wanted)
+        with self._reading:
+            wanted = [name for name in names if name not in self._columns and name not in self._arrays]
+            if wanted:
+                self._load(wanted)
 
     def _load(self, names: list[str]) -> None:
         read = self._checked(lambda: _read(self._file, names))
@@ -73,10 +78,11 @@ class EpisodesTable:
             DamageError: the file is missing or altered.
             KeyError: there is no such column.
         """
-        if name not in self._arrays:
-            self._arrays[name] = as_numpy(self.column(name))
-            self._columns.pop(name, None)
-        return self._arrays[name]
+        with self._reading:
+            if name not in self._arrays:
+                self._arrays[name] = as_numpy(self.column(name))
+                self._columns.pop(name, None)
+            return self._arrays[name]
 
     def rows_of_shard(self, shard: int, stream: str) -> NDArray[np.int64]:
         """Start and rows in a stream of each of a shard's episodes, ``(episodes, 2)``, in order."""
@@ -87,7 +93,8 @@ class EpisodesTable:
         """All columns of one episode; reads those next to it in the file as well."""
         if "whole" in vars(self):
             return dict(self.whole.slice(index, 1).to_pylist()[0])
-        return self._checked(lambda: _read_row(self._file, index))
+        with self._reading:
+            return self._checked(lambda: _read_row(self._file, index))
 
     @cached_property
     def _file(self) -> pq.ParquetFile:

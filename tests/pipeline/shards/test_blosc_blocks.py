@@ -6,13 +6,14 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Blosc
 
 from vlapipe.pipeline.shards.blosc_blocks import decode_bytes
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(["zstd", "lz4"]),
     level=st.integers(1, 9),
@@ -32,6 +33,7 @@ def test_bytes_out_of_the_middle_are_those_of_the_whole(
     assert np.array_equal(decode_bytes(encoded, start, stop, len(whole)), whole[start:stop])
 
 
+@settings(deadline=None)
 @given(
     flips=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 255)), min_size=1, max_size=5),
     part=st.tuples(st.floats(0, 1), st.floats(0, 1)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +134,22 @@ def test_column_is_there_as_arrow_after_it_was_asked_for_as_an_array(tiny_datase
     dataset = vlapipe.open_dataset(tiny_dataset)
     array = dataset.column("num_frames")
     assert dataset.episode_column("num_frames").to_pylist() == array.tolist()
+
+
+def test_threads_read_at_the_same_time(tiny_dataset: Path) -> None:
+    """In a process of its own: what goes wrong ends it."""
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+import vlapipe
+for _ in range(100):
+    dataset = vlapipe.open_dataset({str(tiny_dataset)!r})
+    whole = vlapipe.open_dataset({str(tiny_dataset)!r}).episodes
+    def ask(i):
+        name = ("shard", "robot/rows", "sensor/start")[i % 3]
+        assert dataset.column(name).tolist() == dataset.episode_column(name).to_pylist() == whole[name].to_pylist()
+        assert dataset.row(i % len(dataset)) == whole.slice(i % len(dataset), 1).to_pylist()[0]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(12)))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
