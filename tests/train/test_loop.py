@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,7 @@ def test_loss_that_is_not_finite_stops_before_the_weights_move(
     policy_args = SMALL | {"at": 3, "where": where}
     with pytest.raises(VlapipeError, match=message) as caught:
         train(config(tiny_dataset, out, policy="policies_under_test:NaNAtStep", policy_args=policy_args, save_every=1))
-    batches = iter(Loader(open_dataset(tiny_dataset), batch_size=8, endless=True))
-    third = [next(batches) for _ in range(3)][2]
+    *_, third = islice(Loader(open_dataset(tiny_dataset), batch_size=8, endless=True), 3)
     assert f"episode:frame {third['episode_index'][0]}:{third['frame_index'][0]}, " in str(caught.value)
     assert len(lines(out)) == 2
 
