@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.locate import Actions, Places, Rows
+from vlapipe.train.locate import Places, Rows
 from vlapipe.train.view_reader import ViewReader
 from vlapipe.train.windows_of_memory import gather
 
@@ -21,12 +21,16 @@ __all__ = ["fill"]
 def fill(out: dict[str, NDArray[Any]], places: Places, views: Mapping[str, ViewReader]) -> None:
     """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
 
+    Actions are zero where there is none: the episode has ended, or the row lacks one.
+
     Raises:
         ImageError: an image cannot be decoded; ``index`` is its sample's.
     """
     for key, rows in places.windows.items():
-        _copy_windows(rows, out[key], out[f"{key}_is_pad"])
-    _copy_actions(places.actions, out["action"], out["action_is_pad"])
+        _copy_rows(rows, out[key], out[f"{key}_is_pad"])
+    _copy_rows(places.actions, out["action"], out["action_is_pad"])
+    if out["action_is_pad"].any():
+        out["action"][out["action_is_pad"]] = 0
     for view, images in places.images.items():
         key = f"observation.images.{view}"
         out[f"{key}_is_pad"][...] = images.is_pad
@@ -36,25 +40,19 @@ def fill(out: dict[str, NDArray[Any]], places: Places, views: Mapping[str, ViewR
     out["index"][...] = places.frames.index
 
 
-def _copy_windows(rows: Rows, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
-    """Each window as one run of bytes; where an episode's first row must be repeated, row by row."""
+def _copy_rows(rows: Rows, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
+    """Rows that lie side by side as one run of bytes, others one by one."""
     count, num_rows = is_pad.shape
-    in_bytes = out.view(np.uint8).reshape(count, num_rows * rows.row_bytes)
-    gather(rows.whole, in_bytes)
-    is_pad[...] = False
-    padded = np.flatnonzero(rows.short)
-    if len(padded):
-        short = rows.short[padded, None]
-        is_pad[padded] = np.arange(num_rows) < short
-        row = np.maximum(np.arange(num_rows) - short, 0)
-        repeated = np.empty((row.size, rows.row_bytes), dtype=np.uint8)
-        gather((rows.first[padded, None] + row * rows.row_bytes).reshape(-1), repeated)
-        in_bytes[padded] = repeated.reshape(len(padded), -1)
-
-
-def _copy_actions(actions: Actions, out: NDArray[np.float32], is_pad: NDArray[np.bool_]) -> None:
-    """Zero where the episode has ended or the row has no action."""
-    gather(actions.address.reshape(-1), out.view(np.uint8).reshape(-1, out.itemsize * out.shape[-1]))
-    is_pad[...] = actions.is_pad
-    if is_pad.any():
-        out[is_pad] = 0
+    in_bytes = out.view(np.uint8).reshape(count, num_rows, -1)
+    num_apart = len(rows.apart)
+    if num_apart < count:
+        gather(rows.run, in_bytes.reshape(count, -1))
+        is_pad[...] = False
+    if num_apart == count:
+        gather(rows.address.reshape(-1), in_bytes.reshape(count * num_rows, -1))
+        is_pad[...] = rows.is_pad
+    elif num_apart:
+        apart = np.empty((num_apart, *in_bytes.shape[1:]), dtype=np.uint8)
+        gather(rows.address.reshape(-1), apart.reshape(num_apart * num_rows, -1))
+        in_bytes[rows.apart] = apart
+        is_pad[rows.apart] = rows.is_pad

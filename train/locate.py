@@ -18,21 +18,21 @@ from vlapipe.train.sources import ANCHOR, Sources
 from vlapipe.train.window import Window
 from vlapipe.train.windows_of_memory import address_of, gather
 
-__all__ = ["Actions", "Images", "Locator", "Places", "Rows"]
+__all__ = ["Images", "Locator", "Places", "Rows"]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Windows of T rows.
+    """T rows of each of N samples, most of them side by side.
 
-    ``first`` (N,) is the address of the first row that the episode has; ``short`` (N,) rows before it are missing.
-    ``whole`` (N,) is ``first`` where none is; elsewhere T rows of anything.
+    ``run`` (N,) is the address of T rows. Those of the samples ``apart`` (K,), ascending, are not the sample's own: its
+    rows have an ``address`` (K, T) each, that of some other row of the episode where ``is_pad`` (K, T).
     """
 
-    first: NDArray[np.int64]
-    short: NDArray[np.int64]
-    whole: NDArray[np.int64]
-    row_bytes: int
+    run: NDArray[np.int64]
+    apart: NDArray[np.int64]
+    address: NDArray[np.int64]
+    is_pad: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,13 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Actions:
-    """Action chunks: ``address`` (N, H) of each action, of some other one where ``is_pad`` (N, H)."""
-
-    address: NDArray[np.int64]
-    is_pad: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class Places:
-    """Where the entries of N samples lie: windows by entry, images by view."""
+    """Where the entries of N samples lie: windows by entry, images by view, and action chunks."""
 
     frames: BatchPlan
     windows: dict[str, Rows]
     images: dict[str, Images]
-    actions: Actions
+    actions: Rows
 
 
 class Locator:
@@ -105,14 +97,21 @@ class Locator:
 
     def _window(self, plan: BatchPlan, entry: str, stream: str, newest: NDArray[np.int64], num_rows: int) -> Rows:
         first = newest - (num_rows - 1)
-        short = np.maximum(-first, 0)
         start = self._start[stream][plan.episode]
-        row = start + np.maximum(first, 0)
-        address = self._shards.addresses(entry, plan.shard, row, start + newest)
-        # A whole window from the first row on may reach past the end of the map.
+        address = self._shards.addresses(entry, plan.shard, start + np.maximum(first, 0), start + newest)
         row_bytes = self._shards.row_bytes(entry, plan.shard)
-        blank = address_of(self._blank(num_rows * row_bytes))
-        return Rows(address, short, np.where(short > 0, blank, address), row_bytes)
+        short = np.flatnonzero(first < 0)
+        missing = -first[short, None]
+        row = np.arange(num_rows)
+        rows = address[short, None] + np.maximum(row - missing, 0) * row_bytes
+        return Rows(self._runs(address, short, num_rows * row_bytes), short, rows, row < missing)
+
+    def _runs(self, address: NDArray[np.int64], apart: NDArray[np.int64], num_bytes: int) -> NDArray[np.int64]:
+        """The addresses, but for samples ``apart``: so many bytes from there may reach past the end of the map."""
+        if len(apart):
+            address = address.copy()
+            address[apart] = address_of(self._blank(num_bytes))
+        return address
 
     def _blank(self, num_bytes: int) -> NDArray[np.uint8]:
         """Bytes that can be read in place of a window; held here."""
@@ -123,12 +122,18 @@ class Locator:
         start = self._start[view][plan.episode]
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
-    def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Actions:
+    def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Rows:
+        """The rows ahead of each frame, up to the episode's last; side by side only if each row's action is taken."""
         last = self._frame_start[plan.episode] + self._num_frames[plan.episode] - 1
         left = (last - plan.row)[:, None]
         is_pad = self._ahead > left
         ahead = np.minimum(self._ahead, left)
         if self._holes.in_any(plan, partial(self._shards.rows, "action/row")):
             is_pad |= self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + ahead) < 0
-        first = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
-        return Actions(first[:, None] + ahead * self._shards.row_bytes("action", plan.shard), is_pad)
+        address = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
+        row_bytes = self._shards.row_bytes("action", plan.shard)
+        num_rows = len(self._ahead)
+        is_apart = is_pad.any(axis=1) if self._ahead[-1] == num_rows - 1 else np.ones(len(address), dtype=bool)
+        apart = np.flatnonzero(is_apart)
+        rows = address[apart, None] + ahead[apart] * row_bytes
+        return Rows(self._runs(address, apart, num_rows * row_bytes), apart, rows, is_pad[apart])
