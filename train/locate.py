@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.phases import ACTION_PHASES, place_in_phases
 from vlapipe.train.action_holes import ActionHoles
 from vlapipe.train.frames import BatchPlan
 from vlapipe.train.open_shards import OpenShards
@@ -63,11 +64,15 @@ class Locator:
         self._sensors = [name for name, _ in sample.sensors]
         self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
         self._image_rows = window.image_rows or 1
-        self._ahead = np.arange(window.action_rows or 1) * (window.action_stride or 1)
+        self._action_stride = window.action_stride or 1
+        self._action_steps = np.arange(window.action_rows or 1)
+        stored_strides = {dataset.schema.sample.action_stride for dataset in sources.datasets}
+        self._has_phases = self._action_stride > 1 and stored_strides == {self._action_stride}
         self._holes = ActionHoles(sources)
         self._blanks: dict[int, NDArray[np.uint8]] = {}
         streams = [ANCHOR, *self._sensors, *self._views]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
+        self._num_rows = sources.stream_column(ANCHOR, "rows")
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
 
     def locate(self, plan: BatchPlan) -> Places:
@@ -123,17 +128,20 @@ class Locator:
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Rows:
-        """The rows ahead of each frame, up to the episode's last; side by side only if each row's action is taken."""
+        """The rows ahead of each frame, up to the episode's last."""
         last = self._frame_start[plan.episode] + self._num_frames[plan.episode] - 1
-        left = (last - plan.row)[:, None]
-        is_pad = self._ahead > left
-        ahead = np.minimum(self._ahead, left)
+        steps_left = (last - plan.row)[:, None] // self._action_stride
+        is_pad = self._action_steps > steps_left
+        steps = np.minimum(self._action_steps, steps_left)
         if self._holes.in_any(plan, partial(self._shards.rows, "action/row")):
-            is_pad |= self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + ahead) < 0
-        address = self._shards.addresses("action", plan.shard, anchor_row, anchor_row + ahead[:, -1])
-        row_bytes = self._shards.row_bytes("action", plan.shard)
-        num_rows = len(self._ahead)
-        is_apart = is_pad.any(axis=1) if self._ahead[-1] == num_rows - 1 else np.ones(len(address), dtype=bool)
-        apart = np.flatnonzero(is_apart)
-        rows = address[apart, None] + ahead[apart] * row_bytes
-        return Rows(self._runs(address, apart, num_rows * row_bytes), apart, rows, is_pad[apart])
+            rows = anchor_row[:, None] + steps * self._action_stride
+            is_pad |= self._numbers("action/row", plan.shard[:, None], rows) < 0
+        name, row, stride = "action", anchor_row, self._action_stride
+        if self._has_phases:
+            place = place_in_phases(plan.row, self._num_rows[plan.episode], stride)
+            name, row, stride = ACTION_PHASES, anchor_row - plan.row + place, 1
+        address = self._shards.addresses(name, plan.shard, row, row + steps[:, -1] * stride)
+        row_bytes = self._shards.row_bytes(name, plan.shard)
+        apart = np.flatnonzero(is_pad.any(axis=1)) if stride == 1 else np.arange(len(address))
+        runs = self._runs(address, apart, len(self._action_steps) * row_bytes)
+        return Rows(runs, apart, address[apart, None] + steps[apart] * (stride * row_bytes), is_pad[apart])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.actions import ACTION_ROW, action_size
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
@@ -84,8 +85,8 @@ class Sources:
         return self.datasets[which], shard - int(self._first_shard[which])
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``, ``align/<stream>``,
-        and each view's images.
+        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``, ``action/phases``
+        where the schema's ``action_stride`` is not 1, ``align/<stream>``, and each view's images.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
@@ -103,6 +104,8 @@ class Sources:
         """What each of the ``sample_arrays`` is called in the shard's own dataset."""
         dataset, _ = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
+        if dataset.schema.sample.action_stride > 1:
+            names[ACTION_PHASES] = ACTION_PHASES
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.views]:
             names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
         for view in dataset.views:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_size
 from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT
 from vlapipe.pipeline.shards.derived import derived_specs
+from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["STATE", "Block", "Layout", "Place", "lay_out", "sample_fields"]
@@ -99,6 +100,10 @@ def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Map
     for name, kind in kinds.items():
         if name not in mapped and name not in layout.places:
             _add_block(layout, name, (name,), kind.dtype, kinds, mapped)
+    if schema.sample.action_stride > 1:
+        layout.sample[ACTION_PHASES] = ACTION_PHASES
+        num_columns = kinds[ACTION_VALUE].num_columns
+        _append_block(layout, ACTION_PHASES, (ACTION_VALUE,), _FLOAT32, kinds[ACTION_VALUE].shape[0], num_columns)
     return layout
 
 
@@ -138,10 +143,11 @@ def _add_block(
         else:
             layout.places[path] = place
         column = place.stop
-    layout.blocks[name] = Block(
-        fields=fields,
-        dtype=dtype,
-        num_rows=kinds[fields[0]].shape[0],
-        num_columns=column,
-        offset=-(-layout.num_bytes // ALIGNMENT) * ALIGNMENT,
-    )
+    _append_block(layout, name, fields, dtype, kinds[fields[0]].shape[0], column)
+
+
+def _append_block(
+    layout: Layout, name: str, fields: tuple[str, ...], dtype: np.dtype[Any], num_rows: int, num_columns: int
+) -> None:
+    offset = -(-layout.num_bytes // ALIGNMENT) * ALIGNMENT
+    layout.blocks[name] = Block(fields=fields, dtype=dtype, num_rows=num_rows, num_columns=num_columns, offset=offset)

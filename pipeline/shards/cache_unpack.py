@@ -20,6 +20,7 @@ from vlapipe.pipeline.shards.cache_entry import Blocks
 from vlapipe.pipeline.shards.cache_layout import Layout, Place
 from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.phases import ACTION_PHASES, in_phases
 from vlapipe.pipeline.shards.shard_file import read_into, shard_format_of
 from vlapipe.schemas.schema import Schema
 
@@ -65,6 +66,9 @@ def unpack_shard(
             rows = slice(start, start + num_rows)
             fields = {field: arrays[field][rows] for field in action_fields(schema)}
             arrays[ACTION_VALUE][rows] = derive_actions(schema, fields, arrays[ACTION_ROW][rows])
+            if ACTION_PHASES in blocks:
+                order = in_phases(num_rows, schema.sample.action_stride)
+                blocks[ACTION_PHASES][rows] = arrays[ACTION_VALUE][rows][order]
         for name, place in layout.copies:
             _place(blocks, place)[...] = arrays[name]
 

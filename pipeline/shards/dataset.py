@@ -124,6 +124,8 @@ class Dataset:
         ``observation.state`` ``(rows, D)``: the fields of the schema's sample side by side;
         ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, which is ``action/value``. All of them
         float32 and C-ordered. ``action/row``, each ``align/<stream>`` and the cameras' images are as in ``arrays``.
+        Where the schema's ``action_stride`` n is not 1, ``action/phases`` ``(rows, A)`` has the actions again: of each
+        episode rows 0, n, 2n and so on, then 1, n+1, 2n+1.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.phases import ACTION_PHASES, in_phases
 from vlapipe.pipeline.shards.zarr_rows import ZarrRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
@@ -50,7 +51,7 @@ class SampleRows:
         """
         self._path, self._schema, self._arrays, self._mapped = path, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
-        self._episode_start = episodes[:, 0]
+        self._episodes = episodes
         try:
             self._stored = ZarrRows(path)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -68,7 +69,7 @@ class SampleRows:
     def num_rows(self, name: str) -> int:
         """Of the whole array."""
         field = self._entries.get(name, (name,))[0]
-        if field == ACTION_VALUE:
+        if field in (ACTION_VALUE, ACTION_PHASES):
             field = ACTION_ROW
         stored = self._derived[field][0] if field in self._derived else field
         return int(self._arrays[stored]["shape"][0])
@@ -80,6 +81,8 @@ class SampleRows:
             DamageError: the shard is damaged there.
         """
         try:
+            if name == ACTION_PHASES:
+                return self._phases(start, stop)
             if name not in self._entries:
                 return np.ascontiguousarray(self._rows(name, start, stop))
             fields = [self._rows(field, start, stop) for field in self._entries[name]]
@@ -100,11 +103,24 @@ class SampleRows:
             return rotation_6d(self._schema.field(of), self._rows(of, start, stop))
         return self._stored.read(field, start, stop)
 
+    def _phases(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows that the order of phases has side by side lie apart here: those between are decoded with them."""
+        begin, num_rows = self._episode_at(start)
+        rows = begin + in_phases(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
+        if not len(rows):
+            return self._actions(start, stop)
+        first = int(rows.min())
+        return self._actions(first, int(rows.max()) + 1)[rows - first]
+
+    def _episode_at(self, row: int) -> tuple[int, int]:
+        """Start and rows of the episode that a row of the anchor belongs to."""
+        start, num_rows = self._episodes[np.searchsorted(self._episodes[:, 0], row, side="right") - 1].tolist()
+        return start, num_rows
+
     def _actions(self, start: int, stop: int) -> NDArray[np.float32]:
         """Actions look ahead to rows of their episode, which are read with them."""
         ahead = self._rows(ACTION_ROW, start, stop)
-        episode = self._episode_start[np.searchsorted(self._episode_start, start, side="right") - 1]
-        shift = int(episode) - start
+        shift = self._episode_at(start)[0] - start
         end = max(stop, start + shift + int(ahead.max(initial=0)) + 1)
         rows = np.full(end - start, -1, dtype=np.int32)
         rows[: stop - start] = np.where(ahead < 0, -1, ahead + shift)

@@ -24,6 +24,7 @@ from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.open_files import reserve_open_files
+from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
 from vlapipe.schemas.errors import DamageError, UsageError
@@ -31,7 +32,7 @@ from vlapipe.schemas.schema import Schema
 
 __all__ = ["View", "shard_key"]
 
-_CACHE_VERSION = 3  # part of the key: raise it when the meaning of cached arrays changes
+_CACHE_VERSION = 4  # part of the key: raise it when the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -170,6 +171,8 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, 
         packed = blocks[name] if name in blocks else mapped[name]
         row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
+    if ACTION_PHASES in blocks:
+        sample[ACTION_PHASES] = blocks[ACTION_PHASES]
     for name in arrays:
         if name == ACTION_ROW or name in images or name.startswith("align/"):
             sample[name] = arrays[name]
