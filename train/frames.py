@@ -15,6 +15,7 @@ from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
+from vlapipe.train.run_table import RunTable
 from vlapipe.train.sources import Sources
 
 __all__ = ["BatchPlan", "FrameIndex"]
@@ -51,10 +52,11 @@ class FrameIndex:
         self.starts = ends - self.lengths
         self.num_frames = int(ends[-1]) if len(ends) else 0
         self.num_left_out = num_found - self.num_frames
+        self._runs = RunTable(self.starts, self.num_frames)
 
     def plan(self, frames: NDArray[np.int64], epoch: NDArray[np.int64]) -> BatchPlan:
         """Look up frames ``(B,)``, each drawn in an epoch ``(B,)``."""
-        place = np.searchsorted(self.starts, frames, side="right") - 1
+        place = self._runs.runs_of(frames)
         episode = self.episode[place]
         row = self._first_row[place] + frames - self.starts[place]
         return BatchPlan(epoch=epoch, index=frames, episode=episode, row=row, shard=self._shard[episode])

@@ -65,7 +65,7 @@ class Locator:
         self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
         self._image_rows = window.image_rows or 1
         self._action_stride = window.action_stride or 1
-        self._action_steps = np.arange(window.action_rows or 1)
+        self._steps = np.arange(window.action_rows or 1)
         stored_strides = {dataset.schema.sample.action_stride for dataset in sources.datasets}
         self._has_phases = self._action_stride > 1 and stored_strides == {self._action_stride}
         self._holes = ActionHoles(sources)
@@ -130,18 +130,32 @@ class Locator:
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Rows:
         """The rows ahead of each frame, up to the episode's last."""
         last = self._frame_start[plan.episode] + self._num_frames[plan.episode] - 1
-        steps_left = (last - plan.row)[:, None] // self._action_stride
-        is_pad = self._action_steps > steps_left
-        steps = np.minimum(self._action_steps, steps_left)
-        if self._holes.in_any(plan, partial(self._shards.rows, "action/row")):
-            rows = anchor_row[:, None] + steps * self._action_stride
-            is_pad |= self._numbers("action/row", plan.shard[:, None], rows) < 0
-        name, row, stride = "action", anchor_row, self._action_stride
+        steps_left = (last - plan.row) // self._action_stride
+        name, first, stride = "action", anchor_row, self._action_stride
         if self._has_phases:
             place = place_in_phases(plan.row, self._num_rows[plan.episode], stride)
-            name, row, stride = ACTION_PHASES, anchor_row - plan.row + place, 1
-        address = self._shards.addresses(name, plan.shard, row, row + steps[:, -1] * stride)
+            name, first, stride = ACTION_PHASES, anchor_row - plan.row + place, 1
+        most = len(self._steps) - 1
+        address = self._shards.addresses(name, plan.shard, first, first + np.minimum(steps_left, most) * stride)
         row_bytes = self._shards.row_bytes(name, plan.shard)
-        apart = np.flatnonzero(is_pad.any(axis=1)) if stride == 1 else np.arange(len(address))
-        runs = self._runs(address, apart, len(self._action_steps) * row_bytes)
-        return Rows(runs, apart, address[apart, None] + steps[apart] * (stride * row_bytes), is_pad[apart])
+
+        is_apart = (steps_left < most) | (stride > 1)
+        lacks = self._lacks_action(plan, anchor_row, steps_left)
+        if lacks is not None:
+            is_apart |= lacks.any(axis=1)
+        apart = np.flatnonzero(is_apart)
+        left = steps_left[apart, None]
+        is_pad = self._steps > left
+        if lacks is not None:
+            is_pad |= lacks[apart]
+        rows = address[apart, None] + np.minimum(self._steps, left) * (stride * row_bytes)
+        return Rows(self._runs(address, apart, len(self._steps) * row_bytes), apart, rows, is_pad)
+
+    def _lacks_action(
+        self, plan: BatchPlan, anchor_row: NDArray[np.int64], steps_left: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | None:
+        """Of each row of the chunks (N, H), the last one again after it: whether it has none; None if all have one."""
+        if not self._holes.in_any(plan, partial(self._shards.rows, "action/row")):
+            return None
+        steps = np.minimum(self._steps, steps_left[:, None])
+        return self._numbers("action/row", plan.shard[:, None], anchor_row[:, None] + steps * self._action_stride) < 0

@@ -21,7 +21,9 @@ def in_phases(num_rows: int, step: int) -> NDArray[np.int64]:
 
 def place_in_phases(row: NDArray[np.int64], num_rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
     """Where each row of an episode of ``num_rows`` lies in that order."""
-    turn, phase = np.divmod(row, step)
-    # Each phase has num_rows // step rows, the first ones one more.
-    place: NDArray[np.int64] = phase * (num_rows // step) + np.minimum(phase, num_rows % step) + turn
+    # Division by one number is quick, its remainder is not.
+    turn, least = row // step, num_rows // step
+    phase = row - turn * step
+    # Each phase has that many rows at least, the first ones one more.
+    place: NDArray[np.int64] = phase * least + np.minimum(phase, num_rows - least * step) + turn
     return place
