@@ -77,7 +77,8 @@ class _ClockReader:
             return first
         second = self._read_one(plus, self.time.plus_unit)
         if first.dtype != np.int64:
-            return np.asarray(first + second)
+            with np.errstate(invalid="ignore"):  # stamps that are not finite have been refused
+                return np.asarray(first + second)
         if len(first) and np.abs(first.astype(np.float64) + second).max() > 9.2e18:
             raise OverflowError("stamps do not fit int64 nanoseconds")
         return np.asarray(first + second)

@@ -160,6 +160,16 @@ def test_fractions_in_a_second_column(tmp_path: Path) -> None:
     assert clock(tmp_path, text, sources=("s",), plus="ms", plus_unit="ms") == [1.5, 2.25]
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_parts_of_a_stamp_are_refused_without_a_warning_beside(tmp_path: Path) -> None:
+    rows, findings = read(tmp_path, "s,ms,a\n1,500,1\ninf,-inf,1\n", sources=("s",), plus="ms", plus_unit="ms")
+    assert rows is None
+    assert [(finding.code, finding.line, finding.column) for finding in findings] == [
+        ("csv.bad_time", 3, "s"),
+        ("csv.bad_time", 3, "ms"),
+    ]
+
+
 def test_nearest_of_several_clocks(tmp_path: Path) -> None:
     text = "time,x,time,a,time\n1,0,2,0,3\n"
     assert clock(tmp_path, text, sources=("time",), nearest=True) == [2]
