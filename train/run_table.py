@@ -19,9 +19,12 @@ class RunTable:
         """``starts`` (R,) ascend from 0, strictly; ``total`` is where the last run ends."""
         self._starts = starts
         self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # as wide as a run, or half as wide
-        ends = (np.arange((total >> self._shift) + 2) << self._shift) - 1
-        # The run of the last number before each part of the table; that of its first one is no earlier.
-        self._last_run = (np.searchsorted(starts, np.maximum(ends, 0), side="right") - 1).astype(np.int32)
+        before = np.arange((total >> self._shift) + 2)  # each part of the table; in place, as there may be millions
+        before <<= self._shift
+        before[1:] -= 1
+        # The run of the last number before the part; that of its first one is no earlier.
+        self._last_run = np.searchsorted(starts, before, side="right").astype(np.int32)
+        self._last_run -= 1
         self._halvings = int(np.diff(self._last_run).max(initial=0)).bit_length()
 
     def runs_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
