@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.cells import is_missing
 from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.stamp_text import text_clock
+from vlapipe.pipeline.infer.stamp_text import is_date, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
@@ -160,7 +160,7 @@ def _assumed(columns: list[Column]) -> ClockGuess:
 
 def _by_column(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
     if column.kind in ("time", "text"):
-        return _by_text(column, groups)
+        return _by_text(column, columns, groups)
     if column.kind != "number" or not len(column.finite):
         return None
     fraction = _fraction_of(column, columns)
@@ -299,11 +299,13 @@ def _by_two(column: Column, fraction: Column, unit: TimeUnit, groups: Column | N
     )
 
 
-def _by_text(column: Column, groups: Column | None) -> ClockGuess | None:
+def _by_text(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
     cells = [cell.strip() for cell in column.cells if not is_missing(cell)]
     found = text_clock(cells)
-    if found is None:
+    if found is None or (is_date(cells) and len(set(cells)) < len(cells)):  # a day, and many rows of it
         return None
+    if found.form.startswith(("%H", "%I")) and (with_date := _by_date_and_time(column, columns, groups)) is not None:
+        return with_date
     steps = _within(np.diff(found.stamps_s), groups)
     if np.any(steps < 0):
         return None
@@ -314,3 +316,27 @@ def _by_text(column: Column, groups: Column | None) -> ClockGuess | None:
         stamps_s=found.stamps_s,
         reasons=found.reasons,
     )
+
+
+def _by_date_and_time(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
+    """A time of day with the date that stands in a column beside it, whatever both are called."""
+    date = next((c for c in columns if abs(c.position - column.position) == 1 and is_date(_stripped(c))), None)
+    if date is None or len(date.cells) != len(column.cells):
+        return None
+    found = text_clock([f"{day} {time}" for day, time in zip(_stripped(date), _stripped(column), strict=True)])
+    if found is None:
+        return None
+    steps = _within(np.diff(found.stamps_s), groups)
+    if np.any(steps < 0):
+        return None
+    return ClockGuess(
+        time=TimeSpec(sources=(date.name,), plus=column.name, format=found.form),
+        columns=(date.name, column.name),
+        rate_hz=rate_of(steps),
+        stamps_s=found.stamps_s,
+        reasons=(f"the date in {date.name!r} and the time of day in {column.name!r} are joined", *found.reasons),
+    )
+
+
+def _stripped(column: Column) -> list[str]:
+    return [cell.strip() for cell in column.cells]

@@ -10,11 +10,12 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TextClock", "form_inside", "stamp_in", "strptime_form", "text_clock"]
+__all__ = ["TextClock", "form_inside", "is_date", "stamp_in", "strptime_form", "text_clock"]
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?\Z")
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d-%b-%Y", "%d %b %Y")
-_TIMES = ("%H:%M:%S.%f", "%H:%M:%S,%f", "%H:%M:%S", "%I:%M:%S.%f %p", "%I:%M:%S %p", "%H:%M")
+_SHORT_DATES = ("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%y/%m/%d", "%y-%m-%d")
+_TIMES = ("%H:%M:%S.%f", "%H:%M:%S,%f", "%H:%M:%S", "%I:%M:%S.%f %p", "%I:%M:%S %p", "%H:%M", "%M:%S.%f", "%M:%S,%f")
 _STAMP = re.compile(
     r"(?P<Y>(?:19|20)\d\d)(?P<a>\D?)(?P<m>[01]\d)(?P<b>\D?)(?P<d>[0-3]\d)(?P<c>\D{0,2})"
     r"(?P<H>[0-2]\d)(?P<e>\D?)(?P<M>[0-5]\d)(?P<g>\D?)(?P<S>[0-5]\d)(?:(?P<h>\D?)(?P<f>\d{1,6}))?(?!\d)"
@@ -54,13 +55,23 @@ def _stamps(moments: list[datetime]) -> NDArray[np.float64]:
 
 
 def _usual_form(cells: list[str]) -> tuple[str | None, tuple[str, ...]]:
-    forms = [f"{date}{gap}{time}" for date in _DATES for gap in (" ", "T", "_") for time in _TIMES] + list(_TIMES)
+    forms = [
+        f"{date}{gap}{time}" for date in (*_DATES, *_SHORT_DATES) for gap in (" ", "T", "_") for time in _TIMES
+    ] + list(_TIMES)
     fitting = [form for form in forms if _parses(cells[0], form) and all(_parses(cell, form) for cell in cells)]
     if not fitting:
         return None, ()
-    day_first = [form for form in fitting[1:] if form.startswith("%d/")]
-    also = (f"{day_first[0]!r} is as plausible: does the day come first?",) if day_first else ()
+    dates = {form[:8] for form in fitting if "%d" in form}
+    others = [form for form in fitting[1:] if form[:8] in dates - {fitting[0][:8]}]
+    also = (f"{others[0]!r} is as plausible: does the day come first?",) if others else ()
+    if fitting[0].startswith("%M"):
+        also = ("minutes and seconds: it comes round every hour",)
     return fitting[0], (f"text in the form {fitting[0]!r}, read as UTC", *also)
+
+
+def is_date(cells: list[str]) -> bool:
+    """Whether all cells are dates of one form, without a time of day."""
+    return bool(cells) and any(all(_parses(cell, form) for cell in cells) for form in (*_DATES, *_SHORT_DATES))
 
 
 def _parses(text: str, form: str) -> bool:

@@ -160,7 +160,8 @@ def _time(page: _Page, stream: StreamGuess) -> None:
             page.put("integer", time.integer, "kept as whole nanoseconds" if time.integer else "")
     if time.plus:
         page.put("plus", time.plus)
-        page.put("plus_unit", time.plus_unit)
+        if not time.format:  # texts are joined, in no unit
+            page.put("plus_unit", time.plus_unit)
     if time.starts_with:
         page.put("starts_with", time.starts_with)
 

@@ -174,3 +174,36 @@ def test_a_clock_in_text_that_is_no_date_is_told(tmp_path: Path) -> None:
     guess = guess_clock(columns_of(table))
     assert guess.assumed
     assert guess.reasons[-1].startswith("'Time' is called a clock, but holds text such as '0.0 sec'")
+
+
+@pytest.mark.parametrize(
+    ("dates", "times"),
+    [
+        ("12.03.2021", "23:59:{:02d},250"),
+        ("2021-03-12", "23:59:{:02d}"),
+        ("2021/03/12", "11:59:{:02d} PM"),
+        ("12.03.21", "23:59:{:02d}.5"),
+    ],
+)
+def test_a_date_beside_a_time_of_day_is_joined_to_it_whatever_they_are_called(
+    dates: str, times: str, tmp_path: Path
+) -> None:
+    rows = [f'{dates},"{times.format(40 + i)}",{i}.5' for i in range(12)]
+    guess = clock_of(tmp_path, "Datum,Uhrzeit,x", rows)
+    assert (guess.time.sources, guess.time.plus) == (("Datum",), "Uhrzeit")
+    assert guess.stamps_s[0] // 1 == 1_615_593_580
+    assert guess.rate_hz == pytest.approx(1)
+
+
+def test_years_of_two_digits_are_read_and_the_other_order_is_said(tmp_path: Path) -> None:
+    sure = clock_of(tmp_path, "Timestamp,x", [f"14/03/25 10:00:{i:02d},{i}.5" for i in range(12)])
+    assert (sure.time.format, sure.stamps_s[0]) == ("%d/%m/%y %H:%M:%S", 1_741_946_400)
+    unsure = clock_of(tmp_path, "Timestamp,x", [f"04/03/25 10:00:{i:02d},{i}.5" for i in range(12)])
+    assert any("does the day come first?" in reason for reason in unsure.reasons)
+
+
+def test_minutes_and_seconds_with_a_fraction_are_a_clock(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "Time,x", [f"05:{i:02d}.5,{i}.5" for i in range(12)])
+    assert guess.time.format == "%M:%S.%f"
+    assert guess.rate_hz == pytest.approx(1)
+    assert any("every hour" in reason for reason in guess.reasons)
