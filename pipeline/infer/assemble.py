@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.file_tree import FileTree, match_end
@@ -89,10 +90,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
 
 def _guess_anchor(layout: Layout) -> _Anchor | None:
     files = layout.anchor.files
-    ends = [_relative(layout, file) for file in files]
-    others = [_relative(layout, file) for bucket in layout.others for file in bucket.files if bucket.looks]
-    others += [_relative(layout, file) for file in layout.unlike]
-    pattern = pattern_of(ends, others)
+    pattern = _pattern_of_anchor(layout)
     if not layout.anchor.looks:
         arrays = guess_arrays(ANCHOR, pattern, [layout.tree.root / files[0]])
         return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows)
@@ -129,10 +127,24 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
     return replace(anchor, stream=stream, clock=clock)
 
 
-def _relative(layout: Layout, file: str) -> str:
-    """An anchor's file, or another one, from its episode's folder on (from its own for those that are far away)."""
+def _pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
+    """The anchor's files, with as many of their folders as keep tables of the same names elsewhere out."""
+    others = [file for bucket in layout.others for file in bucket.files if bucket.looks] + list(layout.unlike)
+    most = min(file.count("/") for file in layout.anchor.files) - layout.up
+    for above in range(most + 1):
+        ends = [_relative(layout, file, above) for file in layout.anchor.files]
+        found = pattern_of(ends, [_relative(layout, file, above) for file in others])
+        if not any(match_end(file, pattern) is not None for file in others for pattern in found):
+            return found
+    return pattern_of(
+        [_relative(layout, file) for file in layout.anchor.files], map(partial(_relative, layout), others)
+    )
+
+
+def _relative(layout: Layout, file: str, above: int = 0) -> str:
+    """An anchor's file, or another one, from ``above`` its episode's folder on (from its own for those far away)."""
     parts = file.split("/")
-    return "/".join(parts[-1 - layout.up :])
+    return "/".join(parts[-1 - layout.up - above :])
 
 
 def _add_stream(

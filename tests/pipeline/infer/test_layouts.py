@@ -422,3 +422,13 @@ def test_stamps_of_a_table_longer_than_what_is_looked_at_are_its_clock(tmp_path:
     assert inferred.assumed == ()
     stamps = open_dataset(tmp_path / "out").episode(0)["robot/timestamp"]
     assert stamps.tolist() == [float(line) for line in times.split()]
+
+
+def test_labels_called_as_their_recordings_are_no_recordings(tmp_path: Path) -> None:
+    files = {}
+    for name in ("Suture_B001", "Suture_B002", "Suture_C001"):
+        files[f"lab/Suture/kinematics/all/{name}.txt"] = text_of([[*map(float, row)] for row in WAVE])
+        files[f"lab/Suture/labels/{name}.txt"] = "1 20 G1\n21 40 G5\n41 60 G2\n"
+    inferred, report = infer_and_ingest(write(tmp_path, files) / "lab", tmp_path / "out")
+    assert 'files = ["all/Suture_*.txt"]' in inferred.toml
+    assert report.num_episodes == 3
