@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, is_unit
+from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, is_unit, number_of
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["Header", "find_header"]
 
 _MAX_HEADER_ROWS = 4
 _MAX_LOOKED_AT = 300
+_MIN_BELOW_LEAD_IN = 6
+_EPOCH_S = (9.4e8, 4.2e9)  # the years 2000 to 2100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +234,8 @@ def _other_cut(text: str, dialect: Dialect, width: int, first_row: int, *, skip_
 
 def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, width: int) -> Header:
     """No header: columns are called c1, c2, ... by position."""
+    lead = _lead_in([cells for cells in cut_up.cells[start:] if len(cells) == width], dialect.decimal)
+    start += lead
     first_row = cut_up.number[start]
     skip_lines = first_row if start > 0 else 0
     if start > 0 and len(cut_up.cells[start - 1]) != width:
@@ -244,6 +248,13 @@ def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, wid
     reasons = ["there is no header: columns are called c1, c2, ... by position; rename them as you like"]
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the rows")
+    if lead:
+        said = cut_up.cells[start - lead][0]
+        reasons.append(
+            f"the first of them says when it began, {said}: that is no row"
+            if lead == 1
+            else f"they say when it began, {said}, and likely the rate, {cut_up.cells[start - 1][0]}: those are no rows"
+        )
     above = cut_up.cells[start - 1] if start > 0 else []
     if len(above) > 1 and not any(map(is_number, above)) and all(above) and len(above) != width:
         line = cut_up.number[start - 1] + 1
@@ -252,3 +263,16 @@ def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, wid
         reasons.append("each line ends with a delimiter too many")
     found = replace(dialect, header_rows=0, names=(names,), skip_lines=skip_lines, trailing_delimiter=trailing)
     return Header(dialect=found, names=names, units=("",) * len(names), first_row=first_row, reasons=tuple(reasons))
+
+
+def _lead_in(rows: list[list[str]], decimal: str) -> int:
+    """How many lines say when a recording began, in seconds since 1970, and at what rate, the same in each column."""
+    if len(rows) < _MIN_BELOW_LEAD_IN:
+        return 0
+    began = {number_of(cell, decimal) for cell in rows[0]}
+    below = [abs(number_of(cell, decimal)) for cells in rows[2:_MAX_LOOKED_AT] for cell in cells]
+    if len(began) > 1 or not _EPOCH_S[0] <= began.pop() <= _EPOCH_S[1] or any(n > _EPOCH_S[0] / 10 for n in below):
+        return 0
+    rate = {number_of(cell, decimal) for cell in rows[1]}
+    whole = all(n.is_integer() for n in below)
+    return 2 if len(rate) == 1 and rate.pop() in range(1, 10_000) and (len(rows[1]) > 1 or not whole) else 1

@@ -223,3 +223,16 @@ def test_names_that_come_again_keep_a_quaternion_together(header: str, names: st
     width = header.count(",") + 1
     rows = "".join(",".join(f"{i * 3 % 7 + c}.5" for c in range(width)) + "\n" for i in range(9))
     assert look(tmp_path, f"{header}\n{rows}").names == tuple(names.split(","))
+
+
+@pytest.mark.parametrize(("columns", "lead"), [(3, "32.000000"), (1, "4.000000")])
+def test_a_start_time_and_a_rate_above_the_rows_are_no_rows(columns: int, lead: str, tmp_path: Path) -> None:
+    rows = [[f"{0.5 + i:.2f}"] * columns for i in range(12)]
+    lines = [["1544027337.000000"] * columns, [lead] * columns, *rows]
+    path = tmp_path / "acc.csv"
+    path.write_text("".join(",".join(line) + "\n" for line in lines))
+    table = look_at_table(path, "acc.csv")
+    assert table is not None
+    assert table.dialect.skip_lines == 2
+    assert [list(row) for row in table.rows] == rows
+    assert any(f"1544027337.000000, and likely the rate, {lead}" in reason for reason in table.reasons)
