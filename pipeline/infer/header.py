@@ -57,7 +57,9 @@ def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[st
     above = _header_rows(cut_up.cells[:start], width, dialect.quote)
     while above and _is_faulty_row(cut_up.cells[start - 1], cut_up.cells[start - 2] if above > 1 else [], dialect):
         start, above = start - 1, above - 1
-    found = _with_header(lines, cut_up, start, above, dialect, width) if above else None
+    found = _above_properties(cut_up, start, dialect, width) if above else None
+    if found is None and above:
+        found = _with_header(lines, cut_up, start, above, dialect, width)
     if found is not None:
         return found
     return _commented(lines, cut_up, start, dialect, width, cut) or _without(lines, cut_up, start, dialect, width)
@@ -152,6 +154,24 @@ def _with_header(
         names = _made_unique(names)
         found = replace(found, header_rows=0, skip_after_header=0, skip_lines=first_row, names=(tuple(names),))
     return Header(dialect=found, names=tuple(names), units=tuple(units), first_row=first_row, reasons=tuple(reasons))
+
+
+def _above_properties(cut_up: _Lines, start: int, dialect: Dialect, width: int) -> Header | None:
+    """The names, where many lines below them say of each column what it is: its type, its scale, its address."""
+    run = start
+    while run and len(cut_up.cells[run - 1]) == width:
+        run -= 1
+    block = cut_up.cells[run:start]
+    if len(block) <= _MAX_HEADER_ROWS or not any(is_number(cell, dialect.decimal) for cell in block[-1]):
+        return None
+    wordy = [cells for cells in block if all(cells) and not any(is_number(cell, dialect.decimal) for cell in cells)]
+    if not wordy or len({cells[0] for cells in block}) < len(block):
+        return None
+    names = _made_unique(max(wordy, key=lambda cells: len(set(cells))))
+    line, first_row = cut_up.number[run] + 1, cut_up.number[start]
+    found = replace(dialect, header_rows=0, skip_lines=first_row, names=(tuple(names),))
+    reasons = (f"lines {line} to {first_row} say of each column what it is; the names are those that differ most",)
+    return Header(dialect=found, names=tuple(names), units=("",) * width, first_row=first_row, reasons=reasons)
 
 
 def _made_unique(names: list[str]) -> list[str]:

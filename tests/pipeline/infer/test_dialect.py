@@ -236,3 +236,14 @@ def test_a_start_time_and_a_rate_above_the_rows_are_no_rows(columns: int, lead: 
     assert table.dialect.skip_lines == 2
     assert [list(row) for row in table.rows] == rows
     assert any(f"1544027337.000000, and likely the rate, {lead}" in reason for reason in table.reasons)
+
+
+def test_names_stand_above_many_lines_of_their_columns_properties(tmp_path: Path) -> None:
+    about = ["Name,force,angle", "Type,REAL,REAL", "Port,851,851", "Scale,1,1", "Mask,0xff,0xff", "Offset,0,1"]
+    rows = [f"{i},{i}.5,{2 * i}" for i in range(12)]
+    path = tmp_path / "scope.csv"
+    path.write_text("\n".join(["File,x", "", *about, "", *rows]) + "\n")
+    table = look_at_table(path, "scope.csv")
+    assert table is not None
+    assert table.names == ("Name", "force", "angle")
+    assert [",".join(row) for row in table.rows] == rows
