@@ -74,6 +74,7 @@ CODES: dict[str, Code] = {
     "csv.ragged_row": _fatal("a row has too few or too many cells", "correct or delete the row"),
     "csv.missing_value": _fatal("a cell is empty", "correct or delete the row, or set on_missing in the schema"),
     "csv.not_a_number": _fatal("a cell is not a number", "correct the cell, or the column's dtype in the schema"),
+    "csv.unknown_word": _fatal("a cell is none of the schema's words", "correct the cell, or add it to words"),
     "csv.not_a_list": _fatal("a cell is not a list of as many numbers as the schema says", "correct the cell, or list"),
     "csv.text_too_long": _fatal("a text is longer than the schema's width", "raise width in the schema"),
     "csv.not_finite": _error("a cell is NaN or infinite", "correct or delete the row"),

@@ -15,8 +15,10 @@ __all__ = ["ON_MISSING", "expand_names", "parse_csv_field", "parse_derived", "pa
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
 _MAX_EXPANDED = 10_000  # names from one range: more is a slip of the keyboard that would fill the memory
+_LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "uint16": (0, 65535)}
+_MAX_OF_WORD = 1 << 24  # so many whole numbers float32 holds
 _AXES = {"X", "Y", "Z"}
-_OF_NUMBERS = ("range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that say nothing of a text
+_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that say nothing of a text
 ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
@@ -44,10 +46,32 @@ def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> Field
                 table.fail(f"{key}: a field of text has none", "leave it out")
         shape, dtype = (table.count("width", 64),), "uint8"
         return _parse_field(name, table, shape, 1, {"columns": columns, "text": True, "dtype": dtype}, on_missing)
+    words = _parse_words(table, dtype)
+    if words and length:
+        table.fail("words: a field whose cells hold lists has none", "leave one of the two out")
     if length:
         shape = (length,)
     values: dict[str, Any] = {"columns": columns, "regex": regex, "dtype": dtype, "cells": "list" if length else "one"}
+    values["words"] = words
     return _parse_field(name, table, shape, length or num_columns, values, on_missing)
+
+
+def _parse_words(table: TomlTable, dtype: str) -> tuple[tuple[str, float], ...]:
+    """Each word and the number it stands for; empty where the key is not there."""
+    if "words" not in table.values:
+        return ()
+    words = table.table("words").values
+    if not words:
+        table.fail("words: there is none", "say words = { ON = 1, OFF = 0 }, or leave it out")
+    for word, value in words.items():
+        if not word or word != word.strip(" \t"):
+            table.fail(f"words: {word!r} is empty or has blanks around it", "cells are compared without such blanks")
+        if not is_number(value) or not abs(value) <= _MAX_OF_WORD:
+            table.fail(f"words: expected a number up to {_MAX_OF_WORD} for {word!r}, found {value!r}")
+        limits = _LIMITS.get(dtype)
+        if limits is not None and not (is_whole(value) and limits[0] <= value <= limits[1]):
+            table.fail(f"words: {dtype} cannot hold {value!r} for {word!r}", "choose another dtype or number")
+    return tuple((word, float(value)) for word, value in words.items())
 
 
 def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:

@@ -130,7 +130,8 @@ class FieldSpec:
     (after which an angle repeats; 0: it does not) in the stored one.
 
     A ``text`` field keeps strings: UTF-8 bytes, ``shape`` (n,) uint8, filled up with zeros. With ``cells`` ``"list"``
-    its one column holds a bracketed list of numbers a cell. ``quaternion`` is the order in the file; ``xyzw`` is
+    its one column holds a bracketed list of numbers a cell. ``words`` are the only texts of its cells, each with the
+    number it stands for. ``quaternion`` is the order in the file; ``xyzw`` is
     stored. ``euler`` names the convention of the last three columns as scipy does: ``XYZ`` about the moving axes,
     ``xyz`` about the fixed ones.
     """
@@ -147,6 +148,7 @@ class FieldSpec:
     period: tuple[float, ...] = ()
     text: bool = False
     cells: Literal["one", "list"] = "one"
+    words: tuple[tuple[str, float], ...] = ()  # empty: cells hold numbers
     optional: bool = False  # a file may lack it: zeros, and marked as missing
     on_missing: OnMissing = "refuse"
     quaternion: Literal["xyzw", "wxyz"] | None = None

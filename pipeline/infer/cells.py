@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["cell_score", "is_list", "is_missing", "is_number", "is_time_text", "is_unit", "number_of"]
+__all__ = ["cell_score", "is_list", "is_missing", "is_number", "is_time_text", "is_unit", "number_of", "words_of"]
 
 _NUMBER = {
     ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z"),
@@ -33,6 +34,7 @@ _MISSING = {
     "-infinity",
     "nat",
 }
+_WORDS = (("true", "false"), ("on", "off"), ("yes", "no"))  # the first of each is 1
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"
@@ -63,6 +65,17 @@ def number_of(cell: str, decimal: str = ".") -> float:
     if _NUMBER[decimal].match(cell) is None:
         return float("nan")
     return float(cell if decimal == "." else cell.replace(",", "."))
+
+
+def words_of(cells: Iterable[str]) -> dict[str, int]:
+    """What cells stand for that hold the two words of one pair alone, in each way it is written; else nothing."""
+    seen = {cell.strip() for cell in cells}
+    pair = next((pair for pair in _WORDS if {word.lower() for word in seen} <= set(pair)), None)
+    styles = [
+        style for style in (str.upper, str.capitalize, str.lower) if {style(word.lower()) for word in seen} & seen
+    ]
+    words = {} if pair is None else {style(word): 1 - i for style in styles for i, word in enumerate(pair)}
+    return words if seen <= set(words) else {}
 
 
 def is_time_text(cell: str) -> bool:

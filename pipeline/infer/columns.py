@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, number_of
+from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
 from vlapipe.pipeline.infer.dialect import Table
 
 __all__ = ["Column", "columns_of", "split_unit"]
@@ -39,7 +39,10 @@ _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: ``kind`` is number, time (as text), list, text, or empty; ``base`` is the name without its unit."""
+    """One column; ``base`` is its name without the unit.
+
+    ``kind`` is number, words (two that say yes and no), time (as text), list, text, or empty.
+    """
 
     name: str
     position: int
@@ -52,7 +55,14 @@ class Column:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Each cell's number, NaN where it has none."""
+        if self.kind == "words":
+            return np.array([self.words.get(cell.strip(), np.nan) for cell in self.cells], dtype=np.float64)
         return np.array([number_of(cell, self.decimal) for cell in self.cells], dtype=np.float64)
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """What each word stands for, if its cells hold two words that are yes and no."""
+        return words_of(cell for cell in self.cells if not is_missing(cell)) if self.kind == "words" else {}
 
     @cached_property
     def finite(self) -> NDArray[np.float64]:
@@ -118,6 +128,8 @@ def _kind(cells: tuple[str, ...], decimal: str) -> str:
     for kind, test in (("number", lambda c: is_number(c, decimal)), ("time", is_time_text), ("list", is_list)):
         if all(map(test, given)):
             return kind
+    if words_of(given):
+        return "words"
     # A stray word among numbers is a fault that the reader will name; the column is still one of numbers.
     if sum(is_number(cell, decimal) for cell in given) > 0.9 * len(given):
         return "number"

@@ -44,6 +44,7 @@ class FieldGuess:
     dtype: str = "float32"
     width: int = 0  # of text
     length: int = 0  # of lists
+    words: tuple[tuple[str, int], ...] = ()  # what each word stands for
     quaternion: str = ""
     normalize: bool = False
     on_missing: str = ""
@@ -86,10 +87,11 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
     fields = [_text_field(column) for column in kept if column.kind in ("text", "time")]
     fields += [_list_field(column) for column in kept if column.kind == "list"]
     groups = _fewer_singles(group_columns(numbers))
+    fields += [_words_field(group) for group in group_columns([c for c in kept if c.kind == "words"])]
     fields += [_number_field(part) for group in groups for size in _by_size(group) for part in _by_missing(size)]
     first = {column.name: column.position for column in columns}
     fields.sort(key=lambda field: first[field.columns[0]])
-    missing = sorted({text for column in numbers for text in column.missing})
+    missing = sorted({text for column in kept if column.kind in ("number", "words") for text in column.missing})
     return FieldsGuess(fields=tuple(_unique_names(fields)), drop=tuple(drop), missing=tuple(missing))
 
 
@@ -103,6 +105,8 @@ def _why_not(column: Column) -> str:
             return "lists, whose commas may be decimal"
         lengths = {_list_length(cell) for cell in column.cells if cell}
         return "" if len(lengths) == 1 and lengths != {0} else "lists of different lengths"
+    if column.kind == "words":
+        return ""
     if looks_like_time(column) is not None and (column.rises or column.constant):
         return "another clock"
     # One that begins again in each episode counts too.
@@ -184,6 +188,19 @@ def _number_field(group: Group) -> FieldGuess:
         command=_is_command(identifier(" ".join([group.name, group.columns[0].base]))),
     )
     field = _with_angles(_with_quaternion(field, group, reasons), group, reasons)
+    return _with_gaps(field, group, reasons)
+
+
+def _words_field(group: Group) -> FieldGuess:
+    words = {word: value for column in group.columns for word, value in column.words.items()}
+    columns = tuple(column.name for column in group.columns)
+    command = _is_command(identifier(" ".join([group.name, group.columns[0].base])))
+    field = FieldGuess(name=group.name, columns=columns, words=tuple(words.items()), command=command)
+    return _with_gaps(field, group, ["each cell is one of two words, kept as the number it stands for"])
+
+
+def _with_gaps(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
+    """The field with what becomes of cells that have no value, and whether it ever changes."""
     share = max(map(_share_missing, group.columns))
     if share:
         seen = ", ".join(sorted({repr(text) for column in group.columns for text in column.missing}))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.cells import is_missing, words_of
 from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
 from vlapipe.pipeline.infer.columns import Column, columns_of
 from vlapipe.pipeline.infer.dialect import Table
@@ -167,11 +168,17 @@ def _pooled(columns: list[Column], others: list[Table]) -> list[Column]:
     pooled = []
     for column in columns:
         cells = (*column.cells, *(cell for look in more for cell in look.get(column.name, ())))
-        pooled.append(column if column.kind not in ("number", "empty") else _again(column, cells))
+        pooled.append(column if column.kind not in ("number", "words", "empty") else _again(column, cells))
     return pooled
 
 
 def _again(column: Column, cells: tuple[str, ...]) -> Column:
+    if all(map(is_missing, cells)):
+        return replace(column, cells=cells)
+    if words_of(cell for cell in cells if not is_missing(cell)):
+        return replace(column, cells=cells, kind="words")
+    if column.kind == "words":
+        return column  # what another file has instead is for the reader to name
     kind = "number" if np.isfinite(replace(column, cells=cells).values).any() else column.kind
     return replace(column, cells=cells, kind=kind)
 

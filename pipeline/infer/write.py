@@ -175,6 +175,8 @@ def _field(page: _Page, field: FieldGuess) -> None:
         page.put("width", field.width)
     if field.length:
         page.put("list", field.length)
+    if field.words:
+        page.put("words", dict(field.words))
     for key, values in (("unit", field.unit), ("period", field.period)):
         if values:
             page.put(key, values[0] if len(set(values)) == 1 else list(values))
@@ -253,6 +255,8 @@ def _toml(value: Any) -> str:
         if "\\" in value and "'" not in value and value.isprintable():
             return f"'{value}'"
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):  # of plain words
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         text = "[" + ", ".join(map(_toml, value)) + "]"
         return text if len(text) < _LINE else "[\n  " + ",\n  ".join(_wrapped(value)) + ",\n]"

@@ -132,6 +132,23 @@ class Cells:
             self._bad[column.position] = wrong
         return values, unset if unset.any() else None
 
+    def numbers_of_words(
+        self, column: Column, words: tuple[tuple[str, float], ...]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """The number that each cell's word stands for, and which rows have none; any other text is reported."""
+        trimmed = pc.utf8_trim(self._strings(column), _BLANKS)
+        missing = self._missing_among(trimmed)
+        known = pa.array([word for word, _ in words], pa.string())
+        place = pc.fill_null(pc.index_in(trimmed, value_set=known), -1).to_numpy(zero_copy_only=False)
+        bad = place < 0 if missing is None else (place < 0) & ~missing
+        empty = bad & pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
+        expected = " or ".join(word for word, _ in words)
+        self.report_bad("csv.missing_value", empty, column, expected)
+        self.report_bad("csv.unknown_word", bad & ~empty, column, expected)
+        values = np.array([value for _, value in words])[place]
+        unset = bad if missing is None else bad | missing
+        return values, unset if unset.any() else None
+
     def check_values(
         self,
         values: NDArray[Any],

@@ -53,7 +53,7 @@ class RawField:
 
 def field_dtype(spec: FieldSpec) -> str:
     """What the cells of a field are parsed as: float64 where they are calculated with, so as to be rounded once."""
-    if spec.text or spec.cells == "list":
+    if spec.text or spec.words or spec.cells == "list":
         return "text"
     return "float64" if is_converted(spec) else spec.dtype
 
@@ -74,17 +74,20 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         numbers, missing = _read_list(cells, spec, columns[0])
         count = len(numbers)
         return RawField(spec=spec, columns=columns, values=numbers, unset=[missing] * count, absent=absent * count)
-    block = np.zeros((len(columns), cells.num_rows), dtype=field_dtype(spec))
+    block = np.zeros((len(columns), cells.num_rows), dtype="float64" if is_converted(spec) else spec.dtype)
     unset: list[_Mask | None] = []
     for row, column, is_absent in zip(block, columns, absent, strict=True):
         if is_absent:
             unset.append(np.ones(cells.num_rows, dtype=np.bool_))
+        elif spec.words:
+            row[:], unset_here = cells.numbers_of_words(column, spec.words)
+            unset.append(unset_here)
         else:
             row[:], unset_here = cells.numbers(column, field_dtype(spec))
             unset.append(unset_here)
     # All columns at once: a row of an episode is short, and a call of numpy takes as long as a thousand values.
     extremes = Extremes.of(block) if cells.num_rows else None
-    if extremes is not None and block.dtype == np.float32:
+    if extremes is not None and block.dtype == np.float32 and not spec.words:
         for i in extremes.coarse_columns():
             cells.check_rounding(block[i], columns[i])
     return RawField(

@@ -266,3 +266,29 @@ def test_dialect_is_read() -> None:
     assert stream.dialect.delimiter == ","
     assert (stream.dialect.comment, stream.dialect.header_commented) == ("#", True)
     assert stream.missing == ("-999",)
+
+
+def test_words_stand_for_numbers() -> None:
+    text = MINIMAL.replace(
+        'columns = ["j{1..3}"]', 'columns = ["grip"]\nwords = { ON = 1, "half open" = 0.5, OFF = 0 }'
+    )
+    assert parse(text).field("robot/joints").words == (("ON", 1.0), ("half open", 0.5), ("OFF", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        ("words = {}", "words: there is none"),
+        ('words = { ON = "1" }', "words: expected a number"),
+        ("words = { ON = true }", "words: expected a number"),
+        ("words = { ON = nan }", "words: expected a number"),
+        ('words = { " ON" = 1 }', "has blanks around it"),
+        ('dtype = "uint8"\nwords = { ON = -1 }', "uint8 cannot hold -1"),
+        ('dtype = "text"\nwords = { ON = 1 }', "words: a field of text has none"),
+        ("list = 2\nwords = { ON = 1 }", "words: a field whose cells hold lists has none"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused(keys: str, answer: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(MINIMAL.replace('columns = ["j{1..3}"]', f'columns = ["grip"]\n{keys}'))
+    assert answer in str(error.value)

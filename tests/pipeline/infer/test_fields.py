@@ -197,3 +197,24 @@ def test_tx_beside_fx_is_a_torque(tmp_path: Path) -> None:
 def test_four_numbers_of_length_1_are_no_joints(tmp_path: Path) -> None:
     guess = one(fields_of(tmp_path, {"q[0]": [1] * 5, "q[1]": [0] * 5, "q[2]": [0] * 5, "q[3]": [0] * 5}))
     assert (guess.name, guess.quaternion) == ("orientation", "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["TRUE", "FALSE", "TRUE"], (("TRUE", 1), ("FALSE", 0))),
+        (["False", "False", "False"], (("True", 1), ("False", 0))),
+        (["on", "off", "on"], (("on", 1), ("off", 0))),
+        (["Yes", "no", "no"], (("Yes", 1), ("No", 0), ("yes", 1), ("no", 0))),
+    ],
+)
+def test_two_words_are_the_numbers_they_stand_for(
+    cells: list[object], words: tuple[tuple[str, int], ...], tmp_path: Path
+) -> None:
+    field = one(fields_of(tmp_path, {"gripper": cells}))
+    assert (field.columns, field.words, field.numeric) == (("gripper",), words, True)
+
+
+@pytest.mark.parametrize("cells", [["TRUE", "OFF", "TRUE"], ["open", "closed", "open"], ["True", "maybe", "False"]])
+def test_other_words_are_text(cells: list[object], tmp_path: Path) -> None:
+    assert fields_of(tmp_path, {"gripper": cells}).drop == (("gripper", "text"),)

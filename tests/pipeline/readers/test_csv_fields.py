@@ -399,3 +399,26 @@ def test_any_cells_give_whole_arrays_or_a_placed_error(
     assert rows.fields["v"].dtype == spec.dtype
     assert spec.text or np.isfinite(rows.fields["v"]).all()
     assert ("v_is_missing" in rows.fields) == (missing.mask is not None)
+
+
+WORDS = (("ON", 1.0), ("OFF", 0.0))
+
+
+def test_words_are_the_numbers_they_stand_for(tmp_path: Path) -> None:
+    text = "t,a,b\n0,ON, OFF \n1,OFF,ON\n2,OFF,OFF\n"
+    assert values(tmp_path, text, field("a", "b", words=WORDS, dtype="uint8")) == [[1, 0], [0, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "code"), [("on", "csv.unknown_word"), ("1", "csv.unknown_word"), ("", "csv.missing_value")]
+)
+def test_any_other_word_is_refused_with_its_cell(cell: str, code: str, tmp_path: Path) -> None:
+    assert faults(tmp_path, f"t,a\n0,ON\n1,{cell}\n2,OFF\n", field("a", words=WORDS)) == [(code, 3, "a")]
+
+
+def test_words_that_are_missing_are_masked(tmp_path: Path) -> None:
+    text = "t,a\n0,ON\n1,?\n2,OFF\n"
+    rows, _ = read(tmp_path, text, field("a", words=WORDS, on_missing="mask"), missing=("", "?"))
+    assert rows is not None
+    assert rows.fields["v"].tolist() == [1, 1, 0]
+    assert rows.fields["v_is_missing"].tolist() == [0, 1, 0]
