@@ -22,7 +22,7 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
     paths = {field.name: f"{anchor.name}/{field.name}" for field in anchor.fields}
     fields = [field for field in anchor.fields if field.numeric]
     commanded = [field for field in fields if field.command]
-    if commanded:
+    if any(not field.words for field in commanded):  # a switch that was commanded is not all that the robot does
         named = ", ".join(field.name for field in commanded)
         reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
         return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]

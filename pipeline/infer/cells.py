@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["cell_score", "is_list", "is_missing", "is_number", "is_time_text", "is_unit", "number_of", "words_of"]
+__all__ = [
+    "cell_score",
+    "is_fortran_number",
+    "is_list",
+    "is_missing",
+    "is_number",
+    "is_time_text",
+    "is_unit",
+    "number_of",
+    "words_of",
+]
 
 _NUMBER = {
     ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z"),
     ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eE][+-]?\d+)?\Z"),
 }
+_FORTRAN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[dD][+-]?\d+\Z")
 _MISSING = {
     "",
     "nan",
@@ -57,6 +68,11 @@ def is_missing(cell: str) -> bool:
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Whether a cell is a plain finite number."""
     return _NUMBER[decimal].match(cell.strip()) is not None
+
+
+def is_fortran_number(cell: str) -> bool:
+    """Whether a cell is a number whose exponent stands behind a D, as Fortran writes it and no reader takes it."""
+    return _FORTRAN.match(cell.strip()) is not None
 
 
 def number_of(cell: str, decimal: str = ".") -> float:

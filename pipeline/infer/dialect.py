@@ -5,12 +5,8 @@ No guess is made in silence: each one leaves a reason, which becomes a comment i
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import re
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +15,15 @@ from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_num
 from vlapipe.pipeline.infer.header import Header, find_header
 from vlapipe.pipeline.infer.other_lines import kinds_of_lines
 from vlapipe.pipeline.infer.stated_rate import StatedRate, stated_rate
+from vlapipe.pipeline.infer.text_head import NoTextError, TextHead, read_text_head
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
-__all__ = ["Table", "look_at_table"]
+__all__ = ["COMMENT_SIGNS", "Table", "look_at_table"]
 
-_HEAD_BYTES = 256 << 10
-_COUNTED_BYTES = 32 << 20
-_TAIL_BYTES = 16 << 10
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
-_COMMENTS = ("#", "%", "//")
+COMMENT_SIGNS = ("#", "%", "//")
 _MAX_BROKEN = 32  # lines of one row
-_LINE_END = re.compile(r"\r*\n|\r")  # as the reader's: str.splitlines also cuts at form feeds and separator signs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,49 +35,33 @@ class Table:
     names: tuple[str, ...]
     units: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    first_line: int  # of the rows, from 1
     num_rows: int  # of the whole file; estimated where it is packed or large
     whole: bool
     reasons: tuple[str, ...]
     stated: StatedRate | None = None  # of the rows, by the lines before them
 
 
-@dataclass(frozen=True)
-class _Head:
-    data: bytes
-    tail: bytes
-    num_bytes: int
-    whole: bool
-
-
 def look_at_table(path: Path, label: str) -> Table | None:
     """Guess a file's dialect and cut its first rows; ``None`` where it is no table."""
     try:
-        head = _read_head(path)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        head = read_text_head(path)
+    except NoTextError:
         return None
-    if not head.data.strip():
-        return None
-    reasons: list[str] = []
-    encoding = _guess_encoding(head.data, reasons)
-    text = head.data.decode(encoding, errors="replace").removeprefix("\ufeff")
-    if "\0" in text:
-        return None
-    lines = _LINE_END.split(text)
-    if not head.whole or not lines[-1]:
-        lines.pop()
-    lines = _with_broken_cells(lines)
+    lines = _with_broken_cells(list(head.lines))
+    reasons = list(head.reasons)
     comment = _guess_comment(lines)
     body = [line for line in lines if line.strip() and not (comment and line.startswith(comment))]
     dialect = _guess_delimiter(body, reasons)
     if dialect is None:
         return None
-    dialect = replace(dialect, encoding=encoding, comment=comment)
+    dialect = replace(dialect, encoding=head.encoding, comment=comment)
     header = find_header(lines, dialect, lambda line: _cut_line(line, dialect))
     if header is None:
         return None
     table = _cut_rows(label, lines, header, reasons)
-    footer = _footer(head, table, lines, encoding)
-    num_rows = len(table.rows) + _lines_below(path, head, lines)
+    footer = _footer(head, table, lines)
+    num_rows = len(table.rows) + head.num_lines_below()
     if footer:
         reasons.append(f"the last {footer} lines are no rows")
     return replace(
@@ -96,64 +73,6 @@ def look_at_table(path: Path, label: str) -> Table | None:
         reasons=tuple(reasons),
         stated=stated_rate(lines[: header.first_row]),
     )
-
-
-def _read_head(path: Path) -> _Head:
-    """The first and last bytes, unpacked."""
-    if path.suffix.lower() == ".gz":
-        with gzip.open(path) as packed:
-            data = packed.read(_HEAD_BYTES + 1)
-        return _Head(data[:_HEAD_BYTES], b"", 4 * path.stat().st_size, len(data) <= _HEAD_BYTES)
-    if path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
-            if len(members) != 1:
-                return _Head(b"", b"", 0, True)
-            with archive.open(members[0]) as member:
-                data = member.read(_HEAD_BYTES)
-        return _Head(data, b"", members[0].file_size, members[0].file_size <= _HEAD_BYTES)
-    with path.open("rb") as file:
-        data = file.read(_HEAD_BYTES)
-        num_bytes = file.seek(0, 2)
-        file.seek(max(0, num_bytes - _TAIL_BYTES))
-        tail = file.read()
-    return _Head(data, tail, num_bytes, num_bytes <= _HEAD_BYTES)
-
-
-def _lines_below(path: Path, head: _Head, lines: list[str]) -> int:
-    """How many lines stand below those of the head: counted, so that a file of stamps is known to fit; else estimated.
-
-    That is where the file is packed or large.
-    """
-    if head.whole:
-        return 0
-    if not head.tail or head.num_bytes > _COUNTED_BYTES:
-        return int(head.num_bytes * len(lines) / len(head.data)) - len(lines)
-    with path.open("rb") as file:
-        file.seek(len(head.data))
-        below = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return below + (not head.tail.endswith(b"\n"))
-
-
-def _guess_encoding(data: bytes, reasons: list[str]) -> str:
-    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
-        if data.startswith(mark):
-            reasons.append(f"encoding {name}: a byte order mark says so")
-            return name
-    zeros = [data[:4096][start::2].count(0) for start in (0, 1)]
-    if max(zeros) > 0.3 * min(len(data), 4096) / 2:
-        name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-        reasons.append(f"encoding {name}: every other byte is zero")
-        return name
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(data)
-    except UnicodeDecodeError as error:
-        byte = f"byte {data[error.start]:#x}"
-        undefined = set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
-        name = "latin-1" if undefined else "cp1252"
-        reasons.append(f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible")
-        return name
-    return "utf-8"
 
 
 def _with_broken_cells(lines: list[str]) -> list[str]:
@@ -175,7 +94,7 @@ def _with_broken_cells(lines: list[str]) -> list[str]:
 def _guess_comment(lines: list[str]) -> str:
     """The sign that the first lines begin with, if they do."""
     first = next((line for line in lines if line.strip()), "")
-    return next((sign for sign in _COMMENTS if first.startswith(sign)), "")
+    return next((sign for sign in COMMENT_SIGNS if first.startswith(sign)), "")
 
 
 def _cut_line(line: str, dialect: Dialect) -> list[str]:
@@ -277,19 +196,16 @@ def _cut_rows(label: str, lines: list[str], header: Header, reasons: list[str]) 
         names=header.names,
         units=header.units,
         rows=tuple(rows),
+        first_line=header.first_row + 1,
         num_rows=len(rows),
         whole=True,
         reasons=(),
     )
 
 
-def _footer(head: _Head, table: Table, lines: list[str], encoding: str) -> int:
+def _footer(head: TextHead, table: Table, lines: list[str]) -> int:
     """How many lines at the end are whole lines of text that is no row."""
-    if head.whole:
-        last, ended = lines, head.data.endswith((b"\n", b"\n\0"))
-    else:
-        text = head.tail.decode(encoding, errors="replace")
-        last, ended = _LINE_END.split(text.removesuffix("\n"))[1:], text.endswith("\n")
+    last, ended = (lines, head.ended) if head.whole else head.last_lines()
     width = len(table.names) + table.dialect.index_column + table.dialect.trailing_delimiter
     count = 0
     for line in reversed(last):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlapipe.pipeline.infer.cells import is_fortran_number, is_missing
 from vlapipe.pipeline.infer.clock import looks_like_time
 from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.groups import ANGLES, Group, group_columns, identifier
@@ -98,6 +99,8 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
 def _why_not(column: Column) -> str:
     """Why a column is not kept, or an empty string."""
     name = column.name.strip().lower()
+    if column.kind == "text" and all(is_fortran_number(cell) for cell in column.cells if not is_missing(cell)):
+        return "numbers with a D for the exponent, as Fortran writes them: write E and infer again"
     if column.kind in ("text", "time"):
         return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else "text"
     if column.kind == "list":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import match_end, walk
+from vlapipe.pipeline.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
-from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout
+from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout, likeliest_table
+from vlapipe.pipeline.infer.no_table import why_no_table
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.pipeline.record import Record
@@ -19,6 +20,7 @@ __all__ = ["Inferred", "infer_schema"]
 
 _TRIED_EPISODES = 3
 _FEW_IMAGES = 3
+_WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +47,7 @@ def infer_schema(root: Path) -> Inferred:
     layout = find_layout(tree)
     guess = None if layout is None else guess_schema(layout)
     if guess is None:
-        single = files_of_one_row(tree)
-        if single:
-            problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
-            raise UsageError(problem, "join them into one table first, a row a sample")
-        kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
-        looked_at = " ".join(sorted([*TABLES, ".npz"]))
-        cure = (
-            f"a table with a row a sample is needed ({looked_at}, or other plain text); for another write files = [...]"
-        )
-        cure += " by hand, starting from `vlapipe schema show`"
-        raise UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
+        raise _no_table(root, tree)
     faults, num_tried = _try(root, guess)
     for mend in (_without_other_times, _with_missing):
         changed = mend(guess, faults, num_tried)
@@ -72,6 +64,22 @@ def infer_schema(root: Path) -> Inferred:
         faults=messages,
         num_tried=num_tried,
     )
+
+
+def _no_table(root: Path, tree: FileTree) -> UsageError:
+    """Why nothing below ``root`` can be described by a schema."""
+    single = files_of_one_row(tree)
+    if single:
+        problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
+        return UsageError(problem, "join them into one table first, a row a sample")
+    likeliest = likeliest_table(tree)
+    if likeliest is not None:
+        why, cure = why_no_table(tree.root / likeliest, likeliest)
+        return UsageError(f"{root}: no table of numbers in it; {why}", cure or _WRITE_BY_HAND)
+    kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
+    looked_at = " ".join(sorted([*TABLES, ".npz"]))
+    cure = f"a table with a row a sample is needed ({looked_at}, or other plain text); {_WRITE_BY_HAND}"
+    return UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
 
 
 def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:

@@ -116,6 +116,12 @@ def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 
+def likeliest_table(tree: FileTree) -> str | None:
+    """The file that is the first to be taken for a table by its name, else by its text; ``None`` without one."""
+    wanted: tuple[Callable[[str], bool], ...] = (_is_table, lambda path: is_other_text(tree.root / path))
+    return next((path for is_wanted in wanted for path in sorted(tree.files) if is_wanted(path)), None)
+
+
 def _has_one_row(bucket: Bucket) -> bool:
     return max(look.num_rows for look in bucket.looks) < 2
 

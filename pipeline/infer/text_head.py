@@ -1,0 +1,142 @@
+"""Reads the first and last lines of a text file, packed or not, and guesses its encoding."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["NoTextError", "TextHead", "read_text_head"]
+
+_HEAD_BYTES = 256 << 10
+_COUNTED_BYTES = 32 << 20
+_TAIL_BYTES = 16 << 10
+_LINE_END = re.compile(r"\r*\n|\r")  # as the reader's: str.splitlines also cuts at form feeds and separator signs
+
+
+class NoTextError(Exception):
+    """The file holds no text; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextHead:
+    """The beginning of a file, and its end where it goes on; ``whole`` where the beginning is all of it."""
+
+    path: Path
+    data: bytes
+    tail: bytes
+    num_bytes: int
+    whole: bool
+    encoding: str = "utf-8"
+    reasons: tuple[str, ...] = ()
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The whole lines of the beginning, without their ends."""
+        lines = _LINE_END.split(self._text)
+        if not self.whole or not lines[-1]:
+            lines.pop()
+        return lines
+
+    @cached_property
+    def _text(self) -> str:
+        return self.data.decode(self.encoding, errors="replace").removeprefix("\ufeff")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last line of a whole file has its end."""
+        return self.data.endswith((b"\n", b"\n\0"))
+
+    def last_lines(self) -> tuple[list[str], bool]:
+        """The last whole lines of a file that goes on, and whether the very last has its end."""
+        text = self.tail.decode(self.encoding, errors="replace")
+        return _LINE_END.split(text.removesuffix("\n"))[1:], text.endswith("\n")
+
+    def num_lines_below(self) -> int:
+        """How many lines stand below: counted, so that a file of stamps is known to fit; else estimated.
+
+        That is where the file is packed or large.
+        """
+        if self.whole:
+            return 0
+        if not self.tail or self.num_bytes > _COUNTED_BYTES:
+            return int(self.num_bytes * len(self.lines) / len(self.data)) - len(self.lines)
+        with self.path.open("rb") as file:
+            file.seek(len(self.data))
+            below = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        return below + (not self.tail.endswith(b"\n"))
+
+
+def read_text_head(path: Path) -> TextHead:
+    """Read the beginning of a file and guess its encoding.
+
+    Raises:
+        NoTextError: it cannot be read or unpacked, is empty, or is not text.
+    """
+    try:
+        head = _unpacked(path)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise NoTextError(f"cannot be read: {error}") from error
+    if not head.data.strip():
+        raise NoTextError("is empty")
+    encoding, reason = _guess_encoding(head.data)
+    head = TextHead(
+        path=path,
+        data=head.data,
+        tail=head.tail,
+        num_bytes=head.num_bytes,
+        whole=head.whole,
+        encoding=encoding,
+        reasons=(reason,) if reason else (),
+    )
+    at = head._text.find("\0")
+    if at >= 0:
+        raise NoTextError(f"is no text: character {at + 1:,} is a zero byte")
+    return head
+
+
+def _unpacked(path: Path) -> TextHead:
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as packed:
+            data = packed.read(_HEAD_BYTES + 1)
+        whole = len(data) <= _HEAD_BYTES
+        return TextHead(path=path, data=data[:_HEAD_BYTES], tail=b"", num_bytes=4 * path.stat().st_size, whole=whole)
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+            if len(members) != 1:
+                raise NoTextError(f"holds {len(members)} files, not one")
+            with archive.open(members[0]) as member:
+                data = member.read(_HEAD_BYTES)
+        num_bytes = members[0].file_size
+        return TextHead(path=path, data=data, tail=b"", num_bytes=num_bytes, whole=num_bytes <= _HEAD_BYTES)
+    with path.open("rb") as file:
+        data = file.read(_HEAD_BYTES)
+        num_bytes = file.seek(0, 2)
+        file.seek(max(0, num_bytes - _TAIL_BYTES))
+        tail = file.read()
+    return TextHead(path=path, data=data, tail=tail, num_bytes=num_bytes, whole=num_bytes <= _HEAD_BYTES)
+
+
+def _guess_encoding(data: bytes) -> tuple[str, str]:
+    """The encoding, and why where it is not plain UTF-8."""
+    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            return name, f"encoding {name}: a byte order mark says so"
+    zeros = [data[:4096][start::2].count(0) for start in (0, 1)]
+    if max(zeros) > 0.3 * min(len(data), 4096) / 2:
+        name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+        return name, f"encoding {name}: every other byte is zero"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as error:
+        byte = f"byte {data[error.start]:#x}"
+        undefined = set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+        name = "latin-1" if undefined else "cp1252"
+        return name, f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible"
+    return "utf-8", ""
