@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.infer.cells import is_missing
 from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.stamp_text import is_date, text_clock
+from vlapipe.pipeline.infer.time_parts import time_in_parts
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
@@ -85,6 +86,10 @@ def looks_like_time(column: Column) -> int | None:
 
 def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGuess:
     """The clock of a table; ``groups`` is the column whose changes cut it into episodes."""
+    parts = time_in_parts(columns)
+    if parts:
+        whole = guess_clock([column for column in columns if column not in parts], groups)
+        return whole if not whole.assumed else replace(whole, reasons=(*whole.reasons, _join_first(parts)))
     named = sorted(
         (rank, column.position, column)
         for column in columns
@@ -120,6 +125,12 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
         f"{unread.name!r} is called a clock, but holds text such as {unread.cells[0]!r}: print it as a number or a date"
     )
     return replace(assumed, reasons=(*assumed.reasons, said))
+
+
+def _join_first(parts: list[Column]) -> str:
+    named = ", ".join(repr(column.name) for column in parts)
+    cure = "join them into one column, as 2025-01-31 13:14:15.9"
+    return f"a time stands in parts, in {named}: none of them is a clock; {cure}"
 
 
 def _ticks_evenly(column: Column) -> bool:

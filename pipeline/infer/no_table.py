@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from vlapipe.pipeline.infer.cells import is_fortran_number
+from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import COMMENT_SIGNS, look_at_table
 from vlapipe.pipeline.infer.text_head import NoTextError, read_text_head
 
@@ -40,6 +41,12 @@ def why_no_table(path: Path, label: str) -> tuple[str, str]:
         )
     if not table.rows:
         return f"{label}: line {first_line} names columns, and no row stands below", ""
+    texts = [column for column in columns_of(table) if column.kind == "text"]
+    if any(column.kind == "number" for column in columns_of(table)):
+        if not texts:
+            return f"{label}: only its clock holds numbers", ""
+        found = f"{texts[0].name!r} holds text, such as {_shown(texts[0].cells[0])} in line {table.first_line}"
+        return f"{label}: only its clock holds numbers; {found}", "write its cells as plain numbers"
     row = table.rows[0]
     cell = next((cell for cell in row if is_fortran_number(cell) or _NAMED_NUMBER.match(cell)), row[0])
     found = f"{label}, line {table.first_line}: no cell is a number, such as {_shown(cell)}"

@@ -14,6 +14,7 @@ from vlapipe.pipeline.infer.columns import Column, columns_of
 from vlapipe.pipeline.infer.dialect import Table
 from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
 from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.time_parts import time_in_parts
 from vlapipe.schemas.schema import TimeSpec
 
 __all__ = ["TableGuess", "guess_table"]
@@ -98,7 +99,8 @@ def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess
             f"the clock jumps by {pauses.max():.4g} s: several recordings? then say split_gap_s" if len(pauses) else ""
         )
         return clock, None, [said] if said else []
-    for column in columns:
+    parts = time_in_parts(columns)
+    for column in [column for column in columns if column not in parts]:
         steps = column.steps
         back = np.flatnonzero(steps < 0) + 1
         if looks_like_time(column) is None or not len(back) or len(back) > len(steps) / _FEWEST_ROWS:

@@ -9,6 +9,7 @@ import pytest
 from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import look_at_table
+from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.pipeline.infer.stamp_text import strptime_form
 
 
@@ -207,3 +208,13 @@ def test_minutes_and_seconds_with_a_fraction_are_a_clock(tmp_path: Path) -> None
     assert guess.time.format == "%M:%S.%f"
     assert guess.rate_hz == pytest.approx(1)
     assert any("every hour" in reason for reason in guess.reasons)
+
+
+def test_a_second_that_begins_again_each_minute_is_no_clock_and_cuts_no_episodes(tmp_path: Path) -> None:
+    times = [50 + i / 4 for i in range(400)]
+    rows = [f"{int(t // 60)},13,{int(t) % 60},{t % 1 * 1000:.0f},{t * 7 % 5:.4f}" for t in times]
+    (tmp_path / "x.csv").write_text("Min,Hour,Sec,ms,joint_1\n" + "\n".join(rows))
+    inferred = infer_schema(tmp_path)
+    assert inferred.assumed == ("robot",)
+    assert any("a time stands in parts, in 'Min', 'Hour', 'Sec', 'ms'" in reason for reason in inferred.reasons)
+    assert not any("begins again" in reason for reason in inferred.reasons)

@@ -33,6 +33,7 @@ def refusal(folder: Path) -> str:
         ),
         ("log.csv", "time,joint\n", "there is one line only; line 1 is 'time,joint'"),
         ("log.csv", "left,right\n" + "up,down\n" * 9, "line 2: no cell is a number, such as 'up'"),
+        ("log.csv", "t,x\n" + "".join(f"0.{i},{i} mm\n" for i in ROWS), "'x' holds text, such as '0 mm' in line 2"),
         ("log.csv", "", "log.csv is empty"),
         ("log.csv", "\x1c", "nothing but blanks"),
         ("log.csv", "t,x\n\0\n1,2\n", "zero byte"),
