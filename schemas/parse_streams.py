@@ -22,6 +22,7 @@ from vlapipe.schemas.schema import (
     ImageStream,
     NpzStream,
     Stream,
+    TimePart,
     TimeSpec,
     TimeUnit,
 )
@@ -177,6 +178,7 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
         format=table.text("format", None),
         plus=table.text("plus", None),
         plus_unit=table.choice("plus_unit", get_args(TimeUnit), "ns"),
+        parts=_parse_parts(table),
         index_rate_hz=table.number("rate_hz", None, least=1e-6),
         file=table.text("file", None),
         name_column=table.text("name_column", None),
@@ -193,6 +195,47 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
     return time
 
 
+def _parse_parts(table: TomlTable) -> tuple[tuple[TimePart, str], ...]:
+    """The columns of a time in parts, the largest part first."""
+    if "parts" not in table.values:
+        return ()
+    given = table.table("parts")
+    found = [(part, name) for part in get_args(TimePart) if (name := given.text(part, None)) is not None]
+    given.finish()
+    names = {part for part, _ in found}
+    for part, needs in (("month", "year"), ("day", "month"), ("day_of_year", "year"), ("minute", "hour")):
+        if part in names and needs not in names:
+            table.fail(f"parts: {part} without {needs}", f"name the column of the {needs}")
+    if "hour" not in names or not names & {"minute", "second"}:
+        table.fail("parts: an hour and a minute are needed", 'say parts = { hour = "h", minute = "min", second = "s" }')
+    if "year" in names and not names & {"day", "day_of_year"}:
+        table.fail("parts: a year without a day", "name the columns of month and day, or of day_of_year")
+    if {"month", "day_of_year"} <= names:
+        table.fail("parts: month and day_of_year cannot be combined", "choose one")
+    return tuple(found)
+
+
+def _check_parts(table: TomlTable, kind: str) -> None:
+    others = (
+        "column",
+        "array",
+        "format",
+        "plus",
+        "exact",
+        "integer",
+        "unit",
+        "rate_hz",
+        "file",
+        "nearest",
+        "start_format",
+    )
+    if kind != "csv":
+        table.fail("parts: only a table has its time in columns", "leave it out")
+    for key in others:
+        if key in table.values:
+            table.fail(f"parts and {key} cannot be combined", "choose one")
+
+
 def _check_form(table: TomlTable, key: str, form: str) -> None:
     """A form that cannot read back what it writes is a mistake of the schema, not of the data."""
     try:
@@ -203,6 +246,9 @@ def _check_form(table: TomlTable, key: str, form: str) -> None:
 
 def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
     source = "array" if kind == "npz" else "column"
+    if time.parts:
+        _check_parts(table, kind)
+        return
     if kind != "images" and not (time.sources or time.index_rate_hz or time.file):
         table.fail(f"no clock: {source} is missing", f"add {source}, or rate_hz for rows at a fixed rate, or file")
     if kind != "images" and time.pattern is not None:

@@ -27,12 +27,16 @@ __all__ = [
     "SampleDefaults",
     "Schema",
     "Stream",
+    "TimePart",
     "TimeSpec",
     "TimeUnit",
     "WHITESPACE",
 ]
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+TimePart = Literal[
+    "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
+]
 OnMissing = Literal["refuse", "drop", "mask"]
 
 # How many nanoseconds one unit of a clock lasts: integer stamps are multiplied, never divided.
@@ -80,6 +84,8 @@ class TimeSpec:
 
     - ``sources``, accepted column or array names, best first; with ``nearest`` the one that stands nearest before the
       stream's first field, where a file has several. ``plus`` is a second column that is added, in ``plus_unit``.
+    - ``parts``: of a date and a time of day, each with its column, the largest first; they are added. Without a date
+      they count from midnight. Only the second may have a fraction.
     - ``index_rate_hz``: the row's number, or the whole numbers in ``sources`` or in an image's name, over this rate.
     - ``file``: another file of the episode, found as ``files`` are: ``.npy``, or text whose column (``sources``, else
       its first) has a stamp a row; its cells are parted by a comma, semicolon or tab, else by blanks, and lines with
@@ -103,6 +109,7 @@ class TimeSpec:
     format: str | None = None
     plus: str | None = None
     plus_unit: TimeUnit = "ns"
+    parts: tuple[tuple[TimePart, str], ...] = ()
     index_rate_hz: float | None = None
     file: str | None = None
     name_column: str | None = None
@@ -114,7 +121,7 @@ class TimeSpec:
     @property
     def dtype(self) -> str:
         """``int64`` (nanoseconds) or ``float64`` (seconds)."""
-        whole = self.integer or self.exact or self.format or self.start_format or self.index_rate_hz
+        whole = self.integer or self.exact or self.format or self.parts or self.start_format or self.index_rate_hz
         return "int64" if whole else "float64"
 
 

@@ -136,7 +136,8 @@ def _wanted(stream: CsvStream) -> list[tuple[str, ...]]:
     """For each column that a file must have, the names it may have."""
     clock = [stream.time.sources] if stream.time.sources and stream.time.file is None else []
     plus = [(stream.time.plus,)] if stream.time.plus else []
-    return [*clock, *plus, *(names for field in stream.fields if not field.optional for names in field.columns)]
+    parts = [(name,) for _, name in stream.time.parts]
+    return [*clock, *plus, *parts, *(names for field in stream.fields if not field.optional for names in field.columns)]
 
 
 def _columns(root: Path, file: RawFile, stream: CsvStream) -> str:
@@ -144,7 +145,7 @@ def _columns(root: Path, file: RawFile, stream: CsvStream) -> str:
     if not header or any(field.regex for field in stream.fields):
         return ""
     used = {name for field in stream.fields for names in field.columns for name in names}
-    used |= {*stream.time.sources, *filter(None, [stream.time.plus])}
+    used |= {*stream.time.sources, *filter(None, [stream.time.plus]), *(name for _, name in stream.time.parts)}
     unused = [name for name in header if name.strip() not in used]
     said = f"{len(header) - len(unused)} of {len(header)} columns used"
     return f"{said}; not kept: {_list(unused)}" if unused else said

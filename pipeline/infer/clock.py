@@ -15,7 +15,8 @@ from vlapipe.pipeline.infer.cells import is_missing
 from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.stamp_text import is_date, text_clock
 from vlapipe.pipeline.infer.time_parts import time_in_parts
-from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
+from vlapipe.pipeline.readers.time_parts import NANOSECONDS_A_DAY, days_since_1970, time_of_day
+from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
 
@@ -88,8 +89,7 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
     """The clock of a table; ``groups`` is the column whose changes cut it into episodes."""
     parts = time_in_parts(columns)
     if parts:
-        whole = guess_clock([column for column in columns if column not in parts], groups)
-        return whole if not whole.assumed else replace(whole, reasons=(*whole.reasons, _join_first(parts)))
+        return _beside_parts([column for column in columns if column not in parts.values()], parts, groups)
     named = sorted(
         (rank, column.position, column)
         for column in columns
@@ -127,10 +127,39 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
     return replace(assumed, reasons=(*assumed.reasons, said))
 
 
-def _join_first(parts: list[Column]) -> str:
-    named = ", ".join(repr(column.name) for column in parts)
-    cure = "join them into one column, as 2025-01-31 13:14:15.9"
-    return f"a time stands in parts, in {named}: none of them is a clock; {cure}"
+def _beside_parts(others: list[Column], parts: dict[TimePart, Column], groups: Column | None) -> ClockGuess:
+    """The clock of a table with a time in parts: another column if there is one, else the parts added."""
+    guess = guess_clock(others, groups)
+    listed = ", ".join(repr(column.name) for column in parts.values())
+    if not guess.assumed:
+        return replace(guess, reasons=(*guess.reasons, f"the time in parts ({listed}) would do as well"))
+    dated = set(parts) >= {"year", "month", "day"} or set(parts) >= {"year", "day_of_year"}
+    used = {p: c for p, c in parts.items() if dated or p not in ("year", "month", "day", "day_of_year")}
+    if dated and "day" in used and "month" in used:
+        used.pop("day_of_year", None)
+    stamps = _sum_of_parts({part: column.values for part, column in used.items()})
+    steps = _within(np.diff(stamps) / 1e9, groups)
+    if not len(stamps) or np.any(steps < 0):
+        said = f"the time in parts ({listed}) runs back or has holes: which column is the clock?"
+        return replace(guess, reasons=(*guess.reasons, said))
+    return ClockGuess(
+        time=TimeSpec(parts=tuple((part, column.name) for part, column in used.items())),
+        columns=tuple(column.name for column in used.values()),
+        rate_hz=rate_of(steps),
+        stamps_s=stamps / 1e9,
+        reasons=(
+            f"the time stands in parts ({', '.join(used)}), which are added",
+            *([] if dated else ["there is no date: they count from midnight"]),
+        ),
+    )
+
+
+def _sum_of_parts(values: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64]:
+    """Nanoseconds, or none where a part is missing."""
+    if not all(np.isfinite(each).all() for each in values.values()):
+        return np.empty(0, dtype=np.int64)
+    days = days_since_1970(values)
+    return time_of_day(values) + (0 if days is None else days * NANOSECONDS_A_DAY)
 
 
 def _ticks_evenly(column: Column) -> bool:

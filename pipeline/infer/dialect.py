@@ -57,7 +57,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
         return None
     dialect = replace(dialect, encoding=head.encoding, comment=comment)
     header = find_header(lines, dialect, lambda line: _cut_line(line, dialect))
-    if header is None:
+    if header is None or not header.names:
         return None
     table = _cut_rows(label, lines, header, reasons)
     footer = _footer(head, table, lines)

@@ -100,7 +100,7 @@ def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess
         )
         return clock, None, [said] if said else []
     parts = time_in_parts(columns)
-    for column in [column for column in columns if column not in parts]:
+    for column in [column for column in columns if column not in parts.values()]:
         steps = column.steps
         back = np.flatnonzero(steps < 0) + 1
         if looks_like_time(column) is None or not len(back) or len(back) > len(steps) / _FEWEST_ROWS:

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 from vlapipe.pipeline.infer.columns import Column
+from vlapipe.pipeline.readers.time_parts import is_part
+from vlapipe.schemas.schema import TimePart
 
 __all__ = ["time_in_parts"]
 
-# What each part is called, and the most that it reaches.
-_PARTS = {
-    "hour": (r"hours?|hr|hh|h|stunde", 24),
-    "minute": (r"minutes?|mins?|mm|mi", 60),
-    "second": (r"seconds?|secs?|ss|s", 61),
-    "milli": (r"ms|msecs?|millis?|milliseconds?", 1000),
-    "micro": (r"us|usecs?|micros?|microseconds?", 1_000_000),
-    "year": (r"years?|yr|yyyy|yy", 2200),
-    "month": (r"months?|mon|mm", 12),
-    "day": (r"days?|dd|doy", 366),
+_NAMES: dict[TimePart, str] = {
+    "year": r"years?|yr|yyyy",
+    "month": r"months?|mon",
+    "day": r"days?|dd|day_?of_?month|dom",
+    "day_of_year": r"doy|day_?of_?year|julian_?day",
+    "hour": r"hours?|hr|hh|h",
+    "minute": r"minutes?|mins?|mi",
+    "second": r"seconds?|secs?|ss|s",
+    "millisecond": r"ms|msecs?|millis?|milliseconds?",
+    "microsecond": r"us|usecs?|micros?|microseconds?",
+    "nanosecond": r"ns|nsecs?|nanos?|nanoseconds?",
 }
 
 
-def time_in_parts(columns: list[Column]) -> list[Column]:
-    """The columns of a time in parts, in their order; none without a whole hour and a whole minute."""
-    found: dict[str, Column] = {}
+def time_in_parts(columns: list[Column]) -> dict[TimePart, Column]:
+    """The columns of a time in parts, the largest first; none without an hour and a minute."""
+    found: dict[TimePart, Column] = {}
     for column in columns:
-        part = next((part for part in _PARTS if part not in found and _is_part(column, part)), None)
-        if part is not None:
+        part = _part(column, found)
+        if part is not None and part not in found and len(column.finite) and is_part(part, column.finite).all():
             found[part] = column
-    if not {"hour", "minute"} <= set(found) or not (found["hour"].whole and found["minute"].whole):
-        return []
-    return [column for column in columns if column in found.values()]
+    if not {"hour", "minute"} <= set(found):
+        return {}
+    return {part: found[part] for part in get_args(TimePart) if part in found}
 
 
-def _is_part(column: Column, part: str) -> bool:
-    pattern, most = _PARTS[part]
-    named = any(re.fullmatch(pattern, name.strip().lower()) for name in (column.name, column.base))
-    values = column.finite
-    return named and len(values) > 0 and values.min() >= 0 and values.max() <= most
+def _part(column: Column, found: dict[TimePart, Column]) -> TimePart | None:
+    """What a column is by its name; ``mm`` is a month behind a year, and a minute behind an hour."""
+    names = [name.strip().lower().replace(" ", "_") for name in (column.name, column.base)]
+    if names[1] in ("mm", "mm_2"):
+        return "month" if "year" in found and "hour" not in found else "minute"
+    return next((part for part, known in _NAMES.items() if any(re.fullmatch(known, name) for name in names)), None)

@@ -150,6 +150,8 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if time.index_rate_hz:
         is_stated = kind == "csv" and not stream.assumed
         page.put("rate_hz", *((time.index_rate_hz,) if is_stated else (_rounded(time.index_rate_hz), "correct this")))
+    elif time.parts:
+        page.put("parts", dict(time.parts))
     elif time.format:
         page.put("format", time.format)
     else:

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp, scale_clock, shift_clock, start_of_file
 from vlapipe.pipeline.readers.csv_cells import Cells
 from vlapipe.pipeline.readers.csv_columns import Column, StreamColumns
+from vlapipe.pipeline.readers.time_parts import (
+    NANOSECONDS_A_DAY,
+    days_since_1970,
+    expected_part,
+    is_part,
+    time_of_day,
+)
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import ISO, TimeSpec, TimeUnit
+from vlapipe.schemas.schema import ISO, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["clock_dtype", "read_clock"]
 
@@ -62,6 +69,8 @@ class _ClockReader:
             if time.index_rate_hz is not None:
                 index = self.kept if clock is None else self._numbers(clock, "int64", "a whole number")
                 timestamp: NDArray[Any] = clock_from_index(index, time.index_rate_hz)
+            elif time.parts:
+                timestamp = self._from_parts(columns.parts)
             else:
                 assert clock is not None
                 timestamp = self._formatted(clock, columns.plus) if time.format else self._sum(clock, columns.plus)
@@ -70,6 +79,21 @@ class _ClockReader:
             column = None if clock is None else clock.name
             self.findings.add("csv.bad_time", self.cells.label, column=column, found=str(error))
             return None
+
+    def _from_parts(self, columns: tuple[Column, ...]) -> NDArray[np.int64]:
+        parts: dict[TimePart, NDArray[np.float64]] = {}
+        for (part, _), column in zip(self.time.parts, columns, strict=True):
+            expected = expected_part(part)
+            parts[part] = self._numbers(column, "float64", expected)
+            self._refuse(self._in_file(~is_part(part, parts[part])), column, expected)
+        if self.failed:
+            return np.zeros(len(self.kept), dtype=np.int64)
+        days = days_since_1970(parts)
+        if days is None:
+            return time_of_day(parts)
+        column = columns[[part for part, _ in self.time.parts].index("day" if "day" in parts else "day_of_year")]
+        self._refuse(self._in_file(days < 0), column, "a day that the month or year has")
+        return days * NANOSECONDS_A_DAY + time_of_day(parts)
 
     def _sum(self, clock: Column, plus: Column | None) -> NDArray[Any]:
         first = self._read_one(clock, self.time.unit)

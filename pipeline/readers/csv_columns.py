@@ -26,10 +26,11 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamColumns:
-    """The columns of a stream's clock and of each field."""
+    """The columns of a stream's clock and of each field; ``clock`` of one in ``parts`` is the smallest of them."""
 
     clock: Column | None = None
     plus: Column | None = None
+    parts: tuple[Column, ...] = ()
     fields: dict[str, list[Column]] = field(default_factory=dict)
 
 
@@ -61,13 +62,16 @@ class _Finder:
         here = time.file is None and bool(time.sources)
         clock = self._find_one(time.sources) if here and not time.nearest else None
         plus = self._find_one((time.plus,)) if here and time.plus else None
+        parts = tuple(self._find_one((name,)) for _, name in time.parts)
+        if parts:
+            clock = parts[-1]
         fields = {spec.name: self._find_field(spec) for spec in self.stream.fields}
         if here and time.nearest:
             clock = self._find_nearest(time, fields)
         if self.failed:
             return None
         self._note_absent(fields)
-        columns = StreamColumns(clock=clock, plus=plus, fields=fields)
+        columns = StreamColumns(clock=clock, plus=plus, parts=parts, fields=fields)
         self._note_others(columns)
         return columns
 
@@ -129,7 +133,7 @@ class _Finder:
 
     def _note_others(self, columns: StreamColumns) -> None:
         kept = {column.position for found in columns.fields.values() for column in found}
-        kept |= {column.position for column in (columns.clock, columns.plus) if column is not None}
+        kept |= {column.position for column in (columns.clock, columns.plus, *columns.parts) if column is not None}
         known = set(self.stream.drop) | set(self.stream.time.sources)
         others = [name for i, name in enumerate(self.names) if name and i not in kept and name not in known]
         if others:

@@ -106,8 +106,8 @@ def _types(columns: StreamColumns, stream: CsvStream) -> dict[int, set[str]]:
         if column is not None and column.position is not None:
             types.setdefault(column.position, set()).add(dtype)
 
-    ask(columns.clock, clock_dtype(stream.time))
-    ask(columns.plus, clock_dtype(stream.time))
+    for column in {columns.clock, columns.plus, *columns.parts}:
+        ask(column, clock_dtype(stream.time))
     for spec in stream.fields:
         for column in columns.fields[spec.name]:
             ask(column, field_dtype(spec))

@@ -292,3 +292,28 @@ def test_words_that_cannot_be_meant_are_refused(keys: str, answer: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(MINIMAL.replace('columns = ["j{1..3}"]', f'columns = ["grip"]\n{keys}'))
     assert answer in str(error.value)
+
+
+def test_parts_of_a_time_are_put_in_order() -> None:
+    text = MINIMAL.replace('column = "t"', 'parts = { second = "s", hour = "h", minute = "m" }')
+    stream = parse(text).stream("robot")
+    assert stream.time.parts == (("hour", "h"), ("minute", "m"), ("second", "s"))
+    assert stream.time.dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        ('parts = { second = "s" }', "an hour and a minute are needed"),
+        ('parts = { hour = "h", minute = "m", day = "d" }', "day without month"),
+        ('parts = { hour = "h", minute = "m", year = "y" }', "a year without a day"),
+        ('parts = { hour = "h", minute = "m", year = "y", month = "o", day_of_year = "d" }', "cannot be combined"),
+        ('parts = { hour = "h", minutes = "m" }', "did you mean 'minute'"),
+        ('column = "t"\nparts = { hour = "h", minute = "m" }', "parts and column cannot be combined"),
+        ('rate_hz = 5\nparts = { hour = "h", minute = "m" }', "parts and rate_hz cannot be combined"),
+    ],
+)
+def test_parts_that_make_no_time_are_refused(keys: str, answer: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(MINIMAL.replace('column = "t"', keys))
+    assert answer in str(error.value)

@@ -210,11 +210,31 @@ def test_minutes_and_seconds_with_a_fraction_are_a_clock(tmp_path: Path) -> None
     assert any("every hour" in reason for reason in guess.reasons)
 
 
-def test_a_second_that_begins_again_each_minute_is_no_clock_and_cuts_no_episodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("header", "row", "start_s"),
+    [
+        ("year,month,day,hour,minute,second", "2023,4,5,13,{m},{s:.3f}", 1_680_699_600),
+        ("YYYY,MM,DD,hh,mm,ss", "2023,4,5,13,{m},{s:.3f}", 1_680_699_600),
+        ("Year,DOY,Hour,Min,Sec [s]", "2023,95,13,{m},{s:.3f}", 1_680_699_600),
+        ("Min,Hour,Sec,ms", "{m},13,{whole},{ms}", 46_800),
+    ],
+)
+def test_a_time_in_parts_is_added_up(header: str, row: str, start_s: float, tmp_path: Path) -> None:
     times = [50 + i / 4 for i in range(400)]
-    rows = [f"{int(t // 60)},13,{int(t) % 60},{t % 1 * 1000:.0f},{t * 7 % 5:.4f}" for t in times]
-    (tmp_path / "x.csv").write_text("Min,Hour,Sec,ms,joint_1\n" + "\n".join(rows))
+    lines = [
+        row.format(m=int(t // 60), s=t % 60, whole=int(t) % 60, ms=round(t % 1 * 1000)) + f",{t * 7 % 5:.4f}"
+        for t in times
+    ]
+    (tmp_path / "x.csv").write_text(f"{header},joint_1\n" + "\n".join(lines))
     inferred = infer_schema(tmp_path)
-    assert inferred.assumed == ("robot",)
-    assert any("a time stands in parts, in 'Min', 'Hour', 'Sec', 'ms'" in reason for reason in inferred.reasons)
+    assert (inferred.assumed, inferred.faults) == ((), ())
+    guess = clock_of(tmp_path, f"{header},joint_1", lines)
+    assert guess.stamps_s == pytest.approx([start_s + t for t in times], abs=1e-6)
+    assert guess.rate_hz == pytest.approx(4)
     assert not any("begins again" in reason for reason in inferred.reasons)
+
+
+def test_a_clock_beside_a_time_in_parts_goes_before_it(tmp_path: Path) -> None:
+    guess = clock_of(tmp_path, "timestamp,hour,minute,x", [f"{i / 10},13,{i // 10},{i * 7 % 5}.5" for i in range(20)])
+    assert guess.time.sources == ("timestamp",)
+    assert guess.reasons[-1] == "the time in parts ('hour', 'minute') would do as well"

@@ -254,3 +254,68 @@ def test_one_stamp_is_parsed_as_a_column_is(moment: datetime, nanoseconds: int) 
     text = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond:06d}{nanoseconds:03d}"
     assert parse_stamp(text, TimeSpec(format="iso")) == stamp
     assert parse_stamp(text, TimeSpec(format="%Y-%m-%d %H:%M:%S.%f")) == stamp
+
+
+PARTS = ("year", "month", "day", "hour", "minute", "second")
+
+
+def of_parts(names: tuple[str, ...] = PARTS) -> Any:
+    return tuple((name, name[:5]) for name in names)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31)).map(lambda t: t.replace(microsecond=0)),
+            st.integers(0, S - 1),
+        ),
+        min_size=1,
+    ).map(sorted),
+    st.booleans(),
+)
+def test_a_time_in_parts_keeps_each_nanosecond(
+    tmp_path: Path, times: list[tuple[datetime, int]], by_day_of_year: bool
+) -> None:
+    names = ("year", "day_of_year", "hour", "minute", "second") if by_day_of_year else PARTS
+    lines = []
+    for time, fraction in times:
+        day = [time.timetuple().tm_yday] if by_day_of_year else [time.month, time.day]
+        cells = [time.year, *day, time.hour, time.minute, f"{time.second}.{fraction:09d}", 1]
+        lines.append(",".join(map(str, cells)))
+    text = ",".join(column for _, column in of_parts(names)) + ",a\n" + "\n".join(lines) + "\n"
+    expected = [calendar.timegm(time.timetuple()) * S + fraction for time, fraction in times]
+    assert clock(tmp_path, text, parts=of_parts(names)) == expected
+
+
+def test_small_parts_without_a_date_count_from_midnight(tmp_path: Path) -> None:
+    names = ("hour", "minute", "second", "millisecond", "microsecond", "nanosecond")
+    text = "a,nanos,micro,milli,secon,minut,hour\n1,7,6,5,4,3,2\n"
+    assert clock(tmp_path, text, parts=of_parts(names)) == [((2 * 60 + 3) * 60 + 4) * S + 5_006_007]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ("2023,2,29,0,0,0", "day"),
+        ("2023,13,1,0,0,0", "month"),
+        ("23,1,1,0,0,0", "year"),
+        ("2023,1,1,24,0,0", "hour"),
+        ("2023,1,1,0,60,0", "minut"),
+        ("2023,1,1,0,0.5,0", "minut"),
+        ("2023,1,1,0,0,61.0", "secon"),
+        ("2023,1,1,0,0,x", "secon"),
+        ("2023,1,1,0,0,nan", "secon"),
+    ],
+)
+def test_a_part_that_no_time_has_is_refused_with_its_cell(row: str, column: str, tmp_path: Path) -> None:
+    text = "year,month,day,hour,minut,secon,a\n2022,12,31,0,0,0,1\n" + row + ",1\n"
+    rows, findings = read(tmp_path, text, parts=of_parts())
+    assert rows is None
+    assert [(f.code, f.line, f.column) for f in findings if f.severity == "error"] == [("csv.bad_time", 3, column)]
+
+
+def test_a_part_that_is_missing_is_refused(tmp_path: Path) -> None:
+    rows, findings = read(tmp_path, "hour,minut,a\n1,2,3\n1,,3\n", parts=of_parts(("hour", "minute")))
+    assert rows is None
+    assert [(f.code, f.line, f.column) for f in findings] == [("csv.missing_value", 3, "minut")]

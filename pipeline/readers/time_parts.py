@@ -1,0 +1,76 @@
+"""Adds up a time whose parts stand in columns of their own: year, month, day, hour, minute, second and smaller."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.schemas.schema import TimePart
+
+__all__ = ["NANOSECONDS_A_DAY", "days_since_1970", "expected_part", "is_part", "time_of_day"]
+
+NANOSECONDS_A_DAY = 86_400_000_000_000
+# The least and the most of each part; a second may be the 61st.
+_LIMITS: dict[TimePart, tuple[int, int]] = {
+    "year": (1970, 2200),
+    "month": (1, 12),
+    "day": (1, 31),
+    "day_of_year": (1, 366),
+    "hour": (0, 23),
+    "minute": (0, 59),
+    "second": (0, 60),
+    "millisecond": (0, 999),
+    "microsecond": (0, 999_999),
+    "nanosecond": (0, 999_999_999),
+}
+_NANOSECONDS: dict[TimePart, int] = {
+    "hour": 3_600_000_000_000,
+    "minute": 60_000_000_000,
+    "second": 1_000_000_000,
+    "millisecond": 1_000_000,
+    "microsecond": 1_000,
+    "nanosecond": 1,
+}
+
+
+def expected_part(part: TimePart) -> str:
+    """What a cell of this part must hold."""
+    least, most = _LIMITS[part]
+    named = part.replace("_", " ")
+    return f"{named} as a number from {least} to {'under 61' if part == 'second' else f'{most}, whole'}"
+
+
+def is_part(part: TimePart, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the numbers can be such a part: within its limits, and whole but for seconds."""
+    least, most = _LIMITS[part]
+    if part == "second":
+        fits: NDArray[np.bool_] = (values >= least) & (values < most + 1)
+        return fits
+    whole: NDArray[np.bool_] = (values >= least) & (values <= most) & (values == np.rint(values))
+    return whole
+
+
+def days_since_1970(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64] | None:
+    """The day of each row, int64; -1 where the month or year has none such, ``None`` where there is no date."""
+    if "year" not in parts:
+        return None
+    year = (parts["year"].astype(np.int64) - 1970).astype("M8[Y]")
+    if "day_of_year" in parts:
+        first, day = year.astype("M8[D]"), parts["day_of_year"].astype(np.int64)
+        after = (year + 1).astype("M8[D]")
+    else:
+        month = year.astype("M8[M]") + (parts["month"].astype(np.int64) - 1)
+        first, day = month.astype("M8[D]"), parts["day"].astype(np.int64)
+        after = (month + 1).astype("M8[D]")
+    days = first + (day - 1)
+    numbers: NDArray[np.int64] = np.where(days < after, days.astype(np.int64), -1)
+    return numbers
+
+
+def time_of_day(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64]:
+    """Nanoseconds since midnight, int64; a second's fraction is kept to the nearest one."""
+    total = np.zeros(len(next(iter(parts.values()))), dtype=np.int64)
+    for part, scale in _NANOSECONDS.items():
+        if part in parts:
+            total += np.rint(parts[part] * scale).astype(np.int64)
+    return total
