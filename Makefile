@@ -30,7 +30,7 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 test: lint types  ## what CI runs: lint, types and the tests that take minutes
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -m "not slow" -n 2 --hypothesis-profile=repeatable
 
 test-all: setup  ## every test, the long ones too
 	$(BIN)/pytest

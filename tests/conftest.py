@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 
@@ -13,6 +14,9 @@ from vlapipe.pipeline.ingest import IngestConfig, ingest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "train")]
 
 from factories import make_dataset  # noqa: E402
+
+# For `make test`: the same examples each time, so that a change alone decides; `make test-all` tries new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
