@@ -139,8 +139,8 @@ def _beside_parts(others: list[Column], parts: dict[TimePart, Column], groups: C
         used.pop("day_of_year", None)
     stamps = _sum_of_parts({part: column.values for part, column in used.items()})
     steps = _within(np.diff(stamps) / 1e9, groups)
-    if not len(stamps) or np.any(steps < 0):
-        said = f"the time in parts ({listed}) runs back or has holes: which column is the clock?"
+    if not np.any(steps > 0) or np.any(steps < 0):
+        said = f"the time in parts ({listed}) stands still, runs back or has holes: which column is the clock?"
         return replace(guess, reasons=(*guess.reasons, said))
     return ClockGuess(
         time=TimeSpec(parts=tuple((part, column.name) for part, column in used.items())),

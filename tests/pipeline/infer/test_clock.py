@@ -238,3 +238,12 @@ def test_a_clock_beside_a_time_in_parts_goes_before_it(tmp_path: Path) -> None:
     guess = clock_of(tmp_path, "timestamp,hour,minute,x", [f"{i / 10},13,{i // 10},{i * 7 % 5}.5" for i in range(20)])
     assert guess.time.sources == ("timestamp",)
     assert guess.reasons[-1] == "the time in parts ('hour', 'minute') would do as well"
+
+
+@pytest.mark.parametrize("row", ["0,0,{x}", "13,{back},{x}", "13,,{x}"])
+def test_parts_that_stand_still_run_back_or_have_holes_are_no_clock(row: str, tmp_path: Path) -> None:
+    rows = [row.format(back=40 - i, x=i * 7 % 5 + 0.5) for i in range(20)]
+    rows[-1] = "13,9,1.5" if ",," in row else rows[-1]
+    guess = clock_of(tmp_path, "h,min,x", rows)
+    assert guess.assumed
+    assert "('h', 'min') stands still, runs back or has holes" in guess.reasons[-1]
