@@ -138,9 +138,8 @@ class FieldSpec:
 
     A ``text`` field keeps strings: UTF-8 bytes, ``shape`` (n,) uint8, filled up with zeros. With ``cells`` ``"list"``
     its one column holds a bracketed list of numbers a cell. ``words`` are the only texts of its cells, each with the
-    number it stands for. ``quaternion`` is the order in the file; ``xyzw`` is
-    stored. ``euler`` names the convention of the last three columns as scipy does: ``XYZ`` about the moving axes,
-    ``xyz`` about the fixed ones.
+    number it stands for. ``quaternion`` is the order in the file; ``xyzw`` is stored. ``euler`` names the convention of
+    the last three columns as scipy does: ``XYZ`` about the moving axes, ``xyz`` about the fixed ones.
     """
 
     name: str

@@ -135,9 +135,17 @@ def _header(root: Path, file: RawFile, stream: CsvStream) -> tuple[str, ...]:
 def _wanted(stream: CsvStream) -> list[tuple[str, ...]]:
     """For each column that a file must have, the names it may have."""
     clock = [stream.time.sources] if stream.time.sources and stream.time.file is None else []
-    plus = [(stream.time.plus,)] if stream.time.plus else []
-    parts = [(name,) for _, name in stream.time.parts]
-    return [*clock, *plus, *parts, *(names for field in stream.fields if not field.optional for names in field.columns)]
+    return [
+        *clock,
+        *_beside_clock(stream),
+        *(names for field in stream.fields if not field.optional for names in field.columns),
+    ]
+
+
+def _beside_clock(stream: CsvStream) -> list[tuple[str, ...]]:
+    """The columns that a stamp is put together from, apart from the clock's own."""
+    time = stream.time
+    return [(name,) for name in (*filter(None, [time.plus]), *(name for _, name in time.parts))]
 
 
 def _columns(root: Path, file: RawFile, stream: CsvStream) -> str:
@@ -145,7 +153,7 @@ def _columns(root: Path, file: RawFile, stream: CsvStream) -> str:
     if not header or any(field.regex for field in stream.fields):
         return ""
     used = {name for field in stream.fields for names in field.columns for name in names}
-    used |= {*stream.time.sources, *filter(None, [stream.time.plus]), *(name for _, name in stream.time.parts)}
+    used |= {*stream.time.sources, *(name for names in _beside_clock(stream) for name in names)}
     unused = [name for name in header if name.strip() not in used]
     said = f"{len(header) - len(unused)} of {len(header)} columns used"
     return f"{said}; not kept: {_list(unused)}" if unused else said

@@ -41,8 +41,9 @@ def why_no_table(path: Path, label: str) -> tuple[str, str]:
         )
     if not table.rows:
         return f"{label}: line {first_line} names columns, and no row stands below", ""
-    texts = [column for column in columns_of(table) if column.kind == "text"]
-    if any(column.kind == "number" for column in columns_of(table)):
+    columns = columns_of(table)
+    if any(column.kind == "number" for column in columns):
+        texts = [column for column in columns if column.kind == "text"]
         if not texts:
             return f"{label}: only its clock holds numbers", ""
         found = f"{texts[0].name!r} holds text, such as {_shown(texts[0].cells[0])} in line {table.first_line}"

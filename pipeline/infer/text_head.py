@@ -7,7 +7,7 @@ import gzip
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -85,15 +85,7 @@ def read_text_head(path: Path) -> TextHead:
     if not head.data.strip():
         raise NoTextError("is empty")
     encoding, reason = _guess_encoding(head.data)
-    head = TextHead(
-        path=path,
-        data=head.data,
-        tail=head.tail,
-        num_bytes=head.num_bytes,
-        whole=head.whole,
-        encoding=encoding,
-        reasons=(reason,) if reason else (),
-    )
+    head = replace(head, encoding=encoding, reasons=(reason,) if reason else ())
     at = head._text.find("\0")
     if at >= 0:
         raise NoTextError(f"is no text: character {at + 1:,} is a zero byte")

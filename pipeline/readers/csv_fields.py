@@ -55,6 +55,10 @@ def field_dtype(spec: FieldSpec) -> str:
     """What the cells of a field are parsed as: float64 where they are calculated with, so as to be rounded once."""
     if spec.text or spec.words or spec.cells == "list":
         return "text"
+    return _block_dtype(spec)
+
+
+def _block_dtype(spec: FieldSpec) -> str:
     return "float64" if is_converted(spec) else spec.dtype
 
 
@@ -74,7 +78,7 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         numbers, missing = _read_list(cells, spec, columns[0])
         count = len(numbers)
         return RawField(spec=spec, columns=columns, values=numbers, unset=[missing] * count, absent=absent * count)
-    block = np.zeros((len(columns), cells.num_rows), dtype="float64" if is_converted(spec) else spec.dtype)
+    block = np.zeros((len(columns), cells.num_rows), dtype=_block_dtype(spec))
     unset: list[_Mask | None] = []
     for row, column, is_absent in zip(block, columns, absent, strict=True):
         if is_absent:
