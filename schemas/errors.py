@@ -6,7 +6,15 @@ that formats its message in ``super().__init__`` cannot be unpickled by a proces
 
 from __future__ import annotations
 
-__all__ = ["DamageError", "ImageError", "NewerFormatError", "NotADatasetError", "UsageError", "VlapipeError"]
+__all__ = [
+    "DamageError",
+    "ImageError",
+    "NewerFormatError",
+    "NotADatasetError",
+    "StoppedError",
+    "UsageError",
+    "VlapipeError",
+]
 
 
 class VlapipeError(ValueError):
@@ -47,6 +55,15 @@ class NewerFormatError(VlapipeError):
     """The dataset was made by a newer vlapipe."""
 
     exit_code = 4
+
+
+class StoppedError(VlapipeError):
+    """The work was stopped by its surroundings: disk, quota, memory, network or a worker.
+
+    Nothing is wrong with the data. The same command goes on once the cause is gone.
+    """
+
+    exit_code = 5
 
 
 class DamageError(VlapipeError):
