@@ -1,21 +1,49 @@
 # `make demo` and `make test` are the only two commands a fresh machine needs.
-PYTHON ?= python3
-VENV := .venv
+# Another Python gets a folder of its own: PYTHON=python3.12 make test uses .venv-3.12.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := python3
+NEWEST = $(or $(shell .ci/newest-python),$(PYTHON))
+FOLDER = .venv
+else
+NEWEST = $(PYTHON)
+FOLDER = .venv-$(VERSION)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OLDEST := $(shell sed -n 's/^requires-python = ">=\([0-9.]*\).*/\1/p' pyproject.toml)
+VENV := $(FOLDER)
 BIN := $(VENV)/bin
+CORE := .venv-core-$(VERSION)
 DEMO ?= demo
+ALL := train,dev
+EXTRAS ?= dev
+
+PIP := install --quiet --disable-pip-version-check
+PINNED := -c constraints.txt
+FAST_TESTS := -m "not slow" -n 2 --hypothesis-profile=repeatable
+# What mypy can check where torch is not installed.
+CORE_TYPES := --follow-imports=silent -p vlapipe.schemas -p vlapipe.pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint types test test-all bench docs clean-demo
+.PHONY: help setup demo lint types test test-core test-newest try-newest test-all bench docs readme pins
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Installs into the folder $(1) the extras $(2), with pip's options $(3). setuptools comes first, so that it is pinned
+# as the rest is: pip fetches the newest where it builds by itself.
+define install
+	@test -d $(1) || $(PYTHON) -m venv $(1)
+	@echo "installing vlapipe and its tools into $(1) (once; a few minutes)"
+	@$(1)/bin/pip $(PIP) $(3) 'setuptools>=77'
+	@$(1)/bin/pip $(PIP) $(3) --no-build-isolation -e '.[$(2)]'
+	@touch $(1)/.installed
+endef
+
 $(VENV)/.installed: pyproject.toml setup.cfg constraints.txt
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo "installing vlapipe and its tools into $(VENV) (once; a few minutes)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(call install,$(VENV),$(ALL),$(PINNED))
+
+$(CORE)/.installed: pyproject.toml setup.cfg constraints.txt
+	$(call install,$(CORE),dev,$(PINNED))
 
 setup: $(VENV)/.installed  ## make .venv and install everything
 
@@ -30,7 +58,20 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 test: lint types  ## what CI runs: lint, types and the tests that take minutes
-	$(BIN)/pytest -m "not slow" -n 2 --hypothesis-profile=repeatable
+	$(BIN)/pytest $(FAST_TESTS)
+
+test-core: $(CORE)/.installed  ## types and tests of all that does without torch; CI runs it on the newest Python
+	$(CORE)/bin/mypy $(CORE_TYPES)
+	$(CORE)/bin/pytest $(FAST_TESTS)
+
+test-newest:  ## the same with the newest release of everything on the newest Python; EXTRAS=train,dev adds torch
+	$(MAKE) --no-print-directory try-newest PYTHON=$(NEWEST) EXTRAS=$(EXTRAS)
+
+try-newest:
+	$(call install,.venv-newest-$(VERSION),$(EXTRAS),--upgrade --upgrade-strategy eager)
+	.venv-newest-$(VERSION)/bin/ruff check .
+	.venv-newest-$(VERSION)/bin/mypy $(if $(findstring train,$(EXTRAS)),,$(CORE_TYPES))
+	.venv-newest-$(VERSION)/bin/pytest $(FAST_TESTS)
 
 test-all: setup  ## every test, the long ones too
 	$(BIN)/pytest
@@ -40,3 +81,9 @@ bench: setup  ## every benchmark; one JSON line a case
 
 docs: setup  ## write docs/errors.md from the code
 	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md
+
+pins:  ## write constraints.txt: the newest release of everything, for each Python
+	@test -d .venv-pins || $(PYTHON) -m venv .venv-pins
+	@.venv-pins/bin/pip $(PIP) --upgrade uv
+	@.venv-pins/bin/uv pip compile --quiet --universal --no-annotate --upgrade --python-version $(OLDEST) --extra train --extra dev \
+	  -c constraints.in --custom-compile-command 'make pins' -o constraints.txt pyproject.toml > /dev/null

@@ -62,7 +62,7 @@ class Moments:
             m2 = m2 + other.m2 + apart**2 * (count * other.count / total)
             mean = mean + apart * (other.count / total)
             count = total
-        low, high = np.min([part.min for part in parts], axis=0), np.max([part.max for part in parts], axis=0)
+        low, high = np.minimum.reduce([part.min for part in parts]), np.maximum.reduce([part.max for part in parts])
         return cls(count=count, mean=mean, m2=m2, min=low, max=high)
 
     @property

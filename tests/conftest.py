@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ from factories import make_dataset  # noqa: E402
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
+
+
+class NoTorch(pytest.File):
+    """The folder of the trainer's tests where torch is not installed: one skip that counts their files."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Skip them all."""
+        pytest.skip(f"no torch here: {len(list(self.path.rglob('test_*.py')))} files of tests/train are not run")
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Keep out of tests/train where torch is not installed; a test elsewhere that needs it says so itself."""
+    if path == Path(__file__).parent / "train" and importlib.util.find_spec("torch") is None:
+        return NoTorch.from_parent(parent, path=path)
+    return None
 
 
 @pytest.fixture(scope="session")

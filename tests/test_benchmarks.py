@@ -91,6 +91,7 @@ def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> 
 def test_what_the_loader_is_measured_against_reads_the_same_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     data = __import__("loader_data")
     peers = __import__("loader_peers")

@@ -95,6 +95,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistake_ends_in_one_line_with_its_cure(case: str, tiny_raw: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     arguments, code, words = MISTAKES[case]
+    if arguments[0] == "train":
+        pytest.importorskip("torch")
     (tmp_path / "mine.txt").write_text("x")
     (tmp_path / "config.toml").write_text("batch_sise = 8")
     (tmp_path / "typo.toml").write_text('schema_version = 1\nname = "x"\nanchor = "robot"\n[streems.robot]\n')
@@ -117,6 +119,7 @@ def test_train_without_torch_says_what_to_install(tiny_dataset: Path, tmp_path: 
 
 
 def test_training_prints_how_the_loss_fell_and_where_everything_is(tiny_dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     run = tmp_path / "run"
     options = ("--max-steps", 3, "--batch_size", 4, "--wandb", "disabled", "--precision", "fp32", "--grad-accum", 2)
     done = vlapipe_command("train", "--data", tiny_dataset, "--out", run, *options)

@@ -1,10 +1,11 @@
-"""The package as it is laid out and shipped: links, wheel, import boundaries, commands."""
+"""The package as it is laid out and shipped: links, wheel, licence, import boundaries."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -24,13 +25,17 @@ def test_link_under_src_resolves_to_the_top_level_room(room: str) -> None:
     assert link.resolve() == ROOT / room
 
 
-def test_wheel_holds_every_module_of_all_rooms_and_the_schemas(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("vlapipe-*.whl")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a wheel and an sdist of this checkout."""
+    out = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--sdist", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
+def test_wheel_holds_every_module_of_all_rooms_and_the_schemas(built: Path) -> None:
+    (wheel,) = built.glob("vlapipe-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = set(archive.namelist())
     expected = {
@@ -44,6 +49,22 @@ def test_wheel_holds_every_module_of_all_rooms_and_the_schemas(tmp_path: Path) -
     assert {"vlapipe/py.typed", "vlapipe/cli.py"} <= shipped
 
 
+def test_licence_is_in_the_wheel_and_in_the_sdist(built: Path) -> None:
+    text = (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in text
+    assert b"END OF TERMS AND CONDITIONS" in text
+    (wheel,) = built.glob("vlapipe-*.whl")
+    (sdist,) = built.glob("vlapipe-*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        info = f"vlapipe-{vlapipe.__version__}.dist-info"
+        assert archive.read(f"{info}/licenses/LICENSE") == text
+        assert "\nLicense-Expression: Apache-2.0\n" in archive.read(f"{info}/METADATA").decode()
+    with tarfile.open(sdist) as packed:
+        licence = packed.extractfile(f"vlapipe-{vlapipe.__version__}/LICENSE")
+        assert licence is not None
+        assert licence.read() == text
+
+
 def imported_after(code: str) -> set[str]:
     """Top-level modules loaded by ``code`` in a fresh interpreter."""
     script = f"{code}\nimport sys\nprint('\\n'.join(sorted({{m.partition('.')[0] for m in sys.modules}})))"
@@ -52,8 +73,12 @@ def imported_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_package_alone_loads_nothing_and_finds_every_name_when_it_is_used() -> None:
+def test_package_alone_loads_nothing() -> None:
     assert not {"torch", "numpy", "pyarrow"} & imported_after("import vlapipe")
+
+
+def test_package_finds_every_name_when_it_is_used() -> None:
+    pytest.importorskip("torch")
     assert all(getattr(vlapipe, name) for name in vlapipe.__all__)
     with pytest.raises(AttributeError, match="no attribute 'load_polcy'"):
         _ = vlapipe.load_polcy
@@ -66,6 +91,7 @@ def test_ingest_imports_no_torch() -> None:
 
 
 def test_training_imports_neither_dask_nor_pandas() -> None:
+    pytest.importorskip("torch")
     loaded = imported_after("import vlapipe.cli, vlapipe.train.loop, vlapipe.train.loader, vlapipe.train.policies")
     assert "torch" in loaded
     assert not {"dask", "distributed", "pandas"} & loaded

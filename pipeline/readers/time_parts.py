@@ -57,11 +57,11 @@ def days_since_1970(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.in
     year = (parts["year"].astype(np.int64) - 1970).astype("M8[Y]")
     if "day_of_year" in parts:
         first, day = year.astype("M8[D]"), parts["day_of_year"].astype(np.int64)
-        after = (year + 1).astype("M8[D]")
+        after = (year + np.timedelta64(1, "Y")).astype("M8[D]")
     else:
         month = year.astype("M8[M]") + (parts["month"].astype(np.int64) - 1)
         first, day = month.astype("M8[D]"), parts["day"].astype(np.int64)
-        after = (month + 1).astype("M8[D]")
+        after = (month + np.timedelta64(1, "M")).astype("M8[D]")
     days = first + (day - 1)
     numbers: NDArray[np.int64] = np.where(days < after, days.astype(np.int64), -1)
     return numbers

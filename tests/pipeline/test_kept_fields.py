@@ -129,6 +129,7 @@ def test_actions_may_take_rotations_and_a_grippers_side(dataset: Dataset) -> Non
 
 
 def test_batch_holds_them_in_the_schemas_order(dataset: Dataset) -> None:
+    pytest.importorskip("torch")
     loader = vlapipe.Loader(dataset, batch_size=4, shuffle=False, num_workers=0)
     state = next(iter(loader))["observation.state"].numpy()
     assert state.shape == (4, 2, 17)
