@@ -184,7 +184,7 @@ def _parse_checks(table: TomlTable) -> CheckSpec:
     chosen = []
     for code in severity.values:
         if code not in CODES:
-            severity.fail(f"no finding has the code {code!r}", did_you_mean(code, CODES))
+            severity.fail(f"no finding has the code {code!r}", did_you_mean(code, CODES, page="docs/errors.md"))
         wanted = severity.choice(code, _CHOSEN_SEVERITIES)
         if CODES[code].fatal and wanted != "error":
             severity.fail(f"{code!r} stays an error", "there would be nothing to keep")

@@ -14,16 +14,21 @@ __all__ = ["REQUIRED", "TomlTable", "did_you_mean", "is_number", "is_whole"]
 
 REQUIRED: Any = object()
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
-_MAX_LISTED = 12
+_MAX_LISTED = 40  # more than a training run has options
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A cure for an unknown word: the nearest known one, or all of them if they are few."""
+def did_you_mean(word: str, known: Iterable[str], *, page: str = "") -> str:
+    """A cure for an unknown word: the nearest known one, or all that are known.
+
+    If there are more than 40 the rest is counted. ``page`` is the page of the docs that describes them.
+    """
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known[:_MAX_LISTED])}{', ...' if len(known) > _MAX_LISTED else ''}"
+    left_out = f" and {len(known) - _MAX_LISTED:,} more" if len(known) > _MAX_LISTED else ""
+    described = f"; {page} describes each" if page else ""
+    return f"known: {', '.join(known[:_MAX_LISTED])}{left_out}{described}"
 
 
 class TomlTable:

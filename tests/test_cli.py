@@ -115,7 +115,7 @@ def test_train_without_torch_says_what_to_install(tiny_dataset: Path, tmp_path: 
     done = vlapipe_command(
         "train", "--data", tiny_dataset, "--out", tmp_path / "run", PYTHONPATH=f"{tmp_path}{os.pathsep}{package}"
     )
-    assert_one_line(done, 2, "torch", "pip install 'vlapipe[train]'")
+    assert_one_line(done, 2, "torch", "pip install '.[train]' -c constraints.txt")
 
 
 def test_training_prints_how_the_loss_fell_and_where_everything_is(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def read_saved_config(out: Path) -> dict[str, Any]:
 def _refuse_unknown(values: Mapping[str, Any], known: list[str], where: str) -> None:
     for name in values:
         if name not in known:
-            raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, known))
+            raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, known, page="docs/options.md"))
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -323,7 +323,8 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:
     """Train a policy from a dataset; metrics go to OUT/metrics.jsonl, a line a step, and to W&B.
 
-    On several GPUs: torchrun --nproc-per-node=4 -m vlapipe train ... ; options not shown here go into --config.
+    On several GPUs: torchrun --nproc-per-node=4 -m vlapipe train ... ; options not shown here go into --config, and
+    docs/options.md describes them all.
     """
     try:
         from vlapipe.train.config import TrainConfig
@@ -332,7 +333,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise
-        cure = "pip install 'vlapipe[train]'"
+        cure = "in the checkout of vlapipe: pip install '.[train]' -c constraints.txt"
         raise UsageError(f"vlapipe train needs {error.name}, which is not installed", cure) from None
 
     options["data"] = options["data"] or None

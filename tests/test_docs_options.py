@@ -1,0 +1,99 @@
+"""docs/options.md names every option with the default that is used, and an unknown option is told all that there are."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from vlapipe.cli import cli
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.findings import CODES
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.config import TrainConfig
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "options.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the table below a heading, without those of its head."""
+    section = PAGE.partition(f"{heading}\n")[2].partition("\n#")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def is_default(cell: str, default: Any) -> bool:
+    """Whether a cell says so: a value as TOML has it, or in words if the code chooses."""
+    if default is None or default == {}:
+        return bool(cell) and re.fullmatch(r"`[^`$]*`", cell) is None
+    literal = f'"{default}"' if isinstance(default, str) else repr(default)
+    return cell == f"`{literal.lower() if isinstance(default, bool) else literal}`"
+
+
+def flags(command: str) -> dict[str, click.Option]:
+    return {p.opts[0]: p for p in cli.commands[command].params if isinstance(p, click.Option)}
+
+
+def test_every_option_of_training_has_its_row_with_default_and_flag() -> None:
+    table = rows("## `vlapipe train`")
+    of_field = {str(option.name).removesuffix("_mode"): flag for flag, option in flags("train").items()}
+    assert of_field.pop("config") == "--config"
+    assert [row[0] for row in table] == [f"`{field.name}`" for field in fields(TrainConfig)]
+    for field, (_, default, flag, meaning) in zip(fields(TrainConfig), table, strict=True):
+        flag_of_field = of_field.pop(field.name, None)
+        assert flag == (f"`{flag_of_field}`" if flag_of_field else "only in the file"), field.name
+        made = field.default_factory() if field.default_factory is not MISSING else field.default
+        assert default == "needed" if made is MISSING else is_default(default, made), f"{field.name}: {made!r}"
+        assert meaning.endswith(".")
+    assert of_field == {}
+
+
+def test_every_option_of_ingest_has_its_row_with_default() -> None:
+    options = flags("ingest")
+    table = rows("## `vlapipe ingest`")
+    assert [row[0] for row in table] == [f"`{flag}`" for flag in options]
+    for option, (_, default, meaning) in zip(options.values(), table, strict=True):
+        made = option.to_info_dict()["default"]
+        assert default in ("off", f"`{made}`") if option.is_flag or made is not None else is_default(default, None)
+        assert (default == "off") == option.is_flag
+        assert meaning.endswith(".")
+
+
+def test_every_argument_of_the_built_in_policy_has_its_row() -> None:
+    pytest.importorskip("torch")
+    from vlapipe.train.policies.regression import RegressionPolicy
+
+    taken = inspect.signature(RegressionPolicy).parameters
+    wanted = [[f"`{name}`", f"`{taken[name].default}`"] for name in list(taken)[1:] if name != "gradient_checkpointing"]
+    assert [row[:2] for row in rows("### `policy_args` of `regression`")] == wanted
+
+
+def test_file_in_the_page_is_one_that_is_taken() -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    config = TrainConfig(out=Path("run"), **tomllib.loads(text))
+    assert config.policy_args == {"dim": 256, "depth": 6}
+
+
+def test_unknown_option_is_told_every_option_and_the_page() -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig.from_sources(None, {"zzz": 1})
+    for name in TrainConfig.__dataclass_fields__:
+        assert re.search(rf"\b{name}\b", str(caught.value)), name
+    assert "docs/options.md" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_beyond_forty_are_counted_and_the_page_is_named() -> None:
+    assert len(CODES) > 41
+    told = did_you_mean("zzzzzz", CODES, page="docs/errors.md")
+    assert told.startswith(f"known: {min(CODES)}, ")
+    assert told.endswith(f" and {len(CODES) - 40} more; docs/errors.md describes each")
+    assert did_you_mean("csv.emty", CODES, page="docs/errors.md") == "did you mean 'csv.empty'?"
+    assert did_you_mean("zzzzzz", ["a", "b"]) == "known: a, b"
