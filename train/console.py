@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vlapipe.pipeline.shards.time_left import BAR_FORMAT, TimeLeft
+
 __all__ = ["Console"]
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -20,6 +22,7 @@ class Console:
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
         self._bar: tqdm[Any] | None = None
+        self._left = TimeLeft()
         self._last_line = -float("inf")
 
     def say(self, text: str) -> None:
@@ -32,17 +35,20 @@ class Console:
         """Show that ``step`` of ``max_steps`` are done."""
         if self._silent:
             return
+        self._left.mark(step)
+        left = self._left.text(max_steps) if step < max_steps else ""
+        ahead = left and f", {left}"
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=max_steps, initial=step - 1, desc="train", unit="step", leave=False)
-            self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                self._bar = tqdm(
+                    total=max_steps, initial=step - 1, desc="train", unit="step", leave=False, bar_format=BAR_FORMAT
+                )
+            self._bar.set_postfix_str(f"loss {loss:.3f}{ahead}", refresh=False)
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES or step == max_steps:
             self._last_line = now
-            left = (max_steps - step) / steps_per_s if steps_per_s else 0.0
-            ahead = f", about {left:.0f} s left" if step < max_steps else ""
             self.say(f"train: step {step} of {max_steps}, loss {loss:.3f}, {steps_per_s:.2f} steps/s{ahead}")
 
     def close(self) -> None:
