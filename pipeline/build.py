@@ -6,6 +6,7 @@ Runs in a worker process; what it returns is plain data, the same as the record 
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard
+from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
@@ -64,7 +66,11 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
         ``rejects``, ``findings`` of kept episodes, ``statistics`` over the train split, and in a dry run ``sample``:
         what it would take to write one episode.
+
+    Raises:
+        StoppedError: this machine does not reach the folders, or its disk, memory or a limit failed.
     """
+    _require_folders(task)
     parts: dict[str, list[NDArray[Any]]] = {}
     sample: Record | None = None
     described = ShardRecord(task.schema)
@@ -111,13 +117,26 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     return record
 
 
+def _require_folders(task: ShardTask) -> None:
+    """A worker on another machine may not have them, and a disk may be gone meanwhile."""
+    for folder in (task.root, *(() if task.place is None else (task.place.shards, task.place.records))):
+        if not folder.is_dir():
+            cure = "attach or mount it there under this path; the same command then goes on"
+            raise StoppedError(f"{folder}: no such folder on {socket.gethostname()}", cure)
+
+
 def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
     findings = Findings(task.schema.checks.severity)
     try:
-        return read_episode(task.root, raw, task.schema, task.views, findings, task.images), findings
+        episode = read_episode(task.root, raw, task.schema, task.views, findings, task.images)
+    except (StoppedError, MemoryError):
+        raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
-        return None, findings
+        episode = None
+    if episode is None:
+        _require_folders(task)  # else the disk is at fault, not the episode
+    return episode, findings
 
 
 def _write_nowhere(task: ShardTask, episode: Episode) -> Record:

@@ -19,6 +19,7 @@ from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
+from vlapipe.schemas.errors import stop_for
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
@@ -111,6 +112,8 @@ def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Fin
         try:
             text = (root / raw.instruction_file.path).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError):
+                stop_for(error, root / raw.instruction_file.path)
             findings.add("instruction.unreadable", raw.instruction_file.path, found=str(error))
             return ""
         if text:
@@ -126,6 +129,8 @@ def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, A
         findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
         return {}
     except (OSError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error, OSError):
+            stop_for(error, root / file.path)
         findings.add("metadata.unreadable", file.path, expected="a JSON object", found=str(error))
         return {}
     if not isinstance(metadata, dict):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import UsageError, stop_for
 
 __all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
 
@@ -159,6 +159,7 @@ def _list(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             entries = list(found)
     except OSError as error:
+        stop_for(error, folder)
         raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
     for entry in entries:
         try:

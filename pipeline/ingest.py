@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -24,7 +25,7 @@ from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest import write_generation
 from vlapipe.pipeline.workers import run_tasks
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.registry import load_schema
 
@@ -47,6 +48,7 @@ class IngestConfig:
     image_storage: str = "jpeg"  # or "raw"
     workers: int | None = None
     scheduler: str | None = None
+    scheduler_timeout_s: float = 60.0  # that the cluster may be without a worker that can take the work
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class IngestConfig:
             raise UsageError(f"--format {self.shard_format}: unknown", f"choose from {', '.join(SHARD_FORMATS)}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers {self.workers}: expected 1 or more")
+        if not self.scheduler_timeout_s > 0:
+            raise UsageError(f"--scheduler-timeout {self.scheduler_timeout_s:g}: expected more than 0 seconds")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-size {self.shard_bytes}: expected 1 byte or more")
         parse_codec(self.codec, self.shard_format)
@@ -128,12 +132,27 @@ class IngestReport:
 def ingest(config: IngestConfig) -> IngestReport:
     """Read a raw dataset and write it as shards with a manifest; a dry run checks the same and writes nothing.
 
-    A run that was killed is finished by running it again. Episodes with errors are set aside and reported.
+    A run that was killed or stopped is finished by running it again. Episodes with errors are set aside and reported.
 
     Raises:
         UsageError: something that was asked for cannot be done.
-        VlapipeError: no episode could be read, or ``strict`` and one could not.
+        StoppedError: disk, memory, network, a limit or a worker failed; the same call then goes on.
+        VlapipeError: ``strict`` and an episode could not be read.
     """
+    try:
+        return _ingest(config)
+    except MemoryError as error:
+        raise stopped_by(error, config.out or config.source) from None
+    except OSError as error:
+        stop_for(error, config.out or config.source)
+        raise
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        raise stopped_by(OSError(errno.EAGAIN, str(error)), config.out or config.source) from None
+
+
+def _ingest(config: IngestConfig) -> IngestReport:
     started = time.monotonic()
     schema = load_schema(config.schema)
     if config.out is not None and not config.dry_run and config.source.exists():
@@ -186,7 +205,13 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
     what = "check" if config.dry_run else "ingest"
     num_episodes = sum(len(task.shard.episodes) for task in tasks)
     with Progress(what, num_episodes, "episode") as progress:
-        for record in run_tasks(tasks, progress, workers=config.workers, scheduler=config.scheduler):
+        for record in run_tasks(
+            tasks,
+            progress,
+            workers=config.workers,
+            scheduler=config.scheduler,
+            scheduler_timeout_s=config.scheduler_timeout_s,
+        ):
             records[record["index"]] = record
             if config.strict and record["rejects"]:
                 reject = record["rejects"][0]

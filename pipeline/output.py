@@ -14,7 +14,7 @@ from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.atomic import lock_alone, sweep_temporaries
 from vlapipe.pipeline.shards.manifest import MANIFEST, SHARD_FOLDER
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import UsageError, stop_for
 
 __all__ = ["OutputFolder", "check_output", "open_output"]
 
@@ -98,6 +98,7 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
         output.work.mkdir(parents=True, exist_ok=True)
         output.shards.mkdir(exist_ok=True)
     except OSError as error:
+        stop_for(error, path)
         raise UsageError(f"--out {path}: cannot be made: {error.strerror}", "check its permissions") from None
     with (output.work / "lock").open("w") as lock:
         if lock_alone(lock.fileno()) is False:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile
 from vlapipe.pipeline.readers.text import first_line
+from vlapipe.schemas.errors import stop_for, stopped_by
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["ArrayFiles", "load_array", "open_arrays"]
+
+_MOST_NUMBERS = 1 << 37  # of an array; only a damaged header asks for more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ def open_arrays(root: Path, files: list[str], findings: Findings) -> Iterator[Ar
                 stack.enter_context(archive)
                 arrays |= {name: (path, _member_loader(archive, name)) for name in archive.files}
         except OSError as error:
+            stop_for(error, root / label)
             findings.add("file.unreadable", label, found=error.strerror or str(error))
             yield None
             return
@@ -84,12 +89,21 @@ def _open_npz(file: Any, label: str, findings: Findings) -> Any:
     try:
         archive = np.load(file, allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways
+        _stop_for(error, label)
         findings.add("npz.unreadable", label, expected="an NPZ archive", found=first_line(error))
         return None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array (name it .npy)")
         return None
     return archive
+
+
+def _stop_for(error: Exception, label: str) -> None:
+    """End the command if the disk or the memory is at fault; a damaged header may ask for any memory."""
+    if isinstance(error, OSError):
+        stop_for(error, label)
+    elif isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) < _MOST_NUMBERS:
+        raise stopped_by(error, label) from None
 
 
 def _npy_loader(file: Any) -> Callable[[], Any]:
@@ -109,6 +123,7 @@ def load_array(load: Callable[[], Any], label: str, name: str, findings: Finding
     try:
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
+        _stop_for(error, label)
         is_object = str(error).startswith("Object arrays")
         found = "Python objects" if is_object else first_line(error)
         expected = "an array of numbers" if is_object else "a whole array"

@@ -12,6 +12,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from vlapipe.schemas.errors import stop_for
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
@@ -52,7 +53,11 @@ def _count_byte(text: bytes, byte: int, start: int, stop: int) -> int:
 
 
 def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
-    """The whole file as it stands; ``None`` where it cannot be read."""
+    """The whole file as it stands; ``None`` where it cannot be read.
+
+    Raises:
+        StoppedError: the disk, the network or a limit is at fault, not this file.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, io.SEEK_END)
@@ -62,6 +67,7 @@ def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
             file.seek(0)
             return file.read()
     except OSError as error:
+        stop_for(error, path)
         findings.add("file.unreadable", label, found=error.strerror or str(error))
         return None
 

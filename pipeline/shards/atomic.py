@@ -16,13 +16,22 @@ TEMP_PREFIX = ".vlapipe-tmp-"
 
 @contextlib.contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, BufferedRandom]]:
-    """An open file under a temporary name in ``folder``; the caller renames it, otherwise it is removed."""
+    """An open file under a temporary name in ``folder``; the caller renames it, otherwise it is removed.
+
+    Raises:
+        OSError: what the system refused; it names the folder, although a ``write`` that fails names nothing.
+    """
     path = folder / f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     try:
         with path.open("xb+") as file:
             yield path, file
+    except OSError as error:
+        if error.filename in (None, str(path)):
+            error.filename = str(folder)
+        raise
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that failed must not hide why
+            path.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:

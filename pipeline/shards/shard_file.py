@@ -34,7 +34,7 @@ from vlapipe.pipeline.shards.zarr_format import (
     zarr_reads_into,
 )
 from vlapipe.pipeline.shards.zip_members import StoredArray
-from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.errors import DamageError, VlapipeError, is_from_surroundings, stopped_by
 
 __all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
 
@@ -246,5 +246,7 @@ def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
     return arrays
 
 
-def _damage(path: Path, error: Exception) -> DamageError:
+def _damage(path: Path, error: Exception) -> VlapipeError:
+    if isinstance(error, OSError) and is_from_surroundings(error):
+        return stopped_by(error, path)
     return DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again")

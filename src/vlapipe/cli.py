@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 import vlapipe
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.sizes import parse_size
 
@@ -49,6 +50,17 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
 
 
 _FOLDER = click.Path(path_type=Path)
+_ABOUT_PATHS = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+}
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
@@ -71,7 +83,8 @@ def cli() -> None:
     vlapipe train --data data/ --out run/          train a policy
 
     Exit codes: 0 good; 1 finished, but episodes were rejected or damage was found; 2 wrong usage; 3 not a dataset;
-    4 made by a newer format.
+    4 made by a newer format; 5 stopped by its surroundings (disk, quota, memory, network, worker): the same command
+    goes on.
     """
 
 
@@ -85,6 +98,14 @@ def cli() -> None:
 @click.option("--codec", help="NAME or NAME:LEVEL. zarr: zstd, lz4, pcodec, none; npz: deflate, none.")
 @click.option("--workers", type=int, help="Episodes read at once. Default: one a core.")
 @click.option("--scheduler", help="Use a running Dask cluster: tcp://host:port.")
+@click.option(
+    "--scheduler-timeout",
+    type=float,
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="End if the cluster has no worker with this vlapipe for so long.",
+)
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
 @click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
 @click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: large, but nothing to decode.")
@@ -100,6 +121,7 @@ def ingest(
     codec: str | None,
     workers: int | None,
     scheduler: str | None,
+    scheduler_timeout: float,
     shard_size: int,
     image_size: tuple[int, int] | None,
     image_storage: str,
@@ -108,8 +130,8 @@ def ingest(
 ) -> None:
     """Check raw episodes and write them as compressed shards with a manifest.
 
-    Episodes with errors are set aside with every reason (rejects.jsonl) and the exit code is 1. A run that was killed
-    is finished by the same command.
+    Episodes with errors are set aside with every reason (rejects.jsonl) and the exit code is 1. A run that was killed,
+    or stopped by a full disk and the like (exit code 5), is finished by the same command.
     """
     # Neither what is imported nor what is read makes cycles; to look for them every 700 objects takes 30 ms of the
     # start and as much for each 250 MB that are read.
@@ -134,6 +156,7 @@ def ingest(
         image_storage=image_storage,
         workers=workers,
         scheduler=scheduler,
+        scheduler_timeout_s=scheduler_timeout,
         strict=strict,
     )
     if report is not None and not report.parent.is_dir():
@@ -352,6 +375,7 @@ def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
+        stop_for(error, path)
         raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
 
 
@@ -368,6 +392,14 @@ def main() -> None:
     except VlapipeError as error:
         sys.stderr.write(f"vlapipe: {error}\n")
         sys.exit(error.exit_code)
-    except OSError as error:
-        sys.stderr.write(f"vlapipe: {error}\n")
-        sys.exit(1)
+    except (OSError, MemoryError) as error:
+        ended = _ended_by(error)
+        sys.stderr.write(f"vlapipe: {ended}\n")
+        sys.exit(ended.exit_code)
+
+
+def _ended_by(error: OSError | MemoryError) -> VlapipeError:
+    """A path that cannot be used is the user's to correct; all else comes from the surroundings."""
+    if isinstance(error, OSError) and error.errno in _ABOUT_PATHS and isinstance(error.filename, str):
+        return UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions")
+    return stopped_by(error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vlapipe.pipeline import workers
+from vlapipe.pipeline import cluster, workers
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.record import Record
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -24,9 +27,14 @@ def test_threads_and_processes_write_identical_files(
 ) -> None:
     in_threads = run(tiny_raw, tmp_path / "threads", 2)
     started: list[int] = []
-    real = workers._run_on_dask
+    real = cluster.run_on_dask
+
+    def counting(*args: Any, num_workers: int, **options: Any) -> Iterator[Record]:
+        started.append(num_workers)
+        return real(*args, num_workers=num_workers, **options)
+
     monkeypatch.setattr(workers, "_BYTES_WORTH_A_CLUSTER", 0)
-    monkeypatch.setattr(workers, "_run_on_dask", lambda *args: started.append(args[2]) or real(*args))
+    monkeypatch.setattr(cluster, "run_on_dask", counting)
     assert run(tiny_raw, tmp_path / "processes", 2) == in_threads
     assert started == [2]
 
@@ -38,5 +46,5 @@ def test_threads_share_one_shard(tiny_raw: Path, tmp_path: Path, num_workers: in
 
 
 def test_few_bytes_start_no_cluster(tiny_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_run_on_dask", lambda *_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(cluster, "run_on_dask", lambda *_, **__: pytest.fail("a cluster was started"))
     run(tiny_raw, tmp_path / "data", 2)

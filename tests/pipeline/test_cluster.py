@@ -1,0 +1,178 @@
+"""Real schedulers and workers on loopback: one without workers, workers without vlapipe, and those that die."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import distributed
+import pytest
+from factories import make_dataset
+
+import vlapipe
+from vlapipe.pipeline import cluster
+from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.schemas.errors import StoppedError
+
+PACKAGE = str(Path(vlapipe.__file__).parents[1])
+# Runs a Dask command where nothing of ours can be imported: -S reads no .pth file, through which we may be installed.
+BARE = "import sys; sys.path.append({!r}); from distributed.cli.{} import main; main()"
+OPTIONS = ("--host", "127.0.0.1", "--no-dashboard")
+
+
+def start(what: str, *arguments: str, bare: bool = False) -> subprocess.Popen[bytes]:
+    module = f"dask_{what}"
+    program = ["-m", f"distributed.cli.{module}"]
+    if bare:
+        program = ["-S", "-c", BARE.format(str(Path(distributed.__file__).parents[1]), module)]
+    environment = {**os.environ, "PYTHONPATH": "" if bare else PACKAGE}
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments, *OPTIONS],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@contextlib.contextmanager
+def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A scheduler that has no worker."""
+    with scheduler_at(tmp_path) as (found, _):
+        yield found
+
+
+@contextlib.contextmanager
+def scheduler_at(folder: Path, *, bare: bool = False) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    file = folder / "scheduler.json"
+    with running(start("scheduler", "--port", "0", "--scheduler-file", str(file), bare=bare)) as process:
+        while not file.exists() or not file.read_text().endswith("}"):
+            time.sleep(0.05)
+        yield str(json.loads(file.read_text())["address"]), process
+
+
+def worker(address: str, *, bare: bool = False) -> subprocess.Popen[bytes]:
+    return start("worker", address, "--no-nanny", "--nthreads", "1", bare=bare)
+
+
+def run(raw: Path, out: Path, address: str, timeout_s: float = 30) -> IngestReport:
+    return ingest(
+        IngestConfig(source=raw, out=out, scheduler=address, scheduler_timeout_s=timeout_s, shard_bytes=1_000_000)
+    )
+
+
+def test_cluster_without_a_worker_is_told_at_once_and_ends_with_5(tmp_path: Path, address: str) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=1)
+    command = (sys.executable, "-m", "vlapipe", "ingest", "--dataset", raw, "--out", tmp_path / "data")
+    child = subprocess.Popen(
+        [*command, "--scheduler", address, "--scheduler-timeout", "3"],
+        env={**os.environ, "PYTHONPATH": PACKAGE},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    with running(child):
+        first = child.stderr.readline()
+        assert first == f"--scheduler {address}: no worker; waiting 3 s for one (dask worker {address})\n"
+        rest = child.stderr.read()
+        assert child.wait() == 5
+    assert rest.count("\n") == 1
+    assert f"vlapipe: --scheduler {address}: no worker (dask worker {address}; the same command then goes on)" in rest
+
+
+@pytest.mark.slow
+def test_worker_that_comes_late_does_the_work(tmp_path: Path, address: str) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=2)
+    late: list[subprocess.Popen[bytes]] = []
+    timer = threading.Timer(2, lambda: late.append(worker(address)))
+    timer.start()
+    try:
+        assert run(raw, tmp_path / "data", address).num_episodes == 2
+    finally:
+        timer.join()
+        late[0].kill()
+        late[0].wait()
+
+
+def test_worker_without_vlapipe_is_named_and_gets_no_work(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=2)
+    with running(worker(address, bare=True)):
+        with distributed.Client(address) as client:
+            client.wait_for_workers(1, timeout=30)
+        with pytest.raises(StoppedError, match=r"worker tcp://.* has no vlapipe: No module named 'vlapipe'"):
+            run(raw, tmp_path / "data", address, timeout_s=2)
+        assert "has no vlapipe" in capsys.readouterr().err
+        with running(worker(address)):
+            assert run(raw, tmp_path / "data", address).num_episodes == 2
+
+
+def test_worker_with_another_vlapipe_is_named(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=1)
+    monkeypatch.setattr(cluster, "_VERSION", "'0.0.9'")
+    with pytest.raises(StoppedError, match=r"the scheduler has vlapipe 0\.0\.9, this is "):
+        run(raw, tmp_path / "data", address, timeout_s=2)
+
+
+def test_scheduler_without_vlapipe_is_named(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=1)
+    with (
+        scheduler_at(tmp_path, bare=True) as (address, _),
+        pytest.raises(StoppedError, match="the scheduler has no vlapipe"),
+    ):
+        run(raw, tmp_path / "data", address)
+
+
+@pytest.mark.slow
+def test_worker_that_dies_leaves_the_run_to_be_gone_on_with(tmp_path: Path, address: str) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=6, num_rows=200)
+    out = tmp_path / "data"
+    with running(worker(address)) as process:
+
+        def kill_when_begun() -> None:
+            while not list(out.glob(".ingest/shard-*.json")):
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_when_begun)
+        killer.start()
+        with pytest.raises(StoppedError, match="no worker"):
+            run(raw, out, address, timeout_s=2)
+        killer.join()
+    assert not (out / "manifest.json").exists()
+    assert ingest(IngestConfig(source=raw, out=out, shard_bytes=1_000_000)).num_resumed_shards >= 1
+
+
+@pytest.mark.slow
+def test_scheduler_that_dies_ends_the_run_with_5(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=6, num_rows=200)
+    out = tmp_path / "data"
+    with scheduler_at(tmp_path) as (address, scheduler), running(worker(address)):
+
+        def kill_when_begun() -> None:
+            while not list(out.glob(".ingest/shard-*.json")):
+                time.sleep(0.002)
+            scheduler.send_signal(signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_when_begun)
+        killer.start()
+        with pytest.raises(StoppedError, match="the scheduler was lost"):
+            run(raw, out, address)
+        killer.join()
