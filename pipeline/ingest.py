@@ -27,6 +27,7 @@ from vlapipe.pipeline.shards.manifest import write_generation
 from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
 from vlapipe.schemas.findings import CODES, SEVERITIES
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import load_schema
 
 __all__ = ["IngestConfig", "IngestReport", "ingest"]
@@ -52,6 +53,9 @@ class IngestConfig:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        local_path(self.source, "--dir" if self.single_episode else "--dataset")
+        if self.out is not None:
+            local_path(self.out, "--out")
         if self.out is None and not self.dry_run:
             raise UsageError(
                 "--out is missing: where should the dataset go?", "add --out DIR, or --dry-run to only check"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.toml_table import did_you_mean
 
@@ -29,7 +29,7 @@ def load_schema(name_or_path: str) -> Schema:
     built_in = built_in_schemas()
     if name_or_path in built_in:
         return parse_schema(built_in[name_or_path], name_or_path)
-    path = Path(name_or_path)
+    path = local_path(name_or_path, "schema")
     if path.is_file():
         try:
             return parse_schema(path.read_text(encoding="utf-8"), str(path))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
 
@@ -145,7 +146,7 @@ class TrainConfig:
         _refuse_unknown(given, cls._names(), "train")
         values = (_read_toml(file, cls._names()) if file is not None else {}) | given
         if values.get("resume") and "out" in values:
-            saved = read_saved_config(Path(values["out"]))
+            saved = read_saved_config(local_path(values["out"], "out"))
             # What another version saved and this one does not know is left out.
             values = {k: v for k, v in saved.items() if k in cls._names() and v is not None} | values
         for f in fields(cls):
@@ -161,6 +162,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
+    local_path(file, "--config")
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -211,11 +213,11 @@ def _checked(name: str, value: Any) -> Any:
     if name == "cache_size" and isinstance(value, str):
         value = parse_size(value)
     if kind == "Path" and isinstance(value, str | Path):
-        return Path(value)
+        return local_path(value, name)
     if kind == "tuple[Path, ...]":
         paths = (value,) if isinstance(value, str | Path) else value
         if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
-            return tuple(Path(path) for path in paths)
+            return tuple(local_path(path, name) for path in paths)
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
         value = float(value)

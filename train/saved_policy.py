@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.paths import local_path
 from vlapipe.train.checkpoint import latest_checkpoint, read_checkpoint
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.spec import Moments, SampleSpec
@@ -21,10 +22,10 @@ def load_policy(path: str | Path) -> nn.Module:
     """The policy of a run (its newest checkpoint) or of one checkpoint, on the CPU and in evaluation mode.
 
     Raises:
-        UsageError: there is no checkpoint.
+        UsageError: there is no checkpoint, or ``path`` is the address of a store.
         DamageError: it is not whole.
     """
-    path = Path(path)
+    path = local_path(path)
     folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
     if folder is None:
         raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")

@@ -16,6 +16,7 @@ from vlapipe.pipeline.demo.episode import simulate
 from vlapipe.pipeline.demo.recorder import write_episode
 from vlapipe.pipeline.progress import Progress
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.paths import local_path
 
 __all__ = ["DemoReport", "make_demo"]
 
@@ -72,7 +73,7 @@ def make_demo(
     Raises:
         UsageError: the directory holds something, or an argument is out of range.
     """
-    _check(directory, num_episodes, seed, workers)
+    _check(local_path(directory, "directory"), num_episodes, seed, workers)
     directory.mkdir(parents=True, exist_ok=True)
     names = [None] * num_episodes + (list(DEFECTS) if defects else [])
     jobs = [_Job(directory=directory, seed=seed, index=i, defect=name) for i, name in enumerate(names)]

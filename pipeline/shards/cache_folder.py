@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.sizes import parse_size
 
 __all__ = ["CacheFile", "cache_folder", "cache_limit", "entry_path", "list_cache", "temporary_path"]
@@ -35,7 +36,7 @@ def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
     if chosen is not None:
         return chosen
     if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
+        return local_path(os.environ[CACHE_VARIABLE], f"${CACHE_VARIABLE}")
     if dataset is not None and os.access(dataset, os.W_OK):
         return dataset / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"

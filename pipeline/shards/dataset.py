@@ -21,6 +21,7 @@ from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.view import View
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
@@ -248,7 +249,8 @@ def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache
     Raises:
         NotADatasetError: there is no dataset.
         NewerFormatError: it was made by a newer vlapipe.
-        UsageError: ``$VLAPIPE_CACHE_SIZE`` is no size.
+        UsageError: ``$VLAPIPE_CACHE_SIZE`` is no size, or a path is the address of a store.
     """
-    path = Path(path)
-    return Dataset(path, Manifest.read(path), Path(cache_dir) if cache_dir else None, cache_bytes)
+    path = local_path(path, "dataset")
+    cache = local_path(cache_dir, "cache_dir") if cache_dir else None
+    return Dataset(path, Manifest.read(path), cache, cache_bytes)

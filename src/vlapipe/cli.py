@@ -15,6 +15,7 @@ import click
 
 import vlapipe
 from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
+from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.sizes import parse_size
 
@@ -49,7 +50,17 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-_FOLDER = click.Path(path_type=Path)
+class _LocalPath(click.ParamType[Path]):
+    """A path of this machine; the address of a store is refused."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        what = "" if param is None else param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+        return local_path(value, what)
+
+
+_PATH = _LocalPath()
 _ABOUT_PATHS = {
     errno.EACCES,
     errno.EEXIST,
@@ -89,9 +100,9 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dataset", type=_FOLDER, help="Folder of episode folders, at any depth.")
-@click.option("--dir", "episode", type=_FOLDER, help="One episode's folder or file, instead of --dataset.")
-@click.option("--out", type=_FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish.")
+@click.option("--dataset", type=_PATH, help="Folder of episode folders, at any depth.")
+@click.option("--dir", "episode", type=_PATH, help="One episode's folder or file, instead of --dataset.")
+@click.option("--out", type=_PATH, help="Where the dataset goes: a new or empty folder, or one to finish.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
@@ -110,7 +121,7 @@ def cli() -> None:
 @click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
 @click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: large, but nothing to decode.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
-@click.option("--report", type=_FOLDER, help="Also write everything that was found to this JSON file.")
+@click.option("--report", type=_PATH, help="Also write everything that was found to this JSON file.")
 def ingest(
     dataset: Path | None,
     episode: Path | None,
@@ -170,7 +181,7 @@ def ingest(
 
 
 @cli.command()
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="The same as data.")
 @click.option("--episode", help="One episode, by its number or its id.")
 def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
@@ -211,8 +222,8 @@ def schema_show(name: str) -> None:
 
 
 @schema.command("infer")
-@click.argument("path", type=_FOLDER)
-@click.option("--out", type=_FOLDER, help="Write the schema to this file instead of printing it.")
+@click.argument("path", type=_PATH)
+@click.option("--out", type=_PATH, help="Write the schema to this file instead of printing it.")
 def schema_infer(path: Path, out: Path | None) -> None:
     """Look at recordings that nobody has described and write a schema that ingests them.
 
@@ -241,7 +252,7 @@ def schema_infer(path: Path, out: Path | None) -> None:
 
 @schema.command("check")
 @click.argument("name", metavar="SCHEMA")
-@click.argument("path", type=_FOLDER)
+@click.argument("path", type=_PATH)
 @click.option("--episodes", default=3, show_default=True, type=click.IntRange(1), help="Episodes to try.")
 def schema_check(name: str, path: Path, episodes: int) -> None:
     """Try a schema on the first episodes of PATH and explain each fault.
@@ -262,11 +273,11 @@ def cache() -> None:
     """The shards that are unpacked for training; they may be removed at any time, and are unpacked again."""
 
 
-_CACHE_DIR = click.option("--cache-dir", type=_FOLDER, help="Where shards are unpacked, if not in the dataset.")
+_CACHE_DIR = click.option("--cache-dir", type=_PATH, help="Where shards are unpacked, if not in the dataset.")
 
 
 @cache.command("show")
-@click.argument("dataset", type=_FOLDER, required=False)
+@click.argument("dataset", type=_PATH, required=False)
 @_CACHE_DIR
 @click.option("--json", "as_json", is_flag=True, help="The same as data.")
 def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> None:
@@ -281,7 +292,7 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 
 
 @cache.command("clear")
-@click.argument("dataset", type=_FOLDER, required=False)
+@click.argument("dataset", type=_PATH, required=False)
 @_CACHE_DIR
 def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
     """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
@@ -297,7 +308,7 @@ def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("directory", type=_FOLDER)
+@click.argument("directory", type=_PATH)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same bytes.")
 @click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault (planted_defects.json).")
@@ -315,9 +326,9 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 
 
 @cli.command()
-@click.option("--data", type=_FOLDER, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
-@click.option("--out", type=_FOLDER, help="The run's folder: checkpoints and metrics.jsonl.")
-@click.option("--config", type=_FOLDER, help="TOML file of these options (with _ for -); flags go over it.")
+@click.option("--data", type=_PATH, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
+@click.option("--out", type=_PATH, help="The run's folder: checkpoints and metrics.jsonl.")
+@click.option("--config", type=_PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
 @click.option("--batch-size", type=int, help="Samples a rank and pass. Default 32.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
@@ -340,7 +351,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
 @click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
 @click.option("--save-every", type=int, help="Steps between checkpoints.")
-@click.option("--cache-dir", type=_FOLDER, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
+@click.option("--cache-dir", type=_PATH, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
 @click.option("--cache-size", type=_Bytes(), help="About how much unpacked shards may take there, say 50GB.")
 @click.option("--seed", type=int, help="Of weights and order. Default 0.")
 def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:

@@ -1,0 +1,111 @@
+"""Addresses of stores are refused in one line wherever a path is taken, and no folder called ``s3:`` is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import vlapipe
+from vlapipe.cli import cli
+from vlapipe.pipeline.demo import make_demo
+from vlapipe.pipeline.ingest import IngestConfig
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.registry import load_schema
+from vlapipe.train.config import TrainConfig
+
+STORES = ["s3://bucket/x", "gs://bucket/x", "https://host/x", "hf://datasets/x", "FILE:///tmp/x", "memory://x"]
+# Text of these options and arguments is no path.
+NO_PATHS = {
+    "episodes", "seed", "defects", "dry_run", "shard_format", "codec", "workers", "scheduler", "scheduler_timeout",
+    "shard_size", "image_size", "image_storage", "strict", "as_json", "policy", "batch_size", "grad_accum",
+    "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
+    "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
+    "max_steps", "learning_rate", "eval_every", "save_every", "cache_size", "version", "help",
+}  # fmt: skip
+NO_PATHS_OF = {("inspect", "episode")}
+
+
+def leaves(command: click.Command, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        for key, child in command.commands.items():
+            yield from leaves(child, (*name, key))
+    else:
+        yield name, command
+
+
+def paths() -> Iterator[tuple[tuple[str, ...], click.Command, click.Parameter]]:
+    for name, command in leaves(cli):
+        for parameter in command.params:
+            if parameter.name not in NO_PATHS and (name[-1], parameter.name) not in NO_PATHS_OF:
+                yield name, command, parameter
+
+
+@pytest.mark.parametrize("case", [f"{' '.join(name)} {parameter.name}" for name, _, parameter in paths()])
+def test_every_path_of_every_command_refuses_a_store(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, command, parameter = next(p for p in paths() if f"{' '.join(p[0])} {p[2].name}" == case)
+    here = {
+        other.name: "s3://bucket/x" if other is parameter else str(tmp_path)
+        for other in command.params
+        if isinstance(other, click.Argument)
+    }
+    arguments = [*name, *here.values()]
+    if isinstance(parameter, click.Option):
+        arguments += [parameter.opts[0], "s3://bucket/x"]
+    for option, value in (("--dataset", "."), ("--out", "out")):
+        if name == ("ingest",) and option not in arguments and (option != "--dataset" or "--dir" not in arguments):
+            arguments += [option, value]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, UsageError), done.exception
+    assert str(done.exception).count("s3://bucket/x: stores are not supported yet (") == 1
+    assert not list(tmp_path.iterdir())
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "open_dataset": vlapipe.open_dataset,
+    "cache_dir": lambda path: vlapipe.open_dataset(".", cache_dir=path),
+    "load_policy": vlapipe.load_policy,
+    "make_demo": make_demo,
+    "load_schema": load_schema,
+    "ingest source": lambda path: IngestConfig(source=path, dry_run=True),
+    "ingest out": lambda path: IngestConfig(source=Path(), out=path),
+    "train data": lambda path: TrainConfig(data=(path,), out=Path("run")),
+    "train out": lambda path: TrainConfig(data=(Path("data"),), out=path),
+    "train cache_dir": lambda path: TrainConfig(data=(Path("data"),), out=Path("run"), cache_dir=path),
+    "train config": lambda path: TrainConfig.from_sources(path, {}),
+    "train resume": lambda path: TrainConfig.from_sources(None, {"out": path, "resume": True}),
+}
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_refuses_a_store(call: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="s3://bucket/x: stores are not supported yet"):
+        CALLS[call](kind("s3://bucket/x"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_folder_of_the_environment_is_no_store(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLAPIPE_CACHE_DIR", "s3://bucket/cache")
+    with pytest.raises(UsageError, match=r"\$VLAPIPE_CACHE_DIR s3://bucket/cache"):
+        vlapipe.open_dataset(tiny_dataset)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_any_scheme_is_a_store(store: str) -> None:
+    with pytest.raises(UsageError, match="stores are not supported yet"):
+        local_path(store)
+
+
+@pytest.mark.parametrize("path", ["data", "/data/x", "C:/data", "a:b", "2026-01-01 10:00/x", "./s3:x", "~/x:y/z"])
+def test_paths_with_colons_stay_paths(path: str) -> None:
+    assert local_path(path) == Path(path)
