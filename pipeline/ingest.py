@@ -17,13 +17,15 @@ from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
 from vlapipe.pipeline.image_options import ImageOptions, ImageSize
-from vlapipe.pipeline.output import check_output, open_output
+from vlapipe.pipeline.made_from import MadeFrom
+from vlapipe.pipeline.output import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
-from vlapipe.pipeline.shards.manifest import write_generation
+from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.pipeline.shards.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
 from vlapipe.schemas.findings import CODES, SEVERITIES
@@ -76,6 +78,17 @@ class IngestConfig:
         """How images are stored."""
         return ImageOptions(size=self.image_size, storage=self.image_storage)
 
+    def described(self) -> dict[str, Any]:
+        """The options that decide what is written, by flag; the schema stands for itself."""
+        return {
+            "--dir": "given" if self.single_episode else None,
+            "--format": self.shard_format,
+            "--codec": parse_codec(self.codec, self.shard_format),
+            "--shard-size": f"{self.shard_bytes} bytes",
+            "--image-size": "{}x{}".format(*self.image_size) if self.image_size else None,
+            "--image-storage": self.image_storage,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
@@ -94,6 +107,7 @@ class IngestReport:
     stored_bytes: int
     expected: Estimate | None = None  # of a dry run
     num_resumed_shards: int
+    was_finished: bool = False  # by an earlier run, from the same source and options: there was nothing to do
     elapsed_s: float
     rejects: list[Record] = field(default_factory=list)
     findings: list[Record] = field(default_factory=list)
@@ -136,7 +150,8 @@ class IngestReport:
 def ingest(config: IngestConfig) -> IngestReport:
     """Read a raw dataset and write it as shards with a manifest; a dry run checks the same and writes nothing.
 
-    A run that was killed or stopped is finished by running it again. Episodes with errors are set aside and reported.
+    A run that was killed or stopped is finished by running it again, and a finished one has nothing to do. Episodes
+    with errors are set aside and reported.
 
     Raises:
         UsageError: something that was asked for cannot be done.
@@ -161,7 +176,14 @@ def _ingest(config: IngestConfig) -> IngestReport:
     schema = load_schema(config.schema)
     if config.out is not None and not config.dry_run and config.source.exists():
         check_output(config.out, config.source)
-    discovery = cut_files(discover(config.source, schema, single=config.single_episode), schema)
+    found = discover(config.source, schema, single=config.single_episode)
+    made_from = MadeFrom.of(found, schema, config.described())
+    has_manifest = False
+    if config.out is not None and not config.dry_run:
+        if is_whole(config.out, made_from):
+            return _nothing_to_do(config, config.out, started)
+        has_manifest = (config.out / MANIFEST).exists()  # of a dataset that has lost files since
+    discovery = cut_files(found, schema)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images)
@@ -172,7 +194,7 @@ def _ingest(config: IngestConfig) -> IngestReport:
         expected = estimate_run(records, schema.anchor, read_seconds=report.elapsed_s, num_parallel=num_parallel)
         return replace(report, expected=expected)
     assert config.out is not None
-    with open_output(config.out, plan) as output:
+    with open_output(config.out, plan, has_manifest=has_manifest) as output:
         finished = output.finished()
         records = _run(config, plan, output.place, finished)
         across = _across(discovery, plan, records)
@@ -183,9 +205,42 @@ def _ingest(config: IngestConfig) -> IngestReport:
             manifest, episodes, rejects = assemble(
                 plan, records, report.findings, shard_format=config.shard_format, codec=str(codec)
             )
+            made_from.write(output.path)
             write_generation(output.path, manifest, episodes, rejects)
             output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
+
+
+def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestReport:
+    """The report of a run that finds its own result, in which findings of kept episodes are only counted."""
+    dataset = open_dataset(out)
+    manifest, totals = dataset.manifest, dataset.manifest.totals
+    tidy(out, {Path(shard["file"]).name for shard in manifest.shards})
+    rejects = [json.loads(line) for line in (out / manifest.rejects["file"]).read_text(encoding="utf-8").splitlines()]
+    if config.strict and rejects:
+        raise _strict(rejects[0])
+    return IngestReport(
+        dataset=out,
+        schema=config.schema,
+        num_found=len(dataset) + len(rejects),
+        num_episodes=len(dataset),
+        num_frames=totals["frames"],
+        num_left_out=int(dataset.column("num_left_out").sum()),
+        seconds=totals["seconds"],
+        num_shards=len(manifest.shards),
+        num_ignored_files=0,
+        raw_bytes=sum(totals["raw_bytes"].values()),
+        stored_bytes=totals["shard_bytes"],
+        num_resumed_shards=len(manifest.shards),
+        elapsed_s=time.monotonic() - started,
+        rejects=rejects,
+        was_finished=True,
+    )
+
+
+def _strict(reject: Record) -> VlapipeError:
+    first = next(reason["message"] for reason in reject["reasons"] if reason["severity"] == "error")
+    return VlapipeError(f"--strict: {first}", "correct it and run the same command again")
 
 
 def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: dict[int, Record]) -> list[Record]:
@@ -218,9 +273,7 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
         ):
             records[record["index"]] = record
             if config.strict and record["rejects"]:
-                reject = record["rejects"][0]
-                first = next(r["message"] for r in reject["reasons"] if r["severity"] == "error")
-                raise VlapipeError(f"--strict: {first}", "correct it and run the same command again")
+                raise _strict(record["rejects"][0])
     return [records[index] for index in sorted(records)]
 
 

@@ -28,6 +28,13 @@ def counted(number: int, word: str) -> str:
 
 def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
     """Print totals to stdout, then findings."""
+    if report.was_finished:
+        aside = f", {len(report.rejects)} set aside" if report.rejects else ""
+        click.echo(
+            f"nothing to do: {report.dataset} holds {counted(report.num_episodes, 'episode')} of the same source and "
+            f"options{aside}"
+        )
+        return
     did = "checked" if dry_run else "ingested"
     click.echo(
         f"{did} {report.num_episodes} of {counted(report.num_found, 'episode')}: "

@@ -17,6 +17,7 @@ __all__ = ["inspect_dataset", "inspect_episode"]
 def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
     """The report of ``vlapipe inspect``: what ``--json`` prints, and what the terminal shows as tables.
 
+    ``damage`` lists files that are missing, and shards of another size than was written, as ``Manifest.damage`` does.
     Rates are true ones: rows over the time they span. Jitter is the standard deviation of the time between rows.
     """
     manifest = dataset.manifest
@@ -29,6 +30,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
         "codec": manifest.codec,
         "made_with": manifest.made_with,
         "shards": len(manifest.shards),
+        "damage": manifest.damage(dataset.path),
         "episodes": totals["episodes"],
         "frames": totals["frames"],
         "seconds": totals["seconds"],

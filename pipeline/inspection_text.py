@@ -15,6 +15,7 @@ __all__ = ["print_dataset", "print_episode"]
 
 _MAX_TASKS = 20
 _MAX_REJECTS = 20
+_MAX_DAMAGE = 20
 
 
 def print_dataset(report: dict[str, Any]) -> None:
@@ -37,6 +38,7 @@ def print_dataset(report: dict[str, Any]) -> None:
     console.print(_tasks_table(report))
     console.print(_statistics_table(report))
     _print_rejects(console, report)
+    _print_damage(console, report)
 
 
 def print_episode(report: dict[str, Any]) -> None:
@@ -163,6 +165,20 @@ def _statistics_table(report: dict[str, Any]) -> Table:
         for i in range(min(width, WIDE)):
             table.add_row(path if width == 1 else f"{path}[{i}]", *(f"{values[name][i]:.5g}" for name in numbers))
     return table
+
+
+def _print_damage(console: Console, report: dict[str, Any]) -> None:
+    """Last, so that nobody scrolls past it."""
+    for entry in report["damage"][:_MAX_DAMAGE]:
+        found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
+        expected = "" if entry["expected_bytes"] is None else f" expected {entry['expected_bytes']:,} bytes,"
+        console.print(f"damaged: {report['path']}/{entry['file']}:{expected} found {found}")
+    if report["damage"]:
+        more = len(report["damage"]) - _MAX_DAMAGE
+        console.print(
+            f"{f'and {more} more files; ' if more > 0 else ''}copy the dataset again, or run the same vlapipe ingest "
+            "command again"
+        )
 
 
 def _print_rejects(console: Console, report: dict[str, Any]) -> None:

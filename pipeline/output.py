@@ -1,24 +1,29 @@
-"""The folder that ingest writes to: takes hold of it, remembers finished shards, and lets a killed run be finished."""
+"""The folder that ingest writes to: takes hold of it, remembers finished shards, and lets a killed run be finished.
+
+A folder is new or empty, unfinished (shards without a manifest), finished, or the user's own, which is refused.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from vlapipe.pipeline.build import RecordPlace
 from vlapipe.pipeline.file_tree import is_ignored
+from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.atomic import lock_alone, sweep_temporaries
-from vlapipe.pipeline.shards.manifest import MANIFEST, SHARD_FOLDER
+from vlapipe.pipeline.shards.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.schemas.errors import UsageError, stop_for
 
-__all__ = ["OutputFolder", "check_output", "open_output"]
+__all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
-_WORK_FOLDER = ".ingest"  # commit records and the lock; gone once the manifest stands
+_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|episodes-[0-9a-f]{{8}}\.parquet")
 
 
 class OutputFolder:
@@ -28,7 +33,7 @@ class OutputFolder:
         self.path = path
         self._made = not path.exists()
         self.shards = path / SHARD_FOLDER
-        self.work = path / _WORK_FOLDER
+        self.work = path / WORK_FOLDER
         self._plan = plan
 
     @property
@@ -50,10 +55,7 @@ class OutputFolder:
 
     def close(self, kept: set[str]) -> None:
         """Remove what an unfinished run left and the manifest does not name, and the records; ``kept`` are shards."""
-        for path in self.shards.glob("shard-*"):
-            if path.name not in kept:
-                path.unlink()
-        shutil.rmtree(self.work)
+        _close(self.path, kept)
 
     def discard_if_empty(self) -> None:
         """Leave nothing of ours where nothing was written."""
@@ -67,28 +69,61 @@ def check_output(path: Path, dataset: Path) -> None:
     """Refuse a folder that holds something else, before anything is read.
 
     Raises:
-        UsageError: a finished dataset, the user's own files, or a place inside the raw dataset.
+        UsageError: the user's own files, or a place inside the raw dataset.
     """
     if path.resolve().is_relative_to(dataset.resolve()):
         raise UsageError(f"--out {path}: lies inside the raw dataset {dataset}", "choose a folder outside it")
     if path.is_file():
         raise UsageError(f"--out {path}: is a file", "give a folder")
-    if not path.is_dir():
+    if not path.is_dir() or (path / WORK_FOLDER).exists() or (path / MANIFEST).exists():
         return
-    _refuse_finished(path)
-    others = [entry.name for entry in path.iterdir() if not is_ignored(entry.name)]
-    if others and not (path / _WORK_FOLDER).exists():
-        raise UsageError(f"--out {path}: holds something else: {sorted(others)[0]}", "choose a new or empty folder")
+    others = sorted(entry.name for entry in path.iterdir() if not is_ignored(entry.name))
+    if (path / MADE_FROM).exists():
+        others = [name for name in others if not _OURS.fullmatch(name)]
+    if others:
+        raise UsageError(f"--out {path}: holds something else: {others[0]}", "choose a new or empty folder")
 
 
-def _refuse_finished(path: Path) -> None:
-    if (path / MANIFEST).exists():
-        raise UsageError(f"--out {path}: already holds a finished dataset", "choose another --out, or remove it first")
+def is_whole(path: Path, made_from: MadeFrom) -> bool:
+    """Whether the folder holds a finished dataset, with every file, that was made from just this.
+
+    Raises:
+        UsageError: it holds one that was made from something else.
+        VlapipeError: its manifest cannot be read.
+    """
+    has_manifest = (path / MANIFEST).exists()
+    if not has_manifest and ((path / WORK_FOLDER).exists() or not (path / SHARD_FOLDER).exists()):
+        return False
+    before = MadeFrom.read(path)
+    cure = "choose another --out, or remove it first"
+    if before is None:
+        problem = "already holds a finished dataset, and what it was made from is not known"
+        raise UsageError(f"--out {path}: {problem}", cure)
+    changes = made_from.changes(before)
+    if changes:
+        raise UsageError(f"--out {path}: already holds a dataset made from something else: {changes}", cure)
+    return has_manifest and not Manifest.read(path).damage(path)
+
+
+def tidy(path: Path, kept: set[str]) -> None:
+    """Remove what a run left that was killed after its manifest stood; ``kept`` are the shards' names."""
+    work = path / WORK_FOLDER
+    if work.is_dir():
+        with (work / "lock").open("w") as lock:
+            if lock_alone(lock.fileno()) is not False:
+                _close(path, kept)
+
+
+def _close(path: Path, kept: set[str]) -> None:
+    for shard in (path / SHARD_FOLDER).glob("shard-*"):
+        if shard.name not in kept:
+            shard.unlink()
+    shutil.rmtree(path / WORK_FOLDER)
 
 
 @contextlib.contextmanager
-def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
-    """Make the folder, or take up what a killed run left there.
+def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterator[OutputFolder]:
+    """Make the folder, or take up what a killed run left there; ``has_manifest`` if it is a dataset that lost files.
 
     Raises:
         UsageError: another run holds it, or finished there meanwhile.
@@ -103,11 +138,10 @@ def open_output(path: Path, plan: Plan) -> Iterator[OutputFolder]:
     with (output.work / "lock").open("w") as lock:
         if lock_alone(lock.fileno()) is False:
             raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another")
-        try:
-            _refuse_finished(path)  # another run may have finished since we looked
-        except UsageError:
+        if (path / MANIFEST).exists() and not has_manifest:
             shutil.rmtree(output.work)
-            raise
+            cure = "run the same command again to compare, or choose another --out"
+            raise UsageError(f"--out {path}: already holds a finished dataset, made meanwhile by another run", cure)
         sweep_temporaries(output.shards)
         sweep_temporaries(output.work)
         yield output

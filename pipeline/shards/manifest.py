@@ -15,15 +15,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.atomic import lock_alone, write_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "REJECTS", "SHARD_FOLDER", "Manifest", "write_generation"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MADE_FROM",
+    "MANIFEST",
+    "REJECTS",
+    "SHARD_FOLDER",
+    "WORK_FOLDER",
+    "Manifest",
+    "write_generation",
+]
 
 FORMAT_VERSION = 2  # the newest that is read; a dataset carries the oldest that can hold it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
+WORK_FOLDER = ".ingest"  # ingest's lock and commit records; gone once the manifest stands
+MADE_FROM = ".ingested.json"  # what ingest made the dataset from
 _ROW_GROUP = 1 << 14  # episodes: one of a million is then read without the others
 
 
@@ -63,6 +74,24 @@ class Manifest:
         document = {"format": "vlapipe", "format_version": self.format_version, **vars(self)}
         return (json.dumps(document, indent=1) + "\n").encode()
 
+    def damage(self, folder: Path) -> list[dict[str, Any]]:
+        """The files that are missing below ``folder``, and shards of another size; reads no content.
+
+        Each has ``file``, ``expected_bytes`` and ``found_bytes``, ``None`` for a file that is missing (found) or may
+        have any size (expected).
+        """
+        expected = {self.episodes["file"]: None, self.rejects["file"]: None}
+        expected |= {shard["file"]: shard["bytes"] for shard in self.shards}
+        damaged = []
+        for file, size in expected.items():
+            try:
+                found: int | None = (folder / file).stat().st_size
+            except FileNotFoundError:
+                found = None
+            if found is None or size not in (None, found):
+                damaged.append({"file": file, "expected_bytes": size, "found_bytes": found})
+        return damaged
+
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read a dataset's manifest.
@@ -75,6 +104,7 @@ class Manifest:
         try:
             document = json.loads(path.read_bytes())
         except FileNotFoundError:
+            _refuse_unfinished(folder)
             raise NotADatasetError(
                 f"{folder}: not a vlapipe dataset: no {MANIFEST} in it",
                 "give the folder that vlapipe ingest --out wrote" if folder.is_dir() else "no such folder",
@@ -92,6 +122,23 @@ class Manifest:
             return cls(**{key: value for key, value in document.items() if key in known})
         except TypeError as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Tell a folder that an ingest has begun, and not finished, from one that is no dataset at all."""
+    if not (folder / WORK_FOLDER).is_dir() and not (folder / SHARD_FOLDER).is_dir():
+        return
+    try:
+        with (folder / WORK_FOLDER / "lock").open("rb") as lock:
+            is_writing = lock_alone(lock.fileno()) is False
+    except OSError:
+        is_writing = False
+    if is_writing:
+        raise NotADatasetError(f"{folder}: unfinished: an ingest is writing there", "wait for it")
+    cure = "run the same vlapipe ingest command again"
+    if not (folder / WORK_FOLDER).is_dir() and not (folder / MADE_FROM).is_file():
+        cure = "copy it again with its hidden files, or run the same vlapipe ingest command with a new --out"
+    raise NotADatasetError(f"{folder}: unfinished: it has shards and no {MANIFEST}", cure)
 
 
 def write_generation(folder: Path, manifest: dict[str, Any], episodes: pa.Table, rejects: list[dict[str, Any]]) -> None:

@@ -142,7 +142,8 @@ def ingest(
     """Check raw episodes and write them as compressed shards with a manifest.
 
     Episodes with errors are set aside with every reason (rejects.jsonl) and the exit code is 1. A run that was killed,
-    or stopped by a full disk and the like (exit code 5), is finished by the same command.
+    or stopped by a full disk and the like (exit code 5), is finished by the same command. A finished one has nothing to
+    do and exits 0, unless the recordings or the options have changed.
     """
     # Neither what is imported nor what is read makes cycles; to look for them every 700 objects takes 30 ms of the
     # start and as much for each 250 MB that are read.
@@ -176,7 +177,7 @@ def ingest(
     print_ingest_report(result, dry_run=dry_run)
     if report is not None:
         _write_text(report, result.to_json())
-    if result.has_errors:
+    if result.has_errors and not result.was_finished:
         sys.exit(1)
 
 
@@ -185,7 +186,10 @@ def ingest(
 @click.option("--json", "as_json", is_flag=True, help="The same as data.")
 @click.option("--episode", help="One episode, by its number or its id.")
 def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
-    """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects."""
+    """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
+
+    The exit code is 1 if a shard is missing or has another size than was written.
+    """
     from vlapipe.pipeline.inspection import inspect_dataset, inspect_episode
     from vlapipe.pipeline.inspection_text import print_dataset, print_episode
 
@@ -200,6 +204,8 @@ def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
         print_episode(found)
     else:
         print_dataset(found)
+    if found.get("damage"):
+        sys.exit(1)
 
 
 @cli.group()

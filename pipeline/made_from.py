@@ -1,0 +1,80 @@
+"""What a dataset was made from: kept beside it, and compared when ``vlapipe ingest`` runs there again.
+
+Sizes and dates of files stand for their content. They say where and when, so they are not in the manifest, which is the
+same wherever and whenever it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.manifest import MADE_FROM
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["MadeFrom"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """``options`` by flag, as messages show them; ``episodes``: a digest of the files of each, by its id.
+
+    An episode is as it was discovered: a file that is cut into several is one here.
+    """
+
+    options: dict[str, str]
+    episodes: dict[str, str]
+
+    @classmethod
+    def of(cls, discovery: Discovery, schema: Schema, options: dict[str, Any]) -> MadeFrom:
+        """What an ingest of these episodes is made from; opens no file."""
+        digest = hashlib.sha256(schema.toml.encode()).hexdigest()[:16]
+        texts = {name: "not given" if value is None else str(value) for name, value in options.items()}
+        return cls(
+            options={**texts, "--schema": f"{schema.name} ({digest})"},
+            episodes={episode.id: _digest(episode) for episode in discovery.episodes},
+        )
+
+    @classmethod
+    def read(cls, dataset: Path) -> MadeFrom | None:
+        """What the dataset was made from; ``None`` if that is not known."""
+        try:
+            document = json.loads((dataset / MADE_FROM).read_bytes())
+            return cls(options=dict(document["options"]), episodes=dict(document["episodes"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, dataset: Path) -> None:
+        """Keep it beside the dataset."""
+        write_bytes(dataset / MADE_FROM, (json.dumps(vars(self), indent=0, sort_keys=True) + "\n").encode())
+
+    def changes(self, before: MadeFrom) -> str:
+        """In words, how this differs from what was ``before``; empty if in nothing."""
+        said = [
+            f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
+            for name in sorted(self.options.keys() | before.options.keys())
+            if self.options.get(name) != before.options.get(name)
+        ]
+        was, now = before.episodes, self.episodes
+        new, gone = sorted(now.keys() - was.keys()), sorted(was.keys() - now.keys())
+        other = sorted(name for name in now.keys() & was.keys() if now[name] != was[name])
+        said += [_count(new, "new"), _count(gone, "gone"), _count(other, "changed")]
+        return "; ".join(part for part in said if part)
+
+
+def _digest(episode: RawEpisode) -> str:
+    files = sorted((file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file)
+    return hashlib.sha256(json.dumps([episode.task, files]).encode()).hexdigest()[:16]
+
+
+def _count(names: Collection[str], what: str) -> str:
+    if not names:
+        return ""
+    first = next(iter(names))
+    return f"{len(names)} episode{'' if len(names) == 1 else 's'} {what}, such as {first}"
