@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
+from vlapipe.pipeline.file_parts import files_kept
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows
@@ -78,20 +79,21 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     kept_findings: list[Record] = []
     jobs = (partial(_read_safely, task, raw) for raw in task.shard.episodes)
     read = in_order(jobs, task.num_threads)
-    for raw, split, (episode, findings) in zip(task.shard.episodes, task.shard.splits, read, strict=True):
-        reasons = [finding.to_dict() for finding in findings]
-        if episode is None:
-            rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
-        else:
-            if task.place is None:
-                sample = sample or _write_nowhere(task, episode)
+    with files_kept(task.root, task.shard.episodes, task.schema, task.images):
+        for raw, split, (episode, findings) in zip(task.shard.episodes, task.shard.splits, read, strict=True):
+            reasons = [finding.to_dict() for finding in findings]
+            if episode is None:
+                rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
             else:
-                for name, array in _arrays_of(episode):
-                    parts.setdefault(name, []).append(array)
-            described.add(episode, split)
-            kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
-        if on_episode:
-            on_episode()
+                if task.place is None:
+                    sample = sample or _write_nowhere(task, episode)
+                else:
+                    for name, array in _arrays_of(episode):
+                        parts.setdefault(name, []).append(array)
+                described.add(episode, split)
+                kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
+            if on_episode:
+                on_episode()
     record: Record = {
         "index": task.shard.index,
         "shard": None,

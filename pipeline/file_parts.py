@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,7 +20,7 @@ from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["read_part"]
+__all__ = ["files_kept", "let_go_of_files", "read_part"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,43 +32,96 @@ class _WholeFile:
     forwards: frozenset[str]
 
 
-class _Shelf:
-    """Keeps the last files of several episodes, whose parts follow each other, so that each is read once for all.
-
-    Several threads may ask: for the parts of one file the first reads and the others wait.
-    """
-
-    def __init__(self, num_files: int) -> None:
-        self._num_files = num_files
-        self._lock = Lock()
-        self._files: list[_Slot] = []
-
-    def slot(self, key: object) -> _Slot:
-        """The place of a file, whose lock is to be held while it is read."""
-        with self._lock:
-            slot = next((slot for slot in self._files if slot.key == key), None)
-            if slot is None:
-                slot = _Slot(key)
-                self._files = [*self._files[-self._num_files + 1 :], slot]
-            return slot
-
-    def done(self, slot: _Slot, rows: tuple[int, int], num_rows: int | None) -> None:
-        """One part has been taken; with the last the file goes."""
-        with self._lock:
-            slot.num_taken += rows[1] - rows[0]
-            if slot.num_taken == num_rows:
-                self._files = [other for other in self._files if other is not slot]
-
-
 class _Slot:
-    def __init__(self, key: object) -> None:
-        self.key = key
+    """A file's place on the shelf; ``lock`` is held while it is read, so that one thread reads and others wait."""
+
+    def __init__(self, raw: RawEpisode) -> None:
+        self.raw = raw
         self.lock = Lock()
         self.file: _WholeFile | None = None
-        self.num_taken = 0
+        self.num_expected = 0  # parts that shards in the making have yet to take
+        self.num_taken = 0  # rows
+
+    def holds(self, raw: RawEpisode) -> bool:
+        """Whether the part's files are those that were read; they carry size and date."""
+        return self.raw.files == raw.files and self.raw.clock_files == raw.clock_files
 
 
-_shelf = _Shelf(2)  # where one file's parts end, another one's begin
+class _Shelf:
+    """Keeps files of several episodes, so that each is read once for all its parts.
+
+    A file stays as long as a shard in the making has yet to take a part of it, and goes with its last part. Parts may
+    be in other shards too, which this process may or may not come to build: of such files the last few stay.
+    """
+
+    def __init__(self, most_idle: int) -> None:
+        self._most_idle = most_idle
+        self._lock = Lock()
+        self._slots: dict[
+            Hashable, _Slot
+        ] = {}  # those that nobody expects parts of in the order in which they fell idle
+
+    def expect(self, key: Hashable, raw: RawEpisode) -> None:
+        """A part of the file will be asked for."""
+        with self._lock:
+            self._slot(key, raw).num_expected += 1
+
+    def slot(self, key: Hashable, raw: RawEpisode) -> _Slot:
+        """The place of a file."""
+        with self._lock:
+            return self._slot(key, raw)
+
+    def _slot(self, key: Hashable, raw: RawEpisode) -> _Slot:
+        slot = self._slots.get(key)
+        if slot is None or not slot.holds(raw):
+            slot = self._slots[key] = _Slot(raw)
+        return slot
+
+    def done(self, key: Hashable, slot: _Slot, rows: tuple[int, int], num_rows: int | None) -> None:
+        """One part has been taken."""
+        with self._lock:
+            slot.num_taken += rows[1] - rows[0]
+            slot.num_expected -= 1
+            if slot.num_expected > 0 or self._slots.get(key) is not slot:
+                return
+            del self._slots[key]
+            if slot.num_taken != num_rows and slot.file is not None:
+                self._slots[key] = slot
+                idle = [name for name, other in self._slots.items() if other.num_expected <= 0]
+                for name in idle[: -self._most_idle]:
+                    del self._slots[name]
+
+    def drop(self, keys: Iterable[Hashable] | None = None) -> None:
+        """Let go of files whose parts will not be asked for after all; by default of all that nobody expects."""
+        with self._lock:
+            idle = [key for key, slot in self._slots.items() if slot.num_expected <= 0]
+            for key in idle if keys is None else keys:
+                self._slots.pop(key, None)
+
+
+_shelf = _Shelf(4)  # as many shards as a process builds side by side, each of which may end within a file
+
+
+@contextlib.contextmanager
+def files_kept(root: Path, episodes: Iterable[RawEpisode], schema: Schema, images: ImageOptions) -> Iterator[None]:
+    """Keep each file of several episodes until ``read_part`` has read all of ``episodes``, which a shard holds."""
+    parts = [(_key(root, raw, schema, images), raw) for raw in episodes if is_cut(schema) and raw.rows is not None]
+    for key, raw in parts:
+        _shelf.expect(key, raw)
+    try:
+        yield
+    except BaseException:
+        _shelf.drop({key for key, _ in parts})
+        raise
+
+
+def let_go_of_files() -> None:
+    """Forget the files that were kept for shards still to be built: there are none."""
+    _shelf.drop()
+
+
+def _key(root: Path, raw: RawEpisode, schema: Schema, images: ImageOptions) -> Hashable:
+    return root, schema.toml, raw.files[schema.anchor], images
 
 
 def read_part(
@@ -123,15 +177,18 @@ def _read_once(
     read: Callable[[Findings], dict[str, Rows]],
     images: ImageOptions,
 ) -> _WholeFile:
-    slot = _shelf.slot((root, schema.toml, raw.files, raw.clock_files, images))  # files with size and date
-    with slot.lock:
-        if slot.file is None:
-            findings = Findings(schema.checks.severity)
-            streams = read(findings)
-            forwards = frozenset(name for name, r in streams.items() if (np.diff(r.timestamp) >= 0).all())
-            slot.file = _WholeFile(streams=streams, findings=list(findings), forwards=forwards)
-    _shelf.done(slot, rows, raw.num_rows)
-    return slot.file
+    key = _key(root, raw, schema, images)
+    slot = _shelf.slot(key, raw)
+    try:
+        with slot.lock:
+            if slot.file is None:
+                findings = Findings(schema.checks.severity)
+                streams = read(findings)
+                forwards = frozenset(name for name, r in streams.items() if (np.diff(r.timestamp) >= 0).all())
+                slot.file = _WholeFile(streams=streams, findings=list(findings), forwards=forwards)
+        return slot.file
+    finally:
+        _shelf.done(key, slot, rows, raw.num_rows)
 
 
 def _take_over(found: list[Finding], rows: tuple[int, int], anchor: Rows | None, findings: Findings) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from threading import Lock
 
 from vlapipe.pipeline.build import ShardTask, build_shard
+from vlapipe.pipeline.file_parts import let_go_of_files
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.record import Record
 
@@ -74,6 +75,7 @@ def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int
         finally:
             for future in futures:
                 future.cancel()
+    let_go_of_files()
 
 
 def _shared(tasks: list[ShardTask], num_workers: int, at_once: int) -> list[ShardTask]:

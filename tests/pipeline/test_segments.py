@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import vlapipe
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline import episode as reading
+from vlapipe.pipeline import file_parts
+from vlapipe.pipeline.discovery import RawEpisode, discover
+from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.parse import parse_schema
 
 BY_COLUMN = 'split_column = "episode"'
@@ -284,3 +290,45 @@ def test_column_may_be_a_field_too_and_long_texts_are_told_apart(tmp_path: Path)
     dataset = vlapipe.open_dataset(tmp_path / "data")
     assert [dataset.episode(i).text("robot/episode") for i in range(2)] == [names[:2], names[2:]]
     assert not [finding for finding in report.findings if finding["code"] == "csv.columns_not_kept"]
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize("shard_bytes", [1, 500, 1 << 20])
+def test_each_file_is_parsed_once_for_all_its_episodes(
+    tmp_path: Path, workers: int, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_files, num_parts, num_rows = 8, 6, 10
+    for file in range(num_files):
+        rows = [(f"e{i // num_rows}", i / 10, i) for i in range(num_parts * num_rows)]
+        write_rows(tmp_path / "raw" / f"log{file}.csv", rows)
+    parsed: Counter[str] = Counter()
+    kept: list[int] = []
+    real = reading.read_streams
+
+    def counting(root: Path, raw: RawEpisode, *rest: Any) -> Any:
+        parsed[raw.files["robot"][0].path] += 1
+        kept.append(sum(slot.file is not None for slot in file_parts._shelf._slots.values()))
+        time.sleep(0.005)  # so that threads overtake each other
+        return real(root, raw, *rest)
+
+    monkeypatch.setattr(reading, "read_streams", counting)
+    report = run(tmp_path, schema_text(BY_COLUMN), workers=workers, shard_bytes=shard_bytes)
+    assert report.num_episodes == num_files * num_parts
+    assert parsed == {f"log{file}.csv": 1 for file in range(num_files)}
+    assert max(kept) <= 4 + 1  # as many shards side by side, and the file whose parts come next
+    assert not file_parts._shelf._slots
+
+
+def test_files_of_a_resumed_run_do_not_pile_up(tmp_path: Path) -> None:
+    rows = [(f"e{i // 10}", i / 10, i) for i in range(20)]
+    for file in range(20):
+        write_rows(tmp_path / "raw" / f"log{file:02d}.csv", rows)
+    schema = parse_schema(schema_text(BY_COLUMN), "t")
+    discovery = cut_files(discover(tmp_path / "raw", schema), schema)
+    first_parts = [raw for raw in discovery.episodes if raw.id.endswith("e0")]  # the others are finished
+    for raw in first_parts:
+        with file_parts.files_kept(discovery.root, [raw], schema, AS_RECORDED):
+            reading.read_episode(discovery.root, raw, schema, {}, Findings())
+    assert 0 < len(file_parts._shelf._slots) <= 4
+    file_parts.let_go_of_files()
+    assert not file_parts._shelf._slots
