@@ -1,4 +1,4 @@
-"""Checks that need all episodes at once: the same recording twice, or in both splits, and tasks of one episode."""
+"""Checks that need all episodes at once: the same recording twice, or in both splits, splits and tasks too small."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def check_across_episodes(rows: list[Record], unread: Iterable[str], schema: Sch
                 expected=f"to be in split {first['split']} as {other}",
                 found=row["split"],
             )
+    if rows and all(row["split"] == "val" for row in rows):
+        found = f"{len(rows)} of {len(rows)} episodes validate"
+        findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
     for task, count in sorted(Counter(row["task"] for row in rows).items()):
         if count == 1 and len(rows) > 1:
             findings.add("task.one_episode", task, found="1 episode")

@@ -51,7 +51,7 @@ def make_plan(
     """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
     views = _expected_views(discovery, schema)
     sample = look_at_images(discovery, [view for each in views.values() for view in each], images)
-    splits = _splits(discovery.episodes, schema.val_fraction)
+    splits = {episode.id: _split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
     for episode in discovery.episodes:
@@ -85,15 +85,14 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
     return int(size * episode.share)
 
 
-def _splits(episodes: tuple[RawEpisode, ...], val_fraction: float) -> dict[str, str]:
-    """Each episode's split: the share with the lowest hashes of their ids validates, at least one of two episodes.
+def _split_of(episode_id: str, val_fraction: float) -> str:
+    """Which split an episode belongs to: by its own id and the fraction alone, so that no other episode can move it.
 
-    A hash, so that neither the order of recording nor the task decides, and most keep their split when others are
-    added.
+    The hash of the id is a number in [0, 1) that neither the time of recording nor the task decides. The episodes
+    below ``val_fraction`` validate: about that share of many, of a few perhaps none.
     """
-    count = min(max(1, round(len(episodes) * val_fraction)), len(episodes) - 1) if val_fraction else 0
-    by_hash = sorted(episodes, key=lambda episode: hashlib.sha256(episode.id.encode()).digest())
-    return {episode.id: "val" if rank < count else "train" for rank, episode in enumerate(by_hash)}
+    sha = hashlib.sha256(f"vlapipe.split{episode_id}".encode(errors="surrogateescape"))
+    return "val" if int.from_bytes(sha.digest()[:8]) < val_fraction * 2**64 else "train"
 
 
 def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:

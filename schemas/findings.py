@@ -153,6 +153,9 @@ CODES: dict[str, Code] = {
     "split.same_content": _warning(
         "the same recording trains and validates, so validation looks too good", "delete one of them"
     ),
+    "split.no_train": _warning(
+        "every episode validates, so none is left to train on", "record more, or say val = 0 under [split]"
+    ),
     "task.one_episode": _note("a task has a single episode", "record more of it"),
 }
 

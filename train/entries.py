@@ -82,7 +82,7 @@ class _Counted:
 
 def _moments(dataset: Dataset, paths: tuple[str, ...]) -> _Counted:
     if not dataset.stats:
-        cure = "every training episode was set aside; see rejects.jsonl"
+        cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"
         raise UsageError(f"{dataset.path}: there is no training episode to normalize with", cure)
     stats = [dataset.stats[path] for path in paths]
     return _Counted(

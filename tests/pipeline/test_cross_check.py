@@ -38,11 +38,12 @@ def test_copied_recording_is_found_with_its_original(raw: Path) -> None:
     assert "the same bytes as insert_red/episode_20260101_000000" in found[0]["message"]
 
 
-def test_same_recording_in_both_splits_is_found(raw: Path) -> None:
+def test_same_recording_in_both_splits_is_found(raw: Path, tmp_path: Path) -> None:
     original = raw / "insert_red" / "episode_20260101_000000"
-    for i in range(12):  # enough that the hash puts some of the copies on either side
+    for i in range(6):  # enough that the hash puts some of the copies on either side
         shutil.copytree(original, raw / "insert_red" / f"episode_20260101_0009{i:02d}")
-    report = check(raw)
+    (tmp_path / "half.toml").write_text(built_in_schemas()["meca500"] + "\n[split]\nval = 0.5\n")
+    report = check(raw, str(tmp_path / "half.toml"))
     assert "split.same_content" in codes(report)
     assert not report.has_errors
 
@@ -82,3 +83,11 @@ def test_files_that_nothing_reads_are_named_by_kind(raw: Path) -> None:
     assert set(found) == {".jpg", ".txt"}
     assert found[".jpg"]["count"] == 9
     assert found[".txt"]["file"].endswith("notes.txt")
+
+
+def test_data_without_an_episode_to_train_on_is_told(raw: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.toml"
+    for val, expected in ((0.999, True), (0.1, False)):
+        schema.write_text(built_in_schemas()["meca500"] + f"\n[split]\nval = {val}\n")
+        found = [f for f in check(raw, str(schema)).findings if f["code"] == "split.no_train"]
+        assert ["4 of 4 episodes validate" in f["message"] for f in found] == [True] * expected

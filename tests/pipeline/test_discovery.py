@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from factories import make_dataset, make_episode
 
@@ -11,12 +13,13 @@ from vlapipe.pipeline.discovery import Discovery, discover
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema
+from vlapipe.schemas.schema import Schema
 
 MECA = load_schema("meca500")
 
 
-def plan(discovery: Discovery, shard_bytes: int = 1 << 30) -> Plan:
-    return make_plan(discovery, MECA, shard_bytes=shard_bytes, options={})
+def plan(discovery: Discovery, shard_bytes: int = 1 << 30, schema: Schema = MECA) -> Plan:
+    return make_plan(discovery, schema, shard_bytes=shard_bytes, options={})
 
 
 def test_episodes_are_found_at_any_depth_and_ordered_by_id(tmp_path: Path) -> None:
@@ -82,18 +85,28 @@ def test_shards_are_filled_in_order_up_to_their_size(tmp_path: Path) -> None:
         assert [e.id for shard in p.shards for e in shard.episodes] == [e.id for e in found.episodes]
 
 
-@pytest.mark.parametrize(("num_episodes", "num_val"), [(2, 1), (3, 1), (9, 1), (15, 2), (26, 3)])
-def test_a_tenth_of_the_episodes_validates_and_at_least_one(tmp_path: Path, num_episodes: int, num_val: int) -> None:
-    for i in range(num_episodes):
-        (tmp_path / f"episode_{i}").mkdir()
-    splits = [split for shard in plan(discover(tmp_path, MECA)).shards for split in shard.splits]
-    assert splits.count("val") == num_val
-    assert splits.count("train") == num_episodes - num_val
+def splits_of(raw: Path, names: list[str], schema: Schema = MECA) -> dict[str, str]:
+    """Which split each of so many empty episodes is put into."""
+    for name in names:
+        (raw / name).mkdir(parents=True, exist_ok=True)
+    made = plan(discover(raw, schema), schema=schema)
+    return {e.id: split for shard in made.shards for e, split in zip(shard.episodes, shard.splits, strict=True)}
 
 
-def test_single_episode_is_for_training(tmp_path: Path) -> None:
-    found = discover(make_dataset(tmp_path / "lab", num_episodes=1, num_rows=3), MECA)
-    assert plan(found).shards[0].splits == ("train",)
+@pytest.mark.parametrize(("before", "after"), [(1, 40), (4, 5), (9, 300)])
+def test_an_episode_keeps_its_split_whatever_is_added(tmp_path: Path, before: int, after: int) -> None:
+    names = [f"episode_{i:03d}" for i in np.random.default_rng(before).permutation(after)]
+    grown = splits_of(tmp_path / "grown", names)
+    assert splits_of(tmp_path / "small", names[:before]).items() <= grown.items()
+
+
+@pytest.mark.parametrize(("val", "least", "most"), [(0.0, 0, 0), (0.1, 30, 50), (0.5, 170, 230), (0.9, 340, 380)])
+def test_the_fraction_of_many_episodes_validates(tmp_path: Path, val: float, least: int, most: int) -> None:
+    schema = replace(MECA, val_fraction=val)
+    splits = splits_of(tmp_path, [f"episode_{i}" for i in range(400)], schema)
+    assert least <= list(splits.values()).count("val") <= most
+    larger = splits_of(tmp_path, [], replace(MECA, val_fraction=(val + 1) / 2))
+    assert all(larger[name] == "val" for name, split in splits.items() if split == "val")
 
 
 def test_digest_changes_with_input_options_and_schema(tmp_path: Path) -> None:
