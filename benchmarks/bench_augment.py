@@ -47,7 +47,7 @@ def demo_jpegs(scratch: Path) -> list[NDArray[np.uint8]]:
 
 def draws_of(augmentation: Augmentation | None, count: int) -> NDArray[np.float64] | None:
     frames = np.arange(count)
-    return None if augmentation is None else augmentation.of(frames, np.zeros_like(frames), seed=0)
+    return None if augmentation is None else augmentation.of(frames, seed=0)
 
 
 def costs(jpegs: list[NDArray[np.uint8]], size: tuple[int, int], turns: int) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,8 @@
-"""How training images are varied: the numbers for each sample are a pure function of seed, epoch and frame.
+"""How training images are varied: the numbers for each sample are a pure function of the seed and its position.
 
-Nothing is drawn from a generator, so a resumed run, another number of threads or of ranks varies every sample alike.
+The position counts the samples of all epochs and ranks from 0. Nothing is drawn from a generator, so a resumed run,
+another number of threads or of ranks varies every sample alike; and a frame that comes twice in an epoch, because it
+has a weight above 1, is varied anew each time.
 """
 
 from __future__ import annotations
@@ -80,21 +82,18 @@ class Augmentation:
                 raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, _RANGES))
         return cls(**values)
 
-    def of(
-        self, frames: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, view: str = ""
-    ) -> NDArray[np.float64]:
+    def of(self, positions: NDArray[np.int64], *, seed: int, view: str = "") -> NDArray[np.float64]:
         """The draws of samples, ``(B, 7)``: a ``Draw`` a row, each the same whatever stands beside it.
 
         Args:
-            frames: (B,) number of each sample's frame among the split's.
-            epochs: (B,) epoch that each is drawn in.
+            positions: (B,) of each sample in the global sequence, counted over all epochs from 0.
             seed: of the run.
             view: camera whose images they are for.
         """
-        top, left, turn = (_uniform(f"geometry of {view}", seed, epochs, frames, which) for which in range(3))
-        factors = [_uniform("colour", seed, epochs, frames, which) for which in range(3)]
+        top, left, turn = (_uniform(f"geometry of {view}", seed, positions, which) for which in range(3))
+        factors = [_uniform("colour", seed, positions, which) for which in range(3)]
         strengths = (self.brightness, self.contrast, self.saturation)
-        draws = np.empty((len(frames), len(Draw._fields)))
+        draws = np.empty((len(positions), len(Draw._fields)))
         draws[:, 0] = top * (1 - self.crop)
         draws[:, 1] = left * (1 - self.crop)
         draws[:, 2] = self.crop
@@ -104,12 +103,10 @@ class Augmentation:
         return draws
 
 
-def _uniform(
-    what: str, seed: int, epochs: NDArray[np.int64], frames: NDArray[np.int64], which: int
-) -> NDArray[np.float64]:
-    """Numbers in [0, 1), one for each frame."""
+def _uniform(what: str, seed: int, positions: NDArray[np.int64], which: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), one for each position."""
     key = int.from_bytes(hashlib.blake2b(f"vlapipe augmentation {what}".encode(), digest_size=7).digest(), "big")
-    bits = hash_of(key, seed, epochs, frames, which)
+    bits = hash_of(key, seed, positions, which)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -23,9 +23,13 @@ __all__ = ["BatchPlan", "FrameIndex"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """The frames of one batch: ``index`` counts the split's frames, ``row`` is the anchor row within the episode."""
+    """The frames of one batch.
 
-    epoch: NDArray[np.int64]
+    ``position`` is each one's place in the global sequence, ``index`` its number among the split's frames, ``row`` the
+    anchor row within the episode.
+    """
+
+    position: NDArray[np.int64]
     index: NDArray[np.int64]
     episode: NDArray[np.int64]
     row: NDArray[np.int64]
@@ -54,12 +58,12 @@ class FrameIndex:
         self.num_left_out = num_found - self.num_frames
         self._runs = RunTable(self.starts, self.num_frames)
 
-    def plan(self, frames: NDArray[np.int64], epoch: NDArray[np.int64]) -> BatchPlan:
-        """Look up frames ``(B,)``, each drawn in an epoch ``(B,)``."""
+    def plan(self, frames: NDArray[np.int64], positions: NDArray[np.int64]) -> BatchPlan:
+        """Look up frames ``(B,)``, each drawn at a global position ``(B,)``."""
         place = self._runs.runs_of(frames)
         episode = self.episode[place]
         row = self._first_row[place] + frames - self.starts[place]
-        return BatchPlan(epoch=epoch, index=frames, episode=episode, row=row, shard=self._shard[episode])
+        return BatchPlan(position=positions, index=frames, episode=episode, row=row, shard=self._shard[episode])
 
     @property
     def shard_of_runs(self) -> NDArray[np.int64]:

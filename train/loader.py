@@ -91,7 +91,7 @@ class Loader:
                 ``"episode"`` and ``"dataset"`` (its path). What is not named has 1; factors multiply.
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
             image_size: (height, width) to resize to; ``None`` keeps the recorded size, which must then be one.
-            augmentation: how images are varied, by the seed, the epoch and the frame; ``None`` leaves them as they are.
+            augmentation: how images are varied, by seed and position in the sequence; ``None`` leaves them as they are.
             endless: go on through epoch after epoch with batches of full size, instead of ending after one.
             pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
             device: a GPU that batches are copied to as soon as they are made, beside what it computes.
@@ -202,7 +202,7 @@ class Loader:
     def _make(self, of_steps: Steps) -> _Made:
         if not len(of_steps.frames):
             return of_steps.ends, []
-        frames = self._frames.plan(of_steps.frames, of_steps.epochs)
+        frames = self._frames.plan(of_steps.frames, of_steps.positions)
         batches = self._maker.make(frames, len(of_steps.ends))
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 

@@ -45,18 +45,19 @@ class Share:
 class Steps:
     """Steps that follow each other: the global position after each, and this rank's frames in all of them.
 
-    Every step has as many; none if the rank has no share of a short last step. ``epochs`` are those of the frames.
+    Every step has as many; none if the rank has no share of a short last step. ``positions`` are the frames' places
+    in the global sequence.
     """
 
     ends: list[int]
     frames: NDArray[np.int64]
-    epochs: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
     def part(self, first: int, stop: int) -> Steps:
         """The steps ``first <= i < stop``."""
         size = len(self.frames) // len(self.ends)
         samples = slice(first * size, stop * size)
-        return Steps(self.ends[first:stop], self.frames[samples], self.epochs[samples])
+        return Steps(self.ends[first:stop], self.frames[samples], self.positions[samples])
 
 
 def steps(
@@ -92,7 +93,7 @@ def steps(
 
 def _steps_at(order: Order, ends: NDArray[np.int64], positions: NDArray[np.int64]) -> Steps:
     frames = order.frames(positions) if len(positions) else positions
-    return Steps(ends.tolist(), frames, positions // order.num_positions)
+    return Steps(ends.tolist(), frames, positions)
 
 
 def _short_share(first: int, end: int, share: Share) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Reads one camera's images of a batch, however they are stored, and varies them by frame and epoch.
+"""Reads one camera's images of a batch, however they are stored, and varies them by their samples' positions.
 
 Shape letters: B batch, T images of a window.
 """
@@ -56,7 +56,7 @@ class ViewReader:
     def _draws(self, frames: BatchPlan, per_sample: int) -> NDArray[np.float64] | None:
         if self._augmentation is None:
             return None
-        draws = self._augmentation.of(frames.index, frames.epoch, seed=self._seed, view=self._view)
+        draws = self._augmentation.of(frames.position, seed=self._seed, view=self._view)
         return np.repeat(draws, per_sample, axis=0)
 
     def _jpegs(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:

@@ -20,9 +20,8 @@ from vlapipe.train.images import ImageReader
 
 RECORDED = (120, 160)
 TWO_ROUNDINGS = 1.01  # down the columns and along the rows
-FRAMES, EPOCHS = np.arange(6), np.zeros(6, dtype=np.int64)
-TURNED = Augmentation().of(FRAMES, EPOCHS, seed=0)
-CUT = Augmentation(rotation_deg=0).of(FRAMES, EPOCHS, seed=0)
+TURNED = Augmentation().of(np.arange(6), seed=0)
+CUT = Augmentation(rotation_deg=0).of(np.arange(6), seed=0)
 
 
 def make_pixels(seed: int, height: int = RECORDED[0], width: int = RECORDED[1]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.augment import Augmentation
 from vlapipe.train.loader import Loader
 from vlapipe.train.window import Window
 
@@ -202,3 +203,40 @@ def test_blocks_of_shards_keep_few_of_them_open(dataset: Dataset) -> None:
         # Two stay open; those that the threads are at come on top.
         assert shards._is_open.sum() <= 2 + 2
     assert shards._is_open.sum() == 2
+
+
+def varied(dataset: Dataset, num_samples: int, after: int = 0, **options: Any) -> list[tuple[int, bytes]]:
+    """Samples of an endless, weighted and augmented sequence, from batch ``after`` on: each one's frame and image."""
+    weights = {"task": {"insert_red": 8.0}}
+    loader = Loader(dataset, window=SMALL, weights=weights, augmentation=Augmentation(), endless=True, **options)
+    loader.load_state_dict(loader.state_after(after))
+    samples: list[tuple[int, bytes]] = []
+    for batch in loader:
+        images = batch["observation.images.View1"]
+        samples += [
+            (index, image.numpy().tobytes()) for index, image in zip(batch["index"].tolist(), images, strict=True)
+        ]
+        if len(samples) >= num_samples:
+            return samples[:num_samples]
+    raise AssertionError("an endless loader ended")
+
+
+def test_frame_that_comes_twice_in_an_epoch_is_varied_anew_each_time(dataset: Dataset) -> None:
+    num_frames = Loader(dataset, window=SMALL).num_frames
+    samples = varied(dataset, 2 * num_frames, batch_size=16, num_workers=0)
+    for epoch in (samples[:num_frames], samples[num_frames:]):
+        frames = Counter(index for index, _ in epoch)
+        assert max(frames.values()) > 1
+        assert len(set(epoch)) == len(epoch)  # no frame with the same pixels twice
+
+
+def test_variation_is_the_same_for_any_ranks_threads_and_after_a_resume(dataset: Dataset) -> None:
+    num_frames = Loader(dataset, window=SMALL).num_frames
+    count = num_frames + 32  # over the end of an epoch
+    alone = varied(dataset, count, batch_size=16, num_workers=0)
+    assert varied(dataset, count, batch_size=16, num_workers=5) == alone
+    ranks = [varied(dataset, count // 4, batch_size=4, num_workers=0, rank=rank, world_size=4) for rank in range(4)]
+    steps = [[samples[i : i + 4] for i in range(0, len(samples) // 4 * 4, 4)] for samples in ranks]
+    together = [sample for step in zip(*steps, strict=True) for part in step for sample in part]
+    assert together == alone[: len(together)]
+    assert varied(dataset, count - 80, after=10, batch_size=8, num_workers=2) == alone[80:]
