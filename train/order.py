@@ -5,6 +5,7 @@ So the sequence is one for any number of ranks, and where a run stands is one nu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.train.hashing import hash_of
 from vlapipe.train.permutation import permute
+from vlapipe.train.quotas import Quotas
 
 __all__ = ["Blocked", "Order", "Sequential", "Shuffled", "Weighted"]
 
@@ -58,12 +60,16 @@ class Blocked:
     A reader then has ``mixed`` shards at hand at a time, and not all of them. Frames are numbered shard by shard.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], mixed: int, seed: int) -> None:
-        """``lengths`` are the frames of each shard; ``mixed`` is at least 1."""
-        self._lengths, self._mixed, self._seed = lengths, mixed, seed
-        self._first_frame = np.cumsum(lengths) - lengths
-        self.num_positions = int(lengths.sum())
-        self._last = -1, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)  # replaced as one, whoever reads it
+    def __init__(self, lengths: NDArray[np.int64] | Callable[[int], NDArray[np.int64]], mixed: int, seed: int) -> None:
+        """``lengths`` are the frames of each shard, or give those of an epoch, as many in all in each; ``mixed`` is
+        at least 1.
+        """
+        self._lengths_of = lengths if callable(lengths) else lambda _: lengths
+        self._mixed, self._seed = mixed, seed
+        first = self._lengths_of(0)
+        self.num_positions, self._num_shards = int(first.sum()), len(first)
+        none = np.empty(0, dtype=np.int64)
+        self._last = -1, none, none, none  # replaced as one, whoever reads it
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
@@ -76,35 +82,39 @@ class Blocked:
 
     def shards(self, epoch: int) -> NDArray[np.int64]:
         """All shards in the order of the epoch; the first ``mixed`` are read together, then the next."""
-        count = len(self._lengths)
+        count = self._num_shards
         return permute(np.arange(count), np.array([count]), hash_of(self._seed, epoch))
 
-    def _laid_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shards in the order of the epoch, and where each begins; kept, as it is asked for piece by piece."""
-        last, shards, starts = self._last
+    def _laid_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The shards in the order of the epoch, where each begins there, and its first frame; kept, as it is asked for
+        piece by piece.
+        """
+        last, shards, starts, first_frames = self._last
         if last != epoch:
-            shards = self.shards(epoch)
-            starts = np.append(0, np.cumsum(self._lengths[shards]))
-            self._last = epoch, shards, starts
-        return shards, starts
+            lengths, shards = self._lengths_of(epoch), self.shards(epoch)
+            starts = np.append(0, np.cumsum(lengths[shards]))
+            first_frames = (np.cumsum(lengths) - lengths)[shards]
+            self._last = epoch, shards, starts, first_frames
+        return shards, starts, first_frames
 
     def _frames_of_epoch(self, epoch: int, within: NDArray[np.int64]) -> NDArray[np.int64]:
-        shards, starts = self._laid_out(epoch)
+        _, starts, first_frames = self._laid_out(epoch)
         block_starts = np.append(starts[: -1 : self._mixed], starts[-1])
         block = np.searchsorted(block_starts, within, side="right") - 1
         first = block_starts[block]
         key = hash_of(self._seed, epoch, block + 1)
         mixed = first + permute(within - first, block_starts[block + 1] - first, key)
         place = np.searchsorted(starts, mixed, side="right") - 1
-        frames: NDArray[np.int64] = self._first_frame[shards[place]] + mixed - starts[place]
+        frames: NDArray[np.int64] = first_frames[place] + mixed - starts[place]
         return frames
 
 
 class Weighted:
     """Groups of frames drawn more or less often than they are long, and exactly so: nothing is left to chance.
 
-    An epoch has ``quotas[g]`` positions for group ``g``, spread over it by another order. Each group goes through its
-    own frames in an order of its own, and begins anew when all of them have been drawn, whatever epoch it is then.
+    An epoch has so many positions for each group as its ``quotas`` say, spread over the epoch by another order. Each
+    group goes through its own frames in an order of its own, and begins anew when all of them have been drawn,
+    whatever epoch it is then.
     """
 
     def __init__(
@@ -112,7 +122,7 @@ class Weighted:
         begins: NDArray[np.int64],
         lengths: NDArray[np.int64],
         group: NDArray[np.int64],
-        quotas: NDArray[np.int64],
+        quotas: Quotas,
         slots: Order,
         seed: int,
     ) -> None:
@@ -122,26 +132,33 @@ class Weighted:
             begins: the first frame of each run.
             lengths: its frames, at least 1.
             group: its group, ascending, each from 0 on at least once.
-            quotas: positions of each group in an epoch, at least 1.
+            quotas: positions of each group in an epoch.
             slots: says which of the quotas' numbers, group after group, comes at each position.
             seed: of the groups' orders.
         """
         self._begins, self._seed, self._quotas, self._slots = begins, seed, quotas, slots
         run_ends = np.cumsum(lengths)
         self._run_starts = run_ends - lengths
-        last_run = np.searchsorted(group, np.arange(len(quotas)), side="right") - 1
+        last_run = np.searchsorted(group, np.arange(quotas.num_groups), side="right") - 1
         self._group_lengths = np.diff(run_ends[last_run], prepend=0)
         self._group_starts = run_ends[last_run] - self._group_lengths
-        self._quota_ends = np.cumsum(quotas)
-        self.num_positions = int(self._quota_ends[-1])
+        self.num_positions = quotas.num_positions
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
-        epochs, _ = _epochs_of(positions, self.num_positions)
         slots = self._slots.frames(positions)
-        group = np.searchsorted(self._quota_ends, slots, side="right")
-        quota, length = self._quotas[group], self._group_lengths[group]
-        drawn_before = epochs * quota + slots - (self._quota_ends[group] - quota)
+        epochs = positions // self.num_positions
+        frames = np.empty_like(slots)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            frames[here] = self._frames_of_epoch(int(epoch), slots[here])
+        return frames
+
+    def _frames_of_epoch(self, epoch: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        of_epoch = self._quotas.of(epoch)
+        group = np.searchsorted(of_epoch.ends, slots, side="right")
+        length = self._group_lengths[group]
+        drawn_before = of_epoch.drawn_before[group] + slots - of_epoch.starts[group]
         rounds, place = np.divmod(drawn_before, length)
         place = self._group_starts[group] + permute(place, length, hash_of(self._seed, rounds, group + 1))
         run = np.searchsorted(self._run_starts, place, side="right") - 1

@@ -15,6 +15,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.frames import FrameIndex
 from vlapipe.train.order import Blocked, Order, Shuffled, Weighted
+from vlapipe.train.quotas import Quotas
 from vlapipe.train.sources import Sources
 
 __all__ = ["Weights", "parse_weights", "weighted_order", "weights_digest"]
@@ -59,8 +60,8 @@ def weighted_order(
     """The order in which each frame comes as often as the product of its episode's factors says; 1 where none is given.
 
     Frames of one weight are a group. An epoch has as many positions as frames are drawn at all, shared among the groups
-    by weight times frames and rounded to whole positions, of which each group has at least one. Where only some
-    ``shuffle_shards`` are mixed at a time, each shard has its own part of a group and of its positions.
+    by weight times frames (``Quotas``). Where only some ``shuffle_shards`` are mixed at a time, each shard has its own
+    part of a group and of its positions.
 
     Raises:
         UsageError: a name is not in the data, or every frame has weight 0.
@@ -73,25 +74,20 @@ def weighted_order(
     values, which = np.unique(weight[drawn], return_inverse=True)
     shard = frames.shard_of_runs[drawn] if shuffle_shards else np.zeros_like(drawn)
     groups, group = np.unique(shard * len(values) + which, return_inverse=True)
-    quotas = _quotas(values, groups % len(values), np.bincount(group, weights=lengths))
-    slots: Order = Shuffled(int(quotas.sum()), seed)
+    due = values[groups % len(values)] * np.bincount(group, weights=lengths)
+    # Laid weight by weight: then all shards together keep each weight's share in every epoch.
+    quotas = Quotas(due, int(lengths.sum()), np.argsort(groups % len(values), kind="stable"))
+    slots: Order = Shuffled(quotas.num_positions, seed)
     if shuffle_shards:
-        of_shards = np.bincount(groups // len(values), weights=quotas, minlength=sources.num_shards)
-        slots = Blocked(of_shards.astype(np.int64), shuffle_shards, seed)
+        first_group = np.searchsorted(groups, np.arange(sources.num_shards + 1) * len(values))
+
+        def of_shards(epoch: int) -> NDArray[np.int64]:
+            return np.diff(np.append(0, quotas.of(epoch).ends)[first_group])
+
+        slots = Blocked(of_shards, shuffle_shards, seed)
     by_group = np.argsort(group, kind="stable")
     runs = drawn[by_group]
     return Weighted(frames.starts[runs], frames.lengths[runs], group[by_group], quotas, slots, seed)
-
-
-def _quotas(values: NDArray[np.float64], which: NDArray[np.int64], num_frames: NDArray[Any]) -> NDArray[np.int64]:
-    """Positions of each group; all those of one weight ``values[which]`` have together what is due to it, rounded."""
-    of_weight = values * np.bincount(which, weights=num_frames)
-    of_weight = np.rint(of_weight / of_weight.sum() * num_frames.sum())
-    quotas = np.empty(len(which))
-    for i, total in enumerate(of_weight):
-        frames_so_far = np.cumsum(num_frames[which == i])
-        quotas[which == i] = np.diff(np.rint(frames_so_far / frames_so_far[-1] * total), prepend=0)
-    return np.maximum(1, quotas).astype(np.int64)
 
 
 def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:

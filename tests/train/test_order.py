@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from vlapipe.train.hashing import hash_of
 from vlapipe.train.order import Blocked, Order, Sequential, Shuffled, Weighted
 from vlapipe.train.permutation import permute
+from vlapipe.train.quotas import Quotas
 
 
 @given(num_frames=st.integers(1, 3000), seed=st.integers(0, 2**62), epoch=st.integers(0, 1000))
@@ -79,11 +81,18 @@ def _orders(seed: int) -> list[Order]:
         Sequential(34),
         Shuffled(34, seed),
         Blocked(lengths, 2, seed),
-        Weighted(np.cumsum(lengths) - lengths, lengths, group, np.array([4, 20, 10]), Shuffled(34, seed), seed),
+        _weighted(lengths, group, [4, 20, 10], seed),
+        _weighted(lengths, group, [0.3, 23.5, 10.2], seed),
     ]
 
 
-@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=8), which=st.integers(0, 3), seed=st.integers(0, 99))
+def _weighted(lengths: NDArray[np.int64], group: NDArray[np.int64], due: list[float], seed: int) -> Weighted:
+    num_positions = round(sum(due))
+    quotas = Quotas(np.array(due), num_positions)
+    return Weighted(np.cumsum(lengths) - lengths, lengths, group, quotas, Shuffled(num_positions, seed), seed)
+
+
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=8), which=st.integers(0, 4), seed=st.integers(0, 99))
 def test_sequence_is_the_same_however_it_is_cut(cuts: list[int], which: int, seed: int) -> None:
     order = _orders(seed)[which]
     whole = order.frames(np.arange(sum(cuts)))
@@ -123,8 +132,7 @@ def test_weighted_order_keeps_its_quotas_and_leaves_no_frame_behind(
 ) -> None:
     sizes, groups = np.array(lengths), np.arange(len(lengths))
     begins = np.cumsum(sizes) - sizes
-    slots = Shuffled(sum(quotas[: len(sizes)]), seed)
-    order = Weighted(begins, sizes, groups, np.array(quotas[: len(sizes)]), slots, seed)
+    order = _weighted(sizes, groups, [float(quota) for quota in quotas[: len(sizes)]], seed)
     counts = np.zeros(sizes.sum(), dtype=int)
     for epoch in range(4):
         frames = order.frames(np.arange(order.num_positions) + epoch * order.num_positions)
@@ -135,9 +143,42 @@ def test_weighted_order_keeps_its_quotas_and_leaves_no_frame_behind(
             assert of_group.max() - of_group.min() <= 1
 
 
+@given(
+    due=st.lists(st.floats(1e-3, 50), min_size=1, max_size=40),
+    first=st.one_of(st.integers(0, 40), st.integers(2**20 - 40, 2**21 + 40)),
+    seed=st.integers(0, 99),
+)
+def test_quotas_are_within_one_of_what_is_due_and_add_up(due: list[float], first: int, seed: int) -> None:
+    num_positions = max(1, round(sum(due)))
+    share = np.array(due) / sum(due) * num_positions
+    laid = np.random.default_rng(seed).permutation(len(due))
+    quotas = Quotas(np.array(due), num_positions, laid)
+    before = quotas.of(first).drawn_before
+    for epoch in range(first, first + 20):
+        of_epoch = quotas.of(epoch)
+        counts = of_epoch.ends - of_epoch.starts
+        assert of_epoch.drawn_before.tolist() == before.tolist()
+        assert (of_epoch.starts[0], of_epoch.ends[-1]) == (0, num_positions)
+        assert (np.abs(counts - share) < 1).all()
+        assert np.abs((counts - share)[laid].cumsum()).max() < 1  # of any run of groups that are laid side by side
+        assert (
+            np.abs(of_epoch.drawn_before - epoch * share).max() < 25 + epoch * 1e-5
+        )  # rounding of the dues, times epochs
+        before = before + counts
+
+
+def test_groups_that_are_due_a_part_of_a_position_are_not_rounded_up() -> None:
+    """Of 2,000 groups that are due a tenth of a position each, 200 come in an epoch, and each in every tenth."""
+    quotas = Quotas(np.append(np.full(2000, 0.1), 9800.0), 10_000)
+    counts = np.array([quotas.of(epoch).ends - quotas.of(epoch).starts for epoch in range(100)])
+    assert (counts[:, :2000].sum(axis=1) == 200).all()
+    assert (counts[:, -1] == 9800).all()
+    assert np.abs(counts[:, :2000].sum(axis=0) - 10).max() <= 2
+
+
 def test_groups_of_a_weighted_order_lie_mixed() -> None:
     lengths = np.array([5000, 5000])
-    order = Weighted(np.array([0, 5000]), lengths, np.array([0, 1]), np.array([2500, 7500]), Shuffled(10_000, 3), 3)
+    order = _weighted(lengths, np.array([0, 1]), [2500.0, 7500.0], 3)
     of_first = order.frames(np.arange(10_000)) < 5000
     in_hundreds = of_first.reshape(100, 100).mean(1)
     assert 0.02 < in_hundreds.std() < 0.07  # 0.043 if it were drawn from a hat

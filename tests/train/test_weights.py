@@ -63,6 +63,28 @@ def test_factors_of_task_and_episode_multiply(dataset: Dataset, shuffle_shards: 
     assert np.allclose(per_weight, per_weight.mean(), rtol=0.03)
 
 
+@pytest.mark.parametrize("shuffle_shards", [None, 1, 3])
+@pytest.mark.parametrize("kind", ["task", "episode"])
+def test_little_weight_is_no_more_than_that_in_every_shard(
+    dataset: Dataset, shuffle_shards: int | None, kind: str
+) -> None:
+    """Two episodes in shards of their own, due half a position an epoch together: one in every second epoch."""
+    tasks, ids = (dataset.episodes.column(name).to_pylist() for name in ("task", "id"))
+    blue = [i for i, task in enumerate(tasks) if task == "insert_blue"]
+    factors = {"task": {"insert_blue": 0.002}, "episode": {ids[i]: 0.002 + 1e-5 * k for k, i in enumerate(blue)}}
+    assert len({int(dataset.column("shard")[i]) for i in blue}) == 2
+    options: dict[str, Any] = {"window": SMALL, "split": None, "num_workers": 0}
+    plain = Counter(e for batch in Loader(dataset, **options) for e in batch["episode_index"].tolist())
+    num_frames = sum(plain.values())
+    num_blue = sum(plain[i] for i in blue)
+    due = num_frames * 0.002 * num_blue / (num_frames - num_blue + 0.002 * num_blue)
+    loader = Loader(dataset, weights={kind: factors[kind]}, shuffle_shards=shuffle_shards, batch_size=64, **options)
+    epochs = [[e for batch in loader for e in batch["episode_index"].tolist()] for _ in range(40)]
+    assert {len(epoch) for epoch in epochs} == {num_frames}
+    assert sum(e in blue for epoch in epochs for e in epoch) == pytest.approx(40 * due, abs=2)
+    assert max(sum(e in blue for e in epoch) for epoch in epochs) <= 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
