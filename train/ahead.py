@@ -6,12 +6,12 @@ Only so many are ready or in the making at a time, however slowly they are taken
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
-from vlapipe.train.threads import Threads
+from vlapipe.pipeline.shards.in_order import InOrder
+from vlapipe.train.threads import LoaderThreads
 
 __all__ = ["Pace", "ahead"]
 
@@ -90,29 +90,12 @@ class Pace:
 
 
 def ahead(
-    work: Iterator[Work], make: Callable[[Work], Result], *, num_threads: int, depth: int, pace: Pace | None = None
-) -> Iterator[Result]:
+    work: Iterable[Work], make: Callable[[Work], Result], *, num_threads: int, depth: int, pace: Pace | None = None
+) -> InOrder[Result]:
     """``make(item)`` of every item, in order; ``depth`` of them are ready or in the making, or one more than threads.
 
-    ``pace`` may change the number of threads. An error in a thread is raised where its result was to come.
+    ``pace`` may change the number of threads. Without threads each is made when it is asked for.
     """
-    threads = Threads(num_threads)
-    coming: deque[Future[Result]] = deque()
-    try:
-        while True:
-            while len(coming) < max(depth, len(threads) + 1) and (item := next(work, None)) is not None:
-                coming.append(threads.submit(make, item))
-            if not coming:
-                return
-            began = time.perf_counter()
-            result = coming.popleft().result()
-            if pace is not None:
-                change = pace.step(time.perf_counter() - began, len(threads))
-                if change > 0:
-                    threads.add(change)
-                elif change < 0:
-                    threads.remove(-change)
-            yield result
-            del result  # or it would be held while the next one is waited for
-    finally:
-        threads.close()
+    jobs = (partial(make, item) for item in work)
+    threads = LoaderThreads(num_threads) if num_threads else None
+    return InOrder(jobs, threads, depth, pace.step if pace is not None else None)

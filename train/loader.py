@@ -12,6 +12,7 @@ from types import TracebackType
 import torch
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.in_order import InOrder
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.ahead import Pace, ahead
 from vlapipe.train.arguments import parse_whole_number, require_memory
@@ -157,47 +158,40 @@ class Loader:
 
         Without ``endless`` the epoch's last batch may be short, and some ranks may have none.
         """
-        for end, batch in self._run(self._steps()):
-            self._position = end
-            if batch is not None:
-                yield batch
+        return self._iterate(self._steps(), moves=True)
 
     def every_other(self, first: int, every: int) -> Iterator[Batch]:
         """Of the batches to come, number ``first`` and then each ``every``-th; the loader stays where it stands."""
-        for _, batch in self._run(islice(self._steps(at_once=1), first, None, every)):
-            if batch is not None:
-                yield batch
+        return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False)
 
-    def _run(self, work: Iterator[Steps]) -> Iterator[tuple[int, Batch | None]]:
-        """Each step's end and batch; none where this rank has no share, as it must stand where the others do."""
-        made: Iterator[_Made]
-        if self._num_workers == 0:
-            made = map(self._make, work)
-        else:
-            pace = (
-                None
-                if self._num_workers is not None
-                else Pace(threads_at_most(), self._say, lambda: self._maker.is_settled)
-            )
-            made = ahead(work, self._make, num_threads=self._num_workers or 1, depth=self._depth, pace=pace)
+    def _iterate(self, work: Iterator[Steps], *, moves: bool) -> _Iteration:
+        finds_out = self._num_workers is None
+        pace = Pace(threads_at_most(), self._say, lambda: self._maker.is_settled) if finds_out else None
+        num_threads = 1 if self._num_workers is None else self._num_workers
+        made = ahead(work, self._make, num_threads=num_threads, depth=self._depth, pace=pace)
+        return _Iteration(made, self._batches(made, moves))
+
+    def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
+        """The batches that were made; if it ``moves``, the loader stands where the last step that was taken ends."""
         for ends, batches in made:
-            if not batches:
-                yield ends[-1], None
+            if moves and not batches:  # this rank has no share of the step, but must stand where the others do
+                self._position = ends[-1]
             for end, (batch, arrived) in zip(ends, batches, strict=False):
                 self._side_copy.finish(batch, arrived)
-                yield end, batch
+                if moves:
+                    self._position = end
+                yield batch
 
     def _steps(self, at_once: int | None = None) -> Iterator[Steps]:
-        if not self._order.num_positions:
-            return iter(())
-        return steps(
-            self._order,
-            self._position,
-            self.batch_size,
-            self._share,
-            at_once=at_once or self._at_once,
-            endless=self._endless,
-        )
+        if self._order.num_positions:
+            yield from steps(
+                self._order,
+                self._position,
+                self.batch_size,
+                self._share,
+                at_once=at_once or self._at_once,
+                endless=self._endless,
+            )
 
     def _make(self, of_steps: Steps) -> _Made:
         if not len(of_steps.frames):
@@ -255,3 +249,20 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Iteration(Iterator[Batch]):
+    """The batches of one pass, and the threads that prepare them, which end when this is closed or dropped."""
+
+    def __init__(self, made: InOrder[_Made], batches: Iterator[Batch]) -> None:
+        self._made, self._batches, self._is_closed = made, batches, False
+
+    def __next__(self) -> Batch:
+        if self._is_closed:
+            raise StopIteration
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the threads, whichever thread calls this; waits for the batches that they are preparing."""
+        self._is_closed = True
+        self._made.close()

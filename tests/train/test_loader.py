@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,22 @@ def test_batches_do_not_depend_on_the_number_of_threads(dataset: Dataset, num_wo
     for one, other in zip(plain, threaded, strict=True):
         for key, value in one.items():
             assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+
+
+def test_pass_that_another_thread_closes_ends_and_the_loader_goes_on_where_it_stood(dataset: Dataset) -> None:
+    loader = Loader(dataset, batch_size=4, num_workers=8, endless=True)
+    expected = indices(Loader(dataset, batch_size=4, num_workers=0, endless=True), limit=400)
+    found: list[int] = []
+    while len(found) < 400:
+        batches = iter(loader)
+        closer = threading.Timer(0.002, batches.close)  # type: ignore[attr-defined]
+        closer.start()
+        for batch in batches:
+            found += batch["index"].tolist()
+        closer.join(60)
+        assert not closer.is_alive()
+        assert not any(thread.name.startswith("vlapipe-loader") for thread in threading.enumerate())
+    assert found[:400] == expected[:400]
 
 
 def test_state_of_another_dataset_seed_or_version_is_refused(dataset: Dataset) -> None:

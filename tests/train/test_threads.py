@@ -1,4 +1,4 @@
-"""Threads that work ahead: in order, bounded, ended on every path; and how many of them are chosen."""
+"""LoaderThreads that work ahead: in order, bounded, ended on every path; and how many of them are chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vlapipe.train.ahead import Pace, ahead
-from vlapipe.train.threads import Threads
+from vlapipe.train.threads import LoaderThreads
 
 
 def num_threads() -> int:
@@ -37,7 +37,7 @@ def test_no_more_than_depth_are_made_ahead_of_the_taker() -> None:
         assert next(results) == taken
         time.sleep(0.02)
         assert len(begun) <= taken + 1 + 3
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not num_threads()
 
 
@@ -58,7 +58,7 @@ def test_threads_compute_on_one_core_each_and_leave_the_others_number_alone() ->
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        threads = Threads(2)
+        threads = LoaderThreads(2)
         found = [threads.submit(torch.get_num_threads).result() for _ in range(4)]
         assert torch.get_num_threads() == 3
         threads.close()
@@ -90,6 +90,28 @@ def test_process_ends_by_itself_however_its_loop_did(how: str) -> None:
         assert "KeyboardInterrupt" in ended.stderr
     else:
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+
+
+def test_thousands_of_closes_at_any_moment_never_hang() -> None:
+    code = """
+        import faulthandler, itertools, random, sys, time
+        from vlapipe.train.ahead import ahead
+        faulthandler.dump_traceback_later(100, exit=True)
+        sys.setswitchinterval(1e-6)  # the threads take turns as often as they can
+        rng = random.Random(0)
+        for trial in range(2000):
+            results = ahead(
+                itertools.count(), lambda n: n, num_threads=rng.choice([2, 4, 12]), depth=rng.choice([4, 30, 60])
+            )
+            for expected in range(rng.choice([0, 1, 2, 9])):
+                assert next(results) == expected
+            results.close()
+        print("ended")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
 
 
 class Clock:
