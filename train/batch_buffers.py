@@ -1,12 +1,16 @@
-"""Memory for batches, used again as soon as nobody holds a tensor of the batch that was in it.
+"""Memory for batches, used again as soon as the last tensor or array of the batch that was in it is gone.
 
 Fresh memory costs a page fault every 4 kB, which is as much as copying a batch into it.
+
+Each batch lies on an owner of its own, which NumPy and torch hold for as long as anything can reach the memory. The
+owner's finalizer gives the memory back, so no count of references is ever read. If garbage is collected late, or never,
+memory comes back late or never, but it is never lent twice.
 """
 
 from __future__ import annotations
 
-import sys
-import threading
+import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 __all__ = ["BatchBuffers", "Entry"]
+
+_ALIGNED = 64  # bytes: a line of the processor's cache
 
 
 @dataclass(frozen=True)
@@ -29,42 +35,62 @@ class BatchBuffers:
     """Lends the arrays of one batch at a time; safe to use from several threads."""
 
     def __init__(self, entries: dict[str, Entry], num_samples: int, num_kept: int, *, pinned: bool = False) -> None:
-        """Keep memory for ``num_kept`` times ``num_samples``; ``pinned`` memory torch itself keeps."""
-        self._entries, self._num_samples = entries, num_samples
-        self._num_kept, self._pinned = num_kept, pinned
-        self._kept: list[dict[str, NDArray[Any]]] = []
-        self._lock = threading.Lock()
+        """Keep the memory of ``num_kept`` batches of ``num_samples``; ``pinned`` memory torch itself keeps."""
+        self._entries, self._num_samples, self._pinned = entries, num_samples, pinned
+        # A deque is changed in one step: an owner's finalizer may run in any thread, while this one holds any lock.
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=num_kept)
+        self._places, self._num_bytes = _lay_out(entries, num_samples)
 
     def lend(self, count: int) -> tuple[dict[str, NDArray[Any]], dict[str, torch.Tensor]]:
         """Arrays of ``count`` samples by key, and the tensors that share their memory.
 
-        The memory is lent for as long as any of the tensors, or a view of one, is held. Its content is arbitrary.
+        The memory is lent for as long as any of them, or a view of one, is held. Its content is arbitrary.
         """
         if self._pinned:
+            # torch's own allocator also knows which asynchronous copies to a GPU still read a block.
             tensors = {
                 key: torch.empty((count, *e.shape), dtype=_TORCH[e.dtype], pin_memory=True)
                 for key, e in self._entries.items()
             }
             return {key: tensor.numpy() for key, tensor in tensors.items()}, tensors
-        with self._lock:
-            arrays = self._free(count) or self._new(count)
-            return arrays, {key: torch.from_numpy(array) for key, array in arrays.items()}
-
-    def _free(self, count: int) -> dict[str, NDArray[Any]] | None:
-        """Memory that is kept and that nobody holds; none for a batch of another size than most."""
         if count != self._num_samples:
-            return None
-        for arrays in self._kept:
-            # The dictionary, the loop and the argument hold each array; so does a tensor, through its storage.
-            if all(sys.getrefcount(array) == 3 for array in arrays.values()):
-                return arrays
-        return None
+            places, num_bytes = _lay_out(self._entries, count)
+            memory = np.empty(num_bytes, dtype=np.uint8)
+        else:
+            places = self._places
+            memory = np.asarray(_Lent(self._take(), self._free))
+        arrays = {key: np.ndarray((count, *e.shape), e.dtype, memory, places[key]) for key, e in self._entries.items()}
+        return arrays, {key: torch.from_numpy(array) for key, array in arrays.items()}
 
-    def _new(self, count: int) -> dict[str, NDArray[Any]]:
-        arrays = {key: np.empty((count, *e.shape), dtype=e.dtype) for key, e in self._entries.items()}
-        if count == self._num_samples and len(self._kept) < self._num_kept:
-            self._kept.append(arrays)
-        return arrays
+    def _take(self) -> NDArray[np.uint8]:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.empty(self._num_bytes, dtype=np.uint8)
+
+
+class _Lent:
+    """The owner of a batch's memory, as NumPy knows one: https://numpy.org/doc/stable/reference/arrays.interface.html.
+
+    Every array on the memory holds it, so it dies with the last one, and then gives the memory back.
+    """
+
+    def __init__(self, memory: NDArray[np.uint8], free: deque[NDArray[np.uint8]]) -> None:
+        self._memory, self._free = memory, free
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self._memory)
+
+
+def _lay_out(entries: dict[str, Entry], count: int) -> tuple[dict[str, int], int]:
+    """Where each entry of ``count`` samples begins in a batch's memory, and the bytes of all."""
+    places, end = {}, 0
+    for key, entry in entries.items():
+        places[key] = end
+        num_bytes = count * math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
+        end += -(-num_bytes // _ALIGNED) * _ALIGNED
+    return places, end
 
 
 _TORCH = {np.float32: torch.float32, np.uint8: torch.uint8, np.bool_: torch.bool, np.int64: torch.int64}

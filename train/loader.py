@@ -44,7 +44,7 @@ class Loader:
     rows that the episode does not have. ``task`` is a list of B instructions; ``episode_index``, ``frame_index`` (the
     anchor row) and ``index`` (the frame among the split's) are (B,) int64.
 
-    A batch is its taker's: its memory is used again only when no tensor of it is held any more.
+    You own the batch: its memory is used again only after you have dropped every tensor of it, and every view of one.
 
     The order is one global sequence for any number of ranks: step ``k`` covers positions ``k * B * world_size`` on,
     and each rank takes its B of them.
