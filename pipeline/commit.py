@@ -10,7 +10,8 @@ import pyarrow as pa
 
 import vlapipe
 from vlapipe.pipeline.plan import Plan
-from vlapipe.pipeline.record import Record
+from vlapipe.pipeline.record import GAPS, Record
+from vlapipe.pipeline.shards.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
 from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
@@ -24,8 +25,8 @@ _SOURCE = pa.struct(
 
 def assemble(
     plan: Plan, records: list[Record], findings: list[Record], *, shard_format: str, codec: str
-) -> tuple[dict[str, Any], pa.Table, list[Record]]:
-    """The manifest's entries, the episodes table, and the rejects.
+) -> tuple[dict[str, Any], pa.Table, pa.Table, list[Record]]:
+    """The manifest's entries, the episodes table, the table of gaps, and the rejects.
 
     Args:
         plan: what was to be done.
@@ -67,7 +68,8 @@ def assemble(
             **plan.images.described(),
         },
     }
-    return manifest, _episodes_table(rows), rejects
+    gaps = gaps_table((i, gap) for i, row in enumerate(rows) for gap in row[GAPS])
+    return manifest, _episodes_table(rows), gaps, rejects
 
 
 def _describe_streams(plan: Plan) -> dict[str, Any]:
@@ -136,6 +138,8 @@ def _merge_statistics(records: list[Record]) -> dict[str, dict[str, Any]]:
 def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
+        if name == GAPS:
+            continue
         values = [row[name] for row in rows]
         # Told, since nothing can be told from values that are all empty.
         kind = pa.list_(_SOURCE) if name == "sources" else pa.list_(pa.int32()) if name.endswith("/gaps") else None

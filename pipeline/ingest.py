@@ -202,11 +202,11 @@ def _ingest(config: IngestConfig) -> IngestReport:
         if not report.num_episodes:
             output.discard_if_empty()
         else:
-            manifest, episodes, rejects = assemble(
+            manifest, episodes, gaps, rejects = assemble(
                 plan, records, report.findings, shard_format=config.shard_format, codec=str(codec)
             )
             made_from.write(output.path)
-            write_generation(output.path, manifest, episodes, rejects)
+            write_generation(output.path, manifest, episodes, rejects, gaps)
             output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,21 +14,23 @@ from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derived import derive_fields
+from vlapipe.pipeline.shards.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.stamps import seconds, seconds_between
-from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["Record", "ShardRecord"]
+__all__ = ["GAPS", "Record", "ShardRecord"]
 
 Record = dict[str, Any]
+GAPS = "gaps_beside_anchor"  # of an episode's row; they go into a table of their own
 
 
 class ShardRecord:
     """Takes a shard's good episodes one after another.
 
-    ``rows`` are the episodes table's but for what only the whole dataset knows.
+    ``rows`` are the episodes table's but for what only the whole dataset knows; each has its gaps with it.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -74,6 +77,9 @@ def _is_text(schema: Schema, path: str) -> bool:
 
 def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, int]) -> Record:
     """One row; ``next_row`` is where each stream's next episode begins in the shard, and is moved on."""
+    views = (name for name, stream in episode.streams.items() if isinstance(stream, ImageRows))
+    num_rows = window_rows(schema.sample, schema.anchor, views)
+    beside = _gaps_beside(episode, num_rows, schema.anchor)
     row: Record = {
         "id": episode.raw.id,
         "task": episode.raw.task,
@@ -82,7 +88,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "source_row": episode.raw.rows[0] if episode.raw.rows else 0,  # where it begins in the anchor's file
         "frame_start": episode.frame_start,
         "num_frames": episode.num_frames,
-        "num_left_out": _count_left_out(episode, schema),
+        "num_left_out": _count_left_out(episode, schema, num_rows, beside),
+        GAPS: beside,
         "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
         "sources": [vars(stream.source) for stream in episode.streams.values()],
     }
@@ -96,27 +103,29 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
     return row
 
 
-def _count_left_out(episode: Episode, schema: Schema) -> int:
+def _gaps_beside(episode: Episode, num_rows: Mapping[str, int], anchor: str) -> list[Record]:
+    """Gaps of the streams that windows read beside the anchor, as the table of gaps has them."""
+    found = []
+    for name in num_rows:
+        max_gap_s = episode.max_gaps_s[name]
+        if name != anchor and max_gap_s is not None:
+            clocks = episode.streams[anchor].timestamp, episode.streams[name].timestamp
+            rows = gap_rows(*clocks, episode.align[name], episode.gaps[name], max_gap_s)
+            found += [{"stream": name, **gap} for gap in rows]
+    return found
+
+
+def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int], beside: list[Record]) -> int:
     """Frames that are not drawn with the schema's own windows, because one of these would cross a gap."""
-    others = []
-    rows = window_rows(
-        schema.sample, schema.anchor, (n for n, s in episode.streams.items() if isinstance(s, ImageRows))
+    _, others = spans_of(gaps_table((0, gap) for gap in beside), num_rows)
+    spans = [spans_across_gaps(schema.sample, episode.gaps[schema.anchor], num_rows[schema.anchor]), others]
+    all_spans = np.concatenate(spans)
+    _, _, lengths = frames_between(
+        np.array([episode.frame_start]),
+        np.array([episode.num_frames]),
+        np.zeros(len(all_spans), dtype=np.int64),
+        all_spans,
     )
-    for name, count in rows.items():
-        stream, max_gap_s = episode.streams[name], episode.max_gaps_s[name]
-        if name != schema.anchor and max_gap_s is not None:
-            others.append(
-                GappyStream(
-                    window_rows=count,
-                    max_gap_s=max_gap_s,
-                    gaps=episode.gaps[name],
-                    align=episode.align[name],
-                    timestamp=stream.timestamp,
-                )
-            )
-    clock, gaps = episode.streams[schema.anchor].timestamp, episode.gaps[schema.anchor]
-    spans = spans_across_gaps(schema.sample, clock, gaps, rows[schema.anchor], others)
-    _, lengths = frames_between(episode.frame_start, episode.num_frames, spans)
     return episode.num_frames - int(lengths.sum())
 
 

@@ -5,15 +5,19 @@ Frames whose windows would cross a gap are not among them (``pipeline.shards.win
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.gaps_table import gaps_table, read_gaps, spans_of
+from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.run_table import RunTable
 from vlapipe.train.sources import Sources
@@ -87,16 +91,13 @@ def _runs(
     """
     first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
     lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
-    gaps = _Gaps(dataset, sample)
-    gappy = gaps.concern[episode]
-    if gappy.any():
-        runs = [(episode[~gappy], first_row[~gappy], lengths[~gappy])]
-        for place in np.flatnonzero(gappy):
-            begins, counts = frames_between(int(first_row[place]), int(lengths[place]), gaps.spans(int(episode[place])))
-            runs.append((np.full(len(begins), episode[place]), begins, counts))
-        columns = [np.concatenate(column) for column in zip(*runs, strict=True)]
-        order = np.lexsort((columns[1], columns[0]))
-        episode, first_row, lengths = (column[order] for column in columns)
+    of_span, spans = _crossed_gaps(dataset, sample)
+    if len(spans):
+        place = np.full(len(dataset), -1)
+        place[episode] = np.arange(len(episode))
+        is_ours = place[of_span] >= 0
+        cut, first_row, lengths = frames_between(first_row, lengths, place[of_span[is_ours]], spans[is_ours])
+        return episode[cut], first_row, lengths
     kept = lengths > 0
     return (episode, first_row, lengths) if kept.all() else (episode[kept], first_row[kept], lengths[kept])
 
@@ -108,56 +109,59 @@ def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
     return in_split
 
 
-class _Gaps:
-    """The gaps that windows may cross, by the episodes table alone as far as that goes.
+def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The anchor rows ``[first, stop)`` at which a window crosses a gap: each span's episode ``(S,)``, and ``(S, 2)``.
 
-    ``concern`` says of each episode whether it has any. A shard is opened only for one in which another stream than
-    the anchor has a gap.
+    Spans are in no order, and may overlap. No shard is opened, unless the dataset was made before there was a table of
+    gaps.
     """
+    anchor = dataset.schema.anchor
+    num_rows = window_rows(sample, anchor, dataset.views)
+    found = []
+    if _max_gap_s(dataset, anchor) is not None:
+        lists = dataset.episode_column(f"{anchor}/gaps")
+        episode = np.repeat(np.arange(len(dataset)), as_numpy(pc.list_value_length(lists)))
+        found.append((episode, spans_across_gaps(sample, as_numpy(pc.list_flatten(lists)), num_rows[anchor])))
+    found += [spans_of(table, num_rows) for table in _tables(dataset, list(num_rows))]
+    episodes = [episode for episode, _ in found]
+    return (
+        np.concatenate([np.empty(0, dtype=np.int64), *episodes]),
+        np.concatenate([np.empty((0, 2), dtype=np.int64), *(spans for _, spans in found)]),
+    )
 
-    def __init__(self, dataset: Dataset, sample: SampleDefaults) -> None:
-        self._dataset, self._sample = dataset, sample
-        self._anchor = dataset.schema.anchor
-        self._rows = window_rows(sample, self._anchor, dataset.views)
-        self._limits: dict[str, float] = {}
-        self._concerns: dict[str, NDArray[np.bool_]] = {}
-        for name in self._rows:
-            max_gap_s = dataset.manifest.streams[name].get("max_gap_s")
-            if max_gap_s is None:
-                continue
-            concerns = as_numpy(pc.list_value_length(dataset.episode_column(f"{name}/gaps"))) > 0
-            if name != self._anchor:
-                # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
-                late = dataset.column(f"{self._anchor}/last_s") - dataset.column(f"{name}/last_s")
-                concerns = concerns | (late > max_gap_s - 1e-6)
-            self._limits[name], self._concerns[name] = max_gap_s, concerns
-        self.concern = np.zeros(len(dataset), dtype=bool)
-        for concerns in self._concerns.values():
-            self.concern |= concerns
 
-    def spans(self, episode: int) -> NDArray[np.int64]:
-        """The anchor rows ``(spans, 2)`` of an episode whose windows cross a gap."""
-        others = []
-        clock = np.empty(0)
-        for name, limit in self._limits.items():
-            if name == self._anchor or not self._concerns[name][episode]:
-                continue
-            arrays = self._dataset.episode(episode)
-            clock = arrays[f"{self._anchor}/timestamp"]
-            others.append(
-                GappyStream(
-                    window_rows=self._rows[name],
-                    max_gap_s=limit,
-                    gaps=self._gaps(name, episode),
-                    align=arrays[f"align/{name}"],
-                    timestamp=arrays[f"{name}/timestamp"],
-                )
-            )
-        return spans_across_gaps(
-            self._sample, clock, self._gaps(self._anchor, episode), self._rows[self._anchor], others
-        )
+def _tables(dataset: Dataset, streams: list[str]) -> Iterator[pa.Table]:
+    """Pieces of the table of gaps."""
+    named = dataset.manifest.gaps
+    if named is None:
+        yield from _tables_of_shards(dataset, streams)
+    elif named["count"]:
+        yield from read_gaps(dataset.path / named["file"], named["sha256"])
 
-    def _gaps(self, name: str, episode: int) -> NDArray[np.int64]:
-        if name not in self._limits:
-            return np.empty(0, dtype=np.int64)
-        return np.array(self._dataset.episode_column(f"{name}/gaps")[episode].as_py(), dtype=np.int64)
+
+def _max_gap_s(dataset: Dataset, stream: str) -> float | None:
+    max_gap_s: float | None = dataset.manifest.streams[stream].get("max_gap_s")
+    return max_gap_s
+
+
+def _tables_of_shards(dataset: Dataset, streams: list[str]) -> Iterator[pa.Table]:
+    """What the table would say, one piece an episode."""
+    anchor = dataset.schema.anchor
+    for name in streams:
+        max_gap_s = _max_gap_s(dataset, name)
+        if name == anchor or max_gap_s is None:
+            continue
+        lists = dataset.episode_column(f"{name}/gaps")
+        # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
+        late = dataset.column(f"{anchor}/last_s") - dataset.column(f"{name}/last_s")
+        has_gap = (as_numpy(pc.list_value_length(lists)) > 0) | (late > max_gap_s - 1e-6)
+        for index in np.flatnonzero(has_gap).tolist():
+            rows = _gap_rows(dataset, index, name, max_gap_s)
+            yield gaps_table((index, {"stream": name, **gap}) for gap in rows)
+
+
+def _gap_rows(dataset: Dataset, index: int, name: str, max_gap_s: float) -> list[dict[str, Any]]:
+    episode = dataset.episode(index)
+    clocks = episode[f"{dataset.schema.anchor}/timestamp"], episode[f"{name}/timestamp"]
+    gaps = np.array(episode.row[f"{name}/gaps"], dtype=np.int64)
+    return gap_rows(*clocks, episode[f"align/{name}"], gaps, max_gap_s)

@@ -152,7 +152,8 @@ def _columns(dataset: Dataset) -> list[str]:
     """What a loader needs of the episodes table, of which each column takes a pass of its own otherwise."""
     columns = ["split", "shard", "frame_start", "num_frames", "instruction"]
     for stream in dataset.manifest.streams:
-        columns += [f"{stream}/{name}" for name in ("start", "rows", "last_s", "gaps")]
+        columns += [f"{stream}/{name}" for name in ("start", "rows")]
+    columns.append(f"{dataset.schema.anchor}/gaps")
     return columns + [f"{view}/{side}" for view in dataset.views for side in ("height", "width")]
 
 

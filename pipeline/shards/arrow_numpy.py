@@ -18,6 +18,8 @@ def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     """
     if pa.types.is_string(column.type):
         column = column.dictionary_encode()
+    if isinstance(column, pa.ChunkedArray) and not column.num_chunks:
+        column = pa.nulls(0, column.type)  # to combine none would import pandas
     if isinstance(column, pa.ChunkedArray):
         column = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -32,6 +32,7 @@ class EpisodesTable:
         self._reading = threading.RLock()  # two reads of one ParquetFile at a time may abort the process
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._near: tuple[int, pa.Table] = (0, pa.table({}))  # the row group that was read last, from which episode on
 
     @cached_property
     def whole(self) -> pa.Table:
@@ -90,11 +91,15 @@ class EpisodesTable:
         return np.stack([self.array(f"{stream}/{name}")[first:stop] for name in ("start", "rows")], axis=1)
 
     def row(self, index: int) -> dict[str, Any]:
-        """All columns of one episode; reads those next to it in the file as well."""
+        """All columns of one episode; reads its row group, and keeps that until another is read."""
         if "whole" in vars(self):
             return dict(self.whole.slice(index, 1).to_pylist()[0])
         with self._reading:
-            return self._checked(lambda: _read_row(self._file, index))
+            first, rows = self._near
+            if not first <= index < first + rows.num_rows:
+                self._near = self._checked(lambda: _read_near(self._file, index))
+                first, rows = self._near
+        return dict(rows.slice(index - first, 1).to_pylist()[0])
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
@@ -125,8 +130,9 @@ def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
     return file.read(columns=columns, use_threads=False)
 
 
-def _read_row(file: pq.ParquetFile, index: int) -> dict[str, Any]:
-    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)])
+def _read_near(file: pq.ParquetFile, index: int) -> tuple[int, pa.Table]:
+    """The row group that holds an episode, and the first episode in it."""
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(sizes)
     group = int(np.searchsorted(ends, index, side="right"))
-    table = file.read_row_group(group, use_threads=False)
-    return dict(table.slice(index - int(ends[group]) + table.num_rows, 1).to_pylist()[0])
+    return int(ends[group]) - sizes[group], file.read_row_group(group, use_threads=False)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.atomic import lock_alone, write_bytes
+from vlapipe.pipeline.shards.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 
 __all__ = [
@@ -44,6 +45,7 @@ class Manifest:
 
     ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields, and of a camera its storage.
     ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table.
+    ``gaps``: file, sha256 and count of the table of gaps; ``None`` where a dataset was made before there was one.
     ``statistics``: by ``<stream>/<field>``.
     """
 
@@ -58,6 +60,7 @@ class Manifest:
     totals: dict[str, Any]
     statistics: dict[str, dict[str, Any]]
     made_with: dict[str, Any] = field(default_factory=dict)
+    gaps: dict[str, Any] | None = None
 
     @property
     def format_version(self) -> int:
@@ -71,7 +74,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical text: the same manifest gives the same bytes."""
-        document = {"format": "vlapipe", "format_version": self.format_version, **vars(self)}
+        entries = {key: value for key, value in vars(self).items() if value is not None}
+        document = {"format": "vlapipe", "format_version": self.format_version, **entries}
         return (json.dumps(document, indent=1) + "\n").encode()
 
     def damage(self, folder: Path) -> list[dict[str, Any]]:
@@ -80,7 +84,8 @@ class Manifest:
         Each has ``file``, ``expected_bytes`` and ``found_bytes``, ``None`` for a file that is missing (found) or may
         have any size (expected).
         """
-        expected = {self.episodes["file"]: None, self.rejects["file"]: None}
+        tables = [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
+        expected: dict[str, int | None] = {table["file"]: None for table in tables}
         expected |= {shard["file"]: shard["bytes"] for shard in self.shards}
         damaged = []
         for file, size in expected.items():
@@ -141,26 +146,36 @@ def _refuse_unfinished(folder: Path) -> None:
     raise NotADatasetError(f"{folder}: unfinished: it has shards and no {MANIFEST}", cure)
 
 
-def write_generation(folder: Path, manifest: dict[str, Any], episodes: pa.Table, rejects: list[dict[str, Any]]) -> None:
-    """Write the episodes table, the rejects, then the manifest that names them.
+def write_generation(
+    folder: Path,
+    manifest: dict[str, Any],
+    episodes: pa.Table,
+    rejects: list[dict[str, Any]],
+    gaps: pa.Table | None = None,
+) -> None:
+    """Write the episodes table, the table of gaps and the rejects, then the manifest that names them.
 
     Args:
         folder: the dataset; its shards are already there.
-        manifest: the manifest's entries but ``episodes`` and ``rejects``.
+        manifest: the manifest's entries but ``episodes``, ``gaps`` and ``rejects``.
         episodes: one row an episode.
         rejects: one entry an episode that was set aside, written a line each.
+        gaps: one row a gap of a stream beside the anchor; without it readers look for them in the shards.
     """
     buffer = io.BytesIO()
     pq.write_table(episodes, buffer, compression="zstd", row_group_size=_ROW_GROUP)
-    table = buffer.getvalue()
-    sha256 = hashlib.sha256(table).hexdigest()
-    file = f"episodes-{sha256[:8]}.parquet"
-    write_bytes(folder / file, table)
+    named = {"episodes": _write_table(folder, "episodes", buffer.getvalue(), episodes.num_rows)}
+    if gaps is not None:
+        named["gaps"] = _write_table(folder, "gaps", table_bytes(gaps), gaps.num_rows)
     lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
     write_bytes(folder / REJECTS, lines)
-    whole = Manifest(
-        **manifest,
-        episodes={"file": file, "sha256": sha256, "count": episodes.num_rows},
-        rejects={"file": REJECTS, "sha256": hashlib.sha256(lines).hexdigest(), "count": len(rejects)},
-    )
-    write_bytes(folder / MANIFEST, whole.to_json())
+    named["rejects"] = {"file": REJECTS, "sha256": hashlib.sha256(lines).hexdigest(), "count": len(rejects)}
+    write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, **named}).to_json())
+
+
+def _write_table(folder: Path, name: str, table: bytes, count: int) -> dict[str, Any]:
+    """Write a table under a name that carries its digest; returns what the manifest says of it."""
+    sha256 = hashlib.sha256(table).hexdigest()
+    file = f"{name}-{sha256[:8]}.parquet"
+    write_bytes(folder / file, table)
+    return {"file": file, "sha256": sha256, "count": count}

@@ -7,7 +7,6 @@ than ``max_gap_s`` apart. So a frame long after a camera stopped is left out as 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.stamps import seconds
 from vlapipe.schemas.schema import SampleDefaults
 
-__all__ = ["GappyStream", "frames_between", "spans_across_gaps", "window_rows"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GappyStream:
-    """A stream that windows read beside the anchor, in one episode.
-
-    ``gaps`` are its rows before which there is a gap, ascending; ``align`` its newest row at each anchor row.
-    """
-
-    window_rows: int
-    max_gap_s: float
-    gaps: NDArray[Any]
-    align: NDArray[np.int32]
-    timestamp: NDArray[Any]
+__all__ = ["frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
 
 
 def window_rows(sample: SampleDefaults, anchor: str, views: Iterable[str]) -> dict[str, int]:
@@ -42,51 +27,84 @@ def window_rows(sample: SampleDefaults, anchor: str, views: Iterable[str]) -> di
     return rows | dict.fromkeys(views, sample.image_rows)
 
 
-def spans_across_gaps(
-    sample: SampleDefaults, clock: NDArray[Any], gaps: NDArray[Any], num_rows: int, others: Iterable[GappyStream]
-) -> NDArray[np.int64]:
-    """The anchor rows ``[first, stop)`` of an episode whose windows cross a gap, ``(spans, 2)``, in no order.
+def spans_across_gaps(sample: SampleDefaults, gaps: NDArray[Any], num_rows: int) -> NDArray[np.int64]:
+    """The anchor rows ``[first, stop)`` whose windows of the anchor itself cross a gap, ``(gaps, 2)``.
 
     An action chunk is taken to reach from its frame over all its ``action_rows`` strides, also past the end of the
     episode. The row that its last action looks ahead to does not count: an action has a value only where that row is
     as near in time as the schema says.
 
     Args:
-        sample: the rows that each window takes.
-        clock: the anchor's stamps; only read where ``others`` are given.
+        sample: the rows that an action chunk takes.
         gaps: the anchor's rows before which there is a gap.
         num_rows: of the anchor that end at the frame.
-        others: the streams that are read beside it.
     """
     gaps = gaps.astype(np.int64)
     reach = (sample.action_rows - 1) * sample.action_stride
-    spans = [np.stack([gaps - reach, gaps + num_rows - 1], axis=1)]
-    spans += [_spans_of(stream, clock) for stream in others]
-    return np.concatenate(spans)
+    return np.stack([gaps - reach, gaps + num_rows - 1], axis=1)
 
 
-def _spans_of(stream: GappyStream, clock: NDArray[Any]) -> NDArray[np.int64]:
-    """From when the last row before a gap is too old until a whole window lies behind the gap."""
-    gaps, times = stream.gaps.astype(np.int64), stream.timestamp
-    max_gap: float = stream.max_gap_s
-    if times.dtype == clock.dtype == np.int64:
+def gap_rows(
+    clock: NDArray[Any], timestamp: NDArray[Any], align: NDArray[np.int32], gaps: NDArray[Any], max_gap_s: float
+) -> list[dict[str, Any]]:
+    """Where the gaps of a stream beside the anchor lie on the anchor, for windows of any number of rows.
+
+    A frame is left out from ``first`` on, when the last row before the gap is too old, until a whole window lies behind
+    the gap: ``rows_behind`` says how many rows of the stream do at the anchor rows ``until``, ``until + 1`` and so on,
+    up to the next gap. The stream's end is a gap that nothing follows, unless the episode ends as early.
+
+    Args:
+        clock: the anchor's stamps.
+        timestamp: the stream's.
+        align: the stream's newest row at each anchor row.
+        gaps: the stream's rows before which there is a gap, ascending.
+        max_gap_s: what is longer is a gap.
+
+    Returns:
+        ``first``, ``until`` and ``rows_behind`` of each gap, as plain numbers.
+    """
+    gaps = gaps.astype(np.int64)
+    max_gap: float = max_gap_s
+    if timestamp.dtype == clock.dtype == np.int64:
         max_gap = round(max_gap * 1e9)
     else:
-        times, clock = seconds(times), seconds(clock)
-    # The end of the stream is a gap that nothing follows.
-    last_before = np.append(gaps - 1, len(times) - 1)
-    first = np.searchsorted(clock, times[last_before] + max_gap, side="right")
-    # Where a window begins behind the gap; align never falls, so it is found by bisection.
-    whole = np.searchsorted(stream.align, gaps + stream.window_rows - 1)
-    first[:-1] = np.minimum(first[:-1], np.searchsorted(stream.align, gaps))
-    return np.stack([first, np.append(whole, len(clock))], axis=1).astype(np.int64)
+        timestamp, clock = seconds(timestamp), seconds(clock)
+    last_before = np.append(gaps - 1, len(timestamp) - 1)
+    too_old = np.searchsorted(clock, timestamp[last_before] + max_gap, side="right").tolist()
+    until = [*np.searchsorted(align, gaps).tolist(), len(clock)]  # align never falls
+    rows = [
+        {"first": min(old, begin), "until": begin, "rows_behind": (align[begin:end] + (1 - gap)).tolist()}
+        for old, begin, end, gap in zip(too_old[:-1], until[:-1], until[1:], gaps.tolist(), strict=True)
+    ]
+    if too_old[-1] < len(clock):
+        rows.append({"first": too_old[-1], "until": len(clock), "rows_behind": []})
+    return rows
 
 
-def frames_between(first: int, count: int, spans: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The runs of rows from ``first`` on, ``count`` of them, that lie in no span: where each begins and its length."""
-    spans = spans[spans[:, 0] < spans[:, 1]].clip(first, first + count)
-    spans = spans[np.argsort(spans[:, 0], kind="stable")]
-    begins = np.concatenate([[first], np.maximum.accumulate(spans[:, 1])])
-    lengths = np.append(spans[:, 0], first + count) - begins
-    kept = lengths > 0
-    return begins[kept], lengths[kept]
+def frames_between(
+    first: NDArray[np.int64], count: NDArray[np.int64], episode: NDArray[np.int64], spans: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The intervals of frames that lie in no span, of all episodes at once.
+
+    Args:
+        first: each episode's first frame, an anchor row, ``(E,)``.
+        count: each episode's frames ``(E,)``.
+        episode: which of these a span belongs to ``(S,)``.
+        spans: anchor rows ``[first, stop)`` of that episode ``(S, 2)``, in any order; they may overlap.
+
+    Returns:
+        each interval's episode, first anchor row and frames, in order.
+    """
+    ends = np.cumsum(count)
+    begins = ends - count  # the frames of all episodes end to end: an episode's begin there
+    kept = spans[:, 0] < spans[:, 1]
+    episode, spans = episode[kept], spans[kept]
+    spans = (spans - first[episode, None]).clip(0, count[episode, None]) + begins[episode, None]
+    # A span of no frame where an episode begins, so that no interval goes on from the one before.
+    starts, stops = np.concatenate([begins, spans[:, 0]]), np.concatenate([begins, spans[:, 1]])
+    order = np.argsort(starts, kind="stable")
+    interval = np.maximum.accumulate(stops[order])
+    lengths = np.append(starts[order][1:], ends[-1:]) - interval
+    interval, lengths = interval[lengths > 0], lengths[lengths > 0]
+    place = np.searchsorted(begins, interval, side="right") - 1
+    return place, interval - begins[place] + first[place], lengths

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from factories import make_episode
 
@@ -14,7 +17,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.ingest_text import print_ingest_report
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.loader import Loader
 from vlapipe.train.window import Window
@@ -71,6 +74,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return vlapipe.open_dataset(root / "data")
 
 
+@pytest.fixture(scope="module")
+def dataset_of_before(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same as it was written before there was a table of gaps."""
+    copy = tmp_path_factory.mktemp("before") / "data"
+    shutil.copytree(dataset.path, copy)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    (copy / manifest.pop("gaps")["file"]).unlink()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return vlapipe.open_dataset(copy)
+
+
 def has_gap(stamps: Any, limit: float) -> bool:
     return any(later - earlier > limit for earlier, later in itertools.pairwise(stamps))
 
@@ -111,7 +125,11 @@ def drawn(loader: Loader) -> list[tuple[int, int]]:
     "window",
     [WINDOW, Window(state_rows=1, sensor_rows=1, image_rows=1, action_rows=1), Window(image_rows=4), Window()],
 )
-def test_every_frame_without_a_gap_is_drawn_once_and_no_other(dataset: Dataset, window: Window) -> None:
+@pytest.mark.parametrize("written", ["dataset", "dataset_of_before"])
+def test_every_frame_without_a_gap_is_drawn_once_and_no_other(
+    request: pytest.FixtureRequest, written: str, window: Window
+) -> None:
+    dataset: Dataset = request.getfixturevalue(written)
     loader = Loader(dataset, window=window, batch_size=32, split=None, num_workers=0)
     expected = frames_without_gaps(dataset, window)
     found = drawn(loader)
@@ -120,6 +138,62 @@ def test_every_frame_without_a_gap_is_drawn_once_and_no_other(dataset: Dataset, 
     assert loader.num_frames + loader.num_left_out == int(dataset.column("num_frames").sum())
     assert len({episode for episode, _ in expected}) >= 4
     assert loader.num_left_out > 0
+
+
+@pytest.mark.parametrize("window", [WINDOW, Window(), Window(sensor_rows=130, image_rows=5)])
+def test_frames_are_known_without_a_shard(dataset: Dataset, tmp_path: Path, window: Window) -> None:
+    shutil.copytree(dataset.path, tmp_path / "data", ignore=shutil.ignore_patterns("shards", ".cache"))
+    without = Loader(vlapipe.open_dataset(tmp_path / "data"), window=window, split=None)
+    assert without.num_frames == Loader(dataset, window=window, split=None).num_frames > 0
+
+
+def test_tables_are_read_as_often_for_many_episodes_with_gaps_as_for_one(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    for name in ("read", "read_row_group"):
+        real = getattr(pq.ParquetFile, name)
+
+        def counted(*args: Any, name: str = name, real: Any = real, **options: Any) -> Any:
+            read.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(pq.ParquetFile, name, counted)
+    Loader(vlapipe.open_dataset(dataset.path), window=WINDOW, split=None)
+    assert read.count("read_row_group") == 1  # of the gaps
+    assert read.count("read") <= 2  # columns of the episodes
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_damaged_table_of_gaps_is_refused(dataset: Dataset, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(dataset.path, tmp_path / "data", ignore=shutil.ignore_patterns("shards", ".cache"))
+    [table] = (tmp_path / "data").glob("gaps-*.parquet")
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.unlink()
+    if damage == "altered":
+        table.write_bytes(data)
+    with pytest.raises(DamageError, match=r"gaps-.*parquet: (its bytes differ|cannot be read)"):
+        Loader(vlapipe.open_dataset(tmp_path / "data"), split=None)
+
+
+def test_gaps_are_the_same_bytes_for_any_workers_and_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:
+    raw = dataset.path.parent / "raw"
+    options: dict[str, Any] = {"source": raw, "schema": str(gappy_schema(tmp_path)), "shard_bytes": 1}
+    ingest(IngestConfig(out=tmp_path / "one", workers=1, **options))
+    ingest(IngestConfig(out=tmp_path / "three", workers=3, **options))
+    broken = raw / "episode_4" / "robot_states.csv"
+    good = broken.read_text()
+    try:
+        broken.write_text("")
+        with pytest.raises(VlapipeError, match="--strict"):
+            ingest(IngestConfig(out=tmp_path / "resumed", workers=1, strict=True, **options))
+    finally:
+        broken.write_text(good)
+    assert ingest(IngestConfig(out=tmp_path / "resumed", workers=1, **options)).num_resumed_shards >= 3
+    manifests = {(tmp_path / name / "manifest.json").read_bytes() for name in ("one", "three", "resumed")}
+    assert len(manifests) == 1
+    assert json.loads(manifests.pop())["gaps"]["count"] == 5
 
 
 def test_ingest_counts_what_the_schemas_own_window_leaves_out(dataset: Dataset) -> None:

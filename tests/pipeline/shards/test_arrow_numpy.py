@@ -48,12 +48,15 @@ def test_column_of_no_rows_is_one(kind: pa.DataType) -> None:
 def test_reading_a_dataset_needs_no_pandas(tiny_dataset: Path) -> None:
     code = """
 import sys
+import pyarrow
 import vlapipe
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 dataset = vlapipe.open_dataset(sys.argv[1])
 for name in ("shard", "split", "seconds"):
     dataset.column(name)
 dataset.episode(0)["action/value"]
 dataset.sample_arrays(0)
+as_numpy(pyarrow.chunked_array([], pyarrow.int32()))
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(tiny_dataset)], check=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from many import repeat_dataset
 
@@ -79,6 +80,23 @@ def test_row_is_read_with_its_neighbours_only(many_episodes: Path, index: int) -
     assert (row["episode_index"], row["id"]) == (index, f"task/episode_{index:07d}")
     assert row == vlapipe.open_dataset(many_episodes).episodes.slice(index, 1).to_pylist()[0]
     assert dataset.episode(index).id == row["id"]
+
+
+def test_episodes_in_turn_are_read_once_with_their_neighbours(
+    many_episodes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, group: int, **options: object) -> pa.Table:
+        read.append(group)
+        return real(self, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    dataset = vlapipe.open_dataset(many_episodes)
+    for index in range(16_300, 16_500):
+        assert dataset.episode(index).row["episode_index"] == index
+    assert read == [0, 1]
 
 
 def test_episode_is_found_by_its_id_among_many(many_episodes: Path) -> None:

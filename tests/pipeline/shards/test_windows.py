@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.align import last_row_at_or_before
 from vlapipe.pipeline.checks.clocks import find_gaps
-from vlapipe.pipeline.shards.windows import GappyStream, frames_between, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.gaps_table import gaps_table, spans_of
+from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
 
 MAX_GAP_MS = 40
@@ -37,6 +38,20 @@ def crosses(stamps: list[Any], now: Any, limit: float) -> bool:
     return any(later - earlier > limit for earlier, later in itertools.pairwise(moments))
 
 
+def beside(num_rows: int, *clocks_and_gaps: Any) -> NDArray[np.int64]:
+    """Spans of one episode, by the rows of the table that ingest writes."""
+    rows = gap_rows(*clocks_and_gaps)
+    return spans_of(gaps_table((0, {"stream": "camera", **row}) for row in rows), {"camera": num_rows})[1]
+
+
+def left(first: int, count: int, spans: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """The intervals of one episode's frames that no span covers: first row and length."""
+    of_one = np.zeros(len(spans), dtype=np.int64)
+    episode, begins, lengths = frames_between(np.array([first]), np.array([count]), of_one, spans)
+    assert not episode.any()
+    return list(zip(begins.tolist(), lengths.tolist(), strict=True))
+
+
 @given(
     anchor=steps_ms, camera=steps_ms, start=st.integers(-200, 0), unit=st.sampled_from(["ns", "s"]),
     state_rows=small, image_rows=small, action_rows=small, stride=st.integers(1, 3),
@@ -48,12 +63,9 @@ def test_frames_left_are_those_whose_stamps_lie_close(
     ours, theirs, limit = clock(0, anchor, unit), clock(start, camera, unit), limit_s(unit)
     align = last_row_at_or_before(ours, theirs)
     sample = SampleDefaults(state=(), state_rows=state_rows, action_rows=action_rows, action_stride=stride)
-    other = GappyStream(
-        window_rows=image_rows, max_gap_s=limit, gaps=find_gaps(theirs, limit), align=align, timestamp=theirs
-    )
-    spans = spans_across_gaps(sample, ours, find_gaps(ours, limit), state_rows, [other])
-    begins, lengths = frames_between(0, len(ours), spans)
-    found = [row for begin, length in zip(begins, lengths, strict=True) for row in range(begin, begin + length)]
+    others = beside(image_rows, ours, theirs, align, find_gaps(theirs, limit), limit)
+    spans = np.concatenate([spans_across_gaps(sample, find_gaps(ours, limit), state_rows), others])
+    found = [row for begin, length in left(0, len(ours), spans) for row in range(begin, begin + length)]
 
     limit_in_unit = MAX_GAP_MS * 1_000_000 if unit == "ns" else limit
     expected = []
@@ -73,30 +85,39 @@ def test_frames_left_are_those_whose_stamps_lie_close(
 def test_anchor_in_nanoseconds_and_camera_in_seconds() -> None:
     ours = np.arange(10) * 100_000_000
     theirs = np.array([0.0, 0.1, 0.2, 0.7, 0.8])
-    other = GappyStream(
-        window_rows=2, max_gap_s=0.25, gaps=np.array([3]), align=last_row_at_or_before(ours, theirs), timestamp=theirs
-    )
-    spans = spans_across_gaps(SampleDefaults(state=()), ours, np.array([]), 1, [other])
-    begins, lengths = frames_between(0, 10, spans)
+    spans = beside(2, ours, theirs, last_row_at_or_before(ours, theirs), np.array([3]), 0.25)
     # The last image is 0.3 s old from row 5 on; two images behind the gap are there from row 8 on.
-    assert list(zip(begins.tolist(), lengths.tolist(), strict=True)) == [(0, 5), (8, 2)]
+    assert left(0, 10, spans) == [(0, 5), (8, 2)]
 
 
 def test_nothing_is_left_out_without_gaps() -> None:
     sample = SampleDefaults(state=(), state_rows=100, action_rows=50)
-    spans = spans_across_gaps(sample, np.empty(0), np.array([], dtype=np.int32), 100, [])
-    assert [array.tolist() for array in frames_between(3, 7, spans)] == [[3], [7]]
+    assert left(3, 7, spans_across_gaps(sample, np.array([], dtype=np.int32), 100)) == [(3, 7)]
 
 
 @given(
-    first=st.integers(0, 20),
-    count=st.integers(0, 30),
-    spans=st.lists(st.tuples(st.integers(-10, 60), st.integers(-10, 60)), max_size=6),
+    episodes=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 30)), min_size=1, max_size=4),
+    spans=st.lists(st.tuples(st.integers(0, 3), st.integers(-10, 60), st.integers(-10, 60)), max_size=9),
 )
-def test_frames_between_spans_equal_a_plain_search(first: int, count: int, spans: list[tuple[int, int]]) -> None:
-    begins, lengths = frames_between(first, count, np.array(spans, dtype=np.int64).reshape(-1, 2))
-    found = [row for begin, length in zip(begins, lengths, strict=True) for row in range(begin, begin + length)]
-    assert found == [r for r in range(first, first + count) if not any(a <= r < b for a, b in spans)]
+def test_frames_between_spans_equal_a_plain_search(
+    episodes: list[tuple[int, int]], spans: list[tuple[int, int, int]]
+) -> None:
+    spans = [(episode % len(episodes), start, stop) for episode, start, stop in spans]
+    of_span, *ends = np.array(spans, dtype=np.int64).reshape(-1, 3).T
+    first, count = np.array(episodes).T
+    found = [
+        (episode, row)
+        for episode, begin, length in zip(
+            *(column.tolist() for column in frames_between(first, count, of_span, np.stack(ends, axis=1))), strict=True
+        )
+        for row in range(begin, begin + length)
+    ]
+    assert found == [
+        (episode, row)
+        for episode, (begin, length) in enumerate(episodes)
+        for row in range(begin, begin + length)
+        if not any(of == episode and start <= row < stop for of, start, stop in spans)
+    ]
 
 
 @pytest.mark.parametrize(

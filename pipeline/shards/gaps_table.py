@@ -1,0 +1,81 @@
+"""``gaps-<digest8>.parquet``: where the gaps of streams beside the anchor lie, so that no shard is opened to know it.
+
+One row a gap, in the order of the episodes. ``pipeline.shards.windows.gap_rows`` says what its numbers are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
+from vlapipe.pipeline.shards.digest import file_sha256, require_digest
+
+__all__ = ["gaps_table", "read_gaps", "spans_of", "table_bytes"]
+
+_SCHEMA = pa.schema(
+    [
+        ("episode_index", pa.int64()),
+        ("stream", pa.string()),
+        ("first", pa.int32()),
+        ("until", pa.int32()),
+        ("rows_behind", pa.list_(pa.int32())),
+    ]
+)
+_ROW_GROUP = 1 << 12  # gaps: some 16 MB where each is followed by ten seconds at 100 Hz
+
+
+def gaps_table(gaps: Iterable[tuple[int, Mapping[str, Any]]]) -> pa.Table:
+    """The table of gaps, each with its episode's number; a gap has every other column as a key."""
+    listed = [{"episode_index": episode, **gap} for episode, gap in gaps]
+    return pa.table({name: [gap[name] for gap in listed] for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file. Numbers that rise by one or two take a few bits each."""
+    buffer = io.BytesIO()
+    encoding = dict.fromkeys(["episode_index", "first", "until", "rows_behind.list.element"], "DELTA_BINARY_PACKED")
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        row_group_size=_ROW_GROUP,
+        use_dictionary=["stream"],
+        column_encoding=encoding,
+    )
+    return buffer.getvalue()
+
+
+def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
+    """The table piece by piece, as all of it may be larger than what a process should hold.
+
+    Raises:
+        DamageError: the file is missing or altered.
+    """
+    require_digest(path, file_sha256(path), sha256)
+    with pq.ParquetFile(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
+
+
+def spans_of(table: pa.Table, num_rows: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Anchor rows ``[first, stop)`` at which windows of so many rows cross each gap; its episode, and ``(G, 2)``."""
+    if not len(table):
+        return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
+    table = table.combine_chunks()
+    wanted = np.array([num_rows[stream] for stream in as_numpy(table["stream"])], dtype=np.int64)
+    lists = table["rows_behind"].chunk(0)
+    offsets = as_numpy(lists.offsets).astype(np.int64)
+    too_few = as_numpy(lists.values)[offsets[0] : offsets[-1]] < np.repeat(wanted, np.diff(offsets))
+    missing = np.concatenate([[0], np.cumsum(too_few)])
+    first, until = (as_numpy(table[name]).astype(np.int64) for name in ("first", "until"))
+    places = offsets - offsets[0]
+    stop = until + missing[places[1:]] - missing[places[:-1]]
+    return as_numpy(table["episode_index"]), np.stack([first, stop], axis=1)
