@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,34 +11,79 @@ from pathlib import Path
 
 import pytest
 
+import vlapipe
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "vlapipe"
+def run_page(name: str, folder: Path) -> int:
+    """Run a page's commands and Python code in ``folder``, one after the other; gives how many there were.
+
+    Code whose first line is the name of a file is written to that file.
+    """
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "vlapipe"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlapipe "$@"\n')
     command.chmod(0o755)
-    text = (ROOT / "docs" / "quickstart.md").read_text()
-    steps = re.findall(r"^```(bash|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(steps) >= 5
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
-    }
+    steps = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
     for language, code in steps:
+        if file := re.match(r"# (\w+\.py)\n", code):
+            (folder / file[1]).write_text(code)
+            continue
         runner = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*runner, code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*runner, code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return len(steps)
+
+
+def test_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert run_page("quickstart.md", tmp_path) >= 5
+
+
+def test_policy_of_ones_own_in_the_docs_trains_and_acts(tiny_dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "data").symlink_to(tiny_dataset)
+    assert run_page("policies.md", tmp_path) == 3
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["policy"], config["policy_args"]) == ("my_policy:StatePolicy", {"width": 32})
+
+
+def test_page_about_policies_says_what_a_batch_holds(tiny_dataset: Path) -> None:
+    pytest.importorskip("torch")
+    loader = vlapipe.Loader(vlapipe.open_dataset(tiny_dataset), batch_size=2, num_workers=0)
+    batch, spec = next(iter(loader)), loader.spec
+    assert len(batch.pop("task")) == 2
+    general: dict[str, set[tuple[str, int]]] = {}
+    for key, value in batch.items():
+        name = re.sub(r"images\.\w+?(?=_is_pad|$)", "images.<camera>", key)
+        name = re.sub(r"sensors\.\w+?(?=_is_pad|$)", "sensors.<name>", name)
+        general.setdefault(name, set()).add((str(value.dtype).removeprefix("torch."), value.ndim))
+    text = (ROOT / "docs" / "policies.md").read_text()
+    table = re.findall(r"^\| `([\w.<>]+)` \| (\(B.*?\)) \| (\w+) \|", text, re.MULTILINE)
+    assert {key for key, _, _ in table} == set(general)
+    for key, shape, dtype in table:
+        lengths = shape.strip("()").rstrip(",").split(", ")
+        for found, num_dimensions in general[key]:
+            assert found == dtype, key
+            assert num_dimensions >= len(lengths) - 1 if "..." in lengths else num_dimensions == len(lengths), key
+    assert set(spec.moments) <= set(batch)
+    assert all(f"`spec.{field}`" in text for field in vars(spec))
+
+
+def test_no_page_or_message_installs_vlapipe_from_a_package_index() -> None:
+    """It is on none."""
+    code = [path for room in ("src", "pipeline", "train", "schemas") for path in (ROOT / room).rglob("*.py")]
+    assert len(code) > 100
+    for path in [*PAGES, *code]:
+        found = re.findall(r"pip install [^`\n]*?(?<![\w/.])vlapipe(?![\w/])", path.read_text())
+        assert not found, f"{path}: {found}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -54,8 +100,6 @@ def test_schema_in_the_docs_is_one_that_parses() -> None:
 
 
 def test_every_column_of_the_episodes_table_is_documented(tiny_dataset: Path) -> None:
-    import vlapipe
-
     text = (ROOT / "docs" / "shard-format.md").read_text()
     for column in vlapipe.open_dataset(tiny_dataset).episodes.column_names:
         stream, _, name = column.rpartition("/")

@@ -1,4 +1,4 @@
-"""docs/options.md names every option with its default, and an unknown option is told all that there are."""
+"""docs/options.md names every option with its default, and who gives an unknown option is told all that there are."""
 
 from __future__ import annotations
 
