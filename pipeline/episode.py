@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
+from vlapipe.pipeline.shards.actions import rows_of_finite_actions
+from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.errors import stop_for
@@ -26,6 +28,7 @@ from vlapipe.schemas.schema import ImageStream, Schema, Stream
 __all__ = ["Episode", "read_episode"]
 
 _MAX_SHOWN = 60  # characters of a value that a finding shows
+_HALF = float(np.finfo(np.float32).max) / 2  # of two values below it the difference is a finite float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +157,7 @@ def _relate(
     others = {name: stream for name, stream in streams.items() if name != schema.anchor}
     align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
     action = schema.action
-    action_row = action_rows(clock, schema)
+    action_row = _without_unusable(action_rows(clock, schema), streams[schema.anchor], schema)
     begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
     with_action = np.flatnonzero(action_row >= 0)
     num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0
@@ -183,3 +186,14 @@ def _relate(
         frame_start=begun,
         num_frames=num_frames,
     )
+
+
+def _without_unusable(action_row: NDArray[np.int32], anchor: Rows, schema: Schema) -> NDArray[np.int32]:
+    """Mark as without action the rows whose action is not finite: the schema may let such values through."""
+    assert isinstance(anchor, StreamRows)
+    numbers = [values for values in anchor.fields.values() if values.dtype.kind == "f"]
+    if all(len(values) == 0 or (np.abs([values.min(), values.max()]) < _HALF).all() for values in numbers):
+        return action_row
+    fields = {f"{schema.anchor}/{name}": values for name, values in anchor.fields.items()}
+    anchor_only = replace(schema, streams=(schema.anchor_stream,))
+    return rows_of_finite_actions(schema, fields | derive_fields(anchor_only, fields), action_row)

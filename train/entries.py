@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
-from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.dataset import Dataset, FieldSummary
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.batch_buffers import Entry
 from vlapipe.train.sources import Sources, row_shapes
@@ -67,36 +68,70 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
         sensors={name: (window.sensor_rows or 1, *shape) for name, shape in sensors.items()},
         images={view: (window.image_rows or 1, 3, *size) for view, size in sizes.items()},
         action=(window.action_rows or 1, rows["action"][0]),
-        moments={entry: _merged([_moments(dataset, of[entry]) for dataset, of in fields]) for entry in rows},
+        moments={
+            entry: _merged([_counted(dataset, of[entry], shape) for dataset, of in fields])
+            for entry, shape in rows.items()
+        },
     )
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """How many rows statistics are over, with their mean and standard deviation by column."""
+    """How many values statistics are over, with their mean and standard deviation.
+
+    Each array has the shape of the entry's rows, or ``(1,)`` where one number stands for all of a row.
+    """
 
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    is_finite: bool
 
 
-def _moments(dataset: Dataset, paths: tuple[str, ...]) -> _Counted:
+def _counted(dataset: Dataset, paths: tuple[str, ...], row_shape: tuple[int, ...]) -> _Counted:
     if not dataset.stats:
         cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"
         raise UsageError(f"{dataset.path}: there is no training episode to normalize with", cure)
     stats = [dataset.stats[path] for path in paths]
-    return _Counted(
-        np.concatenate([np.full(len(s.mean), s.count, dtype=np.float64) for s in stats]),
-        np.concatenate([s.mean for s in stats]),
-        np.concatenate([s.std for s in stats]),
-    )
+    for path, summary in zip(paths, stats, strict=True):
+        if not (np.isfinite(summary.mean).all() and np.isfinite(summary.std).all()):
+            cure = "ingest again: statistics are now over the finite values"
+            raise UsageError(f"{dataset.path}: the statistics of {path} are not finite", cure)
+    if len(paths) == 1:
+        widths = [len(stats[0].mean)]
+        shape = row_shape if row_shape and math.prod(row_shape) == widths[0] else (1,)
+    else:
+        widths = [dataset.schema.field(path).num_columns for path in paths]
+        shape = row_shape
+
+    def joined(name: str) -> NDArray[np.float64]:
+        each = [np.asarray(getattr(summary, name), dtype=np.float64) for summary in stats]
+        columns = [np.broadcast_to(values, width) for values, width in zip(each, widths, strict=True)]
+        return np.concatenate(columns).reshape(shape)
+
+    is_finite = all(_are_all_counted(dataset, path, summary) for path, summary in zip(paths, stats, strict=True))
+    return _Counted(joined("count"), joined("mean"), joined("std"), is_finite)
+
+
+def _are_all_counted(dataset: Dataset, path: str, summary: FieldSummary) -> bool:
+    """Whether a field's statistics are over all of its values, as none of them is not finite."""
+    if path == ACTION_VALUE:
+        return True  # a row has no action where that would not be finite
+    in_train = dataset.column("split") == "train"
+    num_rows = int(dataset.column(f"{path.partition('/')[0]}/rows")[in_train].sum())
+    a_row = dataset.schema.field(path).num_columns // len(summary.mean)
+    return bool((np.asarray(summary.count) == num_rows * a_row).all())
 
 
 def _merged(parts: list[_Counted]) -> Moments:
-    """Of all rows together."""
+    """Of all values together."""
     if len(parts) == 1:
-        return Moments(mean=parts[0].mean.astype(np.float32), std=parts[0].std.astype(np.float32))
+        [one] = parts
+        return Moments(mean=one.mean.astype(np.float32), std=one.std.astype(np.float32), is_finite=one.is_finite)
     count = np.sum([part.count for part in parts], axis=0)
-    mean = np.sum([part.count * part.mean for part in parts], axis=0) / count
+    least = np.maximum(count, 1)
+    mean = np.sum([part.count * part.mean for part in parts], axis=0) / least
     squares = np.sum([part.count * (part.std**2 + (part.mean - mean) ** 2) for part in parts], axis=0)
-    return Moments(mean=mean.astype(np.float32), std=np.sqrt(squares / count).astype(np.float32))
+    std = np.sqrt(squares / least)
+    is_finite = all(part.is_finite for part in parts)
+    return Moments(mean=mean.astype(np.float32), std=std.astype(np.float32), is_finite=is_finite)

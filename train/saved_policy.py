@@ -53,7 +53,10 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
 
 def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
     """JSON-able; float32 statistics survive exactly."""
-    moments = {key: {"mean": m.mean.tolist(), "std": m.std.tolist()} for key, m in spec.moments.items()}
+    moments = {
+        key: {"mean": m.mean.tolist(), "std": m.std.tolist(), "is_finite": m.is_finite}
+        for key, m in spec.moments.items()
+    }
     return {
         "state": list(spec.state),
         "sensors": {name: list(shape) for name, shape in spec.sensors.items()},
@@ -66,8 +69,9 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
 def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
     """What ``spec_to_json`` wrote."""
 
-    def moments(entry: Mapping[str, list[float]]) -> Moments:
-        return Moments(mean=np.array(entry["mean"], np.float32), std=np.array(entry["std"], np.float32))
+    def moments(entry: Mapping[str, Any]) -> Moments:
+        mean, std = (np.array(entry[name], np.float32) for name in ("mean", "std"))
+        return Moments(mean=mean, std=std, is_finite=entry.get("is_finite", True))
 
     T, D = values["state"]
     H, A = values["action"]

@@ -15,14 +15,17 @@ __all__ = ["Moments", "SampleSpec"]
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Mean and standard deviation of one entry, over the train split.
+    """Mean and standard deviation of one entry, over the finite values of the train split.
 
-    ``mean`` and ``std`` are float32 and either of the entry's last dimension or of shape ``(1,)``
-    (entries wider than 64 are summarised by one number each). A constant column has std 0.
+    ``mean`` and ``std`` are float32 and either of the shape of one row of the entry or of shape ``(1,)``: a field of
+    more than 64 numbers a row is summarised by one number, which in a state beside other fields stands for each of
+    its columns. A constant column has std 0. Unless ``is_finite`` the schema let values through that are no finite
+    numbers, and a batch holds them as they are.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    is_finite: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

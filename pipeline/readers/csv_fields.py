@@ -24,6 +24,7 @@ __all__ = ["RawField", "build_fields", "field_dtype", "kept_rows", "read_field"]
 
 _Mask = NDArray[np.bool_]
 _SHORTEST = 1e-6  # a quaternion of less has no direction
+_MOST = float(np.finfo(np.float32).max)
 _BRACKETS = r"^\s*(\[[^\[\](){}]*\]|\([^\[\](){}]*\)|\{[^\[\](){}]*\}|[^\[\](){}]*)\s*$"
 
 
@@ -236,11 +237,14 @@ def _store(
         by_column = np.empty((len(stored), len(stored[0])), dtype=spec.dtype)
         for i, column in enumerate(stored):
             by_column[i] = column
-    if is_converted(spec):
+    if by_column.dtype.kind == "f":
         for i, column in enumerate(stored):
-            lost = np.isfinite(column) & ~np.isfinite(by_column[i])
+            # A float64 field too: actions, statistics and batches are float32.
+            lost = np.isfinite(column) & ~(np.abs(by_column[i]) <= _MOST)
+            if spec.range and not is_converted(spec):
+                lost &= (column >= spec.range[0]) & (column <= spec.range[1])  # others were reported
             named = raw.columns[i] if len(raw.columns) == len(stored) else raw.columns[0]
-            cells.report("csv.out_of_range", _in_file(lost, kept, cells), named, f"a value that {spec.dtype} can hold")
+            cells.report("csv.out_of_range", _in_file(lost, kept, cells), named, "a value that float32 can hold")
     return _shaped(by_column, spec)
 
 

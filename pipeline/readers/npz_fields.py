@@ -30,9 +30,26 @@ def store_field(
     stored = values
     if is_converted(field):
         columns = [values[..., i] for i in range(values.shape[-1])] if field.shape else [values]
-        converted = convert(columns, field)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite or too large is reported
+            converted = convert(columns, field)
         stored = np.stack(converted, axis=-1) if field.shape else converted[0]
+    _check_size(stored, field, label, name, findings)
     return _cast(stored, values, field, label, name, findings)
+
+
+def _check_size(stored: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings) -> None:
+    """Report values of a float64 field that are infinite as float32, as actions, statistics and batches are."""
+    if field.dtype != "float64" or stored.dtype.kind != "f":
+        return
+    too_large = np.isfinite(stored) & (np.abs(stored) > np.finfo(np.float32).max)
+    if field.range and not is_converted(field):
+        too_large &= (stored >= field.range[0]) & (stored <= field.range[1])  # others were reported
+    if too_large.any():
+        rows = np.flatnonzero(too_large.reshape(len(stored), -1).any(axis=1))
+        found = f"more in row {rows[0]}"
+        findings.add(
+            "npz.out_of_range", label, column=name, expected="what float32 holds", found=found, count=len(rows)
+        )
 
 
 def _check_values(values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings) -> None:

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.schema import ActionConstant, Schema
 
-__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_size", "derive_actions"]
+__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_size", "derive_actions", "rows_of_finite_actions"]
 
 ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1. Column-major.
+
+    One that follows from a value that is not finite is not finite; ingest leaves none (``rows_of_finite_actions``).
 
     Args:
         schema: its ``action`` says which fields, and whether their change or their value.
@@ -50,6 +53,17 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
     return actions.T
 
 
+def rows_of_finite_actions(
+    schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """``rows`` as ``derive_actions`` takes them, -1 also where the action would be no finite float32.
+
+    A schema may let values through that are not finite. There then is no action, as there is none past the end.
+    """
+    finite = np.isfinite(derive_actions(schema, fields, rows)).all(axis=1)
+    return np.where(finite, rows, np.int32(-1))
+
+
 def _wrap(changes: NDArray[np.float64], period: tuple[float, ...]) -> None:
     """Bring ``(columns, rows)`` into half a period either way, in place; 0 stands for none.
 
@@ -73,7 +87,8 @@ def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahea
     values: NDArray[np.float64] = fields[constant.field].reshape(-1)[ahead].astype(np.float64)
     if constant.threshold is None:
         return values
-    return np.where(values > constant.threshold, constant.value, constant.below)
+    sides = np.where(values > constant.threshold, constant.value, constant.below)
+    return np.where(np.isnan(values), values, sides)
 
 
 def action_size(schema: Schema) -> int:

@@ -29,9 +29,12 @@ __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSummary:
-    """Statistics of one field over the train split: float64 arrays, one entry a column (one in all if wide)."""
+    """Statistics of one field over the train split: float64 arrays, one entry a column (one in all if wide).
 
-    count: int
+    They are over finite values. ``count`` says how many: one number, or one a column where these differ.
+    """
+
+    count: int | NDArray[np.int64]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     min: NDArray[np.float64]
@@ -79,10 +82,11 @@ class Dataset:
     @cached_property
     def stats(self) -> dict[str, FieldSummary]:
         """Statistics by ``<stream>/<field>`` and ``action/value``, over the train split."""
-        return {
-            path: FieldSummary(count=values["count"], **{k: np.array(v) for k, v in values.items() if k != "count"})
+        summaries: dict[str, dict[str, Any]] = {
+            path: {name: value if isinstance(value, int) else np.array(value) for name, value in values.items()}
             for path, values in self.manifest.statistics.items()
         }
+        return {path: FieldSummary(**values) for path, values in summaries.items()}
 
     @property
     def views(self) -> list[str]:

@@ -32,12 +32,13 @@ def derive_fields(schema: Schema, fields: Mapping[str, NDArray[Any]]) -> dict[st
     return {path: rotation_6d(schema.field(of), fields[of]) for path, (of, _) in derived_specs(schema).items()}
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rotation_6d(field: FieldSpec, values: NDArray[Any]) -> NDArray[np.float32]:
     """The first two columns of each row's rotation matrix, one after the other: ``r00 r10 r20 r01 r11 r21``.
 
     This is the continuous representation of Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural
     Networks", equation 15 (PyTorch3D writes the first two rows of the matrix instead). A quaternion of zeros, which
-    stands where one is missing, gives zeros.
+    stands where one is missing, gives zeros; a value that is not finite gives values that are not.
 
     Args:
         field: says what ``values`` are: a quaternion, or Euler angles in the last three columns.

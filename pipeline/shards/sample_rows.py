@@ -74,6 +74,7 @@ class SampleRows:
         stored = self._derived[field][0] if field in self._derived else field
         return int(self._arrays[stored]["shape"][0])
 
+    @np.errstate(over="ignore")  # float64 that a schema let through beyond float32's range
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start <= i < stop``, C-contiguous; of actions, within one episode.
 

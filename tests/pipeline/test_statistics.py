@@ -80,3 +80,32 @@ def test_wide_rows_beyond_a_block_equal_numpy() -> None:
     assert moments.count == values.size
     np.testing.assert_allclose(moments.mean[0], values.mean(dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(moments.std[0], values.std(dtype=np.float64), rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_parts", [1, 3, 40])
+@pytest.mark.parametrize("width", [3, WIDE + 1])
+def test_statistics_are_over_the_finite_values_and_say_how_many(width: int, num_parts: int) -> None:
+    values = np.random.default_rng(0).normal(50, 3, (40, width))
+    values[3:20, 0] = np.nan
+    values[5, 1], values[6, 1], values[7, 1] = np.inf, -np.inf, 1e200  # the last is finite, but not as float32
+    values[:, 2] = np.nan
+    parts = np.array_split(values, num_parts)
+    merged = FieldStatistics.merged(FieldStatistics.of(part) for part in parts)
+    for statistics in (merged, FieldStatistics.of(*parts)):
+        summary = json.loads(json.dumps(FieldStatistics.from_dict(statistics.to_dict()).summary(), allow_nan=False))
+        columns = [values.ravel()] if width > WIDE else list(values.T)
+        finite = [column[np.abs(column) < 1e38] for column in columns]
+        counts = [len(column) for column in finite]
+        assert summary["count"] == (counts[0] if width > WIDE else counts)
+        for i, column in enumerate(finite):
+            column = column if len(column) else np.zeros(1)
+            for name, expected in (("mean", column.mean()), ("std", column.std()), ("q50", np.median(column))):
+                assert summary[name][i] == pytest.approx(expected, rel=0.02 if name == "q50" else 1e-9)
+            assert (summary["min"][i], summary["max"][i]) == (column.min(), column.max())
+
+
+def test_count_is_one_number_where_every_column_has_as_many_values() -> None:
+    values = sample(50)
+    values[7] = np.nan
+    assert FieldStatistics.of(values).summary()["count"] == 49

@@ -14,9 +14,10 @@ _ABSOLUTE_FLOOR = 1e-10
 
 
 class Normalizer(nn.Module):
-    """Centres and scales the last dimension; a constant column is only centred, and comes back as its constant.
+    """Centres and scales each number of a row; a constant column is only centred, and comes back as its constant.
 
-    Statistics of shape ``(1,)`` serve an entry of any width. Without statistics it leaves values as they are.
+    Statistics of shape ``(1,)`` serve an entry of any width. Without statistics it leaves values as they are. A value
+    that is no finite number becomes 0, as the mean does: it must not spread to every weight.
     """
 
     mean: Tensor
@@ -35,8 +36,9 @@ class Normalizer(nn.Module):
         self.register_buffer("varies", varies)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values in units of standard deviations."""
+        """Values in units of standard deviations, all of them finite."""
         scaled = (values - self.mean) / torch.where(self.varies, self.std, torch.ones_like(self.std))
+        scaled = scaled.where(values.isfinite(), torch.zeros((), dtype=scaled.dtype, device=scaled.device))
         return scaled if self.limit is None else scaled.clamp(-self.limit, self.limit)
 
     def invert(self, scaled: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ class RegressionPolicy(Policy):
         self.action_normalizer = Normalizer(moments("action"))
         self.instruction = InstructionEncoder(dim, num_buckets=num_word_buckets, num_heads=num_heads)
         self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
+        self._complete_keys = [key for key in self._series_keys if key in spec.moments and spec.moments[key].is_finite]
         shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
         self.series_normalizers = nn.ModuleList(Normalizer(moments(key), limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
@@ -72,11 +73,22 @@ class RegressionPolicy(Policy):
         """Mean absolute error of normalized actions, over what is neither padded nor constant."""
         predicted = self._predict(batch).float()
         target = self.action_normalizer(batch["action"])
-        weight = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies
+        weight = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
         return masked_mean((predicted - target).abs(), weight)
 
     def act(self, observation: Batch) -> Tensor:
-        """The action chunk ``(B, H, A)`` float32 in the dataset's units."""
+        """The action chunk ``(B, H, A)`` float32 in the dataset's units.
+
+        Raises:
+            UsageError: a number is not finite, and none was missing in training: what follows from it is no action.
+        """
+        for key in self._complete_keys:
+            rows_are_finite = (
+                observation[key].flatten(1).isfinite().view(*observation[f"{key}_is_pad"].shape, -1).all(2)
+            )
+            if not (rows_are_finite | observation[f"{key}_is_pad"]).all():
+                cure = "wait for a reading; in training every number of it was there"
+                raise UsageError(f"act: {key}: expected finite numbers, found NaN or infinity", cure)
         with torch.no_grad():
             actions: Tensor = self.action_normalizer.invert(self._predict(observation).float())
         return actions

@@ -245,6 +245,34 @@ def test_units_are_converted_in_double_precision_and_rounded_once(tmp_path: Path
     assert faults(tmp_path, "t,a,b\n0,181,0\n", spec) == [("csv.out_of_range", 2, "a")]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("cells", "more"),
+    [
+        (("1", "-1e200"), {}),
+        (("1", "1e39"), {"range": (0.0, 1e300)}),
+        (("1", "1e39"), {"range": (0.0, 5.0)}),
+        (("1", "1e38"), {"scale": (1000.0,)}),
+        (('"[1, 2]"', '"[1, 1e39]"'), {"cells": "list", "shape": (2,)}),
+        (("", "1e39"), {"on_missing": "mask"}),
+    ],
+)
+def test_float64_that_float32_cannot_hold_is_refused_as_batches_are_float32(
+    tmp_path: Path, cells: tuple[str, str], more: dict[str, Any]
+) -> None:
+    spec = field("a", dtype="float64", **more)
+    text = f"t,a\n0,{cells[0]}\n1,1\n2,{cells[1]}\n"
+    if more.get("cells") == "list":
+        text = f"t,a\n0,{cells[0]}\n1,{cells[0]}\n2,{cells[1]}\n"
+    found = [fault for fault in faults(tmp_path, text, spec) if fault[0] != "csv.values_masked"]
+    assert found == [("csv.out_of_range", 4, "a")]
+
+
+@pytest.mark.parametrize("value", ["3.4028234663852886e38", "-3e38", "1e-300"])
+def test_float64_within_the_range_of_float32_is_kept(tmp_path: Path, value: str) -> None:
+    assert values(tmp_path, f"t,a\n0,{value}\n", field("a", dtype="float64")) == [float(value)]
+
+
 def test_product_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert faults(tmp_path, "t,a\n0,1\n1,1e38\n", field("a", scale=(1000.0,))) == [("csv.out_of_range", 3, "a")]
 

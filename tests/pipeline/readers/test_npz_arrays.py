@@ -253,3 +253,14 @@ def test_whole_numbers_of_an_array_are_divided_by_the_rate(tmp_path: Path) -> No
     assert rows.timestamp.tolist() == [500_000_000, 700_000_000, 800_000_000]
     _, findings = read(tmp_path, stream, {"f": np.zeros(3), "n": np.array([5.5, 7, 8])})
     assert [(f.code, f.column) for f in findings] == [("npz.bad_time", "n")]
+
+
+@pytest.mark.parametrize("range_", [None, (0.0, 1e300), (0.0, 5.0)])
+def test_float64_that_float32_cannot_hold_is_refused_as_batches_are_float32(
+    tmp_path: Path, range_: tuple[float, float] | None
+) -> None:
+    field = FieldSpec(name="f", columns=(("f",),), dtype="float64", range=range_)
+    arrays = {"timestamps": np.arange(3.0), "f": np.array([1.0, 1e39, 2.0])}
+    _, findings = read(tmp_path, stream_of(field), arrays)
+    assert [(f.code, f.column, f.count) for f in findings] == [("npz.out_of_range", "f", 1)]
+    assert "row 1" in findings[0].found
