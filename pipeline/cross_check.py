@@ -6,23 +6,27 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from vlapipe.pipeline.discovery import Discovery
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["check_across_episodes"]
+__all__ = ["check_across_episodes", "check_what_is_left_out"]
+
+_MOST_NAMED = 5  # names that a finding lists
 
 
-def check_across_episodes(rows: list[Record], unread: Iterable[str], schema: Schema) -> list[Record]:
-    """Findings about the kept episodes together, in the form of those of one episode.
+def check_across_episodes(rows: list[Record], discovery: Discovery, schema: Schema) -> list[Record]:
+    """Findings about the dataset as a whole, in the form of those of one episode.
 
     Args:
         rows: the episodes table's rows, in order.
-        unread: files of episodes that the schema does not ask for.
+        discovery: what was found, and what was left out.
         schema: says which stream's file stands for the recording, and how grave a finding is.
     """
     findings = Findings(schema.checks.severity)
-    for (kind, _), paths in _by_kind(unread).items():
+    check_what_is_left_out(discovery, schema, findings)
+    for (kind, _), paths in _by_kind(discovery.unread).items():
         findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
     first_of: dict[tuple[object, ...], Record] = {}
     named: dict[str, str] = {}
@@ -50,6 +54,28 @@ def check_across_episodes(rows: list[Record], unread: Iterable[str], schema: Sch
         if count == 1 and len(rows) > 1:
             findings.add("task.one_episode", task, found="1 episode")
     return [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+
+
+def check_what_is_left_out(discovery: Discovery, schema: Schema, findings: Findings) -> None:
+    """Report what a dataset holds that is in no episode although it may well be meant to be."""
+    if discovery.not_matched:
+        expected = "a folder called " + " or ".join(schema.episodes.folders)
+        found = _first_names(discovery.not_matched, "another name, with an episode's files in it")
+        findings.add(
+            "episode.not_matched",
+            discovery.not_matched[0],
+            expected=expected,
+            found=found,
+            count=len(discovery.not_matched),
+        )
+    if discovery.misnamed:
+        found = _first_names(discovery.misnamed, "no UTF-8 text, or too long")
+        findings.add("file.bad_name", discovery.misnamed[0], found=found, count=len(discovery.misnamed))
+
+
+def _first_names(names: tuple[str, ...], what: str) -> str:
+    others = ", ".join(names[1:_MOST_NAMED])
+    return f"{what}, as in {others}" if others else what
 
 
 def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:

@@ -5,15 +5,16 @@ The result depends on names and sizes alone, so that every later decision (shard
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.file_tree import FileTree, RawFile, match_end, walk
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["Discovery", "RawEpisode", "RawFile", "discover"]
@@ -71,6 +72,8 @@ class Discovery:
     episodes: tuple[RawEpisode, ...]
     num_ignored: int
     unread: tuple[str, ...] = ()  # files of episodes that nothing in the schema asks for
+    misnamed: tuple[str, ...] = ()  # left out because of their names, which are escaped here
+    not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, and are not called as the schema says
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,15 @@ def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
     else:
         places = [_Place(folder) for folder in (["."] if single else _folders(tree, schema))]
     if not places:
-        raise UsageError(
-            f"no episode in {root}: schema {schema.name!r} looks for {_looked_for(schema)}",
-            "check the path, or choose another --schema",
-        )
-    return _describe(tree, places, schema)
+        problem = f"no episode in {root}: schema {schema.name!r} looks for {_looked_for(schema)}"
+        not_matched = () if single else _not_matched(tree, places, schema)
+        if not_matched:
+            problem += f"; {len(not_matched)} others hold an episode's files, such as {not_matched[0]}"
+        if tree.misnamed:
+            problem += f"; {len(tree.misnamed)} names there are no UTF-8 text or too long, such as {tree.misnamed[0]}"
+        raise UsageError(problem, "check the path, or choose another --schema")
+    described = _describe(tree, places, schema)
+    return described if single else replace(described, not_matched=_not_matched(tree, places, schema))
 
 
 def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery:
@@ -124,6 +131,7 @@ def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery
         root=tree.root,
         episodes=tuple(sorted(episodes, key=lambda episode: episode.id)),
         num_ignored=tree.num_ignored,
+        misnamed=tree.misnamed,
     )
 
 
@@ -152,6 +160,20 @@ def _folders(tree: FileTree, schema: Schema) -> list[str]:
     else:
         fits = {place.folder for place in _anchor_files(tree, schema)}
     return sorted(folder for folder in fits if fits.isdisjoint(str(p) for p in PurePosixPath(folder).parents))
+
+
+def _not_matched(tree: FileTree, places: list[_Place], schema: Schema) -> tuple[str, ...]:
+    """Folders outside all episodes that hold the anchor's file, where the schema says how episodes are called.
+
+    What lies below one belongs to it, as below an episode; but every folder lies below the dataset's own.
+    """
+    if schema.episodes.per_file or not schema.episodes.folders:
+        return ()
+    episodes = {place.folder for place in places}
+    holding = {place.folder for place in _anchor_files(tree, schema)} - episodes
+    above = (episodes | holding) - {"."}
+    outside = (f for f in holding if above.isdisjoint(str(p) for p in PurePosixPath(f).parents))
+    return tuple(sorted(tree.root.name if folder == "." else folder for folder in outside))
 
 
 def _anchor_files(tree: FileTree, schema: Schema) -> list[_Place]:
@@ -189,7 +211,10 @@ def _without_extension(name: str) -> str:
 
 
 def _ids(root: Path, places: list[_Place]) -> list[str]:
-    """A folder's path, or a file's without its extension; with it where two would have the same id."""
+    """A folder's path, or a file's without its extension; with it where two would have the same id.
+
+    What cannot be printed on one line is escaped.
+    """
     full = [place.anchor.path if place.anchor else place.folder for place in places]
     full = [root.name if path == "." else path for path in full]
     ids = [
@@ -199,8 +224,14 @@ def _ids(root: Path, places: list[_Place]) -> list[str]:
     while True:
         counts = Counter(ids)
         if len(counts) == len(ids):
-            return ids
+            break
         ids = [path if counts[name] > 1 else name for name, path in zip(ids, full, strict=True)]
+    shown = [printable(name) for name in ids]
+    counts = Counter(shown)
+    return [
+        text if counts[text] == 1 else f"{text}~{sha256(os.fsencode(name)).hexdigest()[:6]}"
+        for text, name in zip(shown, ids, strict=True)
+    ]
 
 
 def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> RawEpisode:
@@ -226,7 +257,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     words = {"folder": folder, "parent": folder if place.anchor else above, "dataset": tree.root.name}
     return RawEpisode(
         id=name,
-        task=schema.episodes.task.format(**words, stem=place.stem),
+        task=printable(schema.episodes.task.format(**words, stem=place.stem)),
         folder=place.folder,
         files=streams,
         views=views,

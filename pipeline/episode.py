@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.actions import rows_of_finite_actions
 from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
-from vlapipe.schemas.errors import stop_for
+from vlapipe.schemas.errors import is_text, printable, stop_for
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
@@ -107,6 +107,10 @@ def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Fin
     metadata = _read_metadata(root, raw.metadata, findings) if raw.metadata else {}
     key = schema.instruction.metadata_key
     told = metadata.get(key) if key else None
+    if raw.metadata and isinstance(told, str) and not is_text(told):
+        found = f"half a character in {printable(told)!r}"[:_MAX_SHOWN]
+        findings.add("metadata.unreadable", raw.metadata.path, expected=f"text as {key}", found=found)
+        return ""
     if isinstance(told, str) and told.strip():
         return told.strip()
     if raw.metadata and told is not None and not isinstance(told, str):

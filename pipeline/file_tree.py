@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vlapipe.schemas.errors import UsageError, stop_for
+from vlapipe.schemas.errors import UsageError, is_text, printable, stop_for
 
 __all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
 
@@ -42,11 +44,14 @@ class Found:
 class FileTree:
     """The files and folders below ``root``, by their paths relative to it."""
 
-    def __init__(self, root: Path, files: list[RawFile], folders: list[str], num_ignored: int) -> None:
+    def __init__(
+        self, root: Path, files: list[RawFile], folders: list[str], num_ignored: int, misnamed: Iterable[str] = ()
+    ) -> None:
         self.root = root
         self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
         self.folders = folders
         self.num_ignored = num_ignored
+        self.misnamed = tuple(sorted(misnamed))  # what was left out because of its name, as it can be printed
         self._paths = list(self.files)
         self._found: dict[tuple[str, str], list[Found]] = {}
 
@@ -119,20 +124,32 @@ def _regex_of(part: str) -> re.Pattern[str]:
 def walk(root: Path) -> FileTree:
     """Every file and folder below ``root``, links followed; a link that leads back up is passed over.
 
+    Names that are not UTF-8 cannot be written into a dataset or a report: what they name is left out and listed, as is
+    what lies too deep to be opened.
+
     Raises:
-        UsageError: a folder cannot be listed, or a name is not text.
+        UsageError: a folder cannot be listed.
+        StoppedError: the disk, the network or a limit is at fault.
     """
     files: list[RawFile] = []
     folders: list[str] = []
+    misnamed: list[str] = []
     num_ignored = 0
     real_root = os.path.realpath(root)
     pending = [("", real_root, frozenset([real_root]))]  # folder, where it really is, and where those above it are
     while pending:
         folder, place, above = pending.pop()
-        for entry in _list(root / folder):
+        entries = _list(root / folder)
+        if entries is None:
+            misnamed.append(printable(folder))
+            folders.remove(folder)
+            continue
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if is_ignored(entry.name):
                 num_ignored += 1
+            elif not is_text(entry.name):
+                misnamed.append(printable(path))
             elif (kind := _kind(entry)) == "folder":
                 is_link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if is_link else f"{place}/{entry.name}"
@@ -144,9 +161,12 @@ def walk(root: Path) -> FileTree:
             elif kind == "other":  # a pipe, or a link to nothing
                 num_ignored += 1
             else:
-                status = entry.stat()
-                files.append(RawFile(path, status.st_size, status.st_mtime_ns))
-    return FileTree(root, files, sorted(folders), num_ignored)
+                status = _status(entry)
+                if status is None:
+                    misnamed.append(printable(path))
+                else:
+                    files.append(RawFile(path, status.st_size, status.st_mtime_ns))
+    return FileTree(root, files, sorted(folders), num_ignored, misnamed)
 
 
 def is_ignored(name: str) -> bool:
@@ -154,19 +174,26 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name in _IGNORED_NAMES
 
 
-def _list(folder: Path) -> list[os.DirEntry[str]]:
+def _list(folder: Path) -> list[os.DirEntry[str]] | None:
+    """A folder's entries; ``None`` if its path is too long to be opened."""
     try:
         with os.scandir(folder) as found:
-            entries = list(found)
+            return list(found)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
         stop_for(error, folder)
         raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
-    for entry in entries:
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"{folder}: a name is not UTF-8 text: {os.fsencode(entry.name)!r}", "rename it") from None
-    return entries
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """A file's size and date; ``None`` if its path is too long to be opened."""
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

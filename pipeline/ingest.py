@@ -135,7 +135,9 @@ class IngestReport:
                 },
             )
             entry["places"] += finding["count"]
-            episodes.setdefault(finding["code"], set()).add(finding["episode"])
+            ours = episodes.setdefault(finding["code"], set())
+            if finding["episode"] is not None:
+                ours.add(finding["episode"])
         for name, entry in by_code.items():
             entry["episodes"] = len(episodes[name])
         return dict(sorted(by_code.items(), key=lambda item: (SEVERITIES.index(item[1]["severity"]), item[0])))
@@ -279,7 +281,7 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
 
 def _across(discovery: Discovery, plan: Plan, records: list[Record]) -> list[Record]:
     rows = [row for record in records for row in record["episodes"]]
-    return check_across_episodes(rows, discovery.unread, plan.schema)
+    return check_across_episodes(rows, discovery, plan.schema)
 
 
 def _report(

@@ -78,6 +78,8 @@ def _print_findings(report: IngestReport) -> None:
 
 
 def _how_often(kind: dict[str, Any]) -> str:
+    if kind["places"] > 1 and not kind["episodes"]:
+        return f" -- in {counted(kind['places'], 'place')}"
     if kind["places"] > 1:
         return f" -- in {counted(kind['episodes'], 'episode')}, {counted(kind['places'], 'place')}"
     return ""

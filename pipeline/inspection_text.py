@@ -10,6 +10,7 @@ from rich.table import Table
 
 from vlapipe.pipeline.ingest_text import counted, format_bytes
 from vlapipe.pipeline.statistics import WIDE
+from vlapipe.schemas.errors import printable
 
 __all__ = ["print_dataset", "print_episode"]
 
@@ -24,7 +25,7 @@ def print_dataset(report: dict[str, Any]) -> None:
     sizes = report["sizes"]
     share = sizes["stored_bytes"] / sizes["raw_bytes"] if sizes["raw_bytes"] else 0
     console.print(
-        f"{report['path']}: {counted(report['episodes'], 'episode')}, {counted(report['frames'], 'frame')}, "
+        f"{printable(report['path'])}: {counted(report['episodes'], 'episode')}, {counted(report['frames'], 'frame')}, "
         f"{_duration(report['seconds'])}",
         style="bold",
     )
@@ -62,7 +63,10 @@ def print_episode(report: dict[str, Any]) -> None:
     table = _table("source", ">files", ">size", "sha256")
     for source in report["sources"]:
         table.add_row(
-            source["path"], str(source["num_files"]), format_bytes(source["num_bytes"]), source["sha256"][:16]
+            printable(source["path"]),
+            str(source["num_files"]),
+            format_bytes(source["num_bytes"]),
+            source["sha256"][:16],
         )
     console.print(table)
 
@@ -151,7 +155,7 @@ def _splits_table(report: dict[str, Any]) -> Table:
 def _tasks_table(report: dict[str, Any]) -> Table:
     table = _table("task", "instruction", ">episodes", ">frames")
     for task in report["tasks"][:_MAX_TASKS]:
-        table.add_row(task["task"], task["instruction"], _number(task["episodes"]), _number(task["frames"]))
+        table.add_row(task["task"], printable(task["instruction"]), _number(task["episodes"]), _number(task["frames"]))
     if len(report["tasks"]) > _MAX_TASKS:
         table.add_row(f"and {len(report['tasks']) - _MAX_TASKS} more", "", "", "")
     return table
@@ -172,7 +176,7 @@ def _print_damage(console: Console, report: dict[str, Any]) -> None:
     for entry in report["damage"][:_MAX_DAMAGE]:
         found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
         expected = "" if entry["expected_bytes"] is None else f" expected {entry['expected_bytes']:,} bytes,"
-        console.print(f"damaged: {report['path']}/{entry['file']}:{expected} found {found}")
+        console.print(f"damaged: {printable(report['path'])}/{entry['file']}:{expected} found {found}")
     if report["damage"]:
         more = len(report["damage"]) - _MAX_DAMAGE
         console.print(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 __all__ = [
     "DamageError",
@@ -18,10 +19,14 @@ __all__ = [
     "UsageError",
     "VlapipeError",
     "is_from_surroundings",
+    "is_text",
+    "printable",
     "stop_for",
     "stopped_by",
 ]
 
+# Control characters, halves of characters, ends of lines and of directions: a name may hold them, one line may not.
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _GO_ON = "the same command then goes on"
 # What a system call may say that tells of the machine, not of the user's data or command: in words, and the cure.
 _SURROUNDINGS: dict[int, tuple[str, str]] = {
@@ -51,6 +56,25 @@ _SURROUNDINGS: dict[int, tuple[str, str]] = {
 }
 
 
+def printable(text: str) -> str:
+    r"""``text`` on one line, as UTF-8 can hold it; a byte of a name that is no text becomes ``\xNN``."""
+    return _NOT_PRINTABLE.sub(lambda match: _escaped(match[0]), text)
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it; a name from the file system may be other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escaped(character: str) -> str:
+    is_byte = "\udc80" <= character <= "\udcff"  # as the system's names are decoded (surrogateescape)
+    return f"\\x{ord(character) - 0xDC00:02x}" if is_byte else character.encode("unicode_escape").decode()
+
+
 class VlapipeError(ValueError):
     """Base of all errors meant for a user: what is wrong, and what would cure it."""
 
@@ -70,7 +94,7 @@ class VlapipeError(ValueError):
         return str(self.args[1])
 
     def __str__(self) -> str:
-        return f"{self.problem} ({self.cure})" if self.cure else self.problem
+        return printable(f"{self.problem} ({self.cure})" if self.cure else self.problem)
 
 
 class UsageError(VlapipeError):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from vlapipe.schemas.errors import printable
+
 __all__ = ["CODES", "SEVERITIES", "Code", "Finding", "Findings", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
@@ -51,6 +53,7 @@ CODES: dict[str, Code] = {
     "file.unreadable": _fatal("the file cannot be read", "check its permissions and the disk"),
     "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
     "file.too_large": _fatal("a file is too large to be read whole", "split it, or unpack it first"),
+    "file.bad_name": _error("a name is no UTF-8 text, or a path is too long; what it names is left out", "rename it"),
     "file.not_read": _note("files that no stream asks for", "declare a stream, or correct files in the schema"),
     "metadata.unreadable": _error(
         "the metadata file is not a JSON object, or its instruction is no text", "correct or remove it"
@@ -148,6 +151,10 @@ CODES: dict[str, Code] = {
     "episode.no_frames": _fatal("no row has both its streams and an action", "record longer, or check the clocks"),
     "episode.too_short": _error("the episode is shorter than the schema asks for", "delete it, or lower the limit"),
     "episode.interleaved": _fatal("rows of one episode lie apart in the file", "sort the file by split_column"),
+    "episode.not_matched": _warning(
+        "folders that hold an episode's files are not called as the schema says; left out",
+        "rename them, or correct folders in the schema",
+    ),
     "episode.duplicate": _warning("the same recording as another episode", "delete one of them"),
     "episode.failed": _fatal("reading the episode failed", "report it with the message"),
     "split.same_content": _warning(
@@ -182,7 +189,7 @@ class Finding:
         code = CODES[self.code]
         what = f"expected {self.expected}, found {self.found}" if self.expected else self.found or code.meaning
         more = f" and {self.count - 1} more like it" if self.count > 1 else ""
-        return f"{place}: {what}{more} ({code.cure}) [{self.code}]"
+        return printable(f"{place}: {what}{more} ({code.cure}) [{self.code}]")
 
     def to_dict(self) -> dict[str, Any]:
         """As written to ``rejects.jsonl`` and to reports."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.cross_check import check_what_is_left_out
 from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema
@@ -53,11 +54,18 @@ def check_schema(root: Path, schema: Schema, *, num_episodes: int) -> SchemaChec
     notes = list(_notes(trial))
     if notes:
         lines += ["", "kept all the same:", *notes]
-    return SchemaCheck((*lines, "", _verdict(trial)), good=not trial.rejects)
+    left_out = Findings(schema.checks.severity)
+    check_what_is_left_out(trial.discovery, schema, left_out)
+    if left_out:
+        lines += ["", "left out:", *(f"  {finding.severity}: {finding}" for finding in left_out)]
+    good = not trial.rejects and not left_out.errors
+    return SchemaCheck((*lines, "", _verdict(trial, good=good)), good=good)
 
 
-def _verdict(trial: Trial) -> str:
+def _verdict(trial: Trial, *, good: bool) -> str:
     tried, bad = len(trial.tried), len(trial.rejects)
+    if not good and not bad:
+        return "what is left out is an error"
     of = f"{tried} of {len(trial.discovery.episodes)}" if tried <= len(trial.discovery.episodes) else f"{tried}"
     return f"{bad} of {tried} episodes have errors" if bad else f"good: {of} episodes tried, no errors"
 

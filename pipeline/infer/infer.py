@@ -59,11 +59,17 @@ def infer_schema(root: Path) -> Inferred:
     messages = tuple(fault["message"] for fault in faults)
     return Inferred(
         toml=schema_text(guess),
-        reasons=tuple(guess.reasons),
+        reasons=(*guess.reasons, *_misnamed(tree)),
         assumed=tuple(stream.name for stream in guess.streams if stream.assumed),
         faults=messages,
         num_tried=num_tried,
     )
+
+
+def _misnamed(tree: FileTree) -> list[str]:
+    if not tree.misnamed:
+        return []
+    return [f"left out: {len(tree.misnamed)} names that are no UTF-8 text or too long, such as {tree.misnamed[0]}"]
 
 
 def _no_table(root: Path, tree: FileTree) -> UsageError:

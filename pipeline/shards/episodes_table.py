@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.digest import file_sha256, require_digest
+from vlapipe.schemas.errors import is_text
 
 __all__ = ["EpisodesTable"]
 
@@ -42,7 +43,7 @@ class EpisodesTable:
             DamageError: the file is missing or altered.
         """
         with self._reading:
-            return self._checked(lambda: _read(pq.ParquetFile(self._path), None))
+            return self._checked(lambda: _read(pq.ParquetFile(self._source), None))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column; texts that many episodes share are of a dictionary type.
@@ -103,7 +104,12 @@ class EpisodesTable:
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self._path, read_dictionary=_FEW_TEXTS)
+        return pq.ParquetFile(self._source, read_dictionary=_FEW_TEXTS)
+
+    @property
+    def _source(self) -> Path | BinaryIO:
+        """What pyarrow opens: it takes a path for text, which a folder's name need not be."""
+        return self._path if is_text(str(self._path)) else self._path.open("rb")
 
     def _checked(self, read: Callable[[], T]) -> T:
         """What ``read`` gives, once the digest has turned out right: it is taken the first time, beside the reading."""

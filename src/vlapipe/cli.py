@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import json
 import re
 import signal
@@ -398,6 +399,9 @@ def _write_text(path: Path, text: str) -> None:
 
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit code, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name need not be text, nor the terminal know all of it
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
