@@ -18,7 +18,7 @@ from vlapipe.train.augment import Augmentation
 from vlapipe.train.checkpoint import checkpoint_path, step_of
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.console import Console
-from vlapipe.train.distributed import Ranks, agree, distributed, sum_of
+from vlapipe.train.distributed import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import Schedule, make_optimizer
@@ -65,7 +65,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             ranks=ranks,
             precision=precision,
             policy=policy,
-            module=wrap(module, ranks),
+            module=wrap(module, policy, ranks),
             optimizer=make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
             schedule=_schedule(config),
             loader=loader,
@@ -88,6 +88,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
             stack.callback(run.sink.close)
         run.first_step = run.step
+        stack.enter_context(tell_failure(ranks))
         yield run
 
 

@@ -1,6 +1,8 @@
 """A process's place among the ranks that torchrun started, and the few collectives that training needs.
 
-With one rank nothing is initialised and every collective is the identity. Nothing listens beyond loopback unless
+Gradients have a group of their own, which ends the run if a rank is more than minutes behind. Everything else goes over
+a second group, on the host, where ranks wait for each other as long as it takes: for what rank 0 does alone, or for a
+batch. With one rank nothing is initialised and every collective is the identity. Nothing listens beyond loopback unless
 MASTER_ADDR names another machine.
 """
 
@@ -11,7 +13,7 @@ import os
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -19,14 +21,32 @@ import torch.distributed as dist
 
 # DDP imports it too; imported while there is a group, its functions would keep that group as a default value.
 import torch.distributed.nn
-from torch._C._distributed_c10d import Store, TCPStore
+from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store, TCPStore
 
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
+from vlapipe.train.rank_watch import RankWatch, exit_code_of
 
-__all__ = ["Ranks", "agree", "distributed", "mean_of", "sum_of"]
+__all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_failure"]
 
-_TIMEOUT = timedelta(minutes=10)  # unpacking a large dataset's cache on one rank must not end the others
+_TIMEOUT = timedelta(minutes=10)  # for ranks to start, and for a gradient after all ranks have their batch
+_PATIENCE = timedelta(days=7)  # rank 0 may unpack a dataset, and a checkpoint may take hours on a slow disk
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _Links:
+    """What joins this rank to the others besides the gradients' group; closed in the end, whoever still holds it."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        store = _make_store(rank, world_size)
+        self.watch = RankWatch(store, rank, world_size, start_within=_TIMEOUT)
+        self.host: ProcessGroupGloo | None = ProcessGroupGloo(
+            PrefixStore("vlapipe/host", store), rank, world_size, _TIMEOUT
+        )
+        self.store: Store | None = store
+
+    def close(self) -> None:
+        self.watch.close()
+        self.host = self.store = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +57,7 @@ class Ranks:
     world_size: int
     local_rank: int
     device: torch.device
+    links: _Links | None = field(default=None, repr=False, compare=False)  # to other ranks, if there are any
 
     @property
     def is_first(self) -> bool:
@@ -44,7 +65,8 @@ class Ranks:
         return self.rank == 0
 
 
-def _from_environment() -> Ranks:
+def _from_environment() -> tuple[int, int, int]:
+    """The rank of this process, how many there are, and its number on this machine."""
     try:
         rank, world_size, local_rank = (
             int(os.environ.get(name, default))
@@ -52,41 +74,64 @@ def _from_environment() -> Ranks:
         )
     except ValueError as error:
         raise UsageError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}", "start with torchrun") from None
+    if not 0 <= rank < world_size:
+        raise UsageError(f"RANK: expected 0 to {world_size - 1}, found {rank}", "start with torchrun")
+    return rank, world_size, local_rank
+
+
+def _own_device(rank: int, local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
-        device = torch.device("cpu")
-    elif local_rank < torch.cuda.device_count():
-        device = torch.device("cuda", local_rank)
-    else:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
         cure = f"torchrun --nproc-per-node={torch.cuda.device_count()}"
         raise UsageError(f"rank {rank} has no GPU: this machine has {torch.cuda.device_count()}", cure)
-    return Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=device)
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextlib.contextmanager
 def distributed() -> Iterator[Ranks]:
-    """Join the other ranks for as long as the block lasts.
+    """Join the other ranks for as long as the block lasts; if one rank fails, all end.
 
-    The group's threads take Python's lock to give back tensors, and one that does so while Python ends kills the
-    process (CPython 3.11: terminate called without an active exception). They end with the last reference to the
-    group, which DDP holds too: let go of wrapped modules before the block ends, or as an exception leaves it.
+    The groups' threads take Python's lock to give back tensors, and one that does so while Python ends kills the
+    process (CPython 3.11: terminate called without an active exception). They end with the last reference to their
+    group. DDP holds one: let go of wrapped modules before the block ends, or as an exception leaves it.
 
     Raises:
         UsageError: the environment does not describe a rank.
+        StoppedError: the other ranks did not come, or one was lost.
+        SystemExit: another rank failed; it says why.
     """
-    ranks = _from_environment()
-    if ranks.device.type == "cuda":
-        torch.cuda.set_device(ranks.device)
-    if ranks.world_size == 1:
-        yield ranks
+    rank, world_size, local_rank = _from_environment()
+    if world_size == 1:
+        device = _own_device(rank, local_rank)
+        yield Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=device)
         return
-    _start_group(ranks)
+    links = _meet(rank, world_size)
     try:
+        ranks = Ranks(
+            rank=rank,
+            world_size=world_size,
+            local_rank=local_rank,
+            device=_own_device(rank, local_rank),
+            links=links,
+        )
+        _start_gradients_group(ranks)
         yield ranks
+        links.watch.finish()
     except BaseException as error:
         _clear_frames(error)
+        ending = links.watch.ends_with(error)
+        if ending is not error:
+            raise ending from None
+        if not isinstance(error, VlapipeError | SystemExit):
+            error.add_note(f"vlapipe: this ended rank {rank}, and with it all {world_size} ranks")
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        links.close()
 
 
 def _clear_frames(error: BaseException) -> None:
@@ -97,20 +142,62 @@ def _clear_frames(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _start_group(ranks: Ranks) -> None:
-    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-    master = os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+def _meet(rank: int, world_size: int) -> _Links:
+    """Connect to the other ranks, which must start within minutes.
+
+    Raises:
+        UsageError: the port is taken.
+        StoppedError: some did not come.
+    """
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
-    store = None
-    if master in _LOOPBACK:
+    if os.environ["MASTER_ADDR"] in _LOOPBACK:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-            store = _loopback_store(ranks)
+    try:
+        return _Links(rank, world_size)
+    except (RuntimeError, OSError, ValueError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        first = " ".join(str(error).split())[:200]
+        raise StoppedError(
+            f"rank {rank} of {world_size} does not reach the others over {address}: {first}",
+            "check that all ranks were started, that MASTER_ADDR and MASTER_PORT are right, and that the port is free",
+        ) from None
+
+
+def _make_store(rank: int, world_size: int) -> Store:
+    by_hand = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if by_hand and os.environ["MASTER_ADDR"] in _LOOPBACK:
+        return _loopback_store(rank, world_size)
+    store: Store = next(dist.rendezvous("env://", rank, world_size, timeout=_TIMEOUT))[0]  # type: ignore[attr-defined]
+    return store
+
+
+def _loopback_store(rank: int, world_size: int) -> Store:
+    """A store that listens on 127.0.0.1; left to itself, ``TCPStore`` listens on every interface."""
+    port = int(os.environ["MASTER_PORT"])
+    listen_fd = None
+    if rank == 0:
+        listener = socket.create_server(("127.0.0.1", port))
+        listen_fd = listener.detach()  # the store owns and closes it
+    return TCPStore(
+        "127.0.0.1",
+        port,
+        world_size,
+        rank == 0,
+        timeout=_TIMEOUT,
+        master_listen_fd=listen_fd,
+        use_libuv=False,
+    )
+
+
+def _start_gradients_group(ranks: Ranks) -> None:
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
     options = {"device_id": ranks.device} if backend == "nccl" else {}
+    assert ranks.links is not None
     dist.init_process_group(
         backend,
-        store=store,
+        store=ranks.links.store,
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=_TIMEOUT,
@@ -118,49 +205,72 @@ def _start_group(ranks: Ranks) -> None:
     )
 
 
-def _loopback_store(ranks: Ranks) -> Store:
-    """A store that listens on 127.0.0.1; left to itself, ``TCPStore`` listens on every interface."""
-    port = int(os.environ["MASTER_PORT"])
-    listen_fd = None
-    if ranks.is_first:
-        listener = socket.create_server(("127.0.0.1", port))
-        listen_fd = listener.detach()  # the store owns and closes it
-    return TCPStore(
-        "127.0.0.1",
-        port,
-        ranks.world_size,
-        ranks.is_first,
-        timeout=_TIMEOUT,
-        master_listen_fd=listen_fd,
-        use_libuv=False,
-    )
+def _gather(mine: torch.Tensor, ranks: Ranks) -> list[torch.Tensor]:
+    """``mine`` of every rank; all have the same shape and dtype, and lie on the host."""
+    if ranks.links is None:
+        return [mine]
+    assert ranks.links.host is not None
+    parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
+    options = AllgatherOptions()
+    options.timeout = _PATIENCE
+    ranks.links.host.allgather([parts], [mine], options).wait()  # type: ignore[attr-defined]
+    return parts
+
+
+def gather_bytes(mine: bytes, ranks: Ranks) -> list[bytes]:
+    """``mine`` of every rank, of any lengths."""
+    lengths = [int(length) for length in _gather(torch.tensor([len(mine)]), ranks)]
+    padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
+    padded[: len(mine)] = torch.tensor(list(mine), dtype=torch.uint8)
+    parts = _gather(padded, ranks)
+    return [bytes(part[:length].numpy()) for part, length in zip(parts, lengths, strict=True)]
 
 
 def sum_of(values: Sequence[float], ranks: Ranks) -> list[float]:
-    """The sum over all ranks of each value."""
-    if ranks.world_size == 1:
-        return list(values)
-    # float64 holds counts exactly, and sums the same whatever the order of a few ranks.
-    total = torch.tensor(values, dtype=torch.float64, device=ranks.device)
-    dist.all_reduce(total)
-    return [float(v) for v in total.tolist()]
-
-
-def mean_of(values: Sequence[float], ranks: Ranks) -> list[float]:
-    """The mean over all ranks of each value."""
-    return [total / ranks.world_size for total in sum_of(values, ranks)]
+    """The sum over all ranks of each value, the same on every rank."""
+    parts = _gather(torch.tensor(values, dtype=torch.float64), ranks)
+    return [float(total) for total in torch.stack(parts).sum(0).tolist()]
 
 
 @contextlib.contextmanager
 def agree(ranks: Ranks) -> Iterator[None]:
-    """Run the block on every rank; if it fails on one, all end: one with its error, the others without a word."""
+    """Run the block on every rank; if anything stops it on one, all end: one with its error, the others silently.
+
+    No rank goes on before all have come through. The block must hold no collective.
+
+    Raises:
+        SystemExit: the block was stopped on another rank, or on this one and on a lower one; its code is theirs.
+    """
+    if ranks.links is None:
+        yield
+        return
+    stopped: BaseException | None = None
     try:
         yield
-    except VlapipeError as error:
-        first_failed, _ = sum_of([ranks.is_first, 1], ranks)
-        if first_failed and not ranks.is_first:
-            raise SystemExit(error.exit_code) from None
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
+        stopped = error
+        ranks.links.watch.tell_failure(error)  # also to those that are still within the block
+    try:
+        codes = [int(code) for code in _gather(torch.tensor([exit_code_of(stopped) if stopped else 0]), ranks)]
+    except RuntimeError:
+        if stopped is not None:  # a rank that was still within the block has ended
+            raise stopped from None
         raise
-    _, failed = sum_of([0, 0], ranks)
-    if failed:
-        raise SystemExit(1)
+    failed = [rank for rank, code in enumerate(codes) if code]
+    if not failed:
+        return
+    ranks.links.watch.leaves_by_itself()
+    if stopped is not None and ranks.rank == failed[0]:
+        raise stopped
+    raise SystemExit(codes[failed[0]])
+
+
+@contextlib.contextmanager
+def tell_failure(ranks: Ranks) -> Iterator[None]:
+    """Let the other ranks know of an error at once when it leaves the block, before what is outside is cleaned up."""
+    try:
+        yield
+    except BaseException as error:
+        if ranks.links is not None:
+            ranks.links.watch.tell_failure(error)
+        raise

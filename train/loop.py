@@ -17,7 +17,7 @@ from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
 from vlapipe.train.saving import save
-from vlapipe.train.sharing import explain_unused, share_first_gradients, unless
+from vlapipe.train.sharing import unless
 from vlapipe.train.step_log import log_step
 from vlapipe.train.transfer import to_device
 
@@ -55,25 +55,21 @@ def train_step(run: Run) -> StepOutcome:
     config, device, timer = run.config, run.ranks.device, run.timer
     began = time.perf_counter()
     batches, shares, losses = [], [], []
-    is_first = run.step == run.first_step
     for i in range(config.grad_accum):
-        exchanges = i == config.grad_accum - 1 and not is_first
+        exchanges = i == config.grad_accum - 1
         with timer.phase("data"):
             batch = next(run.batches)
         with timer.phase("h2d"):
             on_device = to_device(batch, device)
         share = kept_share(on_device)
-        with timer.phase("compute"), explain_out_of_memory(config), unless(exchanges, run.module):
-            with autocast(run.precision, device), explain_unused(run.policy_name):
-                loss = run.module(on_device)
-            with agree(run.ranks) if is_first else contextlib.nullcontext():  # a policy that is wrong is so everywhere
-                loss = require_loss(run, loss) * share
+        with timer.phase("compute"), unless(exchanges, run.module), explain_out_of_memory(config):
+            # The exchange of gradients has a time-out: it begins when every rank has read its batch.
+            with agree(run.ranks) if exchanges else contextlib.nullcontext(), autocast(run.precision, device):
+                loss = require_loss(run, run.module(on_device)) * share
             torch.autograd.backward(loss / config.grad_accum)
         batches.append(batch)
         shares.append(share)
         losses.append(loss.detach())
-    if is_first:
-        run.module = share_first_gradients(run.module, run.ranks)
     own_loss, own_share = torch.stack([*losses, *shares]).double().view(2, -1).sum(1).tolist()
     loss_sum, share_sum, wishes = sum_of([own_loss, own_share, bool(run.stop.requested)], run.ranks)
     with timer.phase("optimizer"):

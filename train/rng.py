@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from vlapipe.train.distributed import Ranks
+from vlapipe.train.distributed import Ranks, gather_bytes
 
 __all__ = ["gather_rng", "restore_rng", "seed_rng"]
 
@@ -30,13 +29,8 @@ def gather_rng(ranks: Ranks) -> dict[str, Tensor]:
         states["cuda"] = torch.cuda.get_rng_state(ranks.device)
     out: dict[str, Tensor] = {}
     for kind, state in states.items():
-        gathered = [state]
-        if ranks.world_size > 1:
-            mine = state.to(ranks.device)
-            parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
-            dist.all_gather(parts, mine)
-            gathered = [part.cpu() for part in parts]
-        out |= {f"rank{rank}/{kind}": part for rank, part in enumerate(gathered)}
+        parts = gather_bytes(state.numpy().tobytes(), ranks)
+        out |= {f"rank{r}/{kind}": torch.tensor(list(part), dtype=torch.uint8) for r, part in enumerate(parts)}
     return out
 
 

@@ -1,41 +1,41 @@
-"""Shares gradients between ranks: the first step by hand, which shows what the loss reaches, the others through DDP.
+"""Shares gradients between ranks through DDP: what any rank's loss has reached is averaged over all of them.
 
-DDP waits for the gradient of every parameter, so a layer that the loss does not use would halt it; told to look for
-such layers it walks the whole graph in every step. Which of the two a policy needs is known after its first step.
+DDP is told to look for parameters that a loss does not reach, in each step anew: it would otherwise wait for their
+gradients, and a rank could step by a gradient of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.distributed import Ranks, mean_of
+from vlapipe.train.distributed import Ranks, agree, gather_bytes
 
-__all__ = ["explain_unused", "share_first_gradients", "unless", "wrap"]
+__all__ = ["require_same_policy", "unless", "wrap"]
 
 
-def wrap(module: nn.Module, ranks: Ranks, *, find_unused: bool = False) -> nn.Module:
-    """``module`` as one of ``world_size`` copies that begin with rank 0's weights and share their gradients.
+def wrap(module: nn.Module, policy: nn.Module, ranks: Ranks) -> nn.Module:
+    """``module``, around ``policy``, as one of ``world_size`` copies that begin with rank 0's weights.
+
+    A parameter that no rank's loss reaches in a step keeps no gradient, as with one rank.
 
     Raises:
-        UsageError: the ranks built policies of different sizes.
+        UsageError: the ranks built different policies.
     """
     if ranks.world_size == 1:
         return module
-    count = sum(p.numel() for p in module.parameters())
-    mean, mean_square = mean_of([count, count**2], ranks)
-    if mean_square != mean**2:
-        cure = "build the policy from its arguments alone, the same on every rank"
-        raise UsageError(f"the ranks built different policies: rank {ranks.rank} has {count} parameters", cure)
+    require_same_policy(policy, ranks)
+    # DDP warns on every rank if it looks for unreached parameters and finds none; it always finds this one.
+    module.register_parameter("never_reached", nn.Parameter(torch.zeros((), device=ranks.device)))
     device_ids = [ranks.device.index] if ranks.device.type == "cuda" else None
     wrapped = DistributedDataParallel(
-        module, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=find_unused
+        module, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
     )
     wrapped.broadcast_buffers = False  # sent once above; not again in every forward
     return wrapped
@@ -54,42 +54,26 @@ def unless(exchanges: bool, module: nn.Module) -> Iterator[None]:
         yield
 
 
-def share_first_gradients(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """Average the gradients of a step that was made without exchange; gives the module to make the others with.
-
-    A collective. A parameter that no rank's loss reached has no gradient afterwards, as with one rank.
-    """
-    if not isinstance(module, DistributedDataParallel):
-        return module
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    reached_by = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int64, device=ranks.device)
-    dist.all_reduce(reached_by)
-    for parameter, count in zip(parameters, reached_by.tolist(), strict=True):
-        if count:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            gradient /= ranks.world_size
-            dist.all_reduce(gradient)
-            parameter.grad = gradient
-    if bool((reached_by == ranks.world_size).all()):
-        return module
-    return wrap(module.module, ranks, find_unused=True)
-
-
-@contextlib.contextmanager
-def explain_unused(policy_name: str) -> Iterator[None]:
-    """Turn DDP's complaint about a layer that was used in the first step and not in a later one into one line.
+def require_same_policy(policy: nn.Module, ranks: Ranks) -> None:
+    """Compare what every rank has built, tensor by tensor; a collective, in which every rank finds the same.
 
     Raises:
-        UsageError: that was the complaint.
+        UsageError: one differs from rank 0.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if "Expected to have finished reduction in the prior iteration" not in str(error):
-            raise
-        cure = "let every loss depend on all of them, if only by adding 0 * parameter.sum()"
-        raise UsageError(
-            f"policy {policy_name}: its loss reaches all parameters in some steps and not in others, "
-            "which several ranks cannot share",
-            cure,
-        ) from error
+    lines = []
+    for name, parameter in policy.named_parameters():
+        lines.append(f"parameter {_described(name, parameter)}{'' if parameter.requires_grad else ', frozen'}")
+    lines += [f"buffer {_described(name, buffer)}" for name, buffer in policy.named_buffers()]
+    first, *others = [text.decode().split("\n") for text in gather_bytes("\n".join(lines).encode(), ranks)]
+    with agree(ranks):
+        for rank, other in enumerate(others, start=1):
+            if other != first:
+                a, b = next((a, b) for a, b in zip_longest(first, other, fillvalue="nothing more") if a != b)
+                raise UsageError(
+                    f"the ranks built different policies: rank 0 has {a}, rank {rank} has {b}",
+                    "build the policy from its arguments alone, the same on every rank",
+                )
+
+
+def _described(name: str, tensor: Tensor) -> str:
+    return f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

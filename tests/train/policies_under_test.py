@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,31 @@ class SignalAtStep(RegressionPolicy):
         return super().loss(batch)
 
 
+class FailsAtStep(RegressionPolicy):
+    """One rank fails in its ``at``-th training batch: in ``forward``, in ``backward``, or it is ``killed`` there."""
+
+    def __init__(self, spec: SampleSpec, *, how: str, at: int, on_rank: int, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.how, self.at, self.seen = how, at, 0
+        self.here = int(os.environ.get("RANK", "0")) == on_rank
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be until then."""
+        self.seen += self.training
+        loss = super().loss(batch)
+        if not (self.training and self.seen == self.at and self.here):
+            return loss
+        if self.how == "forward":
+            raise RuntimeError("forward fails")
+        loss.register_hook(self._fail)
+        return loss
+
+    def _fail(self, _: Tensor) -> None:
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("backward fails")
+
+
 class Noisy(RegressionPolicy):
     """Draws from torch's generator in every step."""
 
@@ -82,11 +107,60 @@ class Odd(nn.Module):
         }
         if self.kind in kinds:
             return kinds[self.kind]
-        rank = int(os.environ.get("RANK", "0"))
-        spare_is_used = {"unused": False, "unused later": self.seen < 3, "used by one rank": rank == 1}[self.kind]
+        spare_is_used = {"unused": False, "unused later": self.seen < 3}[self.kind]
         kept = (~batch["action_is_pad"]).sum(dim=1, keepdim=True)
         return (errors * kept).sum() / kept.sum() + (self.spare(torch.ones(3)).square().sum() if spare_is_used else 0.0)
 
     def act(self, observation: dict[str, Any]) -> Tensor:
         """Nothing useful."""
         return torch.zeros(len(observation["task"]), 1, 1)
+
+
+class Experts(nn.Module):
+    """Each sample is judged by one of two layers, the others are used in the ``extra_at``-th batch alone.
+
+    The last of them is never used unless that is the first batch.
+    """
+
+    built: ClassVar[list[Experts]] = []
+
+    def __init__(self, spec: SampleSpec, *, extra_at: int) -> None:
+        super().__init__()
+        self.extra_at = extra_at
+        self.experts = nn.ModuleList(nn.Linear(spec.state[1], 3) for _ in range(4))
+        self.seen = 0
+        self.built.append(self)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """The mean over all actions that are kept, of an error for each sample."""
+        self.seen += self.training
+        state = batch["observation.state"][:, -1] / 1000
+        kept = (~batch["action_is_pad"]).sum(dim=1)
+        chosen = batch["frame_index"] % 2
+        total = torch.zeros(())
+        for number in chosen.unique().tolist():
+            errors = self.experts[number](state[chosen == number]).square().mean(dim=1)
+            total = total + (errors * kept[chosen == number]).sum()
+        if self.training and self.seen == self.extra_at:
+            for expert in self.experts if self.extra_at == 1 else self.experts[2:3]:
+                total = total + (expert(state).square().mean(dim=1) * kept).sum()
+        return total / kept.sum()
+
+    def act(self, observation: dict[str, Any]) -> Tensor:
+        """Nothing useful."""
+        return torch.zeros(len(observation["task"]), 1, 1)
+
+
+class Unlike(RegressionPolicy):
+    """Another policy on the last rank: in a parameter's shape, its dtype, in a buffer, or in what is trained."""
+
+    def __init__(self, spec: SampleSpec, *, kind: str, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+        self.extra = nn.Linear(2, 6 if last and kind == "shape" else 3, bias=False)
+        self.other = nn.Linear(6 - 3 * (last and kind == "shape"), 1)
+        self.register_buffer("seen", torch.zeros(1, dtype=torch.int32 if last and kind == "buffer" else torch.int64))
+        if last and kind == "dtype":
+            self.extra.bfloat16()
+        if last and kind == "frozen":
+            self.extra.requires_grad_(False)

@@ -1,0 +1,82 @@
+"""Starts ranks for tests: under torchrun as users do, or by a launcher that never ends one because another failed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MAIN = HERE / "train_main.py"
+SRC = HERE.parents[1] / "src"
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How a rank's process ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": f"{SRC}:{HERE}", "OMP_NUM_THREADS": "1"} | more
+
+
+def torchrun(values: dict[str, Any], num_ranks: int = 4) -> subprocess.CompletedProcess[str]:
+    """Ranks as a user starts them."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
+    launcher += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command = [*launcher, str(MAIN), json.dumps(values)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+@functools.cache
+def _launcher() -> subprocess.Popen[str]:
+    # It ends with this process: its stdin does.
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "rank_launcher.py")],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_ranks(
+    argument: Any,
+    *,
+    num_ranks: int = 4,
+    code: str = "import train_main; train_main.main()",
+    only_of: dict[int, dict[str, str]] | None = None,
+) -> list[Rank]:
+    """Run ``code`` in that many ranks, its argument being ``argument`` as JSON.
+
+    ``only_of`` adds to the environment of a rank.
+    """
+    launcher = _launcher()
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    request = {
+        "ranks": num_ranks,
+        "code": code,
+        "argument": argument,
+        "environment": {"MASTER_PORT": str(free_port())},
+        "environments": only_of or {},
+    }
+    launcher.stdin.write(json.dumps(request) + "\n")
+    launcher.stdin.flush()
+    return [Rank(**rank) for rank in json.loads(launcher.stdout.readline())]
