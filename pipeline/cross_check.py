@@ -15,6 +15,8 @@ __all__ = ["check_across_episodes", "check_what_is_left_out"]
 
 _MOST_NAMED = 5  # names that a finding lists
 
+_RATE_RATIO = 1.5  # pauses make an episode's rows fewer, but not by so much
+
 
 def check_across_episodes(rows: list[Record], discovery: Discovery, schema: Schema) -> list[Record]:
     """Findings about the dataset as a whole, in the form of those of one episode.
@@ -47,6 +49,7 @@ def check_across_episodes(rows: list[Record], discovery: Discovery, schema: Sche
                 expected=f"to be in split {first['split']} as {other}",
                 found=row["split"],
             )
+    _check_rates(rows, schema.anchor, findings)
     if rows and all(row["split"] == "val" for row in rows):
         found = f"{len(rows)} of {len(rows)} episodes validate"
         findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
@@ -86,6 +89,20 @@ def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
             str(path)
         )
     return kinds
+
+
+def _check_rates(rows: list[Record], anchor: str, findings: Findings) -> None:
+    """Windows and chunks count rows, so at another rate they span another time."""
+    spans = [(row, row[f"{anchor}/last_s"] - row[f"{anchor}/first_s"]) for row in rows]
+    rates = [((row[f"{anchor}/rows"] - 1) / span, row) for row, span in spans if span > 0]
+    if not rates:
+        return
+    (low, slow), (high, fast) = (choose(rates, key=lambda rate: rate[0]) for choose in (min, max))
+    if high > _RATE_RATIO * low:
+        expected = f"about {high:.4g} Hz as in {_anchor_source(fast, anchor)['path']}"
+        findings.add(
+            "clock.rates_differ", _anchor_source(slow, anchor)["path"], expected=expected, found=f"{low:.4g} Hz"
+        )
 
 
 def _anchor_source(row: Record, anchor: str) -> Record:

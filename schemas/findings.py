@@ -134,6 +134,10 @@ CODES: dict[str, Code] = {
         "two streams do not overlap in time", "check the recorders' clocks and time in the schema"
     ),
     "clock.rate": _warning("the rate is far from the one declared", "correct rate_hz, or check the recorder"),
+    "clock.rates_differ": _warning(
+        "episodes differ in rate, so that windows and chunks of as many rows span other times",
+        "ingest each rate on its own",
+    ),
     "clock.gap": _warning("a gap in a stream; windows across it are not drawn", "check the recorder for lost rows"),
     "clock.jitter": _warning("a clock ticks unevenly", "check the recorder's load"),
     "clock.drift": _warning("two clocks drift apart", "check the recorders' clocks, or correct rate_hz"),

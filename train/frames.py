@@ -6,7 +6,7 @@ Frames whose windows would cross a gap are not among them (``pipeline.shards.win
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_acro
 from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.run_table import RunTable
 from vlapipe.train.sources import Sources
+from vlapipe.train.window import Window
 
 __all__ = ["BatchPlan", "FrameIndex"]
 
@@ -43,14 +44,16 @@ class BatchPlan:
 class FrameIndex:
     """The frames of one split (or of all episodes if ``None``), numbered from 0 episode by episode.
 
-    ``sample`` says how many rows its windows have: frames at which one would cross a gap are not numbered.
+    ``window`` says how many rows of each stream a sample has, which each dataset's own schema names: frames at which
+    one would cross a gap are not numbered.
     """
 
-    def __init__(self, sources: Sources, split: str | None, sample: SampleDefaults) -> None:
+    def __init__(self, sources: Sources, split: str | None, window: Window) -> None:
         runs, num_found = [], 0
         for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
             of_split = np.flatnonzero(_in_split(dataset, split))
             num_found += int(dataset.column("num_frames")[of_split].sum())
+            sample = replace(dataset.schema.sample, **vars(window))
             episode, first_row, lengths = _runs(dataset, of_split, sample)
             runs.append((episode + first_episode, first_row, lengths))
         columns = zip(*runs, strict=True)

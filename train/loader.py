@@ -75,8 +75,8 @@ class Loader:
         """Prepare to read; no batch is read yet.
 
         Args:
-            dataset: from ``open_dataset``; or several, whose samples have the same entries and shapes.
-            window: rows of each stream; what it leaves open is the (first) schema's default.
+            dataset: from ``open_dataset``; or several, whose samples mean the same (fields, units, rates, actions).
+            window: rows of each stream; what it leaves open is the schema's default.
             batch_size: B, of this rank.
             seed: of the order.
             rank: this process among ``world_size``.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.train.alike import require_alike
 from vlapipe.train.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.entries import image_sizes, sample_spec
 from vlapipe.train.frames import FrameIndex
@@ -43,8 +44,8 @@ class Selection:
         sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
         for each in sources.datasets:
             refuse_unknown_split(f"{what} split", split, each)
-        defaults = sources.first.schema.sample
-        window = (window or Window()).resolve(defaults)
+        require_alike(sources.datasets, window or Window())
+        window = (window or Window()).resolve(sources.first.schema.sample)
         spec = sample_spec(sources, window, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
-        frames = FrameIndex(sources, split, replace(defaults, **vars(window)))
+        frames = FrameIndex(sources, split, window)
         return cls(sources=sources, window=window, spec=spec, frames=frames)

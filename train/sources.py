@@ -25,7 +25,7 @@ ANCHOR = ""  # stands for the anchor stream, whatever each dataset calls it
 
 
 class Sources:
-    """Datasets whose samples have the same entries and shapes.
+    """Datasets whose samples mean the same (``train.alike`` says whether they do).
 
     A stream is named by the batch entry that it feeds, since each dataset may name its own: ``ANCHOR``, the name of a
     sensor entry, or a view.
@@ -35,15 +35,13 @@ class Sources:
         """Number them through.
 
         Raises:
-            UsageError: there is none, or one has other entries than the first.
+            UsageError: there is none.
         """
         if not datasets:
             raise UsageError("Loader: expected a dataset, found none", "give what open_dataset returned")
         self.datasets = tuple(datasets)
         for each in self.datasets:
             each.read_columns(_columns(each))
-        for other in self.datasets[1:]:
-            _require_same_entries(self.datasets[0], other)
         self.first_episode = np.cumsum([0, *(len(dataset) for dataset in self.datasets)])
         self._first_shard = np.cumsum([0, *(len(dataset.manifest.shards) for dataset in self.datasets)])
 
@@ -166,25 +164,3 @@ def _stream_name(dataset: Dataset, stream: str) -> str:
 
 def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
-
-
-def _entries(dataset: Dataset) -> dict[str, tuple[int, ...] | str]:
-    """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
-    storages = {f"observation.images.{view}": dataset.manifest.image_storage(view) for view in dataset.views}
-    return {**row_shapes(dataset.schema), **storages}
-
-
-def _require_same_entries(first: Dataset, other: Dataset) -> None:
-    ours, theirs = _entries(first), _entries(other)
-    for entry in dict.fromkeys([*ours, *theirs]):
-        if ours.get(entry) != theirs.get(entry):
-            expected = f"expected {_said(ours, entry)} as in {first.path}, found {_said(theirs, entry)}"
-            cure = "train on datasets whose schemas give samples of the same entries"
-            raise UsageError(f"{other.path}: {entry}: {expected}", cure)
-
-
-def _said(entries: dict[str, tuple[int, ...] | str], entry: str) -> str:
-    if entry not in entries:
-        return "no such entry"
-    found = entries[entry]
-    return f"images stored as {found}" if isinstance(found, str) else f"rows of shape {found}"

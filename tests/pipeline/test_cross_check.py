@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from factories import make_dataset
+from factories import make_dataset, make_episode
 
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.schemas.registry import built_in_schemas
@@ -91,3 +91,18 @@ def test_data_without_an_episode_to_train_on_is_told(raw: Path, tmp_path: Path) 
         schema.write_text(built_in_schemas()["meca500"] + f"\n[split]\nval = {val}\n")
         found = [f for f in check(raw, str(schema)).findings if f["code"] == "split.no_train"]
         assert ["4 of 4 episodes validate" in f["message"] for f in found] == [True] * expected
+
+
+def test_episodes_of_another_rate_are_told(tmp_path: Path) -> None:
+    for name, rate_hz, num_rows in (("episode_1", 30, 120), ("episode_2", 10, 60), ("episode_3", 30, 120)):
+        make_episode(
+            tmp_path / "raw" / "task" / name, rate_hz=rate_hz, num_rows=num_rows, views=("View1",), sensor=False
+        )
+    schema = tmp_path / "schema.toml"
+    text = built_in_schemas()["meca500"].replace("rate_hz = 100\n", "")
+    begin, end = text.index("[streams.sensor]"), text.index("[streams.camera]")
+    schema.write_text((text[:begin] + text[end:]).replace("sensors = ", "# "))
+    [found] = [f for f in check(tmp_path / "raw", str(schema)).findings if f["code"] == "clock.rates_differ"]
+    assert found["episode"] == "task/episode_2"
+    assert "about 30 Hz as in task/episode_" in found["message"]
+    assert "found 10 Hz" in found["message"]

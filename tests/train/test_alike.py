@@ -1,0 +1,150 @@
+"""Datasets that are joined must mean the same: each difference is named with both datasets, and none is passed over."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vlapipe
+from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.loader import Loader
+from vlapipe.train.window import Window
+
+SCHEMA = """
+name = "bench"
+anchor = "robot"
+[episodes]
+folders = ["ep_*"]
+[split]
+val = 0
+[streams.robot]
+kind = "csv"
+files = ["robot.csv"]
+max_gap_s = 1.0
+time = { column = "t" }
+fields = { joint = { columns = ["a", "b"], unit = "rad" }, grip = { columns = ["g"], unit = "m" } }
+[streams.wrench]
+kind = "csv"
+files = ["ft.csv"]
+max_gap_s = 1.0
+time = { column = "t" }
+fields = { newton = { columns = ["x", "y", "z"], unit = "N" } }
+[action]
+kind = "delta"
+of = ["robot/joint"]
+period_s = 0.1
+append = { gripper = { field = "robot/grip", threshold = 0.02, above = 1, below = 0 } }
+[sample]
+state = ["robot/joint", "robot/grip"]
+sensors = { force = "wrench/newton" }
+state_rows = 3
+sensor_rows = 4
+action_rows = 5
+action_stride = 2
+"""
+RENAMED = {"streams.robot": "streams.arm", '"robot/': '"arm/', '"robot"': '"arm"', "wrench": "ft"}
+
+
+def make(root: Path, *, edits: dict[str, str] | None = None, rate_hz: float = 50, sensor_hz: float = 100) -> Dataset:
+    """Two episodes; each column is the time in seconds, and the schema's text is edited."""
+    text = SCHEMA
+    for old, new in (edits or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    for i in range(2):
+        folder = root / "raw" / f"ep_{i}"
+        folder.mkdir(parents=True)
+        for name, header, rate in (("robot", "t,a,b,g", rate_hz), ("ft", "t,x,y,z", sensor_hz)):
+            clock = np.arange(int(rate * (3 + i))) / rate
+            if name == "ft":
+                clock = np.delete(clock, np.flatnonzero((clock > 1) & (clock < 2.2)))  # a gap that no window may cross
+            rows = [",".join([f"{t:.6f}"] * len(header.split(","))) for t in clock]
+            (folder / f"{name}.csv").write_text("\n".join([header, *rows, ""]))
+    root.joinpath("schema.toml").write_text(text)
+    report = ingest(IngestConfig(source=root / "raw", out=root / "data", schema=str(root / "schema.toml")))
+    assert report.num_episodes == 2, report.rejects
+    return vlapipe.open_dataset(root / "data")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make(tmp_path_factory.mktemp("first"))
+
+
+def rows_of(*datasets: Dataset, **options: Any) -> list[tuple[list[float], list[float]]]:
+    loader = Loader(datasets, split=None, shuffle=False, num_workers=0, **options)
+    return [
+        (state.tolist(), sensor.tolist())
+        for batch in loader
+        for state, sensor in zip(batch["observation.state"], batch["observation.sensors.force"], strict=True)
+    ]
+
+
+def test_streams_of_other_names_are_read_each_by_its_own_schema(first: Dataset, tmp_path: Path) -> None:
+    other = make(tmp_path, edits=RENAMED)
+    alone = rows_of(first)
+    assert Loader(first, split=None).num_left_out  # the sensor's gap
+    assert rows_of(other) == alone
+    assert rows_of(first, other) == alone * 2
+    assert rows_of(other, first) == alone * 2
+
+
+DIFFERENCES = {
+    "unit": ({'unit = "rad"': 'unit = "deg"'}, {}, ["joint: expected 2 in rad as in {first}, found 2 in deg"]),
+    "unit not said": ({', unit = "m"': ""}, {}, ["grip: expected 1 in m as in {first}, found 1 in no declared unit"]),
+    "sensor's unit": ({'unit = "N"': 'unit = "mN"'}, {}, ["sensors.force: numbers: expected 3 in N .* found 3 in mN"]),
+    "rate": ({}, {"rate_hz": 25}, ["observation.state and action: rate: expected 50 Hz as in {first}, found 25 Hz"]),
+    "sensor's rate": ({}, {"sensor_hz": 325}, ["observation.sensors.force: rate: expected .* Hz .* found .* Hz"]),
+    "order of fields": (
+        {'state = ["robot/joint", "robot/grip"]': 'state = ["robot/grip", "robot/joint"]'},
+        {},
+        ["observation.state: fields: expected joint, grip as in {first}, found grip, joint"],
+    ),
+    "rows": ({"state_rows = 3": "state_rows = 7"}, {}, [r"\[sample\] state_rows: expected 3 as in {first}, found 7"]),
+    "stride": ({"action_stride = 2": "action_stride = 1"}, {}, [r"\[sample\] action_stride: expected 2 .* found 1"]),
+    "kind of action": ({'kind = "delta"': 'kind = "absolute"'}, {}, ["action: kind: expected delta .* found absolute"]),
+    "period of action": ({"period_s = 0.1": "period_s = 0.2"}, {}, ["action: period_s: expected 0.1 s .* found 0.2 s"]),
+    "gripper": (
+        {"above = 1, below = 0": "above = 0, below = 1"},
+        {},
+        ["action: append: expected .*1 above 0.02 and else 0 as in {first}, found .*0 above 0.02 and else 1"],
+    ),
+    "several": (
+        {'unit = "rad"': 'unit = "deg"', "sensor_rows = 4": "sensor_rows = 2"},
+        {"rate_hz": 10},
+        ["state: joint: .* in deg", r"action: joint: .* in deg", "sensor_rows: .* found 2", "rate: .* found 10 Hz"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_datasets_that_do_not_mean_the_same_are_refused(first: Dataset, tmp_path: Path, name: str) -> None:
+    edits, options, expected = DIFFERENCES[name]
+    other = make(tmp_path, edits=edits, **options)
+    with pytest.raises(UsageError) as refusal:
+        Loader([first, other], split=None)
+    problem = refusal.value.problem
+    assert "\n" not in problem
+    assert problem.startswith(f"{other.path}: ")
+    for part in expected:
+        assert re.search(part.format(first=re.escape(str(first.path))), problem), problem
+
+
+def test_window_settles_what_schemas_say_differently(first: Dataset, tmp_path: Path) -> None:
+    other = make(tmp_path, edits={"state_rows = 3": "state_rows = 7", "action_stride = 2": "action_stride = 1"})
+    window = Window(state_rows=5, action_stride=2)
+    assert rows_of(first, other, window=window) == rows_of(first, window=window) * 2
+
+
+def test_rate_does_not_matter_where_one_row_is_read(first: Dataset, tmp_path: Path) -> None:
+    other = make(tmp_path, rate_hz=25)
+    window = Window(state_rows=1, action_rows=1)
+    assert len(rows_of(first, other, window=window)) == len(rows_of(first, window=window)) + len(
+        rows_of(other, window=window)
+    )
