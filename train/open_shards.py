@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.maps import most_maps
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.sources import Sources
@@ -23,6 +25,7 @@ from vlapipe.train.windows_of_memory import address_of
 
 __all__ = ["OpenShards"]
 
+_SHARE_OF_MAPS = 4  # a shard takes two maps, its own and that of what was unpacked; and there may be a second loader
 WAIT_BYTES = 64_000_000  # that a lease waits for until they are unpacked: a fifth of a second on two cores
 
 
@@ -34,8 +37,12 @@ class OpenShards:
     ) -> None:
         """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all.
 
-        ``may_unpack`` says whether there may be a thread that unpacks; otherwise leases wait.
+        Where that would take more maps than this process should have, fewer are kept: shards are then opened again and
+        again, which is slower. ``may_unpack`` says whether there may be a thread that unpacks; otherwise leases wait.
         """
+        affordable = most_maps() // _SHARE_OF_MAPS
+        if sources.num_shards > affordable:
+            most = affordable if most is None else min(most, affordable)
         self._sources, self._most, self._may_unpack = sources, most, may_unpack
         self._lock, self._entering = threading.Lock(), threading.Lock()
         self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
@@ -88,8 +95,10 @@ class OpenShards:
                 self._close_some(most)
 
     def _close_some(self, most: int) -> None:
-        unread = [shard for shard, count in self._readers.items() if not count]
-        for shard in unread[: max(0, len(self._readers) - most)]:
+        excess = len(self._readers) - most
+        if excess <= 0:
+            return
+        for shard in list(islice((shard for shard, count in self._readers.items() if not count), excess)):
             del self._readers[shard]
             with self._entering:
                 self._is_open[shard] = False
@@ -156,8 +165,7 @@ class OpenShards:
         last = row if last is None else last
         outside = (row < 0) | (last >= self._num_rows[name][shard])
         if outside.any():
-            file = self._sources.shard_file(int(np.broadcast_to(shard, outside.shape)[outside][0]))
-            raise DamageError(f"{file}: {name}: has fewer rows than its episodes", "ingest again")
+            raise self._too_short(name, int(np.broadcast_to(shard, outside.shape)[outside][0]))
         packed = self._packed.copy()  # before the addresses: those of shards unpacked meanwhile are then good
         addresses: NDArray[np.int64] = self._addresses[name][shard] + row * self._row_bytes[name][shard]
         if packed:
@@ -190,13 +198,23 @@ class OpenShards:
         return self.rows(name, shard, 0, int(self._num_rows[name][shard]))
 
     def rows(self, name: str, shard: int, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start <= i < stop`` of an array of an open shard."""
+        """Rows ``start <= i < stop`` of an array of an open shard.
+
+        Raises:
+            DamageError: it has fewer.
+        """
+        if start < 0 or stop > self._num_rows[name][shard]:
+            raise self._too_short(name, shard)
         packed = self._packed.get(shard)
         if packed is not None:
             return packed.read(name, start, stop)
         arrays = self._arrays[shard]
         assert arrays is not None
         return arrays[name][start:stop]
+
+    def _too_short(self, name: str, shard: int) -> DamageError:
+        file = self._sources.shard_file(shard)
+        return DamageError(f"{file}: {name}: has fewer rows than its episodes", "ingest again")
 
 
 class _Packed:

@@ -17,8 +17,9 @@ from vlapipe.pipeline.shards.cache_entry import Blocks, entry_header, map_blocks
 from vlapipe.pipeline.shards.cache_folder import entry_path, temporary_path
 from vlapipe.pipeline.shards.cache_layout import Layout
 from vlapipe.pipeline.shards.cache_locks import Held, held_alone, share
-from vlapipe.pipeline.shards.cache_room import Room
-from vlapipe.schemas.errors import UsageError
+from vlapipe.pipeline.shards.cache_room import NO_SPACE, Room
+from vlapipe.schemas.errors import StoppedError, UsageError
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = ["Cache"]
 
@@ -52,7 +53,8 @@ class Cache:
             let_go: closes a shard of this process to make room; ``False`` if there is none left.
 
         Raises:
-            UsageError: the folder cannot be used, or its disk is full.
+            StoppedError: the disk is full, or a limit of this process is reached.
+            UsageError: the folder cannot be used.
         """
         try:
             while True:
@@ -65,9 +67,12 @@ class Cache:
                     if held is not None and self._map(key, layout) is None:
                         self._make(held, key, layout, entry_header(layout, described), fill, let_go)
         except OSError as error:
-            problem = f"{self.folder}: {layout.num_bytes / 1e6:,.0f} MB cannot be unpacked there: {error.strerror}"
+            problem = f"{self.folder}: {layout.num_bytes / 1e6:,.0f} MB cannot be unpacked there"
             cure = "choose another folder with --cache-dir (cache_dir=), say on a scratch disk"
-            raise UsageError(problem, cure) from None
+            if error.errno in NO_SPACE:
+                raise StoppedError(f"{problem}: {error.strerror}", f"make room, or {cure}") from None
+            raise_if_stopped(error, problem)
+            raise UsageError(f"{problem}: {error.strerror}", cure) from None
 
     def _map(self, key: str, layout: Layout) -> Blocks | None:
         with contextlib.suppress(FileNotFoundError), entry_path(self.folder, key).open("rb") as file:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.cache_layout import Block, Layout
+from vlapipe.pipeline.shards.maps import map_file
 
 __all__ = ["Blocks", "entry_header", "map_blocks", "map_entry", "read_header"]
 
@@ -63,7 +64,7 @@ def map_entry(file: IO[bytes], layout: Layout) -> Blocks | None:
 
 def map_blocks(file: IO[bytes], start: int, layout: Layout, *, writable: bool) -> Blocks:
     """The blocks on one map of a file whose data begins at ``start``."""
-    whole = np.memmap(file, dtype=np.uint8, mode="r+" if writable else "r")
+    whole = np.memmap(file, dtype=np.uint8, mode="r+") if writable else map_file(file)
     blocks: Blocks = {}
     for name, block in layout.blocks.items():
         data = whole[start + block.offset : start + block.offset + block.num_bytes]

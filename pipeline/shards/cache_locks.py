@@ -1,6 +1,6 @@
 """Files that are held by a lock for as long as they are open, so that a process that dies lets go of them.
 
-The lock belongs to the open file, and a map keeps its file open: what is mapped stays locked until the map is gone.
+The lock belongs to the open file, and a map (``maps``) holds it: what is mapped stays locked until the map is gone.
 """
 
 from __future__ import annotations

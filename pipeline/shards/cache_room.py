@@ -16,10 +16,10 @@ from pathlib import Path
 from vlapipe.pipeline.shards.cache_folder import list_cache
 from vlapipe.pipeline.shards.cache_locks import held_alone, remove_unheld
 
-__all__ = ["Room"]
+__all__ = ["NO_SPACE", "Room"]
 
 _LOCK = ".vlapipe-cache.lock"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _WRITTEN_AT_ONCE = 8 << 20
 
 
@@ -84,7 +84,7 @@ class Room:
             try:
                 _fill_up(file, num_bytes)
             except OSError as error:
-                if error.errno not in _NO_SPACE or not (self._remove(num_bytes) or let_go()):
+                if error.errno not in NO_SPACE or not (self._remove(num_bytes) or let_go()):
                     raise
             else:
                 return

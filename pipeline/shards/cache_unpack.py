@@ -52,6 +52,7 @@ def unpack_shard(
 
     Raises:
         DamageError: the shard's bytes are not those that were written.
+        StoppedError: the surroundings are to blame.
     """
     with _verified(path, sha256):
         arrays = mapped | place_arrays(layout, blocks)

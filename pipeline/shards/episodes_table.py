@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.digest import file_sha256, require_digest
 from vlapipe.schemas.errors import is_text
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = ["EpisodesTable"]
 
@@ -113,15 +114,19 @@ class EpisodesTable:
 
     def _checked(self, read: Callable[[], T]) -> T:
         """What ``read`` gives, once the digest has turned out right: it is taken the first time, beside the reading."""
-        if "_digest" in vars(self):
-            require_digest(self._path, self._digest, self._sha256)
-            return read()
-        with ThreadPoolExecutor(1) as hashing:
-            digest = hashing.submit(lambda: self._digest)
-            try:
+        try:
+            if "_digest" in vars(self):
+                require_digest(self._path, self._digest, self._sha256)
                 return read()
-            finally:  # also where it could not be read: it is altered then, as a rule
-                require_digest(self._path, digest.result(), self._sha256)
+            with ThreadPoolExecutor(1) as hashing:
+                digest = hashing.submit(lambda: self._digest)
+                try:
+                    return read()
+                finally:  # also where it could not be read: it is altered then, as a rule
+                    require_digest(self._path, digest.result(), self._sha256)
+        except (OSError, MemoryError, RuntimeError) as error:
+            raise_if_stopped(error, self._path)
+            raise
 
     @cached_property
     def _digest(self) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
-from vlapipe.pipeline.shards.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.digest import damage_or_bug, file_sha256, require_digest
 
 __all__ = ["gaps_table", "read_gaps", "spans_of", "table_bytes"]
 
@@ -60,7 +60,7 @@ def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
         DamageError: the file is missing or altered.
     """
     require_digest(path, file_sha256(path), sha256)
-    with pq.ParquetFile(path) as file:
+    with damage_or_bug(path, sha256), pq.ParquetFile(path) as file:
         for group in range(file.metadata.num_row_groups):
             yield file.read_row_group(group, use_threads=False)
 

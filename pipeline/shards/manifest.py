@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from vlapipe.pipeline.shards.atomic import lock_alone, write_bytes
 from vlapipe.pipeline.shards.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = [
     "FORMAT_VERSION",
@@ -115,6 +116,7 @@ class Manifest:
                 "give the folder that vlapipe ingest --out wrote" if folder.is_dir() else "no such folder",
             ) from None
         except (OSError, ValueError) as error:
+            raise_if_stopped(error, path)
             raise NotADatasetError(f"{path}: cannot be read: {error}", "ingest again") from None
         if not isinstance(document, dict) or document.get("format") != "vlapipe":
             raise NotADatasetError(f"{path}: not a vlapipe manifest", "give the folder that vlapipe ingest wrote")

@@ -7,7 +7,6 @@ everything. What is read here is not verified against the shard's digest; whoeve
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.digest import damage_or_bug
 from vlapipe.pipeline.shards.phases import ACTION_PHASES, in_phases
 from vlapipe.pipeline.shards.zarr_rows import ZarrRows
-from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["SampleRows"]
@@ -32,8 +31,10 @@ class SampleRows:
     def __init__(
         self,
         path: Path,
+        sha256: str,
         schema: Schema,
         arrays: Mapping[str, Mapping[str, Any]],
+        whole: NDArray[np.uint8],
         mapped: Mapping[str, NDArray[Any]],
         episodes: NDArray[np.int64],
     ) -> None:
@@ -41,21 +42,21 @@ class SampleRows:
 
         Args:
             path: the shard.
+            sha256: what the manifest says its digest is.
             schema: says which fields are derived, how actions follow, and what a sample holds.
             arrays: the shard's, as the manifest describes them.
+            whole: a map of the shard.
             mapped: those that lie uncompressed in the shard.
             episodes: start and rows of each of the shard's episodes on the anchor, ``(episodes, 2)``, in order.
 
         Raises:
-            DamageError: it is not a whole shard.
+            DamageError: the shard's bytes are not those that were written.
         """
-        self._path, self._schema, self._arrays, self._mapped = path, schema, arrays, mapped
+        self._path, self._sha256, self._schema, self._arrays, self._mapped = path, sha256, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
         self._episodes = episodes
-        try:
-            self._stored = ZarrRows(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise self._damage(error) from None
+        with damage_or_bug(path, sha256):
+            self._stored = ZarrRows(path, whole)
 
     @property
     def are_quick(self) -> bool:
@@ -79,16 +80,17 @@ class SampleRows:
         """Rows ``start <= i < stop``, C-contiguous; of actions, within one episode.
 
         Raises:
-            DamageError: the shard is damaged there.
+            DamageError: the shard is damaged there, so that its rows cannot be read.
         """
-        try:
-            if name == ACTION_PHASES:
-                return self._phases(start, stop)
-            if name not in self._entries:
-                return np.ascontiguousarray(self._rows(name, start, stop))
-            fields = [self._rows(field, start, stop) for field in self._entries[name]]
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise self._damage(error) from None
+        with damage_or_bug(self._path, self._sha256):
+            return self._read(name, start, stop)
+
+    def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        if name == ACTION_PHASES:
+            return self._phases(start, stop)
+        if name not in self._entries:
+            return np.ascontiguousarray(self._rows(name, start, stop))
+        fields = [self._rows(field, start, stop) for field in self._entries[name]]
         if len(fields) == 1 and name != STATE:
             return np.ascontiguousarray(fields[0], dtype=np.float32)
         columns = [field.reshape(stop - start, math.prod(field.shape[1:])) for field in fields]
@@ -127,6 +129,3 @@ class SampleRows:
         rows[: stop - start] = np.where(ahead < 0, -1, ahead + shift)
         fields = {field: self._rows(field, start, end) for field in action_fields(self._schema)}
         return derive_actions(self._schema, fields, rows)[: stop - start]
-
-    def _damage(self, error: Exception) -> DamageError:
-        return DamageError(f"{self._path}: not a whole shard: {error}", "copy it again, or ingest again")

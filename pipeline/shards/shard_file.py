@@ -24,6 +24,7 @@ from vlapipe.pipeline.shards.atomic import fsync_folder, temporary_file
 from vlapipe.pipeline.shards.codec import RAW, Codec
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
+from vlapipe.pipeline.shards.maps import map_file
 from vlapipe.pipeline.shards.member import Member
 from vlapipe.pipeline.shards.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
 from vlapipe.pipeline.shards.zarr_format import (
@@ -34,7 +35,7 @@ from vlapipe.pipeline.shards.zarr_format import (
     zarr_reads_into,
 )
 from vlapipe.pipeline.shards.zip_members import StoredArray
-from vlapipe.schemas.errors import DamageError, VlapipeError, is_from_surroundings, stopped_by
+from vlapipe.schemas.errors import DamageError
 
 __all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
 
@@ -190,40 +191,34 @@ def shard_format_of(file: str) -> str:
 def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str, num_threads: int = 1) -> None:
     """Decode arrays into ``targets``, by name, which have their shapes and dtypes; for those not in ``map_arrays``.
 
-    Raises:
-        DamageError: one is not there, or cannot be read.
+    Fails in many ways if the file is not a whole shard: whoever knows its digest tells damage from other faults.
     """
     if not targets:
         return  # zarr cannot close a store that nothing was read from
     jobs: list[Callable[[], None]] = []
-    try:
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(ZipStore(path, mode="r")) if shard_format == "zarr" else None
-            for name, out in targets.items():
-                jobs += zarr_reads_into(store, name, out) if store else npz_reads_into(path, name, out)
-            for _ in in_order(jobs, num_threads):
-                pass
-    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _damage(path, error) from None
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(ZipStore(path, mode="r")) if shard_format == "zarr" else None
+        for name, out in targets.items():
+            jobs += zarr_reads_into(store, name, out) if store else npz_reads_into(path, name, out)
+        for _ in in_order(jobs, num_threads):
+            pass
 
 
-def map_arrays(path: Path, shard_format: str) -> dict[str, NDArray[Any]]:
-    """Read-only arrays on one map of the file, for each array that lies uncompressed; nothing is copied.
+def map_arrays(path: Path, shard_format: str) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
+    """One map of the file, and on it a read-only array for each that lies uncompressed; nothing is copied.
 
     Raises:
-        DamageError: the file is not a whole ZIP of this kind.
+        DamageError: the file is not a whole ZIP; fails in other ways if it is not a whole shard, as ``read_into`` does.
     """
     arrays: dict[str, NDArray[Any]] = {}
     stored_arrays = _find_stored(path, shard_format)
-    try:
-        whole = np.memmap(path, dtype=np.uint8, mode="r")
-        for name, stored in stored_arrays.items():
-            size = int(np.prod(stored.shape)) * stored.dtype.itemsize
-            flat = whole[stored.offset : stored.offset + size].view(stored.dtype)
-            arrays[name] = flat.reshape(stored.shape, order="F" if stored.fortran else "C")
-    except (OSError, ValueError) as error:
-        raise _damage(path, error) from None
-    return arrays
+    with path.open("rb") as file:
+        whole = map_file(file)
+    for name, stored in stored_arrays.items():
+        size = int(np.prod(stored.shape)) * stored.dtype.itemsize
+        flat = whole[stored.offset : stored.offset + size].view(stored.dtype)
+        arrays[name] = flat.reshape(stored.shape, order="F" if stored.fortran else "C")
+    return whole, arrays
 
 
 def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
@@ -241,12 +236,6 @@ def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
                     continue
                 if stored is not None:
                     arrays[name] = stored
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _damage(path, error) from None
+    except zipfile.BadZipFile as error:
+        raise DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again") from None
     return arrays
-
-
-def _damage(path: Path, error: Exception) -> VlapipeError:
-    if isinstance(error, OSError) and is_from_surroundings(error):
-        return stopped_by(error, path)
-    return DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again")

@@ -9,10 +9,10 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,22 @@ from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_layout import STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
+from vlapipe.pipeline.shards.digest import damage_or_bug
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
-from vlapipe.pipeline.shards.open_files import reserve_open_files
+from vlapipe.pipeline.shards.maps import are_many_maps
 from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
-from vlapipe.schemas.errors import DamageError, UsageError
+from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.limits import raise_if_stopped, stopped_by
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["View", "shard_key"]
 
 _CACHE_VERSION = 4  # part of the key: raise it when the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class _OpenShard:
 class _Found:
     path: Path
     format: str
+    whole: NDArray[np.uint8]
     mapped: Arrays
     layout: Layout
 
@@ -88,6 +92,7 @@ class View:
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
+            StoppedError: memory, the disk or a limit of this process does not allow it.
             UsageError: it cannot be unpacked into the cache.
         """
         return self._shard(shard).arrays
@@ -98,13 +103,17 @@ class View:
 
     def sample_rows(self, shard: int) -> SampleRows | None:
         """As ``Dataset.sample_rows`` says."""
-        if self._already_open(shard) is not None:
-            return None
+        return None if self._already_open(shard) is not None else self._with_room(self._packed_rows, shard)
+
+    def _packed_rows(self, shard: int) -> SampleRows | None:
         found = self._find(shard)
         if found.format == "npz" or self._cache.has(shard_key(self._manifest, shard), found.layout):
             return None
+        entry = self._manifest.shards[shard]
         episodes = self._table.rows_of_shard(shard, self._schema.anchor)
-        rows = SampleRows(found.path, self._schema, self._manifest.shards[shard]["arrays"], found.mapped, episodes)
+        rows = SampleRows(
+            found.path, entry["sha256"], self._schema, entry["arrays"], found.whole, found.mapped, episodes
+        )
         return rows if rows.are_quick else None
 
     def _shard(self, shard: int) -> _OpenShard:
@@ -113,7 +122,7 @@ class View:
             with self._opening.setdefault(shard, threading.Lock()):
                 found = self._already_open(shard)
                 if found is None:
-                    found = self._open[shard] = self._open_shard(shard)
+                    found = self._open[shard] = self._with_room(self._open_shard, shard)
         return found
 
     def _already_open(self, shard: int) -> _OpenShard | None:
@@ -131,6 +140,24 @@ class View:
             return False
         return True
 
+    def _with_room(self, open_shard: Callable[[int], T], shard: int) -> T:
+        """Open a shard; if a limit of this process is in the way, once more after it has closed those that wait."""
+        where = self._folder / self._manifest.shards[shard]["file"]
+        try:
+            return open_shard(shard)
+        except Exception as error:
+            stopped = stopped_by(error, where)
+            if stopped is None:
+                raise
+            if not self._open:
+                raise stopped from None
+        self._open.clear()
+        try:
+            return open_shard(shard)
+        except Exception as error:
+            raise_if_stopped(error, where)
+            raise
+
     def _open_shard(self, shard: int) -> _OpenShard:
         found = self._find(shard)
         sha256 = self._manifest.shards[shard]["sha256"]
@@ -145,22 +172,26 @@ class View:
         return _open_shard(self._schema, found.layout, found.mapped, blocks, self._images)
 
     def _find(self, shard: int) -> _Found:
-        while not reserve_open_files():
-            if not self._let_go():
-                problem = f"{self._folder}: no more shards can be mapped: this process may open no more files"
-                raise UsageError(problem, "raise its limit (ulimit -n 65536), or ingest with a larger --shard-size")
+        while are_many_maps() and self._let_go():
+            pass
         entry = self._manifest.shards[shard]
         path = self._folder / entry["file"]
         # A file that is shorter than its map kills the process with SIGBUS when it is read: look first.
-        size = path.stat().st_size if path.is_file() else -1
+        try:
+            size = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            size = -1
         if size != entry["bytes"]:
             found = "no such file" if size < 0 else f"{size}"
             raise DamageError(
                 f"{path}: expected {entry['bytes']} bytes, found {found}", "copy it again, or ingest again"
             )
         shard_format = shard_format_of(entry["file"])
-        mapped = {name: array for name, array in map_arrays(path, shard_format).items() if name in entry["arrays"]}
-        return _Found(path, shard_format, mapped, lay_out(entry["arrays"], self._schema, mapped))
+        with damage_or_bug(path, entry["sha256"]):
+            whole, arrays = map_arrays(path, shard_format)
+            mapped = {name: array for name, array in arrays.items() if name in entry["arrays"]}
+            layout = lay_out(entry["arrays"], self._schema, mapped)
+        return _Found(path, shard_format, whole, mapped, layout)
 
 
 def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, images: Collection[str]) -> _OpenShard:

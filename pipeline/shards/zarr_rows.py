@@ -20,12 +20,8 @@ __all__ = ["ZarrRows"]
 class ZarrRows:
     """Arrays of one shard, on a map of it; safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the shard's directory.
-
-        Raises:
-            OSError, ValueError, KeyError, zipfile.BadZipFile: it is not a whole shard.
-        """
+    def __init__(self, path: Path, whole: NDArray[np.uint8]) -> None:
+        """Read the shard's directory; ``whole`` is a map of it. Fails in many ways if it is not a whole shard."""
         self._arrays: dict[str, _Array] = {}
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
@@ -39,7 +35,7 @@ class ZarrRows:
                 for member in archive.infolist()
                 if "/c/" in member.filename and member.filename.partition("/c/")[0] in self._arrays
             }
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+        self._bytes = whole.view(np.ndarray)
 
     def __contains__(self, name: object) -> bool:
         """Whether rows of an array can be read without reading all of it."""
@@ -48,8 +44,7 @@ class ZarrRows:
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start <= i < stop`` of an array, ``(stop - start, ...)`` as it was stored.
 
-        Raises:
-            ValueError, RuntimeError, KeyError: the shard is damaged there.
+        Fails in many ways if the shard is damaged there.
         """
         array = self._arrays[name]
         out = np.empty((stop - start, *array.shape[1:]), dtype=array.dtype)

@@ -75,7 +75,7 @@ def test_raw_images_are_the_decoded_files_mapped_in_place(tiny_raw: Path, tmp_pa
             assert f"{view}/bytes" not in episode
             assert (episode.row[f"{view}/height"], episode.row[f"{view}/width"]) == (24, 32)
     for shard in (tmp_path / "data" / "shards").iterdir():
-        assert {f"{view}/pixels" for view in VIEWS} <= set(map_arrays(shard, shard_format))
+        assert {f"{view}/pixels" for view in VIEWS} <= set(map_arrays(shard, shard_format)[1])
 
 
 def test_plain_numpy_and_zarr_open_raw_images(tiny_raw: Path, tmp_path: Path) -> None:

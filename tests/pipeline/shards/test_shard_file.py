@@ -46,7 +46,7 @@ def write(folder: Path, arrays: Arrays, kind: str, codec: str | None) -> StoredS
 
 
 def read_all(path: Path, kind: str, like: Arrays) -> Arrays:
-    mapped = map_arrays(path, kind)
+    _, mapped = map_arrays(path, kind)
     decoded = {name: np.zeros_like(array, order="C") for name, array in like.items() if name not in mapped}
     read_into(path, decoded, kind, num_threads=2)
     return {name: mapped[name] if name in mapped else decoded[name] for name in like}
@@ -83,7 +83,7 @@ def test_plain_zarr_opens_a_zarr_shard(tmp_path: Path, codec: str | None) -> Non
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
 def test_uncompressed_arrays_are_mapped_aligned_and_read_only(tmp_path: Path, kind: str, codec: str | None) -> None:
     arrays = make_arrays()
-    mapped = map_arrays(tmp_path / write(tmp_path, arrays, kind, codec).file, kind)
+    _, mapped = map_arrays(tmp_path / write(tmp_path, arrays, kind, codec).file, kind)
     assert set(mapped) == (set(arrays) if codec == "none" else {"View1/bytes"})
     for array in mapped.values():
         assert array.ctypes.data % ALIGNMENT == 0
