@@ -32,6 +32,7 @@ from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["RecordPlace", "ShardTask", "build_shard"]
@@ -134,6 +135,7 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
     except (StoppedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
+        raise_if_stopped(error, raw.folder)  # but it must not be lost because others took the memory, say
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
         episode = None
     if episode is None:

@@ -21,8 +21,9 @@ from vlapipe.pipeline.shards.actions import rows_of_finite_actions
 from vlapipe.pipeline.shards.derived import derive_fields
 from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
-from vlapipe.schemas.errors import is_text, printable, stop_for
+from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
 __all__ = ["Episode", "read_episode"]
@@ -119,8 +120,7 @@ def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Fin
         try:
             text = (root / raw.instruction_file.path).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
-            if isinstance(error, OSError):
-                stop_for(error, root / raw.instruction_file.path)
+            raise_if_stopped(error, root / raw.instruction_file.path)
             findings.add("instruction.unreadable", raw.instruction_file.path, found=str(error))
             return ""
         if text:
@@ -136,8 +136,7 @@ def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, A
         findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
         return {}
     except (OSError, UnicodeDecodeError, RecursionError) as error:
-        if isinstance(error, OSError):
-            stop_for(error, root / file.path)
+        raise_if_stopped(error, root / file.path)
         findings.add("metadata.unreadable", file.path, expected="a JSON object", found=str(error))
         return {}
     if not isinstance(metadata, dict):

@@ -10,6 +10,7 @@ import numpy as np
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = ["inspect_dataset", "inspect_episode"]
 
@@ -132,6 +133,7 @@ def _rejects(dataset: Dataset) -> dict[str, Any]:
     try:
         rejects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
+        raise_if_stopped(error, path)
         raise DamageError(f"{path}: cannot be read: {error}", "ingest again") from None
     by_code: Counter[str] = Counter()
     for reject in rejects:

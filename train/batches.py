@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vlapipe.schemas.errors import DamageError, ImageError, VlapipeError
+from vlapipe.schemas.errors import DamageError, ImageError
+from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.batch_buffers import BatchBuffers
 from vlapipe.train.entries import batch_entries
@@ -62,7 +63,8 @@ class BatchMaker:
         """Read samples and hand them out as ``num_batches`` batches of one size, which share their memory.
 
         Raises:
-            DamageError: something of it cannot be read; the message names the shard or the episodes.
+            DamageError: a shard is damaged, or an image cannot be decoded; the message names them.
+            StoppedError: memory or a limit of this process does not allow it.
         """
         try:
             arrays, tensors = self._buffers.lend(len(frames.index))
@@ -72,10 +74,9 @@ class BatchMaker:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
             raise DamageError(f"{where}: {error.problem}", error.cure) from None
-        except (VlapipeError, MemoryError):
+        except (OSError, MemoryError) as error:
+            raise_if_stopped(error, self._named(frames))
             raise
-        except Exception as error:
-            raise DamageError(f"{self._named(frames)}: cannot be read: {error}") from error
         for view in self._views:
             key = f"observation.images.{view}"
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, fsync_folder
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = [
     "Checkpoint",
@@ -136,6 +137,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise_if_stopped(error, file)
         raise _damage(file, f"cannot be read: {error}") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT or not isinstance(state.get("version"), int):
         raise _damage(file, f"expected a {_FORMAT}, found something else")
@@ -159,6 +161,7 @@ def _read_part(path: Path, part: str, files: Mapping[str, Mapping[str, Any]]) ->
             raise _damage(file, "its bytes have changed since it was written")
         tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError, KeyError) as error:
+        raise_if_stopped(error, file)
         raise _damage(file, f"cannot be read: {error}") from None
     return tensors
 

@@ -15,8 +15,8 @@ from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
 from vlapipe.pipeline.readers.clock_file import ClockFile
 from vlapipe.pipeline.readers.image_stamps import stamp_images
 from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
-from vlapipe.schemas.errors import stop_for
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import ImageStream
 
 __all__ = ["read_images"]
@@ -54,7 +54,7 @@ def read_images(
         data = np.empty(int(offset[-1]), dtype=np.uint8)
         headers, sha256 = _read_all(root, ordered, data, offset, findings)
     except OSError as error:
-        stop_for(error, root / folder)
+        raise_if_stopped(error, root / folder)
         findings.add("file.unreadable", folder, found=str(error))
         return None
     size = _common_size(ordered, headers, findings)

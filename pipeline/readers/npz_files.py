@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile
 from vlapipe.pipeline.readers.text import first_line
-from vlapipe.schemas.errors import stop_for, stopped_by
+from vlapipe.schemas.errors import stopped_by
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["ArrayFiles", "load_array", "open_arrays"]
@@ -77,7 +78,7 @@ def open_arrays(root: Path, files: list[str], findings: Findings) -> Iterator[Ar
                 stack.enter_context(archive)
                 arrays |= {name: (path, _member_loader(archive, name)) for name in archive.files}
         except OSError as error:
-            stop_for(error, root / label)
+            raise_if_stopped(error, root / label)
             findings.add("file.unreadable", label, found=error.strerror or str(error))
             yield None
             return

@@ -12,8 +12,8 @@ from typing import IO, cast
 
 import numpy as np
 
-from vlapipe.schemas.errors import stop_for
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.limits import raise_if_stopped
 
 __all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
 
@@ -67,7 +67,7 @@ def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
             file.seek(0)
             return file.read()
     except OSError as error:
-        stop_for(error, path)
+        raise_if_stopped(error, path)
         findings.add("file.unreadable", label, found=error.strerror or str(error))
         return None
 
