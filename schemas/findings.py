@@ -128,6 +128,7 @@ CODES: dict[str, Code] = {
     "clock.backwards": _fatal(
         "time runs backwards", "sort or cut the recording there; a counter that begins again is no clock"
     ),
+    "clock.unit": _fatal("stamps are in another unit than the schema says", "correct unit of time in the schema"),
     "clock.count": _fatal("a clock's file does not fit its stream row by row", "record it again, or correct time.file"),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
     "clock.no_overlap": _fatal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from vlapipe.schemas.schema import CheckSpec, Stream
 __all__ = ["RATE_TOLERANCE", "check_clock", "find_gaps", "steps_s"]
 
 RATE_TOLERANCE = 0.2  # relative distance from the declared rate that is worth a warning
+_UNITS = ("s", "ms", "us", "ns")
+_OUR_TIME_S = (946_684_800, 4_102_444_800)  # 2000 to 2100
+_LEAST_STEP_S = 0.0005  # of a clock that may have begun at 0 a few days before
+_LONGEST_STEP_S = 60.0
 _LEAST_STEPS = 19  # fewer say little about how evenly a clock ticks
 
 
@@ -33,7 +38,7 @@ def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.in
 
 
 def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:
-    """Report a clock's faults; ``False`` where it runs backwards, so that nothing else can be said of it."""
+    """Report a clock's faults; ``False`` where it runs backwards or in another unit, and nothing else can be said."""
     if rows.num_rows < 2:
         return True
     label, column = clock_place(rows).file, clock_place(rows).column
@@ -46,6 +51,8 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
         by = f"{seconds_between(rows.timestamp, row, row - 1):.6g} s earlier{where}"
         expected = "a later time than the row before"
         findings.add("clock.backwards", label, line=line, column=column, expected=expected, found=by, count=len(back))
+        return False
+    if not _check_unit(rows, steps, stream, findings):
         return False
     if shortest == 0:
         same = np.flatnonzero(steps == 0)
@@ -63,6 +70,39 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
         _check_rate(steps, stream, label, column, findings)
         _check_jitter(steps, checks, label, column, findings)
     return True
+
+
+def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings: Findings) -> bool:
+    """``False`` if the stamps are in another unit than the schema says; years that no clock has, readers refuse.
+
+    Rates tell: nothing is recorded a thousand times as fast as declared, or as slowly. Without one, a clock that stands
+    in January 1970, with steps that no robot makes, and in our time if its numbers are taken for a larger unit.
+    """
+    time = stream.time
+    if time.format or time.index_rate_hz or time.parts or time.plus:
+        return True
+    step = float(np.median(steps))
+    if step <= 0:
+        return True
+    declared = _UNITS.index(time.unit)
+    line, where = clock_row(rows, 0)
+    if stream.rate_hz:
+        thousands = round(math.log10(stream.rate_hz * step) / 3)  # that the steps are too long: the unit is finer
+        is_whole = abs(stream.rate_hz * step / 1000.0**thousands - 1) <= RATE_TOLERANCE
+        if not thousands or not is_whole or not 0 <= declared + thousands < len(_UNITS):
+            return True
+        expected, found = f"about {stream.rate_hz:g} Hz by a time in {time.unit}", f"{1 / step:.4g} Hz"
+    else:
+        first = float(seconds(rows.timestamp[:1])[0])
+        fits = (k for k in range(1, declared + 1) if _OUR_TIME_S[0] <= first * 1000.0**k <= _OUR_TIME_S[1])
+        thousands = -next(fits, 0)
+        if not thousands or step > _LEAST_STEP_S or step * 1000.0**-thousands > _LONGEST_STEP_S:
+            return True
+        expected, found = f"a time in {time.unit}", f"stamps in January 1970, {step:.3g} s apart"
+    place = clock_place(rows)
+    found += f"{where}: {_UNITS[declared + thousands]}?"
+    findings.add("clock.unit", place.file, line=line, column=place.column, expected=expected, found=found)
+    return False
 
 
 def _check_rate(steps: NDArray[np.float64], stream: Stream, label: str, column: str | None, findings: Findings) -> None:

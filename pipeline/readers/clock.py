@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from vlapipe.schemas.schema import ISO, NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = [
+    "FarStampsError",
     "clock_from_index",
     "clock_from_numbers",
     "parse_stamp",
     "scale_clock",
     "shift_clock",
     "start_of_file",
+    "wanted_stamp",
 ]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
@@ -34,6 +36,61 @@ _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
 _DATED = re.compile(r"%[YyGcxsDF]")
 _EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # where strptime puts a time without a date
 _LIMITS = np.iinfo(np.int64)
+_FAR_S = _LIMITS.max / 1e9  # 292 years from 1970
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+_PLAUSIBLE_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
+_YEAR_S = 31_556_952
+
+
+class FarStampsError(ValueError, OverflowError):
+    """Stamps further from 1970 than 64 bits of nanoseconds reach: as a rule they are in another unit.
+
+    Args:
+        rows: which of the stamps lie so far, ``(rows,)`` bool.
+        seconds: where the first of them lies, since 1970.
+        unit: that they were taken to be in; ``None`` if no unit was asked for.
+    """
+
+    def __init__(self, rows: NDArray[np.bool_], seconds: float, unit: TimeUnit | None) -> None:
+        super().__init__(rows, seconds, unit)
+
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """Which of the stamps lie so far."""
+        far: NDArray[np.bool_] = self.args[0]
+        return far
+
+    def at(self, rows: NDArray[np.bool_]) -> FarStampsError:
+        """The same of a whole column's rows."""
+        return FarStampsError(rows, *self.args[1:])
+
+    def __str__(self) -> str:
+        _, seconds, unit = self.args
+        year = 1970 + seconds / _YEAR_S
+        shown = f"{int(year // 1)}" if abs(year) < 1e10 else f"{year:.3g}"
+        return f"stamps lie in the year {shown}{_likelier(seconds, unit)}"
+
+
+def _likelier(seconds: float, unit: TimeUnit | None) -> str:
+    """The finer unit in which the stamps would lie in our time, as a question."""
+    for finer in _UNITS[_UNITS.index(unit) + 1 :] if unit else ():
+        if _PLAUSIBLE_S[0] <= seconds * NANOSECONDS[finer] / NANOSECONDS[unit or finer] <= _PLAUSIBLE_S[1]:
+            return f": {finer}?"
+    return ""
+
+
+def _require_near(values: NDArray[Any], nanoseconds: int, unit: TimeUnit | None) -> None:
+    """Refuse stamps that no clock of ours can hold; ``nanoseconds`` is what one of ``values`` stands for."""
+    if not len(values):
+        return
+    limit = _LIMITS.max // nanoseconds if values.dtype.kind in "iu" else _LIMITS.max / nanoseconds
+    if max(abs(values.min().item()), abs(values.max().item())) <= limit:
+        return
+    far = (values > limit) | (values < -limit)
+    if values.dtype.kind == "f":
+        far &= np.isfinite(values)  # what is no time at all is refused as such
+    if far.any():
+        raise FarStampsError(far, float(values[far][0]) * (nanoseconds / 1e9), unit)
 
 
 def parse_stamp(text: str, time: TimeSpec) -> int | float:
@@ -41,13 +98,14 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
 
     Raises:
         ValueError: the text is not such a stamp.
+        FarStampsError: it is a number, and lies too far from 1970.
     """
     if time.format:
         return _within_64_bits(_parse_iso(text) if time.format == ISO else _parse_format(text, time.format))
     if time.integer:
         if not _WHOLE.match(text):
             raise ValueError(text)
-        return _within_64_bits(int(text) * NANOSECONDS[time.unit])
+        return _stamp_within_64_bits(int(text) * NANOSECONDS[time.unit], time.unit)
     if not _NUMBER.match(text):
         raise ValueError(text)
     if time.exact:
@@ -56,11 +114,20 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
         nanoseconds = Fraction(Decimal(text)) * NANOSECONDS[time.unit]
         if nanoseconds.denominator != 1:
             raise ValueError(f"{text} is not a whole number of nanoseconds")
-        return _within_64_bits(int(nanoseconds))
+        return _stamp_within_64_bits(int(nanoseconds), time.unit)
     value = float(text)
     if not np.isfinite(value):
         raise ValueError(text)
-    return value / (1_000_000_000 // NANOSECONDS[time.unit])
+    seconds = value / (1_000_000_000 // NANOSECONDS[time.unit])
+    if abs(seconds) >= _FAR_S:
+        raise FarStampsError(np.ones(1, dtype=np.bool_), seconds, time.unit)
+    return seconds
+
+
+def _stamp_within_64_bits(nanoseconds: int, unit: TimeUnit) -> int:
+    if not _LIMITS.min <= nanoseconds <= _LIMITS.max:
+        raise FarStampsError(np.ones(1, dtype=np.bool_), float(Fraction(nanoseconds, 1_000_000_000)), unit)
+    return nanoseconds
 
 
 def _within_64_bits(nanoseconds: int) -> int:
@@ -101,7 +168,7 @@ def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
     """A numeric clock in the schema's unit as int64 nanoseconds or float64 seconds.
 
     Raises:
-        OverflowError: integer stamps that do not fit 64 bits of nanoseconds.
+        FarStampsError: stamps that do not fit 64 bits of nanoseconds.
         ValueError: the schema says integer and the values are not whole.
     """
     return scale_clock(values, time.unit, integer=time.integer)
@@ -109,6 +176,7 @@ def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
 
 def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArray[Any]:
     """The same for a unit of its own."""
+    _require_near(values, NANOSECONDS[unit], unit)
     if not integer:
         return values.astype(np.float64) / (1_000_000_000 // NANOSECONDS[unit])
     if values.dtype.kind not in "iu":
@@ -116,10 +184,7 @@ def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArr
         if not np.array_equal(whole, values):
             raise ValueError("not whole numbers")
         values = whole
-    factor = NANOSECONDS[unit]
-    if len(values) and max(abs(int(values.min())), abs(int(values.max()))) > _LIMITS.max // factor:
-        raise OverflowError("stamps do not fit int64 nanoseconds")
-    return values.astype(np.int64) * factor
+    return values.astype(np.int64) * NANOSECONDS[unit]
 
 
 def clock_from_index(index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
@@ -162,11 +227,10 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
     """The clock with ``start_ns`` and ``offset_s`` added; nanoseconds where the schema keeps them, else seconds.
 
     Raises:
-        OverflowError: a stamp does not fit 64 bits.
+        FarStampsError: a stamp does not fit 64 bits.
     """
     if timestamp.dtype == np.float64 and time.dtype == "int64":
-        if len(timestamp) and np.abs(timestamp).max() > _LIMITS.max / 1e9:
-            raise OverflowError("stamps do not fit int64 nanoseconds")
+        _require_near(timestamp, 1_000_000_000, None)
         timestamp = np.rint(timestamp * 1e9).astype(np.int64)
     if timestamp.dtype == np.float64:
         return timestamp + time.offset_s if time.offset_s else timestamp
@@ -176,5 +240,15 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
     if not by:
         return timestamp
     if len(timestamp) and not (_LIMITS.min <= int(timestamp.min()) + by and int(timestamp.max()) + by <= _LIMITS.max):
-        raise OverflowError("stamps do not fit int64 nanoseconds")
+        seconds = timestamp / 1e9 + by / 1e9
+        raise FarStampsError(np.abs(seconds) >= _FAR_S, float(seconds[np.abs(seconds).argmax()]), None)
     return timestamp + np.int64(by) if abs(by) <= _LIMITS.max else (timestamp.astype(object) + by).astype(np.int64)
+
+
+def wanted_stamp(time: TimeSpec) -> str:
+    """What a stamp must be, in words."""
+    if time.format:
+        return f"a time like {time.format!r}"
+    if time.index_rate_hz:
+        return "a whole number"
+    return f"a time in {'whole ' if time.integer else ''}{time.unit}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import ClockPlace
 from vlapipe.pipeline.readers.clock import (
+    FarStampsError,
     clock_from_index,
     clock_from_numbers,
     parse_stamp,
     shift_clock,
     start_of_file,
+    wanted_stamp,
 )
 from vlapipe.pipeline.readers.csv_text import CsvTable, TableError, read_table
 from vlapipe.pipeline.readers.npz_files import load_array
@@ -29,7 +32,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import NANOSECONDS, WHITESPACE, Dialect, TimeSpec
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["ClockFile", "clock_of_array", "clock_of_stamps", "read_clock_file", "shift_by_name", "wanted_stamp"]
+__all__ = ["ClockFile", "clock_of_array", "clock_of_stamps", "read_clock_file", "refuse_far", "shift_by_name"]
 
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 _NUMBER_BEGINS = re.compile(r"[+-]?\.?\d")
@@ -109,9 +112,37 @@ def clock_of_array(
         if not np.array_equal(whole, stamps):
             raise ValueError("not whole numbers")
         return shift_by_name(clock_from_index(whole, time.index_rate_hz), label, time)
+    except FarStampsError as error:
+        refuse_far(error, label, time, findings, column=name)
+        return None
     except (ValueError, OverflowError) as error:
         findings.add("npz.bad_time", label, column=name, expected=wanted_stamp(time), found=str(error))
         return None
+
+
+def refuse_far(
+    error: FarStampsError,
+    label: str,
+    time: TimeSpec,
+    findings: Findings,
+    *,
+    column: str | None = None,
+    line_of: Callable[[int], int | None] | None = None,
+) -> None:
+    """One finding for all the stamps of a file that are in another unit; ``line_of`` gives the line of a row."""
+    far = np.flatnonzero(error.rows)
+    row = int(far[0]) if len(far) else 0
+    line = None if line_of is None else line_of(row)
+    where = "" if line is not None or not len(error.rows) else f" (row {row})"
+    findings.add(
+        "clock.unit",
+        label,
+        line=line,
+        column=column,
+        expected=wanted_stamp(time),
+        found=f"{error}{where}",
+        count=max(1, len(far)),
+    )
 
 
 def clock_of_stamps(stamps: list[int | float], label: str, time: TimeSpec) -> NDArray[Any]:
@@ -140,15 +171,6 @@ def shift_by_name(timestamp: NDArray[Any], label: str, time: TimeSpec) -> NDArra
     except ValueError as error:
         raise ValueError(f"a file called {error}, not like {time.start_format!r}") from None
     return shift_clock(timestamp, time, start_ns)
-
-
-def wanted_stamp(time: TimeSpec) -> str:
-    """What a stamp must be, in words."""
-    if time.format:
-        return f"a time like {time.format!r}"
-    if time.index_rate_hz:
-        return "a whole number"
-    return f"a time in {'whole ' if time.integer else ''}{time.unit}"
 
 
 def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
@@ -200,6 +222,8 @@ def _is_header(cells: list[str], time: TimeSpec) -> bool:
         return any(name in cells for name in time.sources)
     try:
         parse_stamp(cells[0], time)
+    except FarStampsError:
+        return False
     except ValueError:
         return not _NUMBER_BEGINS.match(cells[0])
     return False
@@ -235,6 +259,7 @@ def _parse_cells(
 ) -> list[int | float] | None:
     """Each cell's stamp; every cell that is none is counted, the first one placed."""
     stamps: list[int | float] = []
+    far: list[tuple[int, FarStampsError]] = []
     added = table.columns[plus_at].to_pylist() if plus_at is not None else None
     for row, cell in enumerate(table.columns[at].to_pylist()):
         text = cell.strip()
@@ -250,9 +275,18 @@ def _parse_cells(
                 plus = _whole(text) * NANOSECONDS[time.plus_unit]
                 stamp = stamp + plus if isinstance(stamp, int) else stamp + plus / 1e9
             stamps.append(stamp)
+        except FarStampsError as error:
+            far.append((row, error))
         except ValueError:
             line, name = int(table.lines[row]), table.names[at]
             findings.add("csv.bad_time", label, line=line, column=name, expected=wanted_stamp(time), found=repr(text))
+    if far:
+        rows = np.zeros(table.num_rows, dtype=np.bool_)
+        rows[[row for row, _ in far]] = True
+        lines = table.lines
+        refuse_far(
+            far[0][1].at(rows), label, time, findings, column=table.names[at], line_of=lambda row: int(lines[row])
+        )
     return stamps if len(stamps) == table.num_rows else None
 
 
@@ -265,6 +299,9 @@ def _whole(text: str) -> int:
 def _finish(stamps: list[int | float], label: str, time: TimeSpec, findings: Findings) -> NDArray[Any] | None:
     try:
         return clock_of_stamps(stamps, label, time)
+    except FarStampsError as error:
+        refuse_far(error, label, time, findings)
+        return None
     except (ValueError, OverflowError) as error:
         findings.add("csv.bad_time", label, expected=wanted_stamp(time), found=str(error))
         return None

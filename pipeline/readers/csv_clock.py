@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp, scale_clock, shift_clock, start_of_file
+from vlapipe.pipeline.readers.clock import (
+    FarStampsError,
+    clock_from_index,
+    parse_stamp,
+    scale_clock,
+    shift_clock,
+    start_of_file,
+    wanted_stamp,
+)
 from vlapipe.pipeline.readers.csv_cells import Cells
 from vlapipe.pipeline.readers.csv_columns import Column, StreamColumns
 from vlapipe.pipeline.readers.time_parts import (
@@ -75,10 +83,21 @@ class _ClockReader:
                 assert clock is not None
                 timestamp = self._formatted(clock, columns.plus) if time.format else self._sum(clock, columns.plus)
             return None if self.failed else shift_clock(timestamp, time, start)
+        except FarStampsError as error:
+            self._refuse_far(error, clock)
+            return None
         except OverflowError as error:
             column = None if clock is None else clock.name
             self.findings.add("csv.bad_time", self.cells.label, column=column, found=str(error))
             return None
+
+    def _refuse_far(self, error: FarStampsError, clock: Column | None) -> None:
+        """One finding, at the first line that has such a stamp."""
+        expected = wanted_stamp(self.time)
+        if clock is None:
+            self.findings.add("clock.unit", self.cells.label, expected=expected, found=str(error))
+        else:
+            self.cells.report("clock.unit", self._in_file(error.rows), clock, expected, str(error))
 
     def _from_parts(self, columns: tuple[Column, ...]) -> NDArray[np.int64]:
         parts: dict[TimePart, NDArray[np.float64]] = {}
@@ -103,8 +122,10 @@ class _ClockReader:
         if first.dtype != np.int64:
             with np.errstate(invalid="ignore"):  # stamps that are not finite have been refused
                 return np.asarray(first + second)
-        if len(first) and np.abs(first.astype(np.float64) + second).max() > 9.2e18:
-            raise OverflowError("stamps do not fit int64 nanoseconds")
+        total = first.astype(np.float64) + second
+        if len(first) and np.abs(total).max() > 9.2e18:
+            far = np.abs(total) > 9.2e18
+            raise FarStampsError(far, float(total[far][0]) / 1e9, None)
         return np.asarray(first + second)
 
     def _read_one(self, column: Column, unit: TimeUnit) -> NDArray[Any]:
@@ -130,7 +151,7 @@ class _ClockReader:
         good = pc.match_substring_regex(decimals, _DECIMAL).to_numpy(zero_copy_only=False)
         if good.all():
             try:
-                return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)))
+                return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)), unit)
             except pa.ArrowInvalid:
                 pass  # too many digits somewhere
         time = TimeSpec(unit=unit, exact=True)
@@ -161,12 +182,19 @@ class _ClockReader:
 
     def _one_by_one(self, column: Column, texts: pa.Array, parse: Any, expected: str) -> NDArray[np.int64]:
         stamps, bad = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts), dtype=np.bool_)
+        far: list[tuple[int, FarStampsError]] = []
         for row, text in enumerate(texts.to_pylist()):
             try:
                 stamps[row] = parse(text)
+            except FarStampsError as error:
+                far.append((row, error))
             except (ValueError, OverflowError):
                 bad[row] = True
         self._refuse(self._in_file(bad), column, expected)
+        if far and not bad.any():
+            rows = np.zeros(len(texts), dtype=np.bool_)
+            rows[[row for row, _ in far]] = True
+            raise far[0][1].at(rows)
         return stamps
 
     def _texts(self, column: Column) -> pa.Array:
@@ -192,14 +220,16 @@ class _ClockReader:
         self.cells.report("csv.bad_time", bad, column, expected)
 
 
-def _unscaled(decimals: pa.Array) -> NDArray[np.int64]:
-    """The whole numbers behind decimals of 128 bits.
+def _unscaled(decimals: pa.Array, unit: TimeUnit) -> NDArray[np.int64]:
+    """The whole numbers behind decimals of 128 bits, which are nanoseconds; ``unit`` is that of the text.
 
     Raises:
-        OverflowError: one does not fit 64 bits.
+        FarStampsError: one does not fit 64 bits.
     """
     words = np.frombuffer(decimals.buffers()[1], dtype="<i8", count=2 * len(decimals), offset=16 * decimals.offset)
     low, high = words[0::2], words[1::2]
-    if not np.array_equal(high, low >> 63):
-        raise OverflowError("stamps do not fit int64 nanoseconds")
+    far = high != low >> 63
+    if far.any():
+        row = int(far.argmax())
+        raise FarStampsError(far, (int(high[row]) * 2**64 + int(low[row]) % 2**64) / 1e9, unit)
     return np.ascontiguousarray(low)

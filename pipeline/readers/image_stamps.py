@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.clock import parse_stamp
-from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_stamps, wanted_stamp
+from vlapipe.pipeline.readers.clock import FarStampsError, parse_stamp, wanted_stamp
+from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_stamps, refuse_far
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import TimeSpec
 
@@ -65,14 +65,22 @@ def _by_name(
     pattern = re.compile(time.pattern) if time.pattern is not None else None
     good: list[str] = []
     stamps: list[int | float] = []
+    far: list[tuple[str, FarStampsError]] = []
     for file in files:
         try:
             stamps.append(_stamp(_name(file), time, pattern))
             good.append(file)
+        except FarStampsError as error:
+            far.append((file, error))
         except ValueError:
             findings.add("image.bad_name", file, expected=_wanted(time), found=_name(file))
+    if far:
+        findings.add("clock.unit", far[0][0], expected=_wanted(time), found=str(far[0][1]), count=len(far))
     try:
         timestamp = clock_of_stamps(stamps, folder, time)
+    except FarStampsError as error:
+        refuse_far(error, folder, time, findings)
+        return good, None
     except (ValueError, OverflowError) as error:
         findings.add("image.bad_name", folder, expected=_wanted(time), found=str(error))
         return good, None

@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[str | bytes, dict[str, Any], str, int | None, str | None
     "the column twice": ("t,t\n1,2\n", {"sources": ("t",)}, "csv.duplicate_column", None, "t"),
     "a row too short": ("a,t\n1,2\n3\n", {"sources": ("t",)}, "csv.ragged_row", 3, None),
     "bytes that are no text": (b"1.5\n\xff\n", {}, "csv.encoding", 2, None),
-    "beyond 64 bits": ("99999999999\n", {"integer": True}, "csv.bad_time", 1, "column 1"),
+    "beyond 64 bits": ("99999999999\n", {"integer": True}, "clock.unit", 1, "column 1"),
     "a number first that is no stamp": ("1.5\n2\n", {"integer": True}, "csv.bad_time", 1, "column 1"),
 }
 

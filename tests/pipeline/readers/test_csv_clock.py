@@ -139,7 +139,7 @@ def test_stamps_that_overflow_are_refused(tmp_path: Path) -> None:
     ):
         rows, findings = read(tmp_path, rows_of(stamp), "x.csv", sources=("t",), **time)
         assert rows is None
-        assert [f.code for f in findings] == ["csv.bad_time"]
+        assert [(f.code, f.line) for f in findings] == [("clock.unit", 2)]
 
 
 def test_seconds_and_nanoseconds_in_two_columns(tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""Stamps in another unit than declared: one finding with the likelier unit, file and line; the episode is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_jpeg
+
+from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+
+START_S = 1_740_416_404
+FACTOR = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+STEPS = range(40)
+SCHEMA = """
+name = "t"
+anchor = "robot"
+[split]
+val = 0
+[streams.robot]
+kind = "csv"
+files = ["robot.csv"]
+{robot}
+[streams.robot.fields.x]
+columns = ["x"]
+{streams}
+[action]
+kind = "next"
+of = ["robot/x"]
+[sample]
+state = ["robot/x"]
+"""
+
+
+def stamps(unit: str) -> list[int] | list[float]:
+    """Stamps at 50 Hz, whole ones unless they are in seconds."""
+    if unit == "s":
+        return [START_S + i / 50 for i in STEPS]
+    return [START_S * FACTOR[unit] + i * FACTOR[unit] // 50 for i in STEPS]
+
+
+def write_csv(folder: Path, times: list[object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{t},{i % 7}.5\n" for i, t in enumerate(times))
+    (folder / "robot.csv").write_text(f"t,x\n{rows}")
+
+
+def good(folder: Path) -> None:
+    write_csv(folder, [START_S + i / 50 for i in STEPS])
+
+
+Writer = Callable[[Path, str], None]
+
+
+def csv_of(text: Callable[[float], object] = str) -> Writer:
+    return lambda folder, unit: write_csv(folder, [text(t) for t in stamps(unit)])
+
+
+def npz(folder: Path, unit: str, dtype: str = "f8") -> None:
+    good(folder)
+    np.savez(folder / "sensor.npz", t=np.array(stamps(unit), dtype=dtype), v=np.arange(40.0))
+
+
+def npy_clock(folder: Path, unit: str) -> None:
+    good(folder)
+    np.savez(folder / "sensor.npz", v=np.arange(40.0))
+    np.save(folder / "clock.npy", np.array(stamps(unit)))
+
+
+def text_clock(folder: Path, unit: str) -> None:
+    good(folder)
+    np.savez(folder / "sensor.npz", v=np.arange(40.0))
+    (folder / "clock.txt").write_text("stamp\n" + "".join(f"{t}\n" for t in stamps(unit)))
+
+
+def images(folder: Path, unit: str) -> None:
+    good(folder)
+    (folder / "cam").mkdir()
+    for i, t in enumerate(stamps(unit)[:5]):
+        (folder / "cam" / f"{t}.jpg").write_bytes(make_jpeg(i))
+
+
+SENSOR = '[streams.sensor]\nkind = "npz"\nfiles = ["sensor.npz"]\ntime = {}\n[streams.sensor.fields.v]\narray = "v"\n'
+CAMERA = '[streams.cam]\nkind = "images"\nfiles = ["cam/*.jpg"]\ntime = {}\n'
+TIME_OF_CSV = 'time = {{ column = "t", unit = "{}"{} }}'
+# What writes the clock, the schema's lines for it with {} for the unit, and the place that the finding must name.
+READERS: dict[str, tuple[Writer, str, str, str]] = {
+    "csv of floats": (
+        csv_of(lambda t: f"{t}.0" if isinstance(t, int) else t),
+        'time = {{ column = "t", unit = "{}" }}',
+        "",
+        "robot.csv:2: t",
+    ),
+    "csv of integers": (csv_of(), 'time = {{ column = "t", unit = "{}", integer = true }}', "", "robot.csv:2: t"),
+    "csv, exact": (csv_of(), 'time = {{ column = "t", unit = "{}", exact = true }}', "", "robot.csv:2: t"),
+    "npz of floats": (npz, "", SENSOR.format('{{ array = "t", unit = "{}" }}'), "sensor.npz: t"),
+    "npz of integers": (
+        lambda folder, unit: npz(folder, unit, "i8"),
+        "",
+        SENSOR.format('{{ array = "t", unit = "{}", integer = true }}'),
+        "sensor.npz: t",
+    ),
+    "npy clock": (npy_clock, "", SENSOR.format('{{ file = "clock.npy", unit = "{}" }}'), "clock.npy: clock"),
+    "text clock": (
+        text_clock,
+        "",
+        SENSOR.format('{{ file = "clock.txt", array = "stamp", unit = "{}" }}'),
+        "clock.txt:2: stamp",
+    ),
+    "image names": (images, "", CAMERA.format('{{ unit = "{}" }}'), f"cam/{START_S}"),
+    "image names of integers": (
+        images,
+        "",
+        CAMERA.format('{{ unit = "{}", integer = true }}'),
+        f"cam/{START_S}",
+    ),
+}
+
+
+def run(root: Path, robot: str, streams: str = "") -> IngestReport:
+    (root / "s.toml").write_text(SCHEMA.format(robot=robot or 'time = { column = "t" }', streams=streams))
+    return ingest(IngestConfig(source=root / "raw", dry_run=True, schema=str(root / "s.toml")))
+
+
+def only_error(report: IngestReport) -> str:
+    (reject,) = report.rejects
+    (error,) = [reason for reason in reject["reasons"] if reason["severity"] == "error"]
+    assert error["code"] == "clock.unit", error
+    return str(error["message"])
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("unit", "declared"), [("ms", "s"), ("us", "s"), ("ns", "s"), ("us", "ms"), ("ns", "ms")])
+def test_finer_unit_than_declared_lies_in_far_years(tmp_path: Path, reader: str, unit: str, declared: str) -> None:
+    write, robot, streams, place = READERS[reader]
+    write(tmp_path / "raw" / "episode", unit)
+    message = only_error(run(tmp_path, robot.format(declared), streams.format(declared)))
+    assert message.startswith(f"episode/{place}")
+    assert f"found stamps lie in the year {'5' if FACTOR[unit] == 1000 * FACTOR[declared] else ''}" in message
+    assert f": {unit}?" in message
+    assert "(correct unit of time in the schema)" in message
+
+
+@pytest.mark.parametrize("reader", ["csv of floats", "npz of floats", "npy clock", "text clock", "image names"])
+def test_seconds_declared_as_a_finer_unit_stand_in_january_1970(tmp_path: Path, reader: str) -> None:
+    write, robot, streams, place = READERS[reader]
+    write(tmp_path / "raw" / "episode", "s")
+    message = only_error(run(tmp_path, robot.format("ms"), streams.format("ms")))
+    place = {"image names": "cam", "npy clock": "clock.npy"}.get(reader, place)
+    assert message.startswith(f"episode/{place}: ")
+    assert "found stamps in January 1970, " in message
+    assert ": s?" in message
+
+
+@pytest.mark.parametrize(("unit", "declared"), [("ms", "s"), ("s", "ms"), ("ns", "us"), ("us", "ms"), ("us", "s")])
+def test_clock_that_begins_at_0_is_told_by_the_declared_rate(tmp_path: Path, unit: str, declared: str) -> None:
+    times = [f"{i / 50 * FACTOR[unit]:.6f}" for i in STEPS]
+    write_csv(tmp_path / "raw" / "episode", times)
+    robot = f'rate_hz = 50\ntime = {{ column = "t", unit = "{declared}" }}'
+    message = only_error(run(tmp_path, robot))
+    assert message.startswith(f"episode/robot.csv:2: t: expected about 50 Hz by a time in {declared}, found ")
+    assert f" Hz: {unit}?" in message
+
+
+@pytest.mark.parametrize(
+    ("times", "robot"),
+    [
+        ([START_S * 1000 + 20 * i for i in STEPS], 'rate_hz = 50\ntime = { column = "t", unit = "ms" }'),
+        (
+            [1_740_416_404 + i for i in STEPS],
+            'rate_hz = 1000\ntime = { column = "t", unit = "ms" }',
+        ),  # 20 days of uptime
+        ([1_740_416_404 + i for i in STEPS], 'time = { column = "t", unit = "ms" }\nrate_hz = 1000'),
+        ([1_740_416_404 + 10 * i for i in STEPS], 'time = { column = "t", unit = "ms" }'),
+        ([10 * i for i in STEPS], 'rate_hz = 25\ntime = { column = "t", unit = "ms" }'),  # another rate, warned of
+        ([i / 20000 for i in STEPS], 'time = { column = "t" }'),
+    ],
+)
+def test_clocks_in_their_declared_unit_pass(tmp_path: Path, times: list[object], robot: str) -> None:
+    write_csv(tmp_path / "raw" / "episode", times)
+    assert run(tmp_path, robot).rejects == []
+
+
+@pytest.mark.parametrize("declared", ["us", "ns"])
+@pytest.mark.parametrize("reader", ["csv of floats", "npz of floats", "npy clock", "text clock", "image names"])
+def test_seconds_declared_as_whole_numbers_are_refused_at_their_place(
+    tmp_path: Path, reader: str, declared: str
+) -> None:
+    write, robot, streams, _ = READERS[reader]
+    write(tmp_path / "raw" / "episode", "s")
+    (reject,) = run(tmp_path, robot.format(declared), streams.format(declared)).rejects
+    errors = [reason for reason in reject["reasons"] if reason["severity"] == "error"]
+    assert {error["code"].partition(".")[2] for error in errors} <= {"bad_time", "bad_name"}
+    assert all(f"whole {declared}" in error["message"] for error in errors)
+
+
+def test_other_episodes_are_kept(tmp_path: Path) -> None:
+    csv_of()(tmp_path / "raw" / "bad", "ms")
+    good(tmp_path / "raw" / "good")
+    report = run(tmp_path, "")
+    assert (report.num_episodes, "found stamps lie in the year 57121: ms?" in only_error(report)) == (1, True)
