@@ -1,4 +1,7 @@
-"""The policy's loss on held-out episodes: the exact mean over all frames that the ranks read, always the same."""
+"""The policy's loss on held-out episodes: the exact mean over all frames that the ranks read, always the same.
+
+A policy that draws random numbers draws the same ones in each validation, and leaves those of training as they were.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from vlapipe.train.distributed import agree, sum_of
 from vlapipe.train.faults import require_loss
 from vlapipe.train.precision import autocast
+from vlapipe.train.rng import own_randomness
 from vlapipe.train.run import Run
 from vlapipe.train.transfer import to_device
 
@@ -22,13 +26,16 @@ def evaluate(run: Run) -> float | None:
     """
     if run.val_loader is None:
         return None
-    most = run.config.eval_batches or len(run.val_loader)
-    every = max(1, len(run.val_loader) // max(1, most))
+    # Counted over all ranks: the last batch may be short, and then some ranks have no part of it.
+    num_batches = -(-run.val_loader.num_frames // (run.config.batch_size * run.ranks.world_size))
+    most = run.config.eval_batches or num_batches
+    every = max(1, num_batches // most)
     total = count = 0.0
     run.policy.eval()
     # The policy itself, not DDP around it: the ranks may read a different number of batches.
-    with torch.inference_mode(), agree(run.ranks):
-        for batch in islice(run.val_loader.every_other(0, every), most):
+    with torch.inference_mode(), agree(run.ranks), own_randomness(run.ranks) as seed_for:
+        for i, batch in enumerate(islice(run.val_loader.every_other(0, every), most)):
+            seed_for(f"{run.config.seed} validation {i}")
             weight = float((~batch["action_is_pad"]).sum())
             on_device = to_device(batch, run.ranks.device)
             with autocast(run.precision, run.ranks.device):

@@ -1,25 +1,55 @@
-"""torch's random generators: seeded differently on each rank, kept in a checkpoint, put back exactly.
+"""Random generators: torch's are seeded differently on each rank, kept in a checkpoint, put back exactly.
 
-A policy that draws from Python's or NumPy's generators is not resumed exactly.
+Validation has random numbers of its own, from torch, NumPy and Python, and leaves those of training untouched. A policy
+that draws from Python's or NumPy's generators is not resumed exactly.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vlapipe.train.distributed import Ranks, gather_bytes
 
-__all__ = ["gather_rng", "restore_rng", "seed_rng"]
+__all__ = ["gather_rng", "own_randomness", "restore_rng", "seed_rng"]
 
 
 def seed_rng(seed: int, ranks: Ranks, *, step: int = 0) -> None:
     """Give this rank a sequence of its own."""
-    digest = hashlib.blake2b(f"vlapipe rng {seed} {step} {ranks.rank}".encode(), digest_size=8).digest()
-    torch.manual_seed(int.from_bytes(digest, "little"))
+    torch.manual_seed(_hash_of(f"{seed} {step} {ranks.rank}"))
+
+
+def _hash_of(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"vlapipe rng {key}".encode(), digest_size=8).digest(), "little")
+
+
+@contextlib.contextmanager
+def own_randomness(ranks: Ranks) -> Iterator[Callable[[str], None]]:
+    """Within the block, seed the generators by the function that is given; afterwards they are as they were before."""
+    on_gpu = ranks.device.type == "cuda"
+    gpu_state = torch.cuda.get_rng_state(ranks.device) if on_gpu else None
+    cpu_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+
+    def seed_for(key: str) -> None:
+        seed = _hash_of(f"{key} {ranks.rank}")
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that a policy may draw from
+        random.seed(seed)
+
+    try:
+        yield seed_for
+    finally:
+        torch.set_rng_state(cpu_state)
+        if gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state, ranks.device)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
 
 
 def gather_rng(ranks: Ranks) -> dict[str, Tensor]:

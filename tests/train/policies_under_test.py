@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sys
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +81,25 @@ class Noisy(RegressionPolicy):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """With noise."""
         return super().loss(batch) * (1 + 0.1 * torch.rand(()))
+
+
+class DrawsEverywhere(RegressionPolicy):
+    """Draws from torch's, NumPy's and Python's generators whenever it is asked for a loss."""
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """With noise."""
+        noise = float(torch.rand(())) + np.random.rand() + random.random()  # noqa: NPY002, S311
+        return super().loss(batch) * (1 + 0.1 * noise)
+
+
+class SaysWhatItValidates(RegressionPolicy):
+    """Writes the number of each frame that it validates."""
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be."""
+        if not self.training:
+            sys.stderr.write(f"validates {batch['index'].tolist()}\n")
+        return super().loss(batch)
 
 
 class Odd(nn.Module):

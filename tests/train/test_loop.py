@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from factories import make_dataset
@@ -121,6 +123,25 @@ def test_validation_is_the_mean_over_every_held_out_frame(tiny_dataset: Path, tm
         e for b in Loader(open_dataset(tiny_dataset)) for e in b["episode_index"].tolist()
     )
     assert result.val_loss == pytest.approx(policy.loss(batch).item(), rel=1e-5)  # type: ignore[operator]
+
+
+def test_validation_leaves_the_randomness_of_training_alone_and_repeats_its_own(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for name, changes in (
+        ("often", {"eval_every": 1}),
+        ("seldom", {"eval_every": 3}),
+        ("still", {"learning_rate": 0.0}),
+    ):
+        np.random.seed(5)  # noqa: NPY002
+        random.seed(5)
+        options: dict[str, Any] = {"policy": "policies_under_test:DrawsEverywhere", "max_steps": 3, "eval_every": 1}
+        train(config(tiny_dataset, tmp_path / name, **options | changes))
+        losses[name] = exact(tmp_path / name)
+    assert [line["train/loss"] for line in losses["often"]] == [line["train/loss"] for line in losses["seldom"]]
+    assert losses["often"][-1]["val/loss"] == losses["seldom"][-1]["val/loss"]
+    assert len({line["val/loss"] for line in losses["still"]}) == 1
 
 
 def test_loaded_policy_acts(tiny_dataset: Path, tmp_path: Path) -> None:

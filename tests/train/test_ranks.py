@@ -11,8 +11,10 @@ import pytest
 from launching import run_ranks, torchrun
 from test_loop import SMALL, lines
 
+from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.loader import Loader
 from vlapipe.train.loop import train
 
 
@@ -84,6 +86,21 @@ def test_four_ranks_resume_exactly_stop_together_and_one_rank_goes_on(
     assert (result["step"], result["stopped_by"]) == (5, "another rank")
     assert [line["train/loss"] for line in lines(out)] == [line["train/loss"] for line in lines(whole_run[0])[:5]]
     assert train(TrainConfig.from_sources(None, values | {"policy": "regression", "policy_args": SMALL})).step == 6
+
+
+def test_four_ranks_validate_the_same_number_of_batches_from_the_same_places(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    loader = Loader(open_dataset(tiny_dataset), split="val", shuffle=False, batch_size=4, rank=0, world_size=4)
+    last = Loader(open_dataset(tiny_dataset), split="val", shuffle=False, batch_size=4, rank=3, world_size=4)
+    assert (len(loader), len(last)) == (4, 3)  # strides of 2 and of 1, if each rank went by its own number
+    first = next(iter(loader))["index"][0]
+    policy = {"policy": "policies_under_test:SaysWhatItValidates"}
+    values = options(tiny_dataset, tmp_path / "run", batch_size=4, eval_batches=2, max_steps=1, **policy)
+    ranks = run_ranks(values)
+    said = [[line[10:] for line in rank.err.splitlines() if line.startswith("validates ")] for rank in ranks]
+    for rank, batches in enumerate(said):
+        assert batches == [str([int(first) + 16 * step + 4 * rank + i for i in range(4)]) for step in (0, 2)]
 
 
 def test_fault_on_one_rank_ends_all_with_one_message(tiny_dataset: Path, tmp_path: Path) -> None:
