@@ -31,6 +31,7 @@ __all__ = [
     "checkpoint_path",
     "latest_checkpoint",
     "read_checkpoint",
+    "read_policy_part",
     "step_of",
     "write_checkpoint",
 ]
@@ -106,6 +107,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = _read_state(path)
     tensors = {part: _read_part(path, part, state["files"]) for part in _PARTS}
     return Checkpoint(step=state["step"], state=state, **tensors)
+
+
+def read_policy_part(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read and verify the policy's weights and the state of a checkpoint, and nothing else of it.
+
+    Raises:
+        DamageError: one of the two files is missing, cut short or altered.
+        NewerFormatError: a newer vlapipe wrote it.
+    """
+    state = _read_state(path)
+    return _read_part(path, "policy", state["files"]), state
 
 
 def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.train.checkpoint import latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint import latest_checkpoint, read_policy_part
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.spec import Moments, SampleSpec
 
@@ -23,17 +23,16 @@ def load_policy(path: str | Path) -> nn.Module:
 
     Raises:
         UsageError: there is no checkpoint, or ``path`` is the address of a store.
-        DamageError: it is not whole.
+        DamageError: its weights or its state are not whole; the optimizer is not read.
     """
     path = local_path(path)
     folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
     if folder is None:
         raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
-    checkpoint = read_checkpoint(folder)
-    config = checkpoint.state["config"]
-    spec = _spec_from_json(checkpoint.state["spec"])
-    policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
-    load_weights(policy, checkpoint.policy, folder)
+    weights, state = read_policy_part(folder)  # the optimizer's part is twice as large
+    config = state["config"]
+    policy = build_policy(load_policy_class(config["policy"]), _spec_from_json(state["spec"]), config["policy_args"])
+    load_weights(policy, weights, folder)
     return policy.eval()
 
 

@@ -18,7 +18,7 @@ from factories import make_dataset
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import open_dataset
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.loader import Loader
@@ -150,6 +150,21 @@ def test_loaded_policy_acts(tiny_dataset: Path, tmp_path: Path) -> None:
     actions = vlapipe.load_policy(tmp_path / "run").act(batch)  # type: ignore[operator]
     assert actions.shape == batch["action"].shape
     assert (actions[..., -1] == 1.0).all()  # the gripper never moved
+
+
+def test_policy_loads_without_the_optimizer_and_damage_to_its_own_weights_is_found(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    newest = train(config(tiny_dataset, tmp_path / "run", max_steps=1)).checkpoint
+    assert newest is not None
+    (newest / "optimizer.safetensors").write_bytes(b"torn")
+    (newest / "rng.safetensors").unlink()
+    policy = load_policy(tmp_path / "run")
+    assert {name for name, _ in policy.named_parameters()}
+    weights = newest / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(DamageError, match=r"policy\.safetensors: its bytes have changed"):
+        load_policy(tmp_path / "run")
 
 
 def test_no_held_out_episode_is_said_and_nothing_is_validated(
