@@ -32,8 +32,8 @@ from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["RecordPlace", "ShardTask", "build_shard"]
 

@@ -23,8 +23,8 @@ from vlapipe.pipeline.shards.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Episode", "read_episode"]
 

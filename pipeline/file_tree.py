@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vlapipe.schemas.errors import UsageError, is_text, printable, stop_for
+from vlapipe.schemas.errors import UsageError, is_text, printable
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
 
@@ -182,7 +183,7 @@ def _list(folder: Path) -> list[os.DirEntry[str]] | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
-        stop_for(error, folder)
+        raise_if_stopped(error, folder)
         raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
 
 

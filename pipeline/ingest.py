@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -27,10 +26,11 @@ from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.workers import run_tasks
-from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
+from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import load_schema
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["IngestConfig", "IngestReport", "ingest"]
 
@@ -162,15 +162,9 @@ def ingest(config: IngestConfig) -> IngestReport:
     """
     try:
         return _ingest(config)
-    except MemoryError as error:
-        raise stopped_by(error, config.out or config.source) from None
-    except OSError as error:
-        stop_for(error, config.out or config.source)
+    except (MemoryError, OSError, RuntimeError) as error:
+        raise_if_stopped(error, config.out or config.source)
         raise
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
-            raise
-        raise stopped_by(OSError(errno.EAGAIN, str(error)), config.out or config.source) from None
 
 
 def _ingest(config: IngestConfig) -> IngestReport:

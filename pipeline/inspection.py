@@ -10,7 +10,7 @@ import numpy as np
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["inspect_dataset", "inspect_episode"]
 

@@ -19,7 +19,8 @@ from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.atomic import lock_alone, sweep_temporaries
 from vlapipe.pipeline.shards.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
-from vlapipe.schemas.errors import UsageError, stop_for
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
@@ -133,7 +134,7 @@ def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterat
         output.work.mkdir(parents=True, exist_ok=True)
         output.shards.mkdir(exist_ok=True)
     except OSError as error:
-        stop_for(error, path)
+        raise_if_stopped(error, path)
         raise UsageError(f"--out {path}: cannot be made: {error.strerror}", "check its permissions") from None
     with (output.work / "lock").open("w") as lock:
         if lock_alone(lock.fileno()) is False:

@@ -6,8 +6,6 @@ that formats its message in ``super().__init__`` cannot be unpickled by a proces
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 
 __all__ = [
@@ -18,42 +16,12 @@ __all__ = [
     "StoppedError",
     "UsageError",
     "VlapipeError",
-    "is_from_surroundings",
     "is_text",
     "printable",
-    "stop_for",
-    "stopped_by",
 ]
 
 # Control characters, halves of characters, ends of lines and of directions: a name may hold them, one line may not.
 _NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_GO_ON = "the same command then goes on"
-# What a system call may say that tells of the machine, not of the user's data or command: in words, and the cure.
-_SURROUNDINGS: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", "free some space there"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space there, or have the quota raised"),
-    errno.EFBIG: ("no file may become so large here", "raise the limit (ulimit -f)"),
-    errno.EIO: ("the disk or its connection failed", "check them"),
-    errno.EROFS: ("the file system is read-only", "make it writable"),
-    errno.EMFILE: ("this process may open no more files", "raise the limit (ulimit -n 65536)"),
-    errno.ENFILE: ("this machine may open no more files", "close other programs, or raise the limit (fs.file-max)"),
-    errno.ENOMEM: ("there is no memory left", "close other programs, or use fewer workers"),
-    errno.EAGAIN: ("no more threads or processes can be started", "close other programs, or raise ulimit -u"),
-    errno.ENOLCK: ("the file system gives no locks", "check its server"),
-    errno.ESTALE: ("the network file system lost the file", "mount it again"),
-    errno.ENXIO: ("the disk is gone", "attach it again"),
-    errno.ENODEV: ("the disk is gone", "attach it again"),
-    errno.ENOTCONN: ("the file system is not connected", "mount it again"),
-    errno.ETIMEDOUT: ("the file system or network did not answer in time", "check it"),
-    errno.ECONNREFUSED: ("the connection was refused", "check the network and the other machine"),
-    errno.ECONNRESET: ("the connection was lost", "check the network and the other machine"),
-    errno.ECONNABORTED: ("the connection was lost", "check the network and the other machine"),
-    errno.EPIPE: ("the connection was lost", "check the network and the other machine"),
-    errno.EHOSTDOWN: ("the other machine is down", "check it"),
-    errno.EHOSTUNREACH: ("the other machine cannot be reached", "check the network"),
-    errno.ENETDOWN: ("the network is down", "check it"),
-    errno.ENETUNREACH: ("the network cannot be reached", "check it"),
-}
 
 
 def printable(text: str) -> str:
@@ -122,37 +90,6 @@ class StoppedError(VlapipeError):
     """
 
     exit_code = 5
-
-
-def is_from_surroundings(error: OSError) -> bool:
-    """Whether disk, quota, memory, network or a limit is the reason, rather than one file or path."""
-    return error.errno in _SURROUNDINGS
-
-
-def stopped_by(error: OSError | MemoryError, where: str | os.PathLike[str] = "") -> StoppedError:
-    """The error that ends a command which its surroundings stopped: the path, the reason in words, and the cure.
-
-    Args:
-        error: what a system call said.
-        where: the file or folder that was worked on, for an ``error`` that names none.
-    """
-    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
-    named = None if isinstance(error, MemoryError) else error.filename
-    place = os.fsdecode(named if isinstance(named, str | bytes) else where)
-    said = str(error) if isinstance(error, MemoryError) else error.strerror or str(error)
-    reason, cure = _SURROUNDINGS.get(number or 0, (said or type(error).__name__, "correct that"))
-    problem = f"stopped: {reason}" if not place else f"{place}: {reason}"
-    return StoppedError(problem, f"{cure}; {_GO_ON}")
-
-
-def stop_for(error: OSError, where: str | os.PathLike[str]) -> None:
-    """End the command if ``error`` comes from its surroundings; return if ``where``, one file, is at fault.
-
-    Raises:
-        StoppedError: it does. Other files would fail alike, and each would seem to be faulty.
-    """
-    if is_from_surroundings(error):
-        raise stopped_by(error, where) from None
 
 
 class DamageError(VlapipeError):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlapipe.schemas.errors import DamageError, ImageError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.batch_buffers import BatchBuffers
 from vlapipe.train.entries import batch_entries

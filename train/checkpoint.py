@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, fsync_folder
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
     "Checkpoint",

@@ -16,8 +16,8 @@ from vlapipe.pipeline.readers.clock_file import ClockFile
 from vlapipe.pipeline.readers.image_stamps import stamp_images
 from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.limits import raise_if_stopped
 from vlapipe.schemas.schema import ImageStream
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["read_images"]
 

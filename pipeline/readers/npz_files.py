@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.readers.arrays import SourceFile
 from vlapipe.pipeline.readers.text import first_line
-from vlapipe.schemas.errors import stopped_by
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["ArrayFiles", "load_array", "open_arrays"]
@@ -102,7 +101,7 @@ def _open_npz(file: Any, label: str, findings: Findings) -> Any:
 def _stop_for(error: Exception, label: str) -> None:
     """End the command if the disk or the memory is at fault; a damaged header may ask for any memory."""
     if isinstance(error, OSError):
-        stop_for(error, label)
+        raise_if_stopped(error, label)
     elif isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) < _MOST_NUMBERS:
         raise stopped_by(error, label) from None
 

@@ -13,7 +13,7 @@ from typing import IO, cast
 import numpy as np
 
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
 

@@ -19,7 +19,7 @@ from vlapipe.pipeline.shards.cache_layout import Layout
 from vlapipe.pipeline.shards.cache_locks import Held, held_alone, share
 from vlapipe.pipeline.shards.cache_room import NO_SPACE, Room
 from vlapipe.schemas.errors import StoppedError, UsageError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Cache"]
 

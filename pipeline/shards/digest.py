@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlapipe.schemas.errors import DamageError, VlapipeError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["damage_or_bug", "file_sha256", "require_digest"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.digest import file_sha256, require_digest
 from vlapipe.schemas.errors import is_text
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["EpisodesTable"]
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from vlapipe.pipeline.shards.atomic import lock_alone, write_bytes
 from vlapipe.pipeline.shards.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
-from vlapipe.schemas.limits import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
     "FORMAT_VERSION",

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.limits import max_map_count
+from vlapipe.schemas.surroundings import max_map_count
 
 __all__ = ["are_many_maps", "map_file", "most_maps"]
 

@@ -29,8 +29,8 @@ from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
 from vlapipe.schemas.errors import DamageError
-from vlapipe.schemas.limits import raise_if_stopped, stopped_by
 from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
 
 __all__ = ["View", "shard_key"]
 
@@ -146,11 +146,10 @@ class View:
         try:
             return open_shard(shard)
         except Exception as error:
-            stopped = stopped_by(error, where)
-            if stopped is None:
+            if not is_from_surroundings(error):
                 raise
             if not self._open:
-                raise stopped from None
+                raise stopped_by(error, where) from None
         self._open.clear()
         try:
             return open_shard(shard)

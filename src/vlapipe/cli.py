@@ -15,10 +15,11 @@ from typing import Any
 import click
 
 import vlapipe
-from vlapipe.schemas.errors import UsageError, VlapipeError, stop_for, stopped_by
+from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.sizes import parse_size
+from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 
 __all__ = ["main"]
 
@@ -393,7 +394,7 @@ def _write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        stop_for(error, path)
+        raise_if_stopped(error, path)
         raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
 
 

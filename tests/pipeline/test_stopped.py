@@ -16,7 +16,8 @@ from factories import make_dataset
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.schemas.errors import StoppedError, stopped_by
+from vlapipe.schemas.errors import StoppedError
+from vlapipe.schemas.surroundings import stopped_by
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -88,7 +89,7 @@ def test_too_few_open_files_set_no_episode_aside(tmp_path: Path) -> None:
     os.close(next_one)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, before[1]))
     try:
-        with pytest.raises(StoppedError, match="this process may open no more files"):
+        with pytest.raises(StoppedError, match="as many files open as it may"):
             run(raw, None, workers=4)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -122,7 +123,7 @@ def test_memory_that_ends_in_an_episode_stops_the_run(tmp_path: Path, monkeypatc
 
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
     monkeypatch.setattr(build, "read_episode", failing)
-    with pytest.raises(StoppedError, match="there is no memory left"):
+    with pytest.raises(StoppedError, match="out of memory"):
         run(raw, tmp_path / "data")
 
 
@@ -168,7 +169,7 @@ def test_reasons_are_in_words_with_the_path_and_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(stopped_by(named, "elsewhere")))  # noqa: S301 - our own
     assert (error.exit_code, error.problem) == (5, "/data/shards: the disk quota is used up")
     assert stopped_by(OSError(errno.ENOSPC, "x"), Path("/data")).problem == "/data: the disk is full"
-    assert stopped_by(MemoryError()).problem == "stopped: there is no memory left"
+    assert stopped_by(MemoryError()).problem == "stopped: out of memory"
     assert stopped_by(OSError("the server said no")).problem == "stopped: the server said no"
 
 
