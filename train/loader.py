@@ -106,7 +106,7 @@ class Loader:
         self.dataset, self.window, self.spec = self._sources.first, selection.window, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
-        self._share = Share.parse(rank, world_size)
+        self.share = Share.parse(rank, world_size)  # may be another before an iteration
         self._num_workers = (
             None if num_workers is None else parse_whole_number("Loader num_workers", num_workers, least=0)
         )
@@ -150,8 +150,12 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches an epoch, on this rank."""
-        full, rest = divmod(self._order.num_positions, self.batch_size * self._share.world_size)
-        return full + (self._share.rank < rest)
+        return self._num_batches(self._order.num_positions)
+
+    def _num_batches(self, num_samples: int) -> int:
+        """Of so many samples up to an epoch's end, on this rank."""
+        full, rest = divmod(num_samples, self.batch_size * self.share.world_size)
+        return full + (self.share.rank < rest)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from where the loader stands: to the end of the epoch, or for ever if ``endless``.
@@ -188,7 +192,7 @@ class Loader:
                 self._order,
                 self._position,
                 self.batch_size,
-                self._share,
+                self.share,
                 at_once=at_once or self._at_once,
                 endless=self._endless,
             )
@@ -205,11 +209,17 @@ class Loader:
         return self._state_at(self._position)
 
     def state_after(self, num_batches: int) -> dict[str, int]:
-        """Where it will stand after as many more batches of every rank."""
+        """Where it will stand after as many more batches of this rank, over any number of epochs."""
         per_epoch = max(1, self._order.num_positions)
-        position = self._position + num_batches * self.batch_size * self._share.world_size
+        per_step = self.batch_size * self.share.world_size
+        if self._endless:
+            return self._state_at(self._position + num_batches * per_step)
         epoch_end = (self._position // per_epoch + 1) * per_epoch
-        return self._state_at(position if self._endless else min(position, epoch_end))
+        to_end = self._num_batches(epoch_end - self._position)
+        if num_batches < to_end:
+            return self._state_at(self._position + num_batches * per_step)
+        epochs, rest = divmod(num_batches - to_end, max(1, self._num_batches(per_epoch)))
+        return self._state_at(epoch_end + epochs * per_epoch + rest * per_step)
 
     def _state_at(self, global_position: int) -> dict[str, int]:
         epoch, position = divmod(global_position, max(1, self._order.num_positions))

@@ -5,7 +5,7 @@ Sent to a worker process, both open the data anew there: only arguments travel, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, Literal, overload
 
@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import default_collate, get_worker_info
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.train.batch_stream import BatchStream
 from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.loader import Loader
 from vlapipe.train.selection import Selection
 from vlapipe.train.window import Window
 
@@ -109,55 +109,6 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
 def _is_worker() -> bool:
     """Whether this is a ``DataLoader``'s own process; others may be forked at any time, and a thread is lost then."""
     return get_worker_info() is not None
-
-
-class BatchStream(torch.utils.data.IterableDataset[Batch]):
-    """A ``Loader``'s batches in its order, whatever the number of worker processes.
-
-    Each is a whole batch already, so ``DataLoader`` is told to make none: ``DataLoader(stream, batch_size=None)``.
-    """
-
-    def __init__(self, dataset: Datasets, **arguments: Any) -> None:
-        """``arguments`` are ``Loader``'s, but for ``num_workers``: the caller's ``DataLoader`` has its own.
-
-        Raises:
-            UsageError: one cannot be used with this data.
-        """
-        self._arguments = (dataset, arguments)
-        self._loader = Loader(dataset, **arguments, num_workers=0)
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        return self._loader.every_other(first, every)
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def state_after(self, num_batches: int) -> dict[str, int]:
-        """Where the stream stands when its reader has taken ``num_batches`` since it began or a state was loaded.
-
-        A ``DataLoader``'s workers are ahead of whoever takes their batches, so only the taker knows that number.
-        """
-        return self._loader.state_after(num_batches)
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin where the state says, for the next iteration on.
-
-        Raises:
-            UsageError: the state is of another dataset or order.
-        """
-        self._loader.load_state_dict(state)
-
-    def __reduce__(self) -> Any:
-        dataset, arguments = self._arguments
-        return _stream_at, (dataset, arguments, self._loader.state_dict())
-
-
-def _stream_at(dataset: Datasets, arguments: dict[str, Any], state: dict[str, int]) -> BatchStream:
-    stream = BatchStream(dataset, **arguments)
-    stream.load_state_dict(state)
-    return stream
 
 
 @overload

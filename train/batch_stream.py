@@ -1,0 +1,295 @@
+"""A loader's batches as torch's ``IterableDataset``: an epoch an iteration, shared by ranks and worker processes.
+
+A ``DataLoader`` makes new worker processes for each iteration and tells them nothing of earlier ones. So the stream's
+copies count their iterations in memory that they share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import get_worker_info
+
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.arguments import parse_whole_number
+from vlapipe.train.batches import Batch
+from vlapipe.train.loader import Loader
+from vlapipe.train.steps import Share
+
+__all__ = ["BatchStream"]
+
+# Set by launchers that say how many ranks there are, but not which one this is.
+_LAUNCHERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_MOST_WORKERS = 1024
+_LOW = 1 << 32
+
+
+class BatchStream(torch.utils.data.IterableDataset[Batch]):
+    """A ``Loader``'s batches in its order, whatever the number of ranks and of worker processes.
+
+    Each is a whole batch already, so ``DataLoader`` is told to make none: ``DataLoader(stream, batch_size=None)``.
+
+    Each iteration gives the next epoch from its start: the first one epoch 0, or what ``set_epoch`` or
+    ``load_state_dict`` said, which may be the rest of an epoch. It is the same whether this process reads or worker
+    processes do, new ones each time or persistent ones.
+
+    Each rank gets batches of its own, and all together get the epoch. The rank is ``rank`` of ``world_size`` if they
+    are given, else torch.distributed's where it is initialised, else that of RANK and WORLD_SIZE. An epoch's last step
+    is shared as evenly as it goes: some ranks may have a batch less, and with fewer samples than ranks none. Where all
+    must make as many steps (DDP), give ``endless=True`` and count them.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Sequence[Dataset],
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        **arguments: Any,
+    ) -> None:
+        """``arguments`` are ``Loader``'s, but for ``num_workers``: the caller's ``DataLoader`` has its own.
+
+        Raises:
+            UsageError: one cannot be used with this data.
+        """
+        if (rank is None) != (world_size is None):
+            raise UsageError("torch_dataset: expected rank and world_size, found one of them", "give both or neither")
+        self._given = None if rank is None else Share.parse(rank, world_size or 0)
+        self._sent: Share | None = None  # found by the process that made this worker process
+        self._arguments = (dataset, arguments)
+        self._loader = Loader(dataset, **arguments, num_workers=0)
+        self._iterations = _Iterations()
+        self._begin_at(self._loader.state_dict())
+
+    def _begin_at(self, state: dict[str, int]) -> None:
+        self._base = self._now = state  # where the first iteration begins, and where this process's reader stands
+        self._taken = _Count()  # batches since ``_now``
+        self._last_epoch = state["epoch"] - 1  # of this process's iterations
+        self._resumed: dict[str, int] | None = None  # a worker process's own state, for its next iteration
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The next epoch; in a worker process, every so many of its batches.
+
+        Raises:
+            UsageError: there are several ranks, and this one is not known.
+        """
+        self._loader.share = self._share()
+        worker = get_worker_info()
+        if worker and not self._iterations.is_shared:
+            raise UsageError("torch_dataset: worker processes need shared memory (/dev/shm)", "give num_workers=0")
+        number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        resumed, self._resumed = self._resumed, None
+        token = (worker.seed - worker.id) % _LOW if worker else int.from_bytes(os.urandom(4))
+        epoch = self._iterations.begin(number, token, resumed["epoch"] if resumed else None)
+        self._last_epoch, self._taken = epoch, _Count()
+        self._now = self._base if epoch == self._base["epoch"] else self._base | {"epoch": epoch, "position": 0}
+        if resumed:
+            self._now = {key: resumed[key] for key in self._base}
+            self._taken.number = resumed["batches"]
+        self._loader.load_state_dict(self._now)
+        batches = self._loader.every_other(number + self._taken.number * num_workers, num_workers)
+        return self._counted(batches, self._taken, (number, token, epoch) if worker else None)
+
+    def _counted(self, batches: Iterator[Batch], taken: _Count, worker: tuple[int, int, int] | None) -> Iterator[Batch]:
+        for batch in batches:
+            if worker and not self._iterations.is_newest(*worker):
+                problem = "torch_dataset: two iterations of one stream were read by worker processes at once"
+                raise UsageError(problem, "make a stream for each")
+            taken.number += 1
+            yield batch
+
+    def __len__(self) -> int:
+        """Batches an epoch, on this rank."""
+        self._loader.share = self._share()
+        return len(self._loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be this epoch: from its start, or from where a state of it was loaded.
+
+        Trainers call it before each iteration, or not at all; both give the same epochs.
+
+        Raises:
+            UsageError: it is no whole number, or Accelerate would share the batches out a second time.
+        """
+        epoch = parse_whole_number("torch_dataset set_epoch", epoch, least=0)
+        self._refuse_second_share()
+        if epoch != self._base["epoch"] or self._iterations.newest != epoch - 1:
+            self._begin_at(self._base | {"epoch": epoch, "position": 0})
+            self._iterations.restart(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands, as plain integers: after the batch that was taken last.
+
+        torchdata's ``StatefulDataLoader`` asks for it in its worker processes, and gives each one its own back.
+
+        Raises:
+            UsageError: worker processes of a plain ``DataLoader`` read, which are ahead of whoever takes the batches.
+        """
+        worker = get_worker_info()
+        if worker:
+            return self._now | {"num_workers": worker.num_workers, "batches": self._taken.number}
+        if self._iterations.newest != self._last_epoch:
+            problem = "torch_dataset state_dict: worker processes are ahead of the batches that were taken"
+            raise UsageError(problem, "count these, and ask state_after(number), or use torchdata's StatefulDataLoader")
+        return self._after(self._now, self._taken.number)
+
+    def state_after(self, num_batches: int) -> dict[str, int]:
+        """Where the stream stands when ``num_batches`` were taken since it was made, a state loaded or an epoch set.
+
+        They are counted over any number of epochs that were read to their end. A ``DataLoader``'s workers are ahead of
+        whoever takes their batches, so only the taker knows that number.
+        """
+        return self._after(self._base, num_batches)
+
+    def _after(self, state: dict[str, int], num_batches: int) -> dict[str, int]:
+        self._loader.share = self._share()
+        self._loader.load_state_dict(state)
+        return self._loader.state_after(num_batches)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin where the state says, for the next iteration on.
+
+        Raises:
+            UsageError: the state is of another dataset or order, or of a worker process that is none of ours.
+        """
+        worker = get_worker_info()
+        of_workers = state.get("num_workers") if isinstance(state, dict) else None
+        if of_workers is not None and of_workers != (worker.num_workers if worker else 0):
+            problem = f"torch_dataset state: expected that of {worker.num_workers if worker else 'no'} worker processes"
+            raise UsageError(f"{problem}, found one of {of_workers}", "use as many workers as the state was saved with")
+        self._loader.load_state_dict(state)
+        if worker:
+            self._resumed = {"batches": 0, **state}
+        else:
+            self._begin_at(self._loader.state_dict())
+            self._iterations.restart(self._base["epoch"])
+
+    def _share(self) -> Share:
+        """The rank that the class says."""
+        if self._given:
+            return self._given
+        if dist.is_available() and dist.is_initialized():
+            return Share(dist.get_rank(), dist.get_world_size())
+        return self._sent or _share_of_environment()
+
+    def _refuse_second_share(self) -> None:
+        """Accelerate's prepared loaders call ``set_epoch`` before they read; none of them keeps our batches whole."""
+        state = sys.modules.get("accelerate.state")
+        loader = state.GradientState().active_dataloader if state else None
+        if loader is None:
+            return
+        read = getattr(loader, "dataset", None)
+        dispatches = type(loader).__name__ == "DataLoaderDispatcher" and read is self
+        shares = read is not self and getattr(read, "dataset", None) is self and self._share().world_size > 1
+        if dispatches or shares:
+            problem = "torch_dataset: Accelerate would share out the batches again that each rank has of its own"
+            raise UsageError(
+                problem, "leave this DataLoader out of accelerator.prepare; send_to_device moves its batches"
+            )
+
+    def __reduce__(self) -> Any:
+        is_rank = dist.is_available() and dist.is_initialized()
+        sent = self._given or (self._share() if is_rank else None)
+        return _stream_at, (*self._arguments, self._given, sent, self._base, self._iterations.cells)
+
+
+def _stream_at(
+    dataset: Any,
+    arguments: dict[str, Any],
+    given: Share | None,
+    sent: Share | None,
+    base: dict[str, int],
+    cells: torch.Tensor,
+) -> BatchStream:
+    """The stream again, in another process; one that a ``DataLoader`` made has the same ``cells``, others a copy."""
+    stream = BatchStream(dataset, **arguments)
+    stream._given, stream._sent = given, sent
+    stream._iterations = _Iterations(cells)
+    stream._begin_at(base)
+    return stream
+
+
+def _share_of_environment() -> Share:
+    """As torchrun and its like say; one process if nobody says anything.
+
+    Raises:
+        UsageError: there are several, and which one this is nobody says.
+    """
+    rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is not None and world_size is not None:
+        try:
+            return Share.parse(int(rank), int(world_size))
+        except ValueError:
+            raise UsageError(f"RANK and WORLD_SIZE must be numbers, found {rank!r} and {world_size!r}") from None
+    several = [f"{name}={value}" for name in _LAUNCHERS if (value := os.environ.get(name, "1")) != "1"]
+    several += [f"RANK={rank}"] if rank not in (None, "0") else []
+    if several:
+        problem = f"torch_dataset: {several[0]} says that there are several ranks, but not which one this is"
+        raise UsageError(problem, "initialise torch.distributed first, or give rank and world_size")
+    return Share(0, 1)
+
+
+class _Count:
+    """How many batches of one iteration were taken."""
+
+    number = 0
+
+
+class _Iterations:
+    """The epoch that each worker began last, in memory that all copies of a stream share.
+
+    A cell a worker, written by that worker alone and in one piece: the epoch, and a token that all workers of an
+    iteration have in common. The first worker of an iteration finds no cell of the newest epoch with its token, and
+    begins the next one; the others find it. With the same token as in the iteration before (persistent workers, or a
+    seed that is set each time) a worker knows by its own cell that it has begun the newest epoch already.
+    """
+
+    def __init__(self, cells: torch.Tensor | None = None) -> None:
+        self.cells = torch.zeros(_MOST_WORKERS, dtype=torch.int64) if cells is None else cells
+        if not self.is_shared:
+            with contextlib.suppress(RuntimeError, OSError):  # no memory to share: no worker processes either
+                self.cells.share_memory_()  # type: ignore[no-untyped-call]
+        self._view = self.cells.numpy()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes' copies see what is written here."""
+        return bool(self.cells.is_shared())  # type: ignore[no-untyped-call]
+
+    @property
+    def newest(self) -> int:
+        """The epoch that was begun last; the one before the first if none was."""
+        return int(self._view.max()) // _LOW - 1
+
+    def restart(self, epoch: int) -> None:
+        """Let the next iteration be this epoch."""
+        self._view[:] = epoch * _LOW
+
+    def begin(self, worker: int, token: int, epoch: int | None = None) -> int:
+        """The epoch of the iteration that a worker begins; ``epoch`` if that is known."""
+        if epoch is not None:
+            self._view[:] = self._cell(epoch, token)
+            return epoch
+        cells = self._view.copy()
+        newest = int(cells.max()) // _LOW - 1
+        others_began = bool(np.any(cells == self._cell(newest, token)))
+        has_begun = int(cells[worker]) // _LOW - 1 == newest
+        epoch = newest if others_began and not has_begun else newest + 1
+        self._view[worker] = self._cell(epoch, token)
+        return epoch
+
+    def is_newest(self, worker: int, token: int, epoch: int) -> bool:
+        """Whether the worker has begun no other iteration since."""
+        return int(self._view[worker]) == self._cell(epoch, token)
+
+    @staticmethod
+    def _cell(epoch: int, token: int) -> int:
+        return (epoch + 1) * _LOW + token
