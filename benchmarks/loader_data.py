@@ -23,8 +23,8 @@ from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.record import Record, ShardRecord
-from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.codec import parse_codec
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER, write_generation
 from vlapipe.pipeline.shards.shard_file import write_shard

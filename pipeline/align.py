@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.clocks import find_gaps
-from vlapipe.pipeline.shards.stamps import seconds
+from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["action_rows", "last_row_at_or_before", "row_ahead"]

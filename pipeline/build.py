@@ -24,9 +24,9 @@ from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.record import Record, ShardRecord
-from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.atomic import write_bytes
 from vlapipe.pipeline.shards.codec import Codec
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.in_order import in_order
 from vlapipe.pipeline.shards.joined import Joined
 from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard

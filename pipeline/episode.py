@@ -17,9 +17,9 @@ from vlapipe.pipeline.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
-from vlapipe.pipeline.shards.actions import rows_of_finite_actions
-from vlapipe.pipeline.shards.derived import derive_fields
-from vlapipe.pipeline.shards.stamps import seconds_between
+from vlapipe.pipeline.shards.derive.actions import rows_of_finite_actions
+from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
+from vlapipe.pipeline.shards.derive.stamps import seconds_between
 from vlapipe.pipeline.streams import read_streams
 from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings

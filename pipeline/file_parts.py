@@ -16,7 +16,7 @@ from vlapipe.pipeline.discovery import RawEpisode
 from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.segments import is_cut, parts_of
-from vlapipe.pipeline.shards.stamps import seconds
+from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Schema
 

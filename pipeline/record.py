@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.checks.clocks import steps_s
 from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.readers.arrays import ImageRows
-from vlapipe.pipeline.shards.actions import ACTION_VALUE, derive_actions
-from vlapipe.pipeline.shards.derived import derive_fields
+from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
+from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
+from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.shards.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.in_order import in_order
-from vlapipe.pipeline.shards.stamps import seconds, seconds_between
-from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema
 

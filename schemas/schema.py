@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "ISO",
+    "MISSING_SUFFIX",
+    "NANOSECONDS",
+    "WHITESPACE",
     "ActionConstant",
     "ActionSpec",
     "CheckSpec",
@@ -17,11 +21,8 @@ __all__ = [
     "Dialect",
     "EpisodeLayout",
     "FieldSpec",
-    "ISO",
     "ImageStream",
     "InstructionSpec",
-    "MISSING_SUFFIX",
-    "NANOSECONDS",
     "NpzStream",
     "OnMissing",
     "SampleDefaults",
@@ -30,7 +31,6 @@ __all__ = [
     "TimePart",
     "TimeSpec",
     "TimeUnit",
-    "WHITESPACE",
 ]
 
 TimeUnit = Literal["s", "ms", "us", "ns"]

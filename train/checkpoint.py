@@ -25,9 +25,9 @@ from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
-    "Checkpoint",
     "FOLDER",
     "VERSION",
+    "Checkpoint",
     "checkpoint_path",
     "latest_checkpoint",
     "read_checkpoint",

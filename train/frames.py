@@ -1,6 +1,6 @@
 """Which frames a split has, and where each one's rows lie: plain integers, looked up for a whole batch at once.
 
-Frames whose windows would cross a gap are not among them (``pipeline.shards.windows`` says which those are).
+Frames whose windows would cross a gap are not among them (``pipeline.shards.derive.gaps`` says which those are).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.gaps_table import gaps_table, read_gaps, spans_of
-from vlapipe.pipeline.shards.windows import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.run_table import RunTable
 from vlapipe.train.sources import Sources

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.phases import ACTION_PHASES, place_in_phases
+from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, place_in_phases
 from vlapipe.train.action_holes import ActionHoles
 from vlapipe.train.frames import BatchPlan
 from vlapipe.train.open_shards import OpenShards

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from vlapipe.pipeline.shards.atomic import write_bytes
 
-__all__ = ["MetricsSink", "NullSink", "WANDB_FOLDER", "WANDB_ID_FILE", "open_wandb"]
+__all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "MetricsSink", "NullSink", "open_wandb"]
 
 WANDB_FOLDER = "wandb"  # the name that wandb itself gives it
 WANDB_ID_FILE = "wandb_run_id"

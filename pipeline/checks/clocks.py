@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.places import clock_place, clock_row
 from vlapipe.pipeline.readers.arrays import Rows
-from vlapipe.pipeline.shards.stamps import seconds, seconds_between
+from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 

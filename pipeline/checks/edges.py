@@ -6,7 +6,7 @@ import numpy as np
 
 from vlapipe.pipeline.checks.clocks import RATE_TOLERANCE, find_gaps, steps_s
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
-from vlapipe.pipeline.shards.stamps import seconds
+from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 

@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.layout import escape, pattern_of
 from vlapipe.pipeline.infer.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
-__all__ = ["Beside", "IMAGES", "OTHER_IMAGES", "guess_cameras"]
+__all__ = ["IMAGES", "OTHER_IMAGES", "Beside", "guess_cameras"]
 
 IMAGES = {".jpg", ".jpeg"}
 OTHER_IMAGES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".mp4", ".avi", ".mkv"}

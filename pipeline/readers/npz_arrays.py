@@ -15,7 +15,7 @@ from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_array, shift
 from vlapipe.pipeline.readers.npz_fields import store_field
 from vlapipe.pipeline.readers.npz_files import ArrayFiles, open_arrays
 from vlapipe.pipeline.readers.npz_windows import expand_clock, new_rows
-from vlapipe.pipeline.shards.stamps import seconds
+from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
 

@@ -1,6 +1,6 @@
 """``gaps-<digest8>.parquet``: where the gaps of streams beside the anchor lie, so that no shard is opened to know it.
 
-One row a gap, in the order of the episodes. ``pipeline.shards.windows.gap_rows`` says what its numbers are.
+One row a gap, in the order of the episodes. ``pipeline.shards.derive.gaps.gap_rows`` says what its numbers are.
 """
 
 from __future__ import annotations

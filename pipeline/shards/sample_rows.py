@@ -14,11 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import ACTION_ROW, ACTION_VALUE, action_fields, derive_actions
 from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
-from vlapipe.pipeline.shards.derived import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.derive.actions import (
+    ACTION_PHASES,
+    ACTION_ROW,
+    ACTION_VALUE,
+    action_fields,
+    derive_actions,
+    in_phases,
+)
+from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.digest import damage_or_bug
-from vlapipe.pipeline.shards.phases import ACTION_PHASES, in_phases
 from vlapipe.pipeline.shards.zarr_rows import ZarrRows
 from vlapipe.schemas.schema import Schema
 

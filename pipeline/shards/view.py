@@ -17,15 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.actions import ACTION_ROW
 from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_layout import STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
+from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW
 from vlapipe.pipeline.shards.digest import damage_or_bug
 from vlapipe.pipeline.shards.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest import Manifest
 from vlapipe.pipeline.shards.maps import are_many_maps
-from vlapipe.pipeline.shards.phases import ACTION_PHASES
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.shard_file import map_arrays, shard_format_of
 from vlapipe.schemas.errors import DamageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlapipe.pipeline.shards.actions import action_fields, action_size, derive_actions
+from vlapipe.pipeline.shards.derive.actions import action_fields, action_size, derive_actions
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.shards.derived import matrix_of_euler, matrix_of_quaternion, rotation_6d
+from vlapipe.pipeline.shards.derive.derived_fields import matrix_of_euler, matrix_of_quaternion, rotation_6d
 from vlapipe.schemas.schema import FieldSpec
 
 CONVENTIONS = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import vlapipe
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.phases import in_phases, place_in_phases
+from vlapipe.pipeline.shards.derive.actions import in_phases, place_in_phases
 
 
 @given(num_rows=st.integers(1, 500), step=st.integers(1, 600), data=st.data())

@@ -1,7 +1,12 @@
-"""Derives actions from stored fields; a shard keeps only the row that each action looks ahead to.
+"""Derives actions from stored fields, and keeps them in stride order, in which a strided action chunk is contiguous.
 
-Storing the differences as well would add a third to the bytes of a CSV's shard and say nothing new. Ingest (for
-statistics) and the view (for training) both call ``derive_actions``, so there is one formula.
+A shard stores only the row that each action looks ahead to. To store the differences as well would add a third to the
+bytes of a CSV's shard and say nothing new. Ingest (for statistics) and training both call ``derive_actions``, so
+there is one formula.
+
+Stride order of an episode: rows 0, n, 2n and so on, then rows 1, n+1, 2n+1 and so on, where n is the schema's
+``action_stride``. An action chunk that takes every n-th row would otherwise lie at as many places in memory as it has
+actions.
 """
 
 from __future__ import annotations
@@ -14,7 +19,17 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.schema import ActionConstant, Schema
 
-__all__ = ["ACTION_ROW", "ACTION_VALUE", "action_fields", "action_size", "derive_actions", "rows_of_finite_actions"]
+__all__ = [
+    "ACTION_PHASES",
+    "ACTION_ROW",
+    "ACTION_VALUE",
+    "action_fields",
+    "action_size",
+    "derive_actions",
+    "in_phases",
+    "place_in_phases",
+    "rows_of_finite_actions",
+]
 
 ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
@@ -94,3 +109,22 @@ def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahea
 def action_size(schema: Schema) -> int:
     """A: how many numbers one action has."""
     return sum(schema.field(path).num_columns for path in schema.action.of) + len(schema.action.append)
+
+
+ACTION_PHASES = "action/phases"  # action/value, each episode's rows in the order of ``in_phases``
+
+
+def in_phases(num_rows: int, step: int) -> NDArray[np.int64]:
+    """An episode's rows ``(num_rows,)`` in that order."""
+    rows = np.arange(num_rows)
+    return rows[np.argsort(rows % step, kind="stable")]
+
+
+def place_in_phases(row: NDArray[np.int64], num_rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Where each row of an episode of ``num_rows`` lies in that order."""
+    # Division by one number is quick, its remainder is not.
+    turn, least = row // step, num_rows // step
+    phase = row - turn * step
+    # Each phase has that many rows at least, the first ones one more.
+    place: NDArray[np.int64] = phase * least + np.minimum(phase, num_rows - least * step) + turn
+    return place

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.stamps import seconds
+from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.schema import SampleDefaults
 
 __all__ = ["frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
