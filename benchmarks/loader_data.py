@@ -23,11 +23,11 @@ from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
 from vlapipe.pipeline.record import Record, ShardRecord
-from vlapipe.pipeline.shards.codec import parse_codec
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
-from vlapipe.pipeline.shards.joined import Joined
+from vlapipe.pipeline.shards.format.codec import parse_codec
+from vlapipe.pipeline.shards.format.joined import Joined
+from vlapipe.pipeline.shards.format.shard_file import write_shard
 from vlapipe.pipeline.shards.manifest import SHARD_FOLDER, write_generation
-from vlapipe.pipeline.shards.shard_file import write_shard
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 

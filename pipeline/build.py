@@ -24,12 +24,12 @@ from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.plan import PlannedShard
 from vlapipe.pipeline.readers.arrays import ImageRows
 from vlapipe.pipeline.record import Record, ShardRecord
-from vlapipe.pipeline.shards.atomic import write_bytes
-from vlapipe.pipeline.shards.codec import Codec
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
-from vlapipe.pipeline.shards.in_order import in_order
-from vlapipe.pipeline.shards.joined import Joined
-from vlapipe.pipeline.shards.shard_file import stored_sizes, write_shard
+from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.pipeline.shards.format.codec import Codec
+from vlapipe.pipeline.shards.format.joined import Joined
+from vlapipe.pipeline.shards.format.shard_file import stored_sizes, write_shard
+from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema

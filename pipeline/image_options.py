@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlapipe.pipeline.readers.jpeg import MAX_PIXELS
-from vlapipe.pipeline.shards.jpeg_decode import SCALES
+from vlapipe.pipeline.shards.format.jpeg_decode import SCALES
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["AS_RECORDED", "JPEG_QUALITY", "ImageOptions", "ImageSize"]

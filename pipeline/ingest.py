@@ -22,8 +22,8 @@ from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.segments import cut_files
-from vlapipe.pipeline.shards.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError

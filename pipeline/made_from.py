@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.discovery import Discovery, RawEpisode
-from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema
 

@@ -104,7 +104,7 @@ def test_schemas_import_nothing_else_of_ours() -> None:
 
 def test_shards_import_nothing_of_the_rest_of_pipeline() -> None:
     code = (
-        "import vlapipe.pipeline.shards.dataset, vlapipe.pipeline.shards.shard_file, sys\n"
+        "import vlapipe.pipeline.shards.dataset, vlapipe.pipeline.shards.format.shard_file, sys\n"
         "ours = [m for m in sys.modules if m.startswith('vlapipe.pipeline.')]\n"
         "assert all(m.startswith('vlapipe.pipeline.shards') for m in ours), ours"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from vlapipe.pipeline.shards.in_order import InOrder
+from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.train.threads import LoaderThreads
 
 __all__ = ["Pace", "ahead"]

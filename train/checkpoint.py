@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, fsync_folder
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, fsync_folder
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
 from vlapipe.schemas.surroundings import raise_if_stopped
 

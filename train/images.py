@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.jpeg_decode import decode_rgb
+from vlapipe.pipeline.shards.format.jpeg_decode import decode_rgb
 from vlapipe.schemas.errors import ImageError
 from vlapipe.train.augment import Draw
 from vlapipe.train.augment_pixels import augment

@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.in_order import InOrder
+from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.ahead import Pace, ahead
 from vlapipe.train.arguments import parse_whole_number, require_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.format.atomic import write_bytes
 
 __all__ = ["METRICS_FILE", "MetricsLog", "median_ends", "read_metrics"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.maps import most_maps
+from vlapipe.pipeline.shards.format.file_map import most_maps
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.sources import Sources

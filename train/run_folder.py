@@ -8,7 +8,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX, lock_alone, sweep_temporaries, temporary_file, write_bytes
+from vlapipe.pipeline.shards.format.atomic import (
+    TEMP_PREFIX,
+    lock_alone,
+    sweep_temporaries,
+    temporary_file,
+    write_bytes,
+)
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config

@@ -9,7 +9,7 @@ import os
 
 import torch
 
-from vlapipe.pipeline.shards.in_order import Threads
+from vlapipe.pipeline.shards.ordered_map import Threads
 
 __all__ = ["LoaderThreads", "threads_at_most"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlapipe.pipeline.shards.atomic import write_bytes
+from vlapipe.pipeline.shards.format.atomic import write_bytes
 
 __all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "MetricsSink", "NullSink", "open_wandb"]
 

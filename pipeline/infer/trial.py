@@ -10,7 +10,7 @@ from vlapipe.pipeline.discovery import Discovery, RawEpisode, discover
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.segments import cut_files
-from vlapipe.pipeline.shards.codec import parse_codec
+from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["Trial", "try_schema"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlapipe.pipeline.image_options import JPEG_QUALITY, ImageSize
-from vlapipe.pipeline.shards.jpeg_decode import colour_subsampling, decode_rgb
+from vlapipe.pipeline.shards.format.jpeg_decode import colour_subsampling, decode_rgb
 
 __all__ = ["decode_into", "shrink_jpeg"]
 

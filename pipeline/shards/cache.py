@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.shards.atomic import fsync_folder
 from vlapipe.pipeline.shards.cache_entry import Blocks, entry_header, map_blocks, map_entry
 from vlapipe.pipeline.shards.cache_folder import entry_path, temporary_path
 from vlapipe.pipeline.shards.cache_layout import Layout
-from vlapipe.pipeline.shards.cache_locks import Held, held_alone, share
 from vlapipe.pipeline.shards.cache_room import NO_SPACE, Room
+from vlapipe.pipeline.shards.format.atomic import fsync_folder
+from vlapipe.pipeline.shards.format.file_locks import Held, held_alone, share
 from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 

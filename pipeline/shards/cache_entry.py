@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.cache_layout import Block, Layout
-from vlapipe.pipeline.shards.maps import map_file
+from vlapipe.pipeline.shards.format.file_map import map_file
 
 __all__ = ["Blocks", "entry_header", "map_blocks", "map_entry", "read_header"]
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT
 from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW, ACTION_VALUE, action_size
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
+from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["STATE", "Block", "Layout", "Place", "lay_out", "sample_fields"]

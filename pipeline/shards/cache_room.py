@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vlapipe.pipeline.shards.cache_folder import list_cache
-from vlapipe.pipeline.shards.cache_locks import held_alone, remove_unheld
+from vlapipe.pipeline.shards.format.file_locks import held_alone, remove_unheld
 
 __all__ = ["NO_SPACE", "Room"]
 

@@ -26,8 +26,8 @@ from vlapipe.pipeline.shards.derive.actions import (
     in_phases,
 )
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
-from vlapipe.pipeline.shards.digest import file_sha256, require_digest
-from vlapipe.pipeline.shards.shard_file import read_into, shard_format_of
+from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.format.shard_file import read_into, shard_format_of
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["place_arrays", "unpack_shard"]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
-from vlapipe.pipeline.shards.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.schemas.errors import is_text
 from vlapipe.schemas.surroundings import raise_if_stopped
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
-from vlapipe.pipeline.shards.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
 
 __all__ = ["gaps_table", "read_gaps", "spans_of", "table_bytes"]
 

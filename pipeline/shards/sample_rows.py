@@ -24,8 +24,8 @@ from vlapipe.pipeline.shards.derive.actions import (
     in_phases,
 )
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
-from vlapipe.pipeline.shards.digest import damage_or_bug
-from vlapipe.pipeline.shards.zarr_rows import ZarrRows
+from vlapipe.pipeline.shards.format.digest import damage_or_bug
+from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["SampleRows"]

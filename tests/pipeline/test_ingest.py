@@ -22,8 +22,8 @@ from vlapipe.pipeline.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.output import open_output
 from vlapipe.pipeline.plan import make_plan
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 

@@ -24,7 +24,7 @@ from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.inspection import inspect_dataset
 from vlapipe.pipeline.inspection_text import print_dataset
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.shard_file import map_arrays
+from vlapipe.pipeline.shards.format.shard_file import map_arrays
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
 from vlapipe.train.checkpoint import FOLDER, Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 

@@ -12,7 +12,7 @@ import torch
 from many import repeat_dataset
 
 import vlapipe
-from vlapipe.pipeline.shards import maps
+from vlapipe.pipeline.shards.format import file_map as maps
 from vlapipe.schemas.errors import DamageError, StoppedError
 from vlapipe.train import batches, open_shards
 from vlapipe.train.loader import Batch, Loader

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from test_loop import SMALL, config, exact, lines
 
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
 from vlapipe.train.config import CONFIG_FILE, TrainConfig

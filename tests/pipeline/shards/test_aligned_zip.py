@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vlapipe.pipeline.shards import aligned_zip
-from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT, AlignedZip, Encoded
-from vlapipe.pipeline.shards.zip_members import data_offset
+from vlapipe.pipeline.shards.format import zip_file as aligned_zip
+from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT, AlignedZip, Encoded, data_offset
 
 
 def run(data: bytes) -> list[Encoded]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Blosc
 
-from vlapipe.pipeline.shards.blosc_blocks import decode_bytes
+from vlapipe.pipeline.shards.format.zarr_rows import decode_bytes
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ import fcntl
 import threading
 from pathlib import Path
 
-from vlapipe.pipeline.shards.cache_locks import held_alone
+from vlapipe.pipeline.shards.format.file_locks import held_alone
 
 
 def test_made_file_that_is_read_at_once_ends_the_wait_for_it(tmp_path: Path) -> None:

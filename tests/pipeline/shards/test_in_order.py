@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from vlapipe.pipeline.shards.in_order import InOrder, Threads, in_order
+from vlapipe.pipeline.shards.ordered_map import InOrder, Threads, in_order
 
 SECONDS = 20  # that a hang may take before the test says so
 
@@ -198,7 +198,7 @@ def test_process_ends_while_an_iterator_is_held_and_another_thread_waits_for_it(
     code = f"""
         import itertools, threading, time
         from pathlib import Path
-        from vlapipe.pipeline.shards.in_order import in_order
+        from vlapipe.pipeline.shards.ordered_map import in_order
         def job():
             time.sleep(0.05)
             Path({str(tmp_path / "done")!r}).touch()

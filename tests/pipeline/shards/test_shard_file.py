@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards import npz_format, zarr_format
-from vlapipe.pipeline.shards.aligned_zip import ALIGNMENT
-from vlapipe.pipeline.shards.atomic import TEMP_PREFIX
-from vlapipe.pipeline.shards.codec import parse_codec
-from vlapipe.pipeline.shards.joined import Block, Joined
-from vlapipe.pipeline.shards.shard_file import StoredShard, map_arrays, read_into, write_shard
+from vlapipe.pipeline.shards.format import npz_format, zarr_format
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
+from vlapipe.pipeline.shards.format.codec import parse_codec
+from vlapipe.pipeline.shards.format.joined import Block, Joined
+from vlapipe.pipeline.shards.format.shard_file import StoredShard, map_arrays, read_into, write_shard
+from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
 from vlapipe.schemas.errors import DamageError, UsageError
 
 Arrays = dict[str, NDArray[Any]]
@@ -211,7 +211,7 @@ def test_shard_cut_short_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 def test_temporary_name_is_one_that_a_sweep_recognises(tmp_path: Path) -> None:
-    from vlapipe.pipeline.shards.atomic import sweep_temporaries, temporary_file
+    from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, temporary_file
 
     with temporary_file(tmp_path) as (path, _):
         assert path.name.startswith(TEMP_PREFIX)

@@ -13,11 +13,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.aligned_zip import Encoded
-from vlapipe.pipeline.shards.codec import Codec
-from vlapipe.pipeline.shards.joined import Block, Joined
-from vlapipe.pipeline.shards.member import Member
-from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
+from vlapipe.pipeline.shards.format.codec import Codec
+from vlapipe.pipeline.shards.format.joined import Block, Joined
+from vlapipe.pipeline.shards.format.zip_file import Encoded, Member, StoredArray, data_offset
 
 __all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "npz_reads_into"]
 

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore, ZipStore
 
-from vlapipe.pipeline.shards.aligned_zip import Encoded
-from vlapipe.pipeline.shards.codec import Codec
-from vlapipe.pipeline.shards.joined import Block, Joined
-from vlapipe.pipeline.shards.member import Member
-from vlapipe.pipeline.shards.zip_members import StoredArray, data_offset
+from vlapipe.pipeline.shards.format.codec import Codec
+from vlapipe.pipeline.shards.format.joined import Block, Joined
+from vlapipe.pipeline.shards.format.zip_file import Encoded, Member, StoredArray, data_offset
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["find_stored_zarr", "zarr_group_member", "zarr_members", "zarr_reads_back", "zarr_reads_into"]

@@ -1,18 +1,25 @@
-"""Writes a ZIP whose uncompressed members start at a multiple of 64 bytes, the same bytes for the same members.
+"""The ZIP container of a shard: writes aligned members, and finds a member's bytes so that they can be mapped.
 
-Padding goes into the local header's extra field under an ID that readers skip, so every ZIP reader opens the file.
-Dates are fixed, order is the caller's. Sizes and CRCs are known before a header is written, so the file is written
-from front to back and can be hashed meanwhile. Layout: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
+Uncompressed members start at a multiple of 64 bytes. The padding goes into the extra field of the local header, under
+an ID that readers skip, so every ZIP reader opens the file. Dates are fixed and the caller decides the order: the
+same members give the same bytes. Sizes and CRCs are known before a header is written, so the file is written from
+front to back and can be hashed meanwhile. Layout: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
 """
 
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import IO, Any
 
-__all__ = ["ALIGNMENT", "AlignedZip", "Encoded"]
+import numpy as np
+
+from vlapipe.schemas.errors import DamageError
+
+__all__ = ["ALIGNMENT", "AlignedZip", "Encoded", "Member", "StoredArray", "data_offset"]
 
 ALIGNMENT = 64
 _PADDING_ID = 0xD935  # the ID that Android's zipalign uses for the same purpose
@@ -141,3 +148,40 @@ def _central_header(entry: _Entry) -> bytes:
     head = (version | _MADE_ON_UNIX, version, entry.flags, entry.method, 0, _DATE, entry.crc, stored, raw)
     tail = (len(entry.name), len(extra), 0, 0, 0, _READ_ONLY, offset)
     return _CENTRAL.pack(b"PK\1\2", *head, *tail) + entry.name + extra
+
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, length of extra (APPNOTE.TXT 4.3.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """An array that lies uncompressed in a file, ``offset`` bytes from its start."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+
+def data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """First byte of the member's data; the local header's extra field may differ from the directory's.
+
+    Raises:
+        DamageError: no local header stands where the directory says.
+    """
+    file.seek(member.header_offset)
+    head = file.read(_LOCAL_HEADER.size)
+    if len(head) < _LOCAL_HEADER.size or head[:4] != b"PK\x03\x04":
+        raise DamageError(f"{getattr(file, 'name', 'shard')}: no member {member.filename} where the directory says")
+    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(head)
+    return member.header_offset + _LOCAL_HEADER.size + int(name_bytes) + int(extra_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """``jobs`` make the member's bytes run by run; any thread may run any of them."""
+
+    name: str
+    array: str
+    jobs: Sequence[Callable[[], Encoded]]
+    deflated: bool = False

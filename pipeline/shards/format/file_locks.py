@@ -14,7 +14,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
-from vlapipe.pipeline.shards.atomic import lock_alone
+from vlapipe.pipeline.shards.format.atomic import lock_alone
 
 __all__ = ["Held", "held_alone", "is_held", "remove_unheld", "share"]
 

@@ -19,22 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import ZipStore
 
-from vlapipe.pipeline.shards.aligned_zip import AlignedZip
-from vlapipe.pipeline.shards.atomic import fsync_folder, temporary_file
-from vlapipe.pipeline.shards.codec import RAW, Codec
-from vlapipe.pipeline.shards.in_order import in_order
-from vlapipe.pipeline.shards.joined import Joined
-from vlapipe.pipeline.shards.maps import map_file
-from vlapipe.pipeline.shards.member import Member
-from vlapipe.pipeline.shards.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
-from vlapipe.pipeline.shards.zarr_format import (
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
+from vlapipe.pipeline.shards.format.codec import RAW, Codec
+from vlapipe.pipeline.shards.format.file_map import map_file
+from vlapipe.pipeline.shards.format.joined import Joined
+from vlapipe.pipeline.shards.format.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
+from vlapipe.pipeline.shards.format.zarr_format import (
     find_stored_zarr,
     zarr_group_member,
     zarr_members,
     zarr_reads_back,
     zarr_reads_into,
 )
-from vlapipe.pipeline.shards.zip_members import StoredArray
+from vlapipe.pipeline.shards.format.zip_file import AlignedZip, Member, StoredArray
+from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
