@@ -27,7 +27,7 @@ from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.shard_file import write_shard
-from vlapipe.pipeline.shards.manifest import SHARD_FOLDER, write_generation
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, write_generation
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from loader_data import ROBOT, make_episodes, write_dataset
 
 import vlapipe
-from vlapipe.pipeline.shards.manifest import write_generation
+from vlapipe.pipeline.shards.manifest.manifest import write_generation
 
 __all__ = ["write_many_episodes"]
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import vlapipe
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import GAPS, Record
-from vlapipe.pipeline.shards.gaps_table import gaps_table
-from vlapipe.pipeline.shards.manifest import SHARD_FOLDER
+from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
 

@@ -24,7 +24,7 @@ from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
-from vlapipe.pipeline.shards.manifest import MANIFEST, write_generation
+from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vlapipe.pipeline.ingest import IngestReport
-from vlapipe.pipeline.shards.manifest import REJECTS
+from vlapipe.pipeline.shards.manifest.manifest import REJECTS
 
 __all__ = ["counted", "format_bytes", "print_ingest_report"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from vlapipe.pipeline.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.shards.format.atomic import write_bytes
-from vlapipe.pipeline.shards.manifest import MADE_FROM
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["MadeFrom"]

@@ -18,7 +18,7 @@ from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.format.atomic import lock_alone, sweep_temporaries
-from vlapipe.pipeline.shards.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 

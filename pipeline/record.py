@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
-from vlapipe.pipeline.shards.gaps_table import gaps_table, spans_of
+from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.schemas.schema import Schema

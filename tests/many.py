@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 import vlapipe
-from vlapipe.pipeline.shards.manifest import write_generation
+from vlapipe.pipeline.shards.manifest.manifest import write_generation
 
 
 def repeat_dataset(source: Path, out: Path, *, num_shards: int, episodes_per_shard: int = 1) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
-from vlapipe.pipeline.shards.manifest import MANIFEST
+from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.checkpoint import checkpoint_path, step_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
-from vlapipe.pipeline.shards.gaps_table import gaps_table, read_gaps, spans_of
+from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, spans_of
 from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.run_table import RunTable
 from vlapipe.train.sources import Sources

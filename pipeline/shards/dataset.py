@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.cache import Cache
 from vlapipe.pipeline.shards.cache_folder import cache_folder, cache_limit
-from vlapipe.pipeline.shards.episodes_table import EpisodesTable
-from vlapipe.pipeline.shards.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.sample_rows import SampleRows
 from vlapipe.pipeline.shards.view import View
 from vlapipe.schemas.errors import UsageError

@@ -16,7 +16,7 @@ from factories import make_dataset, make_episode
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.output import open_output
-from vlapipe.pipeline.shards.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.schemas.errors import NotADatasetError, UsageError, VlapipeError
 
 FIRST = "insert_red/episode_20260101_000000"

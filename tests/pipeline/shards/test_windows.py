@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.align import last_row_at_or_before
 from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
-from vlapipe.pipeline.shards.gaps_table import gaps_table, spans_of
+from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.schemas.schema import SampleDefaults
 
 MAX_GAP_MS = 40

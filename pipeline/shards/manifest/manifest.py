@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import lock_alone, write_bytes
-from vlapipe.pipeline.shards.gaps_table import table_bytes
+from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
