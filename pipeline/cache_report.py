@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.ingest_text import counted, format_bytes
-from vlapipe.pipeline.shards.cache_entry import read_header
-from vlapipe.pipeline.shards.cache_folder import CacheFile, cache_folder, cache_limit, list_cache
 from vlapipe.pipeline.shards.format.file_locks import is_held, remove_unheld
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
-from vlapipe.pipeline.shards.view import shard_key
+from vlapipe.pipeline.shards.mapped.cache_files import CacheFile, cache_folder, cache_limit, list_cache, read_header
+from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
 
 __all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
 

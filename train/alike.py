@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from vlapipe.pipeline.shards.cache_layout import STATE
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import ActionConstant, DerivedSpec, FieldSpec, Schema
 from vlapipe.train.sources import row_shapes

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset, FieldSummary
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
+from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.batch_buffers import Entry
 from vlapipe.train.sources import Sources, row_shapes

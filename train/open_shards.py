@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.format.file_map import most_maps
-from vlapipe.pipeline.shards.sample_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.sources import Sources
 from vlapipe.train.unpacking import Unpacking

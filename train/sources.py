@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW, action_size
-from vlapipe.pipeline.shards.sample_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
+from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache import Cache
-from vlapipe.pipeline.shards.cache_folder import cache_folder, cache_limit
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
-from vlapipe.pipeline.shards.sample_rows import SampleRows
-from vlapipe.pipeline.shards.view import View
+from vlapipe.pipeline.shards.mapped.cache import Cache
+from vlapipe.pipeline.shards.mapped.cache_files import cache_folder, cache_limit
+from vlapipe.pipeline.shards.mapped.mapped_shards import View
+from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.paths import local_path

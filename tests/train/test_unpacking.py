@@ -18,9 +18,9 @@ import pytest
 import torch
 
 import vlapipe
-from vlapipe.pipeline.shards.cache_folder import temporary_path
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.view import shard_key
+from vlapipe.pipeline.shards.mapped.cache_files import temporary_path
+from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train import open_shards
 from vlapipe.train.ahead import Pace

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import vlapipe
-from vlapipe.pipeline.shards import view
-from vlapipe.pipeline.shards.cache_entry import Blocks
+from vlapipe.pipeline.shards.mapped import mapped_shards as view
+from vlapipe.pipeline.shards.mapped.cache_files import Blocks
 from vlapipe.schemas.errors import DamageError, UsageError
 
 # A process that waits at a gate in the middle of unpacking, so that a test can look at it there.
@@ -28,7 +28,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 import vlapipe
-from vlapipe.pipeline.shards import view
+from vlapipe.pipeline.shards.mapped import mapped_shards as view
 data, cache, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 unpack = view.unpack_shard
 def counted(*args):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache_layout import STATE, sample_fields
 from vlapipe.pipeline.shards.derive.actions import (
     ACTION_PHASES,
     ACTION_ROW,
@@ -26,6 +25,7 @@ from vlapipe.pipeline.shards.derive.actions import (
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
+from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["SampleRows"]

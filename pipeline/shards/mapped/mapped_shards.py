@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache import Cache
-from vlapipe.pipeline.shards.cache_layout import STATE, Layout, lay_out, sample_fields
-from vlapipe.pipeline.shards.cache_unpack import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.file_map import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
-from vlapipe.pipeline.shards.sample_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.cache import Cache
+from vlapipe.pipeline.shards.mapped.layout import STATE, Layout, lay_out, sample_fields
+from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.unpack import place_arrays, unpack_shard
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.cache_entry import Blocks
-from vlapipe.pipeline.shards.cache_layout import Layout, Place
 from vlapipe.pipeline.shards.derive.actions import (
     ACTION_PHASES,
     ACTION_ROW,
@@ -28,6 +26,8 @@ from vlapipe.pipeline.shards.derive.actions import (
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.format.shard_file import read_into, shard_format_of
+from vlapipe.pipeline.shards.mapped.cache_files import Blocks
+from vlapipe.pipeline.shards.mapped.layout import Layout, Place
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["place_arrays", "unpack_shard"]

@@ -1,0 +1,164 @@
+"""The folder of unpacked shards and the layout of its files: where it is, what lies in it, how one file is mapped.
+
+A file begins with a signature, the length of a JSON header and the header, which says what the file holds. The data
+of one shard follows at the next multiple of 4096 bytes. A file that does not have the size and the blocks that the
+layout asks for is not used. Only files of ours are read or removed; the folder may hold anything else beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.shards.format.file_map import map_file
+from vlapipe.pipeline.shards.mapped.layout import Block, Layout
+from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.sizes import parse_size
+
+__all__ = [
+    "Blocks",
+    "CacheFile",
+    "cache_folder",
+    "cache_limit",
+    "entry_header",
+    "entry_path",
+    "list_cache",
+    "map_blocks",
+    "map_entry",
+    "read_header",
+    "temporary_path",
+]
+
+CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
+SIZE_VARIABLE = "VLAPIPE_CACHE_SIZE"
+_ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.view\Z")
+_TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.view(-[0-9]+-[0-9a-f]{12})?\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheFile:
+    """An unpacked shard; ``key`` is ``None`` for one that is being made, or was when its process died."""
+
+    path: Path
+    key: str | None
+    num_bytes: int
+    last_used_s: float  # since the epoch
+
+
+def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
+    """Where unpacked arrays go: as chosen, else ``$VLAPIPE_CACHE_DIR``, else in the dataset, else the user's cache."""
+    if chosen is not None:
+        return chosen
+    if os.environ.get(CACHE_VARIABLE):
+        return local_path(os.environ[CACHE_VARIABLE], f"${CACHE_VARIABLE}")
+    if dataset is not None and os.access(dataset, os.W_OK):
+        return dataset / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"
+
+
+def cache_limit(chosen: int | None) -> int | None:
+    """How many bytes unpacked arrays may take: as chosen, else ``$VLAPIPE_CACHE_SIZE``, else ``None``: any number.
+
+    Raises:
+        UsageError: the variable holds no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE)
+    return parse_size(text) if chosen is None and text else chosen
+
+
+def entry_path(folder: Path, key: str) -> Path:
+    """The file of a shard that is unpacked; ``key`` is 32 hexadecimal digits."""
+    return folder / f"vlapipe-{key}.view"
+
+
+def temporary_path(folder: Path, key: str) -> Path:
+    """The file of a shard that is being unpacked; whoever does so holds it."""
+    return folder / f".vlapipe-{key}.view"
+
+
+def list_cache(folder: Path) -> list[CacheFile]:
+    """The files of ours in ``folder``, those that were not used for longest first."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _ENTRY.match(entry.name)
+            if match is None and _TEMPORARY.match(entry.name) is None:
+                continue
+            try:
+                stat = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            key = match[1] if match else None
+            path = Path(entry.path)
+            found.append(CacheFile(path=path, key=key, num_bytes=stat.st_size, last_used_s=stat.st_mtime))
+    return sorted(found, key=lambda file: file.last_used_s)
+
+
+Blocks = dict[str, NDArray[Any]]
+
+_START = struct.Struct("<12sI")  # signature, bytes of JSON
+_SIGNATURE = b"vlapipe view"
+_PAGE = 4096
+_MAX_HEADER = 1 << 20
+
+
+def entry_header(layout: Layout, described: dict[str, Any]) -> bytes:
+    """The head of an entry's file, filled up to where its data begins; ``described`` is for whoever looks at it."""
+    document = json.dumps({**described, "blocks": _describe(layout)}).encode()
+    head = _START.pack(_SIGNATURE, len(document)) + document
+    return head + bytes(-len(head) % _PAGE)
+
+
+def read_header(file: IO[bytes]) -> dict[str, Any] | None:
+    """What the header says, or ``None`` if the file is not an entry; leaves the file where the data begins."""
+    head = file.read(_START.size)
+    if len(head) < _START.size:
+        return None
+    signature, num_bytes = _START.unpack(head)
+    if signature != _SIGNATURE or num_bytes > _MAX_HEADER:
+        return None
+    try:
+        document = json.loads(file.read(num_bytes))
+    except ValueError:
+        return None
+    file.seek(-(-(_START.size + num_bytes) // _PAGE) * _PAGE)
+    return document if isinstance(document, dict) else None
+
+
+def map_entry(file: IO[bytes], layout: Layout) -> Blocks | None:
+    """The blocks on one read-only map of an open file, or ``None`` if it is not the entry that ``layout`` asks for."""
+    header = read_header(file)
+    if header is None or header.get("blocks") != _describe(layout):
+        return None
+    start = file.tell()
+    # A file that is shorter than its map kills the process with SIGBUS when it is read: look first.
+    if os.fstat(file.fileno()).st_size != start + layout.num_bytes:
+        return None
+    return map_blocks(file, start, layout, writable=False)
+
+
+def map_blocks(file: IO[bytes], start: int, layout: Layout, *, writable: bool) -> Blocks:
+    """The blocks on one map of a file whose data begins at ``start``."""
+    whole = np.memmap(file, dtype=np.uint8, mode="r+") if writable else map_file(file)
+    blocks: Blocks = {}
+    for name, block in layout.blocks.items():
+        data = whole[start + block.offset : start + block.offset + block.num_bytes]
+        blocks[name] = data.view(block.dtype).reshape(block.num_rows, block.num_columns)
+    return blocks
+
+
+def _describe(layout: Layout) -> dict[str, Any]:
+    return {name: _describe_block(block) for name, block in layout.blocks.items()}
+
+
+def _describe_block(block: Block) -> dict[str, Any]:
+    shape = [block.num_rows, block.num_columns]
+    return {"fields": list(block.fields), "dtype": block.dtype.str, "shape": shape, "offset": block.offset}
