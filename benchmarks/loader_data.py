@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.commit import assemble
-from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode
 from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.plan import Plan

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.file_parts import files_kept
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from vlapipe.pipeline.discovery import Discovery
+from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema

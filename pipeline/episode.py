@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.checks.clocks import find_gaps
 from vlapipe.pipeline.checks.streams import check_streams
-from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.file_parts import read_part
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows

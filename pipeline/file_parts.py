@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discovery import RawEpisode
+from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.readers.arrays import Rows, StreamRows
 from vlapipe.pipeline.segments import is_cut, parts_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlapipe.pipeline.discovery import Discovery, RawFile
+from vlapipe.pipeline.discover.discovery import Discovery, RawFile
 from vlapipe.pipeline.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, read_jpeg_header
 

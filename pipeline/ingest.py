@@ -13,7 +13,7 @@ import vlapipe
 from vlapipe.pipeline.build import RecordPlace, ShardTask
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.cross_check import check_across_episodes
-from vlapipe.pipeline.discovery import Discovery, discover
+from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
 from vlapipe.pipeline.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.made_from import MadeFrom

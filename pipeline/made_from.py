@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema

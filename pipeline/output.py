@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlapipe.pipeline.build import RecordPlace
-from vlapipe.pipeline.file_tree import is_ignored
+from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.plan import Plan
 from vlapipe.pipeline.record import Record

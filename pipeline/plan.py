@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.image_sample import ImageSample, look_at_images
 from vlapipe.schemas.errors import UsageError

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.streams import read_rows
 from vlapipe.schemas.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.own_clocks import start_with_others
 from vlapipe.pipeline.readers.arrays import ImageRows, Rows, StreamRows

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.actions import guess_action, guess_sample
 from vlapipe.pipeline.infer.arrays import guess_arrays
 from vlapipe.pipeline.infer.cameras import IMAGES, OTHER_IMAGES, Beside, guess_cameras

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.cross_check import check_what_is_left_out
-from vlapipe.pipeline.discovery import RawEpisode
-from vlapipe.pipeline.file_tree import RawFile, walk
+from vlapipe.pipeline.discover.discovery import RawEpisode
+from vlapipe.pipeline.discover.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.readers.csv_rows import open_rows
 from vlapipe.pipeline.readers.text import read_bytes, read_text

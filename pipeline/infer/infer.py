@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import FileTree, match_end, walk
+from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout, likeliest_table

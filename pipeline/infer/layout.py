@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from vlapipe.pipeline.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.clock import guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import Table, look_at_table

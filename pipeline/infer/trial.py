@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlapipe.pipeline.build import ShardTask, build_shard
-from vlapipe.pipeline.discovery import Discovery, RawEpisode, discover
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.segments import cut_files

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from factories import make_dataset, make_episode
 
-from vlapipe.pipeline.discovery import Discovery, discover
+from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from factories import make_episode
 
-from vlapipe.pipeline.discovery import Discovery, RawEpisode, discover
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from factories import make_episode
 
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.plan import make_plan

@@ -18,7 +18,7 @@ from factories import make_dataset, make_episode
 
 import vlapipe
 from vlapipe.pipeline.demo import make_demo
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.output import open_output
 from vlapipe.pipeline.plan import make_plan

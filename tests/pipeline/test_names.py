@@ -12,7 +12,7 @@ import pytest
 from factories import make_dataset, make_episode
 
 import vlapipe
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.inspection import inspect_dataset
 from vlapipe.schemas.errors import UsageError, printable

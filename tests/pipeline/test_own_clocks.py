@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from factories import make_episode, make_jpeg
 
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.plan import make_plan
 from vlapipe.schemas.errors import UsageError

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import vlapipe
 from vlapipe.pipeline import episode as reading
 from vlapipe.pipeline import file_parts
-from vlapipe.pipeline.discovery import RawEpisode, discover
+from vlapipe.pipeline.discover.discovery import RawEpisode, discover
 from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.plan import make_plan

@@ -16,7 +16,7 @@ from factories import make_dataset, make_episode, make_jpeg
 
 import vlapipe
 from vlapipe.pipeline.demo import make_demo
-from vlapipe.pipeline.discovery import discover
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.image_options import ImageOptions
 from vlapipe.pipeline.image_sample import look_at_images
 from vlapipe.pipeline.infer.trial import try_schema

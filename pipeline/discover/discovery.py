@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.file_tree import FileTree, RawFile, match_end, walk
+from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, match_end, walk
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
