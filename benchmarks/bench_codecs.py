@@ -22,7 +22,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.demo import make_demo
-from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.registry import load_schema
 from vlapipe.schemas.schema import CsvStream

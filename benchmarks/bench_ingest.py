@@ -256,8 +256,8 @@ def bench_work(scratch: Path, raw: Path, schema: Path) -> Iterator[dict[str, Any
 
 def parser_options(raw: Path) -> dict[str, Any]:
     """What our reader passes to pyarrow, caught in passing."""
-    from vlapipe.pipeline.readers import csv_rows
-    from vlapipe.pipeline.readers.csv_table import read_csv_stream
+    from vlapipe.pipeline.read import csv_rows
+    from vlapipe.pipeline.read.csv.table import read_csv_stream
     from vlapipe.schemas.findings import Findings
     from vlapipe.schemas.parse import parse_schema
 

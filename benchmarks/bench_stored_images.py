@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.readers.pixels import decode_into
+from vlapipe.pipeline.read.images.stored_images import decode_into
 
 REPEATS = 3
 ENCODINGS = [(quality, colour) for quality in (85, 90, 95, 98) for colour in ("420", "444")]

@@ -15,19 +15,19 @@ import numpy as np
 from bench_ingest import CAMERA, SCHEMA
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.episode import Episode
-from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.plan import Plan
-from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
+from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
+from vlapipe.pipeline.read.episode import Episode
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED
 from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.shard_file import write_shard
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, write_generation
+from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.episode import Episode, read_episode
-from vlapipe.pipeline.file_parts import files_kept
-from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.plan import PlannedShard
-from vlapipe.pipeline.readers.arrays import ImageRows
+from vlapipe.pipeline.read.episode import Episode, read_episode
+from vlapipe.pipeline.read.file_parts import files_kept
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.format.atomic import write_bytes
@@ -30,6 +29,7 @@ from vlapipe.pipeline.shards.format.codec import Codec
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.shard_file import stored_sizes, write_shard
 from vlapipe.pipeline.shards.ordered_map import in_order
+from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawFile
-from vlapipe.pipeline.image_options import ImageOptions, ImageSize
-from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, read_jpeg_header
+from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, read_jpeg_header
 
 __all__ = ["ImageSample", "look_at_images"]
 
@@ -64,7 +64,7 @@ def _common_size(root: Path, files: list[RawFile]) -> ImageSize | None:
 
 def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float:
     """Stored bytes over the files' own, of some of them."""
-    from vlapipe.pipeline.readers.pixels import shrink_jpeg  # needs Pillow, which most runs need not import
+    from vlapipe.pipeline.read.images.stored_images import shrink_jpeg  # needs Pillow, which most runs need not import
 
     assert images.size is not None
     before = after = 0

@@ -15,13 +15,13 @@ from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
-from vlapipe.pipeline.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.output import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
+from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
+from vlapipe.pipeline.read.segments import cut_files
 from vlapipe.pipeline.record import Record
-from vlapipe.pipeline.segments import cut_files
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation

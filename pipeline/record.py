@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.clocks import steps_s
-from vlapipe.pipeline.episode import Episode
-from vlapipe.pipeline.readers.arrays import ImageRows
+from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
@@ -19,6 +18,7 @@ from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.statistics import FieldStatistics, Moments
+from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["GAPS", "Record", "ShardRecord"]

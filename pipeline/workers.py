@@ -12,8 +12,8 @@ from dataclasses import replace
 from threading import Lock
 
 from vlapipe.pipeline.build import ShardTask, build_shard
-from vlapipe.pipeline.file_parts import let_go_of_files
 from vlapipe.pipeline.progress import Progress
+from vlapipe.pipeline.read.file_parts import let_go_of_files
 from vlapipe.pipeline.record import Record
 
 __all__ = ["run_tasks"]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.places import clock_place, clock_row
-from vlapipe.pipeline.readers.arrays import Rows
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
+from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 

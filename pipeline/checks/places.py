@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlapipe.pipeline.readers.arrays import ClockPlace, ImageRows, Rows, StreamRows
+from vlapipe.pipeline.stream_rows import ClockPlace, ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec
 

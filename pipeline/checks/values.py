@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.checks.clocks import find_gaps, steps_s
 from vlapipe.pipeline.checks.places import add_at_row, column_name, column_names
-from vlapipe.pipeline.readers.arrays import StreamRows
 from vlapipe.pipeline.shards.derive.stamps import seconds
+from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
 

@@ -12,8 +12,8 @@ from vlapipe.pipeline.cross_check import check_what_is_left_out
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.discover.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema
-from vlapipe.pipeline.readers.csv_rows import open_rows
-from vlapipe.pipeline.readers.text import read_bytes, read_text
+from vlapipe.pipeline.read.csv.rows import open_rows
+from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings

@@ -15,7 +15,7 @@ from vlapipe.pipeline.infer.cells import is_missing
 from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.stamp_text import is_date, text_clock
 from vlapipe.pipeline.infer.time_parts import time_in_parts
-from vlapipe.pipeline.readers.time_parts import NANOSECONDS_A_DAY, days_since_1970, time_of_day
+from vlapipe.pipeline.read.clocks.time_parts import NANOSECONDS_A_DAY, days_since_1970, time_of_day
 from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]

@@ -6,7 +6,7 @@ import re
 from typing import get_args
 
 from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.readers.time_parts import is_part
+from vlapipe.pipeline.read.clocks.time_parts import is_part
 from vlapipe.schemas.schema import TimePart
 
 __all__ = ["time_in_parts"]

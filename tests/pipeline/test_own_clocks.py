@@ -10,8 +10,8 @@ import pytest
 from factories import make_episode, make_jpeg
 
 from vlapipe.pipeline.discover.discovery import discover
-from vlapipe.pipeline.episode import Episode, read_episode
 from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.parse import parse_schema

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import vlapipe
 from vlapipe.pipeline import episode as reading
-from vlapipe.pipeline import file_parts
 from vlapipe.pipeline.discover.discovery import RawEpisode, discover
-from vlapipe.pipeline.image_options import AS_RECORDED
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.plan import make_plan
-from vlapipe.pipeline.segments import cut_files
+from vlapipe.pipeline.read import file_parts
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED
+from vlapipe.pipeline.read.segments import cut_files
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile, StreamRows
+from vlapipe.pipeline.stream_rows import ImageRows, SourceFile, StreamRows
 from vlapipe.schemas.schema import CsvStream, FieldSpec, TimeSpec
 
 START_S = 1_740_416_404.0

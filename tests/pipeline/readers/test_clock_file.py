@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlapipe.pipeline.readers.clock_file import ClockFile, read_clock_file
+from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import TimeSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlapipe.pipeline.readers.convert import convert, is_converted
+from vlapipe.pipeline.read.convert import convert, is_converted
 from vlapipe.schemas.schema import FieldSpec
 from vlapipe.schemas.units import conversion_factor
 

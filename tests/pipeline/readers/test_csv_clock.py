@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.readers.arrays import StreamRows
-from vlapipe.pipeline.readers.clock import clock_from_index, parse_stamp
-from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.read.clocks.stamps import clock_from_index, parse_stamp
+from vlapipe.pipeline.read.csv.table import read_csv_stream
+from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import CsvStream, Dialect, FieldSpec, TimeSpec
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlapipe.pipeline.readers.csv_table import read_csv_stream
+from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, Dialect, FieldSpec, TimeSpec
 

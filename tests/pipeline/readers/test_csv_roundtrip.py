@@ -9,7 +9,7 @@ from csv_printing import Printed, printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.readers import TableError, read_table
+from vlapipe.pipeline.read import TableError, read_table
 
 
 @settings(max_examples=500, deadline=None)

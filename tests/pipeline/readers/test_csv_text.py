@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.readers import CsvTable, TableError, read_table
+from vlapipe.pipeline.read import CsvTable, TableError, read_table
 from vlapipe.schemas.schema import Dialect
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.readers.arrays import ClockPlace
-from vlapipe.pipeline.readers.clock_file import ClockFile
-from vlapipe.pipeline.readers.image_stamps import stamp_images
+from vlapipe.pipeline.read.clock_file import ClockFile
+from vlapipe.pipeline.read.images.image_stamps import stamp_images
+from vlapipe.pipeline.stream_rows import ClockPlace
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import TimeSpec
 

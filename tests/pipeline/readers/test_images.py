@@ -10,9 +10,9 @@ import simplejpeg
 from factories import make_jpeg
 from jpeg_variants import with_exif, with_frame, with_size
 
-from vlapipe.pipeline.readers.arrays import ImageRows
-from vlapipe.pipeline.readers.images import read_images
-from vlapipe.pipeline.readers.jpeg import read_jpeg_header
+from vlapipe.pipeline.read.images.camera_files import read_images
+from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
+from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import ImageStream, TimeSpec
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jpeg_variants import with_exif, with_frame, with_size
 
-from vlapipe.pipeline.readers.jpeg import JpegHeader, read_jpeg_header
+from vlapipe.pipeline.read.images.jpeg import JpegHeader, read_jpeg_header
 
 WHOLE = make_jpeg(0)
 

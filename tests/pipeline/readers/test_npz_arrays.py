@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from factories import sensor_arrays
 
-from vlapipe.pipeline.readers.arrays import StreamRows
-from vlapipe.pipeline.readers.npz_arrays import read_npz_stream
+from vlapipe.pipeline.read.npz.arrays import read_npz_stream
+from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.registry import load_schema
 from vlapipe.schemas.schema import FieldSpec, NpzStream, TimeSpec

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.readers.npz_windows import expand_clock, new_rows
+from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 
 RATE = 650.0
 

@@ -9,8 +9,8 @@ from factories import make_jpeg
 from jpeg_variants import with_exif
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.jpeg import read_jpeg_header
-from vlapipe.pipeline.readers.pixels import decode_into, shrink_jpeg
+from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
+from vlapipe.pipeline.read.images.stored_images import decode_into, shrink_jpeg
 
 
 def as_array(jpeg: bytes) -> NDArray[np.uint8]:

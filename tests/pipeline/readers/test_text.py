@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vlapipe.pipeline.readers.text import count_lines, read_bytes, read_text
+from vlapipe.pipeline.read.text import count_lines, read_bytes, read_text
 from vlapipe.schemas.findings import Finding, Findings
 
 TABLE = b"t,a\n0,1\n"

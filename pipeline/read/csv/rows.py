@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_lines import CutText, cut_text
-from vlapipe.pipeline.readers.csv_records import find_records
-from vlapipe.pipeline.readers.text import count_lines
+from vlapipe.pipeline.read.csv.lines import CutText, cut_text
+from vlapipe.pipeline.read.csv.records import find_records
+from vlapipe.pipeline.read.text import count_lines
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Dialect
 

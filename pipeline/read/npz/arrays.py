@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.arrays import ClockPlace, StreamRows
-from vlapipe.pipeline.readers.clock import clock_from_index
-from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_array, shift_by_name
-from vlapipe.pipeline.readers.npz_fields import store_field
-from vlapipe.pipeline.readers.npz_files import ArrayFiles, open_arrays
-from vlapipe.pipeline.readers.npz_windows import expand_clock, new_rows
+from vlapipe.pipeline.read.array_files import ArrayFiles, open_arrays
+from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_array, shift_by_name
+from vlapipe.pipeline.read.clocks.stamps import clock_from_index
+from vlapipe.pipeline.read.npz.fields import store_field
+from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
+from vlapipe.pipeline.stream_rows import ClockPlace, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
 

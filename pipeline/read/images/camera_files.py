@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.image_options import AS_RECORDED, ImageOptions, ImageSize
-from vlapipe.pipeline.readers.arrays import ImageRows, SourceFile
-from vlapipe.pipeline.readers.clock_file import ClockFile
-from vlapipe.pipeline.readers.image_stamps import stamp_images
-from vlapipe.pipeline.readers.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
+from vlapipe.pipeline.read.clock_file import ClockFile
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.image_stamps import stamp_images
+from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
+from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -77,7 +77,7 @@ def read_images(
     if images.as_recorded:
         return rows
     # Imported here: Pillow takes 15 ms, which images that stay as they are need not pay.
-    from vlapipe.pipeline.readers.stored_images import store_images
+    from vlapipe.pipeline.read.images.stored_images import store_images
 
     return store_images(rows, ordered, images, findings)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.convert import convert, is_converted
+from vlapipe.pipeline.read.convert import convert, is_converted
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec
 

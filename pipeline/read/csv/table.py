@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from vlapipe.pipeline.readers.arrays import SourceFile, StreamRows
-from vlapipe.pipeline.readers.csv_cells import Cells
-from vlapipe.pipeline.readers.csv_clock import clock_dtype, read_clock
-from vlapipe.pipeline.readers.csv_columns import Column, StreamColumns, find_columns
-from vlapipe.pipeline.readers.csv_fields import build_fields, field_dtype, kept_rows, read_field
-from vlapipe.pipeline.readers.csv_rows import CsvRows, UnreadableError, open_rows
-from vlapipe.pipeline.readers.text import read_bytes, read_text
+from vlapipe.pipeline.read.csv.cells import Cells
+from vlapipe.pipeline.read.csv.clock import clock_dtype, read_clock
+from vlapipe.pipeline.read.csv.columns import Column, StreamColumns, find_columns
+from vlapipe.pipeline.read.csv.fields import build_fields, field_dtype, kept_rows, read_field
+from vlapipe.pipeline.read.csv.rows import CsvRows, UnreadableError, open_rows
+from vlapipe.pipeline.read.text import read_bytes, read_text
+from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream
 

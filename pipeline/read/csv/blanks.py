@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_quotes import escaped_positions, quote_positions
+from vlapipe.pipeline.read.csv.quotes import escaped_positions, quote_positions
 
 __all__ = ["narrow_blanks", "strip_blanks"]
 

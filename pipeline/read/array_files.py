@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.arrays import SourceFile
-from vlapipe.pipeline.readers.text import first_line
+from vlapipe.pipeline.read.text import first_line
+from vlapipe.pipeline.stream_rows import SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean

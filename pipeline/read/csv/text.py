@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_rows import CsvRows, UnreadableError, open_rows
-from vlapipe.pipeline.readers.text import read_bytes, read_text
+from vlapipe.pipeline.read.csv.rows import CsvRows, UnreadableError, open_rows
+from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.schemas.errors import VlapipeError
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Dialect

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_columns import Column
-from vlapipe.pipeline.readers.csv_rows import CsvRows
+from vlapipe.pipeline.read.csv.columns import Column
+from vlapipe.pipeline.read.csv.rows import CsvRows
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.schemas.findings import Findings
 

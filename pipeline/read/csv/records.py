@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_quotes import escaped_positions, quote_positions
+from vlapipe.pipeline.read.csv.quotes import escaped_positions, quote_positions
 
 __all__ = ["RecordLines", "find_records"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.clock import FarStampsError, parse_stamp, wanted_stamp
-from vlapipe.pipeline.readers.clock_file import ClockFile, clock_of_stamps, refuse_far
+from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far
+from vlapipe.pipeline.read.clocks.stamps import FarStampsError, parse_stamp, wanted_stamp
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import TimeSpec
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
-from vlapipe.pipeline.readers.arrays import StreamRows
-from vlapipe.pipeline.streams import read_rows
+from vlapipe.pipeline.read.streams import read_rows
+from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec

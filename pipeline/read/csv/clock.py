@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.clock import (
+from vlapipe.pipeline.read.clocks.stamps import (
     FarStampsError,
     clock_from_index,
     parse_stamp,
@@ -19,15 +19,15 @@ from vlapipe.pipeline.readers.clock import (
     start_of_file,
     wanted_stamp,
 )
-from vlapipe.pipeline.readers.csv_cells import Cells
-from vlapipe.pipeline.readers.csv_columns import Column, StreamColumns
-from vlapipe.pipeline.readers.time_parts import (
+from vlapipe.pipeline.read.clocks.time_parts import (
     NANOSECONDS_A_DAY,
     days_since_1970,
     expected_part,
     is_part,
     time_of_day,
 )
+from vlapipe.pipeline.read.csv.cells import Cells
+from vlapipe.pipeline.read.csv.columns import Column, StreamColumns
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ISO, TimePart, TimeSpec, TimeUnit
 

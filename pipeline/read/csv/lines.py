@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.csv_blanks import narrow_blanks, strip_blanks
-from vlapipe.pipeline.readers.csv_quotes import check_quotes
-from vlapipe.pipeline.readers.text import count_lines
+from vlapipe.pipeline.read.csv.blanks import narrow_blanks, strip_blanks
+from vlapipe.pipeline.read.csv.quotes import check_quotes
+from vlapipe.pipeline.read.text import count_lines
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 

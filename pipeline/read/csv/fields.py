@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.convert import convert, is_converted
-from vlapipe.pipeline.readers.csv_cells import Cells, Extremes, are_numbers, cast_numbers, first_rows
-from vlapipe.pipeline.readers.csv_columns import Column
-from vlapipe.pipeline.readers.csv_rows import CsvRows
+from vlapipe.pipeline.read.convert import convert, is_converted
+from vlapipe.pipeline.read.csv.cells import Cells, Extremes, are_numbers, cast_numbers, first_rows
+from vlapipe.pipeline.read.csv.columns import Column
+from vlapipe.pipeline.read.csv.rows import CsvRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec
 

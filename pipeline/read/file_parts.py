@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.image_options import ImageOptions
-from vlapipe.pipeline.readers.arrays import Rows, StreamRows
-from vlapipe.pipeline.segments import is_cut, parts_of
+from vlapipe.pipeline.read.images.image_options import ImageOptions
+from vlapipe.pipeline.read.segments import is_cut, parts_of
 from vlapipe.pipeline.shards.derive.stamps import seconds
+from vlapipe.pipeline.stream_rows import Rows, StreamRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import Schema
 

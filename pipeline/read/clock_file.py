@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.arrays import ClockPlace
-from vlapipe.pipeline.readers.clock import (
+from vlapipe.pipeline.read.array_files import load_array
+from vlapipe.pipeline.read.clocks.stamps import (
     FarStampsError,
     clock_from_index,
     clock_from_numbers,
@@ -25,9 +25,9 @@ from vlapipe.pipeline.readers.clock import (
     start_of_file,
     wanted_stamp,
 )
-from vlapipe.pipeline.readers.csv_text import CsvTable, TableError, read_table
-from vlapipe.pipeline.readers.npz_files import load_array
-from vlapipe.pipeline.readers.text import read_bytes, read_text
+from vlapipe.pipeline.read.csv.text import CsvTable, TableError, read_table
+from vlapipe.pipeline.read.text import read_bytes, read_text
+from vlapipe.pipeline.stream_rows import ClockPlace
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import NANOSECONDS, WHITESPACE, Dialect, TimeSpec
 from vlapipe.schemas.toml_table import did_you_mean

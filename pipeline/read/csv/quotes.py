@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.readers.text import count_lines
+from vlapipe.pipeline.read.text import count_lines
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["check_quotes", "escaped_positions", "quote_positions"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vlapipe.pipeline.readers.jpeg import MAX_PIXELS
+from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS
 from vlapipe.pipeline.shards.format.jpeg_decode import SCALES
 from vlapipe.schemas.errors import UsageError
 

@@ -1,0 +1,1 @@
+"""Reads stamps of every kind into int64 nanoseconds or float64 seconds."""

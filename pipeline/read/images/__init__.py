@@ -1,0 +1,1 @@
+"""Reads a camera: the files, their stamps, and what a JPEG says of itself."""

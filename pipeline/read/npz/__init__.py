@@ -1,0 +1,1 @@
+"""Reads NPZ and NPY files into the rows of a stream."""
