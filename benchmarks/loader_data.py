@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED

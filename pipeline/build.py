@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.plan import PlannedShard
+from vlapipe.pipeline.plan.plan import PlannedShard
 from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.pipeline.read.file_parts import files_kept
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 import vlapipe
-from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.record import GAPS, Record
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER

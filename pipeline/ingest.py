@@ -17,7 +17,7 @@ from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
 from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.output import check_output, is_whole, open_output, tidy
-from vlapipe.pipeline.plan import Plan, make_plan
+from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.segments import cut_files

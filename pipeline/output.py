@@ -15,7 +15,7 @@ from pathlib import Path
 from vlapipe.pipeline.build import RecordPlace
 from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.made_from import MadeFrom
-from vlapipe.pipeline.plan import Plan
+from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.format.atomic import lock_alone, sweep_temporaries
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest

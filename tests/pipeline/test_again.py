@@ -174,7 +174,7 @@ def test_training_calls_an_unfinished_folder_unfinished(raw: Path, tmp_path: Pat
 
 def test_unfinished_folder_that_an_ingest_holds_is_waited_for(raw: Path, tmp_path: Path) -> None:
     from vlapipe.pipeline.discover.discovery import discover
-    from vlapipe.pipeline.plan import make_plan
+    from vlapipe.pipeline.plan.plan import make_plan
     from vlapipe.schemas.registry import load_schema
 
     schema = load_schema("meca500")

@@ -10,7 +10,7 @@ import pytest
 from factories import make_dataset, make_episode
 
 from vlapipe.pipeline.discover.discovery import Discovery, discover
-from vlapipe.pipeline.plan import Plan, make_plan
+from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema
 from vlapipe.schemas.schema import Schema

@@ -9,7 +9,7 @@ import pytest
 from factories import make_episode
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
-from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.registry import load_schema

@@ -15,7 +15,7 @@ from factories import make_episode
 
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.parse import parse_schema

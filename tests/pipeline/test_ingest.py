@@ -21,7 +21,7 @@ from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.output import open_output
-from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import UsageError, VlapipeError

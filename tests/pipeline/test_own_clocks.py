@@ -10,7 +10,7 @@ import pytest
 from factories import make_episode, make_jpeg
 
 from vlapipe.pipeline.discover.discovery import discover
-from vlapipe.pipeline.plan import make_plan
+from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Finding, Findings

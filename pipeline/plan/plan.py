@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
-from vlapipe.pipeline.image_sample import ImageSample, look_at_images
+from vlapipe.pipeline.plan.image_sample import ImageSample, look_at_images
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
