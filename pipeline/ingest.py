@@ -11,8 +11,8 @@ from typing import Any
 
 import vlapipe
 from vlapipe.pipeline.build import RecordPlace, ShardTask
+from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.commit import assemble
-from vlapipe.pipeline.cross_check import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.estimate import Estimate, estimate_run
 from vlapipe.pipeline.made_from import MadeFrom

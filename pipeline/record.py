@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.clocks import steps_s
+from vlapipe.pipeline.check.clocks import steps_s
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields

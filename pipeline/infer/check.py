@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.cross_check import check_what_is_left_out
+from vlapipe.pipeline.check.across_episodes import check_what_is_left_out
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.discover.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema

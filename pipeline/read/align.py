@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.clocks import find_gaps
+from vlapipe.pipeline.check.clocks import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.schema import ImageStream, Schema

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.clocks import find_gaps
-from vlapipe.pipeline.checks.streams import check_streams
+from vlapipe.pipeline.check.clocks import find_gaps
+from vlapipe.pipeline.check.streams import check_streams
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.read.file_parts import read_part

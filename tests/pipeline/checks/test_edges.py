@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from streams_under_test import START_S, rows_of, stream_of, ticks
 
-from vlapipe.pipeline.checks.edges import check_drift, check_edges
+from vlapipe.pipeline.check.edges import check_drift, check_edges
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import CheckSpec
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streams_under_test import rows_of, stream_of, ticks
 
-from vlapipe.pipeline.checks.poses import check_poses
+from vlapipe.pipeline.check.poses import check_poses
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import FieldSpec
 

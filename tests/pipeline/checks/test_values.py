@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams_under_test import rows_of, stream_of, ticks
 
-from vlapipe.pipeline.checks.values import check_values
+from vlapipe.pipeline.check.values import check_values
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import FieldSpec
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.clocks import find_gaps
+from vlapipe.pipeline.check.clocks import find_gaps
 from vlapipe.pipeline.read.align import last_row_at_or_before
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vlapipe.pipeline.checks.clocks import check_clock
-from vlapipe.pipeline.checks.edges import check_drift, check_edges
-from vlapipe.pipeline.checks.poses import check_poses
-from vlapipe.pipeline.checks.values import check_values
+from vlapipe.pipeline.check.clocks import check_clock
+from vlapipe.pipeline.check.edges import check_drift, check_edges
+from vlapipe.pipeline.check.poses import check_poses
+from vlapipe.pipeline.check.values import check_values
 from vlapipe.pipeline.stream_rows import Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery
-from vlapipe.pipeline.record import Record
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 
@@ -18,7 +18,7 @@ _MOST_NAMED = 5  # names that a finding lists
 _RATE_RATIO = 1.5  # pauses make an episode's rows fewer, but not by so much
 
 
-def check_across_episodes(rows: list[Record], discovery: Discovery, schema: Schema) -> list[Record]:
+def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, schema: Schema) -> list[dict[str, Any]]:
     """Findings about the dataset as a whole, in the form of those of one episode.
 
     Args:
@@ -30,7 +30,7 @@ def check_across_episodes(rows: list[Record], discovery: Discovery, schema: Sche
     check_what_is_left_out(discovery, schema, findings)
     for (kind, _), paths in _by_kind(discovery.unread).items():
         findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
-    first_of: dict[tuple[object, ...], Record] = {}
+    first_of: dict[tuple[object, ...], dict[str, Any]] = {}
     named: dict[str, str] = {}
     for row in rows:
         source = _anchor_source(row, schema.anchor)
@@ -91,7 +91,7 @@ def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     return kinds
 
 
-def _check_rates(rows: list[Record], anchor: str, findings: Findings) -> None:
+def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) -> None:
     """Windows and chunks count rows, so at another rate they span another time."""
     spans = [(row, row[f"{anchor}/last_s"] - row[f"{anchor}/first_s"]) for row in rows]
     rates = [((row[f"{anchor}/rows"] - 1) / span, row) for row, span in spans if span > 0]
@@ -105,8 +105,8 @@ def _check_rates(rows: list[Record], anchor: str, findings: Findings) -> None:
         )
 
 
-def _anchor_source(row: Record, anchor: str) -> Record:
+def _anchor_source(row: dict[str, Any], anchor: str) -> dict[str, Any]:
     """The file that the anchor's rows were read from; a row lists its sources in the order of its streams."""
     streams = [key.removesuffix("/start") for key in row if key.endswith("/start")]
-    source: Record = row["sources"][streams.index(anchor)]
+    source: dict[str, Any] = row["sources"][streams.index(anchor)]
     return source

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.checks.places import clock_place, clock_row
+from vlapipe.pipeline.check.location import clock_place, clock_row
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlapipe.pipeline.checks.places import add_at_row, column_name
-from vlapipe.pipeline.checks.values import by_column, missing_of
+from vlapipe.pipeline.check.location import add_at_row, column_name
+from vlapipe.pipeline.check.values import by_column, missing_of
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
