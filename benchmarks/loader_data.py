@@ -15,13 +15,13 @@ import numpy as np
 from bench_ingest import CAMERA, SCHEMA
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.commit import assemble
+from vlapipe.pipeline.build.commit import assemble
+from vlapipe.pipeline.build.record import Record, ShardRecord
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED
-from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.format.joined import Joined

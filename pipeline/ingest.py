@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import vlapipe
-from vlapipe.pipeline.build import RecordPlace, ShardTask
+from vlapipe.pipeline.build.build import RecordPlace, ShardTask
+from vlapipe.pipeline.build.commit import assemble
+from vlapipe.pipeline.build.estimate import Estimate, estimate_run
+from vlapipe.pipeline.build.made_from import MadeFrom
+from vlapipe.pipeline.build.output import check_output, is_whole, open_output, tidy
+from vlapipe.pipeline.build.record import Record
+from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
-from vlapipe.pipeline.commit import assemble
 from vlapipe.pipeline.discover.discovery import Discovery, discover
-from vlapipe.pipeline.estimate import Estimate, estimate_run
-from vlapipe.pipeline.made_from import MadeFrom
-from vlapipe.pipeline.output import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.segments import cut_files
-from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
-from vlapipe.pipeline.workers import run_tasks
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.check.across_episodes import check_what_is_left_out
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.discover.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.read.csv.rows import open_rows
 from vlapipe.pipeline.read.text import read_bytes, read_text
-from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema, Stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.guess import SchemaGuess
@@ -12,7 +13,6 @@ from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout,
 from vlapipe.pipeline.infer.no_table import why_no_table
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
-from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 

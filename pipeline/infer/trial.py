@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlapipe.pipeline.build import ShardTask, build_shard
+from vlapipe.pipeline.build.build import ShardTask, build_shard
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
 from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.read.segments import cut_files
-from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.schemas.schema import Schema
 

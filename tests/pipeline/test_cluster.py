@@ -18,7 +18,7 @@ import pytest
 from factories import make_dataset
 
 import vlapipe
-from vlapipe.pipeline import cluster
+from vlapipe.pipeline.build import cluster
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.schemas.errors import StoppedError
 

@@ -17,10 +17,10 @@ import pytest
 from factories import make_dataset, make_episode
 
 import vlapipe
+from vlapipe.pipeline.build.output import open_output
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.pipeline.output import open_output
 from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
@@ -143,7 +143,7 @@ def test_nothing_is_left_where_no_episode_can_be_read(tmp_path: Path) -> None:
 
 
 def test_failure_in_our_own_code_sets_one_episode_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlapipe.pipeline import build
+    from vlapipe.pipeline.build import build
 
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
     real = build.read_episode

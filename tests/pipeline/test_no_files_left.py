@@ -13,7 +13,7 @@ from factories import make_dataset
 INGEST = """
 import os, resource, sys
 from pathlib import Path
-from vlapipe.pipeline import build
+from vlapipe.pipeline.build import build
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.schemas.errors import StoppedError
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

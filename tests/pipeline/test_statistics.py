@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.statistics import QUANTILES, WIDE, FieldStatistics, Moments
+from vlapipe.pipeline.build.statistics import QUANTILES, WIDE, FieldStatistics, Moments
 
 
 def sample(num_rows: int = 5000) -> np.ndarray:

@@ -116,7 +116,7 @@ def test_reading_that_fails_for_the_machines_sake_sets_no_episode_aside(
 
 
 def test_memory_that_ends_in_an_episode_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlapipe.pipeline import build
+    from vlapipe.pipeline.build import build
 
     def failing(*_: object) -> object:
         raise MemoryError
@@ -130,7 +130,7 @@ def test_memory_that_ends_in_an_episode_stops_the_run(tmp_path: Path, monkeypatc
 def test_dataset_that_is_gone_meanwhile_is_no_fault_of_its_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlapipe.pipeline import build
+    from vlapipe.pipeline.build import build
 
     raw = make_dataset(tmp_path / "raw", num_episodes=3)
     real = build.read_episode

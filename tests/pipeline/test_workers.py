@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vlapipe.pipeline import cluster, workers
+from vlapipe.pipeline.build import cluster, workers
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.record import Record
 
 
 def tree(folder: Path) -> dict[str, bytes]:

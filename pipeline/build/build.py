@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.build.record import Record, ShardRecord
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import PlannedShard
 from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.pipeline.read.file_parts import files_kept
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
-from vlapipe.pipeline.record import Record, ShardRecord
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.codec import Codec

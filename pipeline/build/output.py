@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.build import RecordPlace
+from vlapipe.pipeline.build.build import RecordPlace
+from vlapipe.pipeline.build.made_from import MadeFrom
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import is_ignored
-from vlapipe.pipeline.made_from import MadeFrom
 from vlapipe.pipeline.plan.plan import Plan
-from vlapipe.pipeline.record import Record
 from vlapipe.pipeline.shards.format.atomic import lock_alone, sweep_temporaries
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.schemas.errors import UsageError

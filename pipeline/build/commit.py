@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 import vlapipe
+from vlapipe.pipeline.build.record import GAPS, Record
+from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.plan.plan import Plan
-from vlapipe.pipeline.record import GAPS, Record
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
-from vlapipe.pipeline.statistics import FieldStatistics
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
 
 __all__ = ["assemble"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.check.clocks import steps_s
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
@@ -17,7 +18,6 @@ from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.ordered_map import in_order
-from vlapipe.pipeline.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.schema import Schema
 

@@ -18,9 +18,9 @@ from typing import Any
 import distributed
 
 import vlapipe
-from vlapipe.pipeline.build import ShardTask, build_shard
+from vlapipe.pipeline.build.build import ShardTask, build_shard
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.progress import Progress
-from vlapipe.pipeline.record import Record
 from vlapipe.schemas.errors import StoppedError, UsageError
 
 __all__ = ["run_on_dask"]
@@ -29,7 +29,7 @@ _IDLE_S = 2.0  # without a finished shard, until the workers are looked at
 _ASK_S = 1.0  # between two looks while the first worker is waited for
 _ANSWER_S = 5.0  # that workers may take to import vlapipe and answer
 # A built-in, so that a worker without vlapipe can answer too.
-_VERSION = "__import__('vlapipe.pipeline.build').__version__"
+_VERSION = "__import__('vlapipe.pipeline.build.build').__version__"
 _GO_ON = "the same command then goes on"
 
 

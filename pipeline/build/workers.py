@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from threading import Lock
 
-from vlapipe.pipeline.build import ShardTask, build_shard
+from vlapipe.pipeline.build.build import ShardTask, build_shard
+from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.read.file_parts import let_go_of_files
-from vlapipe.pipeline.record import Record
 
 __all__ = ["run_tasks"]
 
@@ -51,7 +51,7 @@ def run_tasks(
         yield from _run_in_threads(tasks, progress, num_workers)
         return
     # Imported here: it takes a second, which a small dataset need not pay.
-    from vlapipe.pipeline.cluster import run_on_dask
+    from vlapipe.pipeline.build.cluster import run_on_dask
 
     if scheduler is None:
         tasks = _shared(tasks, num_workers, min(num_workers, len(tasks)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlapipe.pipeline.record import Record
+from vlapipe.pipeline.build.record import Record
 
 __all__ = ["Estimate", "estimate_run"]
 

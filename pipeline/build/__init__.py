@@ -1,0 +1,1 @@
+"""Builds shards in parallel, keeps a record of each, and commits them."""
