@@ -12,7 +12,7 @@ import pytest
 from factories import make_episode
 
 import vlapipe
-from vlapipe.pipeline.inspection import inspect_dataset
+from vlapipe.pipeline.show.inspection import inspect_dataset
 
 
 def vlapipe_command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -85,7 +85,9 @@ def test_package_finds_every_name_when_it_is_used() -> None:
 
 
 def test_ingest_imports_no_torch() -> None:
-    loaded = imported_after("import vlapipe.cli, vlapipe.pipeline.ingest, vlapipe.pipeline.inspection, distributed")
+    loaded = imported_after(
+        "import vlapipe.cli, vlapipe.pipeline.ingest, vlapipe.pipeline.show.inspection, distributed"
+    )
     assert "pyarrow" in loaded
     assert "torch" not in loaded
 

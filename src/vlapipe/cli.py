@@ -152,7 +152,7 @@ def ingest(
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from vlapipe.pipeline.ingest import IngestConfig
     from vlapipe.pipeline.ingest import ingest as run
-    from vlapipe.pipeline.ingest_text import print_ingest_report
+    from vlapipe.pipeline.show.ingest_text import print_ingest_report
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers end and leave nothing behind
     if (dataset is None) == (episode is None):
@@ -192,8 +192,8 @@ def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
 
     The exit code is 1 if a shard is missing or has another size than was written.
     """
-    from vlapipe.pipeline.inspection import inspect_dataset, inspect_episode
-    from vlapipe.pipeline.inspection_text import print_dataset, print_episode
+    from vlapipe.pipeline.show.inspection import inspect_dataset, inspect_episode
+    from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
 
     opened = vlapipe.open_dataset(dataset)
     if episode is not None:
@@ -293,7 +293,7 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 
     Without DATASET every dataset that is unpacked in --cache-dir, $VLAPIPE_CACHE_DIR or the user's own cache.
     """
-    from vlapipe.pipeline.cache_report import CacheChoice, cache_lines, describe_cache
+    from vlapipe.pipeline.show.cache_report import CacheChoice, cache_lines, describe_cache
 
     report = describe_cache(CacheChoice.of(dataset, cache_dir))
     click.echo(json.dumps(report, indent=1) if as_json else "\n".join(cache_lines(report)))
@@ -304,8 +304,8 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 @_CACHE_DIR
 def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
     """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
-    from vlapipe.pipeline.cache_report import CacheChoice, clear_cache
-    from vlapipe.pipeline.ingest_text import counted, format_bytes
+    from vlapipe.pipeline.show.cache_report import CacheChoice, clear_cache
+    from vlapipe.pipeline.show.ingest_text import counted, format_bytes
 
     cleared = clear_cache(CacheChoice.of(dataset, cache_dir))
     in_use = f"; {counted(cleared['num_in_use'], 'shard')} in use, not removed" if cleared["num_in_use"] else ""

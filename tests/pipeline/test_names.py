@@ -14,7 +14,7 @@ from factories import make_dataset, make_episode
 import vlapipe
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.pipeline.inspection import inspect_dataset
+from vlapipe.pipeline.show.inspection import inspect_dataset
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.registry import load_schema
 

@@ -19,12 +19,12 @@ from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.infer.trial import try_schema
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.pipeline.inspection import inspect_dataset
-from vlapipe.pipeline.inspection_text import print_dataset
 from vlapipe.pipeline.plan.image_sample import look_at_images
 from vlapipe.pipeline.read.images.image_options import ImageOptions
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.shard_file import map_arrays
+from vlapipe.pipeline.show.inspection import inspect_dataset
+from vlapipe.pipeline.show.inspection_text import print_dataset
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 

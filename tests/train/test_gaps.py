@@ -15,8 +15,8 @@ from factories import make_episode
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.ingest_text import print_ingest_report
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.ingest_text import print_ingest_report
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.loader import Loader

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.ingest_text import counted, format_bytes
 from vlapipe.pipeline.shards.format.file_locks import is_held, remove_unheld
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache_files import CacheFile, cache_folder, cache_limit, list_cache, read_header
 from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
+from vlapipe.pipeline.show.ingest_text import counted, format_bytes
 
 __all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
 

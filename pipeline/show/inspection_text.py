@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlapipe.pipeline.build.statistics import WIDE
-from vlapipe.pipeline.ingest_text import counted, format_bytes
+from vlapipe.pipeline.show.ingest_text import counted, format_bytes
 from vlapipe.schemas.errors import printable
 
 __all__ = ["print_dataset", "print_episode"]

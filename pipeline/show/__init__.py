@@ -1,0 +1,1 @@
+"""Prints what an ingest, a dataset or a cache holds."""
