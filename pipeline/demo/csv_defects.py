@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vlapipe.pipeline.demo.place import Place
+from vlapipe.pipeline.demo.fault_location import Place
 
 __all__ = ["CSV_DEFECTS"]
 

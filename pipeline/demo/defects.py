@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.demo.csv_defects import CSV_DEFECTS
+from vlapipe.pipeline.demo.fault_location import Place
 from vlapipe.pipeline.demo.image_defects import IMAGE_DEFECTS
-from vlapipe.pipeline.demo.place import Place
 from vlapipe.pipeline.demo.sensor_defects import SENSOR_DEFECTS
 
 __all__ = ["DEFECTS", "PlantedDefect", "plant"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vlapipe.pipeline.demo.camera import CAMERAS, HEIGHT, WIDTH
-from vlapipe.pipeline.demo.place import Place
+from vlapipe.pipeline.demo.fault_location import Place
 
 __all__ = ["IMAGE_DEFECTS"]
 

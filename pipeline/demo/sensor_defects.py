@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.demo.place import Place
+from vlapipe.pipeline.demo.fault_location import Place
 from vlapipe.pipeline.demo.recorder import write_npz
 
 __all__ = ["SENSOR_DEFECTS"]

@@ -16,7 +16,7 @@ from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.clock import guess_clock
 from vlapipe.pipeline.infer.columns import columns_of
 from vlapipe.pipeline.infer.dialect import Table, look_at_table
-from vlapipe.pipeline.infer.other_text import is_other_text
+from vlapipe.pipeline.infer.text_head import is_other_text
 
 __all__ = ["TABLES", "Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of", "telling_name"]
 

@@ -1,4 +1,4 @@
-"""Reads the first and last lines of a text file, packed or not, and guesses its encoding."""
+"""Reads the first and last lines of a text file, packed or not: is it text, in which encoding, what does it say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["NoTextError", "TextHead", "read_text_head"]
+__all__ = ["NoTextError", "TextHead", "is_other_text", "read_text_head"]
 
 _HEAD_BYTES = 256 << 10
 _COUNTED_BYTES = 32 << 20
@@ -132,3 +132,26 @@ def _guess_encoding(data: bytes) -> tuple[str, str]:
         name = "latin-1" if undefined else "cp1252"
         return name, f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible"
     return "utf-8", ""
+
+
+_LOOKED_AT_BYTES = 4 << 10
+_MOSTLY = 0.95
+_PRINTABLE = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
+_NEVER = {  # text, and no recording
+    ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".py", ".m",
+    ".c", ".cpp", ".h", ".hpp", ".js", ".sh", ".bat", ".urdf", ".xacro", ".launch", ".ipynb", ".svg", ".tex", ".bib",
+    ".pdf", ".jpg", ".jpeg", ".png", ".obj", ".stl", ".ply", ".pcd",
+}  # fmt: skip
+
+
+def is_other_text(path: Path) -> bool:
+    """Whether nearly all of the first bytes can be printed, and none is zero."""
+    if path.suffix.lower() in _NEVER or path.name.startswith("."):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return False
+    printable = len(head) - len(head.translate(None, _PRINTABLE))
+    return b"\0" not in head and printable > _MOSTLY * len(head)
