@@ -21,11 +21,12 @@ from vlapipe.train.console import Console
 from vlapipe.train.distributed import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
-from vlapipe.train.optim import Schedule, make_optimizer
+from vlapipe.train.optim import make_optimizer
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.precision import backend_rules, choose_precision
+from vlapipe.train.resumed import make_schedule, schedule_note
 from vlapipe.train.rng import seed_rng
 from vlapipe.train.run import LossOf, Run
 from vlapipe.train.run_folder import run_folder, save_config
@@ -34,6 +35,7 @@ from vlapipe.train.sharing import wrap
 from vlapipe.train.stopping import StopSignal
 from vlapipe.train.threads import threads_at_most
 from vlapipe.train.wandb_run import open_wandb
+from vlapipe.train.weight_names import with_dataset_names
 
 __all__ = ["build"]
 
@@ -67,7 +69,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             policy=policy,
             module=wrap(module, policy, ranks),
             optimizer=make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
-            schedule=_schedule(config),
+            schedule=make_schedule(config.to_dict()),
             loader=loader,
             val_loader=val_loader,
             batches=iter(()),
@@ -83,7 +85,8 @@ def build(config: TrainConfig) -> Iterator[Run]:
         run.batches = stack.enter_context(contextlib.closing(_batches(loader, console)))
         _announce(run, why)
         if ranks.is_first:
-            save_config(config)
+            if not run.step:  # a run that goes on keeps its options until a step was made by others
+                save_config(config)
             run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
             run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
             stack.callback(run.sink.close)
@@ -133,7 +136,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         endless=True,
         num_workers=config.num_workers,
         shuffle_shards=config.shuffle_shards,
-        weights=config.weights,
+        weights=with_dataset_names(config.weights, config.data, [str(dataset.path) for dataset in datasets]),
         augmentation=Augmentation.from_table(config.augmentation, "[augmentation]")
         if config.augment or config.augmentation
         else None,
@@ -166,16 +169,6 @@ def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module
     return policy.to(ranks.device)
 
 
-def _schedule(config: TrainConfig) -> Schedule:
-    assert config.warmup_steps is not None  # TrainConfig fills it in
-    return Schedule(
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        max_steps=config.max_steps,
-        min_ratio=config.min_lr_ratio,
-    )
-
-
 def _batches(loader: Loader, console: Console) -> Generator[Batch, None, None]:
     """The loader's batches, as something that can be closed: its threads then end. Describes the first."""
     for i, batch in enumerate(loader):
@@ -205,3 +198,5 @@ def _announce(run: Run, why_precision: str) -> None:
     if run.step:
         of = f" of {config.max_steps}" if run.step < config.max_steps else ""
         say(f"resumed after step {run.step}{of}")
+    elif schedule_note(config):
+        say(f"decay_steps is {config.decay_steps}, max_steps {config.max_steps}: {schedule_note(config)}")

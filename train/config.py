@@ -17,6 +17,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.weight_names import with_dataset_names
 
 __all__ = ["CONFIG_FILE", "TrainConfig", "read_saved_config"]
 
@@ -41,6 +42,7 @@ _AT_LEAST: dict[str, float] = {
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
+    "decay_steps": 1,
     "min_lr_ratio": 0,
     "grad_clip": 0,
     "eval_every": 1,
@@ -57,8 +59,8 @@ _AT_MOST: dict[str, float] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
 class TrainConfig:
     """Options of ``vlapipe train``; a field's name is its flag's, with underscores.
 
-    ``None`` in a field with a default of ``None`` means: choose for me. ``warmup_steps``, ``eval_every`` and
-    ``save_every`` are then filled in from ``max_steps``; the others stay ``None``.
+    ``None`` in a field with a default of ``None`` means: choose for me. ``warmup_steps``, ``decay_steps``,
+    ``eval_every`` and ``save_every`` are then filled in from ``max_steps``; the others stay ``None``.
     """
 
     data: tuple[Path, ...]  # one dataset or several; one path will do
@@ -88,7 +90,8 @@ class TrainConfig:
     learning_rate: float = 3e-4  # at its highest, after the warm-up
     weight_decay: float = 0.01
     warmup_steps: int | None = None
-    min_lr_ratio: float = 0.1  # of learning_rate, at the last step
+    decay_steps: int | None = None  # in which the learning rate falls; a resumed run keeps those that it began with
+    min_lr_ratio: float = 0.1  # of learning_rate, from step decay_steps on
     grad_clip: float = 1.0  # greatest norm of the gradient; 0 leaves it as it is
     eval_every: int | None = None
     eval_batches: int = 32  # on each rank; 0 takes the whole val split
@@ -102,6 +105,7 @@ class TrainConfig:
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
         derived = {
             "warmup_steps": min(100, self.max_steps // 10),
+            "decay_steps": self.max_steps,
             "eval_every": min(500, max(50, self.max_steps // 10)),
             "save_every": min(1000, max(50, self.max_steps // 4)),
         }
@@ -127,6 +131,7 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every field, JSON-able; paths are absolute, so that they mean the same from any folder."""
         values = {name: getattr(self, name) for name in self._names()}
+        values["weights"] = with_dataset_names(self.weights, self.data, [str(path.absolute()) for path in self.data])
         return {name: _as_json(v) for name, v in values.items()}
 
     @classmethod
@@ -148,11 +153,22 @@ class TrainConfig:
         if values.get("resume") and "out" in values:
             saved = read_saved_config(local_path(values["out"], "out"))
             # What another version saved and this one does not know is left out.
-            values = {k: v for k, v in saved.items() if k in cls._names() and v is not None} | values
+            values = {k: v for k, v in _carried_over(saved, values).items() if k in cls._names() and v is not None}
         for f in fields(cls):
             if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
                 raise UsageError(f"--{f.name} is missing", f"add --{f.name} DIR, or {f.name} in the --config file")
         return cls(**values)
+
+
+def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that goes on: ``given`` ones over ``saved`` ones."""
+    if "max_steps" in saved:  # more steps do not raise a learning rate that has fallen
+        saved.setdefault("decay_steps", saved["max_steps"])
+    old, new = saved.get("data"), given.get("data", ())
+    names = [str(path) for path in ((new,) if isinstance(new, str | Path) else new)]
+    if isinstance(old, list) and len(old) == len(names):  # datasets that have moved keep their weights
+        saved["weights"] = with_dataset_names(saved.get("weights"), [Path(str(path)) for path in old], names)
+    return saved | dict(given)
 
 
 def _as_json(value: Any) -> Any:

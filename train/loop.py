@@ -16,7 +16,7 @@ from vlapipe.train.gradient import kept_share, rescale_and_clip
 from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
-from vlapipe.train.saving import save
+from vlapipe.train.saving import keep_options, save
 from vlapipe.train.sharing import unless
 from vlapipe.train.step_log import log_step
 from vlapipe.train.transfer import to_device
@@ -37,6 +37,7 @@ def train(config: TrainConfig) -> TrainResult:
         while run.step < config.max_steps and not stopped:
             outcome = train_step(run)
             run.step += 1
+            keep_options(run)
             stopped = outcome.stop
             last = stopped or run.step == config.max_steps
             val_loss = evaluate(run) if run.evaluates_now else None

@@ -8,11 +8,13 @@ from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from vlapipe.train.distributed import agree
 from vlapipe.train.optim import load_optimizer_tensors, optimizer_tensors
+from vlapipe.train.resumed import resume_changes, same_weights
 from vlapipe.train.rng import gather_rng, restore_rng
 from vlapipe.train.run import Run
+from vlapipe.train.run_folder import save_config
 from vlapipe.train.saved_policy import load_weights, spec_to_json
 
-__all__ = ["restore", "save"]
+__all__ = ["keep_options", "restore", "save"]
 
 
 def save(run: Run) -> None:
@@ -57,7 +59,23 @@ def restore(run: Run, path: Path) -> None:
         load_optimizer_tensors(run.optimizer, run.policy, checkpoint.optimizer)
     except (KeyError, ValueError) as error:
         raise DamageError(f"{path}: the optimizer's state does not fit the policy: {error}") from None
-    run.loader.load_state_dict(checkpoint.state["loader"])
+    loader_state = dict(checkpoint.state["loader"])
+    if same_weights(checkpoint.state["config"], run.config):
+        # The loader tells weights apart by their text, in which a dataset may be called by another path.
+        loader_state["weights"] = run.loader.state_dict()["weights"]
+    run.loader.load_state_dict(loader_state)
     restore_rng(checkpoint.rng, run.ranks, seed=run.config.seed, step=checkpoint.step)
     run.step = run.checkpoint_step = checkpoint.step
     run.val_loss = checkpoint.state.get("val_loss")
+    if run.step < run.config.max_steps:
+        ranks_before = checkpoint.state.get("world_size", run.ranks.world_size)
+        for line in resume_changes(
+            checkpoint.state["config"], ranks_before, run.config, run.ranks.world_size, run.step
+        ):
+            run.console.say(f"resumed otherwise: {line}")
+
+
+def keep_options(run: Run) -> None:
+    """Keep the options in the run's folder once a step was made by them: a resume that makes none leaves no trace."""
+    if run.ranks.is_first and run.step == run.first_step + 1:
+        save_config(run.config)

@@ -356,6 +356,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--resume", is_flag=True, default=None, help="Go on exactly where the run in --out stopped.")
 @click.option("--wandb", help="offline (default), online, or disabled.")
 @click.option("--max-steps", type=int, help="Steps of the optimizer. Default 1000.")
+@click.option("--decay-steps", type=int, help="Steps in which the learning rate falls. Default: --max-steps.")
 @click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
 @click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
 @click.option("--save-every", type=int, help="Steps between checkpoints.")

@@ -27,7 +27,7 @@ def test_option_list_is_as_documented() -> None:
         data out policy policy_args batch_size grad_accum num_workers prefetch_factor cache_dir cache_size
         shuffle_shards weights augment augmentation image_resize_height image_resize_width precision compile
         gradient_checkpointing parallel deterministic resume wandb max_steps learning_rate weight_decay warmup_steps
-        min_lr_ratio grad_clip eval_every eval_batches save_every keep_checkpoints log_every seed
+        decay_steps min_lr_ratio grad_clip eval_every eval_batches save_every keep_checkpoints log_every seed
     """
     assert [f.name for f in dataclasses.fields(TrainConfig)] == names.split()
 

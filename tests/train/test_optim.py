@@ -8,7 +8,7 @@ from torch import nn
 
 from vlapipe.train.optim import Schedule, load_optimizer_tensors, make_optimizer, optimizer_tensors
 
-SCHEDULE = Schedule(learning_rate=1.0, warmup_steps=10, max_steps=110, min_ratio=0.1)
+SCHEDULE = Schedule(learning_rate=1.0, warmup_steps=10, decay_steps=110, min_ratio=0.1)
 
 
 def test_rate_rises_in_a_line_to_its_highest() -> None:
@@ -24,7 +24,7 @@ def test_rate_falls_to_its_lowest_at_the_last_step_and_stays() -> None:
 
 @pytest.mark.parametrize("max_steps", [1, 2, 3])
 def test_shortest_runs_have_a_rate(max_steps: int) -> None:
-    schedule = Schedule(learning_rate=1.0, warmup_steps=0, max_steps=max_steps, min_ratio=0.0)
+    schedule = Schedule(learning_rate=1.0, warmup_steps=0, decay_steps=max_steps, min_ratio=0.0)
     assert schedule.at(0) == 1.0
 
 

@@ -1,0 +1,104 @@
+"""What a resumed run does otherwise than before: a line for each option that changes what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.optim import Schedule
+from vlapipe.train.weight_names import by_position
+
+__all__ = ["make_schedule", "resume_changes", "same_weights", "schedule_note"]
+
+# These change where a run reads and writes, how fast it is and what it reports, and not what it learns.
+_HARMLESS = (
+    *("out", "resume", "wandb", "num_workers", "prefetch_factor", "cache_dir", "cache_size", "log_every"),
+    *("eval_every", "save_every", "keep_checkpoints", "compile", "gradient_checkpointing", "deterministic"),
+)
+_OF_A_STEP = ("batch_size", "grad_accum")
+_OF_THE_RATE = ("learning_rate", "warmup_steps", "decay_steps", "min_lr_ratio")
+
+
+def make_schedule(options: Mapping[str, Any]) -> Schedule:
+    """The learning rate that saved options ask for."""
+    return Schedule(
+        learning_rate=options["learning_rate"],
+        warmup_steps=options["warmup_steps"],
+        decay_steps=options.get("decay_steps") or options["max_steps"],
+        min_ratio=options["min_lr_ratio"],
+    )
+
+
+def schedule_note(config: TrainConfig) -> str:
+    """What becomes of the learning rate if the run is longer or shorter than its decay; empty if it is neither."""
+    schedule, last = make_schedule(config.to_dict()), config.max_steps - 1
+    assert config.decay_steps is not None  # TrainConfig fills it in
+    if config.decay_steps == config.max_steps:
+        return ""
+    cure = f"--decay-steps {config.max_steps} lets it fall over all {config.max_steps} steps"
+    if config.decay_steps < config.max_steps:
+        return f"the learning rate stays at {schedule.at(last):.3g} after step {config.decay_steps} ({cure})"
+    return (
+        f"the learning rate falls over {config.decay_steps} steps, to {schedule.at(last):.3g} in the last one ({cure})"
+    )
+
+
+def same_weights(saved: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether saved options draw the same frames as ``config`` does, if each dataset is the one at its place."""
+    before = by_position(saved.get("weights"), [Path(path) for path in saved.get("data", ())])
+    return bool(before == by_position(config.weights, config.data))
+
+
+def resume_changes(
+    saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
+) -> list[str]:
+    """A line for each thing that was otherwise when the checkpoint after ``step`` steps was written."""
+    return [*_changes(saved, saved_ranks, config, num_ranks, step)]
+
+
+def _changes(
+    saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
+) -> Iterator[str]:
+    options = config.to_dict()
+    saved = {"decay_steps": saved.get("max_steps"), **saved}  # which earlier versions took it to be
+    names = [name for name in options if name in saved and name not in _HARMLESS]
+    saved = options | saved
+    changed = {name for name in names if options[name] != saved[name]}
+    if same_weights(saved, config):
+        changed.discard("weights")
+    samples = _samples(saved, saved_ranks), _samples(options, num_ranks)
+    rates = make_schedule(saved).at(step), make_schedule(options).at(step)
+    for name in names:
+        if name not in changed:
+            continue
+        line = f"{name} is {_shown(options[name])}, was {_shown(saved[name])}"
+        if name == "max_steps" and schedule_note(config):
+            line += f": {schedule_note(config)}"
+        elif name in _OF_THE_RATE:
+            line += f": step {step + 1} has a learning rate of {rates[1]:.3g}, and would have had {rates[0]:.3g}"
+        elif name in _OF_A_STEP:
+            line += f": {_compared(*samples)}"
+        elif name == "data":
+            line += ": the same dataset at another place"
+        yield line
+    if num_ranks != saved_ranks:
+        yield f"ranks are {num_ranks}, were {saved_ranks}: {_compared(*samples)}"
+
+
+def _samples(options: Mapping[str, Any], num_ranks: int) -> int:
+    return int(options["batch_size"]) * int(options["grad_accum"]) * num_ranks
+
+
+def _compared(before: int, now: int) -> str:
+    if now == before:
+        return f"a step still sees {now} samples"
+    times = {2.0: "twice", 0.5: "half"}.get(now / before, f"{now / before:.3g} times")
+    return f"a step now sees {now} samples, {times} as many as before ({before})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "not set" if value is None else str(value)
