@@ -20,12 +20,12 @@ from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.plan.plan import Plan, make_plan
-from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.segments import cut_files
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
+from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path

@@ -13,11 +13,11 @@ from torch import nn
 
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
+from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.augment import Augmentation
 from vlapipe.train.checkpoint import checkpoint_path, step_of
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.console import Console
 from vlapipe.train.distributed import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
@@ -49,7 +49,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
     """
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(distributed())
-        console = stack.enter_context(Console(silent=not ranks.is_first))
+        console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         with agree(ranks):
             # Rank 0 alone looks at the run's folder: it also makes it.
@@ -169,7 +169,7 @@ def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module
     return policy.to(ranks.device)
 
 
-def _batches(loader: Loader, console: Console) -> Generator[Batch, None, None]:
+def _batches(loader: Loader, console: Progress) -> Generator[Batch, None, None]:
     """The loader's batches, as something that can be closed: its threads then end. Describes the first."""
     for i, batch in enumerate(loader):
         if i == 0:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.console import Console
 from vlapipe.train.distributed import Ranks
 from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
@@ -50,7 +50,7 @@ class Run:
     val_loader: Loader | None
     batches: Iterator[Batch]
     timer: PhaseTimer
-    console: Console
+    console: Progress
     stop: StopSignal
     dataset_digest: str  # of its manifest
     log: MetricsLog | None = None  # of rank 0

@@ -11,7 +11,7 @@ __all__ = ["log_step"]
 
 def log_step(run: Run, outcome: StepOutcome, val_loss: float | None, *, last: bool) -> None:
     """Write the step that was just made, every ``log_every`` steps and whenever there is news; show the progress."""
-    run.console.progress(run.step, run.config.max_steps, outcome.loss, 1 / outcome.wall_s)
+    run.console.reach(run.step, f"loss {outcome.loss:.3f}, {1 / outcome.wall_s:.2f} steps/s")
     if run.log is None or not (last or val_loss is not None or run.step % run.config.log_every == 0):
         return
     values = {

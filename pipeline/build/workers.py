@@ -13,8 +13,8 @@ from threading import Lock
 
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.progress import Progress
 from vlapipe.pipeline.read.file_parts import let_go_of_files
+from vlapipe.pipeline.shards.progress import Progress
 
 __all__ = ["run_tasks"]
 

@@ -6,10 +6,8 @@ import time
 
 import pytest
 
-from vlapipe.pipeline import progress
-from vlapipe.pipeline.progress import Progress
-from vlapipe.pipeline.shards.time_left import TimeLeft
-from vlapipe.train.console import Console
+from vlapipe.pipeline.shards import progress
+from vlapipe.pipeline.shards.progress import Progress, TimeLeft
 
 
 def test_slow_start_and_an_earlier_pace_do_not_count() -> None:
@@ -64,12 +62,11 @@ def test_first_lines_of_a_run_name_no_time(
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr("vlapipe.train.console._SECONDS_BETWEEN_LINES", 0.0)
-    console, bar = Console(silent=False), Progress("ingest", 100, "episode")
+    bar = Progress(who, 100, "episode")
     for i in range(50):
         clock[0] += 60 if i == 0 else 1.0
         if who == "train":
-            console.progress(i + 1, 100, 0.5, steps_per_s=1 / (60 if i == 0 else 1.0))
+            bar.reach(i + 1, "loss 0.500")
         else:
             bar.advance()
     lines = capsys.readouterr().err.splitlines()
