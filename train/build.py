@@ -32,7 +32,7 @@ from vlapipe.train.run import LossOf, Run
 from vlapipe.train.run_folder import run_folder, save_config
 from vlapipe.train.saving import restore
 from vlapipe.train.sharing import wrap
-from vlapipe.train.stopping import StopSignal
+from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.threads import threads_at_most
 from vlapipe.train.wandb_run import open_wandb
 from vlapipe.train.weight_names import with_dataset_names
@@ -85,9 +85,10 @@ def build(config: TrainConfig) -> Iterator[Run]:
         run.batches = stack.enter_context(contextlib.closing(_batches(loader, console)))
         _announce(run, why)
         if ranks.is_first:
-            if not run.step:  # a run that goes on keeps its options until a step was made by others
-                save_config(config)
-            run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
+            with explain_surroundings(config.out):
+                if not run.step:  # a run that goes on keeps its options until a step was made by others
+                    save_config(config)
+                run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
             run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
             stack.callback(run.sink.close)
         run.first_step = run.step

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.distributed import agree
 from vlapipe.train.policies.base import Batch
@@ -17,6 +18,7 @@ from vlapipe.train.run import Run
 
 __all__ = ["explain_out_of_memory", "require_finite", "require_loss"]
 
+_NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _NAMED = 20  # frames that a message names; the rest are counted
 
 
@@ -86,15 +88,25 @@ def _frames(batch: Batch, chosen: torch.Tensor | None) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Turn the device's out-of-memory error into advice."""
+    """Turn the out-of-memory error of a GPU, or of the CPU, into advice.
+
+    Raises:
+        StoppedError: that was the error.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not (on_gpu or isinstance(error, MemoryError) or _NO_HOST_MEMORY in str(error)):
+            raise
         half = max(1, config.batch_size // 2)
         ways = [f"--batch-size {half} --grad-accum {config.grad_accum * 2}"] if config.batch_size > 1 else []
         ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
         ways += ["smaller images (--image-resize-height, --image-resize-width)"]
-        first = str(error).split(". ")[0]
-        raise VlapipeError(
-            f"the GPU's memory does not hold batch_size {config.batch_size}: {first}", f"try {', or '.join(ways)}"
-        ) from error
+        whose = "the GPU's memory" if on_gpu else "this machine's memory"
+        tried = re.search(r"you tried to allocate \d+ bytes", str(error))
+        first = tried[0] if tried else str(error).split(". ")[0]
+        raise StoppedError(
+            f"{whose} does not hold batch_size {config.batch_size}: {first or 'out of memory'}",
+            f"try {', or '.join(ways)}",
+        ) from None

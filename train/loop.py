@@ -63,11 +63,13 @@ def train_step(run: Run) -> StepOutcome:
         with timer.phase("h2d"):
             on_device = to_device(batch, device)
         share = kept_share(on_device)
-        with timer.phase("compute"), unless(exchanges, run.module), explain_out_of_memory(config):
+        with timer.phase("compute"), unless(exchanges, run.module):
             # The exchange of gradients has a time-out: it begins when every rank has read its batch.
-            with agree(run.ranks) if exchanges else contextlib.nullcontext(), autocast(run.precision, device):
+            before_exchange = agree(run.ranks) if exchanges else contextlib.nullcontext()
+            with before_exchange, explain_out_of_memory(config), autocast(run.precision, device):
                 loss = require_loss(run, run.module(on_device)) * share
-            torch.autograd.backward(loss / config.grad_accum)
+            with explain_out_of_memory(config):
+                torch.autograd.backward(loss / config.grad_accum)
         batches.append(batch)
         shares.append(share)
         losses.append(loss.detach())
@@ -77,7 +79,7 @@ def train_step(run: Run) -> StepOutcome:
         mean_share = share_sum / (config.grad_accum * run.ranks.world_size)
         grad_norm = float(rescale_and_clip(run.policy, mean_share, config.grad_clip))
     require_finite(run, loss_sum, own_loss, grad_norm, batches)
-    with timer.phase("optimizer"):
+    with timer.phase("optimizer"), explain_out_of_memory(config):
         learning_rate = run.schedule.at(run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -33,8 +34,9 @@ class MetricsLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; ``write`` has flushed each line, or said that it could not."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> MetricsLog:
         return self

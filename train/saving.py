@@ -13,6 +13,7 @@ from vlapipe.train.rng import gather_rng, restore_rng
 from vlapipe.train.run import Run
 from vlapipe.train.run_folder import save_config
 from vlapipe.train.saved_policy import load_weights, spec_to_json
+from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["keep_options", "restore", "save"]
 
@@ -38,7 +39,8 @@ def save(run: Run) -> None:
                     "val_loss": run.val_loss,
                 },
             )
-            write_checkpoint(run.config.out, checkpoint, keep=run.config.keep_checkpoints)
+            with explain_surroundings(run.config.out):
+                write_checkpoint(run.config.out, checkpoint, keep=run.config.keep_checkpoints)
     run.checkpoint_step = run.step
 
 
@@ -78,4 +80,5 @@ def restore(run: Run, path: Path) -> None:
 def keep_options(run: Run) -> None:
     """Keep the options in the run's folder once a step was made by them: a resume that makes none leaves no trace."""
     if run.ranks.is_first and run.step == run.first_step + 1:
-        save_config(run.config)
+        with explain_surroundings(run.config.out):
+            save_config(run.config)

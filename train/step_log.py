@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from vlapipe.train.memory import cpu_memory_percent, gpu_memory_gb
+from vlapipe.train.metrics import METRICS_FILE
 from vlapipe.train.result import StepOutcome
 from vlapipe.train.run import Run
+from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["log_step"]
 
@@ -26,5 +28,6 @@ def log_step(run: Run, outcome: StepOutcome, val_loss: float | None, *, last: bo
     }
     if val_loss is not None:
         values["val/loss"] = val_loss
-    run.log.write(run.step, values)
+    with explain_surroundings(run.config.out / METRICS_FILE):
+        run.log.write(run.step, values)
     run.sink.write(run.step, values)

@@ -1,15 +1,27 @@
-"""Turns SIGINT and SIGTERM into a wish to stop after the current step; a later second one ends the process as usual."""
+"""What stops a run from outside: a signal, which is a wish to stop after the current step, or a full disk.
+
+A later second signal ends the process as usual.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["StopSignal"]
+from safetensors import SafetensorError
+
+from vlapipe.schemas.errors import StoppedError, is_from_surroundings, stopped_by
+
+__all__ = ["StopSignal", "explain_surroundings"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Ctrl-C reaches a rank twice: from the terminal, and passed on by torchrun a moment later. That is one wish, not two.
@@ -46,3 +58,29 @@ class StopSignal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+
+@contextlib.contextmanager
+def explain_surroundings(where: Path) -> Iterator[None]:
+    """Around what is written to ``where``.
+
+    Raises:
+        StoppedError: the disk, a quota or memory stopped it.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, SafetensorError) as error:
+        found = _system_error(error)
+        if not isinstance(found, MemoryError) and not is_from_surroundings(found):
+            raise
+        stopped = stopped_by(found, where)
+        raise StoppedError(stopped.problem, f"{stopped.cure} with --resume") from None
+
+
+def _system_error(error: OSError | MemoryError | SafetensorError) -> OSError | MemoryError:
+    """What lies behind an error of safetensors, which has the number in its text alone."""
+    if isinstance(error, OSError | MemoryError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    code = int(number[1]) if number else errno.EINVAL
+    return OSError(code, os.strerror(code))

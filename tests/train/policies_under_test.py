@@ -51,7 +51,7 @@ class SignalAtStep(RegressionPolicy):
 
 
 class FailsAtStep(RegressionPolicy):
-    """One rank fails in its ``at``-th training batch: in ``forward``, in ``backward``, or it is ``killed`` there."""
+    """One rank fails in its ``at``-th training batch, in ``forward`` or ``backward``, for ``memory``, or by a kill."""
 
     def __init__(self, spec: SampleSpec, *, how: str, at: int, on_rank: int, **sizes: Any) -> None:
         super().__init__(spec, **sizes)
@@ -66,6 +66,8 @@ class FailsAtStep(RegressionPolicy):
             return loss
         if self.how == "forward":
             raise RuntimeError("forward fails")
+        if self.how == "memory":
+            torch.empty(1 << 50, dtype=torch.uint8)
         loss.register_hook(self._fail)
         return loss
 

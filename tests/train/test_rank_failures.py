@@ -10,8 +10,12 @@ from launching import Rank, run_ranks
 from test_loop import SMALL
 from test_ranks import options
 
+from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.train.checkpoint import latest_checkpoint
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.loader import Loader
+from vlapipe.train.loop import train
 
 WITHIN_S = 30.0  # on a busy machine; a collective's own time-out is ten minutes and more
 
@@ -79,13 +83,14 @@ def assert_prompt(ranks: list[Rank], speaker: int, *words: str) -> None:
         ("usage", 2, "vlapipe: wrong (put it right)"),
         ("os", 1, "PermissionError"),
         ("safetensors", 1, "torn"),
-        ("memory", 1, "MemoryError"),
+        ("memory", 5, "MemoryError"),
         ("runtime", 1, "shapes differ"),
     ],
 )
 def test_any_error_on_two_of_four_ranks_is_said_once_and_ends_all_alike(kind: str, code: int, word: str) -> None:
     ranks = run_ranks(["late", kind], code=WITHIN_AGREE)
-    assert codes(ranks) == [code] * 4, ranks
+    assert [ranks[i].code for i in (0, 1, 3)] == [code] * 3, ranks
+    assert ranks[2].code == (2 if kind == "usage" else 1)
     assert_prompt(ranks, 2, word)
 
 
@@ -191,3 +196,39 @@ def test_rank_that_is_missing_in_the_exchange_of_gradients_ends_all(
         assert len(said) == 1
         assert "--resume goes on" in said[0]
     assert not any("Traceback" in ranks[i].err for i in (0, 2, 3)), ranks
+
+
+def test_lack_of_memory_on_one_rank_ends_all_with_advice(tiny_dataset: Path, tmp_path: Path) -> None:
+    ranks = fails(tiny_dataset, tmp_path / "run", "memory", 2, 1, eval_every=9)
+    assert codes(ranks) == [StoppedError.exit_code] * 4, ranks
+    assert ranks[1].err == (
+        f"vlapipe: this machine's memory does not hold batch_size 2: you tried to allocate {1 << 50} bytes (try "
+        "--batch-size 1 --grad-accum 2, or --gradient-checkpointing, or smaller images (--image-resize-height, "
+        "--image-resize-width))\n"
+    )
+
+
+LIMITED = """
+import json, resource, sys, train_main
+values = json.loads(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (values.pop("limit"), resource.RLIM_INFINITY))
+sys.argv[1] = json.dumps(values)
+train_main.main()
+"""
+
+
+@pytest.mark.parametrize(("limit", "where"), [(3_000_000, ""), (2_500, "/metrics.jsonl")])
+def test_disk_that_takes_no_more_ends_all_ranks_as_stopped_and_the_run_resumes(
+    tiny_dataset: Path, tmp_path: Path, limit: int, where: str
+) -> None:
+    out = tmp_path / "run"
+    for batch in Loader(open_dataset(tiny_dataset), batch_size=64):  # its shards are unpacked before the limit holds
+        del batch
+    values = options(tiny_dataset, out, policy_args={}, batch_size=1, max_steps=20, eval_every=99)
+    ranks = run_ranks(values | {"limit": limit, "save_every": 1 if limit > 10_000 else 99}, code=LIMITED)
+    assert codes(ranks) == [StoppedError.exit_code] * 4, ranks
+    cure = "raise the limit (ulimit -f); the same command then goes on with --resume"
+    assert ranks[0].err.splitlines()[-1] == f"vlapipe: {out}{where}: no file may become so large here ({cure})"
+    assert [rank.err for rank in ranks[1:]] == [""] * 3
+    assert max(rank.seconds for rank in ranks) < WITHIN_S
+    assert train(TrainConfig.from_sources(None, {"out": out, "resume": True, "max_steps": 1})).step == 1
