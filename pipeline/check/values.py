@@ -23,6 +23,7 @@ __all__ = ["by_column", "check_values", "missing_of"]
 _LEAST_ROWS = 20  # fewer that are equal say nothing
 
 
+@np.errstate(over="ignore", invalid="ignore")  # values that are not finite, and that the schema lets through
 def check_values(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
     """Report what each field's values tell; the clock must run forwards."""
     for field in stream.fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from streams_under_test import rows_of, stream_of, ticks
@@ -117,6 +118,14 @@ def test_jump_to_and_from_a_missing_value_and_between_equal_stamps_is_none() -> 
     values[30], missing[30] = 0, 1
     clock[61] = clock[60]
     assert check(field, values, clock, missing) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_not_finite_are_checked_without_a_warning_of_numpy() -> None:
+    field = FieldSpec(name="q", columns=(("a",),), max_speed=(200,), period=(360.0,), dtype="float64")
+    values = np.linspace(100, 101, 100)
+    values[30], values[40:42], values[50], values[60] = np.nan, np.inf, -np.inf, 1e308
+    assert {f.code for f in check(field, values)} <= {"value.jump"}
 
 
 def test_text_is_not_looked_at() -> None:
