@@ -48,7 +48,7 @@ $(CORE)/.installed: pyproject.toml setup.cfg constraints.txt
 setup: $(VENV)/.installed  ## make .venv and install everything
 
 demo: setup  ## raw demo data -> dataset -> report -> a policy in training, in a few minutes on a CPU
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh $(DEMO)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" BIN=$(BIN) bash docs/demo.sh $(DEMO)
 
 lint: setup  ## ruff: style and mistakes
 	$(BIN)/ruff check .
@@ -81,6 +81,9 @@ bench: setup  ## every benchmark; one JSON line a case
 
 docs: setup  ## write docs/errors.md from the code
 	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md
+
+readme: setup  ## run the demo and put what it prints into README.md
+	$(BIN)/python docs/check_readme.py --write
 
 pins:  ## write constraints.txt: the newest release of everything, for each Python
 	@test -d .venv-pins || $(PYTHON) -m venv .venv-pins

@@ -3,6 +3,7 @@
 # earlier run finished is not done again.
 set -euo pipefail
 dir=${1:-demo}
+bin=${BIN:-.venv/bin}
 
 run() {
   printf '\n$ %s\n' "$*"
@@ -30,7 +31,7 @@ cat <<END
 
 Everything is in $dir/: the recordings in raw, the dataset in data, the training run in run. Where to go from here:
 
-  .venv/bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
-  .venv/bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
-  .venv/bin/vlapipe schema infer YOUR_RECORDINGS --out mine.toml     begin with your own: what lies in their files
+  $bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
+  $bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
+  $bin/vlapipe schema infer YOUR_RECORDINGS --out mine.toml     begin with your own: what lies in their files
 END
