@@ -18,7 +18,8 @@ from datetime import timedelta
 import torch
 from torch._C._distributed_c10d import AllreduceOptions, PrefixStore, ProcessGroupGloo, ReduceOp, Store
 
-from vlapipe.schemas.errors import StoppedError, VlapipeError, is_from_surroundings
+from vlapipe.schemas.errors import StoppedError, VlapipeError
+from vlapipe.schemas.surroundings import is_from_surroundings
 
 __all__ = ["RankWatch", "exit_code_of"]
 
@@ -165,7 +166,7 @@ def exit_code_of(error: BaseException) -> int:
     """What the process ends with after ``error``; never 0, which would be no failure."""
     if isinstance(error, VlapipeError):
         return error.exit_code
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and is_from_surroundings(error)):
+    if is_from_surroundings(error):
         return StoppedError.exit_code
     if isinstance(error, SystemExit):
         return (error.code % 256 or 1) if isinstance(error.code, int) else 1

@@ -19,7 +19,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from vlapipe.schemas.errors import StoppedError, is_from_surroundings, stopped_by
+from vlapipe.schemas.errors import StoppedError
+from vlapipe.schemas.surroundings import is_from_surroundings, stopped_by
 
 __all__ = ["StopSignal", "explain_surroundings"]
 
@@ -71,7 +72,7 @@ def explain_surroundings(where: Path) -> Iterator[None]:
         yield
     except (OSError, MemoryError, SafetensorError) as error:
         found = _system_error(error)
-        if not isinstance(found, MemoryError) and not is_from_surroundings(found):
+        if not is_from_surroundings(found):
             raise
         stopped = stopped_by(found, where)
         raise StoppedError(stopped.problem, f"{stopped.cure} with --resume") from None
