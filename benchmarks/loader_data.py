@@ -164,8 +164,8 @@ def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard
         statistics = {} if records else described.statistics(2)
         records.append({"shard": vars(stored), "episodes": described.rows, "rejects": [], "statistics": statistics})
     plan = Plan(root=folder, schema=schema, views={}, images=AS_RECORDED, shards=())
-    manifest, table, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
-    write_generation(folder, manifest, table, rejects)
+    manifest, table, gaps, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
+    write_generation(folder, manifest, table, rejects, gaps)
     return folder
 
 
