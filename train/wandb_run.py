@@ -1,9 +1,12 @@
-"""Sends metrics to Weights & Biases, or to nowhere: a run never fails for it, and its files stay under OUT."""
+"""Sends metrics to Weights & Biases, or to nowhere; no run fails or waits for it. Its files stay under OUT."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,9 @@ __all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "MetricsSink", "NullSink", "open_wan
 
 WANDB_FOLDER = "wandb"  # the name that wandb itself gives it
 WANDB_ID_FILE = "wandb_run_id"
+_MOST_WAITING = 10_000  # steps that wait to be handed over
+_CLOSE_S = 60.0
+_TEAR_DOWN_S = 2.0
 
 
 class MetricsSink(Protocol):
@@ -37,14 +43,59 @@ class NullSink:
 
 
 class _WandbSink:
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    """Hands values to W&B on a thread of its own: whatever happens to W&B and its helper process, training goes on.
+
+    The first failure is said, and nothing is sent after it.
+    """
+
+    def __init__(self, run: Any, say: Callable[[str], None]) -> None:
+        self._run, self._say = run, say
+        self._values: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(_MOST_WAITING)
+        self._is_broken = False
+        self._thread = threading.Thread(target=self._send, name="vlapipe-wandb", daemon=True)
+        self._thread.start()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        if self._is_broken:
+            return
+        try:
+            self._values.put_nowait((step, values))
+        except queue.Full:
+            self._break(f"it takes no more after {_MOST_WAITING} steps")
 
     def close(self) -> None:
-        self._run.finish()
+        """Send what is left, for as long as that takes within a minute."""
+        with contextlib.suppress(queue.Full):
+            self._values.put_nowait(None)
+        self._thread.join(0 if self._is_broken else _CLOSE_S)
+        if self._thread.is_alive():
+            self._break(f"it does not finish within {_CLOSE_S:.0f} s")
+        if self._is_broken:
+            # It would wait for its helper process when Python ends; teardown takes that back, and may itself wait.
+            ending = threading.Thread(target=_tear_down, daemon=True)
+            ending.start()
+            ending.join(_TEAR_DOWN_S)
+
+    def _send(self) -> None:
+        try:
+            while (item := self._values.get()) is not None:
+                step, values = item
+                self._run.log(dict(values), step=step)
+            self._run.finish()
+        except Exception as error:  # noqa: BLE001 - its helper may have been killed, its disk be full, its API change
+            self._break(f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
+
+    def _break(self, why: str) -> None:
+        if not self._is_broken:
+            self._is_broken = True
+            self._say(f"wandb: {why}; training goes on, and metrics.jsonl has all metrics")
+
+
+def _tear_down() -> None:
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> MetricsSink:
@@ -53,8 +104,11 @@ def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[s
         return NullSink()
     try:
         import wandb
-    except ImportError:
+    except ModuleNotFoundError:
         say("wandb is not installed: metrics go to metrics.jsonl only (pip install wandb, or --wandb disabled)")
+        return NullSink()
+    except Exception as error:  # noqa: BLE001 - a broken installation
+        say(f"wandb cannot be imported: {' '.join(str(error).split())}; metrics go to metrics.jsonl only")
         return NullSink()
     if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         say("wandb: no API key, so this run is kept offline (run 'wandb login', or set WANDB_API_KEY)")
@@ -72,10 +126,10 @@ def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[s
                 silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True
             ),
         )
-    except (wandb.Error, OSError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001 - no failure of a reporter stops a training
         say(f"wandb does not start: {' '.join(str(error).split())}; metrics go to metrics.jsonl only")
         return NullSink()
-    return _WandbSink(run)
+    return _WandbSink(run, say)
 
 
 def _run_id(out: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,6 +76,29 @@ class FailsAtStep(RegressionPolicy):
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("backward fails")
+
+
+class HurtsWandb(RegressionPolicy):
+    """Sends a signal to W&B's helper process in its second training batch."""
+
+    def __init__(self, spec: SampleSpec, *, signal_number: int, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.signal_number, self.seen = signal_number, 0
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be."""
+        self.seen += self.training
+        if self.training and self.seen == 2:
+            [helper] = [pid for pid in _children() if "wandb-core" in (pid / "cmdline").read_text()]
+            os.kill(int(helper.name), self.signal_number)
+            sys.stdout.write(f"{helper.name}\n")
+        return super().loss(batch)
+
+
+def _children() -> list[Path]:
+    """Of this process, in /proc."""
+    processes = [path.parent for path in Path("/proc").glob("[0-9]*/stat")]
+    return [pid for pid in processes if (pid / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())]
 
 
 class Noisy(RegressionPolicy):
