@@ -39,7 +39,7 @@ SHOWN = (240, 320)
 
 
 def demo_jpegs(scratch: Path) -> list[NDArray[np.uint8]]:
-    """64 of the demo's images, 640x480, over all its views and tasks."""
+    """64 of the demo's images, 640x480, over all its cameras and tasks."""
     make_demo(scratch, num_episodes=4)
     files = sorted(scratch.rglob("*.jpg"))
     return [np.fromfile(file, dtype=np.uint8) for file in files[:: len(files) // 64][:64]]

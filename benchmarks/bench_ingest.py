@@ -80,7 +80,7 @@ action_stride = 10
 CAMERA = """
 [streams.camera]
 kind = "images"
-files = ["images/{view}/*.jpg"]
+files = ["images/{camera}/*.jpg"]
 [streams.camera.time]
 unit = "s"
 """
@@ -124,11 +124,11 @@ def make_episodes(
         folder.mkdir(parents=True)
         write_csv(folder / "robot_states.csv", number, rows)
         made += (folder / "robot_states.csv").stat().st_size
-        for view in ("front", "side") if images else ():
-            (folder / "images" / view).mkdir(parents=True)
+        for camera in ("front", "side") if images else ():
+            (folder / "images" / camera).mkdir(parents=True)
             for i in range(int(rows * IMAGES_A_CSV_ROW / 2)):
                 data = images[(number + i) % len(images)] if images else b""
-                (folder / "images" / view / f"{1.7e9 + 1000 * number + i / 15:.6f}.jpg").write_bytes(data)
+                (folder / "images" / camera / f"{1.7e9 + 1000 * number + i / 15:.6f}.jpg").write_bytes(data)
                 made += len(data)
         number += 1
 

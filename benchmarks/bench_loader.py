@@ -4,7 +4,7 @@
  a  state windows and actions, one thread         DataLoader over arrays in memory: 6x; memcpy: 60 %
  b  the same                                      HDF5: 10x
  c  with a sensor's windows                       the original's ``np.load`` a sample: 500x; memcpy: 70 %
- d  two 640x480 JPEG views, two threads           simplejpeg alone: 95 %; HDF5 of JPEG bytes: 1.6x
+ d  two 640x480 JPEG cameras, two threads           simplejpeg alone: 95 %; HDF5 of JPEG bytes: 1.6x
  e  the same at 224x224                           full-size decode, then resize: 1.25x; stored at 224: 5x
  f  the same stored raw                           memcpy: 60 %; HDF5 of frames: 2x
  g  opening a million episodes, with the loader    1 s; 300 MB

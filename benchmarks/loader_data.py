@@ -102,7 +102,7 @@ def _episode(schema: Schema, number: int) -> Episode:
             task=task,
             folder=f"{task}/episode_20260101_{number:06d}",
             files={},
-            views={},
+            cameras={},
             metadata=None,
             instruction_file=None,
         ),
@@ -163,7 +163,7 @@ def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard
         )
         statistics = {} if records else described.statistics(2)
         records.append({"shard": vars(stored), "episodes": described.rows, "rejects": [], "statistics": statistics})
-    plan = Plan(root=folder, schema=schema, views={}, images=AS_RECORDED, shards=())
+    plan = Plan(root=folder, schema=schema, cameras={}, images=AS_RECORDED, shards=())
     manifest, table, gaps, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
     write_generation(folder, manifest, table, rejects, gaps)
     return folder

@@ -80,13 +80,13 @@ def decode_and_resize(size: tuple[int, int]) -> Callable[[], Work]:
     return make
 
 
-def write_hdf5_images(path: Path, views: list[Jpegs], *, pixels: bool) -> Path:
+def write_hdf5_images(path: Path, cameras: list[Jpegs], *, pixels: bool) -> Path:
     """Each view's JPEG bytes end to end with their offsets; or its decoded frames, ``(images, 480, 640, 3)``."""
     if path.exists():
         return path
     unfinished = path.with_suffix(".unfinished")
     with h5py.File(unfinished, "w", libver="latest") as file:
-        for i, jpegs in enumerate(views):
+        for i, jpegs in enumerate(cameras):
             if pixels:
                 frames = file.create_dataset(f"{i}/pixels", (len(jpegs), *FRAME), np.uint8)
                 for k, jpeg in enumerate(jpegs):
@@ -99,11 +99,11 @@ def write_hdf5_images(path: Path, views: list[Jpegs], *, pixels: bool) -> Path:
 
 
 class Hdf5Images(Dataset[Any]):
-    """Two views of one row, read from contiguous arrays into ``(2, 480, 640, 3)``."""
+    """Two cameras at one row, read from contiguous arrays into ``(2, 480, 640, 3)``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._views: list[Any] | None = None
+        self._cameras: list[Any] | None = None
 
     def __getitem__(self, row: int) -> torch.Tensor:
         out = torch.empty((2, *FRAME), dtype=torch.uint8)
@@ -118,23 +118,23 @@ class Hdf5Jpegs(Hdf5Images):
     """JPEG bytes, decoded where they are wanted."""
 
     def _read(self, row: int, out: NDArray[np.uint8]) -> None:
-        if self._views is None:
+        if self._cameras is None:
             file = h5py.File(self._path)
-            self._views = [(file[f"{i}/bytes"], file[f"{i}/offset"][:].tolist()) for i in range(2)]
-        for view, (data, offset) in enumerate(self._views):
+            self._cameras = [(file[f"{i}/bytes"], file[f"{i}/offset"][:].tolist()) for i in range(2)]
+        for camera, (data, offset) in enumerate(self._cameras):
             jpeg = data[offset[row] : offset[row + 1]]
-            simplejpeg.decode_jpeg(jpeg.data, colorspace="RGB", buffer=out[view])
+            simplejpeg.decode_jpeg(jpeg.data, colorspace="RGB", buffer=out[camera])
 
 
 class Hdf5Pixels(Hdf5Images):
     """Decoded frames, read where they are wanted."""
 
     def _read(self, row: int, out: NDArray[np.uint8]) -> None:
-        if self._views is None:
+        if self._cameras is None:
             file = h5py.File(self._path)
-            self._views = [file[f"{i}/pixels"] for i in range(2)]
-        for view, frames in enumerate(self._views):
-            frames.read_direct(out[view], np.s_[row])
+            self._cameras = [file[f"{i}/pixels"] for i in range(2)]
+        for camera, frames in enumerate(self._cameras):
+            frames.read_direct(out[camera], np.s_[row])
 
 
 class InSharedBatch(Dataset[Any]):

@@ -1,4 +1,4 @@
-"""Two camera views a sample on two threads, at full size, at a training size and stored raw."""
+"""Two cameras a sample on two threads, at full size, at a training size and stored raw."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ THREADS = 2
 PREFETCH = 4
 LONGER = 4
 SMALL = (224, 224)
-VIEWS = ("front", "side")
+CAMERAS = ("front", "side")
 SKIP = 8  # batches that lie ready after others were measured
 
 
@@ -43,10 +43,10 @@ def bench_jpegs(settings: Settings) -> Iterator[Line]:
     """Full size, against simplejpeg alone and against HDF5 of JPEG bytes."""
     torch.set_num_threads(1)
     dataset = stored(settings, "jpeg", EPISODES)
-    views = [jpegs_of(dataset, view) for view in VIEWS]
-    path = write_hdf5_images(settings.folder / f"jpegs-{len(views[0])}.h5", views, pixels=False)
-    way, hdf5, tried = fastest(hdf5_jpegs(path, min(map(len, views)), BATCH), settings)
-    alone = views[0] + views[1]
+    cameras = [jpegs_of(dataset, camera) for camera in CAMERAS]
+    path = write_hdf5_images(settings.folder / f"jpegs-{len(cameras[0])}.h5", cameras, pixels=False)
+    way, hdf5, tried = fastest(hdf5_jpegs(path, min(map(len, cameras)), BATCH), settings)
+    alone = cameras[0] + cameras[1]
     mine, sample_bytes = ours(dataset, settings)
     rates = measure(
         {"ours": mine, "simplejpeg": lambda: on_threads(alone, decode, LONGER * settings.seconds) / 2, "hdf5": hdf5},
@@ -63,7 +63,7 @@ def bench_small(settings: Settings) -> Iterator[Line]:
     torch.set_num_threads(1)
     full = stored(settings, "jpeg", EPISODES)
     small = stored(settings, "224", EPISODES, "--image-size", "224x224")
-    alone = [jpeg for view in VIEWS for jpeg in jpegs_of(full, view)]
+    alone = [jpeg for camera in CAMERAS for jpeg in jpegs_of(full, camera)]
     mine, sample_bytes = ours(full, settings, image_size=SMALL)
     mine_small, _ = ours(small, settings)
     resized = decode_and_resize(SMALL)
@@ -87,9 +87,9 @@ def bench_raw(settings: Settings) -> Iterator[Line]:
     torch.set_num_threads(1)
     dataset = stored(settings, "raw", RAW_EPISODES, "--image-storage", "raw")
     jpegs = stored(settings, "jpeg-of-raw", RAW_EPISODES)
-    views = [jpegs_of(jpegs, view) for view in VIEWS]
-    path = write_hdf5_images(settings.folder / f"pixels-{len(views[0])}.h5", views, pixels=True)
-    way, hdf5, tried = fastest(hdf5_pixels(path, min(map(len, views)), BATCH), settings)
+    cameras = [jpegs_of(jpegs, camera) for camera in CAMERAS]
+    path = write_hdf5_images(settings.folder / f"pixels-{len(cameras[0])}.h5", cameras, pixels=True)
+    way, hdf5, tried = fastest(hdf5_pixels(path, min(map(len, cameras)), BATCH), settings)
     mine, sample_bytes = ours(dataset, settings)
     copy = memcpy(settings, threads=THREADS)
     rates = measure(
@@ -151,12 +151,12 @@ def stored(settings: Settings, name: str, episodes: int, *options: str) -> vlapi
     return vlapipe.open_dataset(out)
 
 
-def jpegs_of(dataset: vlapipe.Dataset, view: str) -> Jpegs:
+def jpegs_of(dataset: vlapipe.Dataset, camera: str) -> Jpegs:
     """Every image's bytes, where they are mapped."""
     found: Jpegs = []
     for shard in range(len(dataset.manifest.shards)):
         arrays = dataset.arrays(shard)
-        data, offset = arrays[f"{view}/bytes"], arrays[f"{view}/offset"].tolist()
+        data, offset = arrays[f"{camera}/bytes"], arrays[f"{camera}/offset"].tolist()
         found += [data[a:b] for a, b in pairwise(offset)]
     return found
 

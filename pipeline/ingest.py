@@ -246,7 +246,7 @@ def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: 
         ShardTask(
             root=plan.root,
             schema=plan.schema,
-            views=plan.views,
+            cameras=plan.cameras,
             shard=shard,
             shard_format=config.shard_format,
             codec=codec,

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.parse_streams import parse_stream
+from vlapipe.schemas.renamed import bring_up_to_date, warn_renamed
 from vlapipe.schemas.schema import (
     ActionConstant,
     ActionSpec,
@@ -29,8 +30,10 @@ SCHEMA_VERSION = 1
 _CHOSEN_SEVERITIES = (*SEVERITIES, "off")
 
 
-def parse_schema(text: str, source: str) -> Schema:
+def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
     """Read a schema from TOML text; ``source`` is how errors call it.
+
+    Old names are understood with a ``RenamedWarning``, and silently in a schema that ``is_stored`` with a dataset.
 
     Raises:
         UsageError: the text is not TOML, or says something that no schema can say.
@@ -39,6 +42,9 @@ def parse_schema(text: str, source: str) -> Schema:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"schema {source}: not valid TOML: {error}") from None
+    for old, new in bring_up_to_date(values):
+        if not is_stored:
+            warn_renamed(f"schema {source}", old, new)
     top = TomlTable(source, "", values)
     version = top.number("schema_version", 1)
     if version != SCHEMA_VERSION:
@@ -271,7 +277,7 @@ def _refuse_stem(top: TomlTable, schema: Schema) -> None:
 
 
 def _field_paths(schema: Schema) -> list[str]:
-    """Each ``<stream>/<field>`` that a shard or a view has, masks and derived fields too."""
+    """Each ``<stream>/<field>`` that a shard has, masks and derived fields too."""
     paths: list[str] = []
     for stream in schema.streams:
         if isinstance(stream, ImageStream):

@@ -48,15 +48,17 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
     }
-    many_views = any("{view}" in pattern for pattern in files)
-    if kind != "images" and (many_views or "{view}" in (common["time"].file or "")):
-        table.fail("{view} stands for a camera", "only files of images may have it")
+    many_cameras = any("{camera}" in pattern for pattern in files)
+    if kind != "images" and (many_cameras or "{camera}" in (common["time"].file or "")):
+        table.fail("{camera} stands for a camera", "only files of images may have it")
     stream: Stream
     if kind == "images":
-        if "views" in table.values and not many_views:
-            table.fail("views: files has no {view}", "put {view} where the folders' names stand, or leave views out")
-        views, one_per_row = table.texts("views", ()), table.flag("one_per_row", False)
-        stream = ImageStream(**common, views=views, one_per_row=one_per_row)
+        if "cameras" in table.values and not many_cameras:
+            table.fail(
+                "cameras: files has no {camera}", "put {camera} where the folders' names stand, or leave cameras out"
+            )
+        cameras, one_per_row = table.texts("cameras", ()), table.flag("one_per_row", False)
+        stream = ImageStream(**common, cameras=cameras, one_per_row=one_per_row)
     elif kind == "csv":
         on_missing = table.choice("on_missing", ON_MISSING, "refuse")
         fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())

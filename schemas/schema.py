@@ -233,21 +233,21 @@ class NpzStream:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStream:
-    """JPEG files. ``{view}`` in ``files`` makes one stream a folder, named after it."""
+    """JPEG files. ``{camera}`` in ``files`` makes one stream a folder, named after it."""
 
     name: str
     files: tuple[str, ...]
     time: TimeSpec
     rate_hz: float | None = None
     max_gap_s: float | None = None
-    views: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
     one_per_row: bool = False  # as many images as the anchor has rows
     kind: Literal["images"] = "images"
 
     @property
-    def many_views(self) -> bool:
-        """Whether each folder that matches ``{view}`` is a stream of its own."""
-        return any("{view}" in pattern for pattern in self.files)
+    def many_cameras(self) -> bool:
+        """Whether each folder that matches ``{camera}`` is a stream of its own."""
+        return any("{camera}" in pattern for pattern in self.files)
 
 
 Stream = CsvStream | NpzStream | ImageStream

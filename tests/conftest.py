@@ -40,7 +40,7 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.fixture(scope="session")
 def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four short raw episodes, two views, sensors."""
+    """Four short raw episodes, two cameras, sensors."""
     return make_dataset(tmp_path_factory.mktemp("raw") / "lab")
 
 

@@ -36,7 +36,7 @@ def make_episode(
     num_rows: int = 60,
     rate_hz: float = 100.0,
     seed: int = 0,
-    views: tuple[str, ...] = ("View1", "View2"),
+    cameras: tuple[str, ...] = ("View1", "View2"),
     num_images: int = 9,
     sensor: bool = True,
     instruction: str | None = "insert the needle",
@@ -55,15 +55,15 @@ def make_episode(
         edit_rows(rows)
     (folder / "robot_states.csv").write_text("\n".join([MECA_HEADER, *map(",".join, rows), ""]))
     span = num_rows / rate_hz
-    for i, view in enumerate(views):
-        (folder / "images" / view).mkdir(parents=True)
+    for i, camera in enumerate(cameras):
+        (folder / "images" / camera).mkdir(parents=True)
         for k in range(num_images):
             stamp = clock[0] + 1e-3 * (i + 1) + k * span / num_images
-            (folder / "images" / view / f"{stamp:.6f}.jpg").write_bytes(make_jpeg(seed * 1000 + i * 100 + k))
+            (folder / "images" / camera / f"{stamp:.6f}.jpg").write_bytes(make_jpeg(seed * 1000 + i * 100 + k))
     if sensor:
         np.savez(folder / "sensor_data.npz", **sensor_arrays(clock[0], span, seed))
     if instruction is not None:
-        metadata = {"robot_hz": 100, "sensor_hz": 650, "camera_views": list(views), "instruction": instruction}
+        metadata = {"robot_hz": 100, "sensor_hz": 650, "camera_views": list(cameras), "instruction": instruction}
         (folder / "metadata.json").write_text(json.dumps(metadata))
     return folder
 

@@ -75,8 +75,8 @@ def _entries(dataset: Dataset) -> dict[str, str]:
     """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
     rows = {entry: f"rows of shape {shape}" for entry, shape in row_shapes(dataset.schema).items()}
     images = {
-        f"observation.images.{view}": f"images stored as {dataset.manifest.image_storage(view)}"
-        for view in dataset.views
+        f"observation.images.{camera}": f"images stored as {dataset.manifest.image_storage(camera)}"
+        for camera in dataset.cameras
     }
     return rows | images
 
@@ -91,7 +91,7 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
     details |= _action(schema)
     used = {"state_rows", "action_rows", "action_stride"}
     used |= {"sensor_rows"} if sample.sensors else set()
-    used |= {"image_rows"} if dataset.views else set()
+    used |= {"image_rows"} if dataset.cameras else set()
     for field in fields(window):
         if field.name in used and getattr(window, field.name) is None:
             details[f"[sample] {field.name}"] = str(getattr(sample, field.name))
@@ -108,8 +108,8 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
         for name, path in sample.sensors:
             add_rate(f"observation.sensors.{name}", path.partition("/")[0])
     if resolved.image_rows != 1:
-        for view in dataset.views:
-            add_rate(f"observation.images.{view}", view)
+        for camera in dataset.cameras:
+            add_rate(f"observation.images.{camera}", camera)
     return details
 
 

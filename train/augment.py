@@ -56,8 +56,8 @@ class Draw(NamedTuple):
 class Augmentation:
     """How far training images are varied; a field at its neutral value (crop 1, the others 0) varies nothing.
 
-    Box and angle are one draw for each view of a sample, the colour is one for the sample with all its views; either
-    is the same for all rows of a window, so that nothing moves or flickers that did not in the recording.
+    Box and angle are one draw for each camera of a sample. The colour is one draw for the sample with all its cameras.
+    Each is the same for all rows of a window, so that nothing moves or flickers that did not in the recording.
     """
 
     crop: float = 0.95  # side of the box that is cut out and brought back to size, in parts of the image's
@@ -82,15 +82,15 @@ class Augmentation:
                 raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, _RANGES))
         return cls(**values)
 
-    def of(self, positions: NDArray[np.int64], *, seed: int, view: str = "") -> NDArray[np.float64]:
+    def of(self, positions: NDArray[np.int64], *, seed: int, camera: str = "") -> NDArray[np.float64]:
         """The draws of samples, ``(B, 7)``: a ``Draw`` a row, each the same whatever stands beside it.
 
         Args:
             positions: (B,) of each sample in the global sequence, counted over all epochs from 0.
             seed: of the run.
-            view: camera whose images they are for.
+            camera: whose images they are for.
         """
-        top, left, turn = (_uniform(f"geometry of {view}", seed, positions, which) for which in range(3))
+        top, left, turn = (_uniform(f"geometry of {camera}", seed, positions, which) for which in range(3))
         factors = [_uniform("colour", seed, positions, which) for which in range(3)]
         strengths = (self.brightness, self.contrast, self.saturation)
         draws = np.empty((len(positions), len(Draw._fields)))

@@ -257,7 +257,7 @@ class _Iterations:
         if not self.is_shared:
             with contextlib.suppress(RuntimeError, OSError):  # no memory to share: no worker processes either
                 self.cells.share_memory_()  # type: ignore[no-untyped-call]
-        self._view = self.cells.numpy()
+        self._camera = self.cells.numpy()
 
     @property
     def is_shared(self) -> bool:
@@ -267,28 +267,28 @@ class _Iterations:
     @property
     def newest(self) -> int:
         """The epoch that was begun last; the one before the first if none was."""
-        return int(self._view.max()) // _LOW - 1
+        return int(self._camera.max()) // _LOW - 1
 
     def restart(self, epoch: int) -> None:
         """Let the next iteration be this epoch."""
-        self._view[:] = epoch * _LOW
+        self._camera[:] = epoch * _LOW
 
     def begin(self, worker: int, token: int, epoch: int | None = None) -> int:
         """The epoch of the iteration that a worker begins; ``epoch`` if that is known."""
         if epoch is not None:
-            self._view[:] = self._cell(epoch, token)
+            self._camera[:] = self._cell(epoch, token)
             return epoch
-        cells = self._view.copy()
+        cells = self._camera.copy()
         newest = int(cells.max()) // _LOW - 1
         others_began = bool(np.any(cells == self._cell(newest, token)))
         has_begun = int(cells[worker]) // _LOW - 1 == newest
         epoch = newest if others_began and not has_begun else newest + 1
-        self._view[worker] = self._cell(epoch, token)
+        self._camera[worker] = self._cell(epoch, token)
         return epoch
 
     def is_newest(self, worker: int, token: int, epoch: int) -> bool:
         """Whether the worker has begun no other iteration since."""
-        return int(self._view[worker]) == self._cell(epoch, token)
+        return int(self._camera[worker]) == self._cell(epoch, token)
 
     @staticmethod
     def _cell(epoch: int, token: int) -> int:

@@ -16,7 +16,7 @@ from vlapipe.train.locate import Locator
 from vlapipe.train.open_shards import OpenShards
 from vlapipe.train.sources import Sources
 from vlapipe.train.spec import SampleSpec
-from vlapipe.train.view_reader import ViewReader
+from vlapipe.train.view_reader import CameraReader
 from vlapipe.train.window import Window
 
 __all__ = ["Batch", "BatchMaker"]
@@ -48,8 +48,9 @@ class BatchMaker:
         self._sources = sources
         self._shards = OpenShards(sources, most_open, may_unpack)
         self._locator = Locator(sources, self._shards, window)
-        self._views = {
-            view: ViewReader(self._shards, view, shape, augmentation, seed) for view, shape in spec.images.items()
+        self._cameras = {
+            camera: CameraReader(self._shards, camera, shape, augmentation, seed)
+            for camera, shape in spec.images.items()
         }
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
         self._instruction = sources.column("instruction")
@@ -69,7 +70,7 @@ class BatchMaker:
         try:
             arrays, tensors = self._buffers.lend(len(frames.index))
             with self._shards.lease(frames.shard):
-                fill(arrays, self._locator.locate(frames), self._views)
+                fill(arrays, self._locator.locate(frames), self._cameras)
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
@@ -77,8 +78,8 @@ class BatchMaker:
         except (OSError, MemoryError) as error:
             raise_if_stopped(error, self._named(frames))
             raise
-        for view in self._views:
-            key = f"observation.images.{view}"
+        for camera in self._cameras:
+            key = f"observation.images.{camera}"
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
         tasks = self._instruction[frames.episode].tolist()
         return _split({**tensors, "task": tasks}, len(tasks) // num_batches)

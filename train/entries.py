@@ -27,13 +27,13 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
         UsageError: they differ in size, and none was chosen.
     """
     sizes: dict[str, tuple[int, int]] = {}
-    for view in sources.first.views:
-        recorded = np.stack([sources.column(f"{view}/height"), sources.column(f"{view}/width")], axis=1)
+    for camera in sources.first.cameras:
+        recorded = np.stack([sources.column(f"{camera}/height"), sources.column(f"{camera}/width")], axis=1)
         recorded = np.unique(recorded, axis=0)
         if chosen is None and len(recorded) > 1:
             found = ", ".join(f"{w}x{h}" for h, w in recorded[:4])
-            raise UsageError(f"{sources.name()}: images of {view} differ in size: {found}", "choose an image size")
-        sizes[view] = chosen or (int(recorded[0][0]), int(recorded[0][1]))
+            raise UsageError(f"{sources.name()}: images of {camera} differ in size: {found}", "choose an image size")
+        sizes[camera] = chosen or (int(recorded[0][0]), int(recorded[0][1]))
     return sizes
 
 
@@ -42,8 +42,8 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
     rows: dict[str, tuple[int, ...]] = {"observation.state": spec.state, "action": spec.action}
     rows |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
     entries = {key: Entry(shape, np.float32) for key, shape in rows.items()}
-    for view, (num_rows, channels, height, width) in spec.images.items():
-        entries[f"observation.images.{view}"] = Entry((num_rows, height, width, channels), np.uint8)
+    for camera, (num_rows, channels, height, width) in spec.images.items():
+        entries[f"observation.images.{camera}"] = Entry((num_rows, height, width, channels), np.uint8)
     entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
     return entries | {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
 
@@ -66,7 +66,7 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
     return SampleSpec(
         state=(window.state_rows or 1, rows[STATE][0]),
         sensors={name: (window.sensor_rows or 1, *shape) for name, shape in sensors.items()},
-        images={view: (window.image_rows or 1, 3, *size) for view, size in sizes.items()},
+        images={camera: (window.image_rows or 1, 3, *size) for camera, size in sizes.items()},
         action=(window.action_rows or 1, rows["action"][0]),
         moments={
             entry: _merged([_counted(dataset, of[entry], shape) for dataset, of in fields])

@@ -119,7 +119,7 @@ def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.
     gaps.
     """
     anchor = dataset.schema.anchor
-    num_rows = window_rows(sample, anchor, dataset.views)
+    num_rows = window_rows(sample, anchor, dataset.cameras)
     found = []
     if _max_gap_s(dataset, anchor) is not None:
         lists = dataset.episode_column(f"{anchor}/gaps")

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.train.locate import Places, Rows
-from vlapipe.train.view_reader import ViewReader
+from vlapipe.train.view_reader import CameraReader
 from vlapipe.train.windows_of_memory import gather
 
 __all__ = ["fill"]
 
 
-def fill(out: dict[str, NDArray[Any]], places: Places, views: Mapping[str, ViewReader]) -> None:
+def fill(out: dict[str, NDArray[Any]], places: Places, cameras: Mapping[str, CameraReader]) -> None:
     """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
 
     Actions are zero where there is none: the episode has ended, or the row lacks one.
@@ -31,10 +31,10 @@ def fill(out: dict[str, NDArray[Any]], places: Places, views: Mapping[str, ViewR
     _copy_rows(places.actions, out["action"], out["action_is_pad"])
     if out["action_is_pad"].any():
         out["action"][out["action_is_pad"]] = 0
-    for view, images in places.images.items():
-        key = f"observation.images.{view}"
+    for camera, images in places.images.items():
+        key = f"observation.images.{camera}"
         out[f"{key}_is_pad"][...] = images.is_pad
-        views[view].read(places.frames, images, out[key])
+        cameras[camera].read(places.frames, images, out[key])
     out["episode_index"][...] = places.frames.episode
     out["frame_index"][...] = places.frames.row
     out["index"][...] = places.frames.index

@@ -38,7 +38,7 @@ _AHEAD_BYTES = 8_000_000  # of all of them that are in the making, so that memor
 class Loader:
     """Batches of training samples, each a dict of tensors.
 
-    ``observation.state`` (B, T, D) float32; ``observation.images.<view>`` (B, T, 3, height, width) uint8, with the
+    ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8, with the
     channels last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32 in the
     schema's units. Each has a bool ``..._is_pad`` of its first two dimensions (``action_is_pad`` for actions), true for
     rows that the episode does not have. ``task`` is a list of B instructions; ``episode_index``, ``frame_index`` (the

@@ -60,7 +60,7 @@ class Locator:
     def __init__(self, sources: Sources, shards: OpenShards, window: Window) -> None:
         sample = sources.first.schema.sample
         self._shards = shards
-        self._views = sources.first.views
+        self._cameras = sources.first.cameras
         self._sensors = [name for name, _ in sample.sensors]
         self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
         self._image_rows = window.image_rows or 1
@@ -70,7 +70,7 @@ class Locator:
         self._has_phases = self._action_stride > 1 and stored_strides == {self._action_stride}
         self._holes = ActionHoles(sources)
         self._blanks: dict[int, NDArray[np.uint8]] = {}
-        streams = [ANCHOR, *self._sensors, *self._views]
+        streams = [ANCHOR, *self._sensors, *self._cameras]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
         self._num_rows = sources.stream_column(ANCHOR, "rows")
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
@@ -87,7 +87,9 @@ class Locator:
             entry = f"observation.sensors.{name}"
             newest = self._newest(plan, name, anchor_row)
             windows[entry] = self._window(plan, entry, name, newest, self._sensor_rows)
-        images = {view: self._images(plan, view, self._newest(plan, view, anchor_row)) for view in self._views}
+        images = {
+            camera: self._images(plan, camera, self._newest(plan, camera, anchor_row)) for camera in self._cameras
+        }
         return Places(plan, windows, images, self._actions(plan, anchor_row))
 
     def _newest(self, plan: BatchPlan, stream: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,9 +124,9 @@ class Locator:
         """Bytes that can be read in place of a window; held here."""
         return self._blanks.setdefault(num_bytes, np.zeros(num_bytes, dtype=np.uint8))
 
-    def _images(self, plan: BatchPlan, view: str, newest: NDArray[np.int64]) -> Images:
+    def _images(self, plan: BatchPlan, camera: str, newest: NDArray[np.int64]) -> Images:
         row = newest[:, None] + np.arange(1 - self._image_rows, 1)
-        start = self._start[view][plan.episode]
+        start = self._start[camera][plan.episode]
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> Rows:

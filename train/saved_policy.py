@@ -59,7 +59,7 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
     return {
         "state": list(spec.state),
         "sensors": {name: list(shape) for name, shape in spec.sensors.items()},
-        "images": {view: list(shape) for view, shape in spec.images.items()},
+        "images": {camera: list(shape) for camera, shape in spec.images.items()},
         "action": list(spec.action),
         "moments": moments,
     }
@@ -77,7 +77,7 @@ def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
     return SampleSpec(
         state=(T, D),
         sensors={name: tuple(shape) for name, shape in values["sensors"].items()},
-        images={view: (shape[0], shape[1], shape[2], shape[3]) for view, shape in values["images"].items()},
+        images={camera: (shape[0], shape[1], shape[2], shape[3]) for camera, shape in values["images"].items()},
         action=(H, A),
         moments={key: moments(entry) for key, entry in values["moments"].items()},
     )

@@ -103,11 +103,11 @@ class Sources:
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
         if dataset.schema.sample.action_stride > 1:
             names[ACTION_PHASES] = ACTION_PHASES
-        for stream in [*dict(dataset.schema.sample.sensors), *dataset.views]:
+        for stream in [*dict(dataset.schema.sample.sensors), *dataset.cameras]:
             names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
-        for view in dataset.views:
-            kinds = ("pixels",) if dataset.manifest.image_storage(view) == "raw" else ("bytes", "offset")
-            names |= {f"{view}/{kind}": f"{view}/{kind}" for kind in kinds}
+        for camera in dataset.cameras:
+            kinds = ("pixels",) if dataset.manifest.image_storage(camera) == "raw" else ("bytes", "offset")
+            names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}
         return names
 
     def unpacked_bytes(self, shard: int) -> int:
@@ -151,7 +151,7 @@ def _columns(dataset: Dataset) -> list[str]:
     for stream in dataset.manifest.streams:
         columns += [f"{stream}/{name}" for name in ("start", "rows")]
     columns.append(f"{dataset.schema.anchor}/gaps")
-    return columns + [f"{view}/{side}" for view in dataset.views for side in ("height", "width")]
+    return columns + [f"{camera}/{side}" for camera in dataset.cameras for side in ("height", "width")]
 
 
 def _stream_name(dataset: Dataset, stream: str) -> str:

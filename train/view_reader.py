@@ -16,22 +16,22 @@ from vlapipe.train.locate import Images
 from vlapipe.train.open_shards import OpenShards
 from vlapipe.train.windows_of_memory import gather
 
-__all__ = ["ViewReader"]
+__all__ = ["CameraReader"]
 
 
-class ViewReader:
+class CameraReader:
     """Fills (B, T, height, width, 3) with images that lie in open shards, as JPEG or as pixels."""
 
     def __init__(
         self,
         shards: OpenShards,
-        view: str,
+        camera: str,
         shape: tuple[int, int, int, int],
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
         """``shape`` is (T, 3, height, width) of what is read."""
-        self._shards, self._view = shards, view
+        self._shards, self._camera = shards, camera
         self._augmentation, self._seed = augmentation, seed
         self._reader = ImageReader(shape[2:])
 
@@ -45,7 +45,7 @@ class ViewReader:
         row, shard = images.row.reshape(-1), np.repeat(frames.shard, per_sample)
         flat = out.reshape(-1, *out.shape[2:])
         draws = self._draws(frames, per_sample)
-        if self._shards.has(f"{self._view}/pixels"):
+        if self._shards.has(f"{self._camera}/pixels"):
             self._read_pixels(shard, row, flat, draws)
             return
         try:
@@ -56,15 +56,15 @@ class ViewReader:
     def _draws(self, frames: BatchPlan, per_sample: int) -> NDArray[np.float64] | None:
         if self._augmentation is None:
             return None
-        draws = self._augmentation.of(frames.position, seed=self._seed, view=self._view)
+        draws = self._augmentation.of(frames.position, seed=self._seed, camera=self._camera)
         return np.repeat(draws, per_sample, axis=0)
 
     def _jpegs(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """The bytes of each image, on the map."""
         spans = np.empty((len(row), 2), dtype=np.int64)
-        gather(self._shards.addresses(f"{self._view}/offset", shard, row, row + 1), spans.view(np.uint8))
+        gather(self._shards.addresses(f"{self._camera}/offset", shard, row, row + 1), spans.view(np.uint8))
         return [
-            self._shards.array(f"{self._view}/bytes", of)[start:stop]
+            self._shards.array(f"{self._camera}/bytes", of)[start:stop]
             for of, (start, stop) in zip(shard.tolist(), spans.tolist(), strict=True)
         ]
 
@@ -75,7 +75,7 @@ class ViewReader:
         out: NDArray[np.uint8],
         draws: NDArray[np.float64] | None,
     ) -> None:
-        name = f"{self._view}/pixels"
+        name = f"{self._camera}/pixels"
         stored = [self._shards.array(name, of) for of in shard.tolist()]
         if any(array.shape[1:] != out.shape[1:] for array in stored):
             self._reader.resize([array[i] for array, i in zip(stored, row.tolist(), strict=True)], out, draws)

@@ -52,7 +52,7 @@ class ShardTask:
 
     root: Path
     schema: Schema
-    views: dict[str, tuple[str, ...]]
+    cameras: dict[str, tuple[str, ...]]
     shard: PlannedShard
     shard_format: str
     codec: Codec
@@ -131,7 +131,7 @@ def _require_folders(task: ShardTask) -> None:
 def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
     findings = Findings(task.schema.checks.severity)
     try:
-        episode = read_episode(task.root, raw, task.schema, task.views, findings, task.images)
+        episode = read_episode(task.root, raw, task.schema, task.cameras, findings, task.images)
     except (StoppedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands

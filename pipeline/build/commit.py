@@ -77,7 +77,7 @@ def _describe_streams(plan: Plan) -> dict[str, Any]:
     for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
             entry = {**_describe_stream(stream), "storage": plan.images.storage}
-            described |= {view: dict(entry) for view in plan.views[stream.name]}
+            described |= {camera: dict(entry) for camera in plan.cameras[stream.name]}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
     return described

@@ -77,8 +77,8 @@ def _is_text(schema: Schema, path: str) -> bool:
 
 def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, int]) -> Record:
     """One row; ``next_row`` is where each stream's next episode begins in the shard, and is moved on."""
-    views = (name for name, stream in episode.streams.items() if isinstance(stream, ImageRows))
-    num_rows = window_rows(schema.sample, schema.anchor, views)
+    cameras = (name for name, stream in episode.streams.items() if isinstance(stream, ImageRows))
+    num_rows = window_rows(schema.sample, schema.anchor, cameras)
     beside = _gaps_beside(episode, num_rows, schema.anchor)
     row: Record = {
         "id": episode.raw.id,

@@ -18,7 +18,7 @@ def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Sc
 
     Args:
         streams: those that could be read; others have their own findings already.
-        specs: what the schema says of each, views by their own names.
+        specs: what the schema says of each, cameras by their own names.
         schema: which is the anchor, and what counts as a fault.
         findings: takes what is wrong.
     """

@@ -13,12 +13,12 @@ from vlapipe.pipeline.demo.fault_location import Place
 
 __all__ = ["IMAGE_DEFECTS"]
 
-VIEWS = tuple(camera.name for camera in CAMERAS)
+CAMERA_NAMES = tuple(camera.name for camera in CAMERAS)
 
 
 def _an_image(episode: Path) -> Path:
     """The image in the middle of the first view."""
-    images = sorted((episode / "images" / VIEWS[0]).iterdir())
+    images = sorted((episode / "images" / CAMERA_NAMES[0]).iterdir())
     return images[len(images) // 2]
 
 
@@ -55,11 +55,11 @@ def bad_image_name(episode: Path) -> Place:
     return _place(episode, renamed, "the image's name is not a time")
 
 
-def missing_view(episode: Path) -> Place:
+def missing_camera(episode: Path) -> Place:
     """A camera that was unplugged."""
-    view = episode / "images" / VIEWS[1]
-    shutil.rmtree(view)
-    return _place(episode, view, f"view {VIEWS[1]} is missing, though the metadata names it")
+    camera = episode / "images" / CAMERA_NAMES[1]
+    shutil.rmtree(camera)
+    return _place(episode, camera, f"camera {CAMERA_NAMES[1]} is missing, though the metadata names it")
 
 
 def no_images(episode: Path) -> Place:
@@ -81,5 +81,5 @@ def _grey_png(width: int, height: int) -> bytes:
 
 IMAGE_DEFECTS: dict[str, Callable[[Path], Place]] = {
     function.__name__: function
-    for function in (truncated_jpeg, empty_jpeg, not_a_jpeg, bad_image_name, missing_view, no_images)
+    for function in (truncated_jpeg, empty_jpeg, not_a_jpeg, bad_image_name, missing_camera, no_images)
 }

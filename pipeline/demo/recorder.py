@@ -34,8 +34,8 @@ def write_episode(folder: Path, recording: Recording) -> None:
         "alines": recording.aline,
     }
     write_npz(folder / "sensor_data.npz", arrays)
-    for view, frames in recording.images.items():
-        images = folder / "images" / view
+    for camera, frames in recording.images.items():
+        images = folder / "images" / camera
         images.mkdir(parents=True)
         for stamp_s, jpeg in frames:
             (images / f"{stamp_s:.6f}.jpg").write_bytes(jpeg)

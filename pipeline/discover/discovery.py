@@ -26,9 +26,9 @@ _TABLE = {".csv", ".tsv", ".txt", ".dat", ".log"}
 
 @dataclass(frozen=True, kw_only=True)
 class RawEpisode:
-    """One episode: ``files`` are those of each stream, in order of their names; a camera's view is a stream.
+    """One episode: ``files`` are those of each stream, in order of their names; each camera is a stream.
 
-    ``clock_files`` are those that hold the clock of a stream, or of a view, whose schema names such a file. ``rows``
+    ``clock_files`` are those that hold the clock of a stream, or of a camera, whose schema names such a file. ``rows``
     are the anchor's rows ``rows[0] <= row < rows[1]`` of an episode that is a part of a file, as the reader counts
     them; ``num_rows`` is how many the whole file has.
     """
@@ -37,7 +37,7 @@ class RawEpisode:
     task: str
     folder: str  # relative to the dataset, "." for the dataset itself
     files: dict[str, tuple[RawFile, ...]]
-    views: dict[str, tuple[str, ...]]  # the views of each image stream that has several
+    cameras: dict[str, tuple[str, ...]]  # of each image stream that has several
     metadata: RawFile | None
     instruction_file: RawFile | None
     clock_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
@@ -237,7 +237,7 @@ def _ids(root: Path, places: list[_Place]) -> list[str]:
 def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> RawEpisode:
     streams: dict[str, tuple[RawFile, ...]] = {}
     clocks: dict[str, tuple[RawFile, ...]] = {}
-    views: dict[str, tuple[str, ...]] = {}
+    cameras: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
         if place.anchor and stream.name == schema.anchor:
             found: dict[str, tuple[RawFile, ...]] = {stream.name: (place.anchor,)}
@@ -245,11 +245,11 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
             found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:
             ours = _files_of(tree, place, stream, (stream.time.file,))
-            # One file without {view} holds the clock of all views.
-            clocks |= ours if "{view}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
+            # One file without {camera} holds the clock of all cameras.
+            clocks |= ours if "{camera}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
         streams.update(found)
-        if isinstance(stream, ImageStream) and stream.many_views:
-            views[stream.name] = tuple(found)
+        if isinstance(stream, ImageStream) and stream.many_cameras:
+            cameras[stream.name] = tuple(found)
     # An episode that is a file has the folder that holds it for its folder and its parent.
     parts = PurePosixPath(place.folder).parts
     folder = parts[-1] if parts else tree.root.name
@@ -260,7 +260,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
         task=printable(schema.episodes.task.format(**words, stem=place.stem)),
         folder=place.folder,
         files=streams,
-        views=views,
+        cameras=cameras,
         metadata=_one_file(tree, place, schema.episodes.metadata),
         instruction_file=_one_file(tree, place, schema.instruction.file),
         clock_files=clocks,
@@ -279,27 +279,27 @@ def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None
 def _files_of(
     tree: FileTree, place: _Place, stream: Stream, patterns: tuple[str, ...]
 ) -> dict[str, tuple[RawFile, ...]]:
-    """The files of the first pattern that fits any, by stream name; with ``{view}`` each view is a stream."""
+    """The files of the first pattern that fits any, by stream name; with ``{camera}`` each camera is a stream."""
     for pattern in patterns:
         found = tree.find(place.folder, pattern, place.stem)
         if not found:
             continue
-        by_view: dict[str, list[RawFile]] = {}
+        by_camera: dict[str, list[RawFile]] = {}
         for one in found:
-            by_view.setdefault(one.view or "", []).append(one.file)
+            by_camera.setdefault(one.camera or "", []).append(one.file)
         files: dict[str, tuple[RawFile, ...]] = {}
-        views: dict[str, str] = {}
-        for view, ours in by_view.items():
-            name = _stream_name(view) if view else stream.name
+        cameras: dict[str, str] = {}
+        for camera, ours in by_camera.items():
+            name = _stream_name(camera) if camera else stream.name
             if name in files:
-                where = f"cameras {views[name]!r} and {view!r} in {place.folder}"
+                where = f"cameras {cameras[name]!r} and {camera!r} in {place.folder}"
                 raise UsageError(f"{where} would have the same name, {name!r}", "rename one of the folders")
-            files[name], views[name] = tuple(ours), view
+            files[name], cameras[name] = tuple(ours), camera
         return dict(sorted(files.items()))
-    return {} if isinstance(stream, ImageStream) and stream.many_views else {stream.name: ()}
+    return {} if isinstance(stream, ImageStream) and stream.many_cameras else {stream.name: ()}
 
 
-def _stream_name(view: str) -> str:
+def _stream_name(camera: str) -> str:
     """A camera's name as its arrays are called; what such a name cannot hold leaves a trace, so that none is lost."""
-    name = _NOT_WORD.sub("_", view)
-    return name if view.isascii() else f"{name}_{sha256(view.encode()).hexdigest()[:6]}"
+    name = _NOT_WORD.sub("_", camera)
+    return name if camera.isascii() else f"{name}_{sha256(camera.encode()).hexdigest()[:6]}"

@@ -18,8 +18,8 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 __all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
 
 _IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
-_PLACEHOLDER = re.compile(r"(\{view\}|\{stem\})")
-_WILD = re.compile(r"[*?\[]|\{view\}|\{stem\}")
+_PLACEHOLDER = re.compile(r"(\{camera\}|\{stem\})")
+_WILD = re.compile(r"[*?\[]|\{camera\}|\{stem\}")
 _WILD_SIGN = re.compile(r"([*?\[])")
 _LAST = chr(0x10FFFF)
 
@@ -35,10 +35,10 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that fits a pattern, and what stands in it for ``{view}`` and ``{stem}``."""
+    """A file that fits a pattern, and what stands in it for ``{camera}`` and ``{stem}``."""
 
     file: RawFile
-    view: str | None
+    camera: str | None
     stem: str | None
 
 
@@ -63,7 +63,7 @@ class FileTree:
     def find(self, folder: str, pattern: str, stem: str | None = None) -> list[Found]:
         """Files below ``folder`` that fit a pattern, in order of their names, folder by folder.
 
-        ``*``, ``?`` and ``[...]`` stay within one part of the path, ``{view}`` is any text in one. ``{stem}`` stands
+        ``*``, ``?`` and ``[...]`` stay within one part of the path, ``{camera}`` is any text in one. ``{stem}`` stands
         for ``stem`` as it is written, or for any text where that is ``None``.
         """
         if stem is None or "{stem}" not in pattern:
@@ -86,7 +86,7 @@ class FileTree:
             names = path[len(start) :]
             match = match_end(names, pattern) if names.count("/") + 1 == parts else None
             if match is not None:
-                found.append(Found(self.files[path], match.get("view"), match.get("stem")))
+                found.append(Found(self.files[path], match.get("camera"), match.get("stem")))
         return sorted(found, key=lambda one: one.file.path.split("/"))
 
     def _starting_with(self, prefix: str) -> list[str]:
@@ -110,7 +110,7 @@ def match_end(path: str, pattern: str) -> dict[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def _regex_of(part: str) -> re.Pattern[str]:
-    """One part of a pattern; what ``{view}`` and ``{stem}`` stand for are groups, as short as they can be."""
+    """One part of a pattern; what ``{camera}`` and ``{stem}`` stand for are groups, as short as they can be."""
     regex = ""
     for piece in _PLACEHOLDER.split(part):
         if _PLACEHOLDER.fullmatch(piece):

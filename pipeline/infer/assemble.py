@@ -55,7 +55,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     streams = [anchor.stream]
     not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
     not_read += [f"{file}: a file of one row is no stream" for file in layout.one_row]
-    # A table that is nothing but a clock is no stream; of several cameras' tables {view} stands for the folder.
+    # A table that is nothing but a clock is no stream; of several cameras' tables {camera} stands for the folder.
     clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
         pattern = _pattern_beside(layout, bucket)

@@ -54,7 +54,7 @@ def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess
     varying = _varying_part(sorted(folders))
     if varying is not None and len(folders) > 1:
         names = sorted(folders)[0].split("/")
-        names[varying] = "{view}"
+        names[varying] = "{camera}"
         sample = max(first.values(), key=len)
         every = [path for paths in folders.values() for path in paths]
         pattern = "/".join([*names, f"*{suffix}"])
@@ -165,10 +165,10 @@ def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[st
         return None
     table = max(fitting, key=lambda table: _num_shared(table.pattern, folder))
     time = table.time
-    # Beside each camera's images its own: the folder that stands for {view} is the same part of the path.
+    # Beside each camera's images its own: the folder that stands for {camera} is the same part of the path.
     parts, names = (time.file or "").split("/"), folder.split("/")
-    if "{view}" in names and len(parts) > names.index("{view}") + 1:
-        parts[names.index("{view}")] = "{view}"
+    if "{camera}" in names and len(parts) > names.index("{camera}") + 1:
+        parts[names.index("{camera}")] = "{camera}"
         time = replace(time, file="/".join(parts))
     return time, [f"{time.file} has a stamp for each image, in the order of their numbers"], False
 
@@ -176,7 +176,7 @@ def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[st
 def _num_shared(one: str, other: str) -> int:
     shared = 0
     for a, b in zip(one.split("/")[:-1], other.split("/"), strict=False):
-        if a != b and b != "{view}":
+        if a != b and b != "{camera}":
             break
         shared += 1
     return shared

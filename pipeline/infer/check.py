@@ -104,7 +104,7 @@ def _episodes(trial: Trial, schema: Schema) -> Iterator[str]:
 
 
 def _streams(trial: Trial, raw: RawEpisode, stream: Stream, row: Record | None) -> Iterator[str]:
-    names = trial.views[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
+    names = trial.cameras[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
     if not names:
         yield f"  {stream.name}: no camera in most episodes; the schema looks for {' or '.join(stream.files)}"
     for name in names:

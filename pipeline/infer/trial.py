@@ -24,7 +24,7 @@ class Trial:
 
     discovery: Discovery
     tried: tuple[RawEpisode, ...]
-    views: dict[str, tuple[str, ...]]
+    cameras: dict[str, tuple[str, ...]]
     rows: list[Record]
     rejects: list[Record]
     findings: list[Record]
@@ -45,13 +45,19 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     codec = parse_codec(None, "npz")
     record = build_shard(
         ShardTask(
-            root=plan.root, schema=schema, views=plan.views, shard=shard, shard_format="npz", codec=codec, place=None
+            root=plan.root,
+            schema=schema,
+            cameras=plan.cameras,
+            shard=shard,
+            shard_format="npz",
+            codec=codec,
+            place=None,
         )
     )
     return Trial(
         discovery=discovery,
         tried=tried,
-        views=plan.views,
+        cameras=plan.cameras,
         rows=record["episodes"],
         rejects=record["rejects"],
         findings=record["findings"],

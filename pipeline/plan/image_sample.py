@@ -26,14 +26,14 @@ class ImageSample:
     bytes_of_image: dict[str, int]  # pixels: exact
     bytes_of_byte: dict[str, float]  # JPEG: about
 
-    def stored_bytes(self, view: str, files: tuple[RawFile, ...]) -> int:
+    def stored_bytes(self, camera: str, files: tuple[RawFile, ...]) -> int:
         """About what a shard holds of these files; their own size where nothing is known of the camera."""
-        if view in self.bytes_of_image:
-            return len(files) * self.bytes_of_image[view]
-        return int(self.bytes_of_byte.get(view, 1.0) * sum(file.num_bytes for file in files))
+        if camera in self.bytes_of_image:
+            return len(files) * self.bytes_of_image[camera]
+        return int(self.bytes_of_byte.get(camera, 1.0) * sum(file.num_bytes for file in files))
 
 
-def look_at_images(discovery: Discovery, views: Iterable[str], images: ImageOptions) -> ImageSample:
+def look_at_images(discovery: Discovery, cameras: Iterable[str], images: ImageOptions) -> ImageSample:
     """Look at the first image of episodes; nothing is opened where images are stored as they were recorded.
 
     Pixels without a size have the one that most episodes have, so one image of each is looked at.
@@ -41,17 +41,17 @@ def look_at_images(discovery: Discovery, views: Iterable[str], images: ImageOpti
     bytes_of_image: dict[str, int] = {}
     bytes_of_byte: dict[str, float] = {}
     sizes: dict[str, ImageSize] = {}
-    for view in views:
+    for camera in cameras:
         if images.as_recorded:
             continue
-        firsts = [episode.files[view][0] for episode in discovery.episodes if episode.files.get(view)]
+        firsts = [episode.files[camera][0] for episode in discovery.episodes if episode.files.get(camera)]
         if images.storage == "jpeg":
-            bytes_of_byte[view] = _share_kept(discovery.root, firsts, images)
+            bytes_of_byte[camera] = _share_kept(discovery.root, firsts, images)
             continue
         size = images.size or _common_size(discovery.root, firsts)
         if size is not None:
-            bytes_of_image[view] = 3 * size[0] * size[1]
-            sizes |= {} if images.size else {view: size}
+            bytes_of_image[camera] = 3 * size[0] * size[1]
+            sizes |= {} if images.size else {camera: size}
     images = replace(images, camera_sizes=tuple(sorted(sizes.items())))
     return ImageSample(images=images, bytes_of_image=bytes_of_image, bytes_of_byte=bytes_of_byte)
 

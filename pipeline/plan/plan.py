@@ -35,7 +35,7 @@ class Plan:
 
     root: Path
     schema: Schema
-    views: dict[str, tuple[str, ...]]
+    cameras: dict[str, tuple[str, ...]]
     images: ImageOptions
     shards: tuple[PlannedShard, ...]
 
@@ -49,8 +49,8 @@ def make_plan(
     images: ImageOptions = AS_RECORDED,
 ) -> Plan:
     """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
-    views = _expected_views(discovery, schema)
-    sample = look_at_images(discovery, [view for each in views.values() for view in each], images)
+    cameras = _expected_cameras(discovery, schema)
+    sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images)
     splits = {episode.id: _split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
@@ -62,9 +62,9 @@ def make_plan(
         groups[-1].append(episode)
         filled += size
     stored = [images.described(), sample.images.camera_sizes]
-    common = json.dumps([schema.toml, sorted(options.items()), sorted(views.items()), stored])
+    common = json.dumps([schema.toml, sorted(options.items()), sorted(cameras.items()), stored])
     shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups))
-    return Plan(root=discovery.root, schema=schema, views=views, images=sample.images, shards=shards)
+    return Plan(root=discovery.root, schema=schema, cameras=cameras, images=sample.images, shards=shards)
 
 
 def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], common: str) -> PlannedShard:
@@ -95,21 +95,21 @@ def _split_of(episode_id: str, val_fraction: float) -> str:
     return "val" if int.from_bytes(sha.digest()[:8]) < val_fraction * 2**64 else "train"
 
 
-def _expected_views(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
+def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
     """The cameras that an episode must have: those the schema lists, or those that half of the episodes have."""
-    views: dict[str, tuple[str, ...]] = {}
+    cameras: dict[str, tuple[str, ...]] = {}
     taken = {stream.name for stream in schema.streams}
     for stream in schema.streams:
         if not isinstance(stream, ImageStream):
             continue
-        if not stream.many_views:
-            views[stream.name] = (stream.name,)
+        if not stream.many_cameras:
+            cameras[stream.name] = (stream.name,)
             continue
-        seen = Counter(view for episode in discovery.episodes for view in episode.views[stream.name])
-        common = tuple(sorted(view for view, count in seen.items() if 2 * count >= len(discovery.episodes)))
-        views[stream.name] = stream.views or common
-        clash = sorted((taken - {stream.name}) & set(views[stream.name]))
+        seen = Counter(camera for episode in discovery.episodes for camera in episode.cameras[stream.name])
+        common = tuple(sorted(camera for camera, count in seen.items() if 2 * count >= len(discovery.episodes)))
+        cameras[stream.name] = stream.cameras or common
+        clash = sorted((taken - {stream.name}) & set(cameras[stream.name]))
         if clash:
             raise UsageError(f"camera folder {clash[0]!r} has the name of another stream", "rename the folder")
-        taken |= set(views[stream.name])
-    return views
+        taken |= set(cameras[stream.name])
+    return cameras

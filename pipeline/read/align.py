@@ -63,10 +63,10 @@ def action_rows(timestamp: NDArray[Any], schema: Schema) -> NDArray[np.int32]:
     return ahead
 
 
-def start_with_others(streams: dict[str, Rows], schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
+def start_with_others(streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
     """The streams, those with ``starts_with`` on the clock of the other one; ``offset_s`` is added to their start.
 
-    The views of a camera are moved together, by the first image of all, so that they keep their times to each other.
+    The cameras of one image stream are moved together, by the first image of all: their times to each other stay.
     A stream stays as it is where the other one could not be read.
     """
     moved = dict(streams)
@@ -76,16 +76,16 @@ def start_with_others(streams: dict[str, Rows], schema: Schema, views: dict[str,
         name = next(name for name, stream in waiting.items() if stream.time.starts_with not in waiting)
         time = waiting.pop(name).time
         assert time.starts_with is not None
-        ours = _of(name, moved, schema, views)
-        others = _of(time.starts_with, moved, schema, views)
+        ours = _of(name, moved, schema, cameras)
+        others = _of(time.starts_with, moved, schema, cameras)
         if ours and others:
             moved |= _move(ours, min(rows.timestamp[0] for rows in others.values()), time.offset_s)
     return moved
 
 
-def _of(name: str, streams: dict[str, Rows], schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
-    """A stream by its name, or the views of a camera."""
-    names = views[name] if isinstance(schema.stream(name), ImageStream) else (name,)
+def _of(name: str, streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
+    """A stream by its name, or the cameras of an image stream."""
+    names = cameras[name] if isinstance(schema.stream(name), ImageStream) else (name,)
     return {name: streams[name] for name in names if name in streams}
 
 

@@ -66,7 +66,7 @@ def read_episode(
     root: Path,
     raw: RawEpisode,
     schema: Schema,
-    views: dict[str, tuple[str, ...]],
+    cameras: dict[str, tuple[str, ...]],
     findings: Findings,
     images: ImageOptions = AS_RECORDED,
 ) -> Episode | None:
@@ -76,17 +76,17 @@ def read_episode(
         root: the dataset's folder.
         raw: its files.
         schema: how to read them.
-        views: the cameras that each image stream must have.
+        cameras: those that each image stream must have.
         findings: takes what is wrong.
         images: how images are to be stored.
     """
     instruction = _read_instruction(root, raw, schema, findings)
 
     def read(found: Findings) -> dict[str, Rows]:
-        return read_streams(root, raw, schema, views, found, images)
+        return read_streams(root, raw, schema, cameras, found, images)
 
     streams = read_part(root, raw, schema, findings, read, images)
-    specs = _specs(schema, views)
+    specs = _specs(schema, cameras)
     check_streams(streams, specs, schema, findings)
     if findings.errors:
         return None
@@ -94,11 +94,11 @@ def read_episode(
     return _relate(raw, instruction, streams, specs, schema, findings)
 
 
-def _specs(schema: Schema, views: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
-    """What the schema says of each stream that an episode must have; a camera's view is one."""
+def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
+    """What the schema says of each stream that an episode must have; each camera is one."""
     specs: dict[str, Stream] = {}
     for stream in schema.streams:
-        names = views[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
+        names = cameras[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
         specs |= dict.fromkeys(names, stream)
     return specs
 

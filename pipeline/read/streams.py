@@ -25,23 +25,23 @@ def read_streams(
     root: Path,
     raw: RawEpisode,
     schema: Schema,
-    views: dict[str, tuple[str, ...]],
+    cameras: dict[str, tuple[str, ...]],
     findings: Findings,
     images: ImageOptions,
 ) -> dict[str, Rows]:
-    """The streams that can be read, in the schema's order, a camera's view each for itself.
+    """The streams that can be read, in the schema's order, each camera for itself.
 
     Arguments as for ``read_episode``.
     """
     streams: dict[str, Rows] = {}
     for stream in schema.streams:
         if isinstance(stream, ImageStream):
-            streams |= _read_cameras(root, raw, stream, views[stream.name], findings, images)
+            streams |= _read_cameras(root, raw, stream, cameras[stream.name], findings, images)
         else:
             rows = read_rows(root, raw, stream, findings)
             if rows is not None:
                 streams[stream.name] = rows
-    return start_with_others(streams, schema, views)
+    return start_with_others(streams, schema, cameras)
 
 
 def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
@@ -106,27 +106,27 @@ def _read_cameras(
     root: Path,
     raw: RawEpisode,
     stream: ImageStream,
-    views: tuple[str, ...],
+    cameras: tuple[str, ...],
     findings: Findings,
     images: ImageOptions,
 ) -> dict[str, ImageRows]:
-    present = [view for view in views if raw.files.get(view)]
+    present = [camera for camera in cameras if raw.files.get(camera)]
     if not present:
-        expected = f"images of {', '.join(views) or 'a camera'}"
+        expected = f"images of {', '.join(cameras) or 'a camera'}"
         place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
         findings.add("image.none", place, expected=expected, found="none")
         return {}
-    for view in sorted(set(views) - set(present)):
-        place = _join(raw.folder, stream.files[0].split("{view}")[0] + view)
-        findings.add("image.missing_view", place, expected=f"images of {view}", found="none")
-    for view in sorted(set(raw.views.get(stream.name, ())) - set(views)):
-        findings.add("image.extra_view", str(PurePosixPath(raw.files[view][0].path).parent), found="not kept")
-    cameras = {}
-    for view in present:
-        has_clock, clock = _read_clock(root, raw, view, stream, findings)
-        files = [file.path for file in raw.files[view]]
-        only_size = dict(images.camera_sizes).get(view)
+    for camera in sorted(set(cameras) - set(present)):
+        place = _join(raw.folder, stream.files[0].split("{camera}")[0] + camera)
+        findings.add("image.missing_camera", place, expected=f"images of {camera}", found="none")
+    for camera in sorted(set(raw.cameras.get(stream.name, ())) - set(cameras)):
+        findings.add("image.extra_camera", str(PurePosixPath(raw.files[camera][0].path).parent), found="not kept")
+    read: dict[str, ImageRows] = {}
+    for camera in present:
+        has_clock, clock = _read_clock(root, raw, camera, stream, findings)
+        files = [file.path for file in raw.files[camera]]
+        only_size = dict(images.camera_sizes).get(camera)
         rows = read_images(root, files, stream, findings, clock, images=images, only_size=only_size)
         if rows is not None and has_clock:
-            cameras[view] = rows
-    return cameras
+            read[camera] = rows
+    return read

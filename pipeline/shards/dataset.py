@@ -22,6 +22,7 @@ from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.renamed import warn_renamed
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
@@ -54,7 +55,9 @@ class Dataset:
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self.schema: Schema = parse_schema(manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}")
+        self.schema: Schema = parse_schema(
+            manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}", is_stored=True
+        )
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
         cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
         self._view = View(path, manifest, self.schema, cache, self._table)
@@ -89,9 +92,15 @@ class Dataset:
         return {path: FieldSummary(**values) for path, values in summaries.items()}
 
     @property
-    def views(self) -> list[str]:
+    def cameras(self) -> list[str]:
         """Names of the camera streams."""
         return [name for name, stream in self.manifest.streams.items() if stream["kind"] == "images"]
+
+    @property
+    def views(self) -> list[str]:
+        """The old name of ``cameras``."""
+        warn_renamed("vlapipe.Dataset", "views", "cameras")
+        return self.cameras
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of ``episodes`` as a NumPy array; reads no other. Equal strings are one object.
@@ -202,7 +211,7 @@ class Episode(Mapping[str, NDArray[Any]]):
         # align/* and action/* have a row for each row of the anchor.
         clock = self._dataset.schema.anchor if stream in ("align", "action") else stream
         start, rows = self.row[f"{clock}/start"], self.row[f"{clock}/rows"]
-        if stream in self._dataset.views and field in ("bytes", "offset"):
+        if stream in self._dataset.cameras and field in ("bytes", "offset"):
             offset = self._arrays[f"{stream}/offset"][start : start + rows + 1]
             return array[offset[0] : offset[-1]] if field == "bytes" else offset - offset[0]
         return array[start : start + rows]
@@ -229,16 +238,18 @@ class Episode(Mapping[str, NDArray[Any]]):
         # A fixed-width byte string drops the zeros at its end, which are what fills a row up.
         return [text.decode("utf-8") for text in rows.view(f"S{rows.shape[1]}")[:, 0].tolist()]
 
-    def jpeg(self, view: str, row: int) -> bytes:
+    def jpeg(self, camera: str, row: int) -> bytes:
         """One camera image as it is stored.
 
         Raises:
             UsageError: the camera is stored as pixels.
         """
-        if f"{view}/pixels" in self:
-            raise UsageError(f"{view} is stored as pixels, not as JPEG", f"episode['{view}/pixels'][{row}] has them")
-        offset = self[f"{view}/offset"]
-        return self[f"{view}/bytes"][offset[row] : offset[row + 1]].tobytes()
+        if f"{camera}/pixels" in self:
+            raise UsageError(
+                f"{camera} is stored as pixels, not as JPEG", f"episode['{camera}/pixels'][{row}] has them"
+            )
+        offset = self[f"{camera}/offset"]
+        return self[f"{camera}/bytes"][offset[row] : offset[row + 1]].tobytes()
 
 
 def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache_bytes: int | None = None) -> Dataset:

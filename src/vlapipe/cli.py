@@ -9,8 +9,9 @@ import json
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -18,6 +19,7 @@ import vlapipe
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
+from vlapipe.schemas.renamed import RenamedWarning
 from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 
@@ -404,6 +406,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name need not be text, nor the terminal know all of it
+    warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -419,6 +422,20 @@ def main() -> None:
         ended = _ended_by(error)
         sys.stderr.write(f"vlapipe: {ended}\n")
         sys.exit(ended.exit_code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning that is meant for a user as one line, and any other as Python does."""
+    ours = issubclass(category, RenamedWarning)
+    text = f"vlapipe: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)
 
 
 def _ended_by(error: OSError | MemoryError) -> VlapipeError:

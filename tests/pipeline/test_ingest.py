@@ -63,10 +63,10 @@ def test_every_value_equals_the_raw_input(tiny_raw: Path, tmp_path: Path, shard_
             assert np.array_equal(episode["sensor/force"], sensor["forces"])
             assert np.array_equal(episode["sensor/aline"], sensor["alines"])
             assert np.array_equal(episode["sensor/timestamp"], sensor["timestamps"])
-        for view in ("View1", "View2"):
-            images = sorted((raw / "images" / view).iterdir(), key=lambda p: float(p.stem))
-            assert [episode.jpeg(view, k) for k in range(len(images))] == [p.read_bytes() for p in images]
-            assert episode[f"{view}/timestamp"].tolist() == [float(p.stem) for p in images]
+        for camera in ("View1", "View2"):
+            images = sorted((raw / "images" / camera).iterdir(), key=lambda p: float(p.stem))
+            assert [episode.jpeg(camera, k) for k in range(len(images))] == [p.read_bytes() for p in images]
+            assert episode[f"{camera}/timestamp"].tolist() == [float(p.stem) for p in images]
 
 
 @pytest.mark.parametrize("shard_format", ["zarr", "npz"])
@@ -268,7 +268,7 @@ def test_episode_without_one_of_the_cameras_is_set_aside(tmp_path: Path) -> None
     report = run(raw)
     (reject,) = report.rejects
     assert [(r["code"], r["file"]) for r in reject["reasons"]] == [
-        ("image.missing_view", "insert_red/episode_20260101_000002/images/View2")
+        ("image.missing_camera", "insert_red/episode_20260101_000002/images/View2")
     ]
 
 

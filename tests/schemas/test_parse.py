@@ -65,7 +65,7 @@ def test_small_time_units_are_whole_numbers_unless_told_otherwise() -> None:
 def test_view_placeholder_makes_one_stream_a_folder() -> None:
     camera = load_schema("meca500").stream("camera")
     assert isinstance(camera, ImageStream)
-    assert camera.many_views
+    assert camera.many_cameras
 
 
 THREE = 'columns = ["j{1..3}"]'
@@ -154,11 +154,11 @@ MISTAKES = {
         '[streams.robot.fields.joints]\ncolumns = ["j"]\nlist = 3',
         "a comma parts the numbers of a list",
     ),
-    "view that is no camera": ('files = ["log.csv"]', 'files = ["{view}/log.csv"]', "only files of images"),
-    "views without a place for them": (
+    "placeholder that is no camera": ('files = ["log.csv"]', 'files = ["{camera}/log.csv"]', "only files of images"),
+    "cameras without a place for them": (
         "[action]",
-        '[streams.c]\nkind = "images"\nfiles = ["i/*.jpg"]\nviews = ["i"]\n[action]',
-        "files has no {view}",
+        '[streams.c]\nkind = "images"\nfiles = ["i/*.jpg"]\ncameras = ["i"]\n[action]',
+        "files has no {camera}",
     ),
     "two places for a camera's times": (
         "[action]",

@@ -27,8 +27,8 @@ class RawReference:
             self.sensor_clock = sensor["timestamps"].tolist()
             self.force, self.aline = sensor["forces"], sensor["alines"]
         self.images = {
-            view.name: sorted((float(image.stem), image) for image in view.iterdir())
-            for view in (folder / "images").iterdir()
+            camera.name: sorted((float(image.stem), image) for image in camera.iterdir())
+            for camera in (folder / "images").iterdir()
         }
 
     def frames(self) -> list[int]:
@@ -66,10 +66,10 @@ class RawReference:
             "action": [action or [0.0] * 7 for action in actions],
             "action_is_pad": [action is None for action in actions],
         }
-        for view, images in self.images.items():
+        for camera, images in self.images.items():
             _, path = images[max(i for i, (t, _) in enumerate(images) if t <= now)]
             pixels = simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB")
-            sample[f"observation.images.{view}"] = pixels.transpose(2, 0, 1)[None]
+            sample[f"observation.images.{camera}"] = pixels.transpose(2, 0, 1)[None]
         return sample
 
 

@@ -51,10 +51,10 @@ def make_batch(spec: SampleSpec, batch_size: int = 4, *, seed: int = 0) -> dict[
 
     entries = {"observation.state": spec.state, **{f"observation.sensors.{k}": v for k, v in spec.sensors.items()}}
     batch: dict[str, Any] = {key: normal(key, *shape) for key, shape in entries.items()}
-    for view, shape in spec.images.items():
-        entries[f"observation.images.{view}"] = shape
+    for camera, shape in spec.images.items():
+        entries[f"observation.images.{camera}"] = shape
         size = (batch_size, *shape)
-        batch[f"observation.images.{view}"] = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+        batch[f"observation.images.{camera}"] = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     batch["action"] = normal("action", *spec.action)
     entries["action"] = spec.action
     for key, rows in entries.items():

@@ -38,8 +38,8 @@ GOLDEN = (
 )  # Augmentation's defaults, seed 5, View1, positions 0 and 123456789
 
 
-def draws_of(augmentation: Augmentation, positions: Any, *, seed: int = 0, view: str = "View1") -> Any:
-    return augmentation.of(np.asarray(positions, dtype=np.int64), seed=seed, view=view)
+def draws_of(augmentation: Augmentation, positions: Any, *, seed: int = 0, camera: str = "View1") -> Any:
+    return augmentation.of(np.asarray(positions, dtype=np.int64), seed=seed, camera=camera)
 
 
 def vary(image: NDArray[np.uint8], draw: Draw, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
@@ -78,14 +78,14 @@ def test_another_seed_or_position_is_varied_in_another_way(other: dict[str, Any]
 
 
 def test_views_of_a_sample_share_the_colour_and_are_cut_each_in_its_own_way() -> None:
-    here, there = (Draw(*draws_of(Augmentation(), [5], view=view)[0]) for view in ("View1", "View2"))
+    here, there = (Draw(*draws_of(Augmentation(), [5], camera=camera)[0]) for camera in ("View1", "View2"))
     assert here[4:] == there[4:]
     assert all(a != b for a, b in zip(here[:2] + here[3:4], there[:2] + there[3:4], strict=True))
 
 
 def test_draws_of_this_version_are_those_of_the_last() -> None:
     """A run that is resumed with a newer version must go on as it began."""
-    draws = Augmentation().of(np.array([0, 123_456_789]), seed=5, view="View1")
+    draws = Augmentation().of(np.array([0, 123_456_789]), seed=5, camera="View1")
     np.testing.assert_allclose(draws, GOLDEN, rtol=0, atol=1e-12)
 
 

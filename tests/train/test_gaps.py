@@ -98,7 +98,7 @@ def frames_without_gaps(dataset: Dataset, window: Window) -> set[tuple[int, int]
         clock = episode["robot/timestamp"].tolist()
         start = episode.row["frame_start"]
         others = [("sensor", rows.sensor_rows, "sensor")]
-        others += [(view, rows.image_rows, "camera") for view in dataset.views]
+        others += [(camera, rows.image_rows, "camera") for camera in dataset.cameras]
         for frame in range(start, start + episode.row["num_frames"]):
             spans = [
                 (clock[max(0, frame - rows.state_rows + 1) : frame + 1], LIMITS["robot"]),

@@ -356,7 +356,7 @@ def test_unknown_split_is_refused_with_the_nearest(dataset: Dataset) -> None:
 
 
 def test_image_size_is_checked_though_there_is_no_camera(tmp_path: Path) -> None:
-    make_episode(tmp_path / "raw" / "task" / "episode_1", views=())
+    make_episode(tmp_path / "raw" / "task" / "episode_1", cameras=())
     text = load_schema("meca500").toml
     camera, action = text.index("[streams.camera]"), text.index("[action]")
     (tmp_path / "blind.toml").write_text(text[:camera] + text[action:])

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Windows of states and sensors, from two shards; decoding images costs calls an image by its nature."""
     root = tmp_path_factory.mktemp("cost")
     for i in range(4):
-        make_episode(root / "raw" / "task" / f"episode_{i}", num_rows=300, seed=i, views=())
+        make_episode(root / "raw" / "task" / f"episode_{i}", num_rows=300, seed=i, cameras=())
     schema = root / "no_cameras.toml"
     schema.write_text(re.sub(r"\[streams\.camera\].*?(?=\[action\])", "", load_schema("meca500").toml, flags=re.S))
     config = IngestConfig(source=root / "raw", out=root / "data", schema=str(schema), shard_bytes=10_000_000)

@@ -58,7 +58,7 @@ class RegressionPolicy(Policy):
         shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
         self.series_normalizers = nn.ModuleList(Normalizer(moments(key), limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
-        self._image_keys = [f"observation.images.{view}" for view in spec.images]
+        self._image_keys = [f"observation.images.{camera}" for camera in spec.images]
         self.images = nn.ModuleList(
             ImageEncoder(dim, shape[2:], shape[0], width=image_width) for shape in spec.images.values()
         )

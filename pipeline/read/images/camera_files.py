@@ -106,22 +106,22 @@ def _read_image(root: Path, file: str, into: NDArray[np.uint8], findings: Findin
     if not into.size:
         findings.add("image.empty", file, expected="a JPEG", found="0 bytes")
         return None
-    view = into.data
+    camera = into.data
     handle = os.open(f"{root}/{file}", os.O_RDONLY)
     try:
-        num_read = os.readv(handle, [view])
-        while num_read < len(view) and (more := os.readv(handle, [view[num_read:]])):
+        num_read = os.readv(handle, [camera])
+        while num_read < len(camera) and (more := os.readv(handle, [camera[num_read:]])):
             num_read += more
     finally:
         os.close(handle)
-    if num_read != len(view):
+    if num_read != len(camera):
         findings.add("image.truncated", file, found="the file shrank while it was read")
         return None
     try:
-        header = read_jpeg_header(view)
+        header = read_jpeg_header(camera)
     except ValueError as error:
         code = "image.not_jpeg" if str(error) == "not a JPEG" else "image.truncated"
-        found = f"bytes {bytes(view[:4])!r}" if code == "image.not_jpeg" else str(error)
+        found = f"bytes {bytes(camera[:4])!r}" if code == "image.not_jpeg" else str(error)
         findings.add(code, file, expected="a whole JPEG", found=found)
         return None
     if header.height * header.width > MAX_PIXELS:

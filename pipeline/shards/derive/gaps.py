@@ -18,13 +18,13 @@ from vlapipe.schemas.schema import SampleDefaults
 __all__ = ["frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
 
 
-def window_rows(sample: SampleDefaults, anchor: str, views: Iterable[str]) -> dict[str, int]:
+def window_rows(sample: SampleDefaults, anchor: str, cameras: Iterable[str]) -> dict[str, int]:
     """How many rows up to its frame a sample reads of each stream."""
     rows = {anchor: sample.state_rows}
     for _, path in sample.sensors:
         stream = path.partition("/")[0]
         rows[stream] = max(rows.get(stream, 0), sample.sensor_rows)
-    return rows | dict.fromkeys(views, sample.image_rows)
+    return rows | dict.fromkeys(cameras, sample.image_rows)
 
 
 def spans_across_gaps(sample: SampleDefaults, gaps: NDArray[Any], num_rows: int) -> NDArray[np.int64]:

@@ -68,9 +68,9 @@ class Manifest:
         """The oldest version that can hold this dataset: 1, or 2 where a camera is stored as pixels."""
         return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
 
-    def image_storage(self, view: str) -> str:
+    def image_storage(self, camera: str) -> str:
         """How a camera's images are stored, ``"jpeg"`` or ``"raw"``; once there was no choice, and nothing said so."""
-        storage: str = self.streams[view].get("storage", "jpeg")
+        storage: str = self.streams[camera].get("storage", "jpeg")
         return storage
 
     def to_json(self) -> bytes:

@@ -81,8 +81,8 @@ class View:
         """
         self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
         self._table = table
-        views = [name for name, stream in manifest.streams.items() if stream["kind"] == "images"]
-        self._images = {f"{view}/{kind}" for view in views for kind in ("bytes", "offset", "pixels")}
+        cameras = [name for name, stream in manifest.streams.items() if stream["kind"] == "images"]
+        self._images = {f"{camera}/{kind}" for camera in cameras for kind in ("bytes", "offset", "pixels")}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # those that were not asked for longest first
         self._opening: dict[int, threading.Lock] = {}
 

@@ -28,7 +28,7 @@ from vlapipe.pipeline.show.inspection_text import print_dataset
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 
-VIEWS = ("View1", "View2")
+CAMERAS = ("View1", "View2")
 WAYS: dict[str, dict[str, Any]] = {
     "small": {"image_size": (16, 16)},
     "raw": {"image_storage": "raw"},
@@ -44,14 +44,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def raw_images(raw: Path, episode: str, view: str) -> list[bytes]:
-    files = sorted((raw / episode / "images" / view).iterdir(), key=lambda p: float(p.stem))
+def raw_images(raw: Path, episode: str, camera: str) -> list[bytes]:
+    files = sorted((raw / episode / "images" / camera).iterdir(), key=lambda p: float(p.stem))
     return [file.read_bytes() for file in files]
 
 
-def make_images(episode: Path, view: str, *, height: int, width: int) -> None:
+def make_images(episode: Path, camera: str, *, height: int, width: int) -> None:
     """Give all images of a camera another size."""
-    for seed, file in enumerate(sorted((episode / "images" / view).iterdir())):
+    for seed, file in enumerate(sorted((episode / "images" / camera).iterdir())):
         file.write_bytes(make_jpeg(seed, height=height, width=width))
 
 
@@ -66,16 +66,16 @@ def test_raw_images_are_the_decoded_files_mapped_in_place(tiny_raw: Path, tmp_pa
     dataset = vlapipe.open_dataset(tmp_path / "data")
     for i in range(len(dataset)):
         episode = dataset.episode(i)
-        for view in VIEWS:
-            files = raw_images(tiny_raw, episode.id, view)
+        for camera in CAMERAS:
+            files = raw_images(tiny_raw, episode.id, camera)
             decoded = np.stack([simplejpeg.decode_jpeg(file, colorspace="RGB") for file in files])
-            pixels = episode[f"{view}/pixels"]
+            pixels = episode[f"{camera}/pixels"]
             assert np.array_equal(pixels, decoded)
             assert pixels.flags.c_contiguous
-            assert f"{view}/bytes" not in episode
-            assert (episode.row[f"{view}/height"], episode.row[f"{view}/width"]) == (24, 32)
+            assert f"{camera}/bytes" not in episode
+            assert (episode.row[f"{camera}/height"], episode.row[f"{camera}/width"]) == (24, 32)
     for shard in (tmp_path / "data" / "shards").iterdir():
-        assert {f"{view}/pixels" for view in VIEWS} <= set(map_arrays(shard, shard_format)[1])
+        assert {f"{camera}/pixels" for camera in CAMERAS} <= set(map_arrays(shard, shard_format)[1])
 
 
 def test_plain_numpy_and_zarr_open_raw_images(tiny_raw: Path, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_small_images_have_the_size_and_the_table_says_so(tiny_raw: Path, tmp_pa
     dataset = vlapipe.open_dataset(tmp_path / "data")
     for i in range(len(dataset)):
         episode = dataset.episode(i)
-        for view in VIEWS:
+        for camera in CAMERAS:
             sizes = {
-                simplejpeg.decode_jpeg(episode.jpeg(view, row)).shape for row in range(episode.row[f"{view}/rows"])
+                simplejpeg.decode_jpeg(episode.jpeg(camera, row)).shape for row in range(episode.row[f"{camera}/rows"])
             }
             assert sizes == {(10, 20, 3)}
-            assert (episode.row[f"{view}/height"], episode.row[f"{view}/width"]) == (10, 20)
+            assert (episode.row[f"{camera}/height"], episode.row[f"{camera}/width"]) == (10, 20)
 
 
 def test_images_that_have_the_size_pass_through_untouched(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_images_that_have_the_size_pass_through_untouched(tmp_path: Path) -> Non
     run(raw, tmp_path / "data", image_size=(32, 24))
     dataset = vlapipe.open_dataset(tmp_path / "data")
     for episode in (dataset.episode(i) for i in range(2)):
-        for view in VIEWS:
-            stored = [episode.jpeg(view, row) for row in range(episode.row[f"{view}/rows"])]
-            is_resized = episode.id.endswith("000000") and view == "View1"
-            assert (stored == raw_images(raw, episode.id, view)) is not is_resized
+        for camera in CAMERAS:
+            stored = [episode.jpeg(camera, row) for row in range(episode.row[f"{camera}/rows"])]
+            is_resized = episode.id.endswith("000000") and camera == "View1"
+            assert (stored == raw_images(raw, episode.id, camera)) is not is_resized
             assert {simplejpeg.decode_jpeg_header(image)[:2] for image in stored} == {(24, 32)}
 
 
@@ -128,13 +128,13 @@ def recode(file: Path, subsampling: str) -> None:
 def test_each_camera_keeps_its_own_colour_resolution(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=1)
     colours = {"View1": "420", "View2": "444"}
-    for view, subsampling in colours.items():
-        for file in raw.glob(f"*/*/images/{view}/*.jpg"):
+    for camera, subsampling in colours.items():
+        for file in raw.glob(f"*/*/images/{camera}/*.jpg"):
             recode(file, subsampling)
     run(raw, tmp_path / "data", image_size=(20, 10))
     episode = vlapipe.open_dataset(tmp_path / "data").episode(0)
-    for view, subsampling in colours.items():
-        assert simplejpeg.decode_jpeg_header(episode.jpeg(view, 0)) == (10, 20, "YCbCr", subsampling)
+    for camera, subsampling in colours.items():
+        assert simplejpeg.decode_jpeg_header(episode.jpeg(camera, 0)) == (10, 20, "YCbCr", subsampling)
 
 
 def test_raw_and_jpeg_of_one_size_hold_nearly_the_same_images(tiny_raw: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_manifest_says_how_images_are_stored_and_only_raw_needs_version_2(
     for name, options in WAYS.items():
         run(tiny_raw, tmp_path / name, **options)
     documents = {"as recorded": manifest_of(tiny_dataset), **{name: manifest_of(tmp_path / name) for name in WAYS}}
-    storage = {name: {d["streams"][view]["storage"] for view in VIEWS} for name, d in documents.items()}
+    storage = {name: {d["streams"][camera]["storage"] for camera in CAMERAS} for name, d in documents.items()}
     assert storage == {"as recorded": {"jpeg"}, "small": {"jpeg"}, "raw": {"raw"}, "small and raw": {"raw"}}
     versions = {name: d["format_version"] for name, d in documents.items()}
     assert versions == {"as recorded": 1, "small": 1, "raw": 2, "small and raw": 2}
@@ -256,10 +256,10 @@ def test_room_for_small_images_is_foreseen_by_each_camera_s_colour_resolution(de
     run(raw, tmp_path / "data", image_size=(224, 224))
     stored = manifest_of(tmp_path / "data")["totals"]["stored_bytes"]
     discovery = discover(raw, load_schema("meca500"))
-    sample = look_at_images(discovery, VIEWS, ImageOptions(size=(224, 224)))
-    for view in VIEWS:
-        foreseen = sum(sample.stored_bytes(view, episode.files[view]) for episode in discovery.episodes)
-        assert foreseen == pytest.approx(stored[view], rel=0.03)
+    sample = look_at_images(discovery, CAMERAS, ImageOptions(size=(224, 224)))
+    for camera in CAMERAS:
+        foreseen = sum(sample.stored_bytes(camera, episode.files[camera]) for episode in discovery.episodes)
+        assert foreseen == pytest.approx(stored[camera], rel=0.03)
 
 
 def test_shards_are_filled_by_the_images_that_will_be_stored(demo: Path) -> None:
@@ -398,8 +398,8 @@ def test_inspect_says_how_images_are_stored(
 def test_dataset_made_before_there_was_a_choice_is_jpeg(tiny_dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_dataset, tmp_path / "data")
     document = manifest_of(tmp_path / "data")
-    for view in VIEWS:
-        del document["streams"][view]["storage"]
+    for camera in CAMERAS:
+        del document["streams"][camera]["storage"]
     document["made_with"] = {"num_planned_shards": 2, "val_fraction": 0.1}
     manifest = tmp_path / "data" / "manifest.json"
     manifest.chmod(0o644)

@@ -96,7 +96,7 @@ def test_data_without_an_episode_to_train_on_is_told(raw: Path, tmp_path: Path) 
 def test_episodes_of_another_rate_are_told(tmp_path: Path) -> None:
     for name, rate_hz, num_rows in (("episode_1", 30, 120), ("episode_2", 10, 60), ("episode_3", 30, 120)):
         make_episode(
-            tmp_path / "raw" / "task" / name, rate_hz=rate_hz, num_rows=num_rows, views=("View1",), sensor=False
+            tmp_path / "raw" / "task" / name, rate_hz=rate_hz, num_rows=num_rows, cameras=("View1",), sensor=False
         )
     schema = tmp_path / "schema.toml"
     text = built_in_schemas()["meca500"].replace("rate_hz = 100\n", "")

@@ -230,7 +230,7 @@ def test_an_images_name_is_no_time(broken: Broken, short_episode: Path) -> None:
 
 
 def test_a_view_is_missing(broken: Broken) -> None:
-    folder, defect = broken("missing_view")
+    folder, defect = broken("missing_camera")
     assert defect.file == "Task/episode/images/View2"
     assert [path.name for path in (folder / "images").iterdir()] == ["View1"]
 

@@ -85,8 +85,8 @@ def test_the_sensor_file_opens_without_pickle(episode: Path, values: np.ndarray)
 
 def test_the_views_have_their_own_clocks_near_15_hz(episode: Path, values: np.ndarray) -> None:
     clocks = []
-    for view in ("View1", "View2"):
-        files = sorted((episode / "images" / view).iterdir())
+    for camera in ("View1", "View2"):
+        files = sorted((episode / "images" / camera).iterdir())
         assert all(len(file.stem.partition(".")[2]) == 6 and file.suffix == ".jpg" for file in files)
         stamps = np.array([float(file.stem) for file in files])
         assert (np.diff(stamps) > 0).all()

@@ -38,12 +38,12 @@ def test_episodes_are_found_at_any_depth_and_ordered_by_id(tmp_path: Path) -> No
 def test_views_are_found_below_images_or_as_direct_children(tmp_path: Path) -> None:
     below = make_episode(tmp_path / "episode_1", num_rows=3, num_images=2)
     direct = make_episode(tmp_path / "recv_all_1", num_rows=3, num_images=2)
-    for view in list((direct / "images").iterdir()):
-        view.rename(direct / view.name)
+    for camera in list((direct / "images").iterdir()):
+        camera.rename(direct / camera.name)
     (direct / "images").rmdir()
     first, second = discover(tmp_path, MECA).episodes
-    assert first.views == second.views == {"camera": ("View1", "View2")}
-    assert [len(first.files[view]) for view in ("View1", "View2")] == [2, 2]
+    assert first.cameras == second.cameras == {"camera": ("View1", "View2")}
+    assert [len(first.files[camera]) for camera in ("View1", "View2")] == [2, 2]
     assert below.exists()
 
 
@@ -126,5 +126,5 @@ def digests(made: Plan) -> list[str]:
 
 def test_camera_that_most_episodes_lack_is_not_expected(tmp_path: Path) -> None:
     for i in range(3):
-        make_episode(tmp_path / f"episode_{i}", num_rows=3, views=("View1", "Extra")[: 1 + (i == 0)])
-    assert plan(discover(tmp_path, MECA)).views == {"camera": ("View1",)}
+        make_episode(tmp_path / f"episode_{i}", num_rows=3, cameras=("View1", "Extra")[: 1 + (i == 0)])
+    assert plan(discover(tmp_path, MECA)).cameras == {"camera": ("View1",)}

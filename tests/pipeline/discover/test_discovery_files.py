@@ -89,7 +89,7 @@ def test_stem_joins_the_streams_of_one_episode(tmp_path: Path) -> None:
     touch(tmp_path, "a/x[1]_force.csv", "a/x1_force.csv")
     spec = schema(
         sensor='"{stem}_force.csv"',
-        camera='"{stem}_frames/{view}/*.jpg"',
+        camera='"{stem}_frames/{camera}/*.jpg"',
         episodes='per_file = true\nmetadata = "{stem}.json"',
     )
     found = discover(tmp_path, spec)
@@ -99,9 +99,9 @@ def test_stem_joins_the_streams_of_one_episode(tmp_path: Path) -> None:
     assert paths(tenth, "sensor") == ["a/run10_force.csv"]
     assert paths(bracket, "sensor") == ["a/x[1]_force.csv"]
     assert paths(stray, "sensor") == []
-    assert first.views == {"camera": ("left",)}
+    assert first.cameras == {"camera": ("left",)}
     assert paths(first, "left") == ["a/run1_frames/left/1.jpg", "a/run1_frames/left/2.jpg"]
-    assert tenth.views == {"camera": ("right",)}
+    assert tenth.cameras == {"camera": ("right",)}
     assert first.metadata is not None
     assert tenth.metadata is None
 
@@ -175,19 +175,19 @@ def test_link_to_another_folder_of_the_dataset_is_an_episode_of_its_own(tmp_path
     assert ids(discover(tmp_path, MECA)) == ["all/episode_1", "picked/episode_1"]
 
 
-@pytest.mark.parametrize("views", [("cam 1", "cam.2"), ("カメラ1", "相机1"), ("left", "правый")])
-def test_cameras_keep_their_own_images_whatever_their_names(tmp_path: Path, views: tuple[str, str]) -> None:
-    make_episode(tmp_path / "episode_1", num_rows=3, num_images=2, views=views)
+@pytest.mark.parametrize("cameras", [("cam 1", "cam.2"), ("カメラ1", "相机1"), ("left", "правый")])
+def test_cameras_keep_their_own_images_whatever_their_names(tmp_path: Path, cameras: tuple[str, str]) -> None:
+    make_episode(tmp_path / "episode_1", num_rows=3, num_images=2, cameras=cameras)
     (episode,) = discover(tmp_path, MECA).episodes
-    names = episode.views["camera"]
+    names = episode.cameras["camera"]
     assert len(names) == 2
     assert all(name.isascii() and " " not in name for name in names)
-    assert sorted({Path(path).parent.name for name in names for path in paths(episode, name)}) == sorted(views)
+    assert sorted({Path(path).parent.name for name in names for path in paths(episode, name)}) == sorted(cameras)
     assert all(len({Path(path).parent for path in paths(episode, name)}) == 1 for name in names)
 
 
 def test_cameras_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
-    make_episode(tmp_path / "episode_1", num_rows=3, num_images=2, views=("cam 1", "cam_1"))
+    make_episode(tmp_path / "episode_1", num_rows=3, num_images=2, cameras=("cam 1", "cam_1"))
     with pytest.raises(UsageError, match=r"'cam 1' and 'cam_1'"):
         discover(tmp_path, MECA)
 
@@ -214,7 +214,7 @@ def test_order_and_digest_of_files_do_not_depend_on_the_file_system(tmp_path: Pa
 
 
 def test_view_in_a_files_name_is_as_short_as_it_can_be(tmp_path: Path) -> None:
-    names = [f"IMG/{view}_2016_12_0{i}.jpg" for view in ("center", "left") for i in (1, 2)]
+    names = [f"IMG/{camera}_2016_12_0{i}.jpg" for camera in ("center", "left") for i in (1, 2)]
     root = touch(tmp_path / "lab", "log.csv", *names)
-    (episode,) = discover(root, schema('"log.csv"', "", camera='"IMG/{view}_*.jpg"')).episodes
-    assert episode.views["camera"] == ("center", "left")
+    (episode,) = discover(root, schema('"log.csv"', "", camera='"IMG/{camera}_*.jpg"')).episodes
+    assert episode.cameras["camera"] == ("center", "left")

@@ -62,17 +62,17 @@ def test_cameras_of_one_folder_by_what_stands_before_the_time(tmp_path: Path) ->
     lines = []
     for i in range(ROWS):
         stamp = f"2016_12_01_13_30_{48 + i // 10:02d}_{i % 10 * 100:03d}"
-        views = [f"IMG/{view}_{stamp}.jpg" for view in ("center", "left", "right")]
-        lines.append(", ".join([*views, f"{WAVE[i, 0]:.6f}", f"{WAVE[i, 1]:.6f}", "0", "22.14829"]))
-        for view in views:
-            (root / view).write_bytes(make_jpeg(i))
+        cameras = [f"IMG/{camera}_{stamp}.jpg" for camera in ("center", "left", "right")]
+        lines.append(", ".join([*cameras, f"{WAVE[i, 0]:.6f}", f"{WAVE[i, 1]:.6f}", "0", "22.14829"]))
+        for camera in cameras:
+            (root / camera).write_bytes(make_jpeg(i))
     (root / "driving_log.csv").write_text("\n".join(lines) + "\n")
     inferred, _ = infer_and_ingest(root, tmp_path / "out")
     assert [s.name for s in parse_schema(inferred.toml, "inferred").streams] == ["robot", "center", "left", "right"]
     episode = open_dataset(tmp_path / "out").episode(0)
-    for view in ("center", "left", "right"):
-        np.testing.assert_array_equal(np.diff(episode[f"{view}/timestamp"]), 100_000_000)
-        np.testing.assert_array_equal(episode[f"{view}/timestamp"], episode["robot/timestamp"])
+    for camera in ("center", "left", "right"):
+        np.testing.assert_array_equal(np.diff(episode[f"{camera}/timestamp"]), 100_000_000)
+        np.testing.assert_array_equal(episode[f"{camera}/timestamp"], episode["robot/timestamp"])
 
 
 def test_time_amid_names_that_differ_around_it(tmp_path: Path) -> None:

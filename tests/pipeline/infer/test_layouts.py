@@ -39,7 +39,7 @@ def test_meca500_layout_of_the_demo(tmp_path: Path) -> None:
     schema = parse_schema(inferred.toml, "inferred")
     assert [stream.name for stream in schema.streams] == ["robot", "sensor_data", "camera"]
     assert schema.anchor_stream.time.sources == ("origin_timestamp",)
-    assert '"images/{view}/*.jpg"' in inferred.toml
+    assert '"images/{camera}/*.jpg"' in inferred.toml
     dataset = open_dataset(tmp_path / "out")
     episode = dataset.episode(0)
     assert set(dataset.manifest.streams) == {"robot", "sensor_data", "View1", "View2"}
@@ -138,7 +138,7 @@ def test_table_in_a_folder_beside_the_cameras(tmp_path: Path) -> None:
                 (episode / "cams" / camera / f"{stamp}.jpg").write_bytes(make_jpeg(k))
     inferred, report = infer_and_ingest(root, tmp_path / "out")
     assert 'files = ["robot/state.csv"]' in inferred.toml
-    assert 'files = ["cams/{view}/*.jpg"]' in inferred.toml
+    assert 'files = ["cams/{camera}/*.jpg"]' in inferred.toml
     assert report.num_episodes == 2
 
 
@@ -178,7 +178,7 @@ def test_rows_and_images_take_their_times_from_files_of_stamps(tmp_path: Path) -
             (root / "00" / camera / "data" / f"{k:06d}.jpg").write_bytes(make_jpeg(k))
     inferred, _ = infer_and_ingest(root, tmp_path / "out")
     assert 'file = "times.txt"' in inferred.toml
-    assert 'file = "{view}/timestamps.txt"' in inferred.toml
+    assert 'file = "{camera}/timestamps.txt"' in inferred.toml
     episode = open_dataset(tmp_path / "out").episode(0)
     np.testing.assert_allclose(episode["robot/timestamp"], np.arange(ROWS) * 0.1)
     np.testing.assert_allclose(episode["image_1/timestamp"], np.arange(ROWS // 2) * 0.2)

@@ -37,7 +37,7 @@ def read(root: Path, schema: Schema) -> tuple[Episode | None, dict[str, Finding]
     discovery = discover(root, schema)
     plan = make_plan(discovery, schema, shard_bytes=1 << 30, options={})
     findings = Findings(schema.checks.severity)
-    episode = read_episode(root, plan.shards[0].episodes[0], schema, plan.views, findings)
+    episode = read_episode(root, plan.shards[0].episodes[0], schema, plan.cameras, findings)
     assert (episode is None) == bool(findings.errors)
     return episode, {finding.code: finding for finding in findings}
 
@@ -124,7 +124,7 @@ def test_short_episode_is_set_aside(tmp_path: Path, checks: str, expected: str, 
 
 def test_camera_with_an_image_a_row_must_have_as_many(tmp_path: Path) -> None:
     one_per_row = {'kind = "images"\n': 'kind = "images"\none_per_row = true\n'}
-    make_episode(tmp_path / "task" / "episode_1", num_images=60, views=("View1",))
+    make_episode(tmp_path / "task" / "episode_1", num_images=60, cameras=("View1",))
     episode, findings = read(tmp_path, schema_with(one_per_row))
     assert episode is not None, findings
     next(iter((tmp_path / "task" / "episode_1" / "images" / "View1").iterdir())).unlink()
@@ -210,4 +210,4 @@ def test_camera_that_most_episodes_lack_is_not_kept(tmp_path: Path) -> None:
     episode, findings = read(tmp_path, schema_with())
     assert episode is not None
     assert "Extra" not in episode.streams
-    assert findings["image.extra_view"].file == "task/episode_1/images/Extra"
+    assert findings["image.extra_camera"].file == "task/episode_1/images/Extra"

@@ -35,15 +35,15 @@ def read(root: Path, schema: Schema) -> tuple[Episode | None, list[Finding]]:
     discovery = discover(root, schema)
     plan = make_plan(discovery, schema, shard_bytes=1 << 30, options={})
     findings = Findings(schema.checks.severity)
-    episode = read_episode(root, plan.shards[0].episodes[0], schema, plan.views, findings)
+    episode = read_episode(root, plan.shards[0].episodes[0], schema, plan.cameras, findings)
     return episode, list(findings)
 
 
 def rename_images(folder: Path, form: str) -> None:
     """Number the images of each view from 0, in the order of their times."""
-    for view in sorted((folder / "images").iterdir()):
-        for i, image in enumerate(sorted(view.iterdir())):
-            image.rename(view / form.format(i))
+    for camera in sorted((folder / "images").iterdir()):
+        for i, image in enumerate(sorted(camera.iterdir())):
+            image.rename(camera / form.format(i))
 
 
 def stamps_s(episode: Episode, name: str) -> Any:
@@ -60,10 +60,10 @@ def test_numbered_images_start_with_the_robot(tmp_path: Path) -> None:
     episode, findings = read(tmp_path, schema)
     assert episode is not None, findings
     begin = episode.streams["robot"].timestamp[0]
-    for view, first in (("View1", 0), ("View2", 1)):
-        assert episode.streams[view].timestamp.dtype == np.int64
+    for camera, first in (("View1", 0), ("View2", 1)):
+        assert episode.streams[camera].timestamp.dtype == np.int64
         expected = begin + 0.25 + np.arange(first, first + 9) / 15
-        assert np.allclose(stamps_s(episode, view), expected, rtol=0, atol=1e-6)
+        assert np.allclose(stamps_s(episode, camera), expected, rtol=0, atol=1e-6)
     data = episode.streams["View1"]
     assert data.num_rows == 9
 
@@ -98,20 +98,20 @@ def test_clocks_that_start_with_each_other_are_refused() -> None:
 
 def test_times_in_a_file_beside_the_images(tmp_path: Path) -> None:
     folder = make_episode(tmp_path / "task" / "episode_1")
-    for view in ("View1", "View2"):
-        stamps = sorted(float(image.stem) for image in (folder / "images" / view).iterdir())
-        (folder / "images" / view / "times.txt").write_text("".join(f"{stamp:.6f}\n" for stamp in stamps))
+    for camera in ("View1", "View2"):
+        stamps = sorted(float(image.stem) for image in (folder / "images" / camera).iterdir())
+        (folder / "images" / camera / "times.txt").write_text("".join(f"{stamp:.6f}\n" for stamp in stamps))
     plain, _ = read(tmp_path, schema_with())
-    for view in ("View1", "View2"):
-        images = sorted((folder / "images" / view).glob("*.jpg"))
+    for camera in ("View1", "View2"):
+        images = sorted((folder / "images" / camera).glob("*.jpg"))
         for i, image in enumerate(images):
             image.rename(image.with_name(f"{i}.jpg"))
-    schema = schema_with('[streams.camera.time]\nfile = "images/{view}/times.txt"')
+    schema = schema_with('[streams.camera.time]\nfile = "images/{camera}/times.txt"')
     episode, findings = read(tmp_path, schema)
     assert episode is not None, findings
     assert plain is not None
-    for view in ("View1", "View2"):
-        assert np.array_equal(episode.streams[view].timestamp, plain.streams[view].timestamp)
+    for camera in ("View1", "View2"):
+        assert np.array_equal(episode.streams[camera].timestamp, plain.streams[camera].timestamp)
 
     times = folder / "images" / "View2" / "times.txt"
     lines = times.read_text().splitlines()
@@ -125,8 +125,8 @@ def test_times_in_a_file_beside_the_images(tmp_path: Path) -> None:
 
 
 def test_plan_changes_with_the_clocks_file(tmp_path: Path) -> None:
-    folder = make_episode(tmp_path / "task" / "episode_1", views=("View1",))
-    schema = schema_with('[streams.camera.time]\nfile = "images/{view}/times.txt"')
+    folder = make_episode(tmp_path / "task" / "episode_1", cameras=("View1",))
+    schema = schema_with('[streams.camera.time]\nfile = "images/{camera}/times.txt"')
     times = folder / "images" / "View1" / "times.txt"
     digests = set()
     for text in ("1\n", "1\n2\n"):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import vlapipe
-from vlapipe.pipeline.shards.mapped import mapped_shards as view
+from vlapipe.pipeline.shards.mapped import mapped_shards as camera
 from vlapipe.pipeline.shards.mapped.cache_files import Blocks
 from vlapipe.schemas.errors import DamageError, UsageError
 
@@ -69,14 +69,14 @@ def is_waiting_for_a_lock(process: subprocess.Popen[bytes]) -> bool:
 def count_unpacking(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The shards that are unpacked from now on."""
     found = []
-    unpack = view.unpack_shard
+    unpack = camera.unpack_shard
 
     def counted(path: Path, *rest: object) -> None:
         found.append(path)
         time.sleep(0.02)  # long enough for another thread to come by
         unpack(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(view, "unpack_shard", counted)
+    monkeypatch.setattr(camera, "unpack_shard", counted)
     return found
 
 
@@ -138,14 +138,14 @@ def test_different_shards_are_unpacked_side_by_side(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each waits until the other has begun, which never comes to pass if one must end first."""
-    unpack, begun = view.unpack_shard, set()
+    unpack, begun = camera.unpack_shard, set()
 
     def both(path: Path, *rest: object) -> None:
         begun.add(path)
         wait_for(lambda: len(begun) == 2)
         unpack(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(view, "unpack_shard", both)
+    monkeypatch.setattr(camera, "unpack_shard", both)
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(dataset.arrays, [0, 1]))) == 2
@@ -208,7 +208,7 @@ def test_failed_unpacking_can_be_tried_again(
 
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(view, "unpack_shard", interrupted)
+        patch.setattr(camera, "unpack_shard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             dataset.arrays(0)
     assert not list(tmp_path.iterdir())
@@ -220,7 +220,7 @@ def test_without_locks_everyone_works_on_a_file_of_his_own(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
-    key = view.shard_key(dataset.manifest, 0)
+    key = camera.shard_key(dataset.manifest, 0)
     if obstacle == "no locks":
 
         def refuse(*args: object) -> None:
