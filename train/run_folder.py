@@ -19,6 +19,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
 from vlapipe.train.metrics import METRICS_FILE
+from vlapipe.train.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
 
 __all__ = ["run_folder", "save_config"]
@@ -39,7 +40,7 @@ def run_folder(config: TrainConfig, say: Callable[[str], None]) -> Iterator[Path
     out = config.out
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        with _held(out):
+        with _held(out, say):
             if checkpoint is None:
                 _clear_failed_start(out, say)
             yield checkpoint
@@ -75,7 +76,7 @@ def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
 
 def _holds_only_ours(out: Path) -> bool:
     """Whether the folder is empty, or holds what a run leaves that ended before its first checkpoint."""
-    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMP_PREFIX)}
+    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMP_PREFIX)} - {LOCK_FILE}
     if not names:
         return True
     checkpoints = out / FOLDER
@@ -89,7 +90,7 @@ def _holds_only_ours(out: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _held(out: Path, say: Callable[[str], None]) -> Iterator[None]:
     """The folder, made if need be, with this process alone in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -99,9 +100,11 @@ def _held(out: Path) -> Iterator[None]:
     except OSError as error:
         raise _not_writable(out, error) from None
     try:
-        if lock_alone(handle) is False:
+        alone_here = lock_alone(handle)
+        if alone_here is False:
             raise UsageError(f"--out {out}: another run is writing there", "wait for it, or give another folder")
-        yield
+        with held_by_this_run(out, say, alone_here=alone_here is True):
+            yield
     finally:
         os.close(handle)
 

@@ -1,0 +1,149 @@
+"""Keeps a run's folder for one run, on this machine and on others that see the folder over a network.
+
+A lock of the kernel serves on one machine, and many network file systems do not pass it on. So the folder also holds a
+file that only one run can make. It names the run's machine and process, and is touched while the run lives. The file of
+a run that was killed on this machine is taken over at once, that of another machine after two minutes of silence. Times
+of files are compared with each other and never with this machine's clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, temporary_file
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["LOCK_FILE", "held_by_this_run"]
+
+LOCK_FILE = ".vlapipe-run.lock"
+_BEAT_S = 15.0
+_SILENT_S = 120.0  # of a run on another machine, which may be suspended or write slowly
+
+
+@contextlib.contextmanager
+def held_by_this_run(folder: Path, say: Callable[[str], None], *, alone_here: bool) -> Iterator[None]:
+    """Hold ``folder`` for as long as the block lasts; ``alone_here`` if this process has the kernel's lock on it.
+
+    Raises:
+        UsageError: another run holds it.
+        OSError: the file cannot be written.
+    """
+    path = folder / LOCK_FILE
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T"), "kernel": _kernel()}
+    mine = json.dumps({**owner, "id": os.urandom(8).hex()})
+    while not _created(path, mine):
+        _take_away_if_left(path, say, alone_here=alone_here)
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, ended), name="vlapipe-run-lock", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join()
+        if _content(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def _kernel() -> str:
+    """Tells apart the kernels that keep locks: another one on each machine, and after each start of it."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
+
+
+def _created(path: Path, text: str) -> bool:
+    """Make the file with its text, unless there is one."""
+    with temporary_file(path.parent) as (temporary, file):
+        file.write(text.encode())
+        file.flush()
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links: whoever reads the file at once finds it empty
+            try:
+                with path.open("x") as made:
+                    made.write(text)
+            except FileExistsError:
+                return False
+    return True
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _take_away_if_left(path: Path, say: Callable[[str], None], *, alone_here: bool) -> None:
+    """Remove the file if its run is dead, which takes a while to know if its kernel is another one."""
+    text = _content(path)
+    if text is None:
+        return
+    try:
+        owner = dict(json.loads(text))
+    except (ValueError, TypeError):
+        owner = {}
+    if not (alone_here and owner.get("kernel") == _kernel()):
+        _wait_until_silent(path, text, owner, say)
+    stale = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(stale)
+        if _content(stale) != text:  # another run was quicker: give its file back
+            with contextlib.suppress(FileExistsError):
+                os.link(stale, path)
+        stale.unlink()
+
+
+def _wait_until_silent(path: Path, text: str, owner: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Return when the file was not touched for long.
+
+    Raises:
+        UsageError: its run lives.
+    """
+    who = f"host {owner.get('host', '?')}, process {owner.get('pid', '?')}, since {owner.get('since', '?')}"
+    said, first = False, _touched(path)
+    while _content(path) == text:
+        touched = _touched(path)
+        if touched is None or _now(path.parent) - touched > _SILENT_S:
+            return
+        if touched != first:
+            raise UsageError(
+                f"--out {path.parent}: another run is writing there: {who}",
+                f"wait for it, or give another folder; if that run is dead, remove {path}",
+            )
+        if not said:
+            said = True
+            say(f"--out {path.parent}: was held by {who}; waiting up to {_SILENT_S:.0f} s for a sign of life")
+        time.sleep(min(1.0, _BEAT_S / 4))
+
+
+def _touched(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the folder's file system."""
+    with temporary_file(folder) as (_, file):
+        file.write(b".")
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(_BEAT_S):
+        with contextlib.suppress(OSError):
+            os.utime(path)
