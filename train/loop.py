@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from vlapipe.train.run import Run
 from vlapipe.train.saving import keep_options, save
 from vlapipe.train.sharing import unless
 from vlapipe.train.step_log import log_step
-from vlapipe.train.transfer import to_device
+from vlapipe.train.transfer import timing_waits, to_device
 
 __all__ = ["TrainResult", "build", "train", "train_step"]
 
@@ -58,7 +59,7 @@ def train_step(run: Run) -> StepOutcome:
     batches, shares, losses = [], [], []
     for i in range(config.grad_accum):
         exchanges = i == config.grad_accum - 1
-        with timer.phase("data"):
+        with timer.phase("data"), timing_waits(partial(timer.add, "h2d")):
             batch = next(run.batches)
         with timer.phase("h2d"):
             on_device = to_device(batch, device)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 
 from vlapipe.train.policies.base import Batch
 
-__all__ = ["SideCopy", "to_device"]
+__all__ = ["SideCopy", "timing_waits", "to_device"]
+
+_AddWait = Callable[[torch.cuda.Event, torch.cuda.Event], None]
+_add_wait: ContextVar[_AddWait | None] = ContextVar("add_wait", default=None)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on ``device``; asynchronous if it was pinned, no copy if it is there already."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
+@contextlib.contextmanager
+def timing_waits(add: _AddWait) -> Iterator[None]:
+    """Give ``add`` the events before and after each wait of the computing stream for a batch that is taken within.
+
+    What lies between them is the part of a copy that computation did not hide.
+    """
+    token = _add_wait.set(add)
+    try:
+        yield
+    finally:
+        _add_wait.reset(token)
 
 
 class SideCopy:
@@ -37,13 +56,21 @@ class SideCopy:
             copied = to_device(batch, self._device)
             return copied, stream.record_event()
 
-    @staticmethod
-    def finish(batch: Batch, arrived: torch.cuda.Event | None) -> None:
-        """Have the current stream wait for the batch before it goes on."""
+    def finish(self, batch: Batch, arrived: torch.cuda.Event | None) -> None:
+        """Have the device's current stream wait for the batch before it goes on."""
         if arrived is None:
             return
-        stream = torch.cuda.current_stream()
-        stream.wait_event(arrived)
+        # Of the batch's device, which need not be the thread's current one.
+        stream = torch.cuda.current_stream(self._device)
+        add = _add_wait.get()
+        if add is None:
+            stream.wait_event(arrived)
+        else:
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            before.record(stream)
+            stream.wait_event(arrived)
+            after.record(stream)
+            add(before, after)
         for value in batch.values():
             if isinstance(value, torch.Tensor):
                 value.record_stream(stream)  # or its memory might be given away while this stream still reads it

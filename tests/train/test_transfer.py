@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from test_loop import config, lines
 
 import vlapipe
 from vlapipe.train.loader import Loader
-from vlapipe.train.transfer import to_device
+from vlapipe.train.loop import train
+from vlapipe.train.phases import PhaseTimer
+from vlapipe.train.transfer import SideCopy, timing_waits, to_device
 
 
 def test_without_a_gpu_nothing_is_copied(tiny_dataset: Path) -> None:
@@ -35,3 +39,42 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(tiny_dataset: Path, num_workers
                 busy = busy @ busy  # work on the stream that the copies do not wait for
             else:
                 assert copied[key] == value
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_wait_for_a_copy_is_measured_and_a_copy_that_has_ended_costs_nothing() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    batch = {"x": torch.zeros(256 << 20, dtype=torch.uint8).pin_memory()}
+    side_copy, timer = SideCopy(device), PhaseTimer(device)
+
+    def waited(*, ended: bool) -> float:
+        copied, arrived = side_copy.begin(batch)
+        if ended:
+            torch.cuda.synchronize(device)
+        with timer.phase("data"), timing_waits(partial(timer.add, "h2d")):
+            side_copy.finish(copied, arrived)
+        return timer.read()["h2d"]
+
+    waited(ended=True)
+    assert waited(ended=False) > 2e-3  # at 60 GB/s it takes 4 ms
+    assert waited(ended=True) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_batch_for_a_device_that_is_not_the_current_one_is_awaited_there() -> None:
+    device = torch.device("cuda", 1)
+    batch = {"x": torch.ones(256 << 20, dtype=torch.uint8).pin_memory()}
+    side_copy = SideCopy(device)
+    with torch.cuda.device(0):
+        copied, arrived = side_copy.begin(batch)
+        side_copy.finish(copied, arrived)
+        assert int(copied["x"].sum(dtype=torch.int64)) == 256 << 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_run_on_a_gpu_reports_its_wait_for_copies(tiny_dataset: Path, tmp_path: Path) -> None:
+    train(config(tiny_dataset, tmp_path / "run", max_steps=4, batch_size=64))
+    assert all(line["time/h2d_s"] > 0 for line in lines(tmp_path / "run"))
