@@ -14,6 +14,7 @@ from vlapipe.train.frames import BatchPlan
 from vlapipe.train.gather import fill
 from vlapipe.train.locate import Locator
 from vlapipe.train.open_shards import OpenShards
+from vlapipe.train.row_addresses import choose_reader
 from vlapipe.train.sources import Sources
 from vlapipe.train.spec import SampleSpec
 from vlapipe.train.view_reader import CameraReader
@@ -47,9 +48,10 @@ class BatchMaker:
         """
         self._sources = sources
         self._shards = OpenShards(sources, most_open, may_unpack)
-        self._locator = Locator(sources, self._shards, window)
+        self._reader = choose_reader(self._shards)
+        self._locator = Locator(sources, self._shards, self._reader, window)
         self._cameras = {
-            camera: CameraReader(self._shards, camera, shape, augmentation, seed)
+            camera: CameraReader(self._shards, self._reader, camera, shape, augmentation, seed)
             for camera, shape in spec.images.items()
         }
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
@@ -70,7 +72,7 @@ class BatchMaker:
         try:
             arrays, tensors = self._buffers.lend(len(frames.index))
             with self._shards.lease(frames.shard):
-                fill(arrays, self._locator.locate(frames), self._cameras)
+                fill(arrays, self._locator.locate(frames), self._reader, self._cameras)
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"

@@ -14,7 +14,7 @@ from vlapipe.train.frames import BatchPlan
 from vlapipe.train.images import ImageReader
 from vlapipe.train.locate import Images
 from vlapipe.train.open_shards import OpenShards
-from vlapipe.train.windows_of_memory import gather
+from vlapipe.train.row_reader import RowReader, Rows
 
 __all__ = ["CameraReader"]
 
@@ -25,13 +25,14 @@ class CameraReader:
     def __init__(
         self,
         shards: OpenShards,
+        reader: RowReader,
         camera: str,
         shape: tuple[int, int, int, int],
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
         """``shape`` is (T, 3, height, width) of what is read."""
-        self._shards, self._camera = shards, camera
+        self._shards, self._rows, self._camera = shards, reader, camera
         self._augmentation, self._seed = augmentation, seed
         self._reader = ImageReader(shape[2:])
 
@@ -45,8 +46,8 @@ class CameraReader:
         row, shard = images.row.reshape(-1), np.repeat(frames.shard, per_sample)
         flat = out.reshape(-1, *out.shape[2:])
         draws = self._draws(frames, per_sample)
-        if self._shards.has(f"{self._camera}/pixels"):
-            self._read_pixels(shard, row, flat, draws)
+        if f"{self._camera}/pixels" in self._shards.at(int(shard[0])):
+            self._reader.resize(self._pixels(shard, row), flat, draws)
             return
         try:
             self._reader.read(self._jpegs(shard, row), flat, draws)
@@ -62,24 +63,13 @@ class CameraReader:
     def _jpegs(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """The bytes of each image, on the map."""
         spans = np.empty((len(row), 2), dtype=np.int64)
-        gather(self._shards.addresses(f"{self._camera}/offset", shard, row, row + 1), spans.view(np.uint8))
+        self._rows.read(Rows.from_first(f"{self._camera}/offset", 2, shard, row), spans)
         return [
-            self._shards.array(f"{self._camera}/bytes", of)[start:stop]
+            self._shards.rows(f"{self._camera}/bytes", of, start, stop)
             for of, (start, stop) in zip(shard.tolist(), spans.tolist(), strict=True)
         ]
 
-    def _read_pixels(
-        self,
-        shard: NDArray[np.int64],
-        row: NDArray[np.int64],
-        out: NDArray[np.uint8],
-        draws: NDArray[np.float64] | None,
-    ) -> None:
+    def _pixels(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Each image, on the map."""
         name = f"{self._camera}/pixels"
-        stored = [self._shards.array(name, of) for of in shard.tolist()]
-        if any(array.shape[1:] != out.shape[1:] for array in stored):
-            self._reader.resize([array[i] for array, i in zip(stored, row.tolist(), strict=True)], out, draws)
-            return
-        gather(self._shards.addresses(name, shard, row), out.reshape(len(out), -1))
-        if draws is not None:
-            self._reader.resize(out, out, draws)
+        return [self._shards.rows(name, of, i, i + 1)[0] for of, i in zip(shard.tolist(), row.tolist(), strict=True)]
