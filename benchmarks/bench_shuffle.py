@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlapipe.train.order import Blocked, Order, Shuffled
+from vlapipe.train.data.order import Blocked, Order, Shuffled
 
 NUM_SHARDS, EPISODES, FRAMES = 64, 25, 400  # of each shard; of each episode
 BATCH = 64

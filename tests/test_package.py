@@ -94,7 +94,7 @@ def test_ingest_imports_no_torch() -> None:
 
 def test_training_imports_neither_dask_nor_pandas() -> None:
     pytest.importorskip("torch")
-    loaded = imported_after("import vlapipe.cli, vlapipe.train.loop, vlapipe.train.loader, vlapipe.train.policies")
+    loaded = imported_after("import vlapipe.cli, vlapipe.train.loop, vlapipe.train.data.loader, vlapipe.train.policies")
     assert "torch" in loaded
     assert not {"dask", "distributed", "pandas"} & loaded
 

@@ -15,11 +15,12 @@ from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
-from vlapipe.train.augment import Augmentation
 from vlapipe.train.checkpoint import checkpoint_path, step_of
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.distributed import Ranks, agree, distributed, sum_of, tell_failure
-from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import make_optimizer
 from vlapipe.train.phases import PhaseTimer
@@ -33,7 +34,6 @@ from vlapipe.train.run_folder import run_folder, save_config
 from vlapipe.train.saving import restore
 from vlapipe.train.sharing import wrap
 from vlapipe.train.stopping import StopSignal, explain_surroundings
-from vlapipe.train.threads import threads_at_most
 from vlapipe.train.wandb_run import open_wandb
 from vlapipe.train.weight_names import with_dataset_names
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.data.loader import Loader
 from vlapipe.train.distributed import Ranks
-from vlapipe.train.loader import Loader
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import Schedule
 from vlapipe.train.phases import PhaseTimer

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.train.checkpoint import latest_checkpoint, read_policy_part
+from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.spec import Moments, SampleSpec
 
 __all__ = ["load_policy", "load_weights", "spec_to_json"]
 

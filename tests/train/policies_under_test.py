@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlapipe.train.data.batch_layout import SampleSpec
 from vlapipe.train.policies.regression import RegressionPolicy
-from vlapipe.train.spec import SampleSpec
 
 
 class NaNAtStep(RegressionPolicy):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlapipe.train.spec import Moments, SampleSpec
+from vlapipe.train.data.batch_layout import Moments, SampleSpec
 
 
 def make_spec(

@@ -13,8 +13,8 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.loader import Loader
-from vlapipe.train.window import Window
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.window import Window
 
 SCHEMA = """
 name = "bench"

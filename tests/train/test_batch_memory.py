@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlapipe.train.batch_buffers import BatchBuffers, Entry
+from vlapipe.train.data.batch_memory import BatchBuffers, Entry
 
 ENTRIES = {"state": Entry((3,), np.float32), "index": Entry((), np.int64)}
 

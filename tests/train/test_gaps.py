@@ -19,8 +19,8 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.show.ingest_text import print_ingest_report
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
-from vlapipe.train.loader import Loader
-from vlapipe.train.window import Window
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.window import Window
 
 LIMITS = {"robot": 0.05, "sensor": 0.03, "camera": 0.3}
 WINDOW = Window(state_rows=6, sensor_rows=20, image_rows=2, action_rows=3, action_stride=4)

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import DamageError, ImageError
-from vlapipe.train.augment import Augmentation
-from vlapipe.train.images import ImageReader
+from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.camera_reader import ImageReader
 
 RECORDED = (120, 160)
 TWO_ROUNDINGS = 1.01  # down the columns and along the rows

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import vlapipe
-from vlapipe.train.loader import Loader
-from vlapipe.train.window import Window
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.window import Window
 
 MAIN = Path(__file__).with_name("ledger_main.py")
 EPOCHS = 3

@@ -21,8 +21,8 @@ from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.registry import load_schema
-from vlapipe.train.loader import Loader
-from vlapipe.train.window import Window
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.window import Window
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.loader import Loader
+from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 from vlapipe.train.metrics import METRICS_FILE, read_metrics
 from vlapipe.train.result_text import print_train_result

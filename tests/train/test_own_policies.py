@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint import read_checkpoint
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.loader import Loader
+from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 
 POLICY = "policies_under_test:Odd"

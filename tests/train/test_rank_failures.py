@@ -14,7 +14,7 @@ from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.train.checkpoint import latest_checkpoint
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.loader import Loader
+from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 
 WITHIN_S = 30.0  # on a busy machine; a collective's own time-out is ten minutes and more

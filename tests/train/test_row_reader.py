@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 import vlapipe
 from vlapipe.schemas.errors import DamageError
-from vlapipe.train import batches, open_shards, row_addresses
-from vlapipe.train.augment import Augmentation
-from vlapipe.train.loader import Loader
-from vlapipe.train.open_shards import OpenShards
-from vlapipe.train.row_addresses import AddressedRows, choose_reader
-from vlapipe.train.row_reader import RowReader, Rows, StridedRows
-from vlapipe.train.window import Window
+from vlapipe.train.data import batch_maker as batches
+from vlapipe.train.data import row_addresses
+from vlapipe.train.data import shard_table as open_shards
+from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.row_addresses import AddressedRows, choose_reader
+from vlapipe.train.data.row_reader import RowReader, Rows, StridedRows
+from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.window import Window
 
 Arrays = dict[str, NDArray[Any]]
 NUM_SHARDS, NUM_ROWS = 4, 50

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlapipe.train.run_table import RunTable
+from vlapipe.train.data.frames import RunTable
 
 
 @settings(deadline=None)

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vlapipe.train.ahead import Pace, ahead
-from vlapipe.train.threads import LoaderThreads
+from vlapipe.train.data.prefetch import LoaderThreads, Pace, ahead
 
 
 def num_threads() -> int:
@@ -71,7 +70,7 @@ def test_threads_compute_on_one_core_each_and_leave_the_others_number_alone() ->
 def test_process_ends_by_itself_however_its_loop_did(how: str) -> None:
     code = f"""
         import itertools, os, signal, sys, time
-        from vlapipe.train.ahead import ahead
+        from vlapipe.train.data.prefetch import ahead
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         results = ahead(itertools.count(), lambda n: time.sleep(0.01) or n, num_threads=2, depth=4)
         for n in results:
@@ -95,7 +94,7 @@ def test_process_ends_by_itself_however_its_loop_did(how: str) -> None:
 def test_thousands_of_closes_at_any_moment_never_hang() -> None:
     code = """
         import faulthandler, itertools, random, sys, time
-        from vlapipe.train.ahead import ahead
+        from vlapipe.train.data.prefetch import ahead
         faulthandler.dump_traceback_later(100, exit=True)
         sys.setswitchinterval(1e-6)  # the threads take turns as often as they can
         rng = random.Random(0)
@@ -120,7 +119,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, work_s: float, own_s: float, cores: int) -> None:
         self.now = 0.0
         self._work_s, self._own_s, self._cores = work_s, own_s, cores
-        monkeypatch.setattr("vlapipe.train.ahead.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("vlapipe.train.data.prefetch.time.perf_counter", lambda: self.now)
 
     def run(self, pace: Pace, *, batches: int = 400) -> int:
         """How many threads there are in the end."""

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, RandomSampler
 import vlapipe
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.loader import Loader
-from vlapipe.train.torch_dataset import BatchStream, FrameDataset
-from vlapipe.train.window import Window
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.torch_dataset import BatchStream, FrameDataset
+from vlapipe.train.data.window import Window
 
 SMALL = Window(state_rows=20, sensor_rows=10)
 
@@ -237,7 +237,7 @@ import json, os, sys
 import torch
 import torch.distributed as dist
 import vlapipe
-from vlapipe.train.window import Window
+from vlapipe.train.data.window import Window
 data, out, how = sys.argv[1:]
 dataset = vlapipe.open_dataset(data)
 rank = int(os.environ["RANK"])

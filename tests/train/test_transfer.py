@@ -10,10 +10,10 @@ import torch
 from test_loop import config, lines
 
 import vlapipe
-from vlapipe.train.loader import Loader
+from vlapipe.train.data.device_copy import SideCopy, timing_waits, to_device
+from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 from vlapipe.train.phases import PhaseTimer
-from vlapipe.train.transfer import SideCopy, timing_waits, to_device
 
 
 def test_without_a_gpu_nothing_is_copied(tiny_dataset: Path) -> None:

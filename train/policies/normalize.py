@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlapipe.train.spec import Moments
+from vlapipe.train.data.batch_layout import Moments
 
 __all__ = ["Normalizer"]
 

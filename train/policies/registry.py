@@ -16,7 +16,7 @@ from torch import nn
 
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.spec import SampleSpec
+from vlapipe.train.data.batch_layout import SampleSpec
 
 __all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from vlapipe.train.data.batch_layout import Moments
 from vlapipe.train.policies.normalize import Normalizer
-from vlapipe.train.spec import Moments
 
 
 def make(mean: list[float], std: list[float], limit: float | None = None) -> Normalizer:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from synthetic import make_batch, make_spec
 
+from vlapipe.train.data.batch_layout import SampleSpec
 from vlapipe.train.policies.regression import RegressionPolicy
-from vlapipe.train.spec import SampleSpec
 
 SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
 

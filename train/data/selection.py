@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.alike import require_alike
-from vlapipe.train.arguments import parse_image_size, refuse_unknown_split
-from vlapipe.train.entries import image_sizes, sample_spec
-from vlapipe.train.frames import FrameIndex
-from vlapipe.train.sources import Sources
-from vlapipe.train.spec import SampleSpec
-from vlapipe.train.window import Window
+from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
+from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
+from vlapipe.train.data.dataset_comparison import require_alike
+from vlapipe.train.data.dataset_group import Sources
+from vlapipe.train.data.frames import FrameIndex
+from vlapipe.train.data.window import Window
 
 __all__ = ["Selection"]
 

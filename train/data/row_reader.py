@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.open_shards import OpenShards
+from vlapipe.train.data.shard_table import OpenShards
 
 __all__ = ["WIDE_BYTES", "RowReader", "Rows", "StridedRows"]
 

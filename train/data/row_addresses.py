@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlapipe.train.open_shards import OpenShards
-from vlapipe.train.row_reader import WIDE_BYTES, RowReader, Rows, StridedRows
-from vlapipe.train.shard_rows import MappedShard, OpenShard
+from vlapipe.train.data.row_reader import WIDE_BYTES, RowReader, Rows, StridedRows
+from vlapipe.train.data.shard_table import MappedShard, OpenShard, OpenShards
 
 __all__ = ["AddressedRows", "choose_reader"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.spec import SampleSpec
+from vlapipe.train.data.batch_layout import SampleSpec
 
 __all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split", "require_memory"]
 

@@ -19,11 +19,10 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, spans_of
 from vlapipe.schemas.schema import SampleDefaults
-from vlapipe.train.run_table import RunTable
-from vlapipe.train.sources import Sources
-from vlapipe.train.window import Window
+from vlapipe.train.data.dataset_group import Sources
+from vlapipe.train.data.window import Window
 
-__all__ = ["BatchPlan", "FrameIndex"]
+__all__ = ["BatchPlan", "FrameIndex", "RunTable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +167,30 @@ def _gap_rows(dataset: Dataset, index: int, name: str, max_gap_s: float) -> list
     clocks = episode[f"{dataset.schema.anchor}/timestamp"], episode[f"{name}/timestamp"]
     gaps = np.array(episode.row[f"{name}/gaps"], dtype=np.int64)
     return gap_rows(*clocks, episode[f"align/{name}"], gaps, max_gap_s)
+
+
+class RunTable:
+    """Runs of consecutive numbers from 0 on."""
+
+    def __init__(self, starts: NDArray[np.int64], total: int) -> None:
+        """``starts`` (R,) ascend from 0, strictly; ``total`` is where the last run ends."""
+        self._starts = starts
+        self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # as wide as a run, or half as wide
+        before = np.arange((total >> self._shift) + 2)  # each part of the table; in place, as there may be millions
+        before <<= self._shift
+        before[1:] -= 1
+        # The run of the last number before the part; that of its first one is no earlier.
+        self._last_run = np.searchsorted(starts, before, side="right").astype(np.int32)
+        self._last_run -= 1
+        self._halvings = int(np.diff(self._last_run).max(initial=0)).bit_length()
+
+    def runs_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The run of each number ``(N,)``, from 0 to below the total."""
+        part = numbers >> self._shift
+        low: NDArray[np.int64] = self._last_run[part].astype(np.int64)
+        high = self._last_run[part + 1].astype(np.int64)
+        for _ in range(self._halvings):
+            middle = (low + high + 1) >> 1
+            is_later = self._starts[middle] <= numbers
+            low, high = np.where(is_later, middle, low), np.where(is_later, high, middle - 1)
+        return low

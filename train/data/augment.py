@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.hashing import hash_of
+from vlapipe.train.data.permutation import hash_of
 
 __all__ = ["Augmentation", "Draw"]
 

@@ -1,19 +1,22 @@
-"""Keeps a few batches ready ahead of whoever takes them, in order, and finds out how many threads that needs.
+"""Keeps a few batches ready ahead, in order, on threads; finds out how many threads that needs.
 
-Only so many are ready or in the making at a time, however slowly they are taken.
+Only so many batches are ready or in the making at a time, however slowly they are taken. Nothing that the threads do
+needs a process of its own: copying and decoding release the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from vlapipe.pipeline.shards.ordered_map import InOrder
-from vlapipe.train.threads import LoaderThreads
+import torch
 
-__all__ = ["Pace", "ahead"]
+from vlapipe.pipeline.shards.ordered_map import InOrder, Threads
+
+__all__ = ["LoaderThreads", "Pace", "ahead", "threads_at_most"]
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -99,3 +102,28 @@ def ahead(
     jobs = (partial(make, item) for item in work)
     threads = LoaderThreads(num_threads) if num_threads else None
     return InOrder(jobs, threads, depth, pace.step if pace is not None else None)
+
+
+def threads_at_most() -> int:
+    """How many threads are worth trying: the cores that this process may use, shared with torchrun's ranks here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, cores // int(ranks)) if ranks.isdecimal() and int(ranks) else cores
+
+
+class LoaderThreads(Threads):
+    """Threads that compute on one core each: torch would give each a team of as many threads as there are cores."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, "vlapipe-loader")
+
+    def add(self, count: int = 1) -> None:
+        """Start more threads, and leave the number of cores that other threads compute on as it is."""
+        before = torch.get_num_threads()
+        super().add(count)
+        torch.set_num_threads(before)
+
+    def _begin(self) -> None:
+        # The number is of this thread once it has been asked for, and of threads to come, which `add` puts right.
+        torch.get_num_threads()
+        torch.set_num_threads(1)

@@ -1,19 +1,37 @@
 """A keyed permutation of any number of frames, computed position by position: no list, however many there are.
 
-A Feistel network is a bijection on 2^k numbers whatever its round function; numbers beyond the last frame are fed back
-until they fall among the frames ("cycle walking", Black and Rogaway 2002), which leaves a bijection on the frames.
+A Feistel network is a bijection on 2^k numbers whatever its round function; numbers beyond the last frame are fed
+back until they fall among the frames ("cycle walking", Black and Rogaway 2002), which leaves a bijection on the
+frames. The keys are hashes of the numbers that say what they are for, so no random generator has a state.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.hashing import hash_of
+__all__ = ["hash_of", "permute"]
 
-__all__ = ["permute"]
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the finalizer of splitmix64 (Steele, Lea and Flood 2014)
+_SPLITMIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_SPLITMIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def hash_of(*numbers: int | NDArray[np.int64]) -> NDArray[np.uint64]:
+    """64 random-looking bits for each tuple of numbers; arrays broadcast, and the order of the numbers counts."""
+    arrays = [np.atleast_1d(np.asarray(number)).astype(np.int64).view(np.uint64) for number in numbers]
+    return reduce(lambda state, values: _finalize(state + values), arrays, np.zeros(1, dtype=np.uint64))
+
+
+def _finalize(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = values + _GOLDEN
+    values = (values ^ (values >> np.uint64(30))) * _SPLITMIX_1
+    values = (values ^ (values >> np.uint64(27))) * _SPLITMIX_2
+    return values ^ (values >> np.uint64(31))
+
 
 _ROUND_KEYS = hash_of(np.arange(8))
 _MIX_1, _MIX_2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # the multipliers of Wellons' 32-bit hash "lowbias32"

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.arguments import parse_whole_number
-from vlapipe.train.order import Order
+from vlapipe.train.data.arguments import parse_whole_number
+from vlapipe.train.data.order import Order
 
 __all__ = ["Share", "Steps", "steps"]
 

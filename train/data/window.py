@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from vlapipe.schemas.schema import SampleDefaults
-from vlapipe.train.arguments import parse_whole_number
+from vlapipe.train.data.arguments import parse_whole_number
 
 __all__ = ["Window"]
 

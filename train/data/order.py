@@ -12,9 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.hashing import hash_of
-from vlapipe.train.permutation import permute
-from vlapipe.train.quotas import Quotas
+from vlapipe.train.data.permutation import hash_of, permute
+from vlapipe.train.data.quotas import Quotas
 
 __all__ = ["Blocked", "Order", "Sequential", "Shuffled", "Weighted"]
 

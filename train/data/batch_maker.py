@@ -1,26 +1,31 @@
-"""Makes batches from plans: borrows memory, opens shards, has the rows copied, and names the episodes of what fails."""
+"""Makes batches: borrows memory, opens shards, has every entry's rows copied, and marks rows that are missing.
+
+Shape letters: B batch, T rows of a window, H action horizon, A action size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import DamageError, ImageError
 from vlapipe.schemas.surroundings import raise_if_stopped
-from vlapipe.train.augment import Augmentation
-from vlapipe.train.batch_buffers import BatchBuffers
-from vlapipe.train.entries import batch_entries
-from vlapipe.train.frames import BatchPlan
-from vlapipe.train.gather import fill
-from vlapipe.train.locate import Locator
-from vlapipe.train.open_shards import OpenShards
-from vlapipe.train.row_addresses import choose_reader
-from vlapipe.train.sources import Sources
-from vlapipe.train.spec import SampleSpec
-from vlapipe.train.view_reader import CameraReader
-from vlapipe.train.window import Window
+from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.batch_layout import SampleSpec, batch_entries
+from vlapipe.train.data.batch_memory import BatchBuffers
+from vlapipe.train.data.camera_reader import CameraReader
+from vlapipe.train.data.dataset_group import Sources
+from vlapipe.train.data.frames import BatchPlan
+from vlapipe.train.data.row_addresses import choose_reader
+from vlapipe.train.data.row_lookup import Locator, Places
+from vlapipe.train.data.row_reader import RowReader, Rows
+from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.window import Window
 
-__all__ = ["Batch", "BatchMaker"]
+__all__ = ["Batch", "BatchMaker", "fill"]
 
 Batch = dict[str, Any]
 
@@ -100,3 +105,33 @@ def _split(batch: Batch, size: int) -> list[Batch]:
     parts = {key: value.split(size) for key, value in batch.items() if key != "task"}
     parts["task"] = [tasks[i : i + size] for i in range(0, len(tasks), size)]
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+
+
+def fill(out: dict[str, NDArray[Any]], places: Places, reader: RowReader, cameras: Mapping[str, CameraReader]) -> None:
+    """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
+
+    Actions are zero where there is none: the episode has ended, or the row lacks one.
+
+    Raises:
+        ImageError: an image cannot be decoded; ``index`` is its sample's.
+    """
+    for key, rows in places.windows.items():
+        _copy(rows, reader, out[key], out[f"{key}_is_pad"])
+    _copy(places.actions, reader, out["action"], out["action_is_pad"])
+    if places.no_action is not None:
+        out["action_is_pad"] |= places.no_action
+    if out["action_is_pad"].any():
+        out["action"][out["action_is_pad"]] = 0
+    for camera, images in places.images.items():
+        key = f"observation.images.{camera}"
+        out[f"{key}_is_pad"][...] = images.is_pad
+        cameras[camera].read(places.frames, images, out[key])
+    out["episode_index"][...] = places.frames.episode
+    out["frame_index"][...] = places.frames.row
+    out["index"][...] = places.frames.index
+
+
+def _copy(rows: Rows, reader: RowReader, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
+    reader.read(rows, out)
+    is_pad[...] = False
+    is_pad[rows.apart] = rows.is_pad

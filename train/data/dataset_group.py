@@ -24,7 +24,7 @@ ANCHOR = ""  # stands for the anchor stream, whatever each dataset calls it
 
 
 class Sources:
-    """Datasets whose samples mean the same (``train.alike`` says whether they do).
+    """Datasets whose samples mean the same (``train.data.dataset_comparison`` says whether they do).
 
     A stream is named by the batch entry that it feeds, since each dataset may name its own: ``ANCHOR``, the name of a
     sensor entry, or a view.

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import default_collate, get_worker_info
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.batch_stream import BatchStream
-from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.selection import Selection
-from vlapipe.train.window import Window
+from vlapipe.train.data.batch_maker import Batch, BatchMaker
+from vlapipe.train.data.batch_stream import BatchStream
+from vlapipe.train.data.selection import Selection
+from vlapipe.train.data.window import Window
 
 __all__ = ["BatchStream", "FrameDataset", "Samples", "torch_dataset"]
 

@@ -14,18 +14,16 @@ import torch
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.ahead import Pace, ahead
-from vlapipe.train.arguments import parse_whole_number, require_memory
-from vlapipe.train.augment import Augmentation
-from vlapipe.train.batches import Batch, BatchMaker
-from vlapipe.train.entries import sample_bytes
-from vlapipe.train.ordering import Ordering
-from vlapipe.train.selection import Selection
-from vlapipe.train.steps import Share, Steps, steps
-from vlapipe.train.threads import threads_at_most
-from vlapipe.train.transfer import SideCopy
-from vlapipe.train.weights import Weights
-from vlapipe.train.window import Window
+from vlapipe.train.data.arguments import parse_whole_number, require_memory
+from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.batch_layout import sample_bytes
+from vlapipe.train.data.batch_maker import Batch, BatchMaker
+from vlapipe.train.data.device_copy import SideCopy
+from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
+from vlapipe.train.data.rank_batches import Share, Steps, steps
+from vlapipe.train.data.sampling_options import Ordering, Weights
+from vlapipe.train.data.selection import Selection
+from vlapipe.train.data.window import Window
 
 __all__ = ["Batch", "Loader"]
 

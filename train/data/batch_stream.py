@@ -19,10 +19,10 @@ from torch.utils.data import get_worker_info
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.arguments import parse_whole_number
-from vlapipe.train.batches import Batch
-from vlapipe.train.loader import Loader
-from vlapipe.train.steps import Share
+from vlapipe.train.data.arguments import parse_whole_number
+from vlapipe.train.data.batch_maker import Batch
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.rank_batches import Share
 
 __all__ = ["BatchStream"]
 
