@@ -20,19 +20,19 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
-from vlapipe.train.distributed import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import make_optimizer
+from vlapipe.train.parallel.ddp import wrap
+from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
+from vlapipe.train.parallel.rng import seed_rng
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.precision import backend_rules, choose_precision
 from vlapipe.train.resumed import make_schedule, schedule_note
-from vlapipe.train.rng import seed_rng
 from vlapipe.train.run import LossOf, Run
 from vlapipe.train.run_folder import run_folder, save_config
 from vlapipe.train.saving import restore
-from vlapipe.train.sharing import wrap
 from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.wandb_run import open_wandb
 from vlapipe.train.weight_names import with_dataset_names

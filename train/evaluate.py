@@ -10,10 +10,10 @@ from itertools import islice
 import torch
 
 from vlapipe.train.data.device_copy import to_device
-from vlapipe.train.distributed import agree, sum_of
 from vlapipe.train.faults import require_loss
+from vlapipe.train.parallel.ranks import agree, sum_of
+from vlapipe.train.parallel.rng import own_randomness
 from vlapipe.train.precision import autocast
-from vlapipe.train.rng import own_randomness
 from vlapipe.train.run import Run
 
 __all__ = ["evaluate"]

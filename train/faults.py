@@ -12,7 +12,7 @@ import torch
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.distributed import agree
+from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.run import Run
 

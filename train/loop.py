@@ -11,15 +11,15 @@ import torch
 from vlapipe.train.build import build
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.device_copy import timing_waits, to_device
-from vlapipe.train.distributed import agree, sum_of
 from vlapipe.train.evaluate import evaluate
 from vlapipe.train.faults import explain_out_of_memory, require_finite, require_loss
 from vlapipe.train.gradient import kept_share, rescale_and_clip
+from vlapipe.train.parallel.ddp import unless
+from vlapipe.train.parallel.ranks import agree, sum_of
 from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
 from vlapipe.train.saving import keep_options, save
-from vlapipe.train.sharing import unless
 from vlapipe.train.step_log import log_step
 
 __all__ = ["TrainResult", "build", "train", "train_step"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.distributed import Ranks
 from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim import Schedule
+from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.stopping import StopSignal

@@ -125,8 +125,8 @@ def test_ranks_that_built_different_policies_say_which_rank_has_what(
 SIZES = """
 import torch
 from torch import nn
-from vlapipe.train.distributed import distributed
-from vlapipe.train.sharing import require_same_policy
+from vlapipe.train.parallel.ranks import distributed
+from vlapipe.train.parallel.ddp import require_same_policy
 policy = nn.Module()
 policy.weight = nn.Parameter(torch.zeros(1).expand(112_136_254))  # has that many numbers, and the memory of one
 with distributed() as ranks:

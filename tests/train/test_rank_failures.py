@@ -25,7 +25,7 @@ import torch, torch.distributed as dist
 from safetensors import SafetensorError
 from train_main import group_has_ended
 from vlapipe.schemas.errors import DamageError, UsageError
-from vlapipe.train.distributed import agree, distributed, sum_of
+from vlapipe.train.parallel.ranks import agree, distributed, sum_of
 
 def fail(kind):
     if kind == "killed":
@@ -150,7 +150,7 @@ def test_rank_that_is_killed_ends_the_others_as_stopped_by_their_surroundings(wh
 
 FINISHES = """
 from train_main import group_has_ended
-from vlapipe.train.distributed import agree, distributed, gather_bytes, sum_of
+from vlapipe.train.parallel.ranks import agree, distributed, gather_bytes, sum_of
 import time
 with distributed() as ranks:
     with agree(ranks):

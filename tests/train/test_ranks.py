@@ -128,7 +128,7 @@ LISTENERS = """
 import os
 from pathlib import Path
 from train_main import group_has_ended, threads_of_group
-from vlapipe.train.distributed import distributed, sum_of
+from vlapipe.train.parallel.ranks import distributed, sum_of
 with distributed() as ranks:
     assert threads_of_group()
     assert sum_of([ranks.rank + 1], ranks) == [10.0]

@@ -24,7 +24,7 @@ import torch.distributed.nn
 from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store, TCPStore
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
-from vlapipe.train.rank_watch import RankWatch, exit_code_of
+from vlapipe.train.parallel.rank_watch import RankWatch, exit_code_of
 
 __all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_failure"]
 

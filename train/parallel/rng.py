@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlapipe.train.distributed import Ranks, gather_bytes
+from vlapipe.train.parallel.ranks import Ranks, gather_bytes
 
 __all__ = ["gather_rng", "own_randomness", "restore_rng", "seed_rng"]
 

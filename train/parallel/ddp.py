@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.distributed import Ranks, agree, gather_bytes
+from vlapipe.train.parallel.ranks import Ranks, agree, gather_bytes
 
 __all__ = ["require_same_policy", "unless", "wrap"]
 
