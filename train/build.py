@@ -21,14 +21,14 @@ from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.metrics import MetricsLog
-from vlapipe.train.optim import make_optimizer
+from vlapipe.train.optim.optimizer import make_optimizer
+from vlapipe.train.optim.precision import backend_rules, choose_precision
 from vlapipe.train.parallel.ddp import wrap
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.parallel.rng import seed_rng
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.precision import backend_rules, choose_precision
 from vlapipe.train.resumed import make_schedule, schedule_note
 from vlapipe.train.run import LossOf, Run
 from vlapipe.train.run_folder import run_folder, save_config

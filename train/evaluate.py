@@ -11,9 +11,9 @@ import torch
 
 from vlapipe.train.data.device_copy import to_device
 from vlapipe.train.faults import require_loss
+from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ranks import agree, sum_of
 from vlapipe.train.parallel.rng import own_randomness
-from vlapipe.train.precision import autocast
 from vlapipe.train.run import Run
 
 __all__ = ["evaluate"]

@@ -13,10 +13,10 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
 from vlapipe.train.faults import explain_out_of_memory, require_finite, require_loss
-from vlapipe.train.gradient import kept_share, rescale_and_clip
+from vlapipe.train.optim.optimizer import kept_share, rescale_and_clip
+from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ddp import unless
 from vlapipe.train.parallel.ranks import agree, sum_of
-from vlapipe.train.precision import autocast
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
 from vlapipe.train.saving import keep_options, save

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vlapipe.train.checkpoint import latest_checkpoint
 from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
+from vlapipe.train.optim.precision import choose_precision
 from vlapipe.train.phases import bottleneck
-from vlapipe.train.precision import choose_precision
 from vlapipe.train.run import Run
 
 __all__ = ["StepOutcome", "TrainResult", "summarize"]

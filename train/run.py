@@ -12,7 +12,7 @@ from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.metrics import MetricsLog
-from vlapipe.train.optim import Schedule
+from vlapipe.train.optim.optimizer import Schedule
 from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch

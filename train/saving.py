@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from vlapipe.train.optim import load_optimizer_tensors, optimizer_tensors
+from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import gather_rng, restore_rng
 from vlapipe.train.resumed import resume_changes, same_weights

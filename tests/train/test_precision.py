@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlapipe.train import precision
 from vlapipe.train.memory import cpu_memory_percent, gpu_memory_gb
-from vlapipe.train.precision import autocast, backend_rules, choose_precision
+from vlapipe.train.optim import precision
+from vlapipe.train.optim.precision import autocast, backend_rules, choose_precision
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,10 @@
-"""The optimizer and its learning rate, which is a pure function of the step, so that a resume needs no scheduler."""
+"""The optimizer, its learning rate, and the gradient of a step.
+
+The learning rate is a pure function of the step, so a resume needs no scheduler. The gradient is the same however a
+step's samples are divided into batches and over ranks: each batch's loss is a mean over its actions that are not
+padded. To weigh every action alike, a batch's loss is multiplied by the share of its actions that are kept, and the
+summed gradient is divided by the mean of those shares.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Schedule", "load_optimizer_tensors", "make_optimizer", "optimizer_tensors"]
+from vlapipe.train.policies.base import Batch
+
+__all__ = [
+    "Schedule",
+    "kept_share",
+    "load_optimizer_tensors",
+    "make_optimizer",
+    "optimizer_tensors",
+    "rescale_and_clip",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +84,17 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, 
     state = {place[parameters[name]]: entries for name, entries in by_name.items()}
     # Through load_state_dict, which puts each entry on the parameter's device.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def kept_share(batch: Batch) -> Tensor:
+    """Share of the batch's actions that are not padded; a scalar where the batch is, which nobody waits for."""
+    share: Tensor = (~batch["action_is_pad"]).float().mean()
+    return share
+
+
+def rescale_and_clip(module: nn.Module, mean_share: float, max_norm: float) -> Tensor:
+    """Divide the gradients by ``mean_share``, then shorten them to ``max_norm`` (0: do not); the norm in between."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if gradients and mean_share > 0:
+        torch._foreach_mul_(gradients, 1.0 / mean_share)
+    return torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm or float("inf"))

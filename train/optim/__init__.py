@@ -1,0 +1,1 @@
+"""How a step moves the weights: optimizer, learning rate, gradient, number format."""
