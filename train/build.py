@@ -15,7 +15,10 @@ from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
-from vlapipe.train.checkpoint import checkpoint_path, step_of
+from vlapipe.train.checkpoint.files import checkpoint_path, step_of
+from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
+from vlapipe.train.checkpoint.run_folder import run_folder, save_config
+from vlapipe.train.checkpoint.run_state import restore
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
@@ -29,10 +32,7 @@ from vlapipe.train.parallel.rng import seed_rng
 from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.resumed import make_schedule, schedule_note
 from vlapipe.train.run import LossOf, Run
-from vlapipe.train.run_folder import run_folder, save_config
-from vlapipe.train.saving import restore
 from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.wandb_run import open_wandb
 from vlapipe.train.weight_names import with_dataset_names

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from vlapipe.train.build import build
+from vlapipe.train.checkpoint.run_state import keep_options, save
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
@@ -19,7 +20,6 @@ from vlapipe.train.parallel.ddp import unless
 from vlapipe.train.parallel.ranks import agree, sum_of
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
-from vlapipe.train.saving import keep_options, save
 from vlapipe.train.step_log import log_step
 
 __all__ = ["TrainResult", "build", "train", "train_step"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlapipe.train.checkpoint import latest_checkpoint
+from vlapipe.train.checkpoint.files import latest_checkpoint
 from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
 from vlapipe.train.optim.precision import choose_precision
 from vlapipe.train.phases import bottleneck

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
+    from vlapipe.train.checkpoint.saved_policy import load_policy
     from vlapipe.train.data.augment import Augmentation
     from vlapipe.train.data.loader import Loader
     from vlapipe.train.data.torch_dataset import torch_dataset
     from vlapipe.train.data.window import Window
-    from vlapipe.train.saved_policy import load_policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,7 +37,7 @@ _HOMES = {
     "Loader": "vlapipe.train.data.loader",
     "Window": "vlapipe.train.data.window",
     "Augmentation": "vlapipe.train.data.augment",
-    "load_policy": "vlapipe.train.saved_policy",
+    "load_policy": "vlapipe.train.checkpoint.saved_policy",
     "torch_dataset": "vlapipe.train.data.torch_dataset",
 }
 

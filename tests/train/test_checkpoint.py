@@ -11,7 +11,7 @@ import torch
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
-from vlapipe.train.checkpoint import FOLDER, Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER, Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 
 STATE: dict[str, Any] = {"loader": {"position": 7}, "config": {}, "spec": {}}
 

@@ -16,9 +16,9 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint.saved_policy import load_policy
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-from vlapipe.train.saved_policy import load_policy
 
 SHAPES = {
     "arm": (7,),

@@ -19,13 +19,13 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
-from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint.saved_policy import load_policy
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 from vlapipe.train.metrics import METRICS_FILE, read_metrics
 from vlapipe.train.result_text import print_train_result
-from vlapipe.train.saved_policy import load_policy
 
 SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
 EXACT = ("step", "train/loss", "train/lr", "train/grad_norm", "val/loss")

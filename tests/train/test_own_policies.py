@@ -14,7 +14,7 @@ from test_ranks import options
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint import read_checkpoint
+from vlapipe.train.checkpoint.files import read_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train

@@ -12,7 +12,7 @@ from test_ranks import options
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import StoppedError
-from vlapipe.train.checkpoint import latest_checkpoint
+from vlapipe.train.checkpoint.files import latest_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train

@@ -12,7 +12,7 @@ from launching import run_ranks, torchrun
 from test_loop import SMALL, lines
 
 from vlapipe.pipeline.shards.dataset import open_dataset
-from vlapipe.train.checkpoint import FOLDER, latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train

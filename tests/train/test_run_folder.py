@@ -18,10 +18,10 @@ from test_loop import SMALL, config, exact, lines
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.schemas.errors import NotADatasetError, UsageError
-from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint
+from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.config import CONFIG_FILE, TrainConfig
 from vlapipe.train.loop import train
-from vlapipe.train.run_folder import run_folder, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train import run_lock
-from vlapipe.train.run_lock import LOCK_FILE, held_by_this_run
+from vlapipe.train.checkpoint import run_lock
+from vlapipe.train.checkpoint.run_lock import LOCK_FILE, held_by_this_run
 
 
 @pytest.fixture(autouse=True)

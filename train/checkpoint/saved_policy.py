@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.train.checkpoint import latest_checkpoint, read_policy_part
+from vlapipe.train.checkpoint.files import latest_checkpoint, read_policy_part
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 

@@ -16,10 +16,10 @@ from vlapipe.pipeline.shards.format.atomic import (
     write_bytes,
 )
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint import FOLDER, latest_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint
+from vlapipe.train.checkpoint.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
 from vlapipe.train.metrics import METRICS_FILE
-from vlapipe.train.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
 
 __all__ = ["run_folder", "save_config"]

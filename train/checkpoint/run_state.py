@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlapipe.schemas.errors import DamageError, UsageError
-from vlapipe.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from vlapipe.train.checkpoint.files import Checkpoint, read_checkpoint, write_checkpoint
+from vlapipe.train.checkpoint.resumed import resume_changes, same_weights
+from vlapipe.train.checkpoint.run_folder import save_config
+from vlapipe.train.checkpoint.saved_policy import load_weights, spec_to_json
 from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import gather_rng, restore_rng
-from vlapipe.train.resumed import resume_changes, same_weights
 from vlapipe.train.run import Run
-from vlapipe.train.run_folder import save_config
-from vlapipe.train.saved_policy import load_weights, spec_to_json
 from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["keep_options", "restore", "save"]
