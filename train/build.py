@@ -23,18 +23,18 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
-from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim.optimizer import make_optimizer
 from vlapipe.train.optim.precision import backend_rules, choose_precision
 from vlapipe.train.parallel.ddp import wrap
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.parallel.rng import seed_rng
-from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
+from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.step_timer import PhaseTimer
+from vlapipe.train.report.wandb_run import open_wandb
 from vlapipe.train.run import LossOf, Run
 from vlapipe.train.stopping import StopSignal, explain_surroundings
-from vlapipe.train.wandb_run import open_wandb
 from vlapipe.train.weight_names import with_dataset_names
 
 __all__ = ["build"]

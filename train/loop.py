@@ -18,9 +18,9 @@ from vlapipe.train.optim.optimizer import kept_share, rescale_and_clip
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ddp import unless
 from vlapipe.train.parallel.ranks import agree, sum_of
+from vlapipe.train.report.step_log import log_step
 from vlapipe.train.result import StepOutcome, TrainResult, summarize
 from vlapipe.train.run import Run
-from vlapipe.train.step_log import log_step
 
 __all__ = ["TrainResult", "build", "train", "train_step"]
 

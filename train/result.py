@@ -1,17 +1,20 @@
-"""What came of a step and of a whole run, and the last words on stderr about it."""
+"""What came of a whole run, and the last words about it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from vlapipe.train.checkpoint.files import latest_checkpoint
-from vlapipe.train.metrics import METRICS_FILE, median_ends, read_metrics
 from vlapipe.train.optim.precision import choose_precision
-from vlapipe.train.phases import bottleneck
+from vlapipe.train.report.metrics import METRICS_FILE, median_ends, read_metrics
+from vlapipe.train.report.step_timer import bottleneck
 from vlapipe.train.run import Run
 
-__all__ = ["StepOutcome", "TrainResult", "summarize"]
+__all__ = ["StepOutcome", "TrainResult", "print_train_result", "summarize"]
 
 _PHASE_NAMES = {
     "data": "waiting for data",
@@ -105,3 +108,18 @@ def _advice(phase: str, run: Run) -> str:
     ways = ["--precision bf16"] if faster_in_bf16 else []
     ways += ["--compile"] if on_gpu and not run.config.compile else []
     return f"try {', '.join([*ways, 'smaller images', 'more GPUs' if on_gpu else 'a GPU'])}"
+
+
+def print_train_result(result: TrainResult) -> None:
+    """Print the losses, the speed, and where everything is."""
+    ended = f" (stopped by {result.stopped_by})" if result.stopped_by else ""
+    done = f"trained {result.step} of {result.max_steps} steps{ended}"
+    if not result.num_new_steps:
+        done = f"already trained: {result.step} steps, and --max-steps is {result.max_steps}"
+    speed = f", {result.samples_per_s:,.0f} samples/s" if result.samples_per_s is not None else ""
+    click.echo(f"{done}: {result.num_parameters:,} parameters, {result.precision} on {result.device}{speed}")
+    if not math.isnan(result.first_loss):
+        val = f", validation loss {result.val_loss:.3f}" if result.val_loss is not None else ""
+        click.echo(f"train loss {result.first_loss:.3f} -> {result.last_loss:.3f}{val}")
+    if result.checkpoint is not None:
+        click.echo(f"checkpoint {result.checkpoint}, metrics {result.out / METRICS_FILE}")

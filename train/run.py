@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.metrics import MetricsLog
 from vlapipe.train.optim.optimizer import Schedule
 from vlapipe.train.parallel.ranks import Ranks
-from vlapipe.train.phases import PhaseTimer
 from vlapipe.train.policies.base import Batch
+from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.step_timer import PhaseTimer
+from vlapipe.train.report.wandb_run import MetricsSink, NullSink
 from vlapipe.train.stopping import StopSignal
-from vlapipe.train.wandb_run import MetricsSink, NullSink
 
 __all__ = ["LossOf", "Run"]
 

@@ -374,7 +374,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
     try:
         from vlapipe.train.config import TrainConfig
         from vlapipe.train.loop import train as run
-        from vlapipe.train.result_text import print_train_result
+        from vlapipe.train.result import print_train_result
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise

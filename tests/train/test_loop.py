@@ -24,8 +24,8 @@ from vlapipe.train.checkpoint.saved_policy import load_policy
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-from vlapipe.train.metrics import METRICS_FILE, read_metrics
-from vlapipe.train.result_text import print_train_result
+from vlapipe.train.report.metrics import METRICS_FILE, read_metrics
+from vlapipe.train.result import print_train_result
 
 SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
 EXACT = ("step", "train/loss", "train/lr", "train/grad_norm", "val/loss")

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from vlapipe.train.metrics import METRICS_FILE, MetricsLog, median_ends, read_metrics
+from vlapipe.train.report.metrics import METRICS_FILE, MetricsLog, median_ends, read_metrics
 
 
 def test_lines_are_json_with_the_step_first_and_can_be_followed(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlapipe.train import phases
-from vlapipe.train.phases import PHASES, PhaseTimer, bottleneck
+from vlapipe.train.report import step_timer as phases
+from vlapipe.train.report.step_timer import PHASES, PhaseTimer, bottleneck
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlapipe.train.memory import cpu_memory_percent, gpu_memory_gb
 from vlapipe.train.optim import precision
 from vlapipe.train.optim.precision import autocast, backend_rules, choose_precision
+from vlapipe.train.report.step_log import cpu_memory_percent, gpu_memory_gb
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_memory_figures_are_plausible() -> None:
 
 
 def test_unknown_memory_is_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from vlapipe.train import memory
+    from vlapipe.train.report import step_log as memory
 
     monkeypatch.setattr(memory, "_MEMINFO", memory.Path("/nonexistent"))
     assert cpu_memory_percent() == 0.0

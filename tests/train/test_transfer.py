@@ -13,7 +13,7 @@ import vlapipe
 from vlapipe.train.data.device_copy import SideCopy, timing_waits, to_device
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-from vlapipe.train.phases import PhaseTimer
+from vlapipe.train.report.step_timer import PhaseTimer
 
 
 def test_without_a_gpu_nothing_is_copied(tiny_dataset: Path) -> None:

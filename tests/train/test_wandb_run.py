@@ -17,7 +17,7 @@ from test_ranks import options
 
 MAIN = """
 import json, sys, train_main
-from vlapipe.train import wandb_run
+from vlapipe.train.report import wandb_run
 wandb_run._CLOSE_S = 2.0
 train_main.main()
 """

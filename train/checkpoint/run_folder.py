@@ -19,8 +19,8 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint
 from vlapipe.train.checkpoint.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
-from vlapipe.train.metrics import METRICS_FILE
-from vlapipe.train.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
+from vlapipe.train.report.metrics import METRICS_FILE
+from vlapipe.train.report.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
 
 __all__ = ["run_folder", "save_config"]
 

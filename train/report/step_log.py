@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from vlapipe.train.memory import cpu_memory_percent, gpu_memory_gb
-from vlapipe.train.metrics import METRICS_FILE
+from pathlib import Path
+
+import torch
+
+from vlapipe.train.report.metrics import METRICS_FILE
 from vlapipe.train.result import StepOutcome
 from vlapipe.train.run import Run
 from vlapipe.train.stopping import explain_surroundings
 
-__all__ = ["log_step"]
+__all__ = ["cpu_memory_percent", "gpu_memory_gb", "log_step"]
 
 
 def log_step(run: Run, outcome: StepOutcome, val_loss: float | None, *, last: bool) -> None:
@@ -31,3 +34,21 @@ def log_step(run: Run, outcome: StepOutcome, val_loss: float | None, *, last: bo
     with explain_surroundings(run.config.out / METRICS_FILE):
         run.log.write(run.step, values)
     run.sink.write(run.step, values)
+
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+def gpu_memory_gb(device: torch.device) -> float:
+    """The most that this process has held on the GPU, in 1e9 bytes."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
+
+
+def cpu_memory_percent() -> float:
+    """Share of the machine's memory that is in use, in percent; the page cache, which is given back, is not counted."""
+    try:
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        available, total = (float(lines[key].split()[0]) for key in ("MemAvailable", "MemTotal"))
+    except (OSError, KeyError, ValueError, IndexError):
+        return 0.0
+    return 100.0 * (1 - available / total) if total else 0.0
