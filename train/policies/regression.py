@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import SampleSpec
 from vlapipe.train.policies.base import Batch, Policy, masked_mean
-from vlapipe.train.policies.images import ImageEncoder
-from vlapipe.train.policies.instruction import InstructionEncoder
-from vlapipe.train.policies.normalize import Normalizer
-from vlapipe.train.policies.series import SeriesEncoder
-from vlapipe.train.policies.trunk import Trunk
+from vlapipe.train.policies.nn.images import ImageEncoder
+from vlapipe.train.policies.nn.instruction import InstructionEncoder
+from vlapipe.train.policies.nn.normalize import Normalizer
+from vlapipe.train.policies.nn.series import SeriesEncoder
+from vlapipe.train.policies.nn.trunk import Trunk
 
 __all__ = ["RegressionPolicy"]
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from vlapipe.train.policies.instruction import InstructionEncoder, word_ids
+from vlapipe.train.policies.nn.instruction import InstructionEncoder, word_ids
 
 
 def count(text: str) -> int:
@@ -21,7 +21,7 @@ def test_numbers_are_the_same_for_ever() -> None:
 
 
 def test_numbers_do_not_depend_on_the_process_hash_seed() -> None:
-    code = "from vlapipe.train.policies.instruction import word_ids; print(word_ids('red target', 2048, 24))"
+    code = "from vlapipe.train.policies.nn.instruction import word_ids; print(word_ids('red target', 2048, 24))"
     answers = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vlapipe.train.data.batch_layout import Moments
-from vlapipe.train.policies.normalize import Normalizer
+from vlapipe.train.policies.nn.normalize import Normalizer
 
 
 def make(mean: list[float], std: list[float], limit: float | None = None) -> Normalizer:

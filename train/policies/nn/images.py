@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from vlapipe.train.policies.positions import grid_positions
+from vlapipe.train.policies.nn.positions import grid_positions
 
 __all__ = ["ImageEncoder"]
 

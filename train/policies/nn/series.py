@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from vlapipe.train.policies.positions import line_positions
+from vlapipe.train.policies.nn.positions import line_positions
 
 __all__ = ["SeriesEncoder"]
 

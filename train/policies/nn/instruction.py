@@ -13,7 +13,7 @@ import unicodedata
 import torch
 from torch import Tensor, nn
 
-from vlapipe.train.policies.trunk import Block
+from vlapipe.train.policies.nn.trunk import Block
 
 __all__ = ["InstructionEncoder", "word_ids"]
 
