@@ -21,6 +21,7 @@ from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.checkpoint.run_state import restore
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.optim.optimizer import make_optimizer
@@ -28,9 +29,9 @@ from vlapipe.train.optim.precision import backend_rules, choose_precision
 from vlapipe.train.parallel.ddp import wrap
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.parallel.rng import seed_rng
-from vlapipe.train.policies.base import Batch
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.step_log import StepLog
 from vlapipe.train.report.step_timer import PhaseTimer
 from vlapipe.train.report.wandb_run import open_wandb
 from vlapipe.train.run import LossOf, Run
@@ -75,6 +76,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             batches=iter(()),
             timer=PhaseTimer(ranks.device),
             console=console,
+            step_log=StepLog(progress=console, device=ranks.device, every=config.log_every),
             stop=stack.enter_context(StopSignal()),
             dataset_digest=_digest(loader.datasets),
         )
@@ -88,9 +90,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
             with explain_surroundings(config.out):
                 if not run.step:  # a run that goes on keeps its options until a step was made by others
                     save_config(config)
-                run.log = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
-            run.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
-            stack.callback(run.sink.close)
+                run.step_log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
+            run.step_log.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
+            stack.callback(run.step_log.sink.close)
         run.first_step = run.step
         stack.enter_context(tell_failure(ranks))
         yield run

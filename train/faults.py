@@ -12,8 +12,8 @@ import torch
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.parallel.ranks import agree
-from vlapipe.train.policies.base import Batch
 from vlapipe.train.run import Run
 
 __all__ = ["explain_out_of_memory", "require_finite", "require_loss"]

@@ -18,8 +18,8 @@ from vlapipe.train.optim.optimizer import kept_share, rescale_and_clip
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ddp import unless
 from vlapipe.train.parallel.ranks import agree, sum_of
-from vlapipe.train.report.step_log import log_step
-from vlapipe.train.result import StepOutcome, TrainResult, summarize
+from vlapipe.train.report.step_log import StepOutcome
+from vlapipe.train.result import TrainResult, summarize
 from vlapipe.train.run import Run
 
 __all__ = ["TrainResult", "build", "train", "train_step"]
@@ -44,7 +44,7 @@ def train(config: TrainConfig) -> TrainResult:
             val_loss = evaluate(run) if run.evaluates_now else None
             if last or run.step % run.save_every == 0:
                 save(run)
-            log_step(run, outcome, val_loss, last=last)
+            run.step_log.write(run.step, outcome, val_loss, last=last)
         return summarize(run, stopped=stopped)
 
 

@@ -14,7 +14,7 @@ from vlapipe.train.report.metrics import METRICS_FILE, median_ends, read_metrics
 from vlapipe.train.report.step_timer import bottleneck
 from vlapipe.train.run import Run
 
-__all__ = ["StepOutcome", "TrainResult", "print_train_result", "summarize"]
+__all__ = ["TrainResult", "print_train_result", "summarize"]
 
 _PHASE_NAMES = {
     "data": "waiting for data",
@@ -22,19 +22,6 @@ _PHASE_NAMES = {
     "compute": "forward/backward",
     "optimizer": "optimizer",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepOutcome:
-    """One step over all ranks; ``seconds`` are this rank's by phase."""
-
-    loss: float
-    grad_norm: float  # before clipping
-    learning_rate: float
-    seconds: dict[str, float]
-    wall_s: float
-    num_samples: int
-    stop: bool  # some rank was told to stop
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.pipeline.shards.progress import Progress
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.optim.optimizer import Schedule
 from vlapipe.train.parallel.ranks import Ranks
-from vlapipe.train.policies.base import Batch
-from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.step_log import StepLog
 from vlapipe.train.report.step_timer import PhaseTimer
-from vlapipe.train.report.wandb_run import MetricsSink, NullSink
 from vlapipe.train.stopping import StopSignal
 
 __all__ = ["LossOf", "Run"]
@@ -51,10 +50,9 @@ class Run:
     batches: Iterator[Batch]
     timer: PhaseTimer
     console: Progress
+    step_log: StepLog
     stop: StopSignal
     dataset_digest: str  # of its manifest
-    log: MetricsLog | None = None  # of rank 0
-    sink: MetricsSink = field(default_factory=NullSink)
     step: int = 0
     first_step: int = 0  # after which this process began
     checkpoint_step: int | None = None  # of the newest checkpoint

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,10 @@ from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
 from vlapipe.train.data.window import Window
 
-__all__ = ["Moments", "SampleSpec", "batch_entries", "image_sizes", "sample_bytes", "sample_spec"]
+__all__ = ["Batch", "Moments", "SampleSpec", "batch_entries", "image_sizes", "sample_bytes", "sample_spec"]
+
+
+Batch = dict[str, Any]  # tensors by key, and the list "task"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.schemas.errors import DamageError, ImageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.batch_layout import SampleSpec, batch_entries
+from vlapipe.train.data.batch_layout import Batch, SampleSpec, batch_entries
 from vlapipe.train.data.batch_memory import BatchBuffers
 from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
@@ -25,9 +25,7 @@ from vlapipe.train.data.row_reader import RowReader, Rows
 from vlapipe.train.data.shard_table import OpenShards
 from vlapipe.train.data.window import Window
 
-__all__ = ["Batch", "BatchMaker", "fill"]
-
-Batch = dict[str, Any]
+__all__ = ["BatchMaker", "fill"]
 
 
 class BatchMaker:

@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
-from vlapipe.train.data.batch_maker import Batch
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.rank_batches import Share
 

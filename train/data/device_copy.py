@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import torch
 
-from vlapipe.train.policies.base import Batch
+from vlapipe.train.data.batch_layout import Batch
 
 __all__ = ["SideCopy", "timing_waits", "to_device"]
 

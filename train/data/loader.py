@@ -16,8 +16,8 @@ from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number, require_memory
 from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.batch_layout import sample_bytes
-from vlapipe.train.data.batch_maker import Batch, BatchMaker
+from vlapipe.train.data.batch_layout import Batch, sample_bytes
+from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.device_copy import SideCopy
 from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
 from vlapipe.train.data.rank_batches import Share, Steps, steps

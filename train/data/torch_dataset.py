@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import default_collate, get_worker_info
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.data.batch_maker import Batch, BatchMaker
+from vlapipe.train.data.batch_layout import Batch
+from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.batch_stream import BatchStream
 from vlapipe.train.data.selection import Selection
 from vlapipe.train.data.window import Window

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlapipe.train.policies.base import Batch
+from vlapipe.train.data.batch_layout import Batch
 
 __all__ = [
     "Schedule",

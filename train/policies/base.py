@@ -6,14 +6,13 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Policy", "masked_mean"]
+from vlapipe.train.data.batch_layout import Batch
 
-Batch = dict[str, Any]
+__all__ = ["Batch", "Policy", "masked_mean"]
 
 
 class Policy(nn.Module, ABC):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.batch_layout import SampleSpec
-from vlapipe.train.policies.base import Batch, Policy, masked_mean
+from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.policies.base import Policy, masked_mean
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer

@@ -22,7 +22,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, *, resumed_step: int = 0) -> None:
         """Open the log of a run that stands after ``resumed_step`` steps, 0 for a new one."""
-        path = out / METRICS_FILE
+        self.path = path = out / METRICS_FILE
         if resumed_step:
             kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
             write_bytes(path, "".join(map(_line, kept)).encode())

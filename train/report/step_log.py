@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from vlapipe.train.report.metrics import METRICS_FILE
-from vlapipe.train.result import StepOutcome
-from vlapipe.train.run import Run
+from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.wandb_run import MetricsSink, NullSink
 from vlapipe.train.stopping import explain_surroundings
 
-__all__ = ["cpu_memory_percent", "gpu_memory_gb", "log_step"]
-
-
-def log_step(run: Run, outcome: StepOutcome, val_loss: float | None, *, last: bool) -> None:
-    """Write the step that was just made, every ``log_every`` steps and whenever there is news; show the progress."""
-    run.console.reach(run.step, f"loss {outcome.loss:.3f}, {1 / outcome.wall_s:.2f} steps/s")
-    if run.log is None or not (last or val_loss is not None or run.step % run.config.log_every == 0):
-        return
-    values = {
-        "train/loss": outcome.loss,
-        "train/lr": outcome.learning_rate,
-        "train/grad_norm": outcome.grad_norm,
-        "train/step": 1 / outcome.wall_s,  # steps a second
-        "train/samples_per_s": outcome.num_samples / outcome.wall_s,
-        **{f"time/{phase}_s": seconds for phase, seconds in outcome.seconds.items()},
-        "system/gpu_mem_GB": gpu_memory_gb(run.ranks.device),
-        "system/cpu_mem_%": cpu_memory_percent(),
-    }
-    if val_loss is not None:
-        values["val/loss"] = val_loss
-    with explain_surroundings(run.config.out / METRICS_FILE):
-        run.log.write(run.step, values)
-    run.sink.write(run.step, values)
-
+__all__ = ["StepLog", "StepOutcome", "cpu_memory_percent", "gpu_memory_gb"]
 
 _MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """One step over all ranks; ``seconds`` are this rank's by phase."""
+
+    loss: float
+    grad_norm: float  # before clipping
+    learning_rate: float
+    seconds: dict[str, float]
+    wall_s: float
+    num_samples: int
+    stop: bool  # some rank was told to stop
+
+
+@dataclass(kw_only=True)
+class StepLog:
+    """Shows the progress of a run, and writes its steps. Only rank 0 has a ``file``."""
+
+    progress: Progress
+    device: torch.device
+    every: int  # steps between two lines
+    file: MetricsLog | None = None
+    sink: MetricsSink = field(default_factory=NullSink)
+
+    def write(self, step: int, outcome: StepOutcome, val_loss: float | None, *, last: bool) -> None:
+        """Write a step that was just made: each ``every``-th one, one with a validation loss, and the last.
+
+        Raises:
+            StoppedError: the disk is full, or a quota is used up.
+        """
+        self.progress.reach(step, f"loss {outcome.loss:.3f}, {1 / outcome.wall_s:.2f} steps/s")
+        if self.file is None or not (last or val_loss is not None or step % self.every == 0):
+            return
+        values = {
+            "train/loss": outcome.loss,
+            "train/lr": outcome.learning_rate,
+            "train/grad_norm": outcome.grad_norm,
+            "train/step": 1 / outcome.wall_s,  # steps a second
+            "train/samples_per_s": outcome.num_samples / outcome.wall_s,
+            **{f"time/{phase}_s": seconds for phase, seconds in outcome.seconds.items()},
+            "system/gpu_mem_GB": gpu_memory_gb(self.device),
+            "system/cpu_mem_%": cpu_memory_percent(),
+        }
+        if val_loss is not None:
+            values["val/loss"] = val_loss
+        with explain_surroundings(self.file.path):
+            self.file.write(step, values)
+        self.sink.write(step, values)
 
 
 def gpu_memory_gb(device: torch.device) -> float:

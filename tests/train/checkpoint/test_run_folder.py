@@ -23,7 +23,7 @@ from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.config import CONFIG_FILE, TrainConfig
 from vlapipe.train.loop import train
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def killed_before_its_first_checkpoint(data: Path, out: Path) -> None:
@@ -60,7 +60,7 @@ def test_run_killed_in_its_first_step_begins_again(tiny_dataset: Path, tmp_path:
         "data": str(tiny_dataset), "out": str(out), "batch_size": 4, "wandb": "disabled", "policy_args": SMALL,
         "max_steps": 100_000,
     }  # fmt: skip
-    main = Path(__file__).with_name("train_main.py")
+    main = Path(__file__).parents[1] / "train_main.py"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, str(main), json.dumps(values)], env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
