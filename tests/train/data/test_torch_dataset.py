@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ranks import environment, free_port
+from launching import environment, free_port
 from torch.utils.data import DataLoader, RandomSampler
 
 import vlapipe

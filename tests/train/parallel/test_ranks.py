@@ -91,16 +91,20 @@ def test_four_ranks_resume_exactly_stop_together_and_one_rank_goes_on(
 def test_four_ranks_validate_the_same_number_of_batches_from_the_same_places(
     tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    loader = Loader(open_dataset(tiny_dataset), split="val", shuffle=False, batch_size=4, rank=0, world_size=4)
-    last = Loader(open_dataset(tiny_dataset), split="val", shuffle=False, batch_size=4, rank=3, world_size=4)
-    assert (len(loader), len(last)) == (4, 3)  # strides of 2 and of 1, if each rank went by its own number
-    first = next(iter(loader))["index"][0]
+    def of_rank(rank: int, batch_size: int) -> Loader:
+        return Loader(
+            open_dataset(tiny_dataset), split="val", shuffle=False, batch_size=batch_size, rank=rank, world_size=4
+        )
+
+    # Of a size by which the ranks have four batches or three: strides of 2 or 1, if each went by its own number.
+    size = next(size for size in range(1, 30) if (len(of_rank(0, size)), len(of_rank(3, size))) == (4, 3))
+    first = int(next(iter(of_rank(0, size)))["index"][0])
     policy = {"policy": "policies_under_test:SaysWhatItValidates"}
-    values = options(tiny_dataset, tmp_path / "run", batch_size=4, eval_batches=2, max_steps=1, **policy)
-    ranks = run_ranks(values)
+    ranks = run_ranks(options(tiny_dataset, tmp_path / "run", batch_size=size, eval_batches=2, max_steps=1, **policy))
     said = [[line[10:] for line in rank.err.splitlines() if line.startswith("validates ")] for rank in ranks]
     for rank, batches in enumerate(said):
-        assert batches == [str([int(first) + 16 * step + 4 * rank + i for i in range(4)]) for step in (0, 2)]
+        starts = [first + size * (4 * step + rank) for step in (0, 2)]
+        assert batches == [str([*range(start, start + size)]) for start in starts]
 
 
 def test_fault_on_one_rank_ends_all_with_one_message(tiny_dataset: Path, tmp_path: Path) -> None:
