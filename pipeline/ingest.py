@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vlapipe
-from vlapipe.pipeline.build.build import RecordPlace, ShardTask
+from vlapipe.pipeline.build.build import RecordFile, ShardTask
 from vlapipe.pipeline.build.commit import assemble
 from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
@@ -239,7 +239,7 @@ def _strict(reject: Record) -> VlapipeError:
     return VlapipeError(f"--strict: {first}", "correct it and run the same command again")
 
 
-def _run(config: IngestConfig, plan: Plan, place: RecordPlace | None, finished: dict[int, Record]) -> list[Record]:
+def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: dict[int, Record]) -> list[Record]:
     """Build every shard that is not finished yet; records in the plan's order."""
     codec = parse_codec(config.codec, config.shard_format)
     tasks = [

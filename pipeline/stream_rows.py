@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClockPlace", "ImageRows", "Rows", "SourceFile", "StreamRows"]
+__all__ = ["ClockLocation", "ImageRows", "Rows", "SourceFile", "StreamRows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ def _no_line(_row: int) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClockPlace:
+class ClockLocation:
     """Where a clock that has a file of its own was read from; the line on which the stamp of a row stands."""
 
     file: str
     column: str | None = None
     line_of: Callable[[int], int | None] = _no_line
 
-    def from_row(self, start: int) -> ClockPlace:
+    def from_row(self, start: int) -> ClockLocation:
         """The same for rows that are counted from ``start``."""
         line_of = self.line_of
         return replace(self, line_of=lambda row: line_of(row + start))
@@ -48,7 +48,7 @@ class StreamRows:
     CSV lie column by column in memory (Fortran order), as they are stored. ``line_of`` gives the line of the source
     file on which a row begins, ``None`` where a file has no lines; it may be slow. ``clock_name`` is the column or
     array that the clock was read from, ``column_names`` what the file calls the columns of each field.
-    ``clock_place`` is set where the clock has a file of its own.
+    ``clock_location`` is set where the clock has a file of its own.
     """
 
     timestamp: NDArray[Any]
@@ -57,7 +57,7 @@ class StreamRows:
     line_of: Callable[[int], int | None] = _no_line
     clock_name: str | None = None
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    clock_place: ClockPlace | None = None
+    clock_location: ClockLocation | None = None
 
     @property
     def num_rows(self) -> int:
@@ -66,13 +66,13 @@ class StreamRows:
 
     def cut(self, start: int, stop: int) -> StreamRows:
         """The rows ``start <= row < stop``, views of the same memory."""
-        line_of, place = self.line_of, self.clock_place
+        line_of, place = self.line_of, self.clock_location
         return replace(
             self,
             timestamp=self.timestamp[start:stop],
             fields={name: values[start:stop] for name, values in self.fields.items()},
             line_of=lambda row: line_of(row + start),
-            clock_place=None if place is None else place.from_row(start),
+            clock_location=None if place is None else place.from_row(start),
         )
 
 
@@ -89,7 +89,7 @@ class ImageRows:
     height: int
     width: int
     source: SourceFile
-    clock_place: ClockPlace | None = None
+    clock_location: ClockLocation | None = None
 
     @property
     def num_rows(self) -> int:
@@ -108,11 +108,11 @@ class ImageRows:
 
     def cut(self, start: int, stop: int) -> ImageRows:
         """The images ``start <= row < stop``, views of the same bytes."""
-        place = self.clock_place
+        place = self.clock_location
         cut = replace(
             self,
             timestamp=self.timestamp[start:stop],
-            clock_place=None if place is None else place.from_row(start),
+            clock_location=None if place is None else place.from_row(start),
         )
         if self.offset is None:
             return replace(cut, data=self.data[start:stop])

@@ -105,3 +105,14 @@ def test_every_column_of_the_episodes_table_is_documented(tiny_dataset: Path) ->
         stream, _, name = column.rpartition("/")
         kind = "<camera>" if name in ("height", "width") else "<stream>"
         assert f"`{kind}/{name}`" in text if stream else f"`{column}`" in text, column
+
+
+def test_files_that_the_architecture_page_names_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:schemas|pipeline|train|tests)/[\w/]+(?:\.py|/))`", text)
+    assert len(named) > 25
+    for path in named:
+        assert (ROOT / path).exists(), path
+    for folder, files in re.findall(r"`((?:schemas|pipeline|train)/[\w/]*?)(?:\w+\.py)`((?:, `\w+\.py`)+)", text):
+        for name in re.findall(r"\w+\.py", files):
+            assert (ROOT / folder / name).exists(), f"{folder}{name}"

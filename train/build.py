@@ -32,7 +32,7 @@ from vlapipe.train.parallel.rng import seed_rng
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.report.metrics import MetricsLog
 from vlapipe.train.report.step_log import StepLog
-from vlapipe.train.report.step_timer import PhaseTimer
+from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.report.wandb_run import open_wandb
 from vlapipe.train.run import LossOf, Run
 from vlapipe.train.stopping import StopSignal, explain_surroundings
@@ -74,7 +74,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             loader=loader,
             val_loader=val_loader,
             batches=iter(()),
-            timer=PhaseTimer(ranks.device),
+            timer=StepTimer(ranks.device),
             console=console,
             step_log=StepLog(progress=console, device=ranks.device, every=config.log_every),
             stop=stack.enter_context(StopSignal()),

@@ -15,7 +15,7 @@ from vlapipe.train.data.loader import Loader
 from vlapipe.train.optim.optimizer import Schedule
 from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.report.step_log import StepLog
-from vlapipe.train.report.step_timer import PhaseTimer
+from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.stopping import StopSignal
 
 __all__ = ["LossOf", "Run"]
@@ -48,7 +48,7 @@ class Run:
     loader: Loader
     val_loader: Loader | None
     batches: Iterator[Batch]
-    timer: PhaseTimer
+    timer: StepTimer
     console: Progress
     step_log: StepLog
     stop: StopSignal

@@ -35,11 +35,11 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["RecordPlace", "ShardTask", "build_shard"]
+__all__ = ["RecordFile", "ShardTask", "build_shard"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordPlace:
+class RecordFile:
     """Where a shard and its commit record go."""
 
     shards: Path
@@ -56,7 +56,7 @@ class ShardTask:
     shard: PlannedShard
     shard_format: str
     codec: Codec
-    place: RecordPlace | None
+    place: RecordFile | None
     images: ImageOptions = AS_RECORDED
     num_threads: int = 1  # read episodes, and compress; what is written does not depend on it
 

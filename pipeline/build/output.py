@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlapipe.pipeline.build.build import RecordPlace
+from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
-from vlapipe.pipeline.shards.format.atomic import lock_alone, sweep_temporaries
+from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -38,9 +38,9 @@ class OutputFolder:
         self._plan = plan
 
     @property
-    def place(self) -> RecordPlace:
+    def place(self) -> RecordFile:
         """Where workers put shards and records."""
-        return RecordPlace(shards=self.shards, records=self.work)
+        return RecordFile(shards=self.shards, records=self.work)
 
     def finished(self) -> dict[int, Record]:
         """Records of shards that an earlier run finished and that this plan would make again, by shard."""
@@ -111,7 +111,7 @@ def tidy(path: Path, kept: set[str]) -> None:
     work = path / WORK_FOLDER
     if work.is_dir():
         with (work / "lock").open("w") as lock:
-            if lock_alone(lock.fileno()) is not False:
+            if try_lock(lock.fileno()) is not False:
                 _close(path, kept)
 
 
@@ -137,7 +137,7 @@ def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterat
         raise_if_stopped(error, path)
         raise UsageError(f"--out {path}: cannot be made: {error.strerror}", "check its permissions") from None
     with (output.work / "lock").open("w") as lock:
-        if lock_alone(lock.fileno()) is False:
+        if try_lock(lock.fileno()) is False:
             raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another")
         if (path / MANIFEST).exists() and not has_manifest:
             shutil.rmtree(output.work)

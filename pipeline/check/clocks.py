@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.check.location import clock_place, clock_row
+from vlapipe.pipeline.check.location import clock_location, clock_row
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings
@@ -41,7 +41,7 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
     """Report a clock's faults; ``False`` where it runs backwards or in another unit, and nothing else can be said."""
     if rows.num_rows < 2:
         return True
-    label, column = clock_place(rows).file, clock_place(rows).column
+    label, column = clock_location(rows).file, clock_location(rows).column
     steps = steps_s(rows.timestamp)
     shortest = float(steps.min())
     if shortest < 0:
@@ -99,7 +99,7 @@ def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings
         if not thousands or step > _LEAST_STEP_S or step * 1000.0**-thousands > _LONGEST_STEP_S:
             return True
         expected, found = f"a time in {time.unit}", f"stamps in January 1970, {step:.3g} s apart"
-    place = clock_place(rows)
+    place = clock_location(rows)
     found += f"{where}: {_UNITS[declared + thousands]}?"
     findings.add("clock.unit", place.file, line=line, column=place.column, expected=expected, found=found)
     return False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlapipe.pipeline.stream_rows import ClockPlace, ImageRows, Rows, StreamRows
+from vlapipe.pipeline.stream_rows import ClockLocation, ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec
 
-__all__ = ["add_at_row", "clock_place", "clock_row", "column_name", "column_names"]
+__all__ = ["add_at_row", "clock_location", "clock_row", "column_name", "column_names"]
 
 _MOST_NAMED = 16  # columns that a finding lists one by one
 
@@ -24,7 +24,7 @@ def add_at_row(
 
 def clock_row(rows: Rows, row: int) -> tuple[int | None, str]:
     """The line on which a row's stamp stands, and ``""``; where a file has no lines ``None``, and words for the row."""
-    line = clock_place(rows).line_of(row)
+    line = clock_location(rows).line_of(row)
     return line, "" if line is not None else _numbered(rows, row)
 
 
@@ -32,13 +32,13 @@ def _numbered(rows: Rows, row: int) -> str:
     return f" in {'image' if isinstance(rows, ImageRows) else 'row'} {row} (counted from 0)"
 
 
-def clock_place(rows: Rows) -> ClockPlace:
+def clock_location(rows: Rows) -> ClockLocation:
     """Where the clock stands: in the stream's own file unless it has one to itself."""
-    if rows.clock_place is not None:
-        return rows.clock_place
+    if rows.clock_location is not None:
+        return rows.clock_location
     if isinstance(rows, ImageRows):
-        return ClockPlace(file=rows.source.path)
-    return ClockPlace(file=rows.source.path, column=rows.clock_name, line_of=rows.line_of)
+        return ClockLocation(file=rows.source.path)
+    return ClockLocation(file=rows.source.path, column=rows.clock_name, line_of=rows.line_of)
 
 
 def column_name(rows: StreamRows, field: FieldSpec, column: int) -> str:

@@ -27,7 +27,7 @@ from vlapipe.pipeline.read.clocks.stamps import (
 )
 from vlapipe.pipeline.read.csv.text import CsvTable, TableError, read_table
 from vlapipe.pipeline.read.text import read_bytes, read_text
-from vlapipe.pipeline.stream_rows import ClockPlace
+from vlapipe.pipeline.stream_rows import ClockLocation
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import NANOSECONDS, WHITESPACE, Dialect, TimeSpec
 from vlapipe.schemas.toml_table import did_you_mean
@@ -44,7 +44,7 @@ class ClockFile:
 
     timestamp: NDArray[Any]
     names: tuple[str, ...] | None
-    place: ClockPlace
+    place: ClockLocation
 
     def fits(self, num_rows: int, what: str, findings: Findings) -> bool:
         """Whether there is a stamp for each of ``num_rows`` rows; ``what`` is how findings call the stream."""
@@ -83,7 +83,7 @@ def read_clock_file(path: Path, label: str, time: TimeSpec, findings: Findings) 
         return None
     names = None if name_at is None else tuple(cell.strip() for cell in table.columns[name_at].to_pylist())
     lines = table.lines
-    place = ClockPlace(file=label, column=table.names[at], line_of=lambda row: int(lines[row]))
+    place = ClockLocation(file=label, column=table.names[at], line_of=lambda row: int(lines[row]))
     return ClockFile(timestamp=timestamp, names=names, place=place)
 
 
@@ -183,7 +183,7 @@ def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> Clo
     timestamp = None if stamps is None else clock_of_array(stamps, label, name, time, findings)
     if timestamp is None:
         return None
-    return ClockFile(timestamp=timestamp, names=None, place=ClockPlace(file=label))
+    return ClockFile(timestamp=timestamp, names=None, place=ClockLocation(file=label))
 
 
 def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings) -> CsvTable | None:

@@ -70,7 +70,7 @@ def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings:
         return None
     line_of = clock.place.line_of
     place = replace(clock.place, line_of=lambda row: line_of(int(numbers[row])))
-    return replace(rows, timestamp=clock.timestamp[numbers], clock_place=place)
+    return replace(rows, timestamp=clock.timestamp[numbers], clock_location=place)
 
 
 def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[str, ...], findings: Findings) -> None:

@@ -17,8 +17,8 @@ from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.cache_files import cache_folder, cache_limit
-from vlapipe.pipeline.shards.mapped.mapped_shards import View
-from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.mapped_shards import MappedShards
+from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.paths import local_path
@@ -60,7 +60,7 @@ class Dataset:
         )
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
         cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
-        self._view = View(path, manifest, self.schema, cache, self._table)
+        self._mapped = MappedShards(path, manifest, self.schema, cache, self._table)
         self._opened_with = (path, manifest, cache_dir, cache_bytes)
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
@@ -130,24 +130,24 @@ class Dataset:
         Raises:
             DamageError: the shard is missing, cut short or altered.
         """
-        return self._view.arrays(shard)
+        return self._mapped.arrays(shard)
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """What training reads of a shard, mapped and read-only: a window of rows is one run of bytes.
+        """What training reads of a shard, mapped and read-only: a window of rows is contiguous.
 
         ``observation.state`` ``(rows, D)``: the fields of the schema's sample side by side;
         ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, which is ``action/value``. All of them
         float32 and C-ordered. ``action/row``, each ``align/<stream>`` and the cameras' images are as in ``arrays``.
-        Where the schema's ``action_stride`` n is not 1, ``action/phases`` ``(rows, A)`` has the actions again: of each
-        episode rows 0, n, 2n and so on, then 1, n+1, 2n+1.
+        Where the schema's ``action_stride`` n is not 1, ``action/stride_order`` ``(rows, A)`` has the actions again:
+        of each episode rows 0, n, 2n and so on, then 1, n+1, 2n+1.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
             UsageError: it cannot be unpacked into the cache.
         """
-        return self._view.sample_arrays(shard)
+        return self._mapped.sample_arrays(shard)
 
-    def sample_rows(self, shard: int) -> SampleRows | None:
+    def sample_rows(self, shard: int) -> PackedRows | None:
         """Reads rows of ``sample_arrays`` out of the compressed shard, for who cannot wait until it is unpacked.
 
         ``None`` if it is unpacked already, or if that is as quick: an NPZ can only be read from its start on.
@@ -155,7 +155,7 @@ class Dataset:
         Raises:
             DamageError: the shard is missing or cut short.
         """
-        return self._view.sample_rows(shard)
+        return self._mapped.sample_rows(shard)
 
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one episode; reads few others' with it."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.shards.format.file_locks import is_held, remove_unheld
+from vlapipe.pipeline.shards.format.file_locks import is_locked, remove_unlocked
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache_files import CacheFile, cache_folder, cache_limit, list_cache, read_header
 from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
@@ -70,7 +70,7 @@ def describe_cache(choice: CacheChoice) -> dict[str, Any]:
                 "dataset": name,
                 "num_shards": None if choice.keys is None else len(choice.keys),
                 "num_unpacked": len(files),
-                "num_in_use": sum(is_held(file.path) for file in files),
+                "num_in_use": sum(is_locked(file.path) for file in files),
                 "num_bytes": sum(file.num_bytes for file in files),
                 "last_used": max((_time(file) for file in files), default=None),
             }
@@ -83,8 +83,8 @@ def describe_cache(choice: CacheChoice) -> dict[str, Any]:
 def clear_cache(choice: CacheChoice) -> dict[str, Any]:
     """Remove the entries that no process uses, and what killed processes left; says how much that was."""
     files = [file for file, _ in choice.files()]
-    removed = [file for file in files if remove_unheld(file.path, if_unknown=True)]
-    swept = [file for file in choice.unfinished() if remove_unheld(file.path, if_unknown=False)]
+    removed = [file for file in files if remove_unlocked(file.path, if_unknown=True)]
+    swept = [file for file in choice.unfinished() if remove_unlocked(file.path, if_unknown=False)]
     return {
         "folder": str(choice.folder),
         "num_removed": len(removed),

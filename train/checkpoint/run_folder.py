@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import (
     TEMP_PREFIX,
-    lock_alone,
     sweep_temporaries,
     temporary_file,
+    try_lock,
     write_bytes,
 )
 from vlapipe.schemas.errors import UsageError
@@ -100,7 +100,7 @@ def _held(out: Path, say: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise _not_writable(out, error) from None
     try:
-        alone_here = lock_alone(handle)
+        alone_here = try_lock(handle)
         if alone_here is False:
             raise UsageError(f"--out {out}: another run is writing there", "wait for it, or give another folder")
         with held_by_this_run(out, say, alone_here=alone_here is True):

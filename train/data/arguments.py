@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import operator
-import os
 from typing import Any
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.batch_layout import SampleSpec
 
-__all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split", "require_memory"]
+__all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split"]
 
 _SIDES = ("height", "width")
 
@@ -56,18 +53,3 @@ def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:
     known = {"train", "val", *dataset.column("split").tolist()}
     if split is not None and split not in known:
         raise UsageError(f"{what}: unknown split {split!r}", did_you_mean(str(split), known))
-
-
-def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
-    """Refuse a batch that the machine's memory could not hold, before anything is read for it.
-
-    Raises:
-        UsageError: it could not.
-    """
-    entries: list[tuple[tuple[int, ...], int]] = [(spec.state, 4), (spec.action, 4)]
-    entries += [(shape, 4) for shape in spec.sensors.values()] + [(shape, 1) for shape in spec.images.values()]
-    num_bytes = batch_size * sum(size * math.prod(shape) for shape, size in entries)
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if num_bytes > memory_bytes:
-        problem = f"{what}: a batch takes {num_bytes / 1e9:,.0f} GB, and this machine has {memory_bytes / 1e9:,.0f} GB"
-        raise UsageError(problem, "fewer rows in the window, a smaller batch_size or smaller images")

@@ -7,6 +7,7 @@ H action horizon, A action size, D state size.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,16 @@ from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
 from vlapipe.train.data.window import Window
 
-__all__ = ["Batch", "Moments", "SampleSpec", "batch_entries", "image_sizes", "sample_bytes", "sample_spec"]
+__all__ = [
+    "Batch",
+    "Moments",
+    "SampleSpec",
+    "batch_entries",
+    "image_sizes",
+    "require_memory",
+    "sample_bytes",
+    "sample_spec",
+]
 
 
 Batch = dict[str, Any]  # tensors by key, and the list "task"
@@ -168,3 +178,16 @@ def _merged(parts: list[_Counted]) -> Moments:
     std = np.sqrt(squares / least)
     is_finite = all(part.is_finite for part in parts)
     return Moments(mean=mean.astype(np.float32), std=std.astype(np.float32), is_finite=is_finite)
+
+
+def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
+    """Refuse a batch that the machine's memory could not hold, before anything is read for it.
+
+    Raises:
+        UsageError: it could not.
+    """
+    num_bytes = batch_size * sample_bytes(spec)
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > memory_bytes:
+        problem = f"{what}: a batch takes {num_bytes / 1e9:,.0f} GB, and this machine has {memory_bytes / 1e9:,.0f} GB"
+        raise UsageError(problem, "fewer rows in the window, a smaller batch_size or smaller images")

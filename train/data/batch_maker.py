@@ -20,9 +20,9 @@ from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frames import BatchPlan
 from vlapipe.train.data.row_addresses import choose_reader
-from vlapipe.train.data.row_lookup import Locator, Places
+from vlapipe.train.data.row_lookup import BatchRows, RowLookup
 from vlapipe.train.data.row_reader import RowReader, Rows
-from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.shard_table import ShardTable
 from vlapipe.train.data.window import Window
 
 __all__ = ["BatchMaker", "fill"]
@@ -50,9 +50,9 @@ class BatchMaker:
         At most ``most_open`` shards that are not read stay open; ``may_unpack`` says whether a thread may unpack some.
         """
         self._sources = sources
-        self._shards = OpenShards(sources, most_open, may_unpack)
+        self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
-        self._locator = Locator(sources, self._shards, self._reader, window)
+        self._locator = RowLookup(sources, self._shards, self._reader, window)
         self._cameras = {
             camera: CameraReader(self._shards, self._reader, camera, shape, augmentation, seed)
             for camera, shape in spec.images.items()
@@ -105,7 +105,9 @@ def _split(batch: Batch, size: int) -> list[Batch]:
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
 
-def fill(out: dict[str, NDArray[Any]], places: Places, reader: RowReader, cameras: Mapping[str, CameraReader]) -> None:
+def fill(
+    out: dict[str, NDArray[Any]], places: BatchRows, reader: RowReader, cameras: Mapping[str, CameraReader]
+) -> None:
     """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
 
     Actions are zero where there is none: the episode has ended, or the row lacks one.

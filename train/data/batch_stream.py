@@ -22,7 +22,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.rank_batches import Share
+from vlapipe.train.data.rank_batches import RankPart
 
 __all__ = ["BatchStream"]
 
@@ -62,8 +62,8 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
         """
         if (rank is None) != (world_size is None):
             raise UsageError("torch_dataset: expected rank and world_size, found one of them", "give both or neither")
-        self._given = None if rank is None else Share.parse(rank, world_size or 0)
-        self._sent: Share | None = None  # found by the process that made this worker process
+        self._given = None if rank is None else RankPart.parse(rank, world_size or 0)
+        self._sent: RankPart | None = None  # found by the process that made this worker process
         self._arguments = (dataset, arguments)
         self._loader = Loader(dataset, **arguments, num_workers=0)
         self._iterations = _Iterations()
@@ -172,12 +172,12 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
             self._begin_at(self._loader.state_dict())
             self._iterations.restart(self._base["epoch"])
 
-    def _share(self) -> Share:
+    def _share(self) -> RankPart:
         """The rank that the class says."""
         if self._given:
             return self._given
         if dist.is_available() and dist.is_initialized():
-            return Share(dist.get_rank(), dist.get_world_size())
+            return RankPart(dist.get_rank(), dist.get_world_size())
         return self._sent or _share_of_environment()
 
     def _refuse_second_share(self) -> None:
@@ -204,8 +204,8 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
 def _stream_at(
     dataset: Any,
     arguments: dict[str, Any],
-    given: Share | None,
-    sent: Share | None,
+    given: RankPart | None,
+    sent: RankPart | None,
     base: dict[str, int],
     cells: torch.Tensor,
 ) -> BatchStream:
@@ -217,7 +217,7 @@ def _stream_at(
     return stream
 
 
-def _share_of_environment() -> Share:
+def _share_of_environment() -> RankPart:
     """As torchrun and its like say; one process if nobody says anything.
 
     Raises:
@@ -226,7 +226,7 @@ def _share_of_environment() -> Share:
     rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is not None and world_size is not None:
         try:
-            return Share.parse(int(rank), int(world_size))
+            return RankPart.parse(int(rank), int(world_size))
         except ValueError:
             raise UsageError(f"RANK and WORLD_SIZE must be numbers, found {rank!r} and {world_size!r}") from None
     several = [f"{name}={value}" for name in _LAUNCHERS if (value := os.environ.get(name, "1")) != "1"]
@@ -234,7 +234,7 @@ def _share_of_environment() -> Share:
     if several:
         problem = f"torch_dataset: {several[0]} says that there are several ranks, but not which one this is"
         raise UsageError(problem, "initialise torch.distributed first, or give rank and world_size")
-    return Share(0, 1)
+    return RankPart(0, 1)
 
 
 class _Count:

@@ -20,7 +20,7 @@ from vlapipe.train.data.frames import BatchPlan
 from vlapipe.train.data.resize import Scratch, resize
 from vlapipe.train.data.row_lookup import Images
 from vlapipe.train.data.row_reader import RowReader, Rows
-from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["CameraReader", "ImageReader"]
 
@@ -30,7 +30,7 @@ class CameraReader:
 
     def __init__(
         self,
-        shards: OpenShards,
+        shards: ShardTable,
         reader: RowReader,
         camera: str,
         shape: tuple[int, int, int, int],

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW, action_size
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, action_size
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
-from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
@@ -82,8 +82,8 @@ class Sources:
         return self.datasets[which], shard - int(self._first_shard[which])
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``, ``action/phases``
-        where the schema's ``action_stride`` is not 1, ``align/<stream>``, and each view's images.
+        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``,
+        ``align/<stream>``, each camera's images, and ``action/stride_order`` if the schema's ``action_stride`` is not 1.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
@@ -92,7 +92,7 @@ class Sources:
         arrays = dataset.sample_arrays(number)
         return {name: arrays[stored] for name, stored in self.sample_names(shard).items()}
 
-    def sample_rows(self, shard: int) -> SampleRows | None:
+    def sample_rows(self, shard: int) -> PackedRows | None:
         """As ``Dataset.sample_rows`` says; ``sample_names`` are its names."""
         dataset, number = self.place_of_shard(shard)
         return dataset.sample_rows(number)
@@ -102,7 +102,7 @@ class Sources:
         dataset, _ = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
         if dataset.schema.sample.action_stride > 1:
-            names[ACTION_PHASES] = ACTION_PHASES
+            names[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.cameras]:
             names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
         for camera in dataset.cameras:

@@ -22,7 +22,7 @@ from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.window import Window
 
-__all__ = ["BatchPlan", "FrameIndex", "RunTable"]
+__all__ = ["BatchPlan", "FrameIndex", "IntervalTable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,48 +48,48 @@ class FrameIndex:
     """
 
     def __init__(self, sources: Sources, split: str | None, window: Window) -> None:
-        runs, num_found = [], 0
+        intervals, num_found = [], 0
         for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
             of_split = np.flatnonzero(_in_split(dataset, split))
             num_found += int(dataset.column("num_frames")[of_split].sum())
             sample = replace(dataset.schema.sample, **vars(window))
-            episode, first_row, lengths = _runs(dataset, of_split, sample)
-            runs.append((episode + first_episode, first_row, lengths))
-        columns = zip(*runs, strict=True)
+            episode, first_row, lengths = _intervals(dataset, of_split, sample)
+            intervals.append((episode + first_episode, first_row, lengths))
+        columns = zip(*intervals, strict=True)
         self.episode, self._first_row, self.lengths = (c[0] if len(c) == 1 else np.concatenate(c) for c in columns)
         self._shard = sources.shards
         ends = np.cumsum(self.lengths)
         self.starts = ends - self.lengths
         self.num_frames = int(ends[-1]) if len(ends) else 0
         self.num_left_out = num_found - self.num_frames
-        self._runs = RunTable(self.starts, self.num_frames)
+        self._intervals = IntervalTable(self.starts, self.num_frames)
 
     def plan(self, frames: NDArray[np.int64], positions: NDArray[np.int64]) -> BatchPlan:
         """Look up frames ``(B,)``, each drawn at a global position ``(B,)``."""
-        place = self._runs.runs_of(frames)
+        place = self._intervals.intervals_of(frames)
         episode = self.episode[place]
         row = self._first_row[place] + frames - self.starts[place]
         return BatchPlan(position=positions, index=frames, episode=episode, row=row, shard=self._shard[episode])
 
     @property
-    def shard_of_runs(self) -> NDArray[np.int64]:
-        """The shard of each run, ascending."""
+    def shard_of_intervals(self) -> NDArray[np.int64]:
+        """The shard of each interval, ascending."""
         shards: NDArray[np.int64] = self._shard[self.episode]
         return shards
 
     def frames_of_shards(self, num_shards: int) -> NDArray[np.int64]:
         """How many frames each shard has; they are numbered shard by shard."""
-        counts = np.bincount(self.shard_of_runs, weights=self.lengths, minlength=num_shards)
+        counts = np.bincount(self.shard_of_intervals, weights=self.lengths, minlength=num_shards)
         return counts.astype(np.int64)
 
 
-def _runs(
+def _intervals(
     dataset: Dataset, episode: NDArray[np.int64], sample: SampleDefaults
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Runs of frames of these episodes that follow each other: an episode is one, but where a gap cuts it.
 
     Returns:
-        the episode, the first anchor row and the number of frames of each run that has any.
+        the episode, the first anchor row and the number of frames of each interval that has any.
     """
     first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
     lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
@@ -169,23 +169,23 @@ def _gap_rows(dataset: Dataset, index: int, name: str, max_gap_s: float) -> list
     return gap_rows(*clocks, episode[f"align/{name}"], gaps, max_gap_s)
 
 
-class RunTable:
+class IntervalTable:
     """Runs of consecutive numbers from 0 on."""
 
     def __init__(self, starts: NDArray[np.int64], total: int) -> None:
-        """``starts`` (R,) ascend from 0, strictly; ``total`` is where the last run ends."""
+        """``starts`` (R,) ascend from 0, strictly; ``total`` is where the last interval ends."""
         self._starts = starts
-        self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # as wide as a run, or half as wide
+        self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # as wide as a interval, or half as wide
         before = np.arange((total >> self._shift) + 2)  # each part of the table; in place, as there may be millions
         before <<= self._shift
         before[1:] -= 1
-        # The run of the last number before the part; that of its first one is no earlier.
+        # The interval of the last number before the part; that of its first one is no earlier.
         self._last_run = np.searchsorted(starts, before, side="right").astype(np.int32)
         self._last_run -= 1
         self._halvings = int(np.diff(self._last_run).max(initial=0)).bit_length()
 
-    def runs_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The run of each number ``(N,)``, from 0 to below the total."""
+    def intervals_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The interval of each number ``(N,)``, from 0 to below the total."""
         part = numbers >> self._shift
         low: NDArray[np.int64] = self._last_run[part].astype(np.int64)
         high = self._last_run[part + 1].astype(np.int64)

@@ -14,13 +14,13 @@ import torch
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.arguments import parse_whole_number, require_memory
+from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.batch_layout import Batch, sample_bytes
+from vlapipe.train.data.batch_layout import Batch, require_memory, sample_bytes
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.device_copy import SideCopy
 from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
-from vlapipe.train.data.rank_batches import Share, Steps, steps
+from vlapipe.train.data.rank_batches import RankPart, Steps, steps
 from vlapipe.train.data.sampling_options import Ordering, Weights
 from vlapipe.train.data.selection import Selection
 from vlapipe.train.data.window import Window
@@ -104,7 +104,7 @@ class Loader:
         self.dataset, self.window, self.spec = self._sources.first, selection.window, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
-        self.share = Share.parse(rank, world_size)  # may be another before an iteration
+        self.share = RankPart.parse(rank, world_size)  # may be another before an iteration
         self._num_workers = (
             None if num_workers is None else parse_whole_number("Loader num_workers", num_workers, least=0)
         )

@@ -128,7 +128,7 @@ class Weighted:
         """Runs of frames, each a member of a group.
 
         Args:
-            begins: the first frame of each run.
+            begins: the first frame of each interval.
             lengths: its frames, at least 1.
             group: its group, ascending, each from 0 on at least once.
             quotas: positions of each group in an epoch.
@@ -136,11 +136,11 @@ class Weighted:
             seed: of the groups' orders.
         """
         self._begins, self._seed, self._quotas, self._slots = begins, seed, quotas, slots
-        run_ends = np.cumsum(lengths)
-        self._run_starts = run_ends - lengths
-        last_run = np.searchsorted(group, np.arange(quotas.num_groups), side="right") - 1
-        self._group_lengths = np.diff(run_ends[last_run], prepend=0)
-        self._group_starts = run_ends[last_run] - self._group_lengths
+        interval_ends = np.cumsum(lengths)
+        self._interval_starts = interval_ends - lengths
+        last_interval = np.searchsorted(group, np.arange(quotas.num_groups), side="right") - 1
+        self._group_lengths = np.diff(interval_ends[last_interval], prepend=0)
+        self._group_starts = interval_ends[last_interval] - self._group_lengths
         self.num_positions = quotas.num_positions
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -160,8 +160,8 @@ class Weighted:
         drawn_before = of_epoch.drawn_before[group] + slots - of_epoch.starts[group]
         rounds, place = np.divmod(drawn_before, length)
         place = self._group_starts[group] + permute(place, length, hash_of(self._seed, rounds, group + 1))
-        run = np.searchsorted(self._run_starts, place, side="right") - 1
-        frames: NDArray[np.int64] = self._begins[run] + place - self._run_starts[run]
+        interval = np.searchsorted(self._interval_starts, place, side="right") - 1
+        frames: NDArray[np.int64] = self._begins[interval] + place - self._interval_starts[interval]
         return frames
 
 

@@ -16,20 +16,20 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.order import Order
 
-__all__ = ["Share", "Steps", "steps"]
+__all__ = ["RankPart", "Steps", "steps"]
 
 _PLANNED = 8192  # samples whose frames are looked up at once: a permutation is 150 array operations however many
 
 
 @dataclass(frozen=True)
-class Share:
+class RankPart:
     """One rank's part of every step."""
 
     rank: int
     world_size: int
 
     @classmethod
-    def parse(cls, rank: int, world_size: int) -> Share:
+    def parse(cls, rank: int, world_size: int) -> RankPart:
         """Both checked.
 
         Raises:
@@ -61,7 +61,7 @@ class Steps:
 
 
 def steps(
-    order: Order, position: int, batch_size: int, share: Share, *, at_once: int, endless: bool
+    order: Order, position: int, batch_size: int, share: RankPart, *, at_once: int, endless: bool
 ) -> Iterator[Steps]:
     """The steps from a global position on: to the end of its epoch, or for ever with full batches if ``endless``.
 
@@ -88,7 +88,7 @@ def steps(
         position += num_planned * per_step
         count *= 2
     if position < epoch_end:
-        yield _steps_at(order, np.array([epoch_end]), _short_share(position, epoch_end, share))
+        yield _steps_at(order, np.array([epoch_end]), _short_part(position, epoch_end, share))
 
 
 def _steps_at(order: Order, ends: NDArray[np.int64], positions: NDArray[np.int64]) -> Steps:
@@ -96,7 +96,7 @@ def _steps_at(order: Order, ends: NDArray[np.int64], positions: NDArray[np.int64
     return Steps(ends.tolist(), frames, positions)
 
 
-def _short_share(first: int, end: int, share: Share) -> NDArray[np.int64]:
+def _short_part(first: int, end: int, share: RankPart) -> NDArray[np.int64]:
     """A rank's positions of a step that is not full: they are shared as evenly as it goes."""
     count, rest = divmod(end - first, share.world_size)
     begin = first + share.rank * count + min(share.rank, rest)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlapipe.train.data.row_reader import WIDE_BYTES, RowReader, Rows, StridedRows
-from vlapipe.train.data.shard_table import MappedShard, OpenShard, OpenShards
+from vlapipe.train.data.shard_table import MappedShard, OpenShard, ShardTable
 
 __all__ = ["AddressedRows", "choose_reader"]
 
@@ -29,15 +29,15 @@ _PAGE = 1 << 12
 _NOWHERE = -1
 
 
-def choose_reader(shards: OpenShards) -> RowReader:
+def choose_reader(shards: ShardTable) -> RowReader:
     """The fastest way of copying rows that works here."""
     return AddressedRows(shards) if _works_here() else StridedRows(shards)
 
 
 class AddressedRows:
-    """Reads mapped shards, whose arrays ``OpenShards`` holds, and so keeps in place, while they are leased."""
+    """Reads mapped shards, whose arrays ``ShardTable`` holds, and so keeps in place, while they are leased."""
 
-    def __init__(self, shards: OpenShards) -> None:
+    def __init__(self, shards: ShardTable) -> None:
         self._plain, self._places = StridedRows(shards), _Places(shards.num_shards)
         shards.watch(self._places.change)
 
@@ -58,12 +58,12 @@ def _read(arrays: _Arrays, rows: Rows, out: NDArray[Any]) -> bool:
     num_samples, apart = len(out), rows.apart
     in_bytes = out.reshape(num_samples, -1).view(np.uint8)
     if len(apart) < num_samples:
-        runs = start + rows.begin * arrays.row_bytes
+        begins = start + rows.begin * arrays.row_bytes
         if len(apart):  # T rows from there may reach past the end of the array: another sample's are read instead
             is_whole = np.ones(num_samples, dtype=bool)
             is_whole[apart] = False
-            runs[apart] = runs[np.argmax(is_whole)]
-        arrays.gather(runs, in_bytes)
+            begins[apart] = begins[np.argmax(is_whole)]
+        arrays.gather(begins, in_bytes)
     if len(apart):
         single = rows.single * arrays.row_bytes
         single += start[apart, None]

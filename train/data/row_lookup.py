@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, place_in_phases
+from vlapipe.pipeline.shards.derive.actions import ACTION_STRIDE_ORDER, position_in_stride_order
 from vlapipe.train.data.dataset_group import ANCHOR, Sources
 from vlapipe.train.data.frames import BatchPlan
 from vlapipe.train.data.row_reader import RowReader, Rows
-from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.shard_table import ShardTable
 from vlapipe.train.data.window import Window
 
-__all__ = ["ActionHoles", "Images", "Locator", "Places"]
+__all__ = ["ActionHoles", "BatchRows", "Images", "RowLookup"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Places:
+class BatchRows:
     """Where the entries of N samples lie: windows by entry, images by view, and action chunks.
 
     ``no_action`` (N, H) marks rows of the chunks that have no action though they are not padding; None if all have one.
@@ -45,10 +45,10 @@ class Places:
     no_action: NDArray[np.bool_] | None
 
 
-class Locator:
+class RowLookup:
     """Turns frames into rows; holds a few columns of the episodes table."""
 
-    def __init__(self, sources: Sources, shards: OpenShards, reader: RowReader, window: Window) -> None:
+    def __init__(self, sources: Sources, shards: ShardTable, reader: RowReader, window: Window) -> None:
         sample = sources.first.schema.sample
         self._shards, self._reader = shards, reader
         self._cameras = sources.first.cameras
@@ -58,14 +58,14 @@ class Locator:
         self._action_stride = window.action_stride or 1
         self._action_rows = window.action_rows or 1
         stored_strides = {dataset.schema.sample.action_stride for dataset in sources.datasets}
-        self._has_phases = self._action_stride > 1 and stored_strides == {self._action_stride}
+        self._has_stride_order = self._action_stride > 1 and stored_strides == {self._action_stride}
         self._holes = ActionHoles(sources)
         streams = [ANCHOR, *self._sensors, *self._cameras]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
         self._num_rows = sources.stream_column(ANCHOR, "rows")
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
 
-    def locate(self, plan: BatchPlan) -> Places:
+    def locate(self, plan: BatchPlan) -> BatchRows:
         """Look up every sample's rows; its shards are open.
 
         Raises:
@@ -80,7 +80,7 @@ class Locator:
         images = {
             camera: self._images(plan, camera, self._newest(plan, camera, anchor_row)) for camera in self._cameras
         }
-        return Places(plan, windows, images, *self._actions(plan, anchor_row))
+        return BatchRows(plan, windows, images, *self._actions(plan, anchor_row))
 
     def _newest(self, plan: BatchPlan, stream: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
         """The stream's last row at or before each frame, within the episode."""
@@ -104,13 +104,13 @@ class Locator:
         frame_end = self._frame_start[plan.episode] + self._num_frames[plan.episode]
         steps = np.minimum((frame_end - 1 - plan.row) // self._action_stride, self._action_rows - 1)
         no_action = self._no_action(plan, anchor_row, steps)
-        if not self._has_phases:
+        if not self._has_stride_order:
             end = anchor_row + steps * self._action_stride
             rows = Rows("action", self._action_rows, plan.shard, anchor_row, anchor_row, end, self._action_stride)
             return rows, no_action
-        place = place_in_phases(plan.row, self._num_rows[plan.episode], self._action_stride)
+        place = position_in_stride_order(plan.row, self._num_rows[plan.episode], self._action_stride)
         first = anchor_row - plan.row + place
-        return Rows(ACTION_PHASES, self._action_rows, plan.shard, first, first, first + steps), no_action
+        return Rows(ACTION_STRIDE_ORDER, self._action_rows, plan.shard, first, first, first + steps), no_action
 
     def _no_action(
         self, plan: BatchPlan, anchor_row: NDArray[np.int64], steps: NDArray[np.int64]

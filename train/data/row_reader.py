@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["WIDE_BYTES", "RowReader", "Rows", "StridedRows"]
 
@@ -89,7 +89,7 @@ class RowReader(Protocol):
 class StridedRows:
     """The plain way: shard by shard, by indexing an array of overlapping windows of each."""
 
-    def __init__(self, shards: OpenShards) -> None:
+    def __init__(self, shards: ShardTable) -> None:
         self._shards = shards
 
     def read(self, rows: Rows, out: NDArray[Any]) -> None:
@@ -109,6 +109,6 @@ class StridedRows:
                 for sample, start in zip(whole.tolist(), begin.tolist(), strict=True):
                     out[sample] = shard.rows(rows.name, start, start + rows.num_rows)
             elif len(whole):
-                out[whole] = shard.runs(rows.name, begin, rows.num_rows)
+                out[whole] = shard.windows(rows.name, begin, rows.num_rows)
             if len(apart):
                 out[apart] = shard.picked(rows.name, rows.single[place[~is_whole]])

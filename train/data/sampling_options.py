@@ -129,7 +129,7 @@ def weighted_order(
         raise UsageError(f"{sources.name()}: no frame has a weight above 0", "raise one")
     lengths = frames.lengths[drawn]
     values, which = np.unique(weight[drawn], return_inverse=True)
-    shard = frames.shard_of_runs[drawn] if shuffle_shards else np.zeros_like(drawn)
+    shard = frames.shard_of_intervals[drawn] if shuffle_shards else np.zeros_like(drawn)
     groups, group = np.unique(shard * len(values) + which, return_inverse=True)
     due = values[groups % len(values)] * np.bincount(group, weights=lengths)
     # Laid weight by weight: then all shards together keep each weight's share in every epoch.
@@ -143,8 +143,8 @@ def weighted_order(
 
         slots = Blocked(of_shards, shuffle_shards, seed)
     by_group = np.argsort(group, kind="stable")
-    runs = drawn[by_group]
-    return Weighted(frames.starts[runs], frames.lengths[runs], group[by_group], quotas, slots, seed)
+    intervals = drawn[by_group]
+    return Weighted(frames.starts[intervals], frames.lengths[intervals], group[by_group], quotas, slots, seed)
 
 
 def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:

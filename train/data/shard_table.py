@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.format.file_map import most_maps
-from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.data.background_unpacking import Unpacking
 from vlapipe.train.data.dataset_group import Sources
 
-__all__ = ["MappedShard", "OpenShard", "OpenShards", "PackedShard"]
+__all__ = ["MappedShard", "OpenShard", "PackedShard", "ShardTable"]
 
 _SHARE_OF_MAPS = 4  # a shard takes two maps, its own and that of what was unpacked; and there may be a second loader
 WAIT_BYTES = 64_000_000  # that a lease waits for until they are unpacked: a fifth of a second on two cores
 
 
-class OpenShards:
+class ShardTable:
     """Open shards by number, each mapped or still packed; safe to use from several threads."""
 
     def __init__(
@@ -183,7 +183,7 @@ class MappedShard:
         """Rows ``start <= i < stop``, on the map."""
         return self.arrays[name][start:stop]
 
-    def runs(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
+    def windows(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
         """A copy of so many rows from each first one ``(K,)`` on, ``(K, num_rows, ...)``."""
         array = self.arrays[name]
         # Element i is row i and those after it. NumPy checks that none of these overlapping windows leaves the array.
@@ -204,7 +204,7 @@ class MappedShard:
 class PackedShard:
     """A compressed shard under the names of ``Sources.sample_names``."""
 
-    def __init__(self, rows: SampleRows, names: Mapping[str, str]) -> None:
+    def __init__(self, rows: PackedRows, names: Mapping[str, str]) -> None:
         self._rows, self._names = rows, names
 
     def __contains__(self, name: str) -> bool:
@@ -218,7 +218,7 @@ class PackedShard:
         """Rows ``start <= i < stop``; of actions, within one episode."""
         return self._rows.read(self._names[name], start, stop)
 
-    def runs(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
+    def windows(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
         """As those of a mapped shard."""
         return np.stack([self.rows(name, start, start + num_rows) for start in first.tolist()])
 

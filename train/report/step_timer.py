@@ -13,14 +13,14 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["PHASES", "PhaseTimer", "bottleneck"]
+__all__ = ["PHASES", "StepTimer", "bottleneck"]
 
 PHASES = ("data", "h2d", "compute", "optimizer")
 # Past this share of the time, waiting for data is worth doing something about.
 _DATA_SHARE = 0.2
 
 
-class PhaseTimer:
+class StepTimer:
     """Seconds of each phase since ``read`` was last called, and over the whole run without its first step."""
 
     def __init__(self, device: torch.device) -> None:

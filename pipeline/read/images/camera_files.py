@@ -72,7 +72,7 @@ def read_images(
         height=size.height,
         width=size.width,
         source=SourceFile(path=folder, num_files=len(files), num_bytes=data.nbytes, sha256=sha256),
-        clock_place=clock.place if clock is not None and clock.names is None else None,
+        clock_location=clock.place if clock is not None and clock.names is None else None,
     )
     if images.as_recorded:
         return rows

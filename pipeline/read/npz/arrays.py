@@ -15,7 +15,7 @@ from vlapipe.pipeline.read.clocks.stamps import clock_from_index
 from vlapipe.pipeline.read.npz.fields import store_field
 from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
-from vlapipe.pipeline.stream_rows import ClockPlace, StreamRows
+from vlapipe.pipeline.stream_rows import ClockLocation, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, NpzStream
 
@@ -37,7 +37,7 @@ class _Stamps:
     """The stamps of rows, or of windows; ``timestamp`` is ``None`` where the clock only counts rows."""
 
     timestamp: NDArray[Any] | None
-    place: ClockPlace
+    place: ClockLocation
 
 
 def read_npz_stream(
@@ -89,7 +89,7 @@ def _read(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: Clock
         source=files.source,
         clock_name=stamps.place.column,
         column_names={source.spec.name: (source.array,) for source in found},
-        clock_place=stamps.place if has_own_file else None,
+        clock_location=stamps.place if has_own_file else None,
     )
 
 
@@ -100,14 +100,14 @@ def _read_stamps(files: ArrayFiles, stream: NpzStream, findings: Findings, clock
     if time.file is not None:
         return None  # it could not be read, and has its finding
     if not time.sources:
-        return _Stamps(timestamp=None, place=ClockPlace(file=files.label))
+        return _Stamps(timestamp=None, place=ClockLocation(file=files.label))
     name = files.find(time.sources, findings)
     array = files.load(name, findings) if name is not None else None
     if name is None or array is None:
         return None
     label = files.file_of(name)
     timestamp = clock_of_array(array, label, name, time, findings)
-    return None if timestamp is None else _Stamps(timestamp=timestamp, place=ClockPlace(file=label, column=name))
+    return None if timestamp is None else _Stamps(timestamp=timestamp, place=ClockLocation(file=label, column=name))
 
 
 def _count_rows(num_rows: int, label: str, stream: NpzStream, findings: Findings) -> NDArray[Any] | None:
@@ -171,7 +171,7 @@ def _lay_out(
     if timestamp is not None:
         timestamp = expand_clock(timestamp, fresh, rate_hz)
     # The rows of a window have no line of their own.
-    return _Stamps(timestamp=timestamp, place=ClockPlace(file=stamps.place.file, column=stamps.place.column)), rows
+    return _Stamps(timestamp=timestamp, place=ClockLocation(file=stamps.place.file, column=stamps.place.column)), rows
 
 
 def _take_rows(source: _Source, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -193,7 +193,7 @@ def _check_lengths(
     sources: list[_Source],
     values: dict[str, NDArray[Any]],
     files: ArrayFiles,
-    place: ClockPlace,
+    place: ClockLocation,
     findings: Findings,
 ) -> bool:
     """Every field must have a row a stamp; where the fields agree with each other, it is the clock that is wrong."""

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from vlapipe.schemas.schema import ActionConstant, Schema
 
 __all__ = [
-    "ACTION_PHASES",
     "ACTION_ROW",
+    "ACTION_STRIDE_ORDER",
     "ACTION_VALUE",
     "action_fields",
     "action_size",
     "derive_actions",
-    "in_phases",
-    "place_in_phases",
+    "in_stride_order",
+    "position_in_stride_order",
     "rows_of_finite_actions",
 ]
 
@@ -111,16 +111,16 @@ def action_size(schema: Schema) -> int:
     return sum(schema.field(path).num_columns for path in schema.action.of) + len(schema.action.append)
 
 
-ACTION_PHASES = "action/phases"  # action/value, each episode's rows in the order of ``in_phases``
+ACTION_STRIDE_ORDER = "action/stride_order"  # action/value, each episode's rows in the order of ``in_stride_order``
 
 
-def in_phases(num_rows: int, step: int) -> NDArray[np.int64]:
+def in_stride_order(num_rows: int, step: int) -> NDArray[np.int64]:
     """An episode's rows ``(num_rows,)`` in that order."""
     rows = np.arange(num_rows)
     return rows[np.argsort(rows % step, kind="stable")]
 
 
-def place_in_phases(row: NDArray[np.int64], num_rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+def position_in_stride_order(row: NDArray[np.int64], num_rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
     """Where each row of an episode of ``num_rows`` lies in that order."""
     # Division by one number is quick, its remainder is not.
     turn, least = row // step, num_rows // step

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 
-__all__ = ["TEMP_PREFIX", "fsync_folder", "lock_alone", "sweep_temporaries", "temporary_file", "write_bytes"]
+__all__ = ["TEMP_PREFIX", "fsync_folder", "sweep_temporaries", "temporary_file", "try_lock", "write_bytes"]
 
 TEMP_PREFIX = ".vlapipe-tmp-"
 
@@ -53,7 +53,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
-def lock_alone(handle: int) -> bool | None:
+def try_lock(handle: int) -> bool | None:
     """Take an open file or folder for this process until it closes it; ``False`` if another one holds it.
 
     ``None`` on a file system without locks: nobody can hold it there, and everybody may go on.

@@ -14,13 +14,13 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
-from vlapipe.pipeline.shards.format.atomic import lock_alone
+from vlapipe.pipeline.shards.format.atomic import try_lock
 
-__all__ = ["Held", "held_alone", "is_held", "remove_unheld", "share"]
+__all__ = ["Locked", "is_locked", "lock_shared", "locked_exclusively", "remove_unlocked"]
 
 
 @dataclass(frozen=True)
-class Held:
+class Locked:
     """A file that this process holds alone, and its name."""
 
     path: Path
@@ -28,7 +28,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def held_alone(path: Path) -> Iterator[Held | None]:
+def locked_exclusively(path: Path) -> Iterator[Locked | None]:
     """``path``, made if need be, once everybody else has let go of it; removed in the end unless it was renamed.
 
     ``None`` if it was renamed or removed meanwhile. Where there are no locks, or the file is another user's, everybody
@@ -46,51 +46,51 @@ def held_alone(path: Path) -> Iterator[Held | None]:
                 held.path.unlink()
 
 
-def _open_alone(path: Path) -> Held | None:
+def _open_alone(path: Path) -> Locked | None:
     try:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")  # noqa: PTH123, SIM115
     except OSError:
         return None
     taken: bool | None = False
     while taken is False and _is_at(file, path):
-        share(file)  # waits for who makes it; not for those who read it then, for as long as they like
-        taken = lock_alone(file.fileno())
+        lock_shared(file)  # waits for who makes it; not for those who read it then, for as long as they like
+        taken = try_lock(file.fileno())
     if taken is None:
         file.close()
         return None
-    return Held(path, file)
+    return Locked(path, file)
 
 
-def _open_own(path: Path) -> Held:
+def _open_own(path: Path) -> Locked:
     own = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(6).hex()}")
     file = own.open("xb+")
-    lock_alone(file.fileno())
-    return Held(own, file)
+    try_lock(file.fileno())
+    return Locked(own, file)
 
 
-def share(file: IO[bytes]) -> bool:
+def lock_shared(file: IO[bytes]) -> bool:
     """Hold an open file together with others who read it; ``False`` if it has been removed meanwhile."""
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_SH)
     return os.fstat(file.fileno()).st_nlink > 0
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether some process has the file mapped, or is writing it; ``False`` where nobody can tell."""
     try:
         with path.open("rb") as file:
-            return lock_alone(file.fileno()) is False
+            return try_lock(file.fileno()) is False
     except OSError:
         return False
 
 
-def remove_unheld(path: Path, *, if_unknown: bool) -> bool:
+def remove_unlocked(path: Path, *, if_unknown: bool) -> bool:
     """Remove a file unless a living process holds it; whether this did remove it.
 
     ``if_unknown`` says whether to do so on a file system without locks, where nobody can tell.
     """
     with contextlib.suppress(OSError), path.open("rb+") as file:
-        taken = lock_alone(file.fileno())
+        taken = try_lock(file.fileno())
         if (if_unknown if taken is None else taken) and _is_at(file, path):
             path.unlink()
             return True

@@ -48,7 +48,7 @@ class Joined:
             return False
         return all(part.strides[0] == self.dtype.itemsize or len(part) == 1 for part in self.parts)
 
-    def runs(self, max_bytes: int, *, fortran: bool = False, within_parts: bool = False) -> list[Block]:
+    def blocks(self, max_bytes: int, *, fortran: bool = False, within_parts: bool = False) -> list[Block]:
         """All values in the order of their bytes, C or Fortran, in blocks of about ``max_bytes``.
 
         ``within_parts`` ends a block where a part ends, so that parts in C order are read without a copy.

@@ -32,7 +32,7 @@ def npz_members(name: str, array: Joined, codec: Codec) -> list[Member]:
     """
     header = _header(array)
     stored = codec.name == "none"
-    blocks = array.runs(_SLICE_BYTES, fortran=array.is_fortran, within_parts=stored)
+    blocks = array.blocks(_SLICE_BYTES, fortran=array.is_fortran, within_parts=stored)
     if stored:
         jobs: list[Callable[[], Encoded]] = [partial(_same, header), *(partial(_stored, array, b) for b in blocks)]
     else:
@@ -106,7 +106,7 @@ def _reads_back(path: Path, name: str, array: Joined) -> bool:
             return False
         row_shape = () if fortran else shape[1:]
         row_bytes = dtype.itemsize * int(np.prod(row_shape))
-        for block in array.runs(_SLICE_BYTES, fortran=array.is_fortran):
+        for block in array.blocks(_SLICE_BYTES, fortran=array.is_fortran):
             rows = block.stop - block.start
             data = member.read(rows * row_bytes)
             if len(data) < rows * row_bytes:

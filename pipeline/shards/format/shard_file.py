@@ -129,9 +129,9 @@ def _write_members(file: IO[bytes], members: list[Member], num_threads: int) -> 
             file.write(data)
 
         archive = AlignedZip(write)
-        runs = in_order((job for member in members for job in member.jobs), num_threads)
+        pieces = in_order((job for member in members for job in member.jobs), num_threads)
         for member in members:
-            encoded = list(islice(runs, len(member.jobs)))
+            encoded = list(islice(pieces, len(member.jobs)))
             stored = archive.add(member.name, encoded, deflated=member.deflated)
             stored_bytes[member.array] = stored_bytes.get(member.array, 0) + stored
         archive.close()
@@ -169,7 +169,7 @@ def _stored_reads_back(path: Path, stored: StoredArray, array: Joined) -> bool:
     buffer = np.empty(0, dtype=array.dtype)
     with path.open("rb", buffering=0) as file:
         file.seek(stored.offset)
-        for block in array.runs(_READ_BYTES, fortran=stored.fortran):
+        for block in array.blocks(_READ_BYTES, fortran=stored.fortran):
             shape = (block.stop - block.start, *row_shape)
             size = int(np.prod(shape))
             buffer = buffer if len(buffer) >= size else np.empty(size, dtype=array.dtype)

@@ -42,7 +42,7 @@ def zarr_members(name: str, array: Joined, codec: Codec) -> list[Member]:
     metadata = _document(f"{name}/zarr.json", name, _metadata(name, array, chunk, codec))
     if codec.name == "none":
         grid = "/".join(["c", *["0"] * len(chunk)])
-        jobs = [partial(_stored, array, block) for block in array.runs(_CHUNK_BYTES, within_parts=True)]
+        jobs = [partial(_stored, array, block) for block in array.blocks(_CHUNK_BYTES, within_parts=True)]
         return [*([Member(name=f"{name}/{grid}", array=name, jobs=jobs)] if jobs else []), metadata]
     members = [
         Member(name=f"{name}/{key}", array=name, jobs=[partial(_encode, array, block, chunk[0], codec)])
@@ -107,7 +107,7 @@ def _stored(array: Joined, block: Block) -> Encoded:
 
 
 def _zarr_chunk_shape(array: Joined, codec: Codec) -> tuple[int, ...]:
-    """Whole array if uncompressed (one run to map); a column at a time if narrow; otherwise rows of about 8 MiB."""
+    """The whole array if uncompressed; a column at a time if narrow; otherwise rows of about 8 MiB."""
     if codec.name == "none":
         return tuple(max(1, n) for n in array.shape)
     num_rows, row_bytes = array.shape[0], array.dtype.itemsize * int(np.prod(array.shape[1:]))
@@ -117,7 +117,7 @@ def _zarr_chunk_shape(array: Joined, codec: Codec) -> tuple[int, ...]:
 
 
 def _zarr_chunks(array: Joined, chunk: tuple[int, ...]) -> dict[str, Block]:
-    """Each zarr_chunk's key and what it holds: a run of rows, of one column if narrow."""
+    """Each zarr_chunk's key and what it holds: rows that follow each other, of one column if narrow."""
     rows = array.shape[0]
     columns = range(array.shape[1]) if array.is_narrow else [None]
     chunks: dict[str, Block] = {}

@@ -60,18 +60,18 @@ class ZarrRows:
             rows = out[begin - start : end - start]
             if not array.by_column:
                 key = "/".join([name, "c", str(at), *["0"] * (len(array.shape) - 1)])
-                rows[...] = self._run(array, key, begin - first, end - first).reshape(rows.shape)
+                rows[...] = self._piece(array, key, begin - first, end - first).reshape(rows.shape)
                 continue
             for column in range(array.shape[1]):
-                rows[:, column] = self._run(array, f"{name}/c/{at}/{column}", begin - first, end - first)
+                rows[:, column] = self._piece(array, f"{name}/c/{at}/{column}", begin - first, end - first)
         return out
 
-    def _run(self, array: _Array, key: str, start: int, stop: int) -> NDArray[Any]:
+    def _piece(self, array: _Array, key: str, start: int, stop: int) -> NDArray[Any]:
         offset, size = self._places[key]
         encoded = self._bytes[offset : offset + size]
         row_bytes = array.chunk_row_bytes
-        run = decode_bytes(encoded, start * row_bytes, stop * row_bytes, array.chunk_rows * row_bytes)
-        return run.view(array.dtype)
+        piece = decode_bytes(encoded, start * row_bytes, stop * row_bytes, array.chunk_rows * row_bytes)
+        return piece.view(array.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ Bytes = bytes | memoryview
 
 @dataclass(frozen=True)
 class Encoded:
-    """A run of a member's bytes as stored, and the bytes that they stand for (the same if it is not deflated)."""
+    """One piece of a member's bytes as stored, and the bytes that they stand for (the same if it is not deflated)."""
 
     stored: Bytes
     raw: Bytes
@@ -68,29 +68,29 @@ class _Entry:
 
 
 class AlignedZip:
-    """A ZIP being written by ``write``, which takes each run of bytes in turn."""
+    """A ZIP being written by ``write``, which takes the bytes piece by piece."""
 
     def __init__(self, write: Callable[[Bytes], object]) -> None:
         self._write = write
         self._at = 0
         self._entries: list[_Entry] = []
 
-    def add(self, name: str, runs: Sequence[Encoded], *, deflated: bool = False) -> int:
+    def add(self, name: str, pieces: Sequence[Encoded], *, deflated: bool = False) -> int:
         """Add a member: deflated by the caller, or stored and aligned. Returns its stored bytes."""
         crc = 0
-        for run in runs:
-            crc = zlib.crc32(run.raw, crc)
+        for piece in pieces:
+            crc = zlib.crc32(piece.raw, crc)
         entry = _Entry(
             name=name.encode(),
             method=_DEFLATED if deflated else _STORED,
             crc=crc,
-            stored_bytes=sum(len(run.stored) for run in runs),
-            raw_bytes=sum(len(run.raw) for run in runs),
+            stored_bytes=sum(len(piece.stored) for piece in pieces),
+            raw_bytes=sum(len(piece.raw) for piece in pieces),
             offset=self._at,
         )
         self._put(self._local_header(entry))
-        for run in runs:
-            self._put(run.stored)
+        for piece in pieces:
+            self._put(piece.stored)
         self._entries.append(entry)
         return entry.stored_bytes
 
@@ -179,7 +179,7 @@ def data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """``jobs`` make the member's bytes run by run; any thread may run any of them."""
+    """``jobs`` make the member's bytes piece by piece; any thread may run any of them."""
 
     name: str
     array: str

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlapipe.pipeline.shards.format.atomic import lock_alone, write_bytes
+from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -137,7 +137,7 @@ def _refuse_unfinished(folder: Path) -> None:
         return
     try:
         with (folder / WORK_FOLDER / "lock").open("rb") as lock:
-            is_writing = lock_alone(lock.fileno()) is False
+            is_writing = try_lock(lock.fileno()) is False
     except OSError:
         is_writing = False
     if is_writing:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder
-from vlapipe.pipeline.shards.format.file_locks import Held, held_alone, remove_unheld, share
+from vlapipe.pipeline.shards.format.file_locks import Locked, lock_shared, locked_exclusively, remove_unlocked
 from vlapipe.pipeline.shards.mapped.cache_files import (
     Blocks,
     entry_header,
@@ -76,7 +76,7 @@ class Cache:
                 if blocks is not None:
                     return blocks
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with held_alone(temporary_path(self.folder, key)) as held:
+                with locked_exclusively(temporary_path(self.folder, key)) as held:
                     # Who held it before us may have made the entry.
                     if held is not None and self._map(key, layout) is None:
                         self._make(held, key, layout, entry_header(layout, described), fill, let_go)
@@ -90,7 +90,7 @@ class Cache:
 
     def _map(self, key: str, layout: Layout) -> Blocks | None:
         with contextlib.suppress(FileNotFoundError), entry_path(self.folder, key).open("rb") as file:
-            blocks = map_entry(file, layout) if share(file) else None
+            blocks = map_entry(file, layout) if lock_shared(file) else None
             if blocks is not None:
                 with contextlib.suppress(OSError):  # another user's entry can be read all the same
                     os.utime(file.fileno())
@@ -99,7 +99,7 @@ class Cache:
 
     def _make(
         self,
-        held: Held,
+        held: Locked,
         key: str,
         layout: Layout,
         header: bytes,
@@ -141,7 +141,7 @@ class Room:
         """
         # One process at a time, or two would take the same room.
         while True:
-            with held_alone(self._folder / _LOCK) as held:
+            with locked_exclusively(self._folder / _LOCK) as held:
                 if held is not None:
                     self._sweep()
                     self._keep_limit(num_bytes - os.fstat(file).st_size, let_go)
@@ -152,7 +152,7 @@ class Room:
         """Remove what killed processes left; whoever is writing holds its file."""
         for file in list_cache(self._folder):
             if file.key is None:
-                remove_unheld(file.path, if_unknown=False)
+                remove_unlocked(file.path, if_unknown=False)
 
     def _keep_limit(self, num_bytes: int, let_go: Callable[[], bool]) -> None:
         if self._limit_bytes is None:
@@ -172,7 +172,7 @@ class Room:
         for file in list_cache(self._folder):
             if freed >= num_bytes:
                 break
-            if file.key is not None and remove_unheld(file.path, if_unknown=True):
+            if file.key is not None and remove_unlocked(file.path, if_unknown=True):
                 freed += file.num_bytes
         return freed
 

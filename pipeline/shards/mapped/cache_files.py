@@ -39,8 +39,8 @@ __all__ = [
 
 CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
 SIZE_VARIABLE = "VLAPIPE_CACHE_SIZE"
-_ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.view\Z")
-_TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.view(-[0-9]+-[0-9a-f]{12})?\Z")
+_ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.(?:mapped|view)\Z")
+_TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.(?:mapped|view)(-[0-9]+-[0-9a-f]{12})?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,12 @@ def cache_limit(chosen: int | None) -> int | None:
 
 def entry_path(folder: Path, key: str) -> Path:
     """The file of a shard that is unpacked; ``key`` is 32 hexadecimal digits."""
-    return folder / f"vlapipe-{key}.view"
+    return folder / f"vlapipe-{key}.mapped"
 
 
 def temporary_path(folder: Path, key: str) -> Path:
     """The file of a shard that is being unpacked; whoever does so holds it."""
-    return folder / f".vlapipe-{key}.view"
+    return folder / f".vlapipe-{key}.mapped"
 
 
 def list_cache(folder: Path) -> list[CacheFile]:
@@ -105,7 +105,7 @@ def list_cache(folder: Path) -> list[CacheFile]:
 Blocks = dict[str, NDArray[Any]]
 
 _START = struct.Struct("<12sI")  # signature, bytes of JSON
-_SIGNATURE = b"vlapipe view"
+_SIGNATURE = b"vlapipe mmap"
 _PAGE = 4096
 _MAX_HEADER = 1 << 20
 

@@ -1,7 +1,7 @@
 """Where each array of a shard lies in its cache entry: follows from the manifest, the schema and what can be mapped.
 
 An entry is blocks of rows, C-ordered. A block holds one field as it is, or the fields of a batch entry side by side as
-float32, so that a window of rows is one run of bytes. A float32 field of such a block is not stored a second time: its
+float32, so that a window of rows is contiguous. A float32 field of such a block is not stored a second time: its
 own array is a slice of the block's columns.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW, ACTION_VALUE, action_size
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, ACTION_VALUE, action_size
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
 from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
 from vlapipe.schemas.schema import Schema
@@ -100,9 +100,9 @@ def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Map
         if name not in mapped and name not in layout.places:
             _add_block(layout, name, (name,), kind.dtype, kinds, mapped)
     if schema.sample.action_stride > 1:
-        layout.sample[ACTION_PHASES] = ACTION_PHASES
+        layout.sample[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
         num_columns = kinds[ACTION_VALUE].num_columns
-        _append_block(layout, ACTION_PHASES, (ACTION_VALUE,), _FLOAT32, kinds[ACTION_VALUE].shape[0], num_columns)
+        _append_block(layout, ACTION_STRIDE_ORDER, (ACTION_VALUE,), _FLOAT32, kinds[ACTION_VALUE].shape[0], num_columns)
     return layout
 
 

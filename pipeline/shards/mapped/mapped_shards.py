@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import ACTION_PHASES, ACTION_ROW
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.file_map import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
@@ -25,15 +25,15 @@ from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.layout import STATE, Layout, lay_out, sample_fields
-from vlapipe.pipeline.shards.mapped.packed_rows import SampleRows
+from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.pipeline.shards.mapped.unpack import place_arrays, unpack_shard
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
 
-__all__ = ["View", "shard_key"]
+__all__ = ["MappedShards", "shard_key"]
 
-_CACHE_VERSION = 4  # part of the key: raise it when the meaning of cached arrays changes
+_CACHE_VERSION = 5  # part of the key: raise it when the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def shard_key(manifest: Manifest, shard: int) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-class View:
+class MappedShards:
     """Arrays of a dataset's shards, opened as they are asked for; safe to use from several threads and processes."""
 
     def __init__(
@@ -100,17 +100,17 @@ class View:
         """What training reads of a shard by batch entry, as ``Dataset.sample_arrays`` says."""
         return self._shard(shard).sample
 
-    def sample_rows(self, shard: int) -> SampleRows | None:
+    def sample_rows(self, shard: int) -> PackedRows | None:
         """As ``Dataset.sample_rows`` says."""
         return None if self._already_open(shard) is not None else self._with_room(self._packed_rows, shard)
 
-    def _packed_rows(self, shard: int) -> SampleRows | None:
+    def _packed_rows(self, shard: int) -> PackedRows | None:
         found = self._find(shard)
         if found.format == "npz" or self._cache.has(shard_key(self._manifest, shard), found.layout):
             return None
         entry = self._manifest.shards[shard]
         episodes = self._table.rows_of_shard(shard, self._schema.anchor)
-        rows = SampleRows(
+        rows = PackedRows(
             found.path, entry["sha256"], self._schema, entry["arrays"], found.whole, found.mapped, episodes
         )
         return rows if rows.are_quick else None
@@ -200,8 +200,8 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, 
         packed = blocks[name] if name in blocks else mapped[name]
         row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
-    if ACTION_PHASES in blocks:
-        sample[ACTION_PHASES] = blocks[ACTION_PHASES]
+    if ACTION_STRIDE_ORDER in blocks:
+        sample[ACTION_STRIDE_ORDER] = blocks[ACTION_STRIDE_ORDER]
     for name in arrays:
         if name == ACTION_ROW or name in images or name.startswith("align/"):
             sample[name] = arrays[name]

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import (
-    ACTION_PHASES,
     ACTION_ROW,
+    ACTION_STRIDE_ORDER,
     ACTION_VALUE,
     action_fields,
     derive_actions,
-    in_phases,
+    in_stride_order,
 )
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
@@ -28,10 +28,10 @@ from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["SampleRows"]
+__all__ = ["PackedRows"]
 
 
-class SampleRows:
+class PackedRows:
     """Rows of one shard's ``sample_arrays``, by the same names; safe to use from several threads."""
 
     def __init__(
@@ -76,7 +76,7 @@ class SampleRows:
     def num_rows(self, name: str) -> int:
         """Of the whole array."""
         field = self._entries.get(name, (name,))[0]
-        if field in (ACTION_VALUE, ACTION_PHASES):
+        if field in (ACTION_VALUE, ACTION_STRIDE_ORDER):
             field = ACTION_ROW
         stored = self._derived[field][0] if field in self._derived else field
         return int(self._arrays[stored]["shape"][0])
@@ -92,7 +92,7 @@ class SampleRows:
             return self._read(name, start, stop)
 
     def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        if name == ACTION_PHASES:
+        if name == ACTION_STRIDE_ORDER:
             return self._phases(start, stop)
         if name not in self._entries:
             return np.ascontiguousarray(self._rows(name, start, stop))
@@ -115,7 +115,7 @@ class SampleRows:
     def _phases(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows that the order of phases has side by side lie apart here: those between are decoded with them."""
         begin, num_rows = self._episode_at(start)
-        rows = begin + in_phases(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
+        rows = begin + in_stride_order(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
         if not len(rows):
             return self._actions(start, stop)
         first = int(rows.min())

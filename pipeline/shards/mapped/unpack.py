@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import (
-    ACTION_PHASES,
     ACTION_ROW,
+    ACTION_STRIDE_ORDER,
     ACTION_VALUE,
     action_fields,
     derive_actions,
-    in_phases,
+    in_stride_order,
 )
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
@@ -73,9 +73,9 @@ def unpack_shard(
             rows = slice(start, start + num_rows)
             fields = {field: arrays[field][rows] for field in action_fields(schema)}
             arrays[ACTION_VALUE][rows] = derive_actions(schema, fields, arrays[ACTION_ROW][rows])
-            if ACTION_PHASES in blocks:
-                order = in_phases(num_rows, schema.sample.action_stride)
-                blocks[ACTION_PHASES][rows] = arrays[ACTION_VALUE][rows][order]
+            if ACTION_STRIDE_ORDER in blocks:
+                order = in_stride_order(num_rows, schema.sample.action_stride)
+                blocks[ACTION_STRIDE_ORDER][rows] = arrays[ACTION_VALUE][rows][order]
         with np.errstate(over="ignore"):  # float64 that a schema let through beyond float32's range
             for name, place in layout.copies:
                 _place(blocks, place)[...] = arrays[name]

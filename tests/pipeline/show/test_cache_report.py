@@ -58,11 +58,11 @@ def test_clear_removes_what_nobody_uses_and_nothing_else(data: Path) -> None:
     [in_use] = names(folder)
     vlapipe.open_dataset(data).arrays(1)
     vlapipe.open_dataset(data).arrays(2)
-    others = ["notes.txt", f"vlapipe-{'0' * 32}.view", f"vlapipe-{'a' * 32}.view.bak"]
+    others = ["notes.txt", f"vlapipe-{'0' * 32}.mapped", f"vlapipe-{'a' * 32}.mapped.bak"]
     for name in others:
         (folder / name).write_text("somebody else's")
-    (folder / f".vlapipe-{'b' * 32}.view").write_bytes(bytes(1000))  # what a killed process leaves
-    removed = [path for path in folder.glob("vlapipe-*.view") if path.name not in (in_use, *others)]
+    (folder / f".vlapipe-{'b' * 32}.mapped").write_bytes(bytes(1000))  # what a killed process leaves
+    removed = [path for path in folder.glob("vlapipe-*.mapped") if path.name not in (in_use, *others)]
     num_bytes = sum(path.stat().st_size for path in removed) + 1000
     assert run("clear", data) == (
         f"{folder}: 2 shards removed, {num_bytes / 1e6:.1f} MB freed; 1 shard in use, not removed\n"

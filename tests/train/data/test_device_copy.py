@@ -13,7 +13,7 @@ import vlapipe
 from vlapipe.train.data.device_copy import SideCopy, timing_waits, to_device
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-from vlapipe.train.report.step_timer import PhaseTimer
+from vlapipe.train.report.step_timer import StepTimer
 
 
 def test_without_a_gpu_nothing_is_copied(tiny_dataset: Path) -> None:
@@ -46,7 +46,7 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(tiny_dataset: Path, num_workers
 def test_wait_for_a_copy_is_measured_and_a_copy_that_has_ended_costs_nothing() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     batch = {"x": torch.zeros(256 << 20, dtype=torch.uint8).pin_memory()}
-    side_copy, timer = SideCopy(device), PhaseTimer(device)
+    side_copy, timer = SideCopy(device), StepTimer(device)
 
     def waited(*, ended: bool) -> float:
         copied, arrived = side_copy.begin(batch)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlapipe.train.data.frames import RunTable
+from vlapipe.train.data.frames import IntervalTable
 
 
 @settings(deadline=None)
@@ -20,12 +20,12 @@ def test_every_number_is_found_in_its_run(lengths: list[int], first_is_long: boo
         lengths = [100_000, *lengths]
     ends = np.cumsum(lengths)
     numbers = np.arange(ends[-1])
-    found = RunTable(ends - lengths, int(ends[-1])).runs_of(numbers)
+    found = IntervalTable(ends - lengths, int(ends[-1])).intervals_of(numbers)
     assert np.array_equal(found, np.repeat(np.arange(len(lengths)), lengths))
 
 
 @pytest.mark.parametrize("length", [1, 2, 1023, 1024, 1025])
 def test_table_is_small_and_few_halvings_are_left_for_even_runs(length: int) -> None:
-    table = RunTable(np.arange(10_000) * length, 10_000 * length)
+    table = IntervalTable(np.arange(10_000) * length, 10_000 * length)
     assert len(table._last_run) <= 2 * 10_000 + 2
     assert table._halvings <= 1

@@ -23,7 +23,7 @@ from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.row_addresses import AddressedRows, choose_reader
 from vlapipe.train.data.row_reader import RowReader, Rows, StridedRows
-from vlapipe.train.data.shard_table import OpenShards
+from vlapipe.train.data.shard_table import ShardTable
 from vlapipe.train.data.window import Window
 
 Arrays = dict[str, NDArray[Any]]
@@ -44,7 +44,7 @@ def arrays_of(shard: int) -> Arrays:
 
 
 class Packed:
-    """What ``SampleRows`` offers, of arrays in memory."""
+    """What ``PackedRows`` offers, of arrays in memory."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
@@ -57,7 +57,7 @@ class Packed:
 
 
 class Source:
-    """What ``OpenShards`` needs of ``Sources``; ``packed`` shards are not unpacked yet."""
+    """What ``ShardTable`` needs of ``Sources``; ``packed`` shards are not unpacked yet."""
 
     num_shards = NUM_SHARDS
 
@@ -82,8 +82,8 @@ class Source:
         return f"shard-{shard}"
 
 
-def opened(source: Source | None = None, most: int | None = None) -> OpenShards:
-    return OpenShards(source or Source(), most)  # type: ignore[arg-type]
+def opened(source: Source | None = None, most: int | None = None) -> ShardTable:
+    return ShardTable(source or Source(), most)  # type: ignore[arg-type]
 
 
 READERS = [AddressedRows, StridedRows]
@@ -98,7 +98,7 @@ def naive(rows: Rows) -> NDArray[Any]:
     return np.stack(found)
 
 
-def read(reader: RowReader, shards: OpenShards, rows: Rows) -> NDArray[Any]:
+def read(reader: RowReader, shards: ShardTable, rows: Rows) -> NDArray[Any]:
     array = arrays_of(0)[rows.name]
     out = np.full((len(rows.first), rows.num_rows, *array.shape[1:]), 99).astype(array.dtype)
     with shards.lease(rows.shard):

@@ -59,7 +59,7 @@ def test_fault_of_ours_is_raised_as_it_is(tiny_dataset: Path, monkeypatch: pytes
         def broken(*args: object, kind: type[Exception] = kind) -> None:
             raise kind("ours")
 
-        for module, name in ((batches, "fill"), (batches.Locator, "locate"), (open_shards.Sources, "sample_names")):
+        for module, name in ((batches, "fill"), (batches.RowLookup, "locate"), (open_shards.Sources, "sample_names")):
             with monkeypatch.context() as patch:
                 patch.setattr(module, name, broken)
                 loader = Loader(vlapipe.open_dataset(tiny_dataset), split=None, num_workers=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlapipe.train.report import step_timer as phases
-from vlapipe.train.report.step_timer import PHASES, PhaseTimer, bottleneck
+from vlapipe.train.report.step_timer import PHASES, StepTimer, bottleneck
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def spend(timer: PhaseTimer, clock: list[float], **seconds: float) -> dict[str, float]:
+def spend(timer: StepTimer, clock: list[float], **seconds: float) -> dict[str, float]:
     for name, duration in seconds.items():
         with timer.phase(name):
             clock[0] += duration
@@ -25,7 +25,7 @@ def spend(timer: PhaseTimer, clock: list[float], **seconds: float) -> dict[str, 
 
 
 def test_phases_add_up_within_a_step(clock: list[float]) -> None:
-    timer = PhaseTimer(torch.device("cpu"))
+    timer = StepTimer(torch.device("cpu"))
     with timer.phase("compute"):
         clock[0] += 1
     read = spend(timer, clock, data=2, compute=3)
@@ -34,7 +34,7 @@ def test_phases_add_up_within_a_step(clock: list[float]) -> None:
 
 
 def test_totals_leave_the_first_step_out(clock: list[float]) -> None:
-    timer = PhaseTimer(torch.device("cpu"))
+    timer = StepTimer(torch.device("cpu"))
     spend(timer, clock, data=100)
     assert timer.num_steps == 0
     spend(timer, clock, compute=1)
@@ -62,7 +62,7 @@ def test_device_time_is_measured_on_the_device() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     device = torch.device("cuda")
-    timer = PhaseTimer(device)
+    timer = StepTimer(device)
     x = torch.randn(4096, 4096, device=device)
     with timer.phase("compute"):
         for _ in range(50):

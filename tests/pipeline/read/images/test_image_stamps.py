@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.images.image_stamps import stamp_images
-from vlapipe.pipeline.stream_rows import ClockPlace
+from vlapipe.pipeline.stream_rows import ClockLocation
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import TimeSpec
 
@@ -26,7 +26,7 @@ def stamp(
 
 
 def clock_of(stamps: list[Any], names: tuple[str, ...] | None = None) -> ClockFile:
-    place = ClockPlace(file="times.csv", line_of=lambda row: row + 2)
+    place = ClockLocation(file="times.csv", line_of=lambda row: row + 2)
     return ClockFile(timestamp=np.array(stamps), names=names, place=place)
 
 

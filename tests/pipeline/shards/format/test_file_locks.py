@@ -6,7 +6,7 @@ import fcntl
 import threading
 from pathlib import Path
 
-from vlapipe.pipeline.shards.format.file_locks import held_alone
+from vlapipe.pipeline.shards.format.file_locks import locked_exclusively
 
 
 def test_made_file_that_is_read_at_once_ends_the_wait_for_it(tmp_path: Path) -> None:
@@ -14,11 +14,11 @@ def test_made_file_that_is_read_at_once_ends_the_wait_for_it(tmp_path: Path) -> 
     found = []
 
     def wait() -> None:
-        with held_alone(path) as held:
+        with locked_exclusively(path) as held:
             found.append(held)
 
     waiting = threading.Thread(target=wait, daemon=True)
-    with held_alone(path) as held:
+    with locked_exclusively(path) as held:
         assert held is not None
         waiting.start()
         waiting.join(timeout=0.2)

@@ -31,7 +31,7 @@ assert all(np.array_equal(sample["observation.state"], first) for sample in held
 window = vlapipe.Window(state_rows=1, sensor_rows=1)
 loader = vlapipe.Loader(dataset, split=None, batch_size=256, num_workers=2, window=window)
 assert len(set(next(iter(loader))["episode_index"].tolist())) > 64
-num_maps = sum(1 for line in open("/proc/self/maps") if line.rstrip().endswith((".view", ".zip")))
+num_maps = sum(1 for line in open("/proc/self/maps") if line.rstrip().endswith((".mapped", ".zip")))
 print(num_maps, len(os.listdir("/dev/fd")))
 """
 

@@ -229,12 +229,12 @@ def test_without_locks_everyone_works_on_a_file_of_his_own(
         monkeypatch.setattr(fcntl, "flock", refuse)
         (tmp_path / f".vlapipe-{key}.view-1-{'0' * 12}").write_bytes(b"being written by somebody")
     else:  # root may open any file; nobody can open a folder as one
-        (tmp_path / f".vlapipe-{key}.view").mkdir()
+        (tmp_path / f".vlapipe-{key}.mapped").mkdir()
     before = set(tmp_path.iterdir())
     state = dataset.sample_arrays(0)["observation.state"]
     assert np.array_equal(state, vlapipe.open_dataset(tiny_dataset).sample_arrays(0)["observation.state"])
     made = [path.name for path in set(tmp_path.iterdir()) - before if path.stat().st_size]
-    assert made == [f"vlapipe-{key}.view"]
+    assert made == [f"vlapipe-{key}.mapped"]
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "no permission"])
