@@ -83,7 +83,7 @@ class Sources:
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
         """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``,
-        ``align/<stream>``, each camera's images, and ``action/stride_order`` if the schema's ``action_stride`` is not 1.
+        ``align/<stream>``, each camera's images, and ``action/stride_order`` if its schema's stride is not 1.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
