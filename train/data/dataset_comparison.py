@@ -88,6 +88,7 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
     details: _Meaning = {f"{STATE}: fields": _named(sample.state)}
     details |= {f"{STATE}: {_name(path)}": _field(schema, path) for path in sample.state}
     details |= {f"observation.sensors.{name}: numbers": _field(schema, path) for name, path in sample.sensors}
+    details |= {f"observation.sensors.{name}: clock": _clock(schema, path) for name, path in sample.sensors}
     details |= _action(schema)
     used = {"state_rows", "action_rows", "action_stride"}
     used |= {"sensor_rows"} if sample.sensors else set()
@@ -111,6 +112,11 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
         for camera in dataset.cameras:
             add_rate(f"observation.images.{camera}", camera)
     return details
+
+
+def _clock(schema: Schema, path: str) -> str:
+    """Whose clock the rows of a sensor entry lie on."""
+    return "the anchor's" if path.partition("/")[0] == schema.anchor else "a stream's own"
 
 
 def _action(schema: Schema) -> _Meaning:

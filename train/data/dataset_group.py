@@ -76,6 +76,10 @@ class Sources:
             [d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64, copy=False) for d in self.datasets]
         )
 
+    def is_on_anchor(self, stream: str) -> bool:
+        """Whether the stream is the anchor itself, as that of a sensor entry may be: its rows need no alignment."""
+        return all(_stream_name(dataset, stream) == dataset.schema.anchor for dataset in self.datasets)
+
     def place_of_shard(self, shard: int) -> tuple[Dataset, int]:
         """The dataset of a shard, and its number there."""
         which = bisect_right(self._first_shard.tolist(), shard) - 1
@@ -104,7 +108,8 @@ class Sources:
         if dataset.schema.sample.action_stride > 1:
             names[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.cameras]:
-            names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
+            if not self.is_on_anchor(stream):
+                names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
         for camera in dataset.cameras:
             kinds = ("pixels",) if dataset.manifest.image_storage(camera) == "raw" else ("bytes", "offset")
             names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}

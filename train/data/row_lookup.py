@@ -53,6 +53,7 @@ class RowLookup:
         self._shards, self._reader = shards, reader
         self._cameras = sources.first.cameras
         self._sensors = [name for name, _ in sample.sensors]
+        self._on_anchor = {name for name in self._sensors if sources.is_on_anchor(name)}
         self._state_rows, self._sensor_rows = window.state_rows or 1, window.sensor_rows or 1
         self._image_rows = window.image_rows or 1
         self._action_stride = window.action_stride or 1
@@ -75,7 +76,7 @@ class RowLookup:
         windows = {"observation.state": self._window(plan, "observation.state", ANCHOR, plan.row, self._state_rows)}
         for name in self._sensors:
             entry = f"observation.sensors.{name}"
-            newest = self._newest(plan, name, anchor_row)
+            newest = plan.row if name in self._on_anchor else self._newest(plan, name, anchor_row)
             windows[entry] = self._window(plan, entry, name, newest, self._sensor_rows)
         images = {
             camera: self._images(plan, camera, self._newest(plan, camera, anchor_row)) for camera in self._cameras

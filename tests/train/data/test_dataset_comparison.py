@@ -148,3 +148,23 @@ def test_rate_does_not_matter_where_one_row_is_read(first: Dataset, tmp_path: Pa
     assert len(rows_of(first, other, window=window)) == len(rows_of(first, window=window)) + len(
         rows_of(other, window=window)
     )
+
+
+ON_ANCHOR = {"sensors = { force = ": 'sensors = { grip = "robot/grip", force = '}
+
+
+def test_sensor_entry_may_lie_on_the_anchor_itself(tmp_path: Path) -> None:
+    dataset = make(tmp_path, edits=ON_ANCHOR)
+    for batch in Loader(dataset, batch_size=16, split=None, num_workers=0):
+        grip, state = batch["observation.sensors.grip"], batch["observation.state"]
+        assert grip.shape[1:] == (4, 1)
+        assert (grip[:, -3:, 0] == state[:, :, 2]).all()  # each column is the time of its row
+        padded = batch["observation.sensors.grip_is_pad"]
+        assert (padded[:, 1:] == batch["observation.state_is_pad"]).all()
+        assert (padded[:, 0] == (batch["frame_index"] < 3)).all()
+
+
+def test_sensor_entries_on_the_anchor_and_on_a_stream_of_their_own_are_refused(tmp_path: Path) -> None:
+    on_anchor = make(tmp_path / "a", edits={'force = "wrench/newton"': 'force = "robot/grip"'})
+    with pytest.raises(UsageError, match="clock"):
+        Loader([on_anchor, make(tmp_path / "b", edits={'force = "wrench/newton"': 'force = "wrench/newton"'})])
