@@ -14,7 +14,7 @@ from vlapipe.pipeline.build.build import RecordFile, ShardTask
 from vlapipe.pipeline.build.commit import assemble
 from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
-from vlapipe.pipeline.build.output import check_output, is_whole, open_output, tidy
+from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
@@ -25,7 +25,7 @@ from vlapipe.pipeline.read.segments import cut_files
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path

@@ -12,7 +12,7 @@ OURS = ("schemas", "pipeline", "train")
 # From the ground up. A name stands for a folder and all that is in it, or for one file of a staircase.
 FLOORS = [
     ["schemas"],
-    ["pipeline.shards.arrow_numpy", "pipeline.shards.ordered_map", "pipeline.shards.progress"],
+    ["pipeline.shards.arrow_numpy", "pipeline.shards.ordered_map", "pipeline.shards.progress_bar"],
     ["pipeline.shards.derive", "pipeline.stream_rows"],
     ["pipeline.shards.format"],
     ["pipeline.shards.manifest"],

@@ -13,7 +13,7 @@ from torch import nn
 
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.checkpoint.files import checkpoint_path, step_of
 from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.optim.optimizer import Schedule
+from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.report.step_log import StepLog
 from vlapipe.train.report.step_timer import StepTimer

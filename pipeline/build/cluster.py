@@ -20,7 +20,7 @@ import distributed
 import vlapipe
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import StoppedError, UsageError
 
 __all__ = ["run_on_dask"]

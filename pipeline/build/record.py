@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,3 +141,21 @@ def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
         f"{name}/jitter_s": float(steps.std()) if len(steps) else 0.0,
         f"{name}/max_gap_s": float(steps.max()) if len(steps) else 0.0,
     }
+
+
+def finished_records(records: Path, shards: Path, planned: Mapping[int, str]) -> dict[int, Record]:
+    """The records, by shard, of what an earlier run has finished: a resumed ingest keeps those shards.
+
+    Args:
+        records: the folder of the records, one JSON file for each shard that was finished.
+        shards: the folder of the shards. A shard counts only if it has the size that its record says.
+        planned: the digest of each shard of this run's plan. A record of another plan does not count.
+    """
+    finished: dict[int, Record] = {}
+    for path in sorted(records.glob("shard-*.json")):
+        record = json.loads(path.read_bytes())
+        shard = shards / record["shard"]["file"]
+        whole = shard.is_file() and shard.stat().st_size == record["shard"]["num_bytes"]
+        if whole and record["plan"] == planned.get(record["index"]):
+            finished[record["index"]] = record
+    return finished

@@ -14,7 +14,7 @@ from threading import Lock
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.read.file_parts import let_go_of_files
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 
 __all__ = ["run_tasks"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlapipe.pipeline.demo.defects import DEFECTS, PlantedDefect, plant
 from vlapipe.pipeline.demo.episode import simulate
 from vlapipe.pipeline.demo.recorder import write_episode
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 

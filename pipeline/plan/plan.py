@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.plan.image_sample import ImageSample, look_at_images
+from vlapipe.pipeline.plan.split import split_of
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
@@ -51,7 +52,7 @@ def make_plan(
     """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
     cameras = _expected_cameras(discovery, schema)
     sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images)
-    splits = {episode.id: _split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
+    splits = {episode.id: split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
     for episode in discovery.episodes:
@@ -83,16 +84,6 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
         num_bytes = sample.stored_bytes(name, files)
         size += num_bytes // _CSV_SHRINKS if name in text else num_bytes
     return int(size * episode.share)
-
-
-def _split_of(episode_id: str, val_fraction: float) -> str:
-    """Which split an episode belongs to: by its own id and the fraction alone, so that no other episode can move it.
-
-    The hash of the id is a number in [0, 1) that neither the time of recording nor the task decides. The episodes
-    below ``val_fraction`` validate: about that share of many, of a few perhaps none.
-    """
-    sha = hashlib.sha256(f"vlapipe.split{episode_id}".encode(errors="surrogateescape"))
-    return "val" if int.from_bytes(sha.digest()[:8]) < val_fraction * 2**64 else "train"
 
 
 def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:

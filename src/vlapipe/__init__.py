@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vlapipe.train.data.augment import Augmentation
     from vlapipe.train.data.loader import Loader
     from vlapipe.train.data.torch_dataset import torch_dataset
-    from vlapipe.train.data.window import Window
+    from vlapipe.train.data.window_size import Window
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +35,7 @@ _HOMES = {
     "Episode": "vlapipe.pipeline.shards.dataset",
     "open_dataset": "vlapipe.pipeline.shards.dataset",
     "Loader": "vlapipe.train.data.loader",
-    "Window": "vlapipe.train.data.window",
+    "Window": "vlapipe.train.data.window_size",
     "Augmentation": "vlapipe.train.data.augment",
     "load_policy": "vlapipe.train.checkpoint.saved_policy",
     "torch_dataset": "vlapipe.train.data.torch_dataset",

@@ -14,7 +14,7 @@ import pytest
 from factories import make_dataset, make_episode
 
 import vlapipe
-from vlapipe.pipeline.build.output import open_output
+from vlapipe.pipeline.build.output_folder import open_output
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.schemas.errors import NotADatasetError, UsageError, VlapipeError

@@ -17,7 +17,7 @@ import pytest
 from factories import make_dataset, make_episode
 
 import vlapipe
-from vlapipe.pipeline.build.output import open_output
+from vlapipe.pipeline.build.output_folder import open_output
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest

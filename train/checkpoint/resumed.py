@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.optim.optimizer import Schedule
+from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.weight_names import by_position
 
 __all__ = ["make_schedule", "resume_changes", "same_weights", "schedule_note"]

@@ -20,7 +20,7 @@ from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = [
     "Batch",

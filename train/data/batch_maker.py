@@ -18,12 +18,12 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec, batch_entries
 from vlapipe.train.data.batch_memory import BatchBuffers
 from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.frames import BatchPlan
+from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.row_addresses import choose_reader
 from vlapipe.train.data.row_lookup import BatchRows, RowLookup
 from vlapipe.train.data.row_reader import RowReader, Rows
 from vlapipe.train.data.shard_table import ShardTable
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["BatchMaker", "fill"]
 

@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.format.jpeg_decode import decode_rgb
 from vlapipe.schemas.errors import ImageError
 from vlapipe.train.data.augment import Augmentation, Draw
 from vlapipe.train.data.augment_pixels import augment
-from vlapipe.train.data.frames import BatchPlan
+from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.resize import Scratch, resize
 from vlapipe.train.data.row_lookup import Images
 from vlapipe.train.data.row_reader import RowReader, Rows

@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import ActionConstant, DerivedSpec, FieldSpec, Schema
 from vlapipe.train.data.dataset_group import row_shapes
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["require_alike"]
 

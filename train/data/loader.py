@@ -23,7 +23,7 @@ from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
 from vlapipe.train.data.rank_batches import RankPart, Steps, steps
 from vlapipe.train.data.sampling_options import Ordering, Weights
 from vlapipe.train.data.selection import Selection
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["Batch", "Loader"]
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_STRIDE_ORDER, position_in_stride_order
 from vlapipe.train.data.dataset_group import ANCHOR, Sources
-from vlapipe.train.data.frames import BatchPlan
+from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.row_reader import RowReader, Rows
 from vlapipe.train.data.shard_table import ShardTable
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["ActionHoles", "BatchRows", "Images", "RowLookup"]
 

@@ -10,8 +10,8 @@ from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import require_alike
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.frames import FrameIndex
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.frame_index import FrameIndex
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["Selection"]
 

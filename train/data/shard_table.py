@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.format.file_map import most_maps
+from vlapipe.pipeline.shards.format.file_maps import most_maps
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.data.background_unpacking import Unpacking

@@ -18,7 +18,7 @@ from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.batch_stream import BatchStream
 from vlapipe.train.data.selection import Selection
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["BatchStream", "FrameDataset", "Samples", "torch_dataset"]
 

@@ -8,9 +8,7 @@ summed gradient is divided by the mean of those shares.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +16,12 @@ from torch import Tensor, nn
 from vlapipe.train.data.batch_layout import Batch
 
 __all__ = [
-    "Schedule",
     "kept_share",
     "load_optimizer_tensors",
     "make_optimizer",
     "optimizer_tensors",
     "rescale_and_clip",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Linear warm-up, then half a cosine down to ``min_ratio`` of the highest rate in step ``decay_steps``."""
-
-    learning_rate: float
-    warmup_steps: int
-    decay_steps: int
-    min_ratio: float
-
-    def at(self, step: int) -> float:
-        """The learning rate of step 0, 1, ...; past ``decay_steps`` it stays at its lowest."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        span = max(1, self.decay_steps - 1 - self.warmup_steps)
-        done = min(1.0, (step - self.warmup_steps) / span)
-        return self.learning_rate * (self.min_ratio + (1 - self.min_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def make_optimizer(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

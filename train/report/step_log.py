@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vlapipe.pipeline.shards.progress import Progress
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.train.report.metrics import MetricsLog
 from vlapipe.train.report.wandb_run import MetricsSink, NullSink
 from vlapipe.train.stopping import explain_surroundings

@@ -21,7 +21,7 @@ from zarr.storage import ZipStore
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
 from vlapipe.pipeline.shards.format.codec import RAW, Codec
-from vlapipe.pipeline.shards.format.file_map import map_file
+from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
 from vlapipe.pipeline.shards.format.zarr_format import (

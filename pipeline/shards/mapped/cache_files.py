@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.format.file_map import map_file
+from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.mapped.layout import Block, Layout
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.sizes import parse_size

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
-from vlapipe.pipeline.shards.format.file_map import are_many_maps
+from vlapipe.pipeline.shards.format.file_maps import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
+from vlapipe.pipeline.shards.mapped.decode_shard import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.mapped.layout import STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
-from vlapipe.pipeline.shards.mapped.unpack import place_arrays, unpack_shard
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by

@@ -25,7 +25,7 @@ from vlapipe.schemas.errors import DamageError
 from vlapipe.train.data import shard_table as open_shards
 from vlapipe.train.data.loader import Batch, Loader
 from vlapipe.train.data.prefetch import Pace
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 WINDOW = Window(state_rows=20, sensor_rows=30, image_rows=2, action_rows=8)
 EVERYTHING: dict[str, Any] = {"window": WINDOW, "split": None}

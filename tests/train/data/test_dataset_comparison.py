@@ -14,7 +14,7 @@ from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 SCHEMA = """
 name = "bench"
@@ -157,8 +157,8 @@ def test_sensor_entry_may_lie_on_the_anchor_itself(tmp_path: Path) -> None:
     dataset = make(tmp_path, edits=ON_ANCHOR)
     for batch in Loader(dataset, batch_size=16, split=None, num_workers=0):
         grip, state = batch["observation.sensors.grip"], batch["observation.state"]
-        assert grip.shape[1:] == (4, 1)
-        assert (grip[:, -3:, 0] == state[:, :, 2]).all()  # each column is the time of its row
+        assert grip.shape[1:] == (4,)
+        assert (grip[:, -3:] == state[:, :, 2]).all()  # each column is the time of its row
         padded = batch["observation.sensors.grip_is_pad"]
         assert (padded[:, 1:] == batch["observation.state_is_pad"]).all()
         assert (padded[:, 0] == (batch["frame_index"] < 3)).all()

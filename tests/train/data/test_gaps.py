@@ -20,7 +20,7 @@ from vlapipe.pipeline.show.ingest_text import print_ingest_report
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 LIMITS = {"robot": 0.05, "sensor": 0.03, "camera": 0.3}
 WINDOW = Window(state_rows=6, sensor_rows=20, image_rows=2, action_rows=3, action_stride=4)

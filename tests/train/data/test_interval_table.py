@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlapipe.train.data.frames import IntervalTable
+from vlapipe.train.data.frame_index import IntervalTable
 
 
 @settings(deadline=None)

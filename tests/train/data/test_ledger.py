@@ -15,7 +15,7 @@ import pytest
 
 import vlapipe
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 MAIN = Path(__file__).with_name("ledger_main.py")
 EPOCHS = 3

@@ -22,7 +22,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 
 @pytest.fixture(scope="module")

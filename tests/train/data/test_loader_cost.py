@@ -19,7 +19,7 @@ from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.data.loader import Batch, Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 # Short enough that few frames of a short episode lack history.
 WINDOW = Window(state_rows=8, sensor_rows=20, action_rows=4, action_stride=2)

@@ -24,7 +24,7 @@ from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.row_addresses import AddressedRows, choose_reader
 from vlapipe.train.data.row_reader import RowReader, Rows, StridedRows
 from vlapipe.train.data.shard_table import ShardTable
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 Arrays = dict[str, NDArray[Any]]
 NUM_SHARDS, NUM_ROWS = 4, 50

@@ -17,7 +17,7 @@ from vlapipe.schemas.errors import DamageError, StoppedError
 from vlapipe.train.data import batch_maker as batches
 from vlapipe.train.data import shard_table as open_shards
 from vlapipe.train.data.loader import Batch, Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 SMALL = Window(state_rows=4, sensor_rows=2, image_rows=1, action_rows=2)
 

@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.torch_dataset import BatchStream, FrameDataset
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 SMALL = Window(state_rows=20, sensor_rows=10)
 
@@ -237,7 +237,7 @@ import json, os, sys
 import torch
 import torch.distributed as dist
 import vlapipe
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 data, out, how = sys.argv[1:]
 dataset = vlapipe.open_dataset(data)
 rank = int(os.environ["RANK"])

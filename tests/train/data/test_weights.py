@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 SMALL = Window(state_rows=1, sensor_rows=1, image_rows=1, action_rows=1)
 

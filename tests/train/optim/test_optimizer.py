@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vlapipe.train.optim.optimizer import Schedule, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from vlapipe.train.optim.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from vlapipe.train.optim.schedule import Schedule
 
 SCHEDULE = Schedule(learning_rate=1.0, warmup_steps=10, decay_steps=110, min_ratio=0.1)
 

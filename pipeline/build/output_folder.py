@@ -6,7 +6,6 @@ A folder is new or empty, unfinished (shards without a manifest), finished, or t
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
-from vlapipe.pipeline.build.record import Record
+from vlapipe.pipeline.build.record import Record, finished_records
 from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
@@ -24,7 +23,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
-_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|episodes-[0-9a-f]{{8}}\.parquet")
+_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:episodes|gaps)-[0-9a-f]{{8}}\.parquet")
 
 
 class OutputFolder:
@@ -45,14 +44,7 @@ class OutputFolder:
     def finished(self) -> dict[int, Record]:
         """Records of shards that an earlier run finished and that this plan would make again, by shard."""
         planned = {shard.index: shard.digest for shard in self._plan.shards}
-        records: dict[int, Record] = {}
-        for path in sorted(self.work.glob("shard-*.json")):
-            record = json.loads(path.read_bytes())
-            shard = self.shards / record["shard"]["file"]
-            whole = shard.is_file() and shard.stat().st_size == record["shard"]["num_bytes"]
-            if whole and record["plan"] == planned.get(record["index"]):
-                records[record["index"]] = record
-        return records
+        return finished_records(self.work, self.shards, planned)
 
     def close(self, kept: set[str]) -> None:
         """Remove what an unfinished run left and the manifest does not name, and the records; ``kept`` are shards."""

@@ -20,7 +20,7 @@ from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, spans_of
 from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.window import Window
+from vlapipe.train.data.window_size import Window
 
 __all__ = ["BatchPlan", "FrameIndex", "IntervalTable"]
 

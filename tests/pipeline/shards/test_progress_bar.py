@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from vlapipe.pipeline.shards import progress
-from vlapipe.pipeline.shards.progress import Progress, TimeLeft
+from vlapipe.pipeline.shards import progress_bar as progress
+from vlapipe.pipeline.shards.progress_bar import Progress, TimeLeft
 
 
 def test_slow_start_and_an_earlier_pace_do_not_count() -> None:
