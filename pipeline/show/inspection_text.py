@@ -28,11 +28,13 @@ def print_dataset(report: dict[str, Any]) -> None:
         f"{printable(report['path'])}: {counted(report['episodes'], 'episode')}, {counted(report['frames'], 'frame')}, "
         f"{_duration(report['seconds'])}",
         style="bold",
+        soft_wrap=True,
     )
     console.print(
         f"schema {report['schema']['name']}, {counted(report['shards'], report['format'] + ' shard')} "
         f"({report['codec']}), "
-        f"{format_bytes(sizes['stored_bytes'])} at rest of {format_bytes(sizes['raw_bytes'])} raw ({share:.0%})"
+        f"{format_bytes(sizes['stored_bytes'])} at rest of {format_bytes(sizes['raw_bytes'])} raw ({share:.0%})",
+        soft_wrap=True,
     )
     console.print(_streams_table(report))
     console.print(_splits_table(report))
@@ -45,11 +47,14 @@ def print_dataset(report: dict[str, Any]) -> None:
 def print_episode(report: dict[str, Any]) -> None:
     """Print ``inspect_episode``'s report to stdout."""
     console = _console()
-    console.print(f"{report['id']} (episode {report['episode_index']}, {report['split']})", style="bold")
-    console.print(f"task {report['task']}: {report['instruction']!r}")
+    console.print(
+        f"{report['id']} (episode {report['episode_index']}, {report['split']})", style="bold", soft_wrap=True
+    )
+    console.print(f"task {report['task']}: {report['instruction']!r}", soft_wrap=True)
     console.print(
         f"{counted(report['num_frames'], 'frame')} from row {report['frame_start']}, {_duration(report['seconds'])}, "
-        f"in {report['shard_file']}"
+        f"in {report['shard_file']}",
+        soft_wrap=True,
     )
     table = _table("stream", ">rows", ">rate Hz", ">jitter ms", ">longest gap ms", ">from s", ">to s")
     for name, stream in report["streams"].items():
@@ -176,22 +181,23 @@ def _print_damage(console: Console, report: dict[str, Any]) -> None:
     for entry in report["damage"][:_MAX_DAMAGE]:
         found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
         expected = "" if entry["expected_bytes"] is None else f" expected {entry['expected_bytes']:,} bytes,"
-        console.print(f"damaged: {printable(report['path'])}/{entry['file']}:{expected} found {found}")
+        console.print(f"damaged: {printable(report['path'])}/{entry['file']}:{expected} found {found}", soft_wrap=True)
     if report["damage"]:
         more = len(report["damage"]) - _MAX_DAMAGE
         console.print(
             f"{f'and {more} more files; ' if more > 0 else ''}copy the dataset again, or run the same vlapipe ingest "
-            "command again"
+            "command again",
+            soft_wrap=True,
         )
 
 
 def _print_rejects(console: Console, report: dict[str, Any]) -> None:
     if report["findings"]:
         counts = ", ".join(f"{code} in {count}" for code, count in report["findings"].items())
-        console.print(f"noted about episodes that were kept: {counts}")
+        console.print(f"noted about episodes that were kept: {counts}", soft_wrap=True)
     rejects = report["rejects"]
     if not rejects["count"]:
-        console.print("no episode was set aside")
+        console.print("no episode was set aside", soft_wrap=True)
         return
     table = _table(f"{counted(rejects['count'], 'episode')} set aside", "first reason")
     for reject in rejects["episodes"][:_MAX_REJECTS]:
