@@ -57,7 +57,7 @@ lint: setup  ## ruff: style and mistakes
 types: setup  ## mypy, strict
 	$(BIN)/mypy
 
-test: lint types  ## what CI runs: lint, types and the tests that take minutes
+test: lint types  ## lint, types and the tests that take minutes; CI runs it first
 	$(BIN)/pytest $(FAST_TESTS)
 
 test-core: $(CORE)/.installed  ## types and tests of all that does without torch; CI runs it on the newest Python

@@ -187,7 +187,7 @@ def ingest(
 
 @cli.command()
 @click.argument("dataset", type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--episode", help="One episode, by its number or its id.")
 def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
     """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
@@ -214,7 +214,7 @@ def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
 
 @cli.group()
 def schema() -> None:
-    """The recordings that vlapipe can read."""
+    """Write, check and show schemas: what your files are."""
 
 
 @schema.command("list")
@@ -289,7 +289,7 @@ _CACHE_DIR = click.option("--cache-dir", type=_PATH, help="Where shards are unpa
 @cache.command("show")
 @click.argument("dataset", type=_PATH, required=False)
 @_CACHE_DIR
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> None:
     """Say what is unpacked: how many shards, how many bytes, when they were last used, and whether they are in use.
 
