@@ -1,1 +1,1 @@
-"""Datasets to batches: frames, their order, rows and images, threads; imports nothing else of train."""
+"""Turns datasets into batches: frames, their order, rows, images and threads. It imports nothing else of train."""

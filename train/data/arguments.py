@@ -1,4 +1,4 @@
-"""Checks what a caller gives to the loader and the window: it is right, or one line says what is wrong."""
+"""Checks the arguments of the loader and the window. A wrong argument gives an error of one line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SIDES = ("height", "width")
 
 
 def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = None) -> int:
-    """``value`` as an ``int``; NumPy's integers are whole numbers too, ``True`` and ``2.0`` are not.
+    """Return ``value`` as an ``int``. NumPy's integers are whole numbers too; ``True`` and ``2.0`` are not.
 
     Raises:
-        UsageError: it is no such number, less than ``least`` or more than ``most``.
+        UsageError: ``value`` is not a whole number, or it is less than ``least`` or more than ``most``.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -31,10 +31,10 @@ def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = 
 
 
 def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
-    """(height, width), or ``None`` as it is.
+    """Return ``value`` as (height, width); ``None`` stays ``None``.
 
     Raises:
-        UsageError: they are not two whole numbers from 1.
+        UsageError: ``value`` is not two whole numbers from 1 on.
     """
     if value is None:
         return None
@@ -45,10 +45,10 @@ def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
 
 
 def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:
-    """``None`` and the names that ingest gives are splits, though no episode may be in one.
+    """Refuse a split that the dataset cannot have. ``None``, ``"train"`` and ``"val"`` pass even without an episode.
 
     Raises:
-        UsageError: ``split`` is none of these.
+        UsageError: ``split`` is not ``None``, ``"train"``, ``"val"`` or a split of the dataset's episodes.
     """
     known = {"train", "val", *dataset.column("split").tolist()}
     if split is not None and split not in known:

@@ -1,8 +1,8 @@
-"""How training images are varied: the numbers for each sample are a pure function of the seed and its position.
+"""Draws how training images are varied, as a pure function of the seed and the sample's position.
 
-The position counts the samples of all epochs and ranks from 0. Nothing is drawn from a generator, so a resumed run,
-another number of threads or of ranks varies every sample alike; and a frame that comes twice in an epoch, because it
-has a weight above 1, is varied anew each time.
+The position counts the samples of all epochs and ranks from 0. There is no random generator, so every sample is varied
+in the same way in a resumed run and with another number of threads or ranks. If a frame comes twice in an epoch,
+because its weight is above 1, it is varied differently each time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _RANGES = {
 
 
 class Draw(NamedTuple):
-    """What happens to one image; a row of what ``Augmentation.of`` returns, in this order.
+    """How one image is varied: one row of the result of ``Augmentation.of``, with the columns in this order.
 
-    The box lies ``top`` and ``left`` in the image and is ``side`` long, in parts of its height and width; it is turned
-    by ``angle_rad`` about its own centre. The last three are factors: 1 changes nothing.
+    The box is the part of the image that is cut out. ``top`` and ``side`` are fractions of the image's height, ``left``
+    and ``side`` of its width. The box is turned by ``angle_rad`` about its own centre. The last three numbers are
+    factors: 1 changes nothing.
     """
 
     top: float
@@ -48,7 +49,7 @@ class Draw(NamedTuple):
 
     @property
     def changes_colour(self) -> bool:
-        """Whether any of its factors is not 1."""
+        """Whether any of the three factors is not 1."""
         return (self.brightness, self.contrast, self.saturation) != (1.0, 1.0, 1.0)
 
 
@@ -56,14 +57,14 @@ class Draw(NamedTuple):
 class Augmentation:
     """How far training images are varied; a field at its neutral value (crop 1, the others 0) varies nothing.
 
-    Box and angle are one draw for each camera of a sample. The colour is one draw for the sample with all its cameras.
-    Each is the same for all rows of a window, so that nothing moves or flickers that did not in the recording.
+    Box and angle are drawn once for each camera of a sample. The colour is drawn once for all cameras of a sample.
+    All rows of a window have the same draw, so that augmentation adds no motion or flicker to the window.
     """
 
-    crop: float = 0.95  # side of the box that is cut out and brought back to size, in parts of the image's
-    rotation_deg: float = 5.0  # at most, to either side
+    crop: float = 0.95  # side of the box that is cut out and resized, as a fraction of the image's side
+    rotation_deg: float = 5.0  # largest angle, to either side
     brightness: float = 0.3  # factors are drawn from 1 - x to 1 + x
-    contrast: float = 0.4  # about middle gray
+    contrast: float = 0.4  # factor of the distance from middle gray
     saturation: float = 0.5
 
     def __post_init__(self) -> None:
@@ -72,10 +73,10 @@ class Augmentation:
 
     @classmethod
     def from_table(cls, values: Mapping[str, Any], where: str) -> Augmentation:
-        """Of named fields, as a configuration holds them; the others keep their defaults.
+        """Make an ``Augmentation`` from a configuration's table; missing fields keep their defaults.
 
         Raises:
-            UsageError: a name is unknown, or a value out of its range.
+            UsageError: a name is unknown, or a value is out of its range.
         """
         for name in values:
             if name not in _RANGES:
@@ -83,12 +84,12 @@ class Augmentation:
         return cls(**values)
 
     def of(self, positions: NDArray[np.int64], *, seed: int, camera: str = "") -> NDArray[np.float64]:
-        """The draws of samples, ``(B, 7)``: a ``Draw`` a row, each the same whatever stands beside it.
+        """Draw for B samples: ``(B, 7)``, one ``Draw`` a row. A row does not depend on the other rows.
 
         Args:
-            positions: (B,) of each sample in the global sequence, counted over all epochs from 0.
-            seed: of the run.
-            camera: whose images they are for.
+            positions: (B,) position of each sample in the global sequence, counted over all epochs from 0.
+            seed: the run's seed.
+            camera: name of the camera; box and angle depend on it.
         """
         top, left, turn = (_uniform(f"geometry of {camera}", seed, positions, which) for which in range(3))
         factors = [_uniform("colour", seed, positions, which) for which in range(3)]
@@ -104,7 +105,7 @@ class Augmentation:
 
 
 def _uniform(what: str, seed: int, positions: NDArray[np.int64], which: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), one for each position."""
+    """Uniform numbers in [0, 1), one for each position."""
     key = int.from_bytes(hashlib.blake2b(f"vlapipe augmentation {what}".encode(), digest_size=7).digest(), "big")
     bits = hash_of(key, seed, positions, which)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,7 +1,7 @@
 """Applies a draw to the pixels of one image: box and turn in one resampling, the colour as one affine map.
 
-Single images keep torch's two kernels on the calling thread, and numpy does the rest: in the loader's threads torch
-would else start a team of its own for each of them.
+torch runs its two kernels (resize and ``grid_sample``) on the calling thread, because each image is a single one. NumPy
+does the rest, because torch would start several threads for other operations in each of the loader's threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MIDDLE_GRAY = 127.5
 
 
 def augment(image: NDArray[np.uint8], out: NDArray[np.uint8], draw: Draw, scratch: Scratch) -> None:
-    """Put ``image`` (h, w, 3) into ``out`` (H, W, 3) as ``draw`` says; they may be the same memory.
+    """Write ``image`` (h, w, 3), varied by ``draw``, into ``out`` (H, W, 3); both may be the same memory.
 
-    Without a turn, the box is cut from the image as it is and resized once. With one, the image is resized to
-    ``out``'s size first, and what the turned box needs from beyond the image repeats its edge.
+    Without a turn, the box is cut from the original image and resized once. With a turn, the image is resized to
+    ``out``'s size first. Pixels of the turned box that lie outside the image repeat the image's edge.
     """
     if draw.angle_rad:
         planes = _turned(image, out.shape, draw, scratch)
@@ -41,14 +41,14 @@ def augment(image: NDArray[np.uint8], out: NDArray[np.uint8], draw: Draw, scratc
 
 
 def _box(draw: Draw, height: int, width: int) -> tuple[slice, slice]:
-    """The box in whole pixels."""
+    """The box as slices of whole pixels: rows and columns."""
     rows, columns = max(1, round(draw.side * height)), max(1, round(draw.side * width))
     top, left = min(round(draw.top * height), height - rows), min(round(draw.left * width), width - columns)
     return slice(top, top + rows), slice(left, left + columns)
 
 
 def _turned(image: NDArray[np.uint8], shape: tuple[int, ...], draw: Draw, scratch: Scratch) -> NDArray[np.float32]:
-    """The turned box at ``shape`` (H, W, 3), as planes (3, H, W)."""
+    """Resample the turned box to ``shape`` (H, W, 3); returns planes (3, H, W)."""
     if image.shape != shape:
         resized = scratch.array("resized", shape, np.uint8)
         resize(image, resized)
@@ -62,8 +62,11 @@ def _turned(image: NDArray[np.uint8], shape: tuple[int, ...], draw: Draw, scratc
 
 
 def _places(draw: Draw, height: int, width: int, scratch: Scratch) -> NDArray[np.float32]:
-    """Where each pixel of the turned box lies in the image: (1, H, W, 2), x and y, -1 to 1 between its outer edges."""
-    # Pixel centres, seen from the centre of the box.
+    """The position in the image of each pixel of the turned box: (1, H, W, 2), x and y.
+
+    -1 and 1 are the image's outer edges, as ``grid_sample`` wants them.
+    """
+    # Pixel centres relative to the centre of the box.
     x = (np.arange(width) + 0.5 - width / 2) * draw.side
     y = (np.arange(height) + 0.5 - height / 2)[:, None] * draw.side
     cosine, sine = math.cos(draw.angle_rad), math.sin(draw.angle_rad)
@@ -79,7 +82,7 @@ def _places(draw: Draw, height: int, width: int, scratch: Scratch) -> NDArray[np
 
 
 def _planes(pixels: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.float32]:
-    """(H, W, 3) as (3, H, W); a channel at a time is three times as fast as one transposed copy."""
+    """Copy (H, W, 3) to (3, H, W), channel by channel: three times as fast as one transposed copy."""
     planes = scratch.array("planes", (3, *pixels.shape[:2]), np.float32)
     for channel in range(3):
         np.copyto(planes[channel], pixels[..., channel])
@@ -87,7 +90,9 @@ def _planes(pixels: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.float32]:
 
 
 def _recolour(planes: NDArray[np.float32], draw: Draw, scratch: Scratch) -> None:
-    """Brightness, contrast, saturation; each is affine in the pixel and its gray, so they are one map together."""
+    """Apply brightness, contrast and saturation in place. Each is affine in the pixel and its gray value, so they
+    make one affine map together.
+    """
     gain = draw.brightness * draw.contrast
     gray = scratch.array("gray", planes.shape[1:], np.float32)
     part = scratch.array("part", planes.shape[1:], np.float32)
@@ -100,7 +105,7 @@ def _recolour(planes: NDArray[np.float32], draw: Draw, scratch: Scratch) -> None
 
 
 def _put(planes: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-    """Round to the nearest whole number from 0 to 255."""
+    """Round ``planes`` to the nearest whole numbers from 0 to 255 and write them into ``out``."""
     planes += 0.5
     np.clip(planes, 0, 255, out=planes)
     for channel in range(3):

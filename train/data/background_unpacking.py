@@ -1,4 +1,4 @@
-"""Unpacks shards in a thread of its own while batches are made of what is there."""
+"""Unpacks shards in a background thread while batches are made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["Unpacking"]
 class Unpacking:
     """Calls ``unpack(shard)`` for each shard that is asked for, one after another, until all are done.
 
-    Only as long as somebody holds the object that ``unpack`` is a method of.
+    ``unpack`` is a bound method. Only a weak reference to its object is kept, so the thread ends when the object is
+    gone.
     """
 
     def __init__(self, unpack: Callable[[int], None]) -> None:
@@ -31,17 +32,18 @@ class Unpacking:
         return self._thread is not None
 
     def ask(self, shards: Iterable[int]) -> None:
-        """Have more shards unpacked.
+        """Add shards that the thread shall unpack.
 
         Raises:
-            BaseException: an earlier one could not be; the error is that.
+            BaseException: unpacking of an earlier shard failed; the error is the one that was raised there.
         """
         if self._error is not None:
             raise self._error
         with self._lock:
             self._waiting |= set(shards) - {self._current}
             if self._waiting and self._thread is None:
-                # Not waited for when the process ends: it holds nothing that a killed process would not leave, either.
+                # A daemon thread, which ``threading`` does not join at exit. ``_run`` makes ``atexit`` join it instead,
+                # because a thread that runs while the interpreter is torn down may crash it.
                 self._thread = threading.Thread(target=self._run, name="vlapipe-unpacking", daemon=True)
                 self._thread.start()
 
@@ -54,7 +56,7 @@ class Unpacking:
                     return
                 unpack(shard)
                 del unpack
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the shard is asked for
+        except BaseException as error:  # noqa: BLE001 - ``ask`` raises it in the caller's thread
             self._error = error
         finally:
             atexit.unregister(threading.current_thread().join)
@@ -64,7 +66,8 @@ class Unpacking:
             if not self._waiting:
                 self._thread = self._current = None
                 return None
-            # Ranks ask for much the same shards at the same time: each begins elsewhere, so that they share the work.
+            # Ranks ask for nearly the same shards at the same time. Each rank has another order, so that they divide
+            # the work.
             shard = min(self._waiting, key=lambda shard: hash((shard, os.getpid())))
             self._waiting.remove(shard)
             self._current = shard

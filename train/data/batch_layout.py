@@ -1,4 +1,4 @@
-"""What one sample and one batch hold: shapes, entries by key, and the statistics to normalize with.
+"""Defines the contents of a sample and a batch: shapes, entries by key, and the statistics to normalize with.
 
 A policy is built from the ``SampleSpec`` before the first batch is read. Shape letters: B batch, T rows of a window,
 H action horizon, A action size, D state size.
@@ -41,10 +41,10 @@ Batch = dict[str, Any]  # tensors by key, and the list "task"
 class Moments:
     """Mean and standard deviation of one entry, over the finite values of the train split.
 
-    ``mean`` and ``std`` are float32 and either of the shape of one row of the entry or of shape ``(1,)``: a field of
-    more than 64 numbers a row is summarised by one number, which in a state beside other fields stands for each of
-    its columns. A constant column has std 0. Unless ``is_finite`` the schema let values through that are no finite
-    numbers, and a batch holds them as they are.
+    ``mean`` and ``std`` are float32. Their shape is that of one row of the entry, or ``(1,)``. A field of more than 64
+    numbers a row has only one mean and one std; in a state beside other fields, they are repeated for each of the
+    field's columns. A constant column has std 0. If ``is_finite`` is false, the schema let NaN or infinite values
+    through, and a batch holds these values unchanged.
     """
 
     mean: NDArray[np.float32]
@@ -58,16 +58,16 @@ class SampleSpec:
 
     state: tuple[int, int]  # (T, D) float32 of "observation.state"
     sensors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> (T, ...) float32
-    images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # view -> (T, 3, height, width) uint8
+    images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # camera -> (T, 3, height, width) uint8
     action: tuple[int, int] = (0, 0)  # (H, A) float32 of "action"
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
-    """(height, width) of each view's images in a batch.
+    """(height, width) of each camera's images in a batch.
 
     Raises:
-        UsageError: they differ in size, and none was chosen.
+        UsageError: a camera's recorded images differ in size, and no size was chosen.
     """
     sizes: dict[str, tuple[int, int]] = {}
     for camera in sources.first.cameras:
@@ -81,7 +81,7 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
 
 
 def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
-    """Every array of a batch by key: its shape without the batch dimension, images with their channels last."""
+    """Every array of a batch by key. Shapes are without the batch dimension; images are (T, height, width, 3)."""
     rows: dict[str, tuple[int, ...]] = {"observation.state": spec.state, "action": spec.action}
     rows |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
     entries = {key: Entry(shape, np.float32) for key, shape in rows.items()}
@@ -92,13 +92,13 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
 
 
 def sample_bytes(spec: SampleSpec) -> int:
-    """Bytes of one sample in a batch."""
+    """Number of bytes that one sample takes in a batch."""
     entries = batch_entries(spec).values()
     return sum(math.prod(entry.shape) * np.dtype(entry.dtype).itemsize for entry in entries)
 
 
 def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, int]]) -> SampleSpec:
-    """Shapes and statistics; those of several datasets are the statistics of all their training rows together.
+    """Shapes and statistics of a sample. Several datasets have the statistics of all their training rows together.
 
     Raises:
         UsageError: a dataset has no training episode.
@@ -120,9 +120,9 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
 
 @dataclass(frozen=True)
 class _Counted:
-    """How many values statistics are over, with their mean and standard deviation.
+    """Statistics of one dataset's entry: the number of values, their mean and their standard deviation.
 
-    Each array has the shape of the entry's rows, or ``(1,)`` where one number stands for all of a row.
+    Each array has the shape of one row of the entry, or ``(1,)`` if one number stands for the whole row.
     """
 
     count: NDArray[np.float64]
@@ -157,9 +157,9 @@ def _counted(dataset: Dataset, paths: tuple[str, ...], row_shape: tuple[int, ...
 
 
 def _are_all_counted(dataset: Dataset, path: str, summary: FieldSummary) -> bool:
-    """Whether a field's statistics are over all of its values, as none of them is not finite."""
+    """Whether a field's statistics count all of its values, which means that all of them are finite."""
     if path == ACTION_VALUE:
-        return True  # a row has no action where that would not be finite
+        return True  # a row whose action would not be finite has no action
     in_train = dataset.column("split") == "train"
     num_rows = int(dataset.column(f"{path.partition('/')[0]}/rows")[in_train].sum())
     a_row = dataset.schema.field(path).num_columns // len(summary.mean)
@@ -167,7 +167,7 @@ def _are_all_counted(dataset: Dataset, path: str, summary: FieldSummary) -> bool
 
 
 def _merged(parts: list[_Counted]) -> Moments:
-    """Of all values together."""
+    """Merge statistics of several datasets into the statistics of all their values together."""
     if len(parts) == 1:
         [one] = parts
         return Moments(mean=one.mean.astype(np.float32), std=one.std.astype(np.float32), is_finite=one.is_finite)
@@ -181,10 +181,10 @@ def _merged(parts: list[_Counted]) -> Moments:
 
 
 def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
-    """Refuse a batch that the machine's memory could not hold, before anything is read for it.
+    """Refuse a batch that is larger than the machine's memory, before any data is read.
 
     Raises:
-        UsageError: it could not.
+        UsageError: the batch is larger than the memory.
     """
     num_bytes = batch_size * sample_bytes(spec)
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Makes batches: borrows memory, opens shards, has every entry's rows copied, and marks rows that are missing.
+"""Makes batches: takes memory for a batch, opens shards, copies every entry's rows, and marks missing rows.
 
 Shape letters: B batch, T rows of a window, H action horizon, A action size.
 """
@@ -29,7 +29,7 @@ __all__ = ["BatchMaker", "fill"]
 
 
 class BatchMaker:
-    """Batches of any size, several at a time; safe to use from several threads."""
+    """Makes batches of any size, several at a time; thread-safe."""
 
     def __init__(
         self,
@@ -45,9 +45,10 @@ class BatchMaker:
         most_open: int | None = None,
         may_unpack: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Keep the memory of ``num_kept`` times ``num_samples``; ``seed`` is the augmentation's.
+        """Keep the memory of ``num_kept`` buffers of ``num_samples`` samples for reuse; ``seed`` is the augmentation's.
 
-        At most ``most_open`` shards that are not read stay open; ``may_unpack`` says whether a thread may unpack some.
+        ``most_open``: limit on idle open shards (least recently used are closed); ``None`` keeps all open.
+        ``may_unpack()`` says whether a background thread may unpack shards.
         """
         self._sources = sources
         self._shards = ShardTable(sources, most_open, may_unpack)
@@ -62,15 +63,15 @@ class BatchMaker:
 
     @property
     def is_settled(self) -> bool:
-        """Whether batches cost what they will cost from now on: nothing is unpacked beside them."""
+        """Whether the time of a batch is representative: no shard is being unpacked in the background."""
         return not self._shards.is_unpacking
 
     def make(self, frames: BatchPlan, num_batches: int = 1) -> list[Batch]:
-        """Read samples and hand them out as ``num_batches`` batches of one size, which share their memory.
+        """Read the samples and return them as ``num_batches`` batches of one size, which share one block of memory.
 
         Raises:
-            DamageError: a shard is damaged, or an image cannot be decoded; the message names them.
-            StoppedError: memory or a limit of this process does not allow it.
+            DamageError: a shard is damaged, or an image cannot be decoded; the message names the shard.
+            StoppedError: memory ran out, or a limit of this process was reached.
         """
         try:
             arrays, tensors = self._buffers.lend(len(frames.index))
@@ -96,7 +97,7 @@ class BatchMaker:
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:
-    """Batches of ``size`` samples each, on the same memory."""
+    """Split a batch into batches of ``size`` samples, which are views of its memory."""
     tasks = batch["task"]
     if size == len(tasks):
         return [batch]
@@ -108,12 +109,12 @@ def _split(batch: Batch, size: int) -> list[Batch]:
 def fill(
     out: dict[str, NDArray[Any]], places: BatchRows, reader: RowReader, cameras: Mapping[str, CameraReader]
 ) -> None:
-    """Copy every entry of a batch to ``out``, by key: C-contiguous, images as (B, T, height, width, 3).
+    """Copy every entry of a batch into ``out``: C-contiguous arrays by key, images as (B, T, height, width, 3).
 
-    Actions are zero where there is none: the episode has ended, or the row lacks one.
+    Actions are zero if the episode has ended or the row has no action.
 
     Raises:
-        ImageError: an image cannot be decoded; ``index`` is its sample's.
+        ImageError: an image cannot be decoded; the error's ``index`` is the sample's number in the batch.
     """
     for key, rows in places.windows.items():
         _copy(rows, reader, out[key], out[f"{key}_is_pad"])

@@ -1,10 +1,10 @@
-"""Memory for batches, used again as soon as the last tensor or array of the batch that was in it is gone.
+"""Recycles the memory of batches: a batch's memory is free again when the last tensor or array on it is gone.
 
-Fresh memory costs a page fault every 4 kB, which is as much as copying a batch into it.
+Fresh memory costs a page fault every 4 kB, which takes as long as copying a batch into the memory.
 
-Each batch lies on an owner of its own, which NumPy and torch hold for as long as anything can reach the memory. The
-owner's finalizer gives the memory back, so no count of references is ever read. If garbage is collected late, or never,
-memory comes back late or never, but it is never lent twice.
+Each batch's memory has an owner object. NumPy and torch keep a reference to the owner while any array or tensor can
+reach the memory. The owner's finalizer gives the memory back, so no reference count is ever read. If garbage is
+collected late or never, the memory comes back late or never, but it is never lent twice.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from numpy.typing import NDArray
 
 __all__ = ["BatchBuffers", "Entry"]
 
-_ALIGNED = 64  # bytes: a line of the processor's cache
+_ALIGNED = 64  # bytes: one cache line
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a batch: the shape of one sample's and its dtype."""
+    """One entry of a batch: its dtype, and its shape for one sample."""
 
     shape: tuple[int, ...]
     dtype: Any
 
 
 class BatchBuffers:
-    """Lends the arrays of one batch at a time; safe to use from several threads."""
+    """Lends the arrays of one batch at a time; thread-safe."""
 
     def __init__(self, entries: dict[str, Entry], num_samples: int, num_kept: int, *, pinned: bool = False) -> None:
-        """Keep the memory of ``num_kept`` batches of ``num_samples``; ``pinned`` memory torch itself keeps."""
+        """Keep the memory of ``num_kept`` batches of ``num_samples`` for reuse; torch itself recycles pinned memory."""
         self._entries, self._num_samples, self._pinned = entries, num_samples, pinned
-        # A deque is changed in one step: an owner's finalizer may run in any thread, while this one holds any lock.
+        # A finalizer must take no lock: it may run in any thread, while that thread holds any lock. A deque's append
+        # and pop are atomic and need none.
         self._free: deque[NDArray[np.uint8]] = deque(maxlen=num_kept)
         self._places, self._num_bytes = _lay_out(entries, num_samples)
 
     def lend(self, count: int) -> tuple[dict[str, NDArray[Any]], dict[str, torch.Tensor]]:
-        """Arrays of ``count`` samples by key, and the tensors that share their memory.
+        """Lend arrays of ``count`` samples by key, and tensors on the same memory; the content is arbitrary.
 
-        The memory is lent for as long as any of them, or a view of one, is held. Its content is arbitrary.
+        The memory is lent until every array, every tensor and every view of them is gone.
         """
         if self._pinned:
             # torch's own allocator also knows which asynchronous copies to a GPU still read a block.
@@ -70,9 +71,10 @@ class BatchBuffers:
 
 
 class _Lent:
-    """The owner of a batch's memory, as NumPy knows one: https://numpy.org/doc/stable/reference/arrays.interface.html.
+    """Owns a batch's memory by NumPy's protocol: https://numpy.org/doc/stable/reference/arrays.interface.html.
 
-    Every array on the memory holds it, so it dies with the last one, and then gives the memory back.
+    Every array on the memory keeps a reference to the owner. The finalizer runs after the last array is gone, and gives
+    the memory back.
     """
 
     def __init__(self, memory: NDArray[np.uint8], free: deque[NDArray[np.uint8]]) -> None:
@@ -84,7 +86,7 @@ class _Lent:
 
 
 def _lay_out(entries: dict[str, Entry], count: int) -> tuple[dict[str, int], int]:
-    """Where each entry of ``count`` samples begins in a batch's memory, and the bytes of all."""
+    """The byte offset of each entry in the memory of ``count`` samples, and the number of bytes in all."""
     places, end = {}, 0
     for key, entry in entries.items():
         places[key] = end

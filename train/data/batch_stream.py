@@ -1,7 +1,7 @@
-"""A loader's batches as torch's ``IterableDataset``: an epoch an iteration, shared by ranks and worker processes.
+"""Gives a loader's batches as torch's ``IterableDataset``: each iteration is one epoch, divided among the readers.
 
-A ``DataLoader`` makes new worker processes for each iteration and tells them nothing of earlier ones. So the stream's
-copies count their iterations in memory that they share.
+The readers are the ranks and their worker processes. A ``DataLoader`` makes new worker processes for each iteration and
+does not tell them about earlier iterations. So the copies of a stream count their iterations in shared memory.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from vlapipe.train.data.rank_batches import RankPart
 
 __all__ = ["BatchStream"]
 
-# Set by launchers that say how many ranks there are, but not which one this is.
+# Launchers set these variables to the number of ranks; they do not say which rank this process is.
 _LAUNCHERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _MOST_WORKERS = 1024
 _LOW = 1 << 32
 
 
 class BatchStream(torch.utils.data.IterableDataset[Batch]):
-    """A ``Loader``'s batches in its order, whatever the number of ranks and of worker processes.
+    """Gives a ``Loader``'s batches in the loader's order, whatever the number of ranks and of worker processes.
 
-    Each is a whole batch already, so ``DataLoader`` is told to make none: ``DataLoader(stream, batch_size=None)``.
+    The stream gives whole batches, so a ``DataLoader`` must not make any: ``DataLoader(stream, batch_size=None)``.
 
-    Each iteration gives the next epoch from its start: the first one epoch 0, or what ``set_epoch`` or
-    ``load_state_dict`` said, which may be the rest of an epoch. It is the same whether this process reads or worker
-    processes do, new ones each time or persistent ones.
+    Each iteration gives the next epoch from its start. The first iteration gives epoch 0, or the epoch that
+    ``set_epoch`` set, or the rest of the epoch whose state was loaded. The batches are the same if this process reads
+    them or if worker processes do, new ones for each iteration or persistent ones.
 
-    Each rank gets batches of its own, and all together get the epoch. The rank is ``rank`` of ``world_size`` if they
-    are given, else torch.distributed's where it is initialised, else that of RANK and WORLD_SIZE. An epoch's last step
-    is shared as evenly as it goes: some ranks may have a batch less, and with fewer samples than ranks none. Where all
-    must make as many steps (DDP), give ``endless=True`` and count them.
+    Each rank gets its own batches, and all ranks together get the epoch. The rank is ``rank`` of ``world_size`` if they
+    are given, else torch.distributed's if it is initialised, else that of RANK and WORLD_SIZE. An epoch's last step is
+    divided as evenly as possible. So some ranks may have a sample less in it, and no batch if there are fewer samples
+    than ranks. If all ranks must make the same number of steps (DDP), give ``endless=True`` and count the steps.
     """
 
     def __init__(
@@ -55,31 +55,31 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
         world_size: int | None = None,
         **arguments: Any,
     ) -> None:
-        """``arguments`` are ``Loader``'s, but for ``num_workers``: the caller's ``DataLoader`` has its own.
+        """Take ``Loader``'s ``arguments``, except ``num_workers``: the caller's ``DataLoader`` has its own workers.
 
         Raises:
-            UsageError: one cannot be used with this data.
+            UsageError: an argument cannot be used with this data.
         """
         if (rank is None) != (world_size is None):
             raise UsageError("torch_dataset: expected rank and world_size, found one of them", "give both or neither")
         self._given = None if rank is None else RankPart.parse(rank, world_size or 0)
-        self._sent: RankPart | None = None  # found by the process that made this worker process
+        self._sent: RankPart | None = None  # the rank part of the process that made this worker process
         self._arguments = (dataset, arguments)
         self._loader = Loader(dataset, **arguments, num_workers=0)
         self._iterations = _Iterations()
         self._begin_at(self._loader.state_dict())
 
     def _begin_at(self, state: dict[str, int]) -> None:
-        self._base = self._now = state  # where the first iteration begins, and where this process's reader stands
-        self._taken = _Count()  # batches since ``_now``
-        self._last_epoch = state["epoch"] - 1  # of this process's iterations
-        self._resumed: dict[str, int] | None = None  # a worker process's own state, for its next iteration
+        self._base = self._now = state  # states where the first and the newest iteration begin
+        self._taken = _Count()  # batches taken since ``_now``
+        self._last_epoch = state["epoch"] - 1  # the epoch of this process's last iteration
+        self._resumed: dict[str, int] | None = None  # a worker process's state to begin from
 
     def __iter__(self) -> Iterator[Batch]:
-        """The next epoch; in a worker process, every so many of its batches.
+        """Iterate over the next epoch; worker ``i`` of ``n`` gives the epoch's batches ``i``, ``i + n`` and so on.
 
         Raises:
-            UsageError: there are several ranks, and this one is not known.
+            UsageError: there are several ranks, and this process's rank is not known.
         """
         self._loader.share = self._share()
         worker = get_worker_info()
@@ -107,17 +107,17 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
             yield batch
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
+        """Number of this rank's batches in an epoch."""
         self._loader.share = self._share()
         return len(self._loader)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be this epoch: from its start, or from where a state of it was loaded.
+        """Make the next iteration give ``epoch``: from its start, or from the position of a loaded state.
 
-        Trainers call it before each iteration, or not at all; both give the same epochs.
+        A trainer may call this before each iteration or never; both give the same epochs.
 
         Raises:
-            UsageError: it is no whole number, or Accelerate would share the batches out a second time.
+            UsageError: ``epoch`` is no whole number, or Accelerate would divide the batches among the ranks again.
         """
         epoch = parse_whole_number("torch_dataset set_epoch", epoch, least=0)
         self._refuse_second_share()
@@ -126,12 +126,12 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
             self._iterations.restart(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands, as plain integers: after the batch that was taken last.
+        """The stream's state after the batch that was taken last, as plain integers.
 
-        torchdata's ``StatefulDataLoader`` asks for it in its worker processes, and gives each one its own back.
+        torchdata's ``StatefulDataLoader`` asks each worker process for its state, and later gives it back.
 
         Raises:
-            UsageError: worker processes of a plain ``DataLoader`` read, which are ahead of whoever takes the batches.
+            UsageError: worker processes of a plain ``DataLoader`` read the stream; they are ahead of the training loop.
         """
         worker = get_worker_info()
         if worker:
@@ -142,10 +142,10 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
         return self._after(self._now, self._taken.number)
 
     def state_after(self, num_batches: int) -> dict[str, int]:
-        """Where the stream stands when ``num_batches`` were taken since it was made, a state loaded or an epoch set.
+        """The stream's state ``num_batches`` after it was made, or after the last state was loaded or epoch was set.
 
-        They are counted over any number of epochs that were read to their end. A ``DataLoader``'s workers are ahead of
-        whoever takes their batches, so only the taker knows that number.
+        The count may go over several epochs, each read to its end. A ``DataLoader``'s workers are ahead of the training
+        loop, so only the training loop knows this number.
         """
         return self._after(self._base, num_batches)
 
@@ -155,10 +155,10 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
         return self._loader.state_after(num_batches)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin where the state says, for the next iteration on.
+        """Begin the next iteration at the position of ``state``.
 
         Raises:
-            UsageError: the state is of another dataset or order, or of a worker process that is none of ours.
+            UsageError: the state's dataset or order differs, or it was saved with another number of worker processes.
         """
         worker = get_worker_info()
         of_workers = state.get("num_workers") if isinstance(state, dict) else None
@@ -173,7 +173,7 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
             self._iterations.restart(self._base["epoch"])
 
     def _share(self) -> RankPart:
-        """The rank that the class says."""
+        """Find this process's rank part, as the class's docstring says."""
         if self._given:
             return self._given
         if dist.is_available() and dist.is_initialized():
@@ -181,7 +181,7 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
         return self._sent or _share_of_environment()
 
     def _refuse_second_share(self) -> None:
-        """Accelerate's prepared loaders call ``set_epoch`` before they read; none of them keeps our batches whole."""
+        """Refuse Accelerate's prepared loaders: they would split our batches, and they call ``set_epoch`` first."""
         state = sys.modules.get("accelerate.state")
         loader = state.GradientState().active_dataloader if state else None
         if loader is None:
@@ -209,7 +209,7 @@ def _stream_at(
     base: dict[str, int],
     cells: torch.Tensor,
 ) -> BatchStream:
-    """The stream again, in another process; one that a ``DataLoader`` made has the same ``cells``, others a copy."""
+    """Make the stream again in another process: ``cells`` is shared with a ``DataLoader``'s worker, else copied."""
     stream = BatchStream(dataset, **arguments)
     stream._given, stream._sent = given, sent
     stream._iterations = _Iterations(cells)
@@ -218,10 +218,10 @@ def _stream_at(
 
 
 def _share_of_environment() -> RankPart:
-    """As torchrun and its like say; one process if nobody says anything.
+    """Read the rank part from the variables of torchrun and similar launchers; without any, there is one rank.
 
     Raises:
-        UsageError: there are several, and which one this is nobody says.
+        UsageError: the variables say that there are several ranks, but not which rank this process is.
     """
     rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is not None and world_size is not None:
@@ -238,43 +238,44 @@ def _share_of_environment() -> RankPart:
 
 
 class _Count:
-    """How many batches of one iteration were taken."""
+    """Counts the batches that were taken from one iteration."""
 
     number = 0
 
 
 class _Iterations:
-    """The epoch that each worker began last, in memory that all copies of a stream share.
+    """Holds the epoch that each worker began last, in memory that all copies of a stream share.
 
-    A cell a worker, written by that worker alone and in one piece: the epoch, and a token that all workers of an
-    iteration have in common. The first worker of an iteration finds no cell of the newest epoch with its token, and
-    begins the next one; the others find it. With the same token as in the iteration before (persistent workers, or a
-    seed that is set each time) a worker knows by its own cell that it has begun the newest epoch already.
+    Each worker has one cell, and writes it as a whole. No other worker writes it, unless an epoch is restarted or
+    resumed. A cell holds the epoch and a token that all workers of an iteration have in common. The first worker of an
+    iteration finds no cell with the newest epoch and its token, so it begins the next epoch; the other workers find
+    that cell. If the token is that of the iteration before (persistent workers, or a seed that is set each time), a
+    worker's own cell says that this worker has begun the newest epoch already.
     """
 
     def __init__(self, cells: torch.Tensor | None = None) -> None:
         self.cells = torch.zeros(_MOST_WORKERS, dtype=torch.int64) if cells is None else cells
         if not self.is_shared:
-            with contextlib.suppress(RuntimeError, OSError):  # no memory to share: no worker processes either
+            with contextlib.suppress(RuntimeError, OSError):  # then ``__iter__`` refuses worker processes
                 self.cells.share_memory_()  # type: ignore[no-untyped-call]
         self._camera = self.cells.numpy()
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes' copies see what is written here."""
+        """Whether the stream's copies in other processes see the cells of this one."""
         return bool(self.cells.is_shared())  # type: ignore[no-untyped-call]
 
     @property
     def newest(self) -> int:
-        """The epoch that was begun last; the one before the first if none was."""
+        """The epoch that was begun last; if none was begun, the number before the first epoch."""
         return int(self._camera.max()) // _LOW - 1
 
     def restart(self, epoch: int) -> None:
-        """Let the next iteration be this epoch."""
+        """Make the next iteration begin ``epoch``."""
         self._camera[:] = epoch * _LOW
 
     def begin(self, worker: int, token: int, epoch: int | None = None) -> int:
-        """The epoch of the iteration that a worker begins; ``epoch`` if that is known."""
+        """Find and note the epoch of the iteration that ``worker`` begins; ``epoch`` if it is given."""
         if epoch is not None:
             self._camera[:] = self._cell(epoch, token)
             return epoch
@@ -287,7 +288,7 @@ class _Iterations:
         return epoch
 
     def is_newest(self, worker: int, token: int, epoch: int) -> bool:
-        """Whether the worker has begun no other iteration since."""
+        """Whether the worker has begun no other iteration since it began this one."""
         return int(self._camera[worker]) == self._cell(epoch, token)
 
     @staticmethod

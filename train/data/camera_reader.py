@@ -1,6 +1,6 @@
-"""Reads one camera's images of a batch: decodes JPEG at the scale nearest the training size, resizes, varies.
+"""Reads one camera's images of a batch: decodes JPEG near the training size, resizes and varies the images.
 
-What comes out depends on the image, the size and the draw alone, not on threads or on what else is in the batch.
+The result depends on the image, the size and the draw alone, not on threads or on the other samples of the batch.
 Shape letters: B batch, T images of a window.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["CameraReader", "ImageReader"]
 
 
 class CameraReader:
-    """Fills (B, T, height, width, 3) with images that lie in open shards, as JPEG or as pixels."""
+    """Fills a batch's array (B, T, height, width, 3) with images of open shards, stored as JPEG or as pixels."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class CameraReader:
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
-        """``shape`` is (T, 3, height, width) of what is read."""
+        """Prepare to read images of ``shape`` (T, 3, height, width); ``seed`` is the augmentation's."""
         self._shards, self._rows, self._camera = shards, reader, camera
         self._augmentation, self._seed = augmentation, seed
         self._reader = ImageReader(shape[2:])
@@ -46,7 +46,7 @@ class CameraReader:
         """Read every image of the batch into ``out``, C-contiguous.
 
         Raises:
-            ImageError: an image cannot be decoded; ``index`` is its sample's.
+            ImageError: an image cannot be decoded; the error's ``index`` is the sample's number in the batch.
         """
         per_sample = images.row.shape[1]
         row, shard = images.row.reshape(-1), np.repeat(frames.shard, per_sample)
@@ -67,7 +67,7 @@ class CameraReader:
         return np.repeat(draws, per_sample, axis=0)
 
     def _jpegs(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """The bytes of each image, on the map."""
+        """The JPEG bytes of each image, as views of the memory map if the shard is mapped."""
         spans = np.empty((len(row), 2), dtype=np.int64)
         self._rows.read(Rows.from_first(f"{self._camera}/offset", 2, shard, row), spans)
         return [
@@ -76,16 +76,16 @@ class CameraReader:
         ]
 
     def _pixels(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Each image, on the map."""
+        """The pixels of each image, as views of the memory map if the shard is mapped."""
         name = f"{self._camera}/pixels"
         return [self._shards.rows(name, of, i, i + 1)[0] for of, i in zip(shard.tolist(), row.tolist(), strict=True)]
 
 
 class ImageReader:
-    """Reads images of one view at the training size. Safe to call from several threads, which it lets run side by side.
+    """Reads images of one camera at the training size; thread-safe, and decoding releases the interpreter's lock.
 
-    Images are ``(N, height, width, 3)`` uint8 RGB. ``draws`` ``(N, 7)`` has a row for each image, its sample's of what
-    ``Augmentation.of`` gives; ``None`` leaves the images as they are.
+    Images are ``(N, height, width, 3)`` uint8 RGB. ``draws`` ``(N, 7)`` has one row for each image: the row of its
+    sample from ``Augmentation.of``. ``None`` leaves the images unvaried.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -94,13 +94,14 @@ class ImageReader:
         self._scratch = Scratch()
 
     def read(self, jpegs: Sequence[Any], out: NDArray[np.uint8], draws: NDArray[np.float64] | None = None) -> None:
-        """Decode ``jpegs``, each a buffer that holds one file, into their places in ``out``, which is C-contiguous.
+        """Decode ``jpegs``, each a buffer with one JPEG file, into the rows of ``out``, which is C-contiguous.
 
-        An image of the training size is decoded in place, the same as without a size. A larger one is decoded at the
-        smallest of 1/8, 1/4, 1/2 and 1 that is not below the training size on either side.
+        An image is decoded at the smallest of the scales 1/8, 1/4, 1/2 and 1 that is not below the training size on
+        either side, else at full size, and then resized. If the decoded image has the training size, it is decoded
+        directly into ``out``.
 
         Raises:
-            ImageError: an image cannot be decoded whole; ``index`` says which.
+            ImageError: an image cannot be decoded whole; the error's ``index`` is the image's number in ``jpegs``.
         """
         for i, draw in enumerate(self._draws(len(jpegs), out, draws)):
             place = out[i]
@@ -117,7 +118,7 @@ class ImageReader:
         out: NDArray[np.uint8],
         draws: NDArray[np.float64] | None = None,
     ) -> None:
-        """The same for images that are stored as pixels; ``out`` may be ``images`` itself."""
+        """Resize and vary images that are stored as pixels; ``out`` may be ``images`` itself."""
         for i, draw in enumerate(self._draws(len(images), out, draws)):
             self._put(images[i], out[i], draw)
 
@@ -129,7 +130,7 @@ class ImageReader:
         return [Draw(*row) for row in draws.tolist()]
 
     def _decode(self, jpeg: Any, place: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """At the scale nearest the training size; into ``place`` if that is its size."""
+        """Decode at the scale nearest the training size: into ``place`` if the size fits, else into scratch memory."""
 
         def memory(height: int, width: int) -> NDArray[np.uint8]:
             fits = (height, width) == self.size

@@ -1,8 +1,8 @@
-"""Whether the samples of several datasets mean the same: every difference, in one refusal.
+"""Checks that the samples of several datasets mean the same, and reports all differences in one error.
 
-A batch mixes their samples, and a policy cannot tell whose row it is given. So fields, units, shapes, the times that
-windows and chunks span, and the way actions follow must agree. What streams are called, and on whose clock they lie,
-is each dataset's own.
+A batch mixes the datasets' samples, and a policy cannot tell which dataset a row comes from. So the datasets must agree
+in fields, units, shapes, the times that windows and chunks span, and the way actions follow from fields. The names of
+streams may differ, and so may the stream that is the anchor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlapipe.train.data.window_size import Window
 
 __all__ = ["require_alike"]
 
-_RATE_RATIO = 1.15  # clocks of one declared rate differ by less
+_RATE_RATIO = 1.15  # measured rates of clocks with the same declared rate differ by less
 _MOST_SHOWN = 20
 
 
@@ -37,10 +37,10 @@ _Meaning = dict[str, str | _Rate]
 
 
 def require_alike(datasets: Sequence[Dataset], window: Window) -> None:
-    """Compare each dataset with the first; ``window`` is the user's, and where it is open the schemas decide.
+    """Compare each dataset with the first. ``window`` is the user's; for a count of ``None``, the schemas must agree.
 
     Raises:
-        UsageError: their samples differ; it names each difference and the two datasets.
+        UsageError: the samples differ; the message names each difference (the first 20) and the two datasets.
     """
     if len(datasets) == 1:
         return
@@ -72,7 +72,7 @@ def _differ(one: str | _Rate, other: str | _Rate) -> bool:
 
 
 def _entries(dataset: Dataset) -> dict[str, str]:
-    """Each batch entry with the shape of one row; images, which may be resized, with how they are stored."""
+    """Describe each batch entry by the shape of one row; images, which may be resized, by the form of storage."""
     rows = {entry: f"rows of shape {shape}" for entry, shape in row_shapes(dataset.schema).items()}
     images = {
         f"observation.images.{camera}": f"images stored as {dataset.manifest.image_storage(camera)}"
@@ -82,7 +82,10 @@ def _entries(dataset: Dataset) -> dict[str, str]:
 
 
 def _details(dataset: Dataset, window: Window) -> _Meaning:
-    """What the numbers of the entries mean, by a name for messages; compared where both datasets have it."""
+    """Describe the meaning of the entries' numbers, by a name for messages.
+
+    A name is compared only if both datasets have it.
+    """
     schema = dataset.schema
     sample, resolved = schema.sample, window.resolve(schema.sample)
     details: _Meaning = {f"{STATE}: fields": _named(sample.state)}
@@ -102,7 +105,7 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
         if hz is not None:
             details[f"{what}: rate"] = _Rate(hz)
 
-    # One row means the same at any rate, unless its action is that of the next row.
+    # A window of one row means the same at any rate, unless the action is the value of the next row.
     if resolved.state_rows != 1 or resolved.action_rows != 1 or schema.action.kind == "next":
         add_rate(f"{STATE} and action", schema.anchor)
     if resolved.sensor_rows != 1:
@@ -141,7 +144,7 @@ def _appended(schema: Schema, constant: ActionConstant) -> str:
 
 
 def _name(path: str) -> str:
-    """A field's own name: its stream may be called otherwise in another dataset."""
+    """A field's name without its stream, which may have another name in another dataset."""
     return path.partition("/")[2]
 
 
@@ -150,7 +153,7 @@ def _named(paths: Sequence[str]) -> str:
 
 
 def _field(schema: Schema, path: str) -> str:
-    """What a field's numbers mean: how many, and the unit, convention or words that make numbers of it."""
+    """Describe a field's numbers: their count and unit, and an Euler convention or words that stand for numbers."""
     field = schema.field(path)
     units = dict.fromkeys(field.unit)
     unit = ", ".join(units if len(units) == 1 else field.unit) or "no declared unit"
@@ -176,7 +179,7 @@ def _period(field: FieldSpec) -> str:
 
 
 def _rate_hz(dataset: Dataset, stream: str) -> float | None:
-    """Rows a second as recorded, the median of the episodes; as declared where no episode has a span of time."""
+    """The measured rate, the median over the episodes; the declared rate if every episode has only one time."""
     names = ("rows", "first_s", "last_s")
     rows, first_s, last_s = (dataset.column(f"{stream}/{name}").astype(np.float64) for name in names)
     long = last_s > first_s

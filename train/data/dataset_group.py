@@ -1,4 +1,4 @@
-"""One dataset or several, read as one: their episodes and shards are numbered through in the order given."""
+"""Reads one or several datasets as one: episodes and shards are numbered through all datasets in the given order."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from vlapipe.schemas.schema import Schema
 
 __all__ = ["ANCHOR", "Sources", "row_shapes"]
 
-ANCHOR = ""  # stands for the anchor stream, whatever each dataset calls it
+ANCHOR = ""  # stands for the anchor stream, whatever its name in each dataset
 
 
 class Sources:
-    """Datasets whose samples mean the same (``train.data.dataset_comparison`` says whether they do).
+    """Datasets whose samples mean the same (``train.data.dataset_comparison`` checks this).
 
-    A stream is named by the batch entry that it feeds, since each dataset may name its own: ``ANCHOR``, the name of a
-    sensor entry, or a view.
+    Datasets may use different names for the same stream. So a stream is named here by the batch entry that it feeds:
+    ``ANCHOR``, the name of a sensor entry, or a camera.
     """
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
-        """Number them through.
+        """Number the episodes and shards through, and read the columns that a loader needs.
 
         Raises:
-            UsageError: there is none.
+            UsageError: ``datasets`` is empty.
         """
         if not datasets:
             raise UsageError("Loader: expected a dataset, found none", "give what open_dataset returned")
@@ -46,32 +46,32 @@ class Sources:
 
     @property
     def first(self) -> Dataset:
-        """The one whose schema gives the defaults."""
+        """The first dataset, whose schema gives the defaults."""
         return self.datasets[0]
 
     @property
     def num_shards(self) -> int:
-        """Of all datasets."""
+        """Number of shards of all datasets."""
         return int(self._first_shard[-1])
 
     def name(self) -> str:
-        """Of the datasets, for messages."""
+        """The paths of the datasets, for messages."""
         return ", ".join(str(dataset.path) for dataset in self.datasets)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of the episodes table that every dataset has under the same name."""
+        """A column of the episodes tables, end to end; every dataset must have it under the same name."""
         return _joined([dataset.column(name) for dataset in self.datasets])
 
     @cached_property
     def shards(self) -> NDArray[np.int64]:
-        """The shard of each episode, ascending."""
+        """The shard of each episode, numbered through all datasets; ascending."""
         columns = [dataset.column("shard").astype(np.int64, copy=False) for dataset in self.datasets]
         if len(columns) == 1:
             return columns[0]
         return np.concatenate([c + first for c, first in zip(columns, self._first_shard, strict=False)])
 
     def stream_column(self, stream: str, name: str) -> NDArray[np.int64]:
-        """``<stream>/<name>`` of the episodes table."""
+        """Column ``<stream>/<name>`` of the episodes tables, by each dataset's own name of the stream."""
         return _joined(
             [d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64, copy=False) for d in self.datasets]
         )
@@ -81,13 +81,12 @@ class Sources:
         return all(_stream_name(dataset, stream) == dataset.schema.anchor for dataset in self.datasets)
 
     def place_of_shard(self, shard: int) -> tuple[Dataset, int]:
-        """The dataset of a shard, and its number there."""
+        """The dataset of a shard, and the shard's number in that dataset."""
         which = bisect_right(self._first_shard.tolist(), shard) - 1
         return self.datasets[which], shard - int(self._first_shard[which])
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """The C-contiguous arrays that samples are read from: one for each entry, ``action/row``,
-        ``align/<stream>``, each camera's images, and ``action/stride_order`` if its schema's stride is not 1.
+        """A shard's arrays that samples are read from, C-contiguous, by the names of ``sample_names``.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
@@ -97,12 +96,16 @@ class Sources:
         return {name: arrays[stored] for name, stored in self.sample_names(shard).items()}
 
     def sample_rows(self, shard: int) -> PackedRows | None:
-        """As ``Dataset.sample_rows`` says; ``sample_names`` are its names."""
+        """See ``Dataset.sample_rows``; the rows' arrays have the names that are the values of ``sample_names``."""
         dataset, number = self.place_of_shard(shard)
         return dataset.sample_rows(number)
 
     def sample_names(self, shard: int) -> dict[str, str]:
-        """What each of the ``sample_arrays`` is called in the shard's own dataset."""
+        """The name in the shard's own dataset of each array in ``sample_arrays``.
+
+        There is one array for each float32 batch entry, ``action/row``, ``align/<stream>`` for each sensor entry and
+        camera, each camera's images, and ``action/stride_order`` if the schema's action stride is not 1.
+        """
         dataset, _ = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
         if dataset.schema.sample.action_stride > 1:
@@ -116,7 +119,7 @@ class Sources:
         return names
 
     def unpacked_bytes(self, shard: int) -> int:
-        """About how many bytes unpacking a shard makes."""
+        """About how many bytes the shard takes when it is unpacked."""
         dataset, number = self.place_of_shard(shard)
         arrays = dataset.manifest.shards[number]["arrays"].values()
         return sum(
@@ -126,7 +129,7 @@ class Sources:
         )
 
     def shard_file(self, shard: int) -> str:
-        """Where a shard lies, for messages."""
+        """The path of a shard's file, for messages."""
         dataset, number = self.place_of_shard(shard)
         return str(dataset.path / dataset.manifest.shards[number]["file"])
 
@@ -138,7 +141,7 @@ class Sources:
 
 
 def row_shapes(schema: Schema) -> dict[str, tuple[int, ...]]:
-    """The shape of one row of each batch entry of float32."""
+    """The shape of one row of each float32 batch entry."""
 
     def shape(entry: str, fields: tuple[str, ...]) -> tuple[int, ...]:
         if entry == "action":
@@ -151,7 +154,7 @@ def row_shapes(schema: Schema) -> dict[str, tuple[int, ...]]:
 
 
 def _columns(dataset: Dataset) -> list[str]:
-    """What a loader needs of the episodes table, of which each column takes a pass of its own otherwise."""
+    """The columns of the episodes table that a loader needs; reading them together takes one pass instead of many."""
     columns = ["split", "shard", "frame_start", "num_frames", "instruction"]
     for stream in dataset.manifest.streams:
         columns += [f"{stream}/{name}" for name in ("start", "rows")]

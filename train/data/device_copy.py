@@ -1,4 +1,4 @@
-"""Brings batches to the device; from a loader's threads, on a stream beside the one that computes."""
+"""Copies batches to the device; a loader's threads copy on CUDA streams beside the stream that computes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _add_wait: ContextVar[_AddWait | None] = ContextVar("add_wait", default=None)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with every tensor on ``device``; asynchronous if it was pinned, no copy if it is there already."""
+    """Copy every tensor to ``device``: asynchronously if it is pinned, and not at all if it is there already."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 @contextlib.contextmanager
 def timing_waits(add: _AddWait) -> Iterator[None]:
-    """Give ``add`` the events before and after each wait of the computing stream for a batch that is taken within.
+    """Call ``add`` with the CUDA events before and after each wait for a batch, while the ``with`` block runs.
 
-    What lies between them is the part of a copy that computation did not hide.
+    The computing stream waits between the two events. Their distance in time is the part of the copy that computation
+    did not hide.
     """
     token = _add_wait.set(add)
     try:
@@ -36,9 +37,9 @@ def timing_waits(add: _AddWait) -> Iterator[None]:
 
 
 class SideCopy:
-    """Copies that run while the GPU computes: begun by the thread that made the batch, awaited by the GPU alone.
+    """Copies batches while the GPU computes. The thread that made a batch begins the copy; only the GPU waits for it.
 
-    On a CPU, and without a device, nothing is copied.
+    If the device is a CPU or ``None``, nothing is copied.
     """
 
     def __init__(self, device: torch.device | None) -> None:
@@ -46,7 +47,7 @@ class SideCopy:
         self._of_thread = threading.local()
 
     def begin(self, batch: Batch) -> tuple[Batch, torch.cuda.Event | None]:
-        """The batch on the device, and what tells that it has arrived. It must be pinned."""
+        """Begin to copy a pinned batch; returns the batch on the device, and an event that marks the copy's end."""
         if self._device is None:
             return batch, None
         if not hasattr(self._of_thread, "stream"):
@@ -57,10 +58,10 @@ class SideCopy:
             return copied, stream.record_event()
 
     def finish(self, batch: Batch, arrived: torch.cuda.Event | None) -> None:
-        """Have the device's current stream wait for the batch before it goes on."""
+        """Make the device's current stream wait until the batch has arrived."""
         if arrived is None:
             return
-        # Of the batch's device, which need not be the thread's current one.
+        # The current stream of the batch's device; the thread's current device may be another one.
         stream = torch.cuda.current_stream(self._device)
         add = _add_wait.get()
         if add is None:
@@ -73,4 +74,4 @@ class SideCopy:
             add(before, after)
         for value in batch.values():
             if isinstance(value, torch.Tensor):
-                value.record_stream(stream)  # or its memory might be given away while this stream still reads it
+                value.record_stream(stream)  # else its memory could be reused while this stream still reads it

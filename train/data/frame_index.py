@@ -1,6 +1,6 @@
-"""Which frames a split has, and where each one's rows lie: plain integers, looked up for a whole batch at once.
+"""Numbers the frames of a split, and finds each frame's episode, row and shard for a whole batch at once.
 
-Frames whose windows would cross a gap are not among them (``pipeline.shards.derive.gaps`` says which those are).
+Frames whose windows would cross a gap have no number (``pipeline.shards.derive.gaps`` finds these frames).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["BatchPlan", "FrameIndex", "IntervalTable"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """The frames of one batch.
+    """The frames of one batch; every array is (B,).
 
-    ``position`` is each one's place in the global sequence, ``index`` its number among the split's frames, ``row`` the
-    anchor row within the episode.
+    ``position`` is the frame's position in the global sequence, ``index`` its number among the split's frames, and
+    ``row`` its anchor row, counted within the episode.
     """
 
     position: NDArray[np.int64]
@@ -41,10 +41,10 @@ class BatchPlan:
 
 
 class FrameIndex:
-    """The frames of one split (or of all episodes if ``None``), numbered from 0 episode by episode.
+    """Numbers the frames of one split (of all episodes if ``None``) from 0, episode by episode.
 
-    ``window`` says how many rows of each stream a sample has, which each dataset's own schema names: frames at which
-    one would cross a gap are not numbered.
+    ``window`` has the number of rows of each stream in a sample; each dataset's own schema names the streams. A frame
+    has no number if one of its windows would cross a gap.
     """
 
     def __init__(self, sources: Sources, split: str | None, window: Window) -> None:
@@ -65,7 +65,7 @@ class FrameIndex:
         self._intervals = IntervalTable(self.starts, self.num_frames)
 
     def plan(self, frames: NDArray[np.int64], positions: NDArray[np.int64]) -> BatchPlan:
-        """Look up frames ``(B,)``, each drawn at a global position ``(B,)``."""
+        """Look up the frames ``(B,)`` that were drawn at the global ``positions`` ``(B,)``."""
         place = self._intervals.intervals_of(frames)
         episode = self.episode[place]
         row = self._first_row[place] + frames - self.starts[place]
@@ -73,12 +73,12 @@ class FrameIndex:
 
     @property
     def shard_of_intervals(self) -> NDArray[np.int64]:
-        """The shard of each interval, ascending."""
+        """The shard of each interval of frames, ascending."""
         shards: NDArray[np.int64] = self._shard[self.episode]
         return shards
 
     def frames_of_shards(self, num_shards: int) -> NDArray[np.int64]:
-        """How many frames each shard has; they are numbered shard by shard."""
+        """Number of frames in each shard; frames are numbered shard by shard."""
         counts = np.bincount(self.shard_of_intervals, weights=self.lengths, minlength=num_shards)
         return counts.astype(np.int64)
 
@@ -86,10 +86,10 @@ class FrameIndex:
 def _intervals(
     dataset: Dataset, episode: NDArray[np.int64], sample: SampleDefaults
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of frames of these episodes that follow each other: an episode is one, but where a gap cuts it.
+    """Intervals of frames of these episodes. An episode is one interval, unless gaps divide it.
 
     Returns:
-        the episode, the first anchor row and the number of frames of each interval that has any.
+        the episode, the first anchor row and the number of frames of each interval; none is empty.
     """
     first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
     lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
@@ -112,10 +112,12 @@ def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
 
 
 def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The anchor rows ``[first, stop)`` at which a window crosses a gap: each span's episode ``(S,)``, and ``(S, 2)``.
+    """Spans of anchor rows ``[first, stop)`` at which a window crosses a gap.
 
-    Spans are in no order, and may overlap. No shard is opened, unless the dataset was made before there was a table of
-    gaps.
+    No shard is opened, unless the dataset was made by a version without a table of gaps.
+
+    Returns:
+        each span's episode ``(S,)``, and the spans ``(S, 2)``, in no order; they may overlap.
     """
     anchor = dataset.schema.anchor
     num_rows = window_rows(sample, anchor, dataset.cameras)
@@ -133,7 +135,7 @@ def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.
 
 
 def _tables(dataset: Dataset, streams: list[str]) -> Iterator[pa.Table]:
-    """Pieces of the table of gaps."""
+    """Read the table of gaps piece by piece; compute the table from the shards if the dataset has none."""
     named = dataset.manifest.gaps
     if named is None:
         yield from _tables_of_shards(dataset, streams)
@@ -147,14 +149,14 @@ def _max_gap_s(dataset: Dataset, stream: str) -> float | None:
 
 
 def _tables_of_shards(dataset: Dataset, streams: list[str]) -> Iterator[pa.Table]:
-    """What the table would say, one piece an episode."""
+    """Compute the table of gaps from the shards, one piece for each episode and stream that has gaps."""
     anchor = dataset.schema.anchor
     for name in streams:
         max_gap_s = _max_gap_s(dataset, name)
         if name == anchor or max_gap_s is None:
             continue
         lists = dataset.episode_column(f"{name}/gaps")
-        # It may end early; the seconds of an epoch clock are rounded to some 0.2 us.
+        # A stream that ends early has a gap there. Float64 seconds since 1970 are rounded to some 0.2 us: hence 1e-6.
         late = dataset.column(f"{anchor}/last_s") - dataset.column(f"{name}/last_s")
         has_gap = (as_numpy(pc.list_value_length(lists)) > 0) | (late > max_gap_s - 1e-6)
         for index in np.flatnonzero(has_gap).tolist():
@@ -170,22 +172,22 @@ def _gap_rows(dataset: Dataset, index: int, name: str, max_gap_s: float) -> list
 
 
 class IntervalTable:
-    """Runs of consecutive numbers from 0 on."""
+    """Finds the interval that a number lies in; the intervals follow each other from 0 on without a hole."""
 
     def __init__(self, starts: NDArray[np.int64], total: int) -> None:
-        """``starts`` (R,) ascend from 0, strictly; ``total`` is where the last interval ends."""
+        """Prepare the table. ``starts`` (R,) ascend strictly from 0; the last interval ends before ``total``."""
         self._starts = starts
-        self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # as wide as a interval, or half as wide
-        before = np.arange((total >> self._shift) + 2)  # each part of the table; in place, as there may be millions
+        self._shift = max(0, (total // max(1, len(starts))).bit_length() - 1)  # 1/2 to 1 mean interval wide
+        before = np.arange((total >> self._shift) + 2)  # one entry for each part; in place: there may be millions
         before <<= self._shift
         before[1:] -= 1
-        # The interval of the last number before the part; that of its first one is no earlier.
+        # The interval of the last number before each part. The part's first number lies in no earlier interval.
         self._last_run = np.searchsorted(starts, before, side="right").astype(np.int32)
         self._last_run -= 1
         self._halvings = int(np.diff(self._last_run).max(initial=0)).bit_length()
 
     def intervals_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The interval of each number ``(N,)``, from 0 to below the total."""
+        """The interval of each number ``(N,)``, ``0 <= number < total``."""
         part = numbers >> self._shift
         low: NDArray[np.int64] = self._last_run[part].astype(np.int64)
         high = self._last_run[part + 1].astype(np.int64)

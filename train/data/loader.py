@@ -1,4 +1,4 @@
-"""Reads batches of windows from datasets in an exactly resumable order; threads prepare them ahead.
+"""Reads batches of windows from datasets in an exactly resumable order; threads prepare the batches ahead.
 
 Shape letters: B batch, T rows of a window, H action horizon, A action size, D state size.
 """
@@ -27,25 +27,25 @@ from vlapipe.train.data.window_size import Window
 
 __all__ = ["Batch", "Loader"]
 
-_Made = tuple[list[int], list[tuple[Batch, torch.cuda.Event | None]]]  # a position and a batch for each step
+_Made = tuple[list[int], list[tuple[Batch, torch.cuda.Event | None]]]  # each step's end position, and its batch
 _STATE_VERSION = 2
-_AT_ONCE_BYTES = 4_000_000  # small batches that are made together: enough to be worth it, still in the CPU's cache
-_AHEAD_BYTES = 8_000_000  # of all of them that are in the making, so that memory does not grow with threads
+_AT_ONCE_BYTES = 4_000_000  # limit on small batches made together: enough to be worth it, and fits the CPU's cache
+_AHEAD_BYTES = 8_000_000  # limit on all batches in the making, so that memory does not grow with the number of threads
 
 
 class Loader:
-    """Batches of training samples, each a dict of tensors.
+    """Gives batches of training samples. A batch is a dict with these keys.
 
-    ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8, with the
-    channels last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32 in the
-    schema's units. Each has a bool ``..._is_pad`` of its first two dimensions (``action_is_pad`` for actions), true for
-    rows that the episode does not have. ``task`` is a list of B instructions; ``episode_index``, ``frame_index`` (the
-    anchor row) and ``index`` (the frame among the split's) are (B,) int64.
+    ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8,
+    channels-last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32 in the
+    schema's units. Each of these has a bool tensor ``..._is_pad`` of its first two dimensions (``action_is_pad`` for
+    actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions.
+    ``episode_index``, ``frame_index`` (the anchor row) and ``index`` (the frame's number in the split) are (B,) int64.
 
-    You own the batch: its memory is used again only after you have dropped every tensor of it, and every view of one.
+    You own the batch. Its memory is recycled only after you drop every tensor of it and every view of these tensors.
 
-    The order is one global sequence for any number of ranks: step ``k`` covers positions ``k * B * world_size`` on,
-    and each rank takes its B of them.
+    All ranks follow one global sequence, whatever their number. Step ``k`` covers the ``B * world_size`` positions from
+    ``k * B * world_size`` on, and each rank takes B of these positions.
     """
 
     def __init__(
@@ -74,27 +74,28 @@ class Loader:
 
         Args:
             dataset: from ``open_dataset``; or several, whose samples mean the same (fields, units, rates, actions).
-            window: rows of each stream; what it leaves open is the schema's default.
-            batch_size: B, of this rank.
-            seed: of the order.
-            rank: this process among ``world_size``.
-            world_size: number of processes that share the sequence.
-            num_workers: threads that prepare batches; 0 prepares each when it is asked for; ``None`` finds out, from
-                one on, how many it takes that nobody waits.
-            prefetch_factor: batches kept ready ahead, in all, or one more than there are threads. Small ones are made
-                several at a time, up to 4 MB.
-            shuffle: in an order of its own each epoch, or as recorded.
-            shuffle_shards: mix the frames of this many shards at a time, and the shards; ``None`` mixes all frames.
-                For data larger than memory: an epoch then reads each shard once.
+            window: rows of each stream; the schema's default holds for each count that is ``None``.
+            batch_size: B, the samples of a batch on this rank.
+            seed: determines the order of frames and the augmentation.
+            rank: number of this process, from 0.
+            world_size: number of processes that divide the sequence among them.
+            num_workers: threads that prepare batches. With 0, each batch is prepared when it is asked for. With
+                ``None``, the loader starts with one thread and adds more while training waits and they help.
+            prefetch_factor: batches kept ready ahead by all threads together; at least one more than there are threads.
+                Small batches are made several at a time, up to 4 MB.
+            shuffle: draw frames in a different random order each epoch; otherwise in the recorded order.
+            shuffle_shards: mix the frames of this many shards at a time, and shuffle the shards; ``None`` mixes all
+                frames. Use it for data larger than memory: an epoch then reads each shard once.
             weights: how often episodes are drawn, relative to their frames: ``{"task": {"pick": 2.0}}``, also by
-                ``"episode"`` and ``"dataset"`` (its path). What is not named has 1; factors multiply.
+                ``"episode"`` and ``"dataset"`` (its path). The factors of an episode multiply; without any, it has 1.
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
-            image_size: (height, width) to resize to; ``None`` keeps the recorded size, which must then be one.
-            augmentation: how images are varied, by seed and position in the sequence; ``None`` leaves them as they are.
-            endless: go on through epoch after epoch with batches of full size, instead of ending after one.
+            image_size: (height, width) to resize to. ``None`` keeps the recorded size; each camera must then have one
+                size in all episodes.
+            augmentation: how images are varied, by seed and position in the sequence; ``None`` varies nothing.
+            endless: go on to the next epoch with batches of full size, instead of ending after one epoch.
             pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
-            device: a GPU that batches are copied to as soon as they are made, beside what it computes.
-            say: told, in a sentence, how many threads were chosen.
+            device: a GPU that each batch is copied to as soon as it is made, while the GPU computes.
+            say: is called with one sentence that says how many threads were chosen.
 
         Raises:
             UsageError: an argument cannot be used with this data.
@@ -104,7 +105,7 @@ class Loader:
         self.dataset, self.window, self.spec = self._sources.first, selection.window, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
-        self.share = RankPart.parse(rank, world_size)  # may be another before an iteration
+        self.share = RankPart.parse(rank, world_size)  # ``BatchStream`` may replace it before an iteration
         self._num_workers = (
             None if num_workers is None else parse_whole_number("Loader num_workers", num_workers, least=0)
         )
@@ -122,7 +123,7 @@ class Loader:
             self.window,
             self.spec,
             num_samples=self.batch_size * self._at_once,
-            num_kept=max(self._depth, threads + 1) + 2,  # the taker has one, and is given the next
+            num_kept=max(self._depth, threads + 1) + 2,  # the user has one batch, and receives the next
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
@@ -133,37 +134,37 @@ class Loader:
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
-        """All that it reads."""
+        """The datasets that the loader reads."""
         return self._sources.datasets
 
     @property
     def num_frames(self) -> int:
-        """Frames of the split whose windows cross no gap; 0 if it has no episode."""
+        """Number of the split's frames whose windows cross no gap; 0 if the split has no episode."""
         return self._frames.num_frames
 
     @property
     def num_left_out(self) -> int:
-        """Frames of the split that are not drawn, because a window would cross a gap longer than ``max_gap_s``."""
+        """Number of the split's frames that are never drawn: a window would cross a gap longer than ``max_gap_s``."""
         return self._frames.num_left_out
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
+        """Number of this rank's batches in an epoch."""
         return self._num_batches(self._order.num_positions)
 
     def _num_batches(self, num_samples: int) -> int:
-        """Of so many samples up to an epoch's end, on this rank."""
+        """Number of this rank's batches, if ``num_samples`` of all ranks are left in the epoch."""
         full, rest = divmod(num_samples, self.batch_size * self.share.world_size)
         return full + (self.share.rank < rest)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from where the loader stands: to the end of the epoch, or for ever if ``endless``.
+        """Iterate from the loader's position to the end of the epoch, or forever if ``endless``.
 
-        Without ``endless`` the epoch's last batch may be short, and some ranks may have none.
+        Without ``endless``, the epoch's last batch may be short, and some ranks may have no last batch.
         """
         return self._iterate(self._steps(), moves=True)
 
     def every_other(self, first: int, every: int) -> Iterator[Batch]:
-        """Of the batches to come, number ``first`` and then each ``every``-th; the loader stays where it stands."""
+        """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays."""
         return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False)
 
     def _iterate(self, work: Iterator[Steps], *, moves: bool) -> _Iteration:
@@ -174,9 +175,9 @@ class Loader:
         return _Iteration(made, self._batches(made, moves))
 
     def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
-        """The batches that were made; if it ``moves``, the loader stands where the last step that was taken ends."""
+        """Give the batches in order; if ``moves``, set the loader's position to the end of each step as it is taken."""
         for ends, batches in made:
-            if moves and not batches:  # this rank has no share of the step, but must stand where the others do
+            if moves and not batches:  # this rank's part of the step is empty, but all ranks must agree on the position
                 self._position = ends[-1]
             for end, (batch, arrived) in zip(ends, batches, strict=False):
                 self._side_copy.finish(batch, arrived)
@@ -203,11 +204,11 @@ class Loader:
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands, as plain integers; the same for every rank and number of ranks."""
+        """The loader's position, as plain integers; the same on every rank and for any number of ranks."""
         return self._state_at(self._position)
 
     def state_after(self, num_batches: int) -> dict[str, int]:
-        """Where it will stand after as many more batches of this rank, over any number of epochs."""
+        """The loader's state after ``num_batches`` more batches of this rank, over any number of epochs."""
         per_epoch = max(1, self._order.num_positions)
         per_step = self.batch_size * self.share.world_size
         if self._endless:
@@ -231,10 +232,10 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another loader over the same split stood, whatever its batch size, ranks and threads.
+        """Continue from the state of another loader over the same split, whatever its batch size, ranks and threads.
 
         Raises:
-            UsageError: the state is of another version, seed, number of frames or order, or none at all.
+            UsageError: ``state`` is not a loader's state, or its version, seed, number of frames or order differs.
         """
         if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
             found = repr(state.get("version")) if isinstance(state, dict) else f"a {type(state).__name__}"
@@ -248,7 +249,7 @@ class Loader:
         self._position = state["epoch"] * max(1, self._order.num_positions) + state["position"]
 
     def close(self) -> None:
-        """Nothing is held between iterations; here so that a loader can be used like other resources."""
+        """Do nothing: a loader holds nothing between iterations. The method lets a loader be used with ``with``."""
 
     def __enter__(self) -> Loader:
         return self
@@ -260,7 +261,7 @@ class Loader:
 
 
 class _Iteration(Iterator[Batch]):
-    """The batches of one pass, and the threads that prepare them, which end when this is closed or dropped."""
+    """An iterator over one pass, with the threads that prepare its batches; closing or dropping it ends the threads."""
 
     def __init__(self, made: InOrder[_Made], batches: Iterator[Batch]) -> None:
         self._made, self._batches, self._is_closed = made, batches, False
@@ -271,6 +272,6 @@ class _Iteration(Iterator[Batch]):
         return next(self._batches)
 
     def close(self) -> None:
-        """End the threads, whichever thread calls this; waits for the batches that they are preparing."""
+        """End the threads after the batches that they are preparing; any thread may call this."""
         self._is_closed = True
         self._made.close()

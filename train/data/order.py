@@ -1,6 +1,6 @@
-"""The order of samples as a pure function of seed, epoch and position, for many positions at once.
+"""Computes the order of samples as a pure function of seed, epoch and position, for many positions at once.
 
-So the sequence is one for any number of ranks, and where a run stands is one number.
+So the sequence is the same for any number of ranks, and one number says how far a run is.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ __all__ = ["Blocked", "Order", "Sequential", "Shuffled", "Weighted"]
 
 
 class Order(Protocol):
-    """Which frame comes at each position."""
+    """Says which frame comes at each position."""
 
     @property
     def num_positions(self) -> int:
-        """Positions of an epoch."""
+        """Number of positions in an epoch."""
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The frames ``(N,)`` at ``positions`` ``(N,)``, N at least 1, counted over all epochs from 0."""
+        """The frames ``(N,)`` at ``positions`` ``(N,)``, which count over all epochs from 0; N is at least 1."""
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """As recorded."""
+    """Frames in the recorded order."""
 
     num_positions: int
 
@@ -42,7 +42,7 @@ class Sequential:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """All frames mixed, in an order of its own each epoch."""
+    """All frames mixed; each epoch has a different order."""
 
     num_positions: int
     seed: int
@@ -54,21 +54,26 @@ class Shuffled:
 
 
 class Blocked:
-    """Shards in random order; the frames of ``mixed`` shards in a row are mixed with each other.
+    """Shards in random order; the frames of ``mixed`` consecutive shards (a block) are mixed with each other.
 
-    A reader then has ``mixed`` shards at hand at a time, and not all of them. Frames are numbered shard by shard.
+    So a reader needs only ``mixed`` shards at a time. Frames are numbered shard by shard.
     """
 
     def __init__(self, lengths: NDArray[np.int64] | Callable[[int], NDArray[np.int64]], mixed: int, seed: int) -> None:
-        """``lengths`` are the frames of each shard, or give those of an epoch, as many in all in each; ``mixed`` is
-        at least 1.
+        """Prepare the order.
+
+        Args:
+            lengths: number of frames of each shard; or a function of the epoch that returns them, with the same sum in
+                each epoch.
+            mixed: number of shards that are mixed, at least 1.
+            seed: determines the order of the shards and of the frames in a block.
         """
         self._lengths_of = lengths if callable(lengths) else lambda _: lengths
         self._mixed, self._seed = mixed, seed
         first = self._lengths_of(0)
         self.num_positions, self._num_shards = int(first.sum()), len(first)
         none = np.empty(0, dtype=np.int64)
-        self._last = -1, none, none, none  # replaced as one, whoever reads it
+        self._last = -1, none, none, none  # replaced by one assignment, hence thread-safe
 
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
@@ -80,13 +85,14 @@ class Blocked:
         return frames
 
     def shards(self, epoch: int) -> NDArray[np.int64]:
-        """All shards in the order of the epoch; the first ``mixed`` are read together, then the next."""
+        """All shards in the order of the epoch; each ``mixed`` consecutive shards are one block."""
         count = self._num_shards
         return permute(np.arange(count), np.array([count]), hash_of(self._seed, epoch))
 
     def _laid_out(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The shards in the order of the epoch, where each begins there, and its first frame; kept, as it is asked for
-        piece by piece.
+        """The epoch's shards in order, the position at which each begins (and the end), and each shard's first frame.
+
+        The last epoch's result is cached, because an epoch is asked for piece by piece.
         """
         last, shards, starts, first_frames = self._last
         if last != epoch:
@@ -109,11 +115,11 @@ class Blocked:
 
 
 class Weighted:
-    """Groups of frames drawn more or less often than they are long, and exactly so: nothing is left to chance.
+    """Draws groups of frames more or less often than in proportion to their length; the counts are exact, not random.
 
-    An epoch has so many positions for each group as its ``quotas`` say, spread over the epoch by another order. Each
-    group goes through its own frames in an order of its own, and begins anew when all of them have been drawn,
-    whatever epoch it is then.
+    In an epoch, each group has the number of positions that ``quotas`` gives it. The order ``slots`` spreads these
+    positions over the epoch. Each group draws its frames in a random order, and begins again with a new order when all
+    of its frames have been drawn, which may be in the middle of an epoch.
     """
 
     def __init__(
@@ -125,15 +131,15 @@ class Weighted:
         slots: Order,
         seed: int,
     ) -> None:
-        """Runs of frames, each a member of a group.
+        """Prepare the order. Each interval of frames belongs to one group.
 
         Args:
             begins: the first frame of each interval.
-            lengths: its frames, at least 1.
-            group: its group, ascending, each from 0 on at least once.
-            quotas: positions of each group in an epoch.
-            slots: says which of the quotas' numbers, group after group, comes at each position.
-            seed: of the groups' orders.
+            lengths: number of frames of each interval, at least 1.
+            group: the group of each interval, ascending; each number from 0 on comes at least once.
+            quotas: number of positions of each group in each epoch.
+            slots: an order over the quotas' positions, which are numbered group after group.
+            seed: determines the orders within the groups.
         """
         self._begins, self._seed, self._quotas, self._slots = begins, seed, quotas, slots
         interval_ends = np.cumsum(lengths)
@@ -166,7 +172,7 @@ class Weighted:
 
 
 def _epochs_of(positions: NDArray[np.int64], num_positions: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Epochs ``(N,)``, or ``(1,)`` if all are the same one, and positions within them ``(N,)``."""
+    """The epochs ``(N,)``, or ``(1,)`` if all positions lie in one epoch, and the positions within them ``(N,)``."""
     first, last = (int(p) // num_positions for p in (positions.min(), positions.max()))
     if first == last:
         return np.array([first]), positions - first * num_positions

@@ -1,8 +1,8 @@
-"""A keyed permutation of any number of frames, computed position by position: no list, however many there are.
+"""A keyed permutation of any number of frames. Each position is computed alone, so no list of frames is needed.
 
-A Feistel network is a bijection on 2^k numbers whatever its round function; numbers beyond the last frame are fed
-back until they fall among the frames ("cycle walking", Black and Rogaway 2002), which leaves a bijection on the
-frames. The keys are hashes of the numbers that say what they are for, so no random generator has a state.
+A Feistel network is a bijection on 2^k numbers for any round function. A result beyond the last frame is put in again
+until it is the number of a frame ("cycle walking", Black and Rogaway 2002); this keeps a bijection on the frames. The
+keys are hashes of seed, epoch and so on, so there is no random generator whose state would have to be saved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPLITMIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def hash_of(*numbers: int | NDArray[np.int64]) -> NDArray[np.uint64]:
-    """64 random-looking bits for each tuple of numbers; arrays broadcast, and the order of the numbers counts."""
+    """Hash each tuple of numbers to 64 bits. Arrays broadcast, and the order of the numbers in a tuple matters."""
     arrays = [np.atleast_1d(np.asarray(number)).astype(np.int64).view(np.uint64) for number in numbers]
     return reduce(lambda state, values: _finalize(state + values), arrays, np.zeros(1, dtype=np.uint64))
 
@@ -40,12 +40,12 @@ _ONE = np.uint64(1)
 
 
 def permute(positions: NDArray[np.int64], num_frames: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The frame at each position ``0 <= p < num_frames``; for every number of frames and key a bijection.
+    """The frame at each position; for each number of frames and key, a bijection from positions to frames.
 
     Args:
-        positions: ``(N,)``.
+        positions: ``(N,)``, ``0 <= position < num_frames``.
         num_frames: ``(N,)`` or ``(1,)``, from 1 to 2^52.
-        key: ``(N,)`` or ``(1,)``.
+        key: ``(N,)`` or ``(1,)``, from ``hash_of``.
     """
     frames = _feistel(positions.astype(np.uint64), num_frames, key)
     outside = np.flatnonzero(frames >= num_frames)
@@ -59,8 +59,9 @@ def permute(positions: NDArray[np.int64], num_frames: NDArray[np.int64], key: ND
 
 
 def _feistel(values: NDArray[np.uint64], num_frames: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One pass over numbers of as few bits as the frames need: each half is mixed into the other in turn."""
-    # Exact for numbers below 2^53. Three bits make halves so small that some orders come twice as often as others.
+    """One pass of the network over numbers of as few bits as the frames need; the halves are mixed in turn."""
+    # frexp is exact for numbers below 2^53. At least 4 bits: with 3, the halves are so small that some orders come
+    # twice as often as others.
     bits = np.maximum(np.frexp(num_frames - 1)[1], 4).astype(np.uint64)
     low_bits = bits - bits // np.uint64(2)
     masks = [((_ONE << part) - _ONE).astype(np.uint32) for part in (low_bits, bits - low_bits)]
@@ -77,7 +78,7 @@ def _feistel(values: NDArray[np.uint64], num_frames: NDArray[np.int64], key: NDA
 
 
 def _mix(values: NDArray[np.uint32], key: NDArray[np.uint32], out: NDArray[np.uint32], scratch: NDArray[Any]) -> None:
-    """Hash numbers into ``out``; its lowest bits are as good as any."""
+    """Hash numbers into ``out``; the lowest bits of the hashes are as random as the others."""
     np.add(values, key, out=out)
     for shift, factor in ((16, _MIX_1), (15, _MIX_2)):
         np.right_shift(out, np.uint32(shift), out=scratch)

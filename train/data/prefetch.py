@@ -1,7 +1,7 @@
-"""Keeps a few batches ready ahead, in order, on threads; finds out how many threads that needs.
+"""Prepares a few batches ahead in threads, in order, and finds out how many threads are needed.
 
-Only so many batches are ready or in the making at a time, however slowly they are taken. Nothing that the threads do
-needs a process of its own: copying and decoding release the interpreter's lock.
+The number of batches that are ready or in the making is limited, however slowly the batches are taken. Threads are
+enough, and no worker processes are needed, because copying and decoding release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["LoaderThreads", "Pace", "ahead", "threads_at_most"]
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
-_PROBE = 16  # batches that a decision is made upon
-_WAITING = 0.05  # share of the time spent waiting that is worth another thread
-_GAIN = 0.05  # what twice the threads must bring, or they are let go
+_PROBE = 16  # number of batches that a decision is based on
+_WAITING = 0.05  # fraction of the time spent waiting from which more threads are tried
+_GAIN = 0.05  # least saving of time per batch by the added threads; else they are removed
 
 
 class Pace:
-    """Decides how many threads there should be: twice as many, while somebody waits for them and it helps.
+    """Decides the number of threads: doubles it while training waits for batches and more threads help.
 
-    It goes on looking, as a run may begin with steps that take long, until threads were added in vain.
+    The decision stays open, because the first steps of a run may be slow, until added threads have not helped.
     """
 
     def __init__(
@@ -38,22 +38,26 @@ class Pace:
         chosen: Callable[[str], None] | None = None,
         is_settled: Callable[[], bool] = lambda: True,
     ) -> None:
-        """At most ``most`` threads; ``chosen`` is told how many there are, in a sentence, when that has been found.
+        """Begin to measure.
 
-        What is measured counts while ``is_settled``: not while shards are unpacked beside the batches, for instance.
+        Args:
+            most: limit on the number of threads.
+            chosen: is called with one sentence that says how many threads were chosen.
+            is_settled: says whether measured times count; they do not while shards are unpacked in the background, for
+                instance.
         """
         self._most, self._say, self._said, self._is_settled = most, chosen, 0, is_settled
-        self._period_before = 0.0  # seconds a batch before threads were added; 0 if none were just added
+        self._period_before = 0.0  # seconds a batch before threads were added; 0 if the last decision added none
         self._added = 0
         self._is_over = False
         self._begin_probe(skip=1)
 
     def _begin_probe(self, skip: int) -> None:
-        """Count from ``skip`` batches on: those before were prepared in other circumstances."""
+        """Measure again after ``skip`` batches, which were prepared under the old conditions."""
         self._count, self._waited_s, self._began_s = -skip, 0.0, 0.0
 
     def step(self, waited_s: float, num_threads: int) -> int:
-        """Threads to add, or to let go if negative, after ``waited_s`` was waited for a batch."""
+        """Number of threads to add (to end if negative), after training waited ``waited_s`` for a batch."""
         if self._is_over:
             return 0
         if not self._is_settled():
@@ -95,9 +99,10 @@ class Pace:
 def ahead(
     work: Iterable[Work], make: Callable[[Work], Result], *, num_threads: int, depth: int, pace: Pace | None = None
 ) -> InOrder[Result]:
-    """``make(item)`` of every item, in order; ``depth`` of them are ready or in the making, or one more than threads.
+    """Call ``make(item)`` for each item of ``work`` in threads; the iterator gives the results in the items' order.
 
-    ``pace`` may change the number of threads. Without threads each is made when it is asked for.
+    At most ``depth`` results are ready or in the making, or one more than there are threads if that is more. ``pace``
+    may change the number of threads. With 0 threads, each result is made when it is asked for.
     """
     jobs = (partial(make, item) for item in work)
     threads = LoaderThreads(num_threads) if num_threads else None
@@ -105,25 +110,26 @@ def ahead(
 
 
 def threads_at_most() -> int:
-    """How many threads are worth trying: the cores that this process may use, shared with torchrun's ranks here."""
+    """Limit on useful threads: the cores that this process may use, divided by torchrun's ranks on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, cores // int(ranks)) if ranks.isdecimal() and int(ranks) else cores
 
 
 class LoaderThreads(Threads):
-    """Threads that compute on one core each: torch would give each a team of as many threads as there are cores."""
+    """Threads that compute on one core each; by default, torch would use as many threads as cores in each of them."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count, "vlapipe-loader")
 
     def add(self, count: int = 1) -> None:
-        """Start more threads, and leave the number of cores that other threads compute on as it is."""
+        """Start more threads; the number of cores that torch uses in other threads stays as it is."""
         before = torch.get_num_threads()
         super().add(count)
         torch.set_num_threads(before)
 
     def _begin(self) -> None:
-        # The number is of this thread once it has been asked for, and of threads to come, which `add` puts right.
+        # A thread takes torch's global number when it first asks for the number, so this one asks before it sets its
+        # own. Setting changes the global number too; `add` restores that.
         torch.get_num_threads()
         torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""How many positions of each epoch a group of frames has, where what is due to it is no whole number.
+"""Computes how many positions of each epoch a group of frames gets, if its due number is not a whole number.
 
-An epoch has a fixed number of positions. A group that is due 0.1 of them has one in every tenth epoch, and is not
-rounded up to one in each: of 2,000 such groups, 200 come in an epoch. All of it is computed from the epoch's number;
-nothing is stored or drawn.
+An epoch has a fixed number of positions. A group that is due 0.1 of a position gets one position in every tenth epoch,
+instead of one in every epoch by rounding up. If there are 2,000 such groups, 200 of them come in each epoch. The result
+follows from the epoch's number alone; nothing is stored and nothing is random.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 __all__ = ["EpochQuotas", "Quotas"]
 
-_BITS = 20  # of the fraction of a position
+_BITS = 20  # bits of the fraction of a position
 _ONE = 1 << _BITS
 
 
 @dataclass(frozen=True)
 class EpochQuotas:
-    """One epoch's positions, group after group: group ``g`` has ``starts[g] <= i < ends[g]``, perhaps none.
+    """One epoch's positions, group after group: group ``g`` has ``starts[g] <= i < ends[g]``, which may be empty.
 
-    ``drawn_before`` are the positions that each group had in all epochs before.
+    ``drawn_before`` is the number of positions that each group had in all earlier epochs.
     """
 
     epoch: int
@@ -32,29 +32,32 @@ class EpochQuotas:
 
 
 class Quotas:
-    """Whole numbers for each group and epoch: what is due to it, rounded up in some epochs and down in the others.
+    """Gives each group a whole number of positions in each epoch: its due, rounded up in some epochs, else down.
 
-    The groups' dues are laid end to end from 0 to ``num_positions``. Each epoch shifts them along by a fraction of a
-    position, and a group has the whole numbers that then lie in its part. So an epoch has exactly ``num_positions``,
-    each group, and each run of groups that are laid side by side, is within one of its due in every epoch, and over
-    many epochs has exactly its due. The fractions are the van der Corput sequence (0, 1/2, 1/4, 3/4, 1/8, ...).
+    The groups' dues are intervals that lie end to end from 0 to ``num_positions``. Each epoch shifts all intervals by a
+    fraction of a position, and a group gets the whole numbers in its interval. So an epoch has exactly
+    ``num_positions`` positions. Each group, and each set of groups that lie side by side, is within one position of its
+    due in every epoch, and over many epochs it gets exactly its due. The fractions are the van der Corput sequence
+    (0, 1/2, 1/4, 3/4, 1/8, ...).
     """
 
     def __init__(self, due: NDArray[np.float64], num_positions: int, laid: NDArray[np.int64] | None = None) -> None:
-        """Args:
-        due: of each group, above 0; they are scaled to the number of positions.
-        num_positions: of an epoch.
-        laid: the groups in the order in which they are laid; as they are numbered if ``None``.
+        """Lay the intervals.
+
+        Args:
+            due: the due of each group, above 0; their sum is scaled to ``num_positions``.
+            num_positions: number of positions in an epoch.
+            laid: the groups in the order in which their intervals lie; ``None`` is the order of their numbers.
         """
         self.num_groups, self.num_positions = len(due), num_positions
         self._laid = np.arange(len(due)) if laid is None else laid
         ends = np.cumsum(due[self._laid])
         fixed = np.rint(ends / ends[-1] * num_positions * _ONE).astype(np.int64)
         self._whole, self._part = fixed >> _BITS, fixed & (_ONE - 1)
-        self._last = self._of(0)  # replaced as one, whoever reads it
+        self._last = self._of(0)  # replaced by one assignment, hence thread-safe
 
     def of(self, epoch: int) -> EpochQuotas:
-        """Those of an epoch; kept, as they are asked for piece by piece."""
+        """The quotas of an epoch; the last epoch's are cached, because an epoch is asked for piece by piece."""
         last = self._last
         if last.epoch != epoch:
             self._last = last = self._of(epoch)
@@ -66,9 +69,10 @@ class Quotas:
         return EpochQuotas(epoch, np.append(0, ends[:-1]), ends, before)
 
     def _up_to(self, epoch: int) -> NDArray[np.int64]:
-        """Positions of each group in all epochs before this one."""
+        """Number of positions of each group in all epochs before this one."""
         turns, rest = divmod(epoch, _ONE)
-        # A whole turn of the sequence has every fraction once, so an end passes as many whole numbers as its own part.
+        # A whole turn of the sequence has each of the 2^20 fractions once. So in one turn, the end of an interval
+        # passes as many whole numbers more as its own fraction says (``_part``).
         passed = epoch * self._whole + turns * self._part + _count_carries(rest, self._part)
         of_groups = np.empty(self.num_groups, dtype=np.int64)
         of_groups[self._laid] = np.diff(passed, prepend=0)
@@ -76,13 +80,14 @@ class Quotas:
 
 
 def _count_carries(count: int, part: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the sequence's first ``count`` fractions make one or more of each ``part`` / 2^20 when added to it.
+    """For each ``part``: how many of the sequence's first ``count`` fractions give 1 or more when added to part / 2^20.
 
-    The sequence mirrors the bits of its index. The indices below ``count`` fall into blocks of 2^b with the same
-    higher bits, one for each bit b of ``count``; mirrored, a block is 2^b numbers a fixed distance apart.
+    The sequence's fraction is its index with the bits reversed. The indices below ``count`` form one block of 2^b
+    indices with the same higher bits for each bit b that is set in ``count``. Reversed, a block is 2^b numbers at equal
+    distances, which are counted by a division.
     """
     carries = np.zeros_like(part)
-    least = _ONE - part  # the smallest fraction that makes one
+    least = _ONE - part  # the smallest fraction whose sum with ``part`` is 1
     for bit in range(_BITS):
         if count >> bit & 1:
             size, apart = 1 << bit, 1 << (_BITS - bit)
@@ -93,5 +98,5 @@ def _count_carries(count: int, part: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _mirrored(index: int) -> int:
-    """The index with its bits in the opposite order."""
+    """The index with its bits reversed."""
     return int(f"{index:0{_BITS}b}"[::-1], 2)

@@ -1,7 +1,7 @@
-"""Cuts the global sequence into steps, and each step into the ranks' shares; small steps come several at a time.
+"""Divides the global sequence into steps, and each step into rank parts; small steps are given several at a time.
 
-Preparing a batch costs some sixty small array operations: for a small batch that is more than copying its bytes, and
-for several batches at once it is no more than for one.
+Preparing a batch takes about sixty small array operations. For a small batch, they cost more than copying the bytes.
+For several batches at once, they cost no more than for one batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlapipe.train.data.order import Order
 
 __all__ = ["RankPart", "Steps", "steps"]
 
-_PLANNED = 8192  # samples whose frames are looked up at once: a permutation is 150 array operations however many
+_PLANNED = 8192  # samples whose frames are computed at once: a permutation takes 150 array operations for any number
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class RankPart:
 
     @classmethod
     def parse(cls, rank: int, world_size: int) -> RankPart:
-        """Both checked.
+        """Check both numbers.
 
         Raises:
-            UsageError: there is no such rank.
+            UsageError: ``rank`` is not from 0 to ``world_size - 1``.
         """
         world_size = parse_whole_number("Loader world_size", world_size, least=1)
         if parse_whole_number("Loader rank", rank, least=0) >= world_size:
@@ -43,10 +43,10 @@ class RankPart:
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps that follow each other: the global position after each, and this rank's frames in all of them.
+    """Consecutive steps: ``ends`` has the global position after each step, ``frames`` this rank's frames of all steps.
 
-    Every step has as many; none if the rank has no share of a short last step. ``positions`` are the frames' places
-    in the global sequence.
+    Each step has the same number of frames. The frames are empty if this rank's part of a short last step is empty.
+    ``positions`` has the frames' positions in the global sequence.
     """
 
     ends: list[int]
@@ -63,20 +63,21 @@ class Steps:
 def steps(
     order: Order, position: int, batch_size: int, share: RankPart, *, at_once: int, endless: bool
 ) -> Iterator[Steps]:
-    """The steps from a global position on: to the end of its epoch, or for ever with full batches if ``endless``.
+    """Give the steps from a global position to the end of its epoch, or forever with full batches if ``endless``.
 
     Args:
-        order: has a frame for each position.
-        position: counted over all epochs.
-        batch_size: of each rank.
-        share: this rank's.
-        at_once: steps to give at a time. It begins with one, so that the first batch does not wait for others.
-        endless: goes on where an epoch ends, in the middle of a step if need be.
+        order: gives the frame at each position.
+        position: where to begin, counted over all epochs.
+        batch_size: number of samples of one rank in a step.
+        share: this rank's part.
+        at_once: limit on the steps given at a time. The first one is given alone, so that the first batch does not wait
+            for others.
+        endless: go on into the next epoch, in the middle of a step if the epoch ends there.
     """
     per_step = batch_size * share.world_size
     epoch_end = (position // order.num_positions + 1) * order.num_positions
     own = np.arange(share.rank * batch_size, (share.rank + 1) * batch_size)
-    count = 1  # of both steps planned and steps given, so that the first batch waits for nothing else
+    count = 1  # steps planned at a time: one first, so that the first batch does not wait for others
     while endless or position + per_step <= epoch_end:
         num_planned = min(count, max(at_once, _PLANNED // batch_size))
         if not endless:
@@ -97,7 +98,7 @@ def _steps_at(order: Order, ends: NDArray[np.int64], positions: NDArray[np.int64
 
 
 def _short_part(first: int, end: int, share: RankPart) -> NDArray[np.int64]:
-    """A rank's positions of a step that is not full: they are shared as evenly as it goes."""
+    """A rank's positions of a short step, which is divided as evenly as possible."""
     count, rest = divmod(end - first, share.world_size)
     begin = first + share.rank * count + min(share.rank, rest)
     return np.arange(begin, begin + count + (share.rank < rest))

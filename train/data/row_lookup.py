@@ -1,4 +1,4 @@
-"""Which rows of its shard each sample of a batch has, stream by stream, and which of them are missing.
+"""Finds the rows of the shard that each sample of a batch needs, stream by stream, and marks missing rows.
 
 Shape letters: N samples, T rows of a window, H action horizon.
 """
@@ -25,7 +25,7 @@ __all__ = ["ActionHoles", "BatchRows", "Images", "RowLookup"]
 
 @dataclass(frozen=True)
 class Images:
-    """Windows of T images: ``row`` (N, T) within the shard, the first repeated where ``is_pad`` (N, T)."""
+    """Windows of T images: ``row`` (N, T) within the shard; the first is repeated where ``is_pad`` (N, T) is true."""
 
     row: NDArray[np.int64]
     is_pad: NDArray[np.bool_]
@@ -33,9 +33,9 @@ class Images:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Where the entries of N samples lie: windows by entry, images by view, and action chunks.
+    """The rows of N samples: ``windows`` by batch entry, ``images`` by camera, and ``actions``, the action chunks.
 
-    ``no_action`` (N, H) marks rows of the chunks that have no action though they are not padding; None if all have one.
+    ``no_action`` (N, H) marks rows of the chunks that have no action; ``None`` if the batch's episodes have none.
     """
 
     frames: BatchPlan
@@ -46,7 +46,7 @@ class BatchRows:
 
 
 class RowLookup:
-    """Turns frames into rows; holds a few columns of the episodes table."""
+    """Turns frames into rows; keeps a few columns of the episodes table in memory."""
 
     def __init__(self, sources: Sources, shards: ShardTable, reader: RowReader, window: Window) -> None:
         sample = sources.first.schema.sample
@@ -67,7 +67,7 @@ class RowLookup:
         self._frame_start, self._num_frames = sources.column("frame_start"), sources.column("num_frames")
 
     def locate(self, plan: BatchPlan) -> BatchRows:
-        """Look up every sample's rows; its shards are open.
+        """Look up every sample's rows. The caller holds a lease of the shards.
 
         Raises:
             DamageError: a row lies outside its shard.
@@ -84,13 +84,13 @@ class RowLookup:
         return BatchRows(plan, windows, images, *self._actions(plan, anchor_row))
 
     def _newest(self, plan: BatchPlan, stream: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The stream's last row at or before each frame, within the episode."""
+        """The stream's last row at or before each frame, counted within the episode."""
         newest = np.empty((len(anchor_row), 1), dtype=np.int32)
         self._reader.read(Rows.from_first(f"align/{stream}", 1, plan.shard, anchor_row), newest)
         return newest[:, 0].astype(np.int64)
 
     def _window(self, plan: BatchPlan, entry: str, stream: str, newest: NDArray[np.int64], num_rows: int) -> Rows:
-        """The rows up to the newest; those before the episode's first are padding."""
+        """The window of rows up to the newest; rows before the episode's first row are padding."""
         start = self._start[stream][plan.episode]
         last = start + newest
         return Rows(entry, num_rows, plan.shard, last - (num_rows - 1), start, np.maximum(start, last))
@@ -101,7 +101,7 @@ class RowLookup:
         return Images(start[:, None] + np.maximum(row, 0), row < 0)
 
     def _actions(self, plan: BatchPlan, anchor_row: NDArray[np.int64]) -> tuple[Rows, NDArray[np.bool_] | None]:
-        """The rows ahead of each frame, up to the episode's last, and those of them that have no action."""
+        """Each frame's action chunk up to the episode's last frame, and a mask of the rows that have no action."""
         frame_end = self._frame_start[plan.episode] + self._num_frames[plan.episode]
         steps = np.minimum((frame_end - 1 - plan.row) // self._action_stride, self._action_rows - 1)
         no_action = self._no_action(plan, anchor_row, steps)
@@ -129,9 +129,10 @@ _UNKNOWN, _NONE, _SOME = 0, 1, 2
 
 
 class ActionHoles:
-    """Elsewhere every frame up to the episode's last has an action, and a batch saves as many cache misses.
+    """Finds the episodes in which a frame has no action.
 
-    An episode is looked through when a frame of it comes for the first time.
+    If a batch has no such episode, the lookup need not read ``action/row``, which saves as many cache misses as
+    the batch has samples. An episode is searched when one of its frames comes for the first time.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -140,9 +141,9 @@ class ActionHoles:
         self._found = np.full(len(self._start), _UNKNOWN, dtype=np.uint8)
 
     def in_any(self, plan: BatchPlan, rows_of: Callable[[int, int, int], NDArray[Any]]) -> bool:
-        """Whether any of the plan's episodes has one.
+        """Whether any of the plan's episodes has a frame without an action.
 
-        ``rows_of`` gives a shard's ``action/row``, from a row to before another.
+        ``rows_of(shard, start, stop)`` gives the rows ``start <= i < stop`` of a shard's ``action/row``.
         """
         found = self._found[plan.episode]
         unknown = np.flatnonzero(found == _UNKNOWN)

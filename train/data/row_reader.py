@@ -1,6 +1,6 @@
-"""Copies rows of open shards into a batch: what is copied, and the plain way of copying it.
+"""Copies rows of open shards into a batch: ``Rows`` says which rows, ``StridedRows`` is the plain way to copy them.
 
-Shape letters: N samples, K of them, T rows of a sample.
+Shape letters: N samples, K samples out of N, T rows of a sample.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["WIDE_BYTES", "RowReader", "Rows", "StridedRows"]
 
-WIDE_BYTES = 1 << 15  # windows as wide as this are copied one by one: Python's share is then too small to matter
+WIDE_BYTES = 1 << 15  # windows at least this wide are copied one by one: the cost of Python is then negligible
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Of each of N samples T rows of an array in its shard: ``first``, ``first + stride`` and so on.
+    """For each of N samples, T rows of the array ``name`` in its shard: ``first``, ``first + stride`` and so on.
 
-    Rows before ``low`` or after ``high``, which is no less, are padding: the nearest of these two is read in their
-    place. All are (N,), and rows are counted within the shard.
+    Rows before ``low`` or after ``high`` are padding: row ``low`` or ``high`` is read instead. ``low`` is at most
+    ``high``. All arrays are (N,), and rows are counted within the shard.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Rows:
 
     @classmethod
     def from_first(cls, name: str, num_rows: int, shard: NDArray[np.int64], first: NDArray[np.int64]) -> Rows:
-        """T rows from each first one on, without padding."""
+        """Make ``Rows`` of ``num_rows`` rows from each ``first`` row on, without stride and padding."""
         return cls(name, num_rows, shard, first, first, first + (num_rows - 1))
 
     @cached_property
@@ -53,19 +53,19 @@ class Rows:
 
     @cached_property
     def apart(self) -> NDArray[np.int64]:
-        """The samples (K,), ascending, whose T rows are not simply ``first`` and those after it."""
+        """The samples (K,), ascending, whose T rows are not contiguous from ``first`` on: strided or padded ones."""
         if self.stride > 1 and self.num_rows > 1:
             return np.arange(len(self.first))
         return np.flatnonzero((self.begin != self.first) | (self.end != self.first + (self.num_rows - 1)))
 
     @cached_property
     def single(self) -> NDArray[np.int64]:
-        """The rows (K, T) that are read for the samples ``apart``."""
+        """The rows (K, T) to read for the samples in ``apart``."""
         return np.minimum(np.maximum(self._wanted, self.low[self.apart, None]), self.high[self.apart, None])
 
     @cached_property
     def is_pad(self) -> NDArray[np.bool_]:
-        """Which of the rows ``single`` (K, T) are padding; no others are."""
+        """Which rows of ``single`` (K, T) are padding; samples that are not in ``apart`` have no padding."""
         is_pad: NDArray[np.bool_] = self.single != self._wanted
         return is_pad
 
@@ -76,10 +76,10 @@ class Rows:
 
 
 class RowReader(Protocol):
-    """A way of copying rows; safe to use from several threads."""
+    """A way of copying rows; thread-safe."""
 
     def read(self, rows: Rows, out: NDArray[Any]) -> None:
-        """Fill ``out`` ``(N, T, ...)``, C-contiguous, which has the array's dtype. The shards are leased meanwhile.
+        """Fill ``out`` ``(N, T, ...)``, C-contiguous and of the array's dtype. The caller holds a lease of the shards.
 
         Raises:
             DamageError: a row lies outside its array.
@@ -87,13 +87,13 @@ class RowReader(Protocol):
 
 
 class StridedRows:
-    """The plain way: shard by shard, by indexing an array of overlapping windows of each."""
+    """The plain way: shard by shard, by indexing an array of each shard's overlapping windows."""
 
     def __init__(self, shards: ShardTable) -> None:
         self._shards = shards
 
     def read(self, rows: Rows, out: NDArray[Any]) -> None:
-        """As ``RowReader`` says."""
+        """See ``RowReader``."""
         place_apart = np.full(len(out), -1)
         place_apart[rows.apart] = np.arange(len(rows.apart))
         by_shard = np.argsort(rows.shard, kind="stable")

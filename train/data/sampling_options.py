@@ -1,6 +1,6 @@
-"""What the loader's options make of the order of frames: ``shuffle``, ``shuffle_shards`` and ``weights``.
+"""Turns the loader's options ``shuffle``, ``shuffle_shards`` and ``weights`` into the order of frames.
 
-They are checked here, become numbers of the loader's state, and become the order itself.
+This file checks the options, writes them as numbers into the loader's state, and makes the order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Ordering", "Weights", "parse_weights", "weighted_order", "weights_di
 
 @dataclass(frozen=True, kw_only=True)
 class Ordering:
-    """``shuffle``, ``shuffle_shards`` and ``weights`` as ``Loader`` explains them."""
+    """The options ``shuffle``, ``shuffle_shards`` and ``weights``, as ``Loader`` explains them."""
 
     shuffle: bool
     shuffle_shards: int | None
@@ -36,10 +36,10 @@ class Ordering:
 
     @classmethod
     def parse(cls, what: str, shuffle: bool, shuffle_shards: Any, weights: Any) -> Ordering:
-        """All of them checked.
+        """Check the options.
 
         Raises:
-            UsageError: they are impossible, or do not go together: weights need ``shuffle``.
+            UsageError: an option has a wrong value, or ``weights`` is given without ``shuffle``.
         """
         if shuffle_shards is not None:
             shuffle_shards = parse_whole_number(f"{what} shuffle_shards", shuffle_shards, least=1)
@@ -50,7 +50,7 @@ class Ordering:
 
     @property
     def state(self) -> dict[str, int]:
-        """Numbers that tell one order from another."""
+        """Numbers for the loader's state that differ if the options differ."""
         return {
             "shuffle": int(self.shuffle),
             "shuffle_shards": self.shuffle_shards or 0,
@@ -59,11 +59,11 @@ class Ordering:
 
     @property
     def most_open(self) -> int | None:
-        """Shards that are worth keeping open: those that are mixed, and the next ones; ``None`` is all."""
+        """Limit on idle open shards: the mixed shards and the next ones; ``None`` keeps all open."""
         return 2 * self.shuffle_shards if self.shuffle_shards else None
 
     def make(self, sources: Sources, frames: FrameIndex, seed: int) -> Order:
-        """The order of these frames.
+        """Make the order of these frames.
 
         Raises:
             UsageError: a name with a weight is not in the data, or every frame has weight 0.
@@ -82,10 +82,12 @@ _KINDS = ("task", "episode", "dataset")
 
 
 def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
-    """``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; parts may be missing, empty ones are left out.
+    """Check ``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; each of the three tables is optional.
+
+    Empty tables are left out of the result.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: ``weights`` has another form, or a weight is not a finite number from 0 on.
     """
     if not isinstance(weights, Mapping):
         raise UsageError(f"{what}: expected a table of tables, found {weights!r:.60}", 'write {"task": {"pick": 2.0}}')
@@ -104,7 +106,7 @@ def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
 
 
 def weights_digest(weights: Weights) -> int:
-    """A number below 2^53 that tells parsed weights apart; 0 if there are none."""
+    """A digest of parsed weights as a number below 2^53; 0 if there are no weights."""
     if not weights:
         return 0
     canonical = json.dumps(weights, sort_keys=True).encode()
@@ -114,11 +116,11 @@ def weights_digest(weights: Weights) -> int:
 def weighted_order(
     sources: Sources, frames: FrameIndex, weights: Weights, shuffle_shards: int | None, seed: int
 ) -> Weighted:
-    """The order in which each frame comes as often as the product of its episode's factors says; 1 where none is given.
+    """Make the order in which frames are drawn by weight; a frame's weight is the product of its episode's factors.
 
-    Frames of one weight are a group. An epoch has as many positions as frames are drawn at all, shared among the groups
-    by weight times frames (``Quotas``). Where only some ``shuffle_shards`` are mixed at a time, each shard has its own
-    part of a group and of its positions.
+    An episode without a factor has weight 1. Frames of equal weight form a group. An epoch has as many positions as
+    there are frames with a weight above 0. ``Quotas`` divides the positions among the groups by weight times number of
+    frames. With ``shuffle_shards``, each shard has groups of its own.
 
     Raises:
         UsageError: a name is not in the data, or every frame has weight 0.
@@ -132,7 +134,8 @@ def weighted_order(
     shard = frames.shard_of_intervals[drawn] if shuffle_shards else np.zeros_like(drawn)
     groups, group = np.unique(shard * len(values) + which, return_inverse=True)
     due = values[groups % len(values)] * np.bincount(group, weights=lengths)
-    # Laid weight by weight: then all shards together keep each weight's share in every epoch.
+    # The groups lie weight by weight. So in every epoch, the groups of one weight in all shards together are within
+    # one position of their due.
     quotas = Quotas(due, int(lengths.sum()), np.argsort(groups % len(values), kind="stable"))
     slots: Order = Shuffled(quotas.num_positions, seed)
     if shuffle_shards:
@@ -161,7 +164,7 @@ def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:
 
 
 def _names(sources: Sources, kind: str) -> NDArray[np.object_]:
-    """What each episode is called by, in weights of this kind."""
+    """The name of each episode that weights of this kind use: its task, its id or its dataset's path."""
     if kind != "dataset":
         return sources.column({"task": "task", "episode": "id"}[kind])
     counts = np.diff(sources.first_episode)

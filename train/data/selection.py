@@ -1,4 +1,4 @@
-"""What is read of which data: the datasets' frames of one split, with the window and the image sizes of a sample."""
+"""Selects the data to read: the datasets' frames of one split, with the window and image sizes of a sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Selection"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """``window`` has every row count; ``spec`` are the shapes that follow from it."""
+    """The selected data. ``window`` has every row count; ``spec`` holds the shapes and statistics of a sample."""
 
     sources: Sources
     window: Window
@@ -35,10 +35,10 @@ class Selection:
         split: str | None,
         image_size: tuple[int, int] | None,
     ) -> Selection:
-        """From the arguments that ``Loader`` explains; ``what`` names whose they are, for messages.
+        """Check the arguments, which ``Loader`` explains. ``what`` names the caller in error messages.
 
         Raises:
-            UsageError: one cannot be used with this data.
+            UsageError: an argument cannot be used with this data.
         """
         sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
         for each in sources.datasets:

@@ -1,8 +1,8 @@
-"""The shards that samples are read from: opened as they are asked for, and held while a batch is made of them.
+"""Opens the shards that samples are read from, and keeps them open while a batch is made of them.
 
-An open shard is mapped, or packed: the rows of a packed one are decoded as they are asked for. Both states have the
-same methods, so that whoever reads rows need not know the state. If more would have to be unpacked for a batch than
-is worth waiting for, its rows are read out of the compressed shards, and the shards are unpacked meanwhile.
+An open shard is mapped or packed. The rows of a packed shard are decoded when they are asked for. Both states have the
+same methods, so a reader of rows need not know the state. If a batch would have to wait for too much unpacking, its
+rows are read out of the compressed shards, and a background thread unpacks the shards.
 """
 
 from __future__ import annotations
@@ -24,54 +24,58 @@ from vlapipe.train.data.dataset_group import Sources
 
 __all__ = ["MappedShard", "OpenShard", "PackedShard", "ShardTable"]
 
-_SHARE_OF_MAPS = 4  # a shard takes two maps, its own and that of what was unpacked; and there may be a second loader
-WAIT_BYTES = 64_000_000  # that a lease waits for until they are unpacked: a fifth of a second on two cores
+_SHARE_OF_MAPS = 4  # a shard takes two maps, of its file and of its unpacked file; and there may be a second loader
+WAIT_BYTES = 64_000_000  # most bytes that a lease waits to have unpacked: 0.2 s on two cores
 
 
 class ShardTable:
-    """Open shards by number, each mapped or still packed; safe to use from several threads."""
+    """Open shards by number, each mapped or still packed; thread-safe."""
 
     def __init__(
         self, sources: Sources, most: int | None = None, may_unpack: Callable[[], bool] = lambda: True
     ) -> None:
-        """Keep at most ``most`` shards open that nobody reads, those that were read last; ``None`` keeps all.
+        """Open no shard yet.
 
-        Where that would take more maps than this process should have, fewer are kept: shards are then opened again and
-        again, which is slower. ``may_unpack`` says whether there may be a thread that unpacks; otherwise leases wait.
+        Args:
+            sources: the datasets, whose shards are numbered through.
+            most: limit on idle open shards (least recently leased are closed); ``None`` keeps all open. The limit is
+                lower if the shards would take more maps than this process should have. Closed shards are opened again
+                when they are leased, which is slower.
+            may_unpack: says whether a background thread may unpack shards; if not, leases wait for the unpacking.
         """
         affordable = most_maps() // _SHARE_OF_MAPS
         if sources.num_shards > affordable:
             most = affordable if most is None else min(most, affordable)
         self._sources, self._most, self._may_unpack = sources, most, may_unpack
         self._lock, self._entering = threading.Lock(), threading.Lock()
-        self._readers: dict[int, int] = {}  # of each open shard, if there is a limit; the last one read is the last
+        self._readers: dict[int, int] = {}  # leases of each open shard, if there is a limit; least recent first
         self._shards: list[OpenShard | None] = [None] * sources.num_shards
         self._is_open = np.zeros(sources.num_shards, dtype=bool)
-        self._packed: set[int] = set()  # those among the open ones that are not unpacked yet
+        self._packed: set[int] = set()  # open shards that are not unpacked yet
         self._watchers: list[Callable[[int, OpenShard | None], None]] = []
         self._unpacking = Unpacking(self._unpack)
 
     @property
     def num_shards(self) -> int:
-        """Open or not."""
+        """Number of all shards, open or not."""
         return len(self._shards)
 
     def watch(self, change: Callable[[int, OpenShard | None], None]) -> None:
-        """Have ``change`` called with a shard's number when it is mapped, packed or (with ``None``) closed from now on.
+        """Call ``change(number, shard)`` each time a shard is mapped, packed or (with ``None``) closed from now on.
 
-        No shard is open yet. A mapped shard stays as it is while it is leased.
+        Must be called before any shard is open. A mapped shard does not change while it is leased.
         """
         assert not self._is_open.any()
         self._watchers.append(change)
 
     @property
     def is_unpacking(self) -> bool:
-        """Whether shards are unpacked beside the reading, which is slower until then."""
+        """Whether a background thread is unpacking shards; reading is slower meanwhile."""
         return self._unpacking.is_busy
 
     @contextlib.contextmanager
     def lease(self, shards: NDArray[np.int64]) -> Iterator[None]:
-        """Have shards open while the block lasts, for this thread.
+        """Keep shards open for this thread while the ``with`` block runs.
 
         Raises:
             DamageError: a shard is missing, cut short or altered.
@@ -83,7 +87,7 @@ class ShardTable:
             with self._counted(set(shards.tolist()), self._most):
                 self._open(shards)
                 yield
-        if self._packed:  # only now, or it would be in the way of the first batch
+        if self._packed:  # after the block: unpacking would delay the first batch
             self._unpacking.ask(self._packed & set(shards.tolist()))
 
     @contextlib.contextmanager
@@ -116,7 +120,7 @@ class ShardTable:
         for shard in missing:
             rows = None if waits else self._sources.sample_rows(shard)
             if rows is None:
-                self._enter(shard, MappedShard(self._sources.sample_arrays(shard)))  # by several threads at once
+                self._enter(shard, MappedShard(self._sources.sample_arrays(shard)))  # several threads may do it at once
             else:
                 self._enter(shard, PackedShard(rows, self._sources.sample_names(shard)))
 
@@ -126,7 +130,7 @@ class ShardTable:
                 self._set(number, shard)
                 if isinstance(shard, PackedShard):
                     self._packed.add(number)
-                self._is_open[number] = True  # last: who sees this reads the rest
+                self._is_open[number] = True  # last: a thread that sees it finds the shard set
 
     def _unpack(self, number: int) -> None:
         shard = MappedShard(self._sources.sample_arrays(number))
@@ -141,7 +145,7 @@ class ShardTable:
             change(number, shard)
 
     def at(self, number: int) -> OpenShard:
-        """An open shard."""
+        """The shard of this number, which must be open."""
         shard = self._shards[number]
         assert shard is not None
         return shard
@@ -150,7 +154,7 @@ class ShardTable:
         """Rows ``start <= i < stop`` of an array of an open shard.
 
         Raises:
-            DamageError: it has fewer.
+            DamageError: the array has fewer rows.
         """
         self.require(name, shard, start, stop)
         return self.at(shard).rows(name, start, stop)
@@ -159,7 +163,7 @@ class ShardTable:
         """Refuse rows that an array of an open shard does not have.
 
         Raises:
-            DamageError: it has fewer.
+            DamageError: the array has fewer rows.
         """
         if start < 0 or stop > self.at(shard).num_rows(name):
             file = self._sources.shard_file(shard)
@@ -167,7 +171,7 @@ class ShardTable:
 
 
 class MappedShard:
-    """The arrays of ``Sources.sample_arrays``, C-contiguous and read-only."""
+    """A shard whose arrays are memory-mapped: those of ``Sources.sample_arrays``, C-contiguous and read-only."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.arrays = arrays
@@ -176,17 +180,18 @@ class MappedShard:
         return name in self.arrays
 
     def num_rows(self, name: str) -> int:
-        """Of the whole array."""
+        """Number of rows of the whole array."""
         return len(self.arrays[name])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start <= i < stop``, on the map."""
+        """Rows ``start <= i < stop``, as a view of the memory map."""
         return self.arrays[name][start:stop]
 
     def windows(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
-        """A copy of so many rows from each first one ``(K,)`` on, ``(K, num_rows, ...)``."""
+        """Copy ``num_rows`` contiguous rows from each row of ``first`` ``(K,)`` on: ``(K, num_rows, ...)``."""
         array = self.arrays[name]
-        # Element i is row i and those after it. NumPy checks that none of these overlapping windows leaves the array.
+        # Element i is the window that begins at row i. NumPy checks that none of the overlapping windows leaves the
+        # array.
         windows: NDArray[Any] = np.ndarray(
             (len(array) - num_rows + 1, num_rows, *array.shape[1:]),
             array.dtype,
@@ -196,13 +201,13 @@ class MappedShard:
         return windows[first]
 
     def picked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """A copy of single rows ``(K, T)``, ``(K, T, ...)``."""
+        """Copy single rows, given by number ``(K, T)``: ``(K, T, ...)``."""
         picked: NDArray[Any] = self.arrays[name][rows]
         return picked
 
 
 class PackedShard:
-    """A compressed shard under the names of ``Sources.sample_names``."""
+    """A compressed shard, whose rows are decoded when they are read; array names as in ``Sources.sample_names``."""
 
     def __init__(self, rows: PackedRows, names: Mapping[str, str]) -> None:
         self._rows, self._names = rows, names
@@ -211,19 +216,19 @@ class PackedShard:
         return name in self._names
 
     def num_rows(self, name: str) -> int:
-        """Of the whole array."""
+        """Number of rows of the whole array."""
         return self._rows.num_rows(self._names[name])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start <= i < stop``; of actions, within one episode."""
+        """Rows ``start <= i < stop``, decoded; rows of actions must lie within one episode."""
         return self._rows.read(self._names[name], start, stop)
 
     def windows(self, name: str, first: NDArray[np.int64], num_rows: int) -> NDArray[Any]:
-        """As those of a mapped shard."""
+        """See ``MappedShard.windows``."""
         return np.stack([self.rows(name, start, start + num_rows) for start in first.tolist()])
 
     def picked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """As those of a mapped shard; what lies between the first and the last of each K is decoded with them."""
+        """See ``MappedShard.picked``. Each sample's rows are decoded from its first row to its last, then picked."""
         starts, stops = rows.min(axis=1).tolist(), (rows.max(axis=1) + 1).tolist()
         return np.stack(
             [

@@ -1,6 +1,7 @@
-"""The same samples for other people's trainers: datasets that a ``torch.utils.data.DataLoader`` reads.
+"""Gives the loader's samples to other trainers, as datasets that a ``torch.utils.data.DataLoader`` reads.
 
-Sent to a worker process, both open the data anew there: only arguments travel, and the maps are shared as files are.
+When a dataset is sent to a worker process, only its arguments are pickled. The worker opens the data again. Its
+memory-mapped files share the page cache with the other processes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Datasets = Dataset | Sequence[Dataset]
 
 
 class Samples(Sequence[Sample]):
-    """Samples that were read together: ``batch`` is all of them in one, and each is a view of it."""
+    """Samples that were read together. ``batch`` holds all of them, and each sample's tensors are views of it."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -45,9 +46,9 @@ class Samples(Sequence[Sample]):
 
 
 class FrameDataset(torch.utils.data.Dataset[Sample]):
-    """One sample a frame, in the order of the recording; which frame comes when is the caller's sampler's.
+    """A map-style dataset: sample ``i`` is frame ``i`` in recorded order. The caller's sampler decides the order.
 
-    A sample has a batch's entries without their first dimension (see ``Loader``); ``task`` is a string.
+    A sample has the entries of a batch (see ``Loader``) without their first dimension; ``task`` is a string.
 
     >>> frames = vlapipe.torch_dataset(dataset)
     >>> torch.utils.data.DataLoader(frames, batch_size=64, shuffle=True, collate_fn=frames.collate)
@@ -61,10 +62,10 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         split: str | None = "train",
         image_size: tuple[int, int] | None = None,
     ) -> None:
-        """Prepare to read; the arguments are ``Loader``'s.
+        """Prepare to read; the arguments are those of ``Loader``.
 
         Raises:
-            UsageError: one cannot be used with this data.
+            UsageError: an argument cannot be used with this data.
         """
         self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
         selection = Selection.parse("torch_dataset", dataset, window=window, split=split, image_size=image_size)
@@ -75,7 +76,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         return self._frames.num_frames
 
     def __getitem__(self, frame: int) -> Sample:
-        """One sample.
+        """Read one sample.
 
         Raises:
             IndexError: there is no such frame.
@@ -84,7 +85,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         return sample
 
     def __getitems__(self, frames: Sequence[int]) -> Samples:
-        """Several samples at once, which is how a ``DataLoader`` asks; each stream of all of them is one copy.
+        """Read several samples at once, as a ``DataLoader`` asks for them; one call copies an entry's rows for all.
 
         Raises:
             IndexError: there is no such frame.
@@ -97,7 +98,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
-        """The samples as one batch: the very memory that ``__getitems__`` read them into, or a copy of others."""
+        """Return the samples as one batch; samples from ``__getitems__`` are not copied, other samples are."""
         if isinstance(samples, Samples):
             return samples.batch
         batch: Batch = default_collate(list(samples))
@@ -108,7 +109,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
 
 
 def _is_worker() -> bool:
-    """Whether this is a ``DataLoader``'s own process; others may be forked at any time, and a thread is lost then."""
+    """Whether this process is a ``DataLoader``'s worker. Other processes may fork, and a fork loses threads."""
     return get_worker_info() is not None
 
 
@@ -117,12 +118,12 @@ def torch_dataset(dataset: Datasets, *, iterable: Literal[False] = False, **argu
 @overload
 def torch_dataset(dataset: Datasets, *, iterable: Literal[True], **arguments: Any) -> BatchStream: ...
 def torch_dataset(dataset: Datasets, *, iterable: bool = False, **arguments: Any) -> FrameDataset | BatchStream:
-    """A dataset for ``torch.utils.data.DataLoader``, and so for Lightning, Accelerate or LeRobot.
+    """Make a dataset for ``torch.utils.data.DataLoader``, and so for Lightning, Accelerate or LeRobot.
 
     Args:
-        dataset: from ``open_dataset``, or several.
+        dataset: from ``open_dataset``; or several.
         iterable: whole batches in the loader's own order (``BatchStream``) instead of single frames (``FrameDataset``).
-        arguments: of the one or the other.
+        arguments: passed on to ``BatchStream`` or ``FrameDataset``.
 
     Raises:
         UsageError: an argument cannot be used with this data.

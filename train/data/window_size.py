@@ -1,4 +1,4 @@
-"""Says how many rows of each stream a training sample holds; what is left open is the schema's default."""
+"""Says how many rows of each stream a training sample holds; the schema gives the defaults."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Window"]
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Rows of each stream around a frame; ``None`` takes the schema's default.
+    """Number of rows of each stream around a frame; ``None`` takes the schema's default.
 
-    State, sensor and image windows end at the frame; the action chunk begins at it and takes every
+    State, sensor and image windows end at the frame. The action chunk begins at the frame and takes every
     ``action_stride``-th anchor row.
     """
 
@@ -31,6 +31,6 @@ class Window:
                 object.__setattr__(self, field.name, parse_whole_number(f"Window {field.name}", value, least=1))
 
     def resolve(self, defaults: SampleDefaults) -> Window:
-        """The same with every row count filled in."""
+        """Return this window with the defaults in place of every ``None``."""
         missing = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **missing)
