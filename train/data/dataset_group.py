@@ -104,7 +104,8 @@ class Sources:
         """The name in the shard's own dataset of each array in ``sample_arrays``.
 
         There is one array for each float32 batch entry, ``action/row``, ``align/<stream>`` for each sensor entry and
-        camera, each camera's images, and ``action/stride_order`` if the schema's action stride is not 1.
+        camera beside the anchor, each camera's images, and ``action/stride_order`` if the schema's action stride is
+        not 1.
         """
         dataset, _ = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
