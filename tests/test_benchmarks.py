@@ -82,6 +82,8 @@ def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> 
         ("h", "the least of the settings", 1.1),
         ("i", "unpacking everything first", 10.0),
         ("j", "10 ms", 1.0),
+        ("k", "the plain way", 0.95),
+        ("k", "the plain way", 1.2),
     }
     assert all(r["ours"] > 0 and r["baseline"] > 0 and r["ratio"] > 0 for r in results)
     assert (tmp_path / "results.jsonl").read_text() == lines

@@ -65,8 +65,8 @@ def _read(arrays: _Arrays, rows: Rows, out: NDArray[Any]) -> bool:
             begins[apart] = begins[np.argmax(is_whole)]
         arrays.gather(begins, in_bytes)
     if len(apart):
-        single = rows.single * arrays.row_bytes
-        single += start[apart, None]
+        single = rows.ahead * arrays.row_bytes
+        single += (start[apart] + rows.first[apart] * arrays.row_bytes)[:, None]
         of_apart = in_bytes if len(apart) == num_samples else np.empty((len(apart), in_bytes.shape[1]), np.uint8)
         arrays.gather(single.reshape(-1), of_apart.reshape(single.size, -1))
         if of_apart is not in_bytes:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.data.shard_table import ShardTable
+from vlapipe.train.data.shard_table import OpenShard, ShardTable
 
 __all__ = ["WIDE_BYTES", "RowReader", "Rows", "StridedRows"]
 
 WIDE_BYTES = 1 << 15  # windows at least this wide are copied one by one: the cost of Python is then negligible
+_FEW = 10  # up to so many samples of a shard, on average, copying one by one is as fast as indexing
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,21 @@ class Rows:
         return np.flatnonzero((self.begin != self.first) | (self.end != self.first + (self.num_rows - 1)))
 
     @cached_property
-    def single(self) -> NDArray[np.int64]:
-        """The rows (K, T) to read for the samples in ``apart``."""
-        return np.minimum(np.maximum(self._wanted, self.low[self.apart, None]), self.high[self.apart, None])
+    def ahead(self) -> NDArray[np.int64]:
+        """For the samples in ``apart``: how many rows after ``first`` each row to read lies, (K, T)."""
+        low, high = (self.low - self.first)[self.apart, None], (self.high - self.first)[self.apart, None]
+        ahead: NDArray[np.int64] = np.minimum(np.maximum(self._wanted_ahead, low), high)
+        return ahead
 
     @cached_property
     def is_pad(self) -> NDArray[np.bool_]:
-        """Which rows of ``single`` (K, T) are padding; samples that are not in ``apart`` have no padding."""
-        is_pad: NDArray[np.bool_] = self.single != self._wanted
+        """Which rows (K, T) of the samples in ``apart`` are padding; the other samples have no padding."""
+        is_pad: NDArray[np.bool_] = self.ahead != self._wanted_ahead
         return is_pad
 
     @cached_property
-    def _wanted(self) -> NDArray[np.int64]:
-        wanted: NDArray[np.int64] = self.first[self.apart, None] + np.arange(self.num_rows) * self.stride
-        return wanted
+    def _wanted_ahead(self) -> NDArray[np.int64]:
+        return np.arange(self.num_rows) * self.stride
 
 
 class RowReader(Protocol):
@@ -94,21 +96,34 @@ class StridedRows:
 
     def read(self, rows: Rows, out: NDArray[Any]) -> None:
         """See ``RowReader``."""
-        place_apart = np.full(len(out), -1)
-        place_apart[rows.apart] = np.arange(len(rows.apart))
         by_shard = np.argsort(rows.shard, kind="stable")
-        for samples in np.split(by_shard, np.flatnonzero(np.diff(rows.shard[by_shard])) + 1):
-            number = int(rows.shard[samples[0]])
+        cuts = np.flatnonzero(np.diff(rows.shard[by_shard])) + 1
+        place = np.full(len(out), -1)  # of each sample among those apart
+        place[rows.apart] = np.arange(len(rows.apart))
+        if out[0].nbytes >= WIDE_BYTES or len(cuts) * _FEW >= len(out):
+            self._read_one_by_one(rows, out, place)
+            return
+        for samples in np.split(by_shard, cuts):
             begin = rows.begin[samples]
-            self._shards.require(rows.name, number, int(begin.min()), int(rows.end[samples].max()) + 1)
-            shard = self._shards.at(number)
-            place = place_apart[samples]
-            is_whole = place < 0
-            whole, begin, apart = samples[is_whole], begin[is_whole], samples[~is_whole]
-            if out[0].nbytes >= WIDE_BYTES:
-                for sample, start in zip(whole.tolist(), begin.tolist(), strict=True):
-                    out[sample] = shard.rows(rows.name, start, start + rows.num_rows)
-            elif len(whole):
-                out[whole] = shard.windows(rows.name, begin, rows.num_rows)
+            shard = self._shard(rows, samples[0], begin.min(), rows.end[samples].max())
+            is_whole = place[samples] < 0
+            whole, apart = samples[is_whole], samples[~is_whole]
+            if len(whole):
+                out[whole] = shard.windows(rows.name, begin[is_whole], rows.num_rows)
             if len(apart):
-                out[apart] = shard.picked(rows.name, rows.single[place[~is_whole]])
+                out[apart] = shard.picked(rows.name, rows.first[apart, None] + rows.ahead[place[apart]])
+
+    def _read_one_by_one(self, rows: Rows, out: NDArray[Any], place: NDArray[np.int64]) -> None:
+        spans = zip(rows.begin.tolist(), rows.end.tolist(), place.tolist(), strict=True)
+        for sample, (begin, end, of_apart) in enumerate(spans):
+            shard = self._shard(rows, sample, begin, end)
+            if of_apart < 0:
+                out[sample] = shard.rows(rows.name, begin, end + 1)
+            else:
+                out[sample] = shard.picked(rows.name, rows.first[sample] + rows.ahead[None, of_apart])[0]
+
+    def _shard(self, rows: Rows, sample: int, begin: int, end: int) -> OpenShard:
+        """The shard of a sample. It is checked that the shard has the rows from ``begin`` to ``end``."""
+        number = int(rows.shard[sample])
+        self._shards.require(rows.name, number, begin, end + 1)
+        return self._shards.at(number)

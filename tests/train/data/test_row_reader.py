@@ -111,7 +111,7 @@ def some_rows(draw: st.DrawFn) -> Rows:
     name = draw(st.sampled_from(sorted(arrays_of(0))))
     num_rows, stride = draw(st.integers(1, 12)), draw(st.sampled_from([1, 1, 1, 3]))
     samples = []
-    for _ in range(draw(st.integers(1, 12))):
+    for _ in range(draw(st.one_of(st.integers(1, 12), st.just(60)))):
         low = draw(st.integers(0, NUM_ROWS - 1))
         high = draw(st.integers(low, NUM_ROWS - 1))
         samples.append((draw(st.integers(0, NUM_SHARDS - 1)), draw(st.integers(-20, NUM_ROWS + 20)), low, high))
