@@ -258,7 +258,7 @@ class _Iterations:
         if not self.is_shared:
             with contextlib.suppress(RuntimeError, OSError):  # then ``__iter__`` refuses worker processes
                 self.cells.share_memory_()  # type: ignore[no-untyped-call]
-        self._camera = self.cells.numpy()
+        self._view = self.cells.numpy()
 
     @property
     def is_shared(self) -> bool:
@@ -268,28 +268,28 @@ class _Iterations:
     @property
     def newest(self) -> int:
         """The epoch that was begun last; if none was begun, the number before the first epoch."""
-        return int(self._camera.max()) // _LOW - 1
+        return int(self._view.max()) // _LOW - 1
 
     def restart(self, epoch: int) -> None:
         """Make the next iteration begin ``epoch``."""
-        self._camera[:] = epoch * _LOW
+        self._view[:] = epoch * _LOW
 
     def begin(self, worker: int, token: int, epoch: int | None = None) -> int:
         """Find and note the epoch of the iteration that ``worker`` begins; ``epoch`` if it is given."""
         if epoch is not None:
-            self._camera[:] = self._cell(epoch, token)
+            self._view[:] = self._cell(epoch, token)
             return epoch
-        cells = self._camera.copy()
+        cells = self._view.copy()
         newest = int(cells.max()) // _LOW - 1
         others_began = bool(np.any(cells == self._cell(newest, token)))
         has_begun = int(cells[worker]) // _LOW - 1 == newest
         epoch = newest if others_began and not has_begun else newest + 1
-        self._camera[worker] = self._cell(epoch, token)
+        self._view[worker] = self._cell(epoch, token)
         return epoch
 
     def is_newest(self, worker: int, token: int, epoch: int) -> bool:
         """Whether the worker has begun no other iteration since it began this one."""
-        return int(self._camera[worker]) == self._cell(epoch, token)
+        return int(self._view[worker]) == self._cell(epoch, token)
 
     @staticmethod
     def _cell(epoch: int, token: int) -> int:

@@ -182,15 +182,15 @@ class IntervalTable:
         before <<= self._shift
         before[1:] -= 1
         # The interval of the last number before each part. The part's first number lies in no earlier interval.
-        self._last_run = np.searchsorted(starts, before, side="right").astype(np.int32)
-        self._last_run -= 1
-        self._halvings = int(np.diff(self._last_run).max(initial=0)).bit_length()
+        self._last_interval = np.searchsorted(starts, before, side="right").astype(np.int32)
+        self._last_interval -= 1
+        self._halvings = int(np.diff(self._last_interval).max(initial=0)).bit_length()
 
     def intervals_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The interval of each number ``(N,)``, ``0 <= number < total``."""
         part = numbers >> self._shift
-        low: NDArray[np.int64] = self._last_run[part].astype(np.int64)
-        high = self._last_run[part + 1].astype(np.int64)
+        low: NDArray[np.int64] = self._last_interval[part].astype(np.int64)
+        high = self._last_interval[part + 1].astype(np.int64)
         for _ in range(self._halvings):
             middle = (low + high + 1) >> 1
             is_later = self._starts[middle] <= numbers
