@@ -1,4 +1,4 @@
-"""What a reader hands on: one stream's clock and fields as arrays of equal length."""
+"""The output of a reader: one stream's clock and fields as arrays of equal length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ClockLocation", "ImageRows", "Rows", "SourceFile", "StreamRows"]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A raw file (or one camera's folder of images) that was read: path relative to the dataset, size and digest."""
+    """A raw file, or one camera's folder of images, that was read: path relative to the dataset, size and SHA-256."""
 
     path: str
     num_files: int
@@ -28,14 +28,14 @@ def _no_line(_row: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockLocation:
-    """Where a clock that has a file of its own was read from; the line on which the stamp of a row stands."""
+    """The location of a clock that has a file of its own. ``line_of(row)`` returns the line of the row's stamp."""
 
     file: str
     column: str | None = None
     line_of: Callable[[int], int | None] = _no_line
 
     def from_row(self, start: int) -> ClockLocation:
-        """The same for rows that are counted from ``start``."""
+        """Returns the location for rows that are counted from ``start``."""
         line_of = self.line_of
         return replace(self, line_of=lambda row: line_of(row + start))
 
@@ -44,11 +44,11 @@ class ClockLocation:
 class StreamRows:
     """One stream of one episode.
 
-    ``timestamp`` is ``(rows,)``, int64 nanoseconds or float64 seconds; each field is ``(rows, ...)``. Fields read from
-    CSV lie column by column in memory (Fortran order), as they are stored. ``line_of`` gives the line of the source
-    file on which a row begins, ``None`` where a file has no lines; it may be slow. ``clock_name`` is the column or
-    array that the clock was read from, ``column_names`` what the file calls the columns of each field.
-    ``clock_location`` is set where the clock has a file of its own.
+    ``timestamp`` is ``(rows,)``, int64 nanoseconds or float64 seconds. Each field is ``(rows, ...)``. Fields read from
+    CSV are column-major in memory (Fortran order), as they are stored.
+    ``line_of(row)`` returns the line of the source file on which the row begins, or ``None`` if the file has no lines.
+    ``line_of`` may be slow. ``clock_name`` is the column or array that holds the clock. ``column_names[field]`` holds
+    the names of the field's columns in the file. ``clock_location`` is set if the clock has a file of its own.
     """
 
     timestamp: NDArray[Any]
@@ -61,11 +61,11 @@ class StreamRows:
 
     @property
     def num_rows(self) -> int:
-        """Length of the clock."""
+        """Returns the number of rows, which is the length of the clock."""
         return len(self.timestamp)
 
     def cut(self, start: int, stop: int) -> StreamRows:
-        """The rows ``start <= row < stop``, views of the same memory."""
+        """Returns the rows ``start <= row < stop`` as views of the same memory."""
         line_of, place = self.line_of, self.clock_location
         return replace(
             self,
@@ -78,9 +78,9 @@ class StreamRows:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows:
-    """One camera of one episode: JPEG files end to end, row ``i`` in ``data[offset[i]:offset[i + 1]]``.
+    """One camera of one episode: JPEG files end to end; row ``i`` is ``data[offset[i]:offset[i + 1]]``.
 
-    Without ``offset``, ``data`` is pixels ``(rows, height, width, 3)``, RGB.
+    If ``offset`` is ``None``, ``data`` is RGB pixels ``(rows, height, width, 3)``.
     """
 
     timestamp: NDArray[Any]
@@ -93,21 +93,21 @@ class ImageRows:
 
     @property
     def num_rows(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self.timestamp)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is stored beside the clock, by the names that shards have for it."""
+        """Returns the arrays that are stored beside the clock, by their names in a shard."""
         return {"pixels": self.data} if self.offset is None else {"bytes": self.data, "offset": self.offset}
 
     def jpeg(self, row: int) -> NDArray[np.uint8]:
-        """One file's bytes, a view."""
+        """Returns the bytes of one JPEG file, as a view."""
         assert self.offset is not None, "pixels are no JPEG"
         return self.data[self.offset[row] : self.offset[row + 1]]
 
     def cut(self, start: int, stop: int) -> ImageRows:
-        """The images ``start <= row < stop``, views of the same bytes."""
+        """Returns the images ``start <= row < stop`` as views of the same bytes."""
         place = self.clock_location
         cut = replace(
             self,

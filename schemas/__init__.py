@@ -1,1 +1,1 @@
-"""What a lab's recordings look like, said in TOML; imports nothing else of ours."""
+"""Schemas: TOML descriptions of what a lab's recordings look like. This room imports no other room of vlapipe."""

@@ -1,7 +1,7 @@
-"""Every exception that vlapipe raises on purpose; each is one clear line with its cure and survives pickling.
+"""Every exception that vlapipe raises on purpose. Each is one clear line with its cure, and survives pickling.
 
-Arguments are kept in ``args`` and the message is put together in ``__str__``, because an exception
-that formats its message in ``super().__init__`` cannot be unpickled by a process pool.
+The arguments are kept in ``args``, and ``__str__`` puts the message together. An exception that formats its message
+in ``super().__init__`` cannot be unpickled by a process pool.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = [
     "printable",
 ]
 
-# Control characters, halves of characters, ends of lines and of directions: a name may hold them, one line may not.
+# Control characters, lone surrogates, line ends and text-direction marks: a name may hold them, one line may not.
 _NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    r"""``text`` on one line, as UTF-8 can hold it; a byte of a name that is no text becomes ``\xNN``."""
+    r"""Returns ``text`` as one line that UTF-8 can encode; a byte of a file name that is no text becomes ``\xNN``."""
     return _NOT_PRINTABLE.sub(lambda match: _escaped(match[0]), text)
 
 
 def is_text(text: str) -> bool:
-    """Whether UTF-8 can hold it; a name from the file system may be other bytes."""
+    """Returns whether UTF-8 can encode ``text``; names from the file system may hold other bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -39,12 +39,12 @@ def is_text(text: str) -> bool:
 
 
 def _escaped(character: str) -> str:
-    is_byte = "\udc80" <= character <= "\udcff"  # as the system's names are decoded (surrogateescape)
+    is_byte = "\udc80" <= character <= "\udcff"  # Python decodes such bytes of file names this way (surrogateescape)
     return f"\\x{ord(character) - 0xDC00:02x}" if is_byte else character.encode("unicode_escape").decode()
 
 
 class VlapipeError(ValueError):
-    """Base of all errors meant for a user: what is wrong, and what would cure it."""
+    """Base class of all errors meant for a user. An error says what is wrong and how to cure it."""
 
     exit_code = 1
 
@@ -53,12 +53,12 @@ class VlapipeError(ValueError):
 
     @property
     def problem(self) -> str:
-        """What was expected and what was found."""
+        """Returns what was expected and what was found."""
         return str(self.args[0])
 
     @property
     def cure(self) -> str:
-        """What the user can do, or an empty string."""
+        """Returns what the user can do, or an empty string."""
         return str(self.args[1])
 
     def __str__(self) -> str:
@@ -84,9 +84,9 @@ class NewerFormatError(VlapipeError):
 
 
 class StoppedError(VlapipeError):
-    """The work was stopped by its surroundings: disk, quota, memory, network or a worker.
+    """The surroundings stopped the work: disk, quota, memory, network or a worker.
 
-    Nothing is wrong with the data. The same command goes on once the cause is gone.
+    Nothing is wrong with the data. The same command continues the work once the cause is gone.
     """
 
     exit_code = 5
@@ -97,7 +97,7 @@ class DamageError(VlapipeError):
 
 
 class ImageError(DamageError):
-    """One image of several cannot be decoded; whoever gave the list knows which shard and episode it is from."""
+    """One image of a list cannot be decoded. The caller that made the list knows the image's shard and episode."""
 
     def __init__(self, problem: str, cure: str = "", index: int = 0) -> None:
         super().__init__(problem, cure)
@@ -105,5 +105,5 @@ class ImageError(DamageError):
 
     @property
     def index(self) -> int:
-        """Of the image in the list that was to be decoded."""
+        """Returns the image's index in the list that was to be decoded."""
         return int(self.args[2])

@@ -1,4 +1,4 @@
-"""Writes docs/errors.md from ``CODES``, so that the page cannot drift: ``python -m vlapipe.schemas.errors_page``."""
+"""Writes docs/errors.md from ``CODES``, so that page and code agree: ``python -m vlapipe.schemas.errors_page``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ABOUT = {
 
 
 def errors_page() -> str:
-    """The page as Markdown: a table a prefix, in the order of ``CODES``."""
+    """Returns the page as Markdown: one table per prefix of the codes, in the order of ``CODES``."""
     parts = [_INTRO]
     prefixes = list(dict.fromkeys(code.partition(".")[0] for code in CODES))
     by_prefix = sorted(CODES.items(), key=lambda item: prefixes.index(item[0].partition(".")[0]))

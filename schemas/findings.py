@@ -1,6 +1,6 @@
-"""What a check found: a code, a severity, a place, what was expected, what was found, and the cure.
+"""The findings of checks: code, severity, location, what was expected, what was found, and the cure.
 
-Every code that vlapipe can report is in ``CODES``; a finding with another code cannot be made.
+``CODES`` lists every code that vlapipe can report. A finding with another code cannot be made.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from vlapipe.schemas.errors import printable
 __all__ = ["CODES", "SEVERITIES", "Code", "Finding", "Findings", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # most severe first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """One kind of finding. An ``error`` sets the episode aside; the others are reported and the episode is kept.
+    """One kind of finding. An ``error`` sets the episode aside; a ``warning`` or ``note`` keeps it.
 
-    A schema may change the severity under ``[checks.severity]``, but not of what is ``fatal``: there would be nothing
-    to keep.
+    A schema may change the severity under ``[checks.severity]``, except for a ``fatal`` code: after such a finding
+    there is no data to keep.
     """
 
     severity: Severity
@@ -174,9 +174,9 @@ CODES: dict[str, Code] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault at one place; ``count`` is how many of its kind stand in that file and column, this the first.
+    """One fault at one location; ``count`` is the number of such faults in that file and column, this one the first.
 
-    ``file`` is relative to the dataset's folder, ``line`` counts from 1 and includes the header.
+    ``file`` is relative to the dataset's folder. ``line`` counts from 1 and includes the header.
     """
 
     code: str
@@ -197,7 +197,7 @@ class Finding:
         return printable(f"{place}: {what}{more} ({code.cure}) [{self.code}]")
 
     def to_dict(self) -> dict[str, Any]:
-        """As written to ``rejects.jsonl`` and to reports."""
+        """Returns the finding as ``rejects.jsonl`` and reports have it."""
         return {
             "code": self.code,
             "severity": self.severity,
@@ -212,10 +212,10 @@ class Finding:
 
 
 class Findings:
-    """Collects the findings of one episode; repeats of one kind in one file and column become a count."""
+    """Collects the findings of one episode. Findings with the same code, file and column become one with a count."""
 
     def __init__(self, severity: Iterable[tuple[str, str]] = ()) -> None:
-        """``severity`` overrides that of ``CODES`` by code; ``off`` drops a finding."""
+        """``severity`` overrides the severities of ``CODES`` by code; ``off`` drops the finding."""
         self._severity = dict(severity)
         self._first: dict[tuple[str, str, str | None], Finding] = {}
         self._count: dict[tuple[str, str, str | None], int] = {}
@@ -231,7 +231,7 @@ class Findings:
         found: str = "",
         count: int = 1,
     ) -> None:
-        """Record a finding; the first of its kind keeps its place."""
+        """Adds a finding. The first one of its kind keeps its line and its text; a later one only raises the count."""
         assert code in CODES, code
         severity = self._severity.get(code, CODES[code].severity)
         if severity == "off":
@@ -250,7 +250,7 @@ class Findings:
         self._count[key] = self._count.get(key, 0) + count
 
     def fresh(self) -> Findings:
-        """An empty collection with the same severities."""
+        """Returns an empty collection with the same severities."""
         return Findings(self._severity.items())
 
     def __iter__(self) -> Iterator[Finding]:
@@ -262,11 +262,11 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """Those for which the episode is set aside."""
+        """Returns the findings that set the episode aside."""
         return [finding for finding in self if finding.severity == "error"]
 
     def extend(self, findings: Iterable[Finding]) -> None:
-        """Take over findings made elsewhere."""
+        """Adds findings that were made elsewhere."""
         for finding in findings:
             fields = {k: v for k, v in vars(finding).items() if k not in ("code", "file", "severity")}
             self.add(finding.code, finding.file, **fields)

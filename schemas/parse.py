@@ -1,4 +1,4 @@
-"""Reads a schema's TOML text; every key is checked, and a mistake is named with its table and the nearest right key."""
+"""Parses a schema's TOML. Every key is checked; an error names the table and the nearest correct key."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _CHOSEN_SEVERITIES = (*SEVERITIES, "off")
 
 
 def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
-    """Read a schema from TOML text; ``source`` is how errors call it.
+    """Parses a schema from TOML text; errors call the schema ``source``.
 
-    Old names are understood with a ``RenamedWarning``, and silently in a schema that ``is_stored`` with a dataset.
+    Old names are accepted with a ``RenamedWarning``. If ``is_stored`` (the schema comes from a dataset), there is no
+    warning.
 
     Raises:
         UsageError: the text is not TOML, or says something that no schema can say.
@@ -74,7 +75,7 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
 
 
 def _parse_anchor(top: TomlTable, streams: tuple[Stream, ...]) -> str:
-    """The stream on which frames lie: the one that is named, else the first that is no camera."""
+    """Returns the stream on whose clock frames lie: the one that the schema names, else the first that is no camera."""
     with_rows = [stream.name for stream in streams if not isinstance(stream, ImageStream)]
     if not with_rows:
         top.fail("streams: frames lie on the clock of a csv or npz stream, and there is none", "declare one")
@@ -88,7 +89,7 @@ def _parse_anchor(top: TomlTable, streams: tuple[Stream, ...]) -> str:
 
 
 def _numbers_of(anchor: str, streams: tuple[Stream, ...]) -> tuple[str, ...]:
-    """Every field of the anchor that holds numbers: the state where the schema names none."""
+    """Returns every field of the anchor that holds numbers. They are the state if the schema names no state."""
     return tuple(
         f"{stream.name}/{field.name}"
         for stream in streams
@@ -117,7 +118,7 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
 
 
 def _without(column: str, stream: Stream) -> Stream:
-    """The column that says where an episode begins is known; it is kept only if it is a field as well."""
+    """Adds ``column`` to the stream's known columns that are not kept; a field may still read the same column."""
     return replace(stream, drop=(*stream.drop, column)) if isinstance(stream, CsvStream) else stream
 
 
@@ -168,7 +169,7 @@ def _parse_action(table: TomlTable) -> ActionSpec:
 
 
 def _parse_constant(name: str, append: TomlTable) -> ActionConstant:
-    """A number, or a table with field, threshold, above and below."""
+    """Parses a number, or a table with field, threshold, above and below."""
     if not isinstance(append.values[name], dict):
         return ActionConstant(name=name, value=float(append.number(name)))
     table = append.table(name)
@@ -226,7 +227,7 @@ def _parse_sample(table: TomlTable, every_field: tuple[str, ...]) -> SampleDefau
 
 
 def _check_references(top: TomlTable, schema: Schema) -> None:
-    """Every name that the schema uses must be one that it declares."""
+    """Checks that the schema declares every name that it uses."""
     names = [stream.name for stream in schema.streams]
     for stream in schema.streams:
         other = stream.time.starts_with
@@ -265,7 +266,7 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
 
 
 def _refuse_stem(top: TomlTable, schema: Schema) -> None:
-    """Only where each file is an episode has an episode a stem."""
+    """Refuses ``{stem}`` in a schema without ``per_file``: an episode has a stem only if each file is an episode."""
     texts = [("episodes.task", schema.episodes.task), ("episodes.metadata", schema.episodes.metadata or "")]
     texts.append(("instruction.file", schema.instruction.file or ""))
     for stream in schema.streams:
@@ -277,7 +278,7 @@ def _refuse_stem(top: TomlTable, schema: Schema) -> None:
 
 
 def _field_paths(schema: Schema) -> list[str]:
-    """Each ``<stream>/<field>`` that a shard has, masks and derived fields too."""
+    """Returns each ``<stream>/<field>`` that an episode has, including masks and derived fields."""
     paths: list[str] = []
     for stream in schema.streams:
         if isinstance(stream, ImageStream):

@@ -1,4 +1,4 @@
-"""Reads the fields of a stream from a schema's TOML: columns, units, ranges, rotations and what may be missing."""
+"""Parses the fields of a stream from a schema's TOML: columns, units, ranges, rotations and missing values."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["ON_MISSING", "expand_names", "parse_csv_field", "parse_derived", "pa
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
-_MAX_EXPANDED = 10_000  # names from one range: more is a slip of the keyboard that would fill the memory
+_MAX_EXPANDED = 10_000  # names from one range; a larger range is a typing mistake that would fill the memory
 _LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "uint16": (0, 65535)}
-_MAX_OF_WORD = 1 << 24  # so many whole numbers float32 holds
+_MAX_OF_WORD = 1 << 24  # float32 holds every whole number up to this one
 _AXES = {"X", "Y", "Z"}
-_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that say nothing of a text
+_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that do not apply to text
 ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
 def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> FieldSpec:
-    """A field of a CSV stream; ``on_missing`` is the stream's own choice."""
+    """Parses a field of a CSV stream; ``on_missing`` is the stream's setting, which the field may override."""
     regex = table.text("regex", None)
     shape: tuple[int, ...]
     if regex is not None:
         _check_regex(table, regex)
-        count = table.count("count", 0)  # the shape of an array cannot depend on the file
+        count = table.count("count", 0)  # the array's shape must not depend on the file, so the schema states it
         columns: tuple[tuple[str, ...], ...] = ()
         num_columns, shape = count, (count,)
     else:
@@ -57,7 +57,7 @@ def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> Field
 
 
 def _parse_words(table: TomlTable, dtype: str) -> tuple[tuple[str, float], ...]:
-    """Each word and the number it stands for; empty where the key is not there."""
+    """Returns each word with the number that it stands for; empty if the key is missing."""
     if "words" not in table.values:
         return ()
     words = table.table("words").values
@@ -75,7 +75,7 @@ def _parse_words(table: TomlTable, dtype: str) -> tuple[tuple[str, float], ...]:
 
 
 def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:
-    """A field of an NPZ stream; its arrays hold numbers alone, so that none can be missing."""
+    """Parses a field of an NPZ stream. NPZ arrays hold only numbers, so no value can be missing."""
     for key in ("optional", "on_missing"):
         if key in table.values:
             table.fail(f"{key}: only a csv field may be missing", "leave it out")
@@ -103,7 +103,7 @@ def _parse_window(table: TomlTable) -> tuple[str, int, int] | None:
 
 
 def parse_derived(name: str, table: TomlTable, fields: Iterable[FieldSpec]) -> DerivedSpec:
-    """A field made from another one of the same stream."""
+    """Parses a field that is derived from another field of the same stream."""
     derived = DerivedSpec(name=name, kind=table.choice("kind", ("rotation_6d",)), of=table.text("of"))
     table.finish()
     source = next((field for field in fields if field.name == derived.of), None)
@@ -124,7 +124,7 @@ def parse_derived(name: str, table: TomlTable, fields: Iterable[FieldSpec]) -> D
 
 
 def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
-    """For each column its accepted names, best first."""
+    """Returns the accepted names of each column, best first."""
     columns = expand_names(table.texts("columns"))
     if not columns:
         table.fail(f"columns: no column in {table.values['columns']!r}", "name at least one; a range is {first..last}")
@@ -143,7 +143,7 @@ def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
 
 
 def expand_names(names: Iterable[str]) -> tuple[str, ...]:
-    """``joint_{1..3}`` stands for ``joint_1``, ``joint_2``, ``joint_3``."""
+    """Expands ranges: ``joint_{1..3}`` becomes ``joint_1``, ``joint_2``, ``joint_3``."""
     expanded: list[str] = []
     for name in names:
         match = _RANGE.search(name)
@@ -244,7 +244,7 @@ def _check_rotation(table: TomlTable, field: FieldSpec) -> None:
 
 
 def _per_column(table: TomlTable, key: str, values: tuple[Any, ...], num_columns: int) -> tuple[Any, ...]:
-    """One entry stands for all columns; otherwise there must be one a column."""
+    """Returns one value per column: a single entry is repeated; otherwise there must be one entry per column."""
     if len(values) == 1:
         return values * num_columns
     if values and len(values) != num_columns:

@@ -1,4 +1,4 @@
-"""Reads the streams of a schema's TOML: which files, in which dialect, on which clock."""
+"""Parses the streams of a schema's TOML: their files, dialects and clocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RESERVED_STREAMS = {"action", "align"}
 
 
 def parse_stream(name: str, table: TomlTable) -> Stream:
-    """The stream called ``name``."""
+    """Parses the stream called ``name``."""
     if name in _RESERVED_STREAMS:
         table.fail(f"{name!r} is a name that vlapipe uses itself", "call the stream something else")
     kind = table.choice("kind", ("csv", "npz", "images"))
@@ -97,7 +97,7 @@ def _parse_derived_fields(table: TomlTable, fields: tuple[Any, ...]) -> tuple[An
 def _parse_dialect(table: TomlTable) -> Dialect:
     delimiter, skip_blanks = _parse_delimiter(table)
     header = table.get("header", True)
-    rows = header if isinstance(header, int) else 1  # True and False are 1 and 0
+    rows = header if isinstance(header, int) else 1  # bool is an int: True means 1 header row, False means 0
     if not (isinstance(header, int) and header >= 0) and header != "commented":
         cure = "true, false, the number of its rows, or 'commented' where it begins with the comment sign"
         table.fail(f"header: found {header!r}", cure)
@@ -130,7 +130,7 @@ def _parse_dialect(table: TomlTable) -> Dialect:
 
 
 def _parse_delimiter(table: TomlTable) -> tuple[str, bool]:
-    """The character, and whether blanks beside it, as in ``", "``, belong to no cell."""
+    """Returns the delimiter, and whether blanks beside it (as in ``", "``) are skipped instead of kept in the cell."""
     delimiter: str = table.text("delimiter", ",")
     if delimiter == WHITESPACE:
         return delimiter, False
@@ -174,7 +174,7 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
         sources=table.texts("array" if kind == "npz" else "column", ()),
         nearest=table.flag("nearest", False),
         unit=unit,
-        # Clocks that count in small units count in whole ones unless the schema says otherwise.
+        # Clocks in microseconds or nanoseconds hold whole numbers unless the schema says otherwise.
         integer=table.flag("integer", unit in ("us", "ns") and "exact" not in table.values),
         exact=table.flag("exact", False),
         format=table.text("format", None),
@@ -198,7 +198,7 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
 
 
 def _parse_parts(table: TomlTable) -> tuple[tuple[TimePart, str], ...]:
-    """The columns of a time in parts, the largest part first."""
+    """Returns the columns of a time that is split into parts, the largest part first."""
     if "parts" not in table.values:
         return ()
     given = table.table("parts")
@@ -239,7 +239,7 @@ def _check_parts(table: TomlTable, kind: str) -> None:
 
 
 def _check_form(table: TomlTable, key: str, form: str) -> None:
-    """A form that cannot read back what it writes is a mistake of the schema, not of the data."""
+    """Refuses a time format that cannot parse its own output: that is a mistake of the schema, not of the data."""
     try:
         datetime.strptime(datetime(2001, 2, 3, 4, 5, 6).strftime(form), form)
     except ValueError as error:

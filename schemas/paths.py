@@ -1,4 +1,4 @@
-"""One check for every path that a user gives: addresses of stores (``s3://bucket/x``) are no paths yet."""
+"""The one check for every path that a user gives. Addresses of stores (``s3://bucket/x``) are not supported yet."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vlapipe.schemas.errors import UsageError
 
 __all__ = ["local_path"]
 
-# pathlib makes s3:/x of s3://x, and would make a folder called s3: of it. One letter is a drive of Windows.
+# pathlib turns s3://x into s3:/x and would create a folder named "s3:". One letter before ":/" is a Windows drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _LOCAL = re.compile(r"file:/+", re.IGNORECASE)
 
 
 def local_path(path: str | os.PathLike[str], what: str = "") -> Path:
-    """``path`` as a path of this machine's file system; ``what`` is the option or argument that gave it.
+    """Returns ``path`` as a path of the local file system; ``what`` is the option or argument that gave the path.
 
     Raises:
-        UsageError: it is the address of a store.
+        UsageError: ``path`` is the address of a store.
     """
     text = os.fspath(path)
     if _ADDRESS.match(text):

@@ -1,4 +1,4 @@
-"""Finds a schema by name or by path; the built-in ones lie beside this file in ``robots/``."""
+"""Finds a schema by name or by path. The built-in schemas are TOML files in ``robots/`` beside this file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["built_in_schemas", "load_schema"]
 
 
 def built_in_schemas() -> dict[str, str]:
-    """TOML text of each built-in schema, by name, in alphabetical order."""
+    """Returns the TOML text of each built-in schema by name, in alphabetical order."""
     folder = resources.files("vlapipe.schemas") / "robots"
     files = sorted(folder.iterdir(), key=lambda item: item.name)
     return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in files if f.name.endswith(".toml")}
 
 
 def load_schema(name_or_path: str) -> Schema:
-    """The built-in schema of that name, or the one in that TOML file.
+    """Returns the built-in schema with this name, or the schema in the TOML file at this path.
 
     Raises:
-        UsageError: there is no such schema, or it has a mistake.
+        UsageError: there is no such schema, or the schema has a mistake.
     """
     built_in = built_in_schemas()
     if name_or_path in built_in:

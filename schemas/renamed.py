@@ -1,4 +1,4 @@
-"""Names that have changed: the old ones are understood for one release, with a warning that says the new one."""
+"""Names that have changed. An old name works for one release, with a warning that tells the new name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _OLD_HOLDER, _HOLDER = "{view}", "{camera}"
 
 
 class RenamedWarning(FutureWarning):
-    """A name is used whose new spelling should be used from now on."""
+    """A schema uses an old name, which the user should replace by the new one."""
 
 
 def warn_renamed(what: str, old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Say that ``old`` is now called ``new``. ``what`` says where it was found."""
+    """Warns that ``old`` is now called ``new``; ``what`` says where the old name was found."""
     message = f"{what}: {old} is now called {new}; the old name works until the next release"
     warnings.warn(message, RenamedWarning, stacklevel=stacklevel)
 
 
 def bring_up_to_date(schema: dict[str, Any]) -> list[tuple[str, str]]:
-    """Put the new names into a schema's TOML, in place; returns each old name that was found with its new one."""
+    """Replaces old names in a schema's TOML values, in place. Returns each old name found, with its new name."""
     found: list[tuple[str, str]] = []
     streams = schema.get("streams")
     for stream in streams.values() if isinstance(streams, dict) else ():

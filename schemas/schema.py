@@ -1,6 +1,6 @@
-"""What a schema says, as frozen dataclasses: streams, fields, clocks, actions, checks, and what a sample holds.
+"""The content of a schema as frozen dataclasses: streams, fields, clocks, actions, checks, and sample defaults.
 
-A schema is data. It is written in TOML (``schemas.parse`` reads it), and nothing here touches a file.
+A schema is data. It is written in TOML and parsed by ``schemas.parse``. Nothing in this module touches a file.
 """
 
 from __future__ import annotations
@@ -39,66 +39,71 @@ TimePart = Literal[
 ]
 OnMissing = Literal["refuse", "drop", "mask"]
 
-# How many nanoseconds one unit of a clock lasts: integer stamps are multiplied, never divided.
+# Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 MISSING_SUFFIX = "_is_missing"
-WHITESPACE = "whitespace"  # a delimiter
-ISO = "iso"  # a form of time
+WHITESPACE = "whitespace"  # a value of Dialect.delimiter
+ISO = "iso"  # a value of TimeSpec.format
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
     """How the text of a CSV file is cut into lines, rows and cells.
 
-    ``delimiter`` is one character (blanks around a cell never belong to a number), or ``"whitespace"`` for any run of
-    blanks. With ``skip_blanks`` blanks beside a delimiter belong to no cell, be it text or quoted.
+    ``delimiter`` is one character, or ``"whitespace"`` for any number of blanks. Blanks around a cell never belong to a
+    number. With ``skip_blanks``, blanks beside a delimiter belong to no cell, even if the cell is text or quoted.
 
-    ``header_rows`` 0 means that there is no header: ``names`` gives the columns by position, one tuple of names for
-    each number of columns that a file may have. ``skip_lines`` lines are passed over before the header,
-    ``skip_after_header`` between header and rows (units), ``skip_footer`` at the end; so is every line that begins with
-    ``comment``. With ``header_commented`` the header itself is such a line: the last one before the first row.
+    ``header_rows`` 0 means that there is no header. ``names`` then gives the columns by position: one tuple of names
+    for each number of columns that a file may have. ``skip_lines`` lines are skipped before the header,
+    ``skip_after_header`` lines between header and rows (units, for example), and ``skip_footer`` lines at the end.
+    Every line that begins with ``comment`` is skipped too. With ``header_commented`` the header is such a comment line:
+    the last one before the first row.
     """
 
     delimiter: str = ","
-    quote: str = '"'  # "" for none
-    escape: str = ""  # makes the next character an ordinary one; "" for none
+    quote: str = '"'  # "" means no quotes
+    escape: str = ""  # makes the next character an ordinary one; "" means no escape
     decimal: Literal[".", ","] = "."
-    encoding: str = "utf-8"  # a byte order mark of UTF-8 is passed over
+    encoding: str = "utf-8"  # a UTF-8 byte order mark is skipped
     comment: str = ""
     skip_blanks: bool = False
     skip_lines: int = 0
     skip_after_header: int = 0
     skip_footer: int = 0
-    header_rows: int = 1  # names of several rows are joined by a blank
+    header_rows: int = 1  # if there are several, the names of a column are joined by a blank
     header_commented: bool = False
     names: tuple[tuple[str, ...], ...] = ()
-    trailing_delimiter: bool = False  # rows, and perhaps the header, end with one delimiter too many
-    index_column: bool = False  # rows begin with a cell that the header has no name for
+    trailing_delimiter: bool = False  # rows, and perhaps the header, end with one surplus delimiter
+    index_column: bool = False  # rows begin with a cell for which the header has no name
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpec:
-    """Where a stream's clock is found and how it is written.
+    """Where a stream's clock is found, and how its stamps are written.
 
-    One of these gives a stamp a row:
+    One of these sources gives one stamp per row:
 
-    - ``sources``, accepted column or array names, best first; with ``nearest`` the one that stands nearest before the
-      stream's first field, where a file has several. ``plus`` is a second column that is added, in ``plus_unit``.
-    - ``parts``: of a date and a time of day, each with its column, the largest first; they are added. Without a date
-      they count from midnight. Only the second may have a fraction.
-    - ``index_rate_hz``: the row's number, or the whole numbers in ``sources`` or in an image's name, over this rate.
-    - ``file``: another file of the episode, found as ``files`` are: ``.npy``, or text whose column (``sources``, else
-      its first) has a stamp a row; its cells are parted by a comma, semicolon or tab, else by blanks, and lines with
-      ``#`` are comments, the last one before the rows the header where no other is. The images of a camera belong to
-      its rows in the order of the numbers in their names, or by ``name_column``, which holds each row's image.
-    - for images the file name: its stem, or what the first group of the regular expression ``pattern`` finds in it.
+    - ``sources``: accepted column or array names, best first. If a file has several such columns, ``nearest`` chooses
+      the one nearest before the stream's first field. ``plus`` is a second column, in ``plus_unit``, that is added.
+    - ``parts``: the parts of a date and a time of day, each with its column, the largest first; the parts are added.
+      Without a date, stamps count from midnight. Only the second may have a fraction.
+    - ``index_rate_hz``: a row's number divided by this rate. With ``sources``, or for images, the number is the whole
+      number in that column or in the image's name.
+    - ``file``: another file of the episode, found like ``files``: an ``.npy``, or a text with one stamp per row in a
+      column (``sources``, else the first). The delimiter is a comma, semicolon or tab, else blanks. Lines with ``#``
+      are comments; if there is no other header, the last comment before the rows is the header. The images of a camera
+      belong to the file's rows in the order of the numbers in their names, or by ``name_column``, which names each
+      row's image.
+    - for images, the file name: its stem, or the text that the first group of the regular expression ``pattern``
+      finds.
 
-    With ``format`` a stamp is text in ``strptime`` form, or ISO 8601 if it is ``"iso"``, read as UTC where it names no
-    zone. Integer, formatted and ``exact`` (decimal text with up to nine digits) stamps and those made from a rate are
-    kept as int64 nanoseconds, all others as float64 seconds.
+    With ``format``, a stamp is text in ``strptime`` form, or in ISO 8601 if ``format`` is ``"iso"``; a stamp without a
+    time zone is UTC. Stamps are kept as int64 nanoseconds if they are integer, formatted, ``exact`` (decimal text with
+    up to nine digits) or made from a rate. All other stamps are kept as float64 seconds.
 
-    ``start_format`` is the ``strptime`` form of the file's name, whose time is added. ``offset_s`` is added. A clock
-    with ``starts_with`` is its own: it is moved so that its first stamp is the first one of that stream.
+    ``start_format`` is the ``strptime`` form of the file's name; the time in the name is added. ``offset_s`` is added
+    too. A clock with ``starts_with`` shares no time with other clocks: its first stamp is moved to the first stamp of
+    the stream that ``starts_with`` names.
     """
 
     sources: tuple[str, ...] = ()
@@ -120,7 +125,7 @@ class TimeSpec:
 
     @property
     def dtype(self) -> str:
-        """``int64`` (nanoseconds) or ``float64`` (seconds)."""
+        """Returns ``int64`` (nanoseconds) or ``float64`` (seconds)."""
         whole = self.integer or self.exact or self.format or self.parts or self.start_format or self.index_rate_hz
         return "int64" if whole else "float64"
 
@@ -129,17 +134,17 @@ class TimeSpec:
 class FieldSpec:
     """One array of a stream.
 
-    ``columns`` holds, for each column of the array, the accepted names in the file, best first (for NPZ: one entry,
-    the array's names); ``regex`` instead asks for as many columns as ``shape`` says
-    whose whole names match, in the order of the numbers in them. ``shape`` is the shape of one row as it is stored.
-    ``file_unit``, ``unit`` and ``period`` have one entry a column, or none: a value is multiplied by ``scale`` to go
-    from the file's unit to the stored one; ``range`` and ``max_speed`` (a second) are in the file's unit, ``period``
-    (after which an angle repeats; 0: it does not) in the stored one.
+    ``columns`` holds the accepted names in the file of each column of the array, best first. For NPZ, ``columns`` has
+    one entry, the array's names. ``regex`` instead selects the columns whose whole names match, in the order of the
+    numbers in the names; there must be as many as ``shape`` says. ``shape`` is the shape of one row as it is stored.
+    ``file_unit``, ``unit`` and ``period`` have one entry per column, or none. ``scale`` is the factor from the file's
+    unit to the stored unit. ``range`` and ``max_speed`` (per second) are in the file's unit. ``period``, after which an
+    angle repeats, is in the stored unit; 0 means that the column does not repeat.
 
-    A ``text`` field keeps strings: UTF-8 bytes, ``shape`` (n,) uint8, filled up with zeros. With ``cells`` ``"list"``
-    its one column holds a bracketed list of numbers a cell. ``words`` are the only texts of its cells, each with the
-    number it stands for. ``quaternion`` is the order in the file; ``xyzw`` is stored. ``euler`` names the convention of
-    the last three columns as scipy does: ``XYZ`` about the moving axes, ``xyz`` about the fixed ones.
+    A ``text`` field keeps strings as UTF-8 bytes, ``shape`` (n,), uint8, padded with zeros. If ``cells`` is ``"list"``,
+    each cell of the field's one column holds a bracketed list of numbers. ``words`` are the only texts that cells may
+    hold, each with its number. ``quaternion`` is the order in the file; the stored order is ``xyzw``. ``euler`` is the
+    convention of the last three columns, as in scipy: ``XYZ`` about the moving axes, ``xyz`` about the fixed axes.
     """
 
     name: str
@@ -149,24 +154,24 @@ class FieldSpec:
     dtype: str = "float32"
     file_unit: tuple[str, ...] = ()
     unit: tuple[str, ...] = ()
-    scale: tuple[float, ...] = ()  # empty: as it stands
+    scale: tuple[float, ...] = ()  # empty: no conversion
     range: tuple[float, float] | None = None
     period: tuple[float, ...] = ()
     text: bool = False
     cells: Literal["one", "list"] = "one"
     words: tuple[tuple[str, float], ...] = ()  # empty: cells hold numbers
-    optional: bool = False  # a file may lack it: zeros, and marked as missing
+    optional: bool = False  # a file may lack the field; its values are then zeros, marked as missing
     on_missing: OnMissing = "refuse"
     quaternion: Literal["xyzw", "wxyz"] | None = None
     normalize: bool = False
     euler: str | None = None
-    max_speed: tuple[float, ...] = ()  # one a column, 0 for no limit; or none
+    max_speed: tuple[float, ...] = ()  # one entry per column, 0 for no limit; or empty
     stuck_s: float | None = None
-    window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last) of windows, see NpzStream
+    window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see NpzStream
 
     @property
     def num_columns(self) -> int:
-        """Numbers in one row of the file."""
+        """Returns how many numbers one row of the file has."""
         size = 1
         for length in self.shape:
             size *= length
@@ -174,7 +179,7 @@ class FieldSpec:
 
     @property
     def mask(self) -> FieldSpec | None:
-        """The field ``<name>_is_missing``, uint8 of the same shape, of a field that may be missing; else ``None``."""
+        """Returns the field ``<name>_is_missing``, uint8 of the same shape, or ``None`` if no value can be missing."""
         if not self.optional and self.on_missing != "mask":
             return None
         return FieldSpec(name=self.name + MISSING_SUFFIX, columns=self.columns, shape=self.shape, dtype="uint8")
@@ -182,7 +187,7 @@ class FieldSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DerivedSpec:
-    """A field that follows from another one of its stream, made when a shard is opened and never stored.
+    """A field that follows from another field of its stream. It is made when a shard is opened and never stored.
 
     ``rotation_6d``: the first two columns of the rotation matrix, ``(rows, 6)`` (Zhou et al. 2019), of a quaternion or
     of Euler angles.
@@ -195,9 +200,9 @@ class DerivedSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CsvStream:
-    """Rows of a CSV file; ``drop`` names columns that are known and not kept.
+    """The rows of a CSV file; ``drop`` names columns that are known and not kept.
 
-    A cell that is one of the texts in ``missing`` has no value; what follows is said by each field's ``on_missing``.
+    A cell that is one of the texts in ``missing`` has no value. Each field's ``on_missing`` says what happens then.
     """
 
     name: str
@@ -215,10 +220,11 @@ class CsvStream:
 
 @dataclass(frozen=True, kw_only=True)
 class NpzStream:
-    """Arrays of an NPZ file, or NPY files each called after its array; one row a stamp.
+    """The arrays of an NPZ file, or of NPY files that are named after their arrays; one row per stamp.
 
-    A field with ``window`` may also stand in windows, an array ``(N, W, columns)`` whose N stamps are those of each
-    window's last row: they are laid end to end, without what a window repeats of the one before, ``rate_hz`` apart.
+    A field with ``window`` may also be stored as windows: an array ``(N, W, columns)`` with N stamps, each the stamp of
+    a window's last row. The windows are laid end to end, ``rate_hz`` apart, and rows that a window repeats from the
+    window before are left out.
     """
 
     name: str
@@ -233,7 +239,7 @@ class NpzStream:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStream:
-    """JPEG files. ``{camera}`` in ``files`` makes one stream a folder, named after it."""
+    """JPEG files. With ``{camera}`` in ``files``, each matching folder is one stream, named after the folder."""
 
     name: str
     files: tuple[str, ...]
@@ -241,12 +247,12 @@ class ImageStream:
     rate_hz: float | None = None
     max_gap_s: float | None = None
     cameras: tuple[str, ...] = ()
-    one_per_row: bool = False  # as many images as the anchor has rows
+    one_per_row: bool = False  # the camera must have as many images as the anchor has rows
     kind: Literal["images"] = "images"
 
     @property
     def many_cameras(self) -> bool:
-        """Whether each folder that matches ``{camera}`` is a stream of its own."""
+        """Returns whether each folder that matches ``{camera}`` is a stream of its own."""
         return any("{camera}" in pattern for pattern in self.files)
 
 
@@ -255,13 +261,13 @@ Stream = CsvStream | NpzStream | ImageStream
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeLayout:
-    """How episodes are found below a dataset.
+    """How episodes are found in a dataset.
 
-    With ``folders``, each folder whose name matches one of the patterns is an episode, whatever it holds; without,
-    each folder that holds a file of the anchor stream. With ``per_file`` each file of the anchor stream is an episode,
-    and ``{stem}`` in other patterns stands for its name without the extension. ``split_column`` cuts a file where that
-    column changes, ``split_gap_s`` where the clock jumps. ``task`` is a template over ``{parent}``, ``{folder}``,
-    ``{dataset}`` and, with ``per_file``, ``{stem}``.
+    With ``folders``, each folder whose name matches one of the patterns is an episode, whatever the folder holds.
+    Without ``folders``, each folder that holds a file of the anchor stream is an episode. With ``per_file``, each file
+    of the anchor stream is an episode, and ``{stem}`` in other patterns stands for the file's name without the
+    extension. ``split_column`` cuts a file where the value of that column changes; ``split_gap_s`` cuts where the clock
+    jumps. ``task`` is a template with ``{parent}``, ``{folder}``, ``{dataset}`` and, with ``per_file``, ``{stem}``.
     """
 
     folders: tuple[str, ...] = ()
@@ -274,7 +280,7 @@ class EpisodeLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSpec:
-    """Where an episode's instruction comes from: the first of metadata key, text file and template that gives one."""
+    """The sources of an episode's instruction. The first that has one wins: metadata key, text file, template."""
 
     metadata_key: str | None = "instruction"
     file: str | None = "instruction.txt"
@@ -285,8 +291,9 @@ class InstructionSpec:
 class ActionConstant:
     """A number at the end of each action.
 
-    Without ``field`` always ``value``. With it the value of that field (one number a row, on the anchor) at the row
-    that the action looks ahead to; with ``threshold``, ``value`` where it is above and ``below`` where it is not.
+    Without ``field``, the number is ``value``. With ``field``, the number is that field's value (one number per row, on
+    the anchor) at the row that the action looks ahead to. With ``threshold`` too, the number is ``value`` if the field
+    is above the threshold, else ``below``.
     """
 
     name: str
@@ -300,9 +307,10 @@ class ActionConstant:
 class ActionSpec:
     """How actions follow from the anchor stream's fields.
 
-    ``delta``: the change of ``of`` over ``period_s``, angles wrapped by their period; ``absolute``: ``of`` at the end
-    of ``period_s``; ``next``: ``of`` one row later; ``column``: ``of`` at the row itself. The end row is the one
-    nearest to t + ``period_s``, and must lie within ``tolerance_s`` of it. ``append`` follows at the end.
+    ``delta``: the change of ``of`` over ``period_s``, with angles wrapped by their period. ``absolute``: ``of`` at the
+    end of ``period_s``. ``next``: ``of`` one row later. ``column``: ``of`` at the row itself. The end row is the row
+    nearest to t + ``period_s`` and must lie within ``tolerance_s`` of that time. The numbers of ``append`` follow at
+    the end.
     """
 
     kind: Literal["delta", "absolute", "next", "column"]
@@ -314,25 +322,25 @@ class ActionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSpec:
-    """Quality gates: what is too short, too late, too uneven, and how grave each finding is.
+    """Quality gates: limits on what is too short, too late or too uneven, and the severity of each finding.
 
     ``severity`` overrides ``CODES`` by code: ``error``, ``warning``, ``note`` or ``off``.
     """
 
     min_seconds: float = 0.0
     min_frames: int = 1
-    edge_s: float = 1.0  # a stream may begin this much after the anchor and end this much before it
-    max_jitter: float = 0.5  # standard deviation of a clock's steps over their median
-    max_drift: float = 0.01  # by which two clocks with a declared rate may differ
+    edge_s: float = 1.0  # a stream may begin this much after the anchor, and end this much before the anchor
+    max_jitter: float = 0.5  # limit on the standard deviation of a clock's steps, divided by their median
+    max_drift: float = 0.01  # limit on the relative difference of two clocks that have a declared rate
     severity: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDefaults:
-    """What one training sample holds unless the user says otherwise; names are ``<stream>/<field>``."""
+    """The default content of one training sample; names are ``<stream>/<field>``."""
 
     state: tuple[str, ...]
-    sensors: tuple[tuple[str, str], ...] = ()  # (name in the batch, array)
+    sensors: tuple[tuple[str, str], ...] = ()  # (name in the batch, field)
     state_rows: int = 1
     sensor_rows: int = 1
     image_rows: int = 1
@@ -342,7 +350,7 @@ class SampleDefaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """One kind of recording: how to find it, read it, check it, and make samples from it."""
+    """One kind of recording: how vlapipe finds, reads and checks it, and makes samples from it."""
 
     name: str
     description: str
@@ -354,17 +362,17 @@ class Schema:
     instruction: InstructionSpec = field(default_factory=InstructionSpec)
     checks: CheckSpec = field(default_factory=CheckSpec)
     val_fraction: float = 0.1
-    toml: str = ""  # the text it was read from, kept in the manifest
+    toml: str = ""  # the text that the schema was parsed from; the manifest keeps it
 
     def stream(self, name: str) -> Stream:
-        """The stream of that name; ``KeyError`` if there is none."""
+        """Returns the stream with this name; raises ``KeyError`` if there is none."""
         for stream in self.streams:
             if stream.name == name:
                 return stream
         raise KeyError(name)
 
     def field(self, path: str) -> FieldSpec:
-        """The field called ``<stream>/<field>``, masks and derived ones too; ``KeyError`` if there is none."""
+        """Returns field ``<stream>/<field>``, also a mask or a derived one; raises ``KeyError`` if there is none."""
         stream_name, _, field_name = path.partition("/")
         stream = self.stream(stream_name)
         if not isinstance(stream, ImageStream):
@@ -380,7 +388,7 @@ class Schema:
 
     @property
     def anchor_stream(self) -> CsvStream | NpzStream:
-        """The stream on whose clock frames lie."""
+        """Returns the stream on whose clock frames lie."""
         stream = self.stream(self.anchor)
         assert not isinstance(stream, ImageStream)
         return stream

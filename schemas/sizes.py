@@ -1,4 +1,4 @@
-"""Sizes as people type them: 256MB, 1.5 GiB."""
+"""Parses sizes as people type them: 256MB, 1.5 GiB."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PREFIX = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as 256MB (powers of 1000) or 256MiB (powers of 1024).
+    """Returns the bytes of a size such as 256MB (powers of 1000) or 256MiB (powers of 1024).
 
     Raises:
-        UsageError: it is none, or more than any disk holds.
+        UsageError: the text is not a size, or the size is more than any disk holds.
     """
     match = _SIZE.match(text.strip())
     if match is None:

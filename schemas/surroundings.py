@@ -1,7 +1,7 @@
-"""Tells an error of the surroundings (disk, quota, memory, limits, network) from one of the file that was worked on.
+"""Tells errors of the surroundings (disk, quota, memory, limits, network) from errors of the file being worked on.
 
-Such an error becomes a ``StoppedError``: nothing is wrong with the data, other files would fail alike, and the same
-command goes on once the cause is gone.
+An error of the surroundings becomes a ``StoppedError``: nothing is wrong with the data, other files would fail in the
+same way, and the same command continues once the cause is gone.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from vlapipe.schemas.errors import StoppedError
 
 __all__ = ["is_from_surroundings", "max_map_count", "raise_if_stopped", "stopped_by"]
 
-Said = tuple[str, str]  # the reason in words, and its cure
+Said = tuple[str, str]  # the reason in words, and the cure
 
 _GO_ON = "the same command then goes on"
-_NO_THREAD = "can't start new thread"  # CPython's RuntimeError
+_NO_THREAD = "can't start new thread"  # the message of CPython's RuntimeError
 
 
 def is_from_surroundings(error: BaseException) -> bool:
-    """Whether disk, quota, memory, network or a limit is the reason, rather than one file or path."""
+    """Returns whether disk, quota, memory, network or a limit caused the error, rather than one file or path."""
     return _reason(error) is not None
 
 
 def stopped_by(error: BaseException, where: str | os.PathLike[str] = "") -> StoppedError:
-    """The error that ends a command which its surroundings stopped: the path, the reason in words, and the cure.
+    """Returns the error that ends a stopped command: the path, the reason in words, and the cure.
 
     Args:
-        error: what was raised. A ``StoppedError`` is returned as it is.
-        where: the file, the folder or the work that was under way, for an ``error`` that names no file.
+        error: the error that was raised. A ``StoppedError`` is returned as it is.
+        where: the file, folder or work in progress; used if ``error`` names no file.
     """
     if isinstance(error, StoppedError):
         return error
@@ -44,10 +44,10 @@ def stopped_by(error: BaseException, where: str | os.PathLike[str] = "") -> Stop
 
 
 def raise_if_stopped(error: BaseException, where: str | os.PathLike[str]) -> None:
-    """End the command if ``error`` comes from the surroundings; return if ``where`` itself is at fault.
+    """Raises if ``error`` comes from the surroundings; returns if ``where`` itself is at fault.
 
     Raises:
-        StoppedError: the surroundings are to blame.
+        StoppedError: the surroundings caused the error.
     """
     if is_from_surroundings(error):
         raise stopped_by(error, where) from None
@@ -66,7 +66,7 @@ def _reason(error: BaseException) -> Said | None:
 
 
 def max_map_count() -> int | None:
-    """How many memory maps the kernel lets a process have; ``None`` where there is no such limit."""
+    """Returns how many memory maps the kernel allows per process, or ``None`` if there is no such limit."""
     try:
         return int(Path("/proc/sys/vm/max_map_count").read_text())
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def max_map_count() -> int | None:
 
 
 def _memory() -> Said:
-    """The kernel has one error for three limits: look which it is."""
+    """Finds out which of three limits was reached: the kernel has one error code for all three."""
     most = max_map_count()
     if most is not None and _num_maps() >= 0.95 * most:
         cure = f"raise it (sysctl -w vm.max_map_count={4 * most}), or ingest with a larger --shard-size"
@@ -104,7 +104,7 @@ def _always(reason: str, cure: str) -> Callable[[], Said]:
 
 _LOST = _always("the connection was lost", "check the network and the other machine")
 _GONE = _always("the disk is gone", "attach it again")
-# What a system call may say that tells of the machine, not of the user's data or command.
+# Errors of system calls that are caused by the machine, not by the user's data or command.
 _REASONS: dict[int, Callable[[], Said]] = {
     errno.ENOSPC: _always("the disk is full", "free some space there"),
     errno.EDQUOT: _always("the disk quota is used up", "free some space there, or have the quota raised"),

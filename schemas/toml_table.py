@@ -1,4 +1,4 @@
-"""Reads one TOML table with every key checked: a mistake is named with its table and the nearest right key."""
+"""Reads one TOML table and checks every key. An error names the table and the nearest correct key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_LISTED = 40  # more than a training run has options
 
 
 def did_you_mean(word: str, known: Iterable[str], *, page: str = "") -> str:
-    """A cure for an unknown word: the nearest known one, or all that are known.
+    """Returns a cure for an unknown word: the nearest known word, or a list of the known words.
 
-    If there are more than 40 the rest is counted. ``page`` is the page of the docs that describes them.
+    If there are more than 40 known words, the rest is counted. ``page`` is the docs page that describes the words.
     """
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -32,7 +32,7 @@ def did_you_mean(word: str, known: Iterable[str], *, page: str = "") -> str:
 
 
 class TomlTable:
-    """One TOML table being read: hands out typed values and refuses what nobody asked for.
+    """One TOML table. Its methods return typed values; ``finish`` refuses keys that were never asked for.
 
     Every refusal is a ``UsageError`` that names the table and the key.
     """
@@ -42,12 +42,12 @@ class TomlTable:
         self.asked: set[str] = set()
 
     def fail(self, problem: str, cure: str = "") -> NoReturn:
-        """Refuse the schema; the message names this table."""
+        """Refuses the schema; the message names this table."""
         place = f"[{self.path}]" if self.path else "top level"
         raise UsageError(f"schema {self.source}: {place}: {problem}", cure)
 
     def get(self, key: str, default: Any) -> Any:
-        """The value as TOML has it; a key that is missing and has no default is refused."""
+        """Returns the value as TOML has it. A key that is missing and has no default is refused."""
         self.asked.add(key)
         if key in self.values:
             return self.values[key]
@@ -60,14 +60,14 @@ class TomlTable:
         self.fail(f"missing key {key!r}", f"is {near[0]!r} a misspelling of it?" if near else "add it")
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
-        """A string."""
+        """Returns a string."""
         value = self.get(key, default)
         if value is not default and not isinstance(value, str):
             self.fail(f"{key}: expected text, found {value!r}")
         return value
 
     def number(self, key: str, default: Any = REQUIRED, *, least: float | None = None) -> Any:
-        """A finite number, ``least`` or more."""
+        """Returns a finite number that is ``least`` or more."""
         value = self.get(key, default)
         if key not in self.values:
             return value
@@ -80,7 +80,7 @@ class TomlTable:
         return value
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """One number or a list of them, each 0 or more; empty where the key is not there."""
+        """Returns one number or a list of numbers as a tuple, each 0 or more; empty if the key is missing."""
         value = self.get(key, [])
         value = value if isinstance(value, list) else [value]
         if not all(is_number(v) and math.isfinite(v) and v >= 0 for v in value):
@@ -88,21 +88,21 @@ class TomlTable:
         return tuple(float(v) for v in value)
 
     def count(self, key: str, default: int, *, least: int = 1) -> int:
-        """A whole number, ``least`` or more; the default may be less."""
+        """Returns a whole number that is ``least`` or more; the default may be less."""
         value = self.number(key, default, least=least)
         if not isinstance(value, int):
             self.fail(f"{key}: expected a whole number, found {value!r}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """``true`` or ``false``."""
+        """Returns ``true`` or ``false``."""
         value = self.get(key, default)
         if not isinstance(value, bool):
             self.fail(f"{key}: expected true or false, found {value!r}")
         return value
 
     def texts(self, key: str, default: Any = REQUIRED) -> tuple[str, ...]:
-        """One string or a list of them."""
+        """Returns one string or a list of strings as a tuple."""
         value = self.get(key, default)
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
@@ -110,21 +110,21 @@ class TomlTable:
         return tuple(value)
 
     def choice(self, key: str, choices: Iterable[str], default: Any = REQUIRED) -> Any:
-        """One of ``choices``."""
+        """Returns one of ``choices``."""
         value = self.text(key, default)
         if value not in choices:
             self.fail(f"{key}: unknown value {value!r}", did_you_mean(value, choices))
         return value
 
     def table(self, key: str, default: Any = REQUIRED) -> TomlTable:
-        """The table below this one."""
+        """Returns the table called ``key`` in this table."""
         value = self.get(key, default)
         if not isinstance(value, dict):
             self.fail(f"{key}: expected a table, found {value!r}")
         return TomlTable(self.source, f"{self.path}.{key}" if self.path else key, value)
 
     def tables(self, key: str) -> dict[str, TomlTable]:
-        """The tables in that table by their names, which must be such as arrays may have."""
+        """Returns the tables in table ``key`` by name; each name must be valid as an array's name."""
         table = self.table(key)
         names = {name: table.table(name) for name in table.values}
         for name in names:
@@ -133,17 +133,17 @@ class TomlTable:
         return names
 
     def finish(self) -> None:
-        """Refuse the keys that were not asked for."""
+        """Refuses keys that were not asked for."""
         for key in self.values:
             if key not in self.asked:
                 self.fail(f"unknown key {key!r}", did_you_mean(key, self.asked))
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a TOML number; ``true`` is none, nor a whole one beyond TOML's 64 bits."""
+    """Returns whether ``value`` is a TOML number; ``true`` and integers beyond 64 bits are not."""
     return isinstance(value, float) or (is_whole(value) and -(2**63) <= value < 2**63)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; ``true`` is none."""
+    """Returns whether ``value`` is an integer; ``true`` is not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Converts units by declaration: the factor from the unit that a file is written in to the one that is stored."""
+"""Converts declared units: gives the factor from the unit in the file to the unit that is stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 __all__ = ["conversion_factor", "known_units"]
 
-# How many base units one of each is; only units of the same kind convert into each other.
+# The size of each unit in the base unit of its kind. Only units of the same kind convert into each other.
 _KINDS: dict[str, dict[str, float]] = {
     "length": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "in": 0.0254},
     "angle": {"rad": 1.0, "deg": math.pi / 180, "turn": 2 * math.pi},
@@ -24,15 +24,15 @@ _POWER = re.compile(r"[1-9]\Z")
 
 
 def known_units() -> list[str]:
-    """Every unit that converts; a quotient of two, such as ``deg/s`` or ``m/s^2``, converts as well."""
+    """Returns every unit that converts. A quotient of two, such as ``deg/s`` or ``m/s^2``, converts as well."""
     return sorted({*(unit for units in _KINDS.values() for unit in units), *_ALIASES})
 
 
 def conversion_factor(source: str, target: str) -> float:
-    """What a number in ``source`` is multiplied by to be in ``target``.
+    """Returns the factor that converts a number from unit ``source`` to unit ``target``.
 
     Raises:
-        ValueError: a unit is unknown, or the two measure different things.
+        ValueError: a unit is unknown, or the two units measure different things.
     """
     if source == target:
         return 1.0
@@ -40,7 +40,7 @@ def conversion_factor(source: str, target: str) -> float:
     if kind_from != kind_to:
         raise ValueError(f"{source!r} is a {kind_from}, {target!r} a {kind_to}")
     if kind_from == "angle":
-        # The same factor, bit for bit, as numpy.deg2rad and numpy.rad2deg use.
+        # This factor is bit for bit the one of numpy.deg2rad and numpy.rad2deg.
         pair = _ALIASES.get(source, source), _ALIASES.get(target, target)
         if pair == ("deg", "rad"):
             return math.pi / 180.0
@@ -50,7 +50,7 @@ def conversion_factor(source: str, target: str) -> float:
 
 
 def _measure(unit: str) -> tuple[str, float]:
-    """What kind of thing a unit measures, and how many base units it is."""
+    """Returns the kind of quantity that a unit measures, and the unit's size in base units."""
     top, *below = unit.split("/")
     kind, factor = _measure_one(top, unit)
     for part in below:

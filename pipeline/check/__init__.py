@@ -1,1 +1,1 @@
-"""Quality gates on streams that could be read: their clocks, values, poses, and how streams lie to each other."""
+"""Quality gates on streams that could be read: their clocks, values and poses, and how the streams fit together."""

@@ -1,4 +1,4 @@
-"""Checks that need all episodes at once: the same recording twice, or in both splits, splits and tasks too small."""
+"""Checks that need all episodes at once: duplicate recordings, duplicates in both splits, small splits and tasks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vlapipe.schemas.schema import Schema
 
 __all__ = ["check_across_episodes", "check_what_is_left_out"]
 
-_MOST_NAMED = 5  # names that a finding lists
+_MOST_NAMED = 5  # limit on the names that a finding lists
 
-_RATE_RATIO = 1.5  # pauses make an episode's rows fewer, but not by so much
+_RATE_RATIO = 1.5  # pauses lower an episode's row count, but not by this factor
 
 
 def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, schema: Schema) -> list[dict[str, Any]]:
-    """Findings about the dataset as a whole, in the form of those of one episode.
+    """Returns the findings about the dataset as a whole, in the same form as an episode's findings.
 
     Args:
-        rows: the episodes table's rows, in order.
-        discovery: what was found, and what was left out.
-        schema: says which stream's file stands for the recording, and how grave a finding is.
+        rows: the rows of the episodes table, in order.
+        discovery: the episodes that were found, and the files and folders that were left out.
+        schema: names the anchor stream, whose file identifies a recording, and sets the severity of findings.
     """
     findings = Findings(schema.checks.severity)
     check_what_is_left_out(discovery, schema, findings)
@@ -34,7 +34,7 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
     named: dict[str, str] = {}
     for row in rows:
         source = _anchor_source(row, schema.anchor)
-        # Parts of one file share its digest, not their place in it.
+        # Parts of one file share its digest, but not their rows in the file.
         content = (source["sha256"], row["source_row"], row[f"{schema.anchor}/rows"])
         first = first_of.setdefault(content, row)
         named.setdefault(source["path"], row["id"])
@@ -60,7 +60,7 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
 
 
 def check_what_is_left_out(discovery: Discovery, schema: Schema, findings: Findings) -> None:
-    """Report what a dataset holds that is in no episode although it may well be meant to be."""
+    """Reports files and folders that are in no episode, although the user may have meant them to be."""
     if discovery.not_matched:
         expected = "a folder called " + " or ".join(schema.episodes.folders)
         found = _first_names(discovery.not_matched, "another name, with an episode's files in it")
@@ -82,7 +82,7 @@ def _first_names(names: tuple[str, ...], what: str) -> str:
 
 
 def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
-    """By extension and by the folder's name within an episode, so that a camera is not hidden behind notes."""
+    """Groups paths by extension and by parent folder within an episode, so that notes do not hide an unread camera."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for path in map(PurePosixPath, paths):
         kinds.setdefault((path.suffix or path.name, path.parent.name if len(path.parts) > 2 else ""), []).append(
@@ -92,7 +92,7 @@ def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
 
 
 def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) -> None:
-    """Windows and chunks count rows, so at another rate they span another time."""
+    """Reports episodes of different rates: windows and chunks count rows, so their duration depends on the rate."""
     spans = [(row, row[f"{anchor}/last_s"] - row[f"{anchor}/first_s"]) for row in rows]
     rates = [((row[f"{anchor}/rows"] - 1) / span, row) for row, span in spans if span > 0]
     if not rates:
@@ -106,7 +106,7 @@ def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) ->
 
 
 def _anchor_source(row: dict[str, Any], anchor: str) -> dict[str, Any]:
-    """The file that the anchor's rows were read from; a row lists its sources in the order of its streams."""
+    """Returns the file that the anchor's rows were read from; a row lists its sources in the order of its streams."""
     streams = [key.removesuffix("/start") for key in row if key.endswith("/start")]
     source: dict[str, Any] = row["sources"][streams.index(anchor)]
     return source

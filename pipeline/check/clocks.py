@@ -16,21 +16,21 @@ from vlapipe.schemas.schema import CheckSpec, Stream
 
 __all__ = ["RATE_TOLERANCE", "check_clock", "find_gaps", "steps_s"]
 
-RATE_TOLERANCE = 0.2  # relative distance from the declared rate that is worth a warning
+RATE_TOLERANCE = 0.2  # a larger relative distance from the declared rate is worth a warning
 _UNITS = ("s", "ms", "us", "ns")
 _OUR_TIME_S = (946_684_800, 4_102_444_800)  # 2000 to 2100
-_LEAST_STEP_S = 0.0005  # of a clock that may have begun at 0 a few days before
+_LEAST_STEP_S = 0.0005  # limit for a clock that may have begun at 0 a few days before
 _LONGEST_STEP_S = 60.0
-_LEAST_STEPS = 19  # fewer say little about how evenly a clock ticks
+_LEAST_STEPS = 19  # fewer steps say little about how evenly a clock ticks
 
 
 def steps_s(timestamp: NDArray[Any]) -> NDArray[np.float64]:
-    """Seconds from each row to the next, ``(rows - 1,)``, subtracted before they are converted."""
+    """Returns the seconds from each row to the next, ``(rows - 1,)``; subtracted first, then converted."""
     return seconds(timestamp[1:] - timestamp[:-1])
 
 
 def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
-    """The rows before which the clock stands still for longer than ``max_gap_s``; none where that is ``None``."""
+    """Returns the rows that follow a step longer than ``max_gap_s``; no rows if ``max_gap_s`` is ``None``."""
     if max_gap_s is None:
         return np.empty(0, dtype=np.int32)
     limit = round(max_gap_s * 1e9) if timestamp.dtype == np.int64 else max_gap_s
@@ -38,7 +38,7 @@ def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.in
 
 
 def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:
-    """Report a clock's faults; ``False`` where it runs backwards or in another unit, and nothing else can be said."""
+    """Reports a clock's faults. Returns ``False`` if it runs backwards or has another unit: no later check applies."""
     if rows.num_rows < 2:
         return True
     label, column = clock_location(rows).file, clock_location(rows).column
@@ -73,10 +73,11 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
 
 
 def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings: Findings) -> bool:
-    """``False`` if the stamps are in another unit than the schema says; years that no clock has, readers refuse.
+    """Returns ``False`` if the stamps are in another unit than the schema says; readers refuse impossible years.
 
-    Rates tell: nothing is recorded a thousand times as fast as declared, or as slowly. Without one, a clock that stands
-    in January 1970, with steps that no robot makes, and in our time if its numbers are taken for a larger unit.
+    With a declared rate: the measured rate differs from it by a power of 1000. Without a declared rate, all of these
+    hold: the clock lies in January 1970, its steps are shorter than any robot's, and it lies in our time if its numbers
+    are in a larger unit.
     """
     time = stream.time
     if time.format or time.index_rate_hz or time.parts or time.plus:
@@ -87,7 +88,7 @@ def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings
     declared = _UNITS.index(time.unit)
     line, where = clock_row(rows, 0)
     if stream.rate_hz:
-        thousands = round(math.log10(stream.rate_hz * step) / 3)  # that the steps are too long: the unit is finer
+        thousands = round(math.log10(stream.rate_hz * step) / 3)  # powers of 1000 by which the steps are too long
         is_whole = abs(stream.rate_hz * step / 1000.0**thousands - 1) <= RATE_TOLERANCE
         if not thousands or not is_whole or not 0 <= declared + thousands < len(_UNITS):
             return True
@@ -120,7 +121,7 @@ def _check_jitter(
         return
     spread = float(steps.std())
     if spread <= checks.max_jitter * float(steps.min()):
-        return  # the median, which takes three times as long to find, is no less
+        return  # the median is no smaller than the minimum, but takes three times as long to find
     median = float(np.median(steps))
     if median > 0 and spread > checks.max_jitter * median:
         expected = f"steps that spread by {checks.max_jitter:g} of their median or less"

@@ -1,4 +1,4 @@
-"""Checks how streams lie to the anchor: they should begin and end with it, and tick at rates that fit each other."""
+"""Checks how streams fit the anchor: they should begin and end with it, and their rates should fit its rate."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vlapipe.schemas.schema import CheckSpec, Stream
 
 __all__ = ["check_drift", "check_edges"]
 
-_LEAST_SPAN_S = 3.0  # over less, where the first and the last row happen to lie outweighs any drift
-_GAP_PERIODS = 3.0  # a longer step is a gap where the schema has no max_gap_s
+_LEAST_SPAN_S = 3.0  # over a shorter span, the exact times of the first and last row outweigh any drift
+_GAP_PERIODS = 3.0  # a step of more periods is a gap if the schema has no max_gap_s
 
 
 def check_edges(anchor: StreamRows, streams: dict[str, Rows], checks: CheckSpec, findings: Findings) -> None:
-    """Report the streams that begin long after the anchor, end long before it, or lie elsewhere altogether."""
+    """Reports streams that begin long after the anchor, end long before it, or do not overlap with it."""
     first, last = seconds(anchor.timestamp[[0, -1]])
     for rows in streams.values():
         begins, ends = seconds(rows.timestamp[[0, -1]])
@@ -42,9 +42,10 @@ def check_drift(
     checks: CheckSpec,
     findings: Findings,
 ) -> None:
-    """Report the streams whose clock runs faster or slower than the anchor's, as their declared rates tell.
+    """Reports streams whose clock runs faster or slower than the anchor's, judged by the declared rates.
 
-    Each is compared with the anchor, or with the first stream whose rate can be measured where the anchor's cannot.
+    Each stream is compared with the anchor, or, if the anchor's rate cannot be measured, with the first stream whose
+    rate can.
     """
     paces = {}
     for name in sorted(streams, key=lambda name: name != anchor):
@@ -62,7 +63,7 @@ def check_drift(
 
 
 def _pace(rows: Rows, stream: Stream) -> tuple[float, float] | None:
-    """Measured over declared rate, and how unsure that is (jitter at both ends); ``None`` if it cannot be told."""
+    """Returns measured over declared rate, and its uncertainty (jitter at both ends); ``None`` if not measurable."""
     if not stream.rate_hz or rows.num_rows < 2:
         return None
     steps = steps_s(rows.timestamp)

@@ -1,4 +1,4 @@
-"""Where in its file a row or a column of a stream stands, for findings."""
+"""The location (file, line, column) of a stream's row or column, for findings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vlapipe.schemas.schema import FieldSpec
 
 __all__ = ["add_at_row", "clock_location", "clock_row", "column_name", "column_names"]
 
-_MOST_NAMED = 16  # columns that a finding lists one by one
+_MOST_NAMED = 16  # up to so many columns are listed one by one in a finding
 
 
 def add_at_row(
     findings: Findings, code: str, rows: StreamRows, row: int, *, column: str, expected: str, found: str, count: int
 ) -> None:
-    """Report values of one column: the first stands in ``row``, and there are ``count``."""
+    """Reports ``count`` values of one column; the first one is in ``row``."""
     line = rows.line_of(row)
     found += "" if line is not None else _numbered(rows, row)
     findings.add(code, rows.source.path, line=line, column=column, expected=expected, found=found, count=count)
 
 
 def clock_row(rows: Rows, row: int) -> tuple[int | None, str]:
-    """The line on which a row's stamp stands, and ``""``; where a file has no lines ``None``, and words for the row."""
+    """Returns the line of a row's stamp and ``""``; or, if the file has no lines, ``None`` and words for the row."""
     line = clock_location(rows).line_of(row)
     return line, "" if line is not None else _numbered(rows, row)
 
@@ -33,7 +33,7 @@ def _numbered(rows: Rows, row: int) -> str:
 
 
 def clock_location(rows: Rows) -> ClockLocation:
-    """Where the clock stands: in the stream's own file unless it has one to itself."""
+    """Returns the clock's location: the clock's own file if there is one, else the stream's file."""
     if rows.clock_location is not None:
         return rows.clock_location
     if isinstance(rows, ImageRows):
@@ -42,7 +42,7 @@ def clock_location(rows: Rows) -> ClockLocation:
 
 
 def column_name(rows: StreamRows, field: FieldSpec, column: int) -> str:
-    """What the file calls a field's column; an array's name with the column's number where it has several."""
+    """Returns the file's name for a field's column; for an array of several columns, the array's name and a number."""
     names = rows.column_names.get(field.name) or tuple(accepted[0] for accepted in field.columns)
     if len(names) == field.num_columns:
         return names[column]
@@ -51,7 +51,7 @@ def column_name(rows: StreamRows, field: FieldSpec, column: int) -> str:
 
 
 def column_names(rows: StreamRows, field: FieldSpec, columns: Sequence[int]) -> str:
-    """Names of several columns; of many in one array, ranges of their numbers."""
+    """Returns the names of several columns. Many columns of one array are written as ranges of their numbers."""
     if len(columns) <= _MOST_NAMED:
         return ", ".join(column_name(rows, field, column) for column in columns)
     ranges: list[tuple[int, int]] = []

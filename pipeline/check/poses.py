@@ -1,4 +1,4 @@
-"""Checks rotations: quaternions must be of length 1, and Euler angles mean little near their singularity."""
+"""Checks rotations: quaternions must have length 1, and Euler angles should stay away from their singularity."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
 
 __all__ = ["check_poses"]
 
-_MAX_OFF_UNIT = 1e-3  # float32 and six printed digits stay well below it
+_MAX_OFF_UNIT = 1e-3  # rounding of float32 and of six printed digits stays well below this limit
 _NEAR_DEG = 1.0
 
 
 def check_poses(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
-    """Report what is wrong with the fields that hold rotations."""
+    """Reports the faults of the fields that hold rotations."""
     for field in stream.fields:
         if field.quaternion:
             _check_length(rows, field, findings)
@@ -26,7 +26,7 @@ def check_poses(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findi
 
 
 def _check_length(rows: StreamRows, field: FieldSpec, findings: Findings) -> None:
-    """The stored quaternion; where the schema normalizes, only that of no length is left to be found."""
+    """Checks the stored quaternion. If the schema normalizes, only a quaternion of length 0 can fail."""
     values = by_column(rows.fields[field.name])
     length = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
     off = np.abs(length - 1) > _MAX_OFF_UNIT
@@ -49,7 +49,10 @@ def _check_length(rows: StreamRows, field: FieldSpec, findings: Findings) -> Non
 
 
 def _check_singularity(rows: StreamRows, field: FieldSpec, findings: Findings) -> None:
-    """The outer two angles turn about one axis where the middle one is +-90 degrees, or 0 or 180 for two equal axes."""
+    """Reports gimbal lock: the middle angle is near +-90 degrees, or, if the outer axes are equal, near 0 or 180.
+
+    The two outer angles then turn about one axis.
+    """
     assert field.euler
     proper = field.euler[0] == field.euler[2]
     middle = field.num_columns - 2

@@ -1,4 +1,4 @@
-"""Puts every stream of an episode that could be read through all checks."""
+"""Runs all checks on every stream of an episode that could be read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["check_streams"]
 
 
 def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Schema, findings: Findings) -> None:
-    """Report every fault of the streams' clocks, values and poses, and of how they fit the anchor.
+    """Reports every fault of the streams' clocks, values and poses, and of how the streams fit the anchor.
 
     Args:
-        streams: those that could be read; others have their own findings already.
-        specs: what the schema says of each, cameras by their own names.
-        schema: which is the anchor, and what counts as a fault.
-        findings: takes what is wrong.
+        streams: the streams that could be read; the other streams have their findings already.
+        specs: the schema's entry for each stream; cameras have their own names.
+        schema: names the anchor and says what counts as a fault.
+        findings: collects the faults.
     """
     forwards: dict[str, Rows] = {}
     for name, rows in streams.items():
@@ -45,7 +45,7 @@ def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Sc
 
 
 def _check_counts(anchor: StreamRows, streams: dict[str, Rows], specs: dict[str, Stream], findings: Findings) -> None:
-    """A camera that took an image a row must have as many as the anchor has rows."""
+    """Reports cameras with ``one_per_row`` whose number of images differs from the anchor's number of rows."""
     for name, rows in streams.items():
         stream = specs[name]
         if isinstance(stream, ImageStream) and stream.one_per_row and rows.num_rows != anchor.num_rows:

@@ -1,6 +1,6 @@
-"""Checks the values of fields over time: columns that never change, sensors that hang, jumps faster than can be.
+"""Checks the values of fields over time: constant columns, stuck sensors, and jumps that are too fast.
 
-Values that are missing are looked past: they neither are a fault nor hide one.
+Missing values are skipped: they are not a fault, and they do not hide one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
 
 __all__ = ["by_column", "check_values", "missing_of"]
 
-_LEAST_ROWS = 20  # fewer that are equal say nothing
+_LEAST_ROWS = 20  # fewer equal rows say nothing
 
 
-@np.errstate(over="ignore", invalid="ignore")  # values that are not finite, and that the schema lets through
+@np.errstate(over="ignore", invalid="ignore")  # the schema may allow values that are not finite
 def check_values(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
-    """Report what each field's values tell; the clock must run forwards."""
+    """Reports the faults of each field's values; the clock must run forwards."""
     for field in stream.fields:
         if field.text:
             continue
@@ -38,12 +38,12 @@ def check_values(rows: StreamRows, stream: CsvStream | NpzStream, findings: Find
 
 
 def by_column(values: NDArray[Any]) -> NDArray[Any]:
-    """A field as ``(rows, columns)``, without a copy."""
+    """Returns a field as ``(rows, columns)``, without a copy."""
     return values.reshape(len(values), -1)
 
 
 def missing_of(rows: StreamRows, field: FieldSpec) -> NDArray[np.bool_] | None:
-    """Which values ``(rows, columns)`` are missing; ``None`` where none can be."""
+    """Returns a mask ``(rows, columns)`` of missing values, or ``None`` if no value can be missing."""
     if field.mask is None or field.mask.name not in rows.fields:
         return None
     return by_column(rows.fields[field.mask.name]).astype(np.bool_)
@@ -62,7 +62,7 @@ def _check_constant(
 
 
 def _constant_columns(values: NDArray[Any], missing: NDArray[np.bool_] | None) -> Iterator[tuple[int, int]]:
-    """Columns that never change, each with a row that has its value."""
+    """Yields each column that never changes, with a row that has its value."""
     if len(values) < _LEAST_ROWS:
         return
     if missing is not None:
@@ -71,7 +71,7 @@ def _constant_columns(values: NDArray[Any], missing: NDArray[np.bool_] | None) -
             if len(present) >= _LEAST_ROWS and (values[present, column] == values[present[0], column]).all():
                 yield column, int(present[0])
         return
-    # Four rows tell almost every column that does change, so that the others cost nothing.
+    # Four probed rows rule out almost every column that changes, so that the full comparison is rare.
     probe = values[[0, len(values) // 3, len(values) * 2 // 3, -1]]
     for column in np.flatnonzero((probe == probe[0]).all(axis=0)).tolist():
         if (values[:, column] == values[0, column]).all():
@@ -86,7 +86,7 @@ def _check_stuck(
     max_gap_s: float | None,
     findings: Findings,
 ) -> None:
-    """Runs of one value that last longer than ``stuck_s``; a missing value and a gap end a run."""
+    """Reports intervals of one value that last longer than ``stuck_s``; a missing value or a gap ends an interval."""
     assert field.stuck_s is not None
     gaps = find_gaps(rows.timestamp, max_gap_s)
     for column in range(values.shape[1]):
@@ -116,7 +116,10 @@ def _check_stuck(
 def _check_speed(
     values: NDArray[Any], missing: NDArray[np.bool_] | None, rows: StreamRows, field: FieldSpec, findings: Findings
 ) -> None:
-    """Differences over time in the file's unit; rows that share a stamp have no speed, and are a finding already."""
+    """Reports changes per second above ``max_speed``, in the file's unit.
+
+    Rows that share a stamp have no speed; the check of the clock reports them.
+    """
     steps = steps_s(rows.timestamp)
     for column in range(values.shape[1]):
         limit = field.max_speed[column % len(field.max_speed)]
@@ -150,5 +153,5 @@ def _check_speed(
 
 
 def _in_file(value: Any, field: FieldSpec, column: int) -> Any:
-    """A stored value, or a difference of such, in the file's unit."""
+    """Returns a stored value, or a difference of stored values, in the file's unit."""
     return value / abs(field.scale[column % len(field.scale)]) if field.scale else value

@@ -1,1 +1,1 @@
-"""Finds the episodes of a dataset and sorts their files into streams; opens no file."""
+"""Finds the episodes of a dataset and sorts their files into streams. No file is opened."""

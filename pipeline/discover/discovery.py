@@ -1,6 +1,6 @@
-"""Finds the episodes of a dataset and sorts their files into streams; opens no file.
+"""Finds the episodes of a dataset and sorts their files into streams. No file is opened.
 
-The result depends on names and sizes alone, so that every later decision (shards, splits) can be repeated.
+The result depends only on names and sizes, so that every later decision (shards, splits) can be repeated.
 """
 
 from __future__ import annotations
@@ -26,59 +26,59 @@ _TABLE = {".csv", ".tsv", ".txt", ".dat", ".log"}
 
 @dataclass(frozen=True, kw_only=True)
 class RawEpisode:
-    """One episode: ``files`` are those of each stream, in order of their names; each camera is a stream.
+    """One episode. ``files`` holds the files of each stream, sorted by name; each camera is a stream.
 
-    ``clock_files`` are those that hold the clock of a stream, or of a camera, whose schema names such a file. ``rows``
-    are the anchor's rows ``rows[0] <= row < rows[1]`` of an episode that is a part of a file, as the reader counts
-    them; ``num_rows`` is how many the whole file has.
+    ``clock_files`` holds the clock's files of each stream or camera whose schema names such a file. If the episode is a
+    part of a file, its anchor rows are ``rows[0] <= row < rows[1]``, counted as the reader returns them, and
+    ``num_rows`` is the number of rows of the whole file.
     """
 
     id: str
     task: str
-    folder: str  # relative to the dataset, "." for the dataset itself
+    folder: str  # relative to the dataset; "." for the dataset's own folder
     files: dict[str, tuple[RawFile, ...]]
-    cameras: dict[str, tuple[str, ...]]  # of each image stream that has several
+    cameras: dict[str, tuple[str, ...]]  # by image stream, for streams with several cameras
     metadata: RawFile | None
     instruction_file: RawFile | None
     clock_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
-    stem: str | None = None  # what {stem} stands for where each file is an episode
+    stem: str | None = None  # the value of {stem} if each file is an episode
     rows: tuple[int, int] | None = None
     num_rows: int | None = None
-    again_at: int | None = None  # a later row with the same value of split_column, where others lie between
+    again_at: int | None = None  # a later row with the same value of split_column, after rows with other values
 
     @property
     def share(self) -> float:
-        """How much of its files is this episode's: 1 unless they are cut into several."""
+        """Returns the fraction of the files that belongs to this episode: 1 unless the files are cut into several."""
         return (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
 
     @property
     def every_file(self) -> list[RawFile]:
-        """All that is read: its streams', their clocks', its metadata and instruction."""
+        """Returns all files that are read: those of streams and clocks, the metadata and the instruction."""
         groups = [*self.files.values(), *self.clock_files.values()]
         single = [file for file in (self.metadata, self.instruction_file) if file is not None]
         return [*(file for group in groups for file in group), *single]
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all its streams' files, or its share of them."""
+        """Returns the bytes of all streams' files, times ``share``."""
         return int(self.share * sum(file.num_bytes for files in self.files.values() for file in files))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """Every episode below ``root``, ordered by id."""
+    """Every episode below ``root``, sorted by id."""
 
     root: Path
     episodes: tuple[RawEpisode, ...]
     num_ignored: int
-    unread: tuple[str, ...] = ()  # files of episodes that nothing in the schema asks for
-    misnamed: tuple[str, ...] = ()  # left out because of their names, which are escaped here
-    not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, and are not called as the schema says
+    unread: tuple[str, ...] = ()  # files in episodes that the schema does not ask for
+    misnamed: tuple[str, ...] = ()  # files and folders left out because of their names, which are escaped here
+    not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, but do not match the schema's folders
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an episode is: its folder, and the anchor's file if each file is an episode."""
+    """The location of an episode: its folder and, if each file is an episode, the anchor's file."""
 
     folder: str
     stem: str | None = None
@@ -86,7 +86,7 @@ class _Place:
 
 
 def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
-    """Find the episodes of a dataset; with ``single``, ``root`` itself (a folder, or a file) is the one episode.
+    """Finds the episodes of a dataset. With ``single``, ``root`` itself (a folder or a file) is the one episode.
 
     Raises:
         UsageError: there is no such folder, or no episode in it.
@@ -143,7 +143,7 @@ def _looked_for(schema: Schema) -> str:
 
 
 def _around(file: Path, schema: Schema) -> tuple[Path, str]:
-    """The folder that the anchor's patterns are relative to, and the file's path in it."""
+    """Returns the folder that the anchor's patterns are relative to, and the file's path in that folder."""
     for pattern in schema.anchor_stream.files:
         if match_end(file.as_posix(), pattern) is not None:
             folder = file.parents[pattern.count("/")]
@@ -152,10 +152,10 @@ def _around(file: Path, schema: Schema) -> tuple[Path, str]:
 
 
 def _folders(tree: FileTree, schema: Schema) -> list[str]:
-    """Folders that are episodes; what lies below one belongs to it."""
+    """Returns the folders that are episodes. Everything below such a folder belongs to the episode."""
     patterns = schema.episodes.folders
     if patterns:
-        # The dataset's own folder is one episode only where --dir says so.
+        # The dataset's own folder is an episode only if --dir says so.
         fits = {f for f in tree.folders if any(fnmatchcase(PurePosixPath(f).name, pattern) for pattern in patterns)}
     else:
         fits = {place.folder for place in _anchor_files(tree, schema)}
@@ -163,9 +163,10 @@ def _folders(tree: FileTree, schema: Schema) -> list[str]:
 
 
 def _not_matched(tree: FileTree, places: list[_Place], schema: Schema) -> tuple[str, ...]:
-    """Folders outside all episodes that hold the anchor's file, where the schema says how episodes are called.
+    """Returns folders outside all episodes that hold the anchor's file, if the schema says how episodes are named.
 
-    What lies below one belongs to it, as below an episode; but every folder lies below the dataset's own.
+    What lies below such a folder belongs to it, as with an episode. The dataset's own folder is an exception, because
+    every folder lies below it.
     """
     if schema.episodes.per_file or not schema.episodes.folders:
         return ()
@@ -177,7 +178,7 @@ def _not_matched(tree: FileTree, places: list[_Place], schema: Schema) -> tuple[
 
 
 def _anchor_files(tree: FileTree, schema: Schema) -> list[_Place]:
-    """Each file that fits one of the anchor's patterns, relative to the folder that the pattern begins in."""
+    """Returns each file that fits one of the anchor's patterns, with the folder in which the pattern begins."""
     places = []
     for path, file in tree.files.items():
         for pattern in schema.anchor_stream.files:
@@ -190,7 +191,7 @@ def _anchor_files(tree: FileTree, schema: Schema) -> list[_Place]:
 
 
 def _files(tree: FileTree, schema: Schema, only: str | None) -> list[_Place]:
-    """The anchor's files, but for those that belong to another one: ``run1_force.csv`` where ``run1.csv`` has one."""
+    """Returns the anchor's files, except files of another one: ``run1_force.csv`` may belong to ``run1.csv``."""
     places = _anchor_files(tree, schema)
     if only is not None:
         return [place for place in places if place.anchor and place.anchor.path == only]
@@ -211,9 +212,10 @@ def _without_extension(name: str) -> str:
 
 
 def _ids(root: Path, places: list[_Place]) -> list[str]:
-    """A folder's path, or a file's without its extension; with it where two would have the same id.
+    """Returns ids: a folder's path, or a file's path without its extension.
 
-    What cannot be printed on one line is escaped.
+    If two episodes would have the same id, the extension is kept. Characters that cannot be printed on one line are
+    escaped.
     """
     full = [place.anchor.path if place.anchor else place.folder for place in places]
     full = [root.name if path == "." else path for path in full]
@@ -245,12 +247,12 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
             found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:
             ours = _files_of(tree, place, stream, (stream.time.file,))
-            # One file without {camera} holds the clock of all cameras.
+            # A file without {camera} holds the clock of all cameras.
             clocks |= ours if "{camera}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
         streams.update(found)
         if isinstance(stream, ImageStream) and stream.many_cameras:
             cameras[stream.name] = tuple(found)
-    # An episode that is a file has the folder that holds it for its folder and its parent.
+    # If an episode is a file, the folder that holds the file is both its folder and its parent.
     parts = PurePosixPath(place.folder).parts
     folder = parts[-1] if parts else tree.root.name
     above = parts[-2] if len(parts) > 1 else (tree.root.name if parts else tree.root.parent.name)
@@ -269,7 +271,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
 
 
 def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None:
-    """A file with that very name, which may hold ``{stem}``."""
+    """Returns the file with exactly this name, which may contain ``{stem}``; ``None`` if there is none."""
     if not name:
         return None
     name = name.replace("{stem}", place.stem or "{stem}")
@@ -279,7 +281,7 @@ def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None
 def _files_of(
     tree: FileTree, place: _Place, stream: Stream, patterns: tuple[str, ...]
 ) -> dict[str, tuple[RawFile, ...]]:
-    """The files of the first pattern that fits any, by stream name; with ``{camera}`` each camera is a stream."""
+    """Returns the files of the first pattern that fits any, by stream; with ``{camera}``, each camera is a stream."""
     for pattern in patterns:
         found = tree.find(place.folder, pattern, place.stem)
         if not found:
@@ -300,6 +302,6 @@ def _files_of(
 
 
 def _stream_name(camera: str) -> str:
-    """A camera's name as its arrays are called; what such a name cannot hold leaves a trace, so that none is lost."""
+    """Returns a camera's name as its arrays have it. If characters are replaced, a digest keeps the name unique."""
     name = _NOT_WORD.sub("_", camera)
     return name if camera.isascii() else f"{name}_{sha256(camera.encode()).hexdigest()[:6]}"

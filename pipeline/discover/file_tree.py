@@ -1,4 +1,4 @@
-"""Walks a folder once and finds files in it by the schema's patterns; opens no file."""
+"""Walks a folder once, and finds files in it by the schema's patterns. No file is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST = chr(0x10FFFF)
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file's path relative to the dataset (``/`` between parts), its size, and when it was last changed."""
+    """A file's path relative to the dataset (``/`` between parts), its size, and the time of its last change."""
 
     path: str
     num_bytes: int
@@ -35,7 +35,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that fits a pattern, and what stands in it for ``{camera}`` and ``{stem}``."""
+    """A file that fits a pattern, and the values of ``{camera}`` and ``{stem}`` in its path."""
 
     file: RawFile
     camera: str | None
@@ -43,7 +43,7 @@ class Found:
 
 
 class FileTree:
-    """The files and folders below ``root``, by their paths relative to it."""
+    """The files and folders below ``root``, by their paths relative to ``root``."""
 
     def __init__(
         self, root: Path, files: list[RawFile], folders: list[str], num_ignored: int, misnamed: Iterable[str] = ()
@@ -52,26 +52,26 @@ class FileTree:
         self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
         self.folders = folders
         self.num_ignored = num_ignored
-        self.misnamed = tuple(sorted(misnamed))  # what was left out because of its name, as it can be printed
+        self.misnamed = tuple(sorted(misnamed))  # paths left out because of their names, in a printable form
         self._paths = list(self.files)
         self._found: dict[tuple[str, str], list[Found]] = {}
 
     def below(self, folder: str) -> list[RawFile]:
-        """Every file below a folder, ``"."`` for the root."""
+        """Returns every file below a folder; ``"."`` is the root."""
         return [self.files[path] for path in self._starting_with("" if folder == "." else f"{folder}/")]
 
     def find(self, folder: str, pattern: str, stem: str | None = None) -> list[Found]:
-        """Files below ``folder`` that fit a pattern, in order of their names, folder by folder.
+        """Returns the files below ``folder`` that fit a pattern, sorted by name, folder by folder.
 
-        ``*``, ``?`` and ``[...]`` stay within one part of the path, ``{camera}`` is any text in one. ``{stem}`` stands
-        for ``stem`` as it is written, or for any text where that is ``None``.
+        ``*``, ``?`` and ``[...]`` stay within one part of the path. ``{camera}`` is any text within one part.
+        ``{stem}`` is exactly ``stem``, or any text if ``stem`` is ``None``.
         """
         if stem is None or "{stem}" not in pattern:
-            # Asked again for each episode of a flat folder.
+            # Cached, because the same search is repeated for each episode of a flat folder.
             if (folder, pattern) not in self._found:
                 self._found[folder, pattern] = self._find(folder, pattern)
             return self._found[folder, pattern]
-        # Escaped, so that a name with brackets is no pattern.
+        # Escaped, so that brackets in a name are not read as a pattern.
         return self._find(folder, pattern.replace("{stem}", _WILD_SIGN.sub(r"[\1]", stem)))
 
     def _find(self, folder: str, pattern: str) -> list[Found]:
@@ -94,7 +94,7 @@ class FileTree:
 
 
 def match_end(path: str, pattern: str) -> dict[str, str] | None:
-    """What the placeholders stand for where the last parts of ``path`` fit ``pattern``, part by part; else ``None``."""
+    """Returns the placeholders' values if the last parts of ``path`` fit ``pattern`` part by part; else ``None``."""
     parts = pattern.split("/")
     names = path.split("/")[-len(parts) :]
     if len(names) < len(parts):
@@ -110,7 +110,7 @@ def match_end(path: str, pattern: str) -> dict[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def _regex_of(part: str) -> re.Pattern[str]:
-    """One part of a pattern; what ``{camera}`` and ``{stem}`` stand for are groups, as short as they can be."""
+    """Returns the regex of one part of a pattern; ``{camera}`` and ``{stem}`` become groups (shortest match)."""
     regex = ""
     for piece in _PLACEHOLDER.split(part):
         if _PLACEHOLDER.fullmatch(piece):
@@ -118,15 +118,15 @@ def _regex_of(part: str) -> re.Pattern[str]:
             regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>.+?)"
         else:
             translated = fnmatch.translate(piece)
-            regex += translated[: translated.rindex(")") + 1]  # without the end of the text, which is not here
+            regex += translated[: translated.rindex(")") + 1]  # without the end-of-text anchor
     return re.compile(regex)
 
 
 def walk(root: Path) -> FileTree:
-    """Every file and folder below ``root``, links followed; a link that leads back up is passed over.
+    """Returns every file and folder below ``root``. Links are followed, except links that lead back up.
 
-    Names that are not UTF-8 cannot be written into a dataset or a report: what they name is left out and listed, as is
-    what lies too deep to be opened.
+    Names that are not UTF-8 cannot be written into a dataset or a report. They are left out and listed, as are paths
+    that are too long to be opened.
 
     Raises:
         UsageError: a folder cannot be listed.
@@ -137,7 +137,7 @@ def walk(root: Path) -> FileTree:
     misnamed: list[str] = []
     num_ignored = 0
     real_root = os.path.realpath(root)
-    pending = [("", real_root, frozenset([real_root]))]  # folder, where it really is, and where those above it are
+    pending = [("", real_root, frozenset([real_root]))]  # folder, its real path, and the real paths above it
     while pending:
         folder, place, above = pending.pop()
         entries = _list(root / folder)
@@ -154,12 +154,12 @@ def walk(root: Path) -> FileTree:
             elif (kind := _kind(entry)) == "folder":
                 is_link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if is_link else f"{place}/{entry.name}"
-                if is_link and real in above:  # only a link can lead to a folder that this one lies in
+                if is_link and real in above:  # only a link can lead to a folder that holds this one
                     num_ignored += 1
                     continue
                 folders.append(path)
                 pending.append((path, real, above | {real}))
-            elif kind == "other":  # a pipe, or a link to nothing
+            elif kind == "other":  # a pipe or another special file, or a broken link
                 num_ignored += 1
             else:
                 status = _status(entry)
@@ -171,12 +171,12 @@ def walk(root: Path) -> FileTree:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether file managers and archivers leave such names behind."""
+    """Returns whether ``name`` is one that file managers and archivers leave behind."""
     return name.startswith(".") or name in _IGNORED_NAMES
 
 
 def _list(folder: Path) -> list[os.DirEntry[str]] | None:
-    """A folder's entries; ``None`` if its path is too long to be opened."""
+    """Returns a folder's entries, or ``None`` if the folder's path is too long to be opened."""
     try:
         with os.scandir(folder) as found:
             return list(found)
@@ -188,7 +188,7 @@ def _list(folder: Path) -> list[os.DirEntry[str]] | None:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """A file's size and date; ``None`` if its path is too long to be opened."""
+    """Returns a file's size and date, or ``None`` if the file's path is too long to be opened."""
     try:
         return entry.stat()
     except OSError as error:

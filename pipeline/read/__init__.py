@@ -1,4 +1,4 @@
-"""Readers of raw files: each gives arrays or findings, never a guess."""
+"""Readers of raw files. A reader returns arrays or reports findings; no reader guesses."""
 
 from vlapipe.pipeline.read.csv.text import CsvTable, TableError, read_table
 

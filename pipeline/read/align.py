@@ -1,7 +1,7 @@
 """Relates the clocks of an episode's streams, so that training never searches for a time.
 
-Clocks that share no common time are first moved so that they begin together with another stream, as ``starts_with``
-says.
+A stream with ``starts_with`` shares no common time with the others. Its clock is first moved, so that it begins
+together with the stream that ``starts_with`` names.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["action_rows", "last_row_at_or_before", "row_ahead", "start_with_othe
 
 
 def last_row_at_or_before(anchor: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int32]:
-    """For each anchor row the index of the other stream's last row at or before it; -1 before its first.
+    """Returns for each anchor row the index of the other stream's last row at or before it; -1 before its first row.
 
-    Two integer clocks are compared as integers; otherwise both as float64 seconds.
+    Two int64 clocks are compared as integers. Clocks of different dtypes are compared as float64 seconds.
     """
     if anchor.dtype != other.dtype:
         anchor, other = seconds(anchor), seconds(other)
@@ -32,12 +32,12 @@ def last_row_at_or_before(anchor: NDArray[Any], other: NDArray[Any]) -> NDArray[
 
 
 def row_ahead(timestamp: NDArray[Any], period_s: float, tolerance_s: float) -> NDArray[np.int32]:
-    """For each row the index of the row nearest to ``period_s`` later; -1 where none lies within ``tolerance_s``.
+    """Returns for each row the index of the row nearest to ``period_s`` later; -1 if none lies within ``tolerance_s``.
 
-    A row is never its own target: with a tolerance of the period or more, the last rows would stand still.
+    A row is never its own target. Otherwise, with a tolerance of the period or more, the last rows would stand still.
     """
     if timestamp.dtype == np.int64:
-        period_s, tolerance_s = round(period_s * 1e9), round(tolerance_s * 1e9)  # in the clock's nanoseconds
+        period_s, tolerance_s = round(period_s * 1e9), round(tolerance_s * 1e9)  # int64 clocks count nanoseconds
     wanted = timestamp + timestamp.dtype.type(period_s)
     after = np.minimum(np.searchsorted(timestamp, wanted), len(timestamp) - 1)
     before = np.maximum(after - 1, 0)
@@ -48,9 +48,10 @@ def row_ahead(timestamp: NDArray[Any], period_s: float, tolerance_s: float) -> N
 
 
 def action_rows(timestamp: NDArray[Any], schema: Schema) -> NDArray[np.int32]:
-    """For each anchor row the row whose values its action takes or moves towards; -1 where there is none.
+    """Returns for each anchor row the row whose values its action takes or moves towards; -1 if there is none.
 
-    ``next`` looks one row ahead, however much later that is, but never across a gap longer than ``max_gap_s``.
+    The kind ``next`` looks one row ahead, however much later that row is, but never across a gap longer than
+    ``max_gap_s``.
     """
     action = schema.action
     rows = np.arange(len(timestamp), dtype=np.int32)
@@ -64,15 +65,16 @@ def action_rows(timestamp: NDArray[Any], schema: Schema) -> NDArray[np.int32]:
 
 
 def start_with_others(streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
-    """The streams, those with ``starts_with`` on the clock of the other one; ``offset_s`` is added to their start.
+    """Returns the streams, each one with ``starts_with`` moved to the clock of the stream that it names.
 
-    The cameras of one image stream are moved together, by the first image of all: their times to each other stay.
-    A stream stays as it is where the other one could not be read.
+    ``offset_s`` is added to the start of the moved clock. The cameras of one image stream are moved by one amount, so
+    that their times relative to each other stay; the first image of all cameras counts. A stream is not moved if the
+    stream that it names could not be read.
     """
     moved = dict(streams)
     waiting = {stream.name: stream for stream in schema.streams if stream.time.starts_with is not None}
     while waiting:
-        # The schema has refused circles, so one of them waits for none of the others.
+        # The schema has refused circles, so at least one waiting stream waits for no other waiting stream.
         name = next(name for name, stream in waiting.items() if stream.time.starts_with not in waiting)
         time = waiting.pop(name).time
         assert time.starts_with is not None
@@ -84,18 +86,18 @@ def start_with_others(streams: dict[str, Rows], schema: Schema, cameras: dict[st
 
 
 def _of(name: str, streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
-    """A stream by its name, or the cameras of an image stream."""
+    """Returns the stream called ``name``, or the cameras of the image stream called ``name``."""
     names = cameras[name] if isinstance(schema.stream(name), ImageStream) else (name,)
     return {name: streams[name] for name in names if name in streams}
 
 
 def _move(ours: dict[str, Rows], start: np.int64 | np.float64, offset_s: float) -> dict[str, Rows]:
-    """Clocks of one kind, the first of whose stamps becomes ``start`` in their own dtype."""
+    """Shifts clocks of one dtype by one amount, so that the earliest stamp becomes ``start``. The dtype is kept."""
     first = min(rows.timestamp[0] for rows in ours.values())
     if isinstance(first, np.int64):
         begins = int(start) if isinstance(start, np.int64) else round(Fraction(float(start)) * 1_000_000_000)
         by = begins + round(Fraction(repr(offset_s)) * 1_000_000_000) - int(first)
         return {name: replace(rows, timestamp=rows.timestamp + np.int64(by)) for name, rows in ours.items()}
     begin = float(start) / 1e9 if isinstance(start, np.int64) else float(start)
-    # Subtracted first: small numbers lose no digit.
+    # Subtracting first keeps all digits, because the differences are small numbers.
     return {name: replace(rows, timestamp=(rows.timestamp - first) + (begin + offset_s)) for name, rows in ours.items()}

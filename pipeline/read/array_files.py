@@ -1,4 +1,4 @@
-"""Opens NPZ and NPY files; an array is loaded when it is asked for, and none is ever unpickled."""
+"""Opens NPZ and NPY files. An array is loaded only when a caller asks for it, and never by unpickling."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["ArrayFiles", "load_array", "open_arrays"]
 
-_MOST_NUMBERS = 1 << 37  # of an array; only a damaged header asks for more
+_MOST_NUMBERS = 1 << 37  # of an array; only a damaged header states more
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayFiles:
-    """Arrays by their names: where each one is, and how it is loaded; ``label`` stands for all the files."""
+    """Arrays by name: for each, its file and the function that loads it. Findings call the set of files ``label``."""
 
     label: str
     source: SourceFile
     arrays: dict[str, tuple[str, Callable[[], Any]]]
 
     def find(self, names: tuple[str, ...], findings: Findings, *, or_else: str | None = None) -> str | None:
-        """The first of the accepted names that there is, else ``or_else`` if there is that."""
+        """Returns the first of ``names`` that exists, else ``or_else`` if it exists, else ``None`` with a finding."""
         for name in (*names, or_else):
             if name in self.arrays:
                 return name
@@ -44,18 +44,18 @@ class ArrayFiles:
         return None
 
     def file_of(self, name: str) -> str:
-        """The file that holds an array."""
+        """Returns the path of the file that holds the array."""
         return self.arrays[name][0]
 
     def load(self, name: str, findings: Findings) -> NDArray[Any] | None:
-        """An array of numbers; ``None`` where it is something else or damaged."""
+        """Returns an array of numbers, or ``None`` if the array holds something else or is damaged."""
         file, load = self.arrays[name]
         return load_array(load, file, name, findings)
 
 
 @contextlib.contextmanager
 def open_arrays(root: Path, files: list[str], findings: Findings) -> Iterator[ArrayFiles | None]:
-    """One NPZ file, or NPY files each called after its array; ``None`` where a file cannot be read."""
+    """Opens one NPZ file, or NPY files that are named after their arrays. Yields ``None`` if a file is unreadable."""
     with contextlib.ExitStack() as stack:
         label = files[0] if len(files) == 1 else str(PurePosixPath(files[0]).parent)
         sha256, num_bytes = hashlib.sha256(), 0
@@ -99,7 +99,7 @@ def _open_npz(file: Any, label: str, findings: Findings) -> Any:
 
 
 def _stop_for(error: Exception, label: str) -> None:
-    """End the command if the disk or the memory is at fault; a damaged header may ask for any memory."""
+    """Raises ``StoppedError`` if the disk or the memory is at fault; a damaged header may ask for any memory."""
     if isinstance(error, OSError):
         raise_if_stopped(error, label)
     elif isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) < _MOST_NUMBERS:
@@ -108,7 +108,7 @@ def _stop_for(error: Exception, label: str) -> None:
 
 def _npy_loader(file: Any) -> Callable[[], Any]:
     def load() -> Any:
-        # Not np.load, which would open whatever archive the file may be.
+        # np.load would also open the file if it were an archive.
         return np.lib.format.read_array(file, allow_pickle=False)
 
     return load
@@ -119,7 +119,7 @@ def _member_loader(archive: Any, name: str) -> Callable[[], Any]:
 
 
 def load_array(load: Callable[[], Any], label: str, name: str, findings: Findings) -> NDArray[Any] | None:
-    """What ``load`` gives, if it is an array of numbers."""
+    """Calls ``load`` and returns its result if that is an array of numbers, else ``None``."""
     try:
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways

@@ -1,6 +1,6 @@
-"""Reads a clock that has a file of its own: ``.npy``, a text with a stamp a line, or a column of a table.
+"""Reads a clock that has a file of its own: an ``.npy``, a text with one stamp per line, or a column of a table.
 
-Stamps are kept as ``TimeSpec`` says; a cell that is no stamp is refused with its line.
+``TimeSpec`` says how stamps are kept. A cell that is not a stamp is refused with its line.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _NUMBER_BEGINS = re.compile(r"[+-]?\.?\d")
 
 @dataclass(frozen=True, kw_only=True)
 class ClockFile:
-    """Stamps in the order of the file, what each one belongs to where the table names it, and where they stand."""
+    """Stamps in the file's order, each stamp's image name if the table has names, and the location of the stamps."""
 
     timestamp: NDArray[Any]
     names: tuple[str, ...] | None
     place: ClockLocation
 
     def fits(self, num_rows: int, what: str, findings: Findings) -> bool:
-        """Whether there is a stamp for each of ``num_rows`` rows; ``what`` is how findings call the stream."""
+        """Returns whether there is one stamp for each of ``num_rows`` rows; findings call the stream ``what``."""
         if len(self.timestamp) == num_rows:
             return True
         expected = f"{num_rows} stamps, one a row of {what}"
@@ -56,13 +56,13 @@ class ClockFile:
 
 
 def read_clock_file(path: Path, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
-    """Read a clock's file; ``None`` where errors were found.
+    """Reads a clock's file. Returns ``None`` if errors were found.
 
     Args:
         path: the file.
-        label: how findings call it, relative to the dataset.
-        time: how stamps are written in it; ``offset_s`` and ``start_format`` are applied.
-        findings: takes what is wrong.
+        label: the file's name in findings, relative to the dataset.
+        time: how stamps are written in the file; ``offset_s`` and ``start_format`` are applied.
+        findings: collects the faults.
     """
     raw = read_bytes(path, label, findings)
     if raw is None:
@@ -90,12 +90,12 @@ def read_clock_file(path: Path, label: str, time: TimeSpec, findings: Findings) 
 def clock_of_array(
     stamps: NDArray[Any], label: str, name: str, time: TimeSpec, findings: Findings
 ) -> NDArray[Any] | None:
-    """A numeric array as a clock, int64 nanoseconds or float64 seconds; ``None`` where it cannot be one."""
+    """Converts a numeric array to a clock, int64 nanoseconds or float64 seconds; ``None`` if there was an error."""
     if stamps.ndim != 1 or not len(stamps):
         expected = "shape (rows,), one row or more"
         findings.add("npz.shape", label, column=name, expected=expected, found=f"{stamps.shape}")
         return None
-    # float32 and smaller cannot tell the stamps of two rows apart.
+    # float32 and smaller types cannot tell the stamps of two rows apart.
     if stamps.dtype.kind not in "iuf" or (stamps.dtype.kind == "f" and stamps.dtype.itemsize < 8):
         expected = "float64 or integer stamps"
         findings.add("npz.dtype", label, column=name, expected=expected, found=str(stamps.dtype))
@@ -129,7 +129,7 @@ def refuse_far(
     column: str | None = None,
     line_of: Callable[[int], int | None] | None = None,
 ) -> None:
-    """One finding for all the stamps of a file that are in another unit; ``line_of`` gives the line of a row."""
+    """Adds one finding for all stamps of a file that are in another unit; ``line_of`` returns the line of a row."""
     far = np.flatnonzero(error.rows)
     row = int(far[0]) if len(far) else 0
     line = None if line_of is None else line_of(row)
@@ -146,11 +146,11 @@ def refuse_far(
 
 
 def clock_of_stamps(stamps: list[int | float], label: str, time: TimeSpec) -> NDArray[Any]:
-    """Stamps as ``parse_stamp`` gives them, or whole numbers to be divided by the rate, as a clock.
+    """Makes a clock of stamps from ``parse_stamp``, or of whole numbers that are divided by the rate.
 
     Raises:
         OverflowError: a stamp does not fit 64 bits.
-        ValueError: the file's name is not of ``start_format``; says so.
+        ValueError: the file's name does not have the form ``start_format``; the message says so.
     """
     whole = all(isinstance(stamp, int) for stamp in stamps)
     clock = np.array(stamps, dtype=np.int64 if whole else np.float64)
@@ -160,11 +160,11 @@ def clock_of_stamps(stamps: list[int | float], label: str, time: TimeSpec) -> ND
 
 
 def shift_by_name(timestamp: NDArray[Any], label: str, time: TimeSpec) -> NDArray[Any]:
-    """The clock with ``offset_s`` and the time in the name of the file added.
+    """Returns the clock plus ``offset_s`` and plus the time in the file's name.
 
     Raises:
         OverflowError: a stamp does not fit 64 bits.
-        ValueError: the file's name is not of ``start_format``; says so.
+        ValueError: the file's name does not have the form ``start_format``; the message says so.
     """
     try:
         start_ns = start_of_file(label, time) if time.start_format else 0
@@ -187,7 +187,7 @@ def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> Clo
 
 
 def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings) -> CsvTable | None:
-    """The cells as strings. What parts them and whether there is a header is told by the first rows."""
+    """Returns the cells as strings. The first row decides on the delimiter and on whether there is a header."""
     lines = text.decode("utf-8").splitlines()
     rows = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not rows:
@@ -195,7 +195,7 @@ def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings
         return None
     delimiter = next((character for character in ",;\t" if character in rows[0]), WHITESPACE)
     if delimiter == WHITESPACE and not time.sources and time.format:
-        delimiter = "\x1f"  # a stamp may hold blanks itself, and is all that stands on the line
+        delimiter = "\x1f"  # with a format, a stamp may contain blanks, and the stamp is the whole line
     cells = [cell.strip() for cell in (rows[0].split() if delimiter == WHITESPACE else rows[0].split(delimiter))]
     before = lines[: lines.index(rows[0])]
     if _is_header(cells, time):
@@ -217,7 +217,10 @@ def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings
 
 
 def _is_header(cells: list[str], time: TimeSpec) -> bool:
-    """Whether the first row holds the clock's name, or, where that has none, neither a stamp nor any number."""
+    """Returns whether the first row is a header.
+
+    A header holds the clock's name. If the clock has no name, a header's first cell is neither a stamp nor a number.
+    """
     if time.sources:
         return any(name in cells for name in time.sources)
     try:
@@ -232,7 +235,7 @@ def _is_header(cells: list[str], time: TimeSpec) -> bool:
 def _find_columns(
     table: CsvTable, label: str, time: TimeSpec, findings: Findings
 ) -> tuple[int, int | None, int | None] | None:
-    """Positions of the stamps, of the images' names, and of what is added."""
+    """Returns the positions of three columns: the stamps, the images' names, and the ``plus`` column."""
     at = _find(table, time.sources, label, findings) if time.sources else 0
     name_at = _find(table, (time.name_column,), label, findings) if time.name_column else None
     plus_at = _find(table, (time.plus,), label, findings) if time.plus else None
@@ -257,7 +260,7 @@ def _find(table: CsvTable, names: tuple[str, ...], label: str, findings: Finding
 def _parse_cells(
     table: CsvTable, at: int, plus_at: int | None, label: str, time: TimeSpec, findings: Findings
 ) -> list[int | float] | None:
-    """Each cell's stamp; every cell that is none is counted, the first one placed."""
+    """Returns the stamp of each cell. Cells without a stamp are counted; the first one is reported with its line."""
     stamps: list[int | float] = []
     far: list[tuple[int, FarStampsError]] = []
     added = table.columns[plus_at].to_pylist() if plus_at is not None else None
@@ -267,7 +270,7 @@ def _parse_cells(
             if time.index_rate_hz:
                 stamps.append(_whole(text))
                 continue
-            if added is not None and time.format:  # a date and a time, say
+            if added is not None and time.format:  # for example, a date and a time
                 text = f"{text} {added[row].strip()}"
             stamp = parse_stamp(text, time)
             if added is not None and not time.format:

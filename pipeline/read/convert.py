@@ -1,6 +1,6 @@
-"""Turns columns as a file has them into columns as they are stored: units, the order of a quaternion, its length.
+"""Converts columns as the file has them to columns as they are stored: units, quaternion order, quaternion length.
 
-Nothing is guessed: what is not declared in the schema stays as it is.
+Nothing is guessed: columns without a declaration in the schema are not changed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ __all__ = ["convert", "is_converted"]
 
 
 def is_converted(field: FieldSpec) -> bool:
-    """Whether ``convert`` changes anything of this field."""
+    """Returns whether ``convert`` changes this field."""
     return bool(field.scale or field.normalize or field.quaternion == "wxyz")
 
 
 def convert(columns: Sequence[NDArray[Any]], field: FieldSpec) -> list[NDArray[Any]]:
-    """A field's columns as they are stored, float64 where they were calculated; the given arrays are not changed.
+    """Returns a field's columns as they are stored, float64 if they were calculated. The input arrays are not changed.
 
     Args:
-        columns: one array a column, of equal shapes, as the file has them.
+        columns: one array per column, of equal shapes, as the file has them.
         field: ``scale``, ``quaternion`` and ``normalize`` say what to do.
 
     Returns:
-        new columns, ``xyzw`` for a quaternion. One of length 0 (a missing one, say) cannot be normalized and stays.
+        The columns; a quaternion has the order ``xyzw``. A quaternion of length 0 (for example, a missing one) cannot
+        be normalized and stays as it is.
     """
     converted = list(columns)
     if field.scale:

@@ -1,4 +1,4 @@
-"""Reads one raw episode whole: every stream, their alignment, its actions and its frames, or every fault it has."""
+"""Reads one raw episode whole: all streams, their alignment, the actions and the frames, or all faults found."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 __all__ = ["Episode", "read_episode"]
 
 _MAX_SHOWN = 60  # characters of a value that a finding shows
-_HALF = float(np.finfo(np.float32).max) / 2  # of two values below it the difference is a finite float32
+_HALF = float(np.finfo(np.float32).max) / 2  # the difference of two values below it is a finite float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """A readable episode. ``align[stream][i]`` is the stream's last row at or before anchor row ``i``, -1 if none.
+    """A readable episode.
 
-    ``gaps`` holds for each stream the rows before which its clock stands still for longer than its ``max_gap_s``, which
-    is in ``max_gaps_s``.
-    Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``: from the first at which every stream
-    has begun to the last that has an action.
+    ``align[stream][i]`` is the index of the stream's last row at or before anchor row ``i``, or -1 if there is none.
+    ``gaps[stream]`` holds the rows that follow a gap: the step of the clock before such a row is longer than
+    ``max_gaps_s[stream]``. Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``. The first frame
+    is the first anchor row at which every stream has begun. The last frame is the last anchor row that has an action.
     """
 
     raw: RawEpisode
@@ -53,7 +53,7 @@ class Episode:
     num_frames: int
 
     def fields(self) -> dict[str, NDArray[Any]]:
-        """Each ``<stream>/<field>``, ``(rows, ...)``."""
+        """Returns each field's array, ``(rows, ...)``, under the name ``<stream>/<field>``; cameras have no fields."""
         return {
             f"{name}/{field}": values
             for name, stream in self.streams.items()
@@ -70,14 +70,14 @@ def read_episode(
     findings: Findings,
     images: ImageOptions = AS_RECORDED,
 ) -> Episode | None:
-    """Read and check one episode; ``None`` where an error was found. All its faults go to ``findings``.
+    """Reads and checks one episode. Returns ``None`` if there was an error. All faults go to ``findings``.
 
     Args:
         root: the dataset's folder.
-        raw: its files.
-        schema: how to read them.
-        cameras: those that each image stream must have.
-        findings: takes what is wrong.
+        raw: the episode's files.
+        schema: how the files are to be read.
+        cameras: the cameras that each image stream must have.
+        findings: collects the faults.
         images: how images are to be stored.
     """
     instruction = _read_instruction(root, raw, schema, findings)
@@ -95,7 +95,7 @@ def read_episode(
 
 
 def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
-    """What the schema says of each stream that an episode must have; each camera is one."""
+    """Returns the schema's entry for each stream that an episode must have; each camera counts as one stream."""
     specs: dict[str, Stream] = {}
     for stream in schema.streams:
         names = cameras[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
@@ -104,7 +104,7 @@ def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Str
 
 
 def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> str:
-    """The first that gives one: metadata, the instruction's own file, the template."""
+    """Returns the instruction from the first source that has one: metadata, the instruction file, the template."""
     metadata = _read_metadata(root, raw.metadata, findings) if raw.metadata else {}
     key = schema.instruction.metadata_key
     told = metadata.get(key) if key else None
@@ -154,7 +154,7 @@ def _relate(
     schema: Schema,
     findings: Findings,
 ) -> Episode | None:
-    """Align every stream to the anchor's clock and find the rows that have both all streams and an action."""
+    """Aligns every stream to the anchor's clock, and finds the rows that have all streams and an action."""
     clock = streams[schema.anchor].timestamp
     label = streams[schema.anchor].source.path
     others = {name: stream for name, stream in streams.items() if name != schema.anchor}
@@ -192,7 +192,10 @@ def _relate(
 
 
 def _without_unusable(action_row: NDArray[np.int32], anchor: Rows, schema: Schema) -> NDArray[np.int32]:
-    """Mark as without action the rows whose action is not finite: the schema may let such values through."""
+    """Marks the rows whose action is not finite as rows without an action.
+
+    The schema may allow NaN and infinite values in a field, so actions that follow from them are possible.
+    """
     assert isinstance(anchor, StreamRows)
     numbers = [values for values in anchor.fields.values() if values.dtype.kind == "f"]
     if all(len(values) == 0 or (np.abs([values.min(), values.max()]) < _HALF).all() for values in numbers):

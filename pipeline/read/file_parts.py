@@ -1,4 +1,4 @@
-"""Reads an episode that is a part of a file: the file once for all its parts, each stream cut to the part's rows."""
+"""Reads an episode that is a part of a file. The file is read once for all its parts, then cut for each part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["files_kept", "let_go_of_files", "read_part"]
 
 @dataclass(frozen=True, kw_only=True)
 class _WholeFile:
-    """What a file of several episodes holds; ``forwards`` are the streams whose clock never runs back."""
+    """The streams of a file of several episodes. ``forwards`` names the streams whose clock never runs backwards."""
 
     streams: dict[str, Rows]
     findings: list[Finding]
@@ -33,41 +33,41 @@ class _WholeFile:
 
 
 class _Slot:
-    """A file's place on the shelf; ``lock`` is held while it is read, so that one thread reads and others wait."""
+    """One file on the shelf. ``lock`` is exclusive while the file is read, so that one thread reads and others wait."""
 
     def __init__(self, raw: RawEpisode) -> None:
         self.raw = raw
         self.lock = Lock()
         self.file: _WholeFile | None = None
-        self.num_expected = 0  # parts that shards in the making have yet to take
-        self.num_taken = 0  # rows
+        self.num_expected = 0  # parts that shards being built have yet to read
+        self.num_taken = 0  # rows of the parts that were read
 
     def holds(self, raw: RawEpisode) -> bool:
-        """Whether the part's files are those that were read; they carry size and date."""
+        """Returns whether the part's files are the files of this slot; files are compared with their size and date."""
         return self.raw.files == raw.files and self.raw.clock_files == raw.clock_files
 
 
 class _Shelf:
-    """Keeps files of several episodes, so that each is read once for all its parts.
+    """Keeps files of several episodes in memory, so that each is read once for all its parts. Thread-safe.
 
-    A file stays as long as a shard in the making has yet to take a part of it, and goes with its last part. Parts may
-    be in other shards too, which this process may or may not come to build: of such files the last few stay.
+    A file stays as long as a shard that is being built has yet to read a part of the file. A file is dropped after its
+    last part. Parts may also belong to shards that this process may or may not build later: of such files the
+    ``most_idle`` most recent ones stay.
     """
 
     def __init__(self, most_idle: int) -> None:
         self._most_idle = most_idle
         self._lock = Lock()
-        self._slots: dict[
-            Hashable, _Slot
-        ] = {}  # those that nobody expects parts of in the order in which they fell idle
+        # Idle slots (no part of them is expected) lie in the order in which they became idle.
+        self._slots: dict[Hashable, _Slot] = {}
 
     def expect(self, key: Hashable, raw: RawEpisode) -> None:
-        """A part of the file will be asked for."""
+        """Announces that ``slot`` will be called for a part of the file."""
         with self._lock:
             self._slot(key, raw).num_expected += 1
 
     def slot(self, key: Hashable, raw: RawEpisode) -> _Slot:
-        """The place of a file."""
+        """Returns the slot of a file; makes a new slot if the file is not kept or has changed."""
         with self._lock:
             return self._slot(key, raw)
 
@@ -78,7 +78,10 @@ class _Shelf:
         return slot
 
     def done(self, key: Hashable, slot: _Slot, rows: tuple[int, int], num_rows: int | None) -> None:
-        """One part has been taken."""
+        """Counts one part as read. A file of which no part is expected is dropped or becomes idle.
+
+        The file is dropped if all its rows were read. If too many files are idle, the oldest ones are dropped.
+        """
         with self._lock:
             slot.num_taken += rows[1] - rows[0]
             slot.num_expected -= 1
@@ -92,19 +95,19 @@ class _Shelf:
                     del self._slots[name]
 
     def drop(self, keys: Iterable[Hashable] | None = None) -> None:
-        """Let go of files whose parts will not be asked for after all; by default of all that nobody expects."""
+        """Drops the files of ``keys``, whose parts will not be read. By default drops all idle files."""
         with self._lock:
             idle = [key for key, slot in self._slots.items() if slot.num_expected <= 0]
             for key in idle if keys is None else keys:
                 self._slots.pop(key, None)
 
 
-_shelf = _Shelf(4)  # as many shards as a process builds side by side, each of which may end within a file
+_shelf = _Shelf(4)  # a process builds up to 4 shards at a time, and each of them may end within a file
 
 
 @contextlib.contextmanager
 def files_kept(root: Path, episodes: Iterable[RawEpisode], schema: Schema, images: ImageOptions) -> Iterator[None]:
-    """Keep each file of several episodes until ``read_part`` has read all of ``episodes``, which a shard holds."""
+    """Keeps each file of several episodes until ``read_part`` has read all ``episodes``, the episodes of one shard."""
     parts = [(_key(root, raw, schema, images), raw) for raw in episodes if is_cut(schema) and raw.rows is not None]
     for key, raw in parts:
         _shelf.expect(key, raw)
@@ -116,7 +119,7 @@ def files_kept(root: Path, episodes: Iterable[RawEpisode], schema: Schema, image
 
 
 def let_go_of_files() -> None:
-    """Forget the files that were kept for shards still to be built: there are none."""
+    """Drops the files that were kept for later shards. To be called when no shard is left to build."""
     _shelf.drop()
 
 
@@ -132,9 +135,15 @@ def read_part(
     read: Callable[[Findings], dict[str, Rows]],
     images: ImageOptions,
 ) -> dict[str, Rows]:
-    """The streams of an episode, cut to its rows where its file holds several; ``read`` reads the whole files.
+    """Returns the streams of an episode, cut to the episode's rows if its file holds several.
 
-    ``images`` is how it keeps their images: files that were read for other options are not taken for these.
+    Args:
+        root: the dataset's folder.
+        raw: the episode.
+        schema: how the files are to be read.
+        findings: collects the faults.
+        read: reads the whole files.
+        images: how images are to be stored; files that were read with other options are read again.
     """
     if not is_cut(schema):
         return read(findings)
@@ -192,9 +201,11 @@ def _read_once(
 
 
 def _take_over(found: list[Finding], rows: tuple[int, int], anchor: Rows | None, findings: Findings) -> None:
-    """The findings of a whole file that concern one part: errors at its lines, and all else with the first part.
+    """Copies those findings of a whole file that concern one part.
 
-    Of an error that stands several times only the first line is known, so every part from there on has it.
+    An error with a line in the anchor's file concerns the part that holds the line; other errors concern every part.
+    Warnings and notes go with the first part. If an error was counted several times, only its first line is known, so
+    the part of that line and all later parts get the error.
     """
     for finding in found:
         if finding.severity != "error":
@@ -211,7 +222,7 @@ def _take_over(found: list[Finding], rows: tuple[int, int], anchor: Rows | None,
 
 
 def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Findings) -> dict[str, Rows]:
-    """Cut the anchor to its rows, and every other stream to those within their time."""
+    """Cuts the anchor to the part's rows, and every other stream to the rows within the part's time."""
     whole = file.streams[anchor]
     assert isinstance(whole, StreamRows)
     cut: dict[str, Rows] = {}
@@ -219,7 +230,7 @@ def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Finding
         if name == anchor or (stream.source.path == whole.source.path and stream.num_rows == whole.num_rows):
             cut[name] = stream.cut(*rows)
         elif name not in file.forwards:
-            cut[name] = stream  # the check of its clock says what is wrong
+            cut[name] = stream  # the check of this stream's clock reports the fault
         elif anchor not in file.forwards and _shares_time(whole, rows):
             expected = f"times that go on from part to part, to share out {stream.source.path}"
             line, found = whole.line_of(rows[0]), "times that are in another part too"
@@ -236,14 +247,14 @@ def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Finding
 
 
 def _shares_time(whole: StreamRows, rows: tuple[int, int]) -> bool:
-    """Whether rows of other parts lie in the time of this one; the whole clock need not run forwards."""
+    """Returns whether rows of other parts lie in the time of this part; the clock need not run forwards."""
     ours = whole.timestamp[rows[0] : rows[1]]
     others = np.concatenate([whole.timestamp[: rows[0]], whole.timestamp[rows[1] :]])
     return bool(((others >= ours.min()) & (others <= ours.max())).any())
 
 
 def _rows_within(times: NDArray[Any], part: NDArray[Any]) -> tuple[int, int]:
-    """The rows of a clock that runs forwards from the first to the last time of a part, both included."""
+    """Returns the rows of ``times``, which runs forwards, from the first to the last time of ``part`` (inclusive)."""
     if times.dtype != part.dtype:
         times, part = seconds(times), seconds(part)
     return int(np.searchsorted(times, part.min(), side="left")), int(np.searchsorted(times, part.max(), side="right"))

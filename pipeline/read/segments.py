@@ -1,7 +1,8 @@
-"""Cuts files that hold several episodes: where one begins is found before the plan is made, and kept as rows.
+"""Cuts files that hold several episodes. The rows at which episodes begin are found before the plan is made.
 
-Rows are counted as the reader returns them, after those that it drops; both passes go through it, so that they count
-alike. A file that cannot be cut stays one episode, whose reading then says why.
+Rows are counted as the reader returns them, after it has dropped rows. The pass that cuts and the pass that reads both
+use the same reader, so that they count alike. A file that cannot be cut stays one episode; reading that episode
+reports the reason.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec
 
 __all__ = ["Part", "cut_files", "is_cut", "parts_of"]
 
-_THREADS = 4  # files looked at together; each is held in memory meanwhile
-_SPLIT_FIELD = "split column"  # no field of a schema can be called so
-_MOST_SHORT_PARTS = 1000  # of two rows or fewer: then the wrong column was named
+_THREADS = 4  # files read at the same time; each is in memory meanwhile
+_SPLIT_FIELD = "split column"  # no field of a schema can have this name
+_MOST_SHORT_PARTS = 1000  # so many parts of two rows or fewer mean that the schema names the wrong column
 _NO_CLOCK = TimeSpec(index_rate_hz=1.0)
-_WIDTHS = (32, 1024)  # bytes of a value of split_column: most are short, and every row takes as many
+_WIDTHS = (32, 1024)  # bytes of a value of split_column, the small width first: every row takes as many
 _NOT_IN_ID = re.compile(r"[/\\\x00-\x1f]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An episode within a file: its name there, its rows, and where it wrongly begins again."""
+    """An episode within a file: its name, its rows ``start <= row < stop``, and the row where it wrongly resumes."""
 
     name: str
     start: int
@@ -44,14 +45,14 @@ class Part:
 
 
 def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
-    """The same with an episode for each part of the anchor's files, if the schema cuts them."""
+    """Returns a discovery with one episode for each part of the anchor's files, if the schema cuts files."""
     if not is_cut(schema):
         return discovery
     with ThreadPoolExecutor(_THREADS) as threads:
         cut = threads.map(lambda raw: _cut_file(discovery.root, raw, schema), discovery.episodes)
         episodes = [part for parts in cut for part in parts]
     counts = Counter(episode.id for episode in episodes)
-    # Two values of a column, or a part and a file, may come to the same name; the first row tells them apart.
+    # Two values of a column, or a part and a file, may result in the same name. The first row makes the id unique.
     unique = [
         replace(episode, id=f"{episode.id}@{episode.rows[0]}") if episode.rows and counts[episode.id] > 1 else episode
         for episode in episodes
@@ -60,7 +61,7 @@ def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
 
 
 def is_cut(schema: Schema) -> bool:
-    """Whether the anchor's files may hold several episodes."""
+    """Returns whether the anchor's files may hold several episodes."""
     return bool(schema.episodes.split_column or schema.episodes.split_gap_s)
 
 
@@ -82,15 +83,15 @@ def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
 
 
 def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[Part], int]:
-    """Each part of the anchor's file, and the rows of all; no part where the file cannot be read that far."""
+    """Returns the parts of the anchor's file and the file's number of rows; no parts if the file cannot be read."""
     files, stream, layout = raw.files[schema.anchor], schema.anchor_stream, schema.episodes
     assert isinstance(stream, CsvStream)
     if len(files) != 1:
         return [], 0
-    # Fields that drop rows must be read to know which rows there are.
+    # Fields that drop rows must be read too, because they decide which rows there are.
     dropping = tuple(field for field in stream.fields if field.on_missing == "drop")
     if layout.split_gap_s is not None:
-        # The clock may be the column nearest before the first field.
+        # With ``nearest``, the clock is a column near the first field, so all fields must be read.
         narrow = replace(stream, fields=stream.fields if stream.time.nearest else dropping, derived=())
         rows = read_rows(root, raw, narrow, findings)
         return (_parts_by_gap(rows, layout.split_gap_s), rows.num_rows) if rows is not None else ([], 0)
@@ -109,7 +110,7 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
 
 
 def _parts_by_gap(rows: StreamRows, gap_s: float) -> list[Part]:
-    """A part ends where the clock jumps, either way: a recorder may begin each episode at 0."""
+    """A part ends where the clock jumps forwards or backwards: a recorder may begin each episode at 0."""
     limit = round(gap_s * 1e9) if rows.timestamp.dtype == np.int64 else gap_s
     starts = np.flatnonzero(np.abs(np.diff(rows.timestamp)) > limit) + 1
     edges = [0, *starts.tolist(), rows.num_rows]

@@ -1,4 +1,4 @@
-"""Reads the streams of one raw episode: each stream's files, and the file that holds its clock where it has one."""
+"""Reads the streams of one raw episode: each stream's files and, if the clock has a file of its own, that file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, St
 
 __all__ = ["read_rows", "read_streams"]
 
-_MOST_NAMED = 8  # files that a finding lists
+_MOST_NAMED = 8  # limit on the files that a finding lists
 
 
 def read_streams(
@@ -29,9 +29,9 @@ def read_streams(
     findings: Findings,
     images: ImageOptions,
 ) -> dict[str, Rows]:
-    """The streams that can be read, in the schema's order, each camera for itself.
+    """Returns the streams that could be read, in the schema's order; each camera is one stream.
 
-    Arguments as for ``read_episode``.
+    The arguments are those of ``read_episode``.
     """
     streams: dict[str, Rows] = {}
     for stream in schema.streams:
@@ -45,7 +45,7 @@ def read_streams(
 
 
 def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
-    """One stream that is no camera, with its clock; ``None`` where errors were found."""
+    """Reads one stream that is not a camera, with its clock. Returns ``None`` if errors were found."""
     files = raw.files[stream.name]
     arrays = isinstance(stream, NpzStream) and all(file.path.endswith(".npy") for file in files)
     if not files or (len(files) > 1 and not arrays):
@@ -61,11 +61,11 @@ def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findin
 
 
 def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings: Findings) -> StreamRows | None:
-    """The rows, which come with their numbers in the file instead of a clock, with the stamps of these numbers."""
+    """Replaces the row numbers that ``rows`` has as its clock by the stamps of the rows with these numbers."""
     numbers = rows.timestamp
     num_rows = int(numbers[-1]) + 1
     may_drop = any(field.on_missing == "drop" for field in stream.fields)
-    at_least = may_drop and len(clock.timestamp) >= num_rows  # rows dropped after the last one are not known
+    at_least = may_drop and len(clock.timestamp) >= num_rows  # rows dropped after the last kept row are not counted
     if not at_least and not clock.fits(num_rows, rows.source.path, findings):
         return None
     line_of = clock.place.line_of
@@ -84,9 +84,9 @@ def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[s
 def _read_clock(
     root: Path, raw: RawEpisode, name: str, stream: Stream, findings: Findings
 ) -> tuple[bool, ClockFile | None]:
-    """Whether the stream has what its clock needs, and the file that holds it if that is one of its own.
+    """Returns whether the stream has what its clock needs, and the clock's file if the clock has a file of its own.
 
-    Where it cannot be read the stream's own files are still looked at, so that their faults are found as well.
+    If the clock cannot be read, the caller still reads the stream's own files, so that their faults are reported too.
     """
     if stream.time.file is None:
         return True, None

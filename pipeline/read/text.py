@@ -1,4 +1,4 @@
-"""Turns the bytes of a file into UTF-8 text: out of a ZIP or gzip, out of its encoding; what is no text is refused."""
+"""Turns a file's bytes into UTF-8 text: unpacks ZIP and gzip, decodes the encoding, refuses bytes that are no text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
 
 _ZIP, _EMPTY_ZIP, _GZIP = b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b"
 _MAX_BYTES = 16 << 30
-# A table packs 3 to 50 times; a bomb packs 1000 times and would fill the memory.
+# A table compresses 3 to 50 times. A decompression bomb compresses 1000 times and would fill the memory.
 _MAX_PACKED, _ALWAYS_UNPACKED = 100, 64 << 20
 _PIECE = 1 << 22
-_COUNTED_AT_ONCE = 1 << 18  # stays in the CPU's cache
+_COUNTED_AT_ONCE = 1 << 18  # such a block stays in the CPU's cache
 _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -30,11 +30,11 @@ _OTHER_BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_EXTENDS_ASCII = ("iso8859", "cp125", "latin", "ascii", "mac_", "koi8")  # bytes below 128 mean what they do in UTF-8
+_EXTENDS_ASCII = ("iso8859", "cp125", "latin", "ascii", "mac_", "koi8")  # bytes below 128 are ASCII
 
 
 def count_lines(text: bytes, start: int, stop: int) -> int:
-    r"""Number of line ends (``\n``, ``\r\n`` or ``\r``) in ``text[start:stop]``."""
+    r"""Returns the number of line ends (``\n``, ``\r\n`` or ``\r``) in ``text[start:stop]``."""
     num = _count_byte(text, 0x0A, start, stop)
     if text.find(b"\r", start, stop) < 0:
         return num
@@ -42,7 +42,7 @@ def count_lines(text: bytes, start: int, stop: int) -> int:
 
 
 def _count_byte(text: bytes, byte: int, start: int, stop: int) -> int:
-    """As ``bytes.count`` does; 3 times as fast on long texts, where this is a tenth of what parsing them takes."""
+    """Counts like ``bytes.count``, but 3 times as fast on long texts, where counting is a tenth of the parsing time."""
     if stop - start < _COUNTED_AT_ONCE:
         return text.count(byte, start, stop)
     num, matches = 0, np.empty(_COUNTED_AT_ONCE, dtype=np.bool_)
@@ -53,7 +53,7 @@ def _count_byte(text: bytes, byte: int, start: int, stop: int) -> int:
 
 
 def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
-    """The whole file as it stands; ``None`` where it cannot be read.
+    """Returns the bytes of the whole file, or ``None`` if the file cannot be read.
 
     Raises:
         StoppedError: the disk, the network or a limit is at fault, not this file.
@@ -73,13 +73,13 @@ def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
 
 
 def read_text(raw: bytes, encoding: str, label: str, findings: Findings) -> bytes | None:
-    """The UTF-8 text, without a byte order mark, that ``raw`` holds; ``None`` where it holds none.
+    """Returns the UTF-8 text in ``raw`` without a byte order mark, or ``None`` if ``raw`` holds no text.
 
     Args:
-        raw: a file's bytes: text, or an archive (ZIP or gzip, told by its first bytes) with one text in it.
-        encoding: what the text is written in; bytes that it does not know are refused with their line.
-        label: how findings call the file.
-        findings: takes what is wrong.
+        raw: a file's bytes: text, or an archive (ZIP or gzip, recognised by its first bytes) with one text in it.
+        encoding: the text's encoding; bytes that are invalid in this encoding are refused with their line.
+        label: the file's name in findings.
+        findings: collects the faults.
     """
     if raw.startswith((_ZIP, _EMPTY_ZIP)):
         packed = _unzip(raw, label, findings)
@@ -117,7 +117,7 @@ def _unzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
 
 
 def _is_table(member: zipfile.ZipInfo) -> bool:
-    """Folders and what a Mac or Windows adds to an archive do not count."""
+    """Folders and the files that macOS or Windows adds to an archive are not tables."""
     name = member.filename.rpartition("/")[2]
     ours = not member.filename.startswith("__MACOSX/") and name.lower() not in ("thumbs.db", "desktop.ini")
     return ours and not member.is_dir() and not name.startswith(".")
@@ -143,7 +143,7 @@ def _read_limited(file: IO[bytes], num_packed: int, label: str, findings: Findin
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as far as the end of its first line; its kind where it says nothing."""
+    """Returns the first line of an error's message, or the error's type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -169,14 +169,14 @@ def _check_utf8(raw: bytes, label: str, findings: Findings) -> bytes | None:
             findings.add("csv.encoding", label, line=1, expected="UTF-8 text", found=found)
             return None
     text = raw.removeprefix(_BOM)
-    if text.isascii():  # a fast scan: most files are
+    if text.isascii():  # a fast scan; most files are ASCII
         return text
-    # Piece by piece: decoded text takes up to four times the memory.
+    # The text is checked piece by piece, because decoded text takes up to four times the memory.
     start = 0
     while start < len(text):
         stop = min(start + _PIECE, len(text))
         for _ in range(3):
-            stop -= stop < len(text) and text[stop] & 0xC0 == 0x80  # not within a character
+            stop -= stop < len(text) and text[stop] & 0xC0 == 0x80  # a piece must not end within a character
         try:
             text[start:stop].decode("utf-8")
         except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""Folders of robot demonstrations in, validated shards and a trained policy out.
+"""Turns folders of robot demonstrations into validated shards and a trained policy.
 
-``vlapipe.open_dataset``, ``vlapipe.Loader``, ``vlapipe.Window`` and all others are loaded when they are first used, so
-that ``import vlapipe`` costs nothing and ingest needs no torch.
+Each public name (``vlapipe.open_dataset``, ``vlapipe.Loader``, ``vlapipe.Window``, ...) is imported on first use, so
+that ``import vlapipe`` is fast and ingest needs no torch.
 """
 
 from __future__ import annotations

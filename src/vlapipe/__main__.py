@@ -1,4 +1,4 @@
-"""``python -m vlapipe``, which is also what torchrun starts."""
+"""Runs the command as ``python -m vlapipe``; torchrun starts vlapipe this way too."""
 
 from vlapipe.cli import main
 

@@ -1,4 +1,4 @@
-"""The ``vlapipe`` command: turns options into a config, calls the room that does the work, prints what came of it."""
+"""The ``vlapipe`` command: maps options to a config, calls the room that does the work, and prints the result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
 
 
 class _LocalPath(click.ParamType[Path]):
-    """A path of this machine; the address of a store is refused."""
+    """A path of the local file system; the address of a store is refused."""
 
     name = "path"
 
@@ -149,14 +149,14 @@ def ingest(
     or stopped by a full disk and the like (exit code 5), is finished by the same command. A finished one has nothing to
     do and exits 0, unless the recordings or the options have changed.
     """
-    # Neither what is imported nor what is read makes cycles; to look for them every 700 objects takes 30 ms of the
-    # start and as much for each 250 MB that are read.
+    # Imports and readers make no reference cycles. Collecting garbage every 700 objects (Python's default) takes 30 ms
+    # at the start, and 30 ms more for each 250 MB read.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from vlapipe.pipeline.ingest import IngestConfig
     from vlapipe.pipeline.ingest import ingest as run
     from vlapipe.pipeline.show.ingest_text import print_ingest_report
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers end and leave nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: workers end and leave no files behind
     if (dataset is None) == (episode is None):
         raise UsageError("give either --dataset DIR or --dir EPISODE", "--dataset holds many episodes, --dir is one")
     config = IngestConfig(
@@ -388,7 +388,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
 
 
 def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:
-    """An id if there is such an episode, else its number: folders may be called 1, 2, 10."""
+    """Returns the id if such an episode exists, else the number; episodes' folders may be named 1, 2, 10."""
     is_number = re.fullmatch(r"-?\d+", text) and text not in dataset.episodes.column("id").to_pylist()
     return int(text) if is_number else text
 
@@ -402,10 +402,10 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Run the command; a user's mistake ends in one line and an exit code, never in a traceback."""
+    """Runs the command. A user's mistake ends in one line and an exit code, never in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name need not be text, nor the terminal know all of it
+            stream.reconfigure(errors="backslashreplace")  # not every name is text, nor known to the terminal
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
@@ -432,14 +432,14 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Write a warning that is meant for a user as one line, and any other as Python does."""
+    """Writes a warning meant for the user as one line, and any other warning as Python does."""
     ours = issubclass(category, RenamedWarning)
     text = f"vlapipe: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     (file or sys.stderr).write(text)
 
 
 def _ended_by(error: OSError | MemoryError) -> VlapipeError:
-    """A path that cannot be used is the user's to correct; all else comes from the surroundings."""
+    """Returns the error that ends the command: a bad path is the user's mistake, the rest is from the surroundings."""
     if isinstance(error, OSError) and error.errno in _ABOUT_PATHS and isinstance(error.filename, str):
         return UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions")
     return stopped_by(error)
