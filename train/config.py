@@ -6,7 +6,7 @@ Three layers, each over the one before: the run's own ``config.json`` when it is
 from __future__ import annotations
 
 import json
-import sys
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -17,6 +17,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.arguments import parse_number, parse_whole_number
 from vlapipe.train.weight_names import with_dataset_names
 
 __all__ = ["CONFIG_FILE", "TrainConfig", "read_saved_config"]
@@ -29,7 +30,7 @@ _CHOICES = {
     "wandb": ("offline", "online", "disabled"),
 }
 # The least that each number may be; the ones that are None until they are filled in are checked as numbers.
-_AT_LEAST: dict[str, float] = {
+_AT_LEAST: dict[str, int] = {
     "batch_size": 1,
     "grad_accum": 1,
     "num_workers": 0,
@@ -52,7 +53,7 @@ _AT_LEAST: dict[str, float] = {
     "log_every": 1,
     "seed": 0,
 }
-_AT_MOST: dict[str, float] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
+_AT_MOST: dict[str, int] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,19 +236,16 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
             return tuple(local_path(path, name) for path in paths)
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
-        value = float(value)
-    fits = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
-    least, most = _AT_LEAST.get(name), _AT_MOST.get(name, sys.float_info.max)
-    if not fits or (least is not None and not least <= value <= most):
-        allowed = ("" if least is None else f" from {least:g}") + (f" to {most}" if name in _AT_MOST else "")
-        raise UsageError(f"{name}: expected {_NOUN[kind]}{allowed}, found {value!r}")
+    if kind == "int":
+        return parse_whole_number(name, value, least=_AT_LEAST[name], most=_AT_MOST.get(name))
+    if kind == "float":
+        return parse_number(name, value, least=_AT_LEAST[name], most=_AT_MOST.get(name, math.inf))
+    if not isinstance(value, _TYPES[kind]):
+        raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
     return dict(value) if kind.startswith("Mapping") else value
 
 
 _TYPES: dict[str, Any] = {
-    "int": int,
-    "float": float,
     "bool": bool,
     "str": str,
     "Path": Path,

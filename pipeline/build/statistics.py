@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.derive.moments import merge_moments
+
 __all__ = ["QUANTILES", "WIDE", "FieldStatistics", "Moments"]
 
 WIDE = 64  # a row with more numbers than this is summarised by one number, not one a column
@@ -76,15 +78,7 @@ class Moments:
     @classmethod
     def merged(cls, parts: Sequence[Moments]) -> Moments:
         """Moments of all the parts' rows together; at least one part."""
-        first, *others = parts
-        count, mean, m2 = first.count, first.mean, first.m2
-        for other in others:
-            total = count + other.count
-            least = np.maximum(total, 1)
-            apart = other.mean - mean
-            m2 = m2 + other.m2 + apart**2 * (count * other.count / least)
-            mean = mean + apart * (other.count / least)
-            count = total
+        count, mean, m2 = merge_moments((part.count, part.mean, part.m2) for part in parts)
         low, high = np.minimum.reduce([part.min for part in parts]), np.maximum.reduce([part.max for part in parts])
         return cls(count=_one_if_equal(count), mean=mean, m2=m2, min=low, max=high)
 
@@ -148,11 +142,11 @@ class FieldStatistics:
             bits=all_parts[0].bits,
         )
 
-    def quantile(self, q: float) -> NDArray[np.float64]:
-        """The smallest bucket's value at or below which a share ``q`` of the values lies, kept within min and max."""
-        return self._quantiles([q])[0]
+    def quantiles(self, shares: Iterable[float]) -> list[NDArray[np.float64]]:
+        """For each share, the smallest bucket's value at or below which that share of the values lies, by column.
 
-    def _quantiles(self, shares: Iterable[float]) -> list[NDArray[np.float64]]:
+        Values are kept within min and max.
+        """
         wanted = list(shares)
         columns = [_quantiles(k, c, wanted, self.bits) for k, c in zip(self.buckets, self.counts, strict=True)]
         limits = self.moments.to_dict()
@@ -161,7 +155,7 @@ class FieldStatistics:
 
     def summary(self) -> dict[str, Any]:
         """As the manifest has it: plain lists."""
-        quantiles = zip(QUANTILES, self._quantiles(QUANTILES.values()), strict=True)
+        quantiles = zip(QUANTILES, self.quantiles(QUANTILES.values()), strict=True)
         return {
             "count": _as_json(self.moments.count),
             **self.moments.to_dict(),

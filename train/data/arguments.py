@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
 from typing import Any
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["parse_image_size", "parse_whole_number", "refuse_unknown_split"]
+__all__ = ["parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
 
 _SIDES = ("height", "width")
 
 
-def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = None) -> int:
+def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = None, multiple_of: int = 1) -> int:
     """Return ``value`` as an ``int``. NumPy's integers are whole numbers too; ``True`` and ``2.0`` are not.
 
     Raises:
@@ -24,10 +26,24 @@ def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = 
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or number < least or (most is not None and number > most):
+    if number is None or number < least or (most is not None and number > most) or number % multiple_of:
         up_to = "" if most is None else f" to {most}"
-        raise UsageError(f"{what}: expected a whole number from {least}{up_to}, found {value!r}")
+        multiple = "" if multiple_of == 1 else f" that is a multiple of {multiple_of}"
+        raise UsageError(f"{what}: expected a whole number from {least}{up_to}{multiple}, found {value!r}")
     return number
+
+
+def parse_number(what: str, value: Any, *, least: float, most: float = math.inf) -> float:
+    """Return ``value`` as a ``float``; whole numbers are numbers too, ``True`` is not.
+
+    Raises:
+        UsageError: ``value`` is not a finite number, or it is less than ``least`` or more than ``most``.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or abs(value) > sys.float_info.max or not least <= value <= most:
+        up_to = "" if most == math.inf else f" to {most:g}"
+        raise UsageError(f"{what}: expected a number from {least:g}{up_to}, found {value!r}")
+    return float(value)
 
 
 def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:

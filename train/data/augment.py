@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.arguments import parse_number
 from vlapipe.train.data.permutation import hash_of
 
 __all__ = ["Augmentation", "Draw"]
@@ -69,7 +70,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
-            object.__setattr__(self, name, _parse_number(f"Augmentation {name}", getattr(self, name), least, most))
+            object.__setattr__(
+                self, name, parse_number(f"Augmentation {name}", getattr(self, name), least=least, most=most)
+            )
 
     @classmethod
     def from_table(cls, values: Mapping[str, Any], where: str) -> Augmentation:
@@ -109,9 +112,3 @@ def _uniform(what: str, seed: int, positions: NDArray[np.int64], which: int) -> 
     key = int.from_bytes(hashlib.blake2b(f"vlapipe augmentation {what}".encode(), digest_size=7).digest(), "big")
     bits = hash_of(key, seed, positions, which)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _parse_number(what: str, value: Any, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise UsageError(f"{what}: expected a number from {least:g} to {most:g}, found {value!r}")
-    return float(value)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset, FieldSummary
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
+from vlapipe.pipeline.shards.derive.moments import merge_moments
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_memory import Entry
@@ -171,11 +172,8 @@ def _merged(parts: list[_Counted]) -> Moments:
     if len(parts) == 1:
         [one] = parts
         return Moments(mean=one.mean.astype(np.float32), std=one.std.astype(np.float32), is_finite=one.is_finite)
-    count = np.sum([part.count for part in parts], axis=0)
-    least = np.maximum(count, 1)
-    mean = np.sum([part.count * part.mean for part in parts], axis=0) / least
-    squares = np.sum([part.count * (part.std**2 + (part.mean - mean) ** 2) for part in parts], axis=0)
-    std = np.sqrt(squares / least)
+    count, mean, m2 = merge_moments((part.count, part.mean, part.count * part.std**2) for part in parts)
+    std = np.sqrt(m2 / np.maximum(count, 1))
     is_finite = all(part.is_finite for part in parts)
     return Moments(mean=mean.astype(np.float32), std=std.astype(np.float32), is_finite=is_finite)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.policies.base import Policy, masked_mean
 from vlapipe.train.policies.nn.images import ImageEncoder
@@ -110,6 +111,4 @@ class RegressionPolicy(Policy):
 def _check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         least, factor = _SIZES[name]
-        if isinstance(size, bool) or not isinstance(size, int) or size < least or size % factor:
-            multiple = f" that is a multiple of {factor}" if factor > 1 else ""
-            raise UsageError(f"policy_args {name}: expected a whole number from {least}{multiple}, found {size!r}")
+        parse_whole_number(f"policy_args {name}", size, least=least, multiple_of=factor)
