@@ -75,9 +75,9 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
 def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings: Findings) -> bool:
     """Returns ``False`` if the stamps are in another unit than the schema says; readers refuse impossible years.
 
-    With a declared rate: the measured rate differs from it by a power of 1000. Without a declared rate, all of these
-    hold: the clock lies in January 1970, its steps are shorter than any robot's, and it lies in our time if its numbers
-    are in a larger unit.
+    With a declared rate, the unit is wrong if the measured rate differs from it by a power of 1000. Without a declared
+    rate, the unit is wrong if the clock lies in January 1970, its steps are shorter than any robot's, and its numbers
+    taken for a larger unit lie between 2000 and 2100.
     """
     time = stream.time
     if time.format or time.index_rate_hz or time.parts or time.plus:

@@ -1,1 +1,1 @@
-"""Reads stamps of every kind into int64 nanoseconds or float64 seconds."""
+"""Reads stamps of all kinds into int64 nanoseconds or float64 seconds."""

@@ -1,4 +1,4 @@
-"""Reads stamps into int64 nanoseconds or float64 seconds; what is written exactly is kept exactly."""
+"""Reads stamps into int64 nanoseconds or float64 seconds. Stamps that are written exactly are kept exactly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ISO = re.compile(
 _MAX_DIGITS = 64
 _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
 _DATED = re.compile(r"%[YyGcxsDF]")
-_EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # where strptime puts a time without a date
+_EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # strptime puts a time without a date on this day
 _LIMITS = np.iinfo(np.int64)
 _FAR_S = _LIMITS.max / 1e9  # 292 years from 1970
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
@@ -43,12 +43,12 @@ _YEAR_S = 31_556_952
 
 
 class FarStampsError(ValueError, OverflowError):
-    """Stamps further from 1970 than 64 bits of nanoseconds reach: as a rule they are in another unit.
+    """Stamps are further from 1970 than int64 nanoseconds reach. Usually such stamps are in another unit.
 
     Args:
-        rows: which of the stamps lie so far, ``(rows,)`` bool.
-        seconds: where the first of them lies, since 1970.
-        unit: that they were taken to be in; ``None`` if no unit was asked for.
+        rows: which stamps are too far, ``(rows,)`` bool.
+        seconds: the first such stamp, in seconds since 1970.
+        unit: the unit that was assumed; ``None`` if no unit applies.
     """
 
     def __init__(self, rows: NDArray[np.bool_], seconds: float, unit: TimeUnit | None) -> None:
@@ -56,12 +56,12 @@ class FarStampsError(ValueError, OverflowError):
 
     @property
     def rows(self) -> NDArray[np.bool_]:
-        """Which of the stamps lie so far."""
+        """Returns a mask of the stamps that are too far."""
         far: NDArray[np.bool_] = self.args[0]
         return far
 
     def at(self, rows: NDArray[np.bool_]) -> FarStampsError:
-        """The same of a whole column's rows."""
+        """Returns the same error for the rows of a whole column."""
         return FarStampsError(rows, *self.args[1:])
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class FarStampsError(ValueError, OverflowError):
 
 
 def _likelier(seconds: float, unit: TimeUnit | None) -> str:
-    """The finer unit in which the stamps would lie in our time, as a question."""
+    """Returns, as a question, the finer unit in which the stamps would lie between 1990 and 2100."""
     for finer in _UNITS[_UNITS.index(unit) + 1 :] if unit else ():
         if _PLAUSIBLE_S[0] <= seconds * NANOSECONDS[finer] / NANOSECONDS[unit or finer] <= _PLAUSIBLE_S[1]:
             return f": {finer}?"
@@ -80,7 +80,7 @@ def _likelier(seconds: float, unit: TimeUnit | None) -> str:
 
 
 def _require_near(values: NDArray[Any], nanoseconds: int, unit: TimeUnit | None) -> None:
-    """Refuse stamps that no clock of ours can hold; ``nanoseconds`` is what one of ``values`` stands for."""
+    """Refuses stamps that int64 nanoseconds cannot hold; a value of 1 means ``nanoseconds`` nanoseconds."""
     if not len(values):
         return
     limit = _LIMITS.max // nanoseconds if values.dtype.kind in "iu" else _LIMITS.max / nanoseconds
@@ -88,17 +88,17 @@ def _require_near(values: NDArray[Any], nanoseconds: int, unit: TimeUnit | None)
         return
     far = (values > limit) | (values < -limit)
     if values.dtype.kind == "f":
-        far &= np.isfinite(values)  # what is no time at all is refused as such
+        far &= np.isfinite(values)  # values that are not finite are refused elsewhere
     if far.any():
         raise FarStampsError(far, float(values[far][0]) * (nanoseconds / 1e9), unit)
 
 
 def parse_stamp(text: str, time: TimeSpec) -> int | float:
-    """One stamp as the clock keeps it: int nanoseconds, or float seconds.
+    """Parses one stamp as the clock keeps it: int nanoseconds, or float seconds.
 
     Raises:
         ValueError: the text is not such a stamp.
-        FarStampsError: it is a number, and lies too far from 1970.
+        FarStampsError: the text is a number, but lies too far from 1970.
     """
     if time.format:
         return _within_64_bits(_parse_iso(text) if time.format == ISO else _parse_format(text, time.format))
@@ -137,7 +137,7 @@ def _within_64_bits(nanoseconds: int) -> int:
 
 
 def _parse_format(text: str, form: str) -> int:
-    """A moment in ``strptime`` form, UTC where it names no zone; ``%f`` may have up to nine digits."""
+    """Parses a time in ``strptime`` form; without a time zone it is UTC; ``%f`` may have up to nine digits."""
     rest = 0
     try:
         moment = datetime.strptime(text, form)
@@ -155,7 +155,7 @@ def _parse_iso(text: str) -> int:
     if match is None:
         raise ValueError(text)
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
-    moment = datetime(year, month, day, hour, minute, second)  # refuses what no calendar has
+    moment = datetime(year, month, day, hour, minute, second)  # refuses dates and times that no calendar has
     stamp = calendar.timegm(moment.timetuple()) * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
     zone = (match[8] or "Z").replace(":", "")
     if zone != "Z":
@@ -165,17 +165,17 @@ def _parse_iso(text: str) -> int:
 
 
 def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
-    """A numeric clock in the schema's unit as int64 nanoseconds or float64 seconds.
+    """Converts numbers in the schema's unit to a clock: int64 nanoseconds or float64 seconds.
 
     Raises:
-        FarStampsError: stamps that do not fit 64 bits of nanoseconds.
-        ValueError: the schema says integer and the values are not whole.
+        FarStampsError: a stamp does not fit 64 bits of nanoseconds.
+        ValueError: the schema says integer, but the values are not whole.
     """
     return scale_clock(values, time.unit, integer=time.integer)
 
 
 def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArray[Any]:
-    """The same for a unit of its own."""
+    """Does the same as ``clock_from_numbers`` for the given unit."""
     _require_near(values, NANOSECONDS[unit], unit)
     if not integer:
         return values.astype(np.float64) / (1_000_000_000 // NANOSECONDS[unit])
@@ -188,7 +188,9 @@ def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArr
 
 
 def clock_from_index(index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
-    """Each whole number over the rate, to the nearest nanosecond (half to even); the rate counts as it is printed.
+    """Divides each whole number by the rate, rounded to the nearest nanosecond (half to even).
+
+    The rate is taken as its decimal text, not as its binary value.
 
     Raises:
         OverflowError: a stamp does not fit 64 bits.
@@ -205,10 +207,10 @@ def clock_from_index(index: NDArray[np.int64], rate_hz: float) -> NDArray[np.int
 
 
 def start_of_file(label: str, time: TimeSpec) -> int:
-    """The moment in a file's name, in nanoseconds; its extension, or several, may be left out of ``start_format``.
+    """Returns the time in a file's name, in nanoseconds. ``start_format`` may leave out the file's extensions.
 
     Raises:
-        ValueError: the name is not of that form.
+        ValueError: the name does not have this form.
     """
     assert time.start_format is not None
     parts = PurePosixPath(label).parts[-1 - time.start_format.count("/") :]
@@ -224,7 +226,7 @@ def start_of_file(label: str, time: TimeSpec) -> int:
 
 
 def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> NDArray[Any]:
-    """The clock with ``start_ns`` and ``offset_s`` added; nanoseconds where the schema keeps them, else seconds.
+    """Returns the clock plus ``start_ns`` plus ``offset_s``, in nanoseconds if the schema keeps them, else in seconds.
 
     Raises:
         FarStampsError: a stamp does not fit 64 bits.
@@ -236,7 +238,7 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
         return timestamp + time.offset_s if time.offset_s else timestamp
     by = start_ns + round(Fraction(repr(time.offset_s)) * 1_000_000_000)
     if time.start_format and time.format and time.format != ISO and not _DATED.search(time.format):
-        by -= _EPOCH_1900  # a time of day: the name has the date
+        by -= _EPOCH_1900  # the stamps are times of day; the file's name has the date
     if not by:
         return timestamp
     if len(timestamp) and not (_LIMITS.min <= int(timestamp.min()) + by and int(timestamp.max()) + by <= _LIMITS.max):
@@ -246,7 +248,7 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
 
 
 def wanted_stamp(time: TimeSpec) -> str:
-    """What a stamp must be, in words."""
+    """Returns a description of a valid stamp."""
     if time.format:
         return f"a time like {time.format!r}"
     if time.index_rate_hz:

@@ -1,4 +1,4 @@
-"""Adds up a time whose parts stand in columns of their own: year, month, day, hour, minute, second and smaller."""
+"""Adds up a time whose parts are in separate columns: year, month, day, hour, minute, second and smaller parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlapipe.schemas.schema import TimePart
 __all__ = ["NANOSECONDS_A_DAY", "days_since_1970", "expected_part", "is_part", "time_of_day"]
 
 NANOSECONDS_A_DAY = 86_400_000_000_000
-# The least and the most of each part; a second may be the 61st.
+# The smallest and the largest value of each part. A second may be 60, a leap second.
 _LIMITS: dict[TimePart, tuple[int, int]] = {
     "year": (1970, 2200),
     "month": (1, 12),
@@ -34,14 +34,14 @@ _NANOSECONDS: dict[TimePart, int] = {
 
 
 def expected_part(part: TimePart) -> str:
-    """What a cell of this part must hold."""
+    """Returns a description of a valid cell of this part."""
     least, most = _LIMITS[part]
     named = part.replace("_", " ")
     return f"{named} as a number from {least} to {'under 61' if part == 'second' else f'{most}, whole'}"
 
 
 def is_part(part: TimePart, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the numbers can be such a part: within its limits, and whole but for seconds."""
+    """Returns a mask of the numbers that can be such a part: within its limits, and whole except for seconds."""
     least, most = _LIMITS[part]
     if part == "second":
         fits: NDArray[np.bool_] = (values >= least) & (values < most + 1)
@@ -51,7 +51,7 @@ def is_part(part: TimePart, values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def days_since_1970(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64] | None:
-    """The day of each row, int64; -1 where the month or year has none such, ``None`` where there is no date."""
+    """Returns each row's day as int64, -1 if the month or year has no such day; ``None`` if there is no date."""
     if "year" not in parts:
         return None
     year = (parts["year"].astype(np.int64) - 1970).astype("M8[Y]")
@@ -68,7 +68,7 @@ def days_since_1970(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.in
 
 
 def time_of_day(parts: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Nanoseconds since midnight, int64; a second's fraction is kept to the nearest one."""
+    """Returns int64 nanoseconds since midnight; a second's fraction is rounded to the nearest nanosecond."""
     total = np.zeros(len(next(iter(parts.values()))), dtype=np.int64)
     for part, scale in _NANOSECONDS.items():
         if part in parts:

@@ -1,1 +1,1 @@
-"""Reads tables of text, from their bytes to the fields of a stream."""
+"""Reads tables of text: turns a file's bytes into the fields of a stream."""

@@ -1,4 +1,4 @@
-"""Takes out the blanks that part or pad cells, outside quotes, so that one character parts them; newlines stay."""
+"""Removes blanks that separate or pad cells outside quotes, so that one character separates cells. Newlines stay."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SPACE, _TAB, _LF, _CR = b" \t\n\r"
 
 
 def narrow_blanks(text: bytes, quote: bytes, escape: bytes) -> bytes:
-    """Each run of spaces and tabs as one space; none where a line begins or ends."""
+    """Replaces each sequence of spaces and tabs by one space, and removes those at line starts and ends."""
     return _without_blanks(text, b"", quote, escape)
 
 
 def strip_blanks(text: bytes, delimiter: bytes, quote: bytes, escape: bytes) -> bytes:
-    """No space or tab beside a delimiter, nor where a line begins or ends; those within a cell stay."""
+    """Removes spaces and tabs beside delimiters and at line starts and ends. Blanks within a cell stay."""
     return _without_blanks(text, delimiter, quote, escape)
 
 
@@ -51,7 +51,7 @@ def _without_blanks(text: bytes, delimiter: bytes, quote: bytes, escape: bytes) 
 
 
 def _outside(text: bytes, quote: bytes, escape: bytes) -> NDArray[np.bool_] | None:
-    """Which characters lie outside quotes and are not escaped; ``None`` where all do."""
+    """Returns a mask of the characters outside quotes that are not escaped, or ``None`` if all characters are such."""
     span = 0, len(text)
     quotes = quote_positions(text, span, quote, escape)
     escaped = escaped_positions(text, span, escape) if escape else quotes[:0]
@@ -60,5 +60,5 @@ def _outside(text: bytes, quote: bytes, escape: bytes) -> NDArray[np.bool_] | No
     toggles = np.zeros(len(text), dtype=np.uint8)
     toggles[quotes] = 1
     outside: NDArray[np.bool_] = np.cumsum(toggles, dtype=np.uint8) & 1 == 0  # wraps at 256, which keeps the parity
-    outside[escaped[escaped < len(text)]] = False  # an escape at the very end has nothing to escape
+    outside[escaped[escaped < len(text)]] = False  # an escape at the very end escapes nothing
     return outside

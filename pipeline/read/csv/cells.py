@@ -1,7 +1,7 @@
-"""Makes numbers of cells: all columns in one pass where pyarrow can, else column by column from their text.
+"""Parses cells into numbers: all columns in one pass if pyarrow can, else column by column from the cells' text.
 
-Either way a number is the correctly rounded one of what is printed. A cell that is none is reported with its line, and
-so is each value that is not finite or out of range.
+Either way, the result is the correctly rounded value of the printed number. A cell that is not a number is reported
+with its line, and so is each value that is not finite or out of range.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = ["Cells", "Extremes", "are_numbers", "cast_numbers", "first_rows"]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
-_INFINITE = r"(?i)\binf(inity)?\b"  # in a cell, which may be a list
+_INFINITE = r"(?i)\binf(inity)?\b"  # within a cell, because the cell may be a list
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _BLANKS = " \t"
-_ALL_WHOLE = 1 << 24  # up to here float32 has every whole number
-_ALL_WHOLE_64 = 1 << 53  # and up to here float64
-_NARROW = 64  # values that vary by less than this part of their size: 5 at 308, 0.7 degrees of latitude at 47
+_ALL_WHOLE = 1 << 24  # float32 holds every whole number up to this one
+_ALL_WHOLE_64 = 1 << 53  # float64 holds every whole number up to this one
+_NARROW = 64  # values are coarse if they vary by less than 1/64 of their size: by 5 at 308, or 0.7 degrees at 47
 _SHOWN = 60  # characters of a cell that a finding shows
 
 
 def first_rows(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The first row that is marked, and how many are."""
+    """Returns the first marked row and the number of marked rows."""
     return int(np.argmax(mask)), int(np.count_nonzero(mask))
 
 
 class Cells:
-    """The cells of some columns of a file, by position."""
+    """The cells of some columns of a file, by the columns' positions."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class Cells:
         *,
         nulls: bool,
     ) -> None:
-        """Parse the columns.
+        """Parses the columns.
 
         Args:
             rows: the file's rows.
-            types: for each position the dtypes that will be asked of it, ``"text"`` among them.
-            missing: the texts of a cell that has no value.
+            types: for each position, the dtypes that will be asked for; ``"text"`` is one of them.
+            missing: the texts that mean that a cell has no value.
             decimal: the decimal sign.
-            findings: takes what is wrong.
-            nulls: whether cells without a value are to be expected.
+            findings: collects the faults.
+            nulls: whether cells without a value are expected.
 
         Raises:
             UnreadableError: the text cannot be read for certain.
@@ -70,7 +70,7 @@ class Cells:
         self._bad: dict[int | None, NDArray[np.bool_]] = {}
         self._missing = tuple(dict.fromkeys(text.strip(_BLANKS) for text in missing))
         self._numeric_missing = [value for text in self._missing if (value := self._as_float(text)) is not None]
-        # pyarrow reads 0x10 as a whole number; here it is none.
+        # pyarrow reads 0x10 as a whole number; vlapipe does not.
         hexadecimal = any("int" in dtype for wanted in types.values() for dtype in wanted) and rows.holds(b"0x", b"0X")
         arrow: dict[int, pa.DataType] = {}
         for position, wanted in types.items():
@@ -78,7 +78,7 @@ class Cells:
             plain = len(wanted) == 1 and dtype != "text" and not (hexadecimal and "int" in dtype)
             arrow[position] = pa.from_numpy_dtype(np.dtype(dtype)) if plain else pa.string()
         try:
-            # A cell without a value fails where none is expected, and is then named from its text.
+            # If no missing cell is expected, such a cell makes this parse fail and is then reported from its text.
             null_values = self._missing if nulls or self._missing != ("",) else ()
             self._parsed = rows.parse(arrow, null_values)
         except pa.ArrowInvalid:
@@ -87,18 +87,21 @@ class Cells:
 
     @property
     def label(self) -> str:
-        """How findings call the file."""
+        """Returns the file's name in findings."""
         return self._rows.label
 
     def texts(self, column: Column) -> tuple[pa.Array, NDArray[np.bool_] | None]:
-        """A column's cells as they are printed, and which of them have no value."""
+        """Returns a column's cells as printed, and a mask of the cells without a value (``None`` if there are none)."""
         cells = self._strings(column)
         return cells, self._missing_among(pc.utf8_trim(cells, _BLANKS))
 
     def numbers(
         self, column: Column, dtype: str, *, code: str = "csv.not_a_number", expected: str = ""
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """A column's numbers, and which rows have none; what is no number is reported and counts as missing."""
+        """Returns a column's numbers and a mask of the rows without one.
+
+        Cells that are no number are reported and count as rows without one.
+        """
         cells = self._parsed.column(str(column.position))
         if not pa.types.is_string(cells.type):
             missing = as_numpy(pc.is_null(cells)) if cells.null_count else None
@@ -110,7 +113,7 @@ class Cells:
     def numbers_of(
         self, cells: pa.Array, column: Column, dtype: str, *, code: str = "csv.not_a_number", expected: str = ""
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """The same from text; a row of ``cells`` is a row of the file."""
+        """Does the same as ``numbers`` from text; ``cells`` has one entry per row of the file."""
         whole = "int" in dtype
         expected = expected or ("a whole number" if whole else "a number")
         trimmed = pc.utf8_trim(cells, _BLANKS)
@@ -135,7 +138,7 @@ class Cells:
     def numbers_of_words(
         self, column: Column, words: tuple[tuple[str, float], ...]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-        """The number that each cell's word stands for, and which rows have none; any other text is reported."""
+        """Returns the number of each cell's word, and a mask of the rows without one. Unknown words are reported."""
         trimmed = pc.utf8_trim(self._strings(column), _BLANKS)
         missing = self._missing_among(trimmed)
         known = pa.array([word for word, _ in words], pa.string())
@@ -157,7 +160,7 @@ class Cells:
         column: Column,
         unit: str,
     ) -> None:
-        """Report values that are not finite or out of range; rows in ``unset`` have none."""
+        """Reports values that are not finite or out of range; rows marked in ``unset`` have no value."""
         low, high = limits or (-math.inf, math.inf)
         if values.dtype.kind == "f":
             self._check_whole(values, unset, column)
@@ -169,14 +172,17 @@ class Cells:
             outside &= ~unset
         wanted = f"{unit or 'a number'} in [{low:g}, {high:g}]" if limits else unit or "a finite number"
         if not_finite.any():
-            # Text such as 1e39 is a number, but none that float32 holds.
+            # Text such as 1e39 is a number, but float32 cannot hold it.
             huge = self._is_printed_finite(column, not_finite & ~np.isnan(values))
             self._add("csv.not_finite", not_finite & ~huge, column, wanted)
             self._add("csv.out_of_range", huge, column, f"{unit or 'a number'} that {values.dtype} can hold")
         self._add("csv.out_of_range", outside, column, wanted)
 
     def check_rounding(self, values: NDArray[np.float32], column: Column) -> None:
-        """Report cells that differ where float32 has one number for both; the text is read only where that may be."""
+        """Reports neighbouring cells that differ although float32 stores one number for both.
+
+        The text is read only if two neighbouring values are equal.
+        """
         same = values[1:] == values[:-1]
         if not same.any():
             return
@@ -187,7 +193,7 @@ class Cells:
         self._add("csv.rounded", lost, column, "another number than in the row before")
 
     def _check_whole(self, values: NDArray[Any], unset: NDArray[np.bool_] | None, column: Column) -> None:
-        """Report whole numbers that a float does not give back as they are printed: counts, identifiers, stamps."""
+        """Reports whole numbers that a float cannot hold to the last digit: counts, identifiers, stamps."""
         with np.errstate(invalid="ignore"):
             large = (np.abs(values) >= _ALL_WHOLE_64) & np.isfinite(values)
         rows = np.flatnonzero(large if unset is None else large & ~unset)
@@ -203,22 +209,22 @@ class Cells:
         self._add("csv.whole_rounded", lost, column, f"a number that {values.dtype} holds to the last digit")
 
     def with_point(self, cells: pa.Array) -> pa.Array:
-        """The same texts with a decimal point where the file has another sign."""
+        """Returns the texts with a decimal point instead of the file's decimal sign."""
         return self._point(cells)
 
     def without_bad(self, unset: NDArray[np.bool_], column: Column) -> NDArray[np.bool_]:
-        """Of the rows that have no number, those whose cell is missing, not wrong: what is wrong was reported."""
+        """Returns which rows in ``unset`` are missing rather than wrong; wrong cells were reported before."""
         bad = self._bad.get(column.position)
         return unset if bad is None else unset & ~bad
 
     def report_bad(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str) -> None:
-        """Report cells that are wrong, and so not missing."""
+        """Reports cells that are wrong, and remembers that they are not missing."""
         before = self._bad.get(column.position)
         self._bad[column.position] = mask if before is None else before | mask
         self._add(code, mask, column, expected)
 
     def report(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
-        """Report the first marked row and how many there are, if any; ``found`` is else the cell."""
+        """Reports the first marked row and the count, if any row is marked. ``found`` defaults to the cell's text."""
         self._add(code, mask, column, expected, found)
 
     def _add(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
@@ -256,7 +262,7 @@ class Cells:
         return found if found.any() else None
 
     def _point(self, trimmed: pa.Array) -> pa.Array:
-        """With a decimal point; a point in the text then makes no number."""
+        """Replaces the decimal sign by a point; a text that already has a point becomes no number."""
         if self._decimal == ".":
             return trimmed
         return pc.replace_substring(pc.replace_substring(trimmed, ".", "?"), ",", ".")
@@ -268,7 +274,7 @@ class Cells:
             return None
 
     def _may_be_missing(self, values: NDArray[Any]) -> bool:
-        """Whether a number is that of a text for missing: it may be padded, which pyarrow overlooks."""
+        """Returns whether a value equals a number that means missing: pyarrow overlooks such a cell if it is padded."""
         return any(
             bool(np.isnan(values).any() if math.isnan(number) else (values == number).any())
             for number in self._numeric_missing
@@ -284,7 +290,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Extremes:
-    """The lowest and the highest value of each column, ``(columns,)`` float64; both are NaN where any value is."""
+    """The lowest and highest value of each column, ``(columns,)`` float64; both are NaN if any value is NaN."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -292,12 +298,12 @@ class Extremes:
 
     @classmethod
     def of(cls, block: NDArray[Any]) -> Extremes:
-        """Of ``(columns, rows)``, one row or more."""
+        """Returns the extremes of ``block``, ``(columns, rows)`` with at least one row."""
         low, high = block.min(axis=1), block.max(axis=1)
         return cls(low.astype(np.float64), high.astype(np.float64), block.dtype.kind == "f")
 
     def are_within(self, limits: tuple[float, float] | None) -> bool:
-        """Whether every value is finite, in the range if there is one, and no float so large that digits are lost."""
+        """Returns whether all values are finite and within ``limits``, and no float is too large to keep all digits."""
         if self.are_floats and max(-self.low.min(), self.high.max()) >= _ALL_WHOLE_64:
             return False
         if limits is None:
@@ -305,7 +311,7 @@ class Extremes:
         return bool((self.low >= limits[0]).all() and (self.high <= limits[1]).all())
 
     def coarse_columns(self) -> list[int]:
-        """The columns for whose variation float32 is coarse, so that neighbours may have been rounded together."""
+        """Returns columns that vary little for float32's precision, so that neighbours may be rounded to one number."""
         with np.errstate(invalid="ignore"):
             largest = np.maximum(np.abs(self.low), np.abs(self.high))
             coarse = (largest >= _ALL_WHOLE) | (self.high - self.low < largest / _NARROW)
@@ -313,7 +319,7 @@ class Extremes:
 
 
 def are_numbers(texts: pa.Array, dtype: str) -> NDArray[np.bool_]:
-    """Which texts are numbers of that kind: whole ones for integers; for floats NaN and infinity are some, too."""
+    """Returns a mask of the texts that are numbers of this dtype. For floats, NaN and infinity count as numbers."""
     if "int" in dtype:
         found = pc.match_substring_regex(texts, _WHOLE)
     else:
@@ -322,7 +328,7 @@ def are_numbers(texts: pa.Array, dtype: str) -> NDArray[np.bool_]:
 
 
 def cast_numbers(texts: pa.Array, dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The numbers ``(texts,)`` that texts are, and which of them the type cannot hold; zeros stand for these."""
+    """Returns the numbers ``(texts,)`` and a mask of those that the dtype cannot hold, which are replaced by 0."""
     plain = pc.utf8_ltrim(texts, "+")
     if "int" in dtype:
         plain = pc.replace_substring_regex(plain, r"\.0*$", "")

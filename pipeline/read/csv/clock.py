@@ -1,4 +1,4 @@
-"""Reads the clock of a CSV stream from its columns, its row numbers or its file's name, to the last digit."""
+"""Reads the clock of a CSV stream from columns, row numbers or the file's name, without losing a digit."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from vlapipe.schemas.schema import ISO, TimePart, TimeSpec, TimeUnit
 __all__ = ["clock_dtype", "read_clock"]
 
 _Mask = NDArray[np.bool_]
-_DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # that a stamp may have behind the point
+_DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # digits that a stamp may have behind the decimal point
 _DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?$"
 
 
 def clock_dtype(time: TimeSpec) -> str:
-    """What the cells of a clock are parsed as."""
+    """Returns the dtype that the cells of a clock are parsed as."""
     if time.format or time.exact:
         return "text"
     return "int64" if time.integer or time.index_rate_hz else "float64"
@@ -48,9 +48,9 @@ def clock_dtype(time: TimeSpec) -> str:
 def read_clock(
     cells: Cells, columns: StreamColumns, time: TimeSpec, kept: NDArray[np.int64] | None, findings: Findings
 ) -> NDArray[Any] | None:
-    """A stamp for each row that is kept; ``None`` where one cannot be read, which is reported.
+    """Returns a stamp for each kept row, or ``None`` if a stamp cannot be read, which is reported.
 
-    With ``time.file`` the clock stands elsewhere: then it is the number of each kept row in this file.
+    With ``time.file`` the clock is in another file. The result is then the number of each kept row in this file.
     """
     return _ClockReader(cells, time, kept, findings).read(columns)
 
@@ -92,7 +92,7 @@ class _ClockReader:
             return None
 
     def _refuse_far(self, error: FarStampsError, clock: Column | None) -> None:
-        """One finding, at the first line that has such a stamp."""
+        """Adds one finding at the first line that has such a stamp."""
         expected = wanted_stamp(self.time)
         if clock is None:
             self.findings.add("clock.unit", self.cells.label, expected=expected, found=str(error))
@@ -143,7 +143,7 @@ class _ClockReader:
         return values if self.is_whole else values[self.kept]
 
     def _exact(self, column: Column, unit: TimeUnit) -> NDArray[np.int64]:
-        """Decimal text as nanoseconds; pyarrow's decimals hold it to the last digit."""
+        """Parses decimal text as nanoseconds; pyarrow's decimal type keeps every digit."""
         texts = self._texts(column)
         digits = _DIGITS[unit]
         expected = f"{unit} as a decimal number with at most {digits} digits behind the point"
@@ -153,7 +153,7 @@ class _ClockReader:
             try:
                 return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)), unit)
             except pa.ArrowInvalid:
-                pass  # too many digits somewhere
+                pass  # a cell has too many digits
         time = TimeSpec(unit=unit, exact=True)
         return self._one_by_one(column, decimals, lambda text: parse_stamp(text, time), expected)
 
@@ -169,11 +169,11 @@ class _ClockReader:
                 try:
                     return np.asarray(pc.cast(pc.cast(texts, pa.timestamp("ns", zone)), pa.int64()).to_numpy())
                 except pa.ArrowInvalid:
-                    continue  # with zones, another spelling, or wrong: a cell at a time
+                    continue  # time zones, another spelling or a fault: cells are parsed one by one below
         num_parts = form.count("/") + 1
 
         def parse(text: str) -> int | float:
-            # A stamp may stand in a path; the schema describes its last part.
+            # A stamp may be part of a path; the schema describes the last part of the path.
             path = text if "\\" in form else text.replace("\\", "/")
             return parse_stamp("/".join(PurePosixPath(path).parts[-num_parts:]) if "/" in path else text, self.time)
 
@@ -221,10 +221,10 @@ class _ClockReader:
 
 
 def _unscaled(decimals: pa.Array, unit: TimeUnit) -> NDArray[np.int64]:
-    """The whole numbers behind decimals of 128 bits, which are nanoseconds; ``unit`` is that of the text.
+    """Returns the integers in decimals of 128 bits, which are nanoseconds; ``unit`` is the unit of the text.
 
     Raises:
-        FarStampsError: one does not fit 64 bits.
+        FarStampsError: a stamp does not fit 64 bits.
     """
     words = np.frombuffer(decimals.buffers()[1], dtype="<i8", count=2 * len(decimals), offset=16 * decimals.offset)
     low, high = words[0::2], words[1::2]

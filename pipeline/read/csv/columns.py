@@ -1,4 +1,4 @@
-"""Finds the columns that a schema asks for among those of a file: by name, by regular expression, by position."""
+"""Finds the columns of a file that a schema asks for: by name, by regular expression, by position."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["Column", "StreamColumns", "find_columns"]
 
-_MAX_NAMED = 8  # columns that a note lists by name
+_MAX_NAMED = 8  # limit on the columns that a note lists by name
 _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a file: what the file calls it, and where it stands; ``position`` is ``None`` where it is absent."""
+    """A column's name in the file, and its position; ``position`` is ``None`` if the column is absent."""
 
     name: str
     position: int | None
@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamColumns:
-    """The columns of a stream's clock and of each field; ``clock`` of one in ``parts`` is the smallest of them."""
+    """The columns of a stream's clock and of each field. If the time has ``parts``, ``clock`` is the smallest part."""
 
     clock: Column | None = None
     plus: Column | None = None
@@ -37,14 +37,14 @@ class StreamColumns:
 def find_columns(
     names: Sequence[str], stream: CsvStream, label: str, line: int | None, findings: Findings
 ) -> StreamColumns | None:
-    """The columns that the stream asks for; ``None`` where one is missing or stands twice.
+    """Returns the columns that the stream asks for, or ``None`` if a column is missing or occurs twice.
 
     Args:
-        names: what the file calls its columns, ``""`` for those without a name.
-        stream: what the schema says.
-        label: how findings call the file.
+        names: the names of the file's columns, ``""`` for a column without a name.
+        stream: the schema's entry for the stream.
+        label: the file's name in findings.
         line: the line of the header, if there is one.
-        findings: takes what is wrong, and a note of the columns that are not kept.
+        findings: collects the faults, and a note of the columns that are not kept.
     """
     return _Finder([name.strip() for name in names], stream, label, line, findings).find()
 
@@ -106,7 +106,7 @@ class _Finder:
         return Column(accepted[0], None)
 
     def _find_nearest(self, time: TimeSpec, fields: dict[str, list[Column]]) -> Column:
-        """The clock that stands nearest before the first field."""
+        """Returns the accepted clock column that is nearest before the first field."""
         first = next(iter(fields.values()), [])
         positions = [column.position for column in first if column.position is not None]
         before = min(positions, default=len(self.names))

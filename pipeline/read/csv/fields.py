@@ -1,6 +1,6 @@
-"""Puts the cells of a file together to the fields of a stream: what is missing, lists, texts, units, rotations.
+"""Builds a stream's fields from the cells of a file: missing values, lists, texts, units, rotations.
 
-Rows keep their number in the file until it is known which are dropped, so that every finding has its line.
+Rows keep their number in the file until it is known which rows are dropped, so that every finding has its line.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from vlapipe.schemas.schema import FieldSpec
 __all__ = ["RawField", "build_fields", "field_dtype", "kept_rows", "read_field"]
 
 _Mask = NDArray[np.bool_]
-_SHORTEST = 1e-6  # a quaternion of less has no direction
+_SHORTEST = 1e-6  # a shorter quaternion has no direction
 _MOST = float(np.finfo(np.float32).max)
 _BRACKETS = r"^\s*(\[[^\[\](){}]*\]|\([^\[\](){}]*\)|\{[^\[\](){}]*\}|[^\[\](){}]*)\s*$"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawField:
-    """A field's numbers as the file has them, ``values[i]`` a column; a text field has bytes ``(rows, width)``.
+    """A field's numbers as the file has them, ``values[i]`` for column ``i``; a text field has bytes ``(rows, width)``.
 
-    ``unset[i]`` marks the rows of column ``i`` that have no value, ``None`` if all have one. ``block`` is set where the
-    columns are numbers: ``(columns, rows)`` in one piece, of which ``values`` are views; ``extremes`` are its.
+    ``unset[i]`` marks the rows of column ``i`` without a value; ``None`` means that every row has a value. If the
+    columns are numbers, ``block`` is one contiguous array ``(columns, rows)``, ``values`` are views of it, and
+    ``extremes`` belong to it.
     """
 
     spec: FieldSpec
@@ -46,14 +47,14 @@ class RawField:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every value is there, finite and within the field's range."""
+        """Returns whether every value is present, finite and within the field's range."""
         if self.extremes is None or any(unset is not None for unset in self.unset):
             return False
         return self.extremes.are_within(self.spec.range)
 
 
 def field_dtype(spec: FieldSpec) -> str:
-    """What the cells of a field are parsed as: float64 where they are calculated with, so as to be rounded once."""
+    """Returns the dtype that the cells of a field are parsed as: float64 before a conversion, to round only once."""
     if spec.text or spec.words or spec.cells == "list":
         return "text"
     return _block_dtype(spec)
@@ -64,7 +65,7 @@ def _block_dtype(spec: FieldSpec) -> str:
 
 
 def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField:
-    """The columns of a field; cells that hold no value for it are reported, or marked where they are missing."""
+    """Reads the columns of a field. A missing cell is marked; a cell that is wrong is reported."""
     absent = [column.position is None for column in columns]
     if (spec.text or spec.cells == "list") and absent[0]:
         none = np.ones(cells.num_rows, dtype=np.bool_)
@@ -90,7 +91,7 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         else:
             row[:], unset_here = cells.numbers(column, field_dtype(spec))
             unset.append(unset_here)
-    # All columns at once: a row of an episode is short, and a call of numpy takes as long as a thousand values.
+    # All columns in one call: an episode's column is short, and a NumPy call takes as long as a thousand values.
     extremes = Extremes.of(block) if cells.num_rows else None
     if extremes is not None and block.dtype == np.float32 and not spec.words:
         for i in extremes.coarse_columns():
@@ -105,9 +106,9 @@ def _read_text(cells: Cells, spec: FieldSpec, column: Column) -> tuple[NDArray[n
     width = spec.shape[0]
     lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False)
     cells.report("csv.text_too_long", lengths > width, column, f"at most {width} bytes")
-    out = np.zeros((width, len(texts)), dtype=np.uint8).T  # column by column in memory, as fields are
+    out = np.zeros((width, len(texts)), dtype=np.uint8).T  # column-major in memory, like all fields
     fits = np.minimum(lengths, width)
-    # Laid end to end, the texts fill the marked places of a row after another.
+    # The texts are laid end to end; they fill the marked bytes row after row.
     places = np.arange(width) < fits[:, None]
     whole = b"".join(text[:width] for text in texts.cast(pa.binary()).to_pylist())
     out[places] = np.frombuffer(whole, dtype=np.uint8)
@@ -115,7 +116,7 @@ def _read_text(cells: Cells, spec: FieldSpec, column: Column) -> tuple[NDArray[n
 
 
 def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDArray[Any]], _Mask | None]:
-    """One column of numbers for each place in the lists."""
+    """Returns one column of numbers for each position in the lists."""
     texts, missing = cells.texts(column)
     num_rows, count = len(texts), spec.num_columns
     bare = pc.utf8_trim(texts, " \t\r\n[](){}")
@@ -142,7 +143,7 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
 
 
 def kept_rows(fields: list[RawField], num_rows: int, rows: CsvRows, findings: Findings) -> NDArray[np.int64] | None:
-    """The rows that stay; ``None`` for all. Dropped are those without a value that a field cannot do without."""
+    """Returns the rows to keep, ``None`` for all. With ``on_missing = "drop"``, rows without a value are dropped."""
     drop = np.zeros(num_rows, dtype=np.bool_)
     for raw in fields:
         for unset, absent in zip(raw.unset, raw.absent, strict=True):
@@ -156,11 +157,11 @@ def kept_rows(fields: list[RawField], num_rows: int, rows: CsvRows, findings: Fi
 
 
 def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: Cells) -> dict[str, NDArray[Any]]:
-    """Each field ``(rows, ...)`` as it is stored, and its mask where it has one; only the rows ``kept``."""
+    """Returns each field ``(rows, ...)`` as it is stored, and its mask if it has one; only the rows ``kept``."""
     arrays: dict[str, NDArray[Any]] = {}
     for raw in fields:
         if raw.block is not None and kept is None and raw.is_clean and not is_converted(raw.spec):
-            array, unset = _shaped(raw.block, raw.spec), raw.unset  # as most are: nothing to report, fill or convert
+            array, unset = _shaped(raw.block, raw.spec), raw.unset  # the usual case: nothing to report, fill or convert
         else:
             array, unset = _build(raw, kept, cells)
         arrays[raw.spec.name] = array
@@ -170,7 +171,7 @@ def build_fields(fields: list[RawField], kept: NDArray[np.int64] | None, cells: 
 
 
 def _build(raw: RawField, kept: NDArray[np.int64] | None, cells: Cells) -> tuple[NDArray[Any], list[_Mask | None]]:
-    """One field column by column, and which of each column's rows had no value."""
+    """Returns one field, and for each column a mask of the rows that had no value."""
     columns = raw.columns if len(raw.columns) == len(raw.values) else raw.columns * len(raw.values)
     settled = [_settle(raw, i, column, kept, cells) for i, column in enumerate(columns)]
     values, unset = [filled for filled, _ in settled], [mask for _, mask in settled]
@@ -178,14 +179,14 @@ def _build(raw: RawField, kept: NDArray[np.int64] | None, cells: Cells) -> tuple
 
 
 def _shaped(block: NDArray[Any], spec: FieldSpec) -> NDArray[Any]:
-    """``(columns, rows)`` as the field is stored: ``(rows, columns)``, each column contiguous, or ``(rows,)``."""
+    """Turns ``(columns, rows)`` into the stored shape: ``(rows, columns)``, column-major, or ``(rows,)``. A view."""
     return block.T if spec.shape else block[0]
 
 
 def _settle(
     raw: RawField, index: int, column: Column, kept: NDArray[np.int64] | None, cells: Cells
 ) -> tuple[NDArray[Any], _Mask | None]:
-    """The kept rows of one column, checked, and filled where it has no value; and where that was."""
+    """Checks one column. Returns its kept rows with missing values filled, and the mask of the missing values."""
     spec, values, unset = raw.spec, raw.values[index], raw.unset[index]
     dropped = None
     if kept is not None:
@@ -209,7 +210,7 @@ def _settle(
 
 
 def _fill(values: NDArray[Any], unset: _Mask) -> NDArray[Any]:
-    """The last value before each gap; before the first value that one; zero where there is none at all."""
+    """Fills missing values with the last value before; before the first value with that one; without any with 0."""
     if not unset.any():
         return values
     present = np.flatnonzero(~unset)
@@ -227,11 +228,11 @@ def _store(
     kept: NDArray[np.int64] | None,
     cells: Cells,
 ) -> NDArray[Any]:
-    """The columns converted and rounded once, side by side, each contiguous."""
+    """Converts the columns, rounds them once, and puts them side by side in column-major order."""
     spec = raw.spec
     if spec.normalize:
         _check_lengths(raw, values, unset, kept, cells)
-    # Values that are not finite, or too large, were reported or will be.
+    # Values that are not finite or too large are reported elsewhere.
     with np.errstate(over="ignore", invalid="ignore"):
         stored = convert(values, spec) if is_converted(spec) else values
         by_column = np.empty((len(stored), len(stored[0])), dtype=spec.dtype)
@@ -239,10 +240,10 @@ def _store(
             by_column[i] = column
     if by_column.dtype.kind == "f":
         for i, column in enumerate(stored):
-            # A float64 field too: actions, statistics and batches are float32.
+            # Checked for float64 fields too, because actions, statistics and batches are float32.
             lost = np.isfinite(column) & ~(np.abs(by_column[i]) <= _MOST)
             if spec.range and not is_converted(spec):
-                lost &= (column >= spec.range[0]) & (column <= spec.range[1])  # others were reported
+                lost &= (column >= spec.range[0]) & (column <= spec.range[1])  # values out of range were reported
             named = raw.columns[i] if len(raw.columns) == len(stored) else raw.columns[0]
             cells.report("csv.out_of_range", _in_file(lost, kept, cells), named, "a value that float32 can hold")
     return _shaped(by_column, spec)
@@ -267,7 +268,7 @@ def _check_lengths(
 
 
 def _in_file(mask: _Mask, kept: NDArray[np.int64] | None, cells: Cells) -> _Mask:
-    """The same rows, counted as in the file."""
+    """Expands a mask of kept rows to a mask of all rows of the file."""
     if kept is None:
         return mask
     whole = np.zeros(cells.num_rows, dtype=np.bool_)
@@ -276,7 +277,7 @@ def _in_file(mask: _Mask, kept: NDArray[np.int64] | None, cells: Cells) -> _Mask
 
 
 def _mask_array(spec: FieldSpec, unset: list[_Mask | None], num_rows: int) -> NDArray[np.uint8]:
-    """uint8, of the field's shape, 1 where a value was missing; in the order in which the columns are stored."""
+    """Returns a uint8 array of the field's shape, 1 where a value was missing, with columns in stored order."""
     if spec.quaternion == "wxyz":
         unset = [*unset[1:], unset[0]]
     width = spec.num_columns

@@ -1,6 +1,6 @@
-"""Cuts a CSV text into header and rows: passes over preamble, comments, units and footer, and finds the columns' names.
+"""Cuts a CSV text into header and rows. Skips preamble, comments, units and footer, and finds the columns' names.
 
-Lines that are passed over between rows are left empty, so that every later row keeps its line number.
+Skipped lines between rows are left empty, so that every later row keeps its line number.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["CutText", "cut_text"]
 
 _BLANK_LINES = re.compile(rb"[\r\n]*")
 _BLANK_LINES_OF_BLANKS = re.compile(rb"(?:[ \t]*+[\r\n])*+(?:[ \t]+\Z)?")
-_MAX_COLUMNS = 1 << 15  # twice as many as a spreadsheet has; each costs kilobytes
-# What a delimiter beyond ASCII is replaced by: pyarrow wants one byte, and no text holds these.
+_MAX_COLUMNS = 1 << 15  # twice as many as a spreadsheet has; each column costs kilobytes
+# Replacements for a delimiter that is not ASCII: pyarrow needs one byte, and text does not hold these bytes.
 _UNUSED = (b"\x1f", b"\x1e", b"\x1d", b"\x1c", b"\x02", b"\x03")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutText:
-    """The rows of a table, ``text[start:stop]``, of which the first character lies on ``first_line``.
+    """The rows of a table, ``text[start:stop]``; the first character lies on ``first_line``.
 
-    ``names`` has an entry for each cell of a row, ``""`` where it has no name. ``emptied`` are the lines of comments.
-    With ``trailing`` the last cell of each row must be empty. ``restored`` is what ``delimiter`` stands for inside
-    quotes, where it replaces another one.
+    ``names`` has one entry per cell of a row, ``""`` for a cell without a name. ``emptied`` holds the lines of
+    comments. With ``trailing``, the last cell of each row must be empty. If ``delimiter`` replaces another delimiter,
+    ``restored`` is the original, which must be put back inside quotes.
     """
 
     text: bytes
@@ -53,19 +53,19 @@ class CutText:
 
 
 def cut_text(text: bytes, dialect: Dialect, label: str, findings: Findings) -> CutText | None:
-    """Header and rows of a text; ``None`` where errors were found.
+    """Cuts a text into header and rows. Returns ``None`` if errors were found.
 
     Args:
         text: UTF-8 without a byte order mark.
-        dialect: what stands where.
-        label: how findings call the file.
-        findings: takes what is wrong.
+        dialect: the layout of header, rows and cells.
+        label: the file's name in findings.
+        findings: collects the faults.
     """
     return _Cutter(text, dialect, label, findings).cut()
 
 
 class _Cutter:
-    """The steps of ``cut_text``; ``at`` is where in ``text`` the next one begins, on ``line``."""
+    """The steps of ``cut_text``; the next step begins at byte ``at`` of ``text``, on line ``line``."""
 
     def __init__(self, text: bytes, dialect: Dialect, label: str, findings: Findings) -> None:
         self.dialect, self.label, self.findings = dialect, label, findings
@@ -128,7 +128,7 @@ class _Cutter:
             self.line += 1
 
     def _skip_footer(self) -> None:
-        """Empty lines at the very end do not count."""
+        """Removes the footer's lines; blank lines at the very end do not count."""
         for _ in range(self.dialect.skip_footer):
             end = self.stop
             while end > self.at and self.text[end - 1] in b"\r\n":
@@ -143,7 +143,7 @@ class _Cutter:
         self.at = match.end()
 
     def _empty_comments(self) -> None:
-        """Leave the lines of comments empty, but not those that lie in a quoted cell; keep the header among them."""
+        """Empties comment lines, except those inside a quoted cell, and keeps the header if it is a comment."""
         comment = self.dialect.comment.encode()
         pattern = re.compile(rb"(?:\A|(?<=[\r\n]))" + re.escape(comment) + rb"[^\r\n]*")
         whole = self.text[self.at : self.stop]
@@ -173,7 +173,7 @@ class _Cutter:
         return text.count(self.quote)
 
     def _find_commented_header(self, whole: bytes, spans: list[tuple[int, int]]) -> None:
-        """The last comment before the first row, not counting those that ``skip_after_header`` passes over."""
+        """Finds the header: the last comment before the first row, not counting ``skip_after_header`` comments."""
         before, at = [], 0
         for index, (start, end) in enumerate(spans):
             if whole[at:start].strip(b"\r\n"):
@@ -187,7 +187,7 @@ class _Cutter:
             self.comment_header = header.lstrip(b" " if self.delimiter == b"\t" else b" \t"), int(self.emptied[wanted])
 
     def _read_header(self) -> tuple[int | None, tuple[str, ...]] | None:
-        """Line of the header, and a name for each cell of a row; then ``at`` is where the rows begin."""
+        """Returns the header's line and a name for each cell of a row. Afterwards ``at`` is the start of the rows."""
         dialect = self.dialect
         line: int | None = self.line
         if dialect.header_commented:
@@ -248,7 +248,7 @@ class _Cutter:
         return [" ".join(part.strip() for part in parts if part.strip()) for parts in zip(*header, strict=True)]
 
     def _next_record(self) -> list[str] | None:
-        """The cells of the record at ``at``, which is passed over."""
+        """Returns the cells of the record at ``at``, and moves ``at`` behind the record."""
         self._skip_blank_lines()
         start, line, quotes = self.at, self.line, 0
         while self.at < self.stop:
@@ -265,7 +265,7 @@ class _Cutter:
         return None
 
     def _is_escaped(self, start: int, end: int) -> bool:
-        """Whether what stands at ``end`` is an ordinary character: an odd number of escapes stands before it."""
+        """Returns whether the character at ``end`` is escaped: an odd number of escapes precedes it."""
         if not self.escape:
             return False
         before = self.text[start:end]
@@ -315,7 +315,7 @@ class _Cutter:
         )
 
     def _plain_blanks(self, text: bytes, start: int, stop: int) -> tuple[bytes, int, int]:
-        """Without the blanks that part or pad cells, where the dialect says that blanks do."""
+        """Removes the blanks that separate or pad cells, if the dialect says that blanks do so."""
         if self.whitespace:
             text = narrow_blanks(text[start:stop], self.quote, self.escape)
         elif self.dialect.skip_blanks:
@@ -326,7 +326,7 @@ class _Cutter:
 
 
 def _line_end(text: bytes, start: int, stop: int) -> tuple[int, int]:
-    """Where the line ends, and where the next one begins."""
+    """Returns the end of the line, and the start of the next line."""
     end = text.find(b"\n", start, stop)
     end = stop if end < 0 else end
     bare = text.find(b"\r", start, end)
@@ -336,7 +336,7 @@ def _line_end(text: bytes, start: int, stop: int) -> tuple[int, int]:
 
 
 def _lines_of(text: bytes, positions: list[int], first_line: int) -> NDArray[np.int64]:
-    """The line of each of the ascending positions."""
+    """Returns the line of each position; positions are ascending."""
     lines, line, at = [], first_line, 0
     for position in positions:
         line += count_lines(text, at, position)

@@ -1,8 +1,8 @@
-"""Checks that quotes and escapes stand where they can be read in one way only; pyarrow and others read on regardless.
+"""Checks that quotes and escapes can be read in only one way; pyarrow and other parsers do not check this.
 
-A quote may open a cell, close it, or stand doubled inside it. Inside a cell that no quote opened, an even number of
-them may stand if none is its first or last character (``37'37.8"N 121'2.9"W``): what else could it be? One alone is
-refused, for it may as well be a lost or a stray one.
+A quote may open a cell, close a cell, or be doubled inside a quoted cell. A cell that does not begin with a quote may
+hold an even number of quotes if none is its first or last character (``37'37.8"N 121'2.9"W``), because there is no
+other way to read them. One quote alone in such a cell is refused, because it may be a lost or a stray quote.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def check_quotes(
     label: str,
     findings: Findings,
 ) -> bool:
-    """Whether each quote and escape in ``text[start:stop]`` is in order; the first that is not is reported.
+    """Returns whether each quote and escape in ``text[start:stop]`` is in order; the first fault is reported.
 
     Args:
         text: the file's text.
-        span: start and stop of what is looked at; it begins outside quotes.
+        span: start and stop of the part that is checked; the part begins outside quotes.
         quote: the quote, one byte; empty for none.
-        escape: makes the next character an ordinary one, one byte; empty for none.
-        delimiter: what parts cells, one byte.
-        first_line: the line on which ``start`` lies.
-        label: how findings call the file.
-        findings: takes what is wrong.
+        escape: one byte that makes the next character an ordinary one; empty for none.
+        delimiter: the byte between cells.
+        first_line: the line of ``start``.
+        label: the file's name in findings.
+        findings: collects the faults.
     """
     start, stop = span
     fault: tuple[int, str] | None = None
@@ -64,7 +64,7 @@ def check_quotes(
 
 
 def escaped_positions(text: bytes, span: tuple[int, int], escape: bytes) -> NDArray[np.int64]:
-    """Positions (in ``text``) of the characters that an escape makes ordinary; in a run every second one is."""
+    """Returns the positions in ``text`` of escaped characters; of consecutive escapes, every second is escaped."""
     at = _positions(text, span, escape)
     if not len(at):
         return at
@@ -75,7 +75,7 @@ def escaped_positions(text: bytes, span: tuple[int, int], escape: bytes) -> NDAr
 
 
 def quote_positions(text: bytes, span: tuple[int, int], quote: bytes, escape: bytes) -> NDArray[np.int64]:
-    """Positions (in ``text``) of the quotes that are not escaped; a place is inside quotes after an odd number."""
+    """Returns the positions in ``text`` of quotes that are not escaped; after an odd number of them, text is quoted."""
     if not quote:
         return np.empty(0, dtype=np.int64)
     at = _positions(text, span, quote)
@@ -85,7 +85,7 @@ def quote_positions(text: bytes, span: tuple[int, int], quote: bytes, escape: by
 
 
 def _positions(text: bytes, span: tuple[int, int], character: bytes) -> NDArray[np.int64]:
-    """Block by block, so that the mask of a large file does not stand in memory."""
+    """Returns the positions of ``character``, block by block, so that no mask of the whole file is in memory."""
     parts = [np.empty(0, dtype=np.int64)]
     for start in range(span[0], span[1], _BLOCK):
         block = np.frombuffer(text, dtype=np.uint8, count=min(_BLOCK, span[1] - start), offset=start)
@@ -96,7 +96,7 @@ def _positions(text: bytes, span: tuple[int, int], character: bytes) -> NDArray[
 def _misplaced(
     text: bytes, span: tuple[int, int], quote: bytes, escape: bytes, delimiter: bytes
 ) -> tuple[int, str] | None:
-    """The first quote that is out of place, and what is wrong with it."""
+    """Returns the position of the first misplaced quote and a description of the fault."""
     at = quote_positions(text, span, quote, escape)
     if not len(at):
         return None
@@ -109,7 +109,7 @@ def _misplaced(
     if escape:
         well_opened &= ~np.isin(opening - 1, escaped_positions(text, span, escape))
     well_opened |= opening == start
-    well_opened[1:] |= opening[1:] == closing[: len(opening) - 1] + 1  # the second of a doubled pair
+    well_opened[1:] |= opening[1:] == closing[: len(opening) - 1] + 1  # the second quote of a doubled pair
     well_closed = closing == stop - 1
     well_closed |= edges[data[np.minimum(closing + 1, len(data) - 1)]]
     followed = min(len(closing), len(opening) - 1)
@@ -119,10 +119,10 @@ def _misplaced(
         first, second = int(opening[pair]), int(closing[pair])
         if well_opened[pair]:
             cell = pair
-            while cell and opening[cell] == closing[cell - 1] + 1:  # back over doubled ones to where the cell begins
+            while cell and opening[cell] == closing[cell - 1] + 1:  # back over doubled quotes to the cell's start
                 cell -= 1
             begin = int(opening[cell])
-            # A quote that lost its end is closed by the next one, which may be lines away.
+            # A quote without its end is closed by the next quote, which may be lines away.
             if count_lines(text, begin, second):
                 return begin, "a quote that is not closed at the end of its cell, opened"
             return second, "text after a closing quote"

@@ -1,4 +1,4 @@
-"""Finds the lines on which the records of a CSV text begin, and those that are blank, without reading a cell."""
+"""Finds the lines on which the records of a CSV text begin, and the blank lines, without reading a cell."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LF, _CR = b"\n\r"
 
 @dataclass(frozen=True, kw_only=True)
 class RecordLines:
-    """Lines counted from 0 at the start of the text; a blank one holds nothing at all and lies before a record."""
+    """Lines counted from 0 at the start of the text. A blank line has no character and lies before a record."""
 
     records: NDArray[np.int64]
     blank: NDArray[np.int64]
 
 
 def find_records(text: bytes, span: tuple[int, int], quote: bytes, escape: bytes) -> RecordLines:
-    """The records of ``text[start:stop]``, with its quotes in order; quote and escape are empty for none."""
+    """Finds the records of ``text[start:stop]``, whose quotes must be in order; quote and escape are empty for none."""
     starts, start_lines, blanks, blank_lines = _line_starts(text, span)
     quotes = quote_positions(text, span, quote, escape)
     escaped = escaped_positions(text, span, escape) if escape else quotes[:0]
@@ -37,13 +37,13 @@ def find_records(text: bytes, span: tuple[int, int], quote: bytes, escape: bytes
 def _begins_record(
     positions: NDArray[np.int64], quotes: NDArray[np.int64], escaped: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the newline before each position ended a record: it lies outside quotes and is not escaped."""
+    """Returns whether the newline before each position ended a record: it is outside quotes and not escaped."""
     outside = np.searchsorted(quotes, positions) % 2 == 0
     return np.asarray(outside & ~np.isin(positions - 1, escaped) if len(escaped) else outside)
 
 
 def _line_starts(text: bytes, span: tuple[int, int]) -> tuple[NDArray[np.int64], ...]:
-    """Positions and lines of the lines that hold something, then of those that do not; block by block."""
+    """Returns positions and lines of the lines with content, then of the lines without; works block by block."""
     found: list[list[NDArray[np.int64]]] = [[np.empty(0, dtype=np.int64)] for _ in range(4)]
     line, before = 0, _LF
     for at in range(span[0], span[1], _BLOCK):

@@ -1,6 +1,6 @@
-"""The rows of a CSV text that was cut: parsed by pyarrow, counted against its lines, each with the line it begins on.
+"""The rows of a cut CSV text: parsed by pyarrow, counted against the text's lines, each with its line number.
 
-Every record of the text is a row with as many cells as there are names, or it is named as ragged.
+Every record of the text is either a row with as many cells as there are names, or is reported as ragged.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["CsvRows", "UnreadableError", "open_rows"]
 
 _BLOCK_BYTES = 1 << 24
 _MAX_BLOCK_BYTES = (1 << 31) - 1
-_MAX_RAGGED = 100_000  # a file with more is another table altogether, and to list them takes seconds
+_MAX_RAGGED = 100_000  # a file with more is not this kind of table, and listing them takes seconds
 _MARK_FIRST = re.compile(rb"[\r\n]*\xef\xbb\xbf")
 _NOT_BLANK = re.compile(rb"[^\r\n]")
 _OTHER_DELIMITERS = ",;\t|"
 
 
 class UnreadableError(Exception):
-    """Parser and lines disagree on what the rows are; nothing that was parsed can be trusted."""
+    """Parser and line count disagree on the rows, so that no parsed value can be trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,15 @@ class _RaggedRow:
 
 
 def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> CsvRows | None:
-    """A text's header read and its quotes checked, ready to be parsed; ``None`` where errors were found.
+    """Reads a text's header and checks its quotes. Returns rows ready to be parsed, or ``None`` if errors were found.
 
-    Arguments as for ``cut_text``.
+    The arguments are those of ``cut_text``.
     """
     cut = cut_text(text, dialect, label, findings)
     if cut is None:
         return None
     mark = _MARK_FIRST.match(cut.text, cut.start, cut.stop)
-    if mark is not None:  # pyarrow would pass over it as if the file began here
+    if mark is not None:  # pyarrow would skip the mark as if the file began here
         line = cut.first_line + count_lines(cut.text, cut.start, mark.end())
         expected, found = "a byte order mark in front of the file alone", "one in front of the first row"
         findings.add("csv.encoding", label, line=line, expected=expected, found=found)
@@ -62,7 +62,7 @@ def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> 
 
 
 class CsvRows:
-    """Rows of one text, by the position of their columns; ``names`` has one entry a cell."""
+    """The rows of one text. Columns are addressed by position; ``names`` has one entry per cell."""
 
     def __init__(self, cut: CutText, dialect: Dialect, label: str, findings: Findings) -> None:
         self.names = cut.names
@@ -75,43 +75,43 @@ class CsvRows:
 
     @property
     def num_cells(self) -> int:
-        """How many cells each row has."""
+        """Returns the number of cells in each row."""
         return len(self.names)
 
     @property
     def has_rows(self) -> bool:
-        """Whether there is anything below the header."""
+        """Returns whether there is any content below the header."""
         return _NOT_BLANK.search(self._cut.text, self._cut.start, self._cut.stop) is not None
 
     @property
     def row_lines(self) -> NDArray[np.int64]:
-        """The line on which each row begins."""
+        """Returns the line on which each row begins."""
         if not self._ragged:
             return self._record_lines
         return np.delete(self._record_lines, [row.record for row in self._ragged])
 
     def line_of(self, row: int) -> int:
-        """The line of the file on which a row begins; slow the first time."""
+        """Returns the line of the file on which a row begins. The first call is slow."""
         return int(self.row_lines[row])
 
     def line_finder(self, kept: NDArray[np.int64] | None = None) -> Callable[[int], int]:
-        """``line_of`` as a function that does not keep the text; of the rows ``kept``, where some were dropped."""
+        """Returns ``line_of`` as a function that does not keep the text alive. With ``kept``, row i is ``kept[i]``."""
         first = self._cut.first_line
-        if self._num_parsed == self._num_lines:  # one line a row
+        if self._num_parsed == self._num_lines:  # each row is one line
             return lambda row: first + (row if kept is None else int(kept[row]))
         lines = self.row_lines if kept is None else self.row_lines[kept]
         return lambda row: int(lines[row])
 
     def holds(self, *texts: bytes) -> bool:
-        """Whether one of the texts stands somewhere in the rows; a fast scan."""
+        """Returns whether any of the texts occurs in the rows; a fast scan."""
         return any(self._cut.text.find(text, self._cut.start, self._cut.stop) >= 0 for text in texts)
 
     def parse(self, types: Mapping[int, pa.DataType], null_values: Iterable[str] = ()) -> pa.Table:
-        """The columns at those positions, each called by its position, in that type.
+        """Parses the columns at the given positions; each is named after its position.
 
         Args:
             types: the pyarrow type of each column, by position.
-            null_values: cells of numbers that become null.
+            null_values: texts that become null in columns of numbers.
 
         Raises:
             pa.ArrowInvalid: a record is ragged, or a cell does not fit its type.
@@ -120,7 +120,7 @@ class CsvRows:
         return self._checked(self._parse(types, null_values, None), types)
 
     def strings(self, positions: Iterable[int]) -> pa.Table:
-        """The columns at those positions as strings; ragged records are reported and left out.
+        """Returns the columns at the given positions as strings; ragged records are reported and left out.
 
         Raises:
             UnreadableError: the text cannot be read for certain.
@@ -144,13 +144,16 @@ class CsvRows:
         return pa.Table.from_arrays(columns, names=parsed.column_names)
 
     def cell(self, position: int, row: int) -> str:
-        """One cell as it is printed; slow the first time."""
+        """Returns one cell as printed. The first call for a column is slow."""
         if position not in self._strings:
             self._strings[position] = self.strings([position]).column(0)
         return str(self._strings[position][row].as_py())
 
     def check_delimiter(self) -> bool:
-        """Whether a table of one column is one: where each line holds another delimiter as often, it is not."""
+        """Returns whether the schema's delimiter is plausible for a table of one column.
+
+        The delimiter is not plausible if the header and the first row hold another delimiter equally often.
+        """
         if self.num_cells != 1 or self.header_line is None or not self.has_rows:
             return True
         first = self._first_line()
@@ -171,7 +174,7 @@ class CsvRows:
     def _parse(
         self, types: Mapping[int, pa.DataType], null_values: Iterable[str], ragged: list[_RaggedRow] | None
     ) -> pa.Table:
-        """Parse; ragged records go to the list, or raise where there is none."""
+        """Parses the text. Ragged records are added to ``ragged``, or raise an error if ``ragged`` is ``None``."""
         wanted = dict(types)
         if self._cut.trailing:
             wanted[self.num_cells - 1] = pa.string()
@@ -188,7 +191,7 @@ class CsvRows:
         try:
             return self._read(convert, ragged, _BLOCK_BYTES)
         except pa.ArrowInvalid as error:
-            # A cell that is longer than a block needs a larger one.
+            # A cell longer than a block needs a larger block.
             if "straddl" not in str(error) or size < _BLOCK_BYTES:
                 raise
         if ragged is not None:
@@ -220,7 +223,7 @@ class CsvRows:
         )
 
     def _checked(self, parsed: pa.Table, types: Mapping[int, pa.DataType]) -> pa.Table:
-        """The same, if it has a row for each record of the text."""
+        """Returns the parsed table if it has a row for each record of the text, else raises ``UnreadableError``."""
         num_records = parsed.num_rows + len(self._ragged)
         self._num_parsed = num_records
         if num_records != self._num_lines and num_records != len(self._record_lines):
@@ -250,13 +253,13 @@ class CsvRows:
 
     @cached_property
     def _num_lines(self) -> int:
-        """As many as there are records in a text without blank lines, comments and newlines in quotes."""
+        """Returns the number of lines; without blank lines, comments and quoted newlines, each line is one record."""
         text, start, stop = self._cut.text, self._cut.start, self._cut.stop
         return count_lines(text, start, stop) + (stop > start and text[stop - 1] not in b"\r\n")
 
     @cached_property
     def _record_lines(self) -> NDArray[np.int64]:
-        """The line on which each record begins; blank lines between records are reported."""
+        """Returns the line on which each record begins; blank lines between records are reported."""
         cut = self._cut
         quote, escape = (cut.quote, cut.escape) if cut.has_quotes else (b"", b"")
         lines = find_records(cut.text, (cut.start, cut.stop), quote, escape)

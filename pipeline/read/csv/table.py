@@ -1,6 +1,6 @@
-"""Reads one CSV file into a stream's arrays; pyarrow parses, and only a faulty file is looked at again for the place.
+"""Reads one CSV file into a stream's arrays. pyarrow parses; only a faulty file is searched again for line and column.
 
-Every value is the correctly rounded number of what is printed, or the file is refused with line and column.
+Every value is the correctly rounded value of the printed number, or the file is refused with line and column.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["read_csv_stream"]
 
 
 def read_csv_stream(path: Path, label: str, stream: CsvStream, findings: Findings) -> StreamRows | None:
-    """Read a stream's rows; ``None`` where errors were found.
+    """Reads a stream's rows. Returns ``None`` if errors were found.
 
-    Where the schema's clock stands in a file of its own (``time.file``), ``timestamp`` is each row's number in this
-    file, counted from 0.
+    If the clock has a file of its own (``time.file``), ``timestamp`` holds each row's number in this file, counted
+    from 0.
 
     Args:
         path: the file.
-        label: how findings call it, relative to the dataset.
-        stream: what the schema says of it.
-        findings: takes what is wrong.
+        label: the file's name in findings, relative to the dataset.
+        stream: the schema's entry for the stream.
+        findings: collects the faults.
     """
     found = findings.fresh()
     rows = _read_file(path, label, stream, found)
-    # From the top of the file to its end, whichever way each was found.
+    # Findings are sorted by line, because different steps found them.
     findings.extend(sorted(found, key=lambda finding: finding.line or 0))
     return None if found.errors else rows
 
@@ -63,7 +63,10 @@ def _read_file(path: Path, label: str, stream: CsvStream, findings: Findings) ->
 
 
 def _is_parted(rows: CsvRows, stream: CsvStream) -> bool:
-    """A file of one column that the schema wants several of may have another delimiter; that says more than them."""
+    """Returns whether the cells are separated by the schema's delimiter.
+
+    A wrong delimiter is one clear finding, where missing columns would be many.
+    """
     wanted = {name for field in stream.fields for names in field.columns for name in names}
     return rows.names[0].strip() in wanted or rows.check_delimiter()
 
@@ -93,13 +96,13 @@ def _read_rows(
 
 
 def _names(columns: list[Column], quaternion: str | None) -> tuple[str, ...]:
-    """What the file calls the columns, in the order in which they are stored."""
+    """Returns the names of the columns in the file, in stored order."""
     names = [column.name for column in columns]
     return tuple([*names[1:], names[0]] if quaternion == "wxyz" and len(names) == 4 else names)
 
 
 def _types(columns: StreamColumns, stream: CsvStream) -> dict[int, set[str]]:
-    """The dtypes that will be asked of each column, by position."""
+    """Returns the dtypes that will be asked for, by column position."""
     types: dict[int, set[str]] = {}
 
     def ask(column: Column | None, dtype: str) -> None:

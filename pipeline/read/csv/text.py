@@ -1,4 +1,4 @@
-"""The plain way into the CSV reader: a file or its bytes in, its cells as strings out, or the places of its faults."""
+"""The plain interface of the CSV reader: a file or its bytes in; cells as strings, or faults with locations, out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CsvTable", "TableError", "read_table"]
 
 
 class TableError(VlapipeError):
-    """A file that cannot be read as a table for certain; ``findings`` say where and why."""
+    """A file cannot be read as a table for certain; ``findings`` say where and why."""
 
     def __init__(self, *findings: Finding) -> None:
         super().__init__("")
@@ -27,7 +27,7 @@ class TableError(VlapipeError):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Each with its code, line and column."""
+        """Returns the faults, each with its code, line and column."""
         return self.args
 
     def __str__(self) -> str:
@@ -37,37 +37,37 @@ class TableError(VlapipeError):
 
 @dataclass(frozen=True, kw_only=True)
 class CsvTable:
-    """A table as it is printed: ``columns[i]`` holds the cells below ``names[i]`` as strings; names may repeat."""
+    """A table as printed: ``columns[i]`` holds the cells below ``names[i]`` as strings; names may repeat."""
 
     names: tuple[str, ...]
     columns: tuple[pa.ChunkedArray, ...]
-    lines: NDArray[np.int64]  # on which each row begins
+    lines: NDArray[np.int64]  # the line on which each row begins
     notes: tuple[Finding, ...] = ()
 
     @property
     def num_rows(self) -> int:
-        """Rows below the header."""
+        """Returns the number of rows below the header."""
         return len(self.lines)
 
     @property
     def table(self) -> pa.Table:
-        """As a pyarrow table."""
+        """Returns the table as a pyarrow table."""
         return pa.Table.from_arrays(list(self.columns), names=list(self.names))
 
     def rows(self) -> list[list[str]]:
-        """Row by row."""
+        """Returns the table as a list of rows."""
         return [list(row) for row in zip(*(column.to_pylist() for column in self.columns), strict=True)]
 
 
 def read_table(source: bytes | str | Path, dialect: Dialect | None = None) -> CsvTable:
-    """Read a CSV file as strings, exactly as they are printed.
+    """Reads a CSV file as strings, exactly as printed.
 
     Args:
-        source: a path, or a file's bytes; a ZIP or gzip with one table in it will do.
+        source: a path, or a file's bytes; may be a ZIP or gzip with one table in it.
         dialect: how the text is cut; by default commas, double quotes and a header of one row.
 
     Raises:
-        TableError: the text can be read in more than one way, or in none; each finding has a code and a place.
+        TableError: the text can be read in more than one way, or in none; each finding has a code and a location.
     """
     dialect = dialect or Dialect()
     label = "table" if isinstance(source, bytes) else str(source)

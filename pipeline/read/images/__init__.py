@@ -1,1 +1,1 @@
-"""Reads a camera: the files, their stamps, and what a JPEG says of itself."""
+"""Reads a camera: its files, their stamps, and the headers of its JPEGs."""

@@ -1,4 +1,4 @@
-"""Reads one camera's JPEG files, in the order of their stamps; their bytes pass through unless others are asked for."""
+"""Reads one camera's JPEG files in the order of their stamps. Bytes are kept unless other images are asked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["read_images"]
 
-_HASHED_AT_ONCE = 4 << 20  # bytes that the hashing thread takes in one go: few hand-overs, and still in the CPU's cache
+_HASHED_AT_ONCE = 4 << 20  # bytes per call of the hashing thread: few calls, and still in the CPU's cache
 
 
 def read_images(
@@ -34,21 +34,21 @@ def read_images(
     images: ImageOptions = AS_RECORDED,
     only_size: ImageSize | None = None,
 ) -> ImageRows | None:
-    """Read a camera's images; ``None`` where errors were found.
+    """Reads a camera's images. Returns ``None`` if errors were found.
 
     Args:
         root: the dataset's folder.
-        files: the images' paths below it.
-        stream: what the schema says of the camera.
-        findings: takes what is wrong; every faulty image is named.
+        files: the images' paths, relative to ``root``.
+        stream: the schema's entry for the camera.
+        findings: collects the faults; every faulty image is named.
         clock: the images' times, if they have a file of their own.
-        images: how they are to be stored.
-        only_size: the one size that is taken, as other episodes have it.
+        images: how images are to be stored.
+        only_size: the only size that is accepted, because other episodes have it.
     """
     folder = str(PurePosixPath(files[0]).parent)
     ordered, timestamp = stamp_images(files, folder, stream.time, clock, findings)
     try:
-        # Plain strings to plain system calls: a Path costs as much as reading the image.
+        # Strings and plain system calls, because making a Path costs as much as reading the image.
         sizes = [os.stat(f"{root}/{file}").st_size for file in ordered]  # noqa: PTH116
         offset = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         data = np.empty(int(offset[-1]), dtype=np.uint8)
@@ -76,7 +76,7 @@ def read_images(
     )
     if images.as_recorded:
         return rows
-    # Imported here: Pillow takes 15 ms, which images that stay as they are need not pay.
+    # Imported here, because importing Pillow takes 15 ms and images stored as recorded do not need it.
     from vlapipe.pipeline.read.images.stored_images import store_images
 
     return store_images(rows, ordered, images, findings)
@@ -85,7 +85,7 @@ def read_images(
 def _read_all(
     root: Path, files: list[str], data: NDArray[np.uint8], offset: NDArray[np.int64], findings: Findings
 ) -> tuple[list[JpegHeader | None], str]:
-    """Fill ``data`` file by file and give their headers and its SHA-256, which another thread computes meanwhile."""
+    """Fills ``data`` file by file. Returns the headers and the SHA-256, which another thread computes meanwhile."""
     headers: list[JpegHeader | None] = []
     ends: list[int] = offset[1:].tolist()
     sha256, start, hashed = hashlib.sha256(), 0, 0
@@ -135,7 +135,7 @@ def _read_image(root: Path, file: str, into: NDArray[np.uint8], findings: Findin
 
 
 def _common_size(files: list[str], headers: list[JpegHeader | None], findings: Findings) -> JpegHeader | None:
-    """The header of the first whole image; the first one of another size is named."""
+    """Returns the header of the first whole image, or ``None`` if another image differs in size, which is reported."""
     first = next((header for header in headers if header is not None), None)
     if first is None:
         return None
@@ -152,7 +152,7 @@ def _common_size(files: list[str], headers: list[JpegHeader | None], findings: F
 
 
 def _describe_kinds(files: list[str], headers: list[JpegHeader | None], folder: str, findings: Findings) -> None:
-    """One finding a camera for what is unusual about its images and does not keep them from training."""
+    """Adds one finding per camera for each unusual property of its images that does not prevent training."""
     whole = [(file, header) for file, header in zip(files, headers, strict=True) if header is not None]
     kinds = {
         "image.gray": [file for file, header in whole if header.num_components == 1],

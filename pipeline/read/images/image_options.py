@@ -1,4 +1,4 @@
-"""What ``--image-size`` and ``--image-storage`` ask for: how a camera's images are kept in the shards."""
+"""The options ``--image-size`` and ``--image-storage``: how a camera's images are stored in the shards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vlapipe.schemas.errors import UsageError
 
 __all__ = ["AS_RECORDED", "JPEG_QUALITY", "ImageOptions", "ImageSize"]
 
-ImageSize = tuple[int, int]  # width, height in pixels
+ImageSize = tuple[int, int]  # (width, height) in pixels
 
-# docs/decisions/0008-frames-stored-small.md measures it against other qualities and colour resolutions.
+# docs/decisions/0008-frames-stored-small.md compares this quality with others, and with other colour resolutions.
 JPEG_QUALITY = 95
 _STORAGES = ("jpeg", "raw")
 _MAX_SIDE = 65_500  # libjpeg's limit
@@ -21,10 +21,10 @@ _MAX_SIDE = 65_500  # libjpeg's limit
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """``size`` is what every image is resized to, ``None`` to keep sizes; ``storage`` is ``jpeg`` or ``raw`` (pixels).
+    """``size`` is the size of every stored image, ``None`` to keep sizes; ``storage`` is ``jpeg`` or ``raw`` (pixels).
 
-    ``camera_sizes`` says, of cameras that are stored as pixels without a ``size``, which one each has over the dataset:
-    the plan finds it.
+    ``camera_sizes`` applies to pixels without a ``size``: the one size of each camera over the dataset. The plan finds
+    these sizes.
     """
 
     size: ImageSize | None = None
@@ -41,11 +41,11 @@ class ImageOptions:
 
     @property
     def as_recorded(self) -> bool:
-        """Whether every file is kept byte for byte."""
+        """Returns whether every file is kept byte for byte."""
         return self.size is None and self.storage == "jpeg"
 
     def described(self) -> dict[str, Any]:
-        """What of it decides which bytes are stored, for the manifest and for the digests of shards."""
+        """Returns the options that decide which bytes are stored, for the manifest and for the digests of shards."""
         is_made_again = self.size is not None and self.storage == "jpeg"
         return {
             "image_size": list(self.size) if self.size else None,

@@ -1,4 +1,4 @@
-"""Finds the time of each image: in its name, by the number in it, or in a file of its own. Opens no image."""
+"""Finds the time of each image: in its name, by the number in its name, or in another file. No image is opened."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _DIGITS = re.compile(r"(\d+)")
 def stamp_images(
     files: list[str], folder: str, time: TimeSpec, clock: ClockFile | None, findings: Findings
 ) -> tuple[list[str], NDArray[Any] | None]:
-    """The files in order of their times, and these; ``None`` instead of them where an error was found.
+    """Returns the files in the order of their times, and the times. After an error the times are ``None``.
 
     Args:
         files: the images' paths.
-        folder: how findings call them all.
+        folder: the name of all images in findings.
         time: how names and stamps are written.
-        clock: stamps that have a file of their own.
-        findings: takes what is wrong; every name that is no time is named.
+        clock: the images' stamps, if they have a file of their own.
+        findings: collects the faults; every name that is no time is reported.
     """
     ordered = sorted(files, key=_by_number)
     if clock is None:
         return _by_name(ordered, folder, time, findings)
     if clock.names is None:
-        # In the order of the file, even where its clock runs backwards: whoever checks it says so.
+        # Files keep the order of their numbers even if the clock runs backwards; the clock's check reports that.
         return ordered, clock.timestamp if clock.fits(len(ordered), folder, findings) else None
     return _by_table(ordered, folder, clock, clock.names, findings)
 
 
 def _by_number(file: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that puts ``frame_2`` before ``frame_10``."""
+    """Returns a sort key that puts ``frame_2`` before ``frame_10``."""
     parts = _DIGITS.split(_name(file))
     return [(int(part) if part.isdecimal() else -1, part) for part in parts], file
 
@@ -89,10 +89,10 @@ def _by_name(
 
 
 def _stamp(name: str, time: TimeSpec, pattern: re.Pattern[str] | None) -> int | float:
-    """The time in one image's name, or the whole number that a rate divides.
+    """Returns the time in one image's name, or the whole number that is to be divided by the rate.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the name holds no such time or number.
     """
     text = _stem(name)
     if pattern is not None:
@@ -114,7 +114,7 @@ def _stamp(name: str, time: TimeSpec, pattern: re.Pattern[str] | None) -> int | 
     except ValueError:
         if pattern is not None:
             raise
-        return parse_stamp(name, time)  # a format may have the extension in it
+        return parse_stamp(name, time)  # the format may include the extension
 
 
 def _wanted(time: TimeSpec) -> str:
@@ -126,7 +126,7 @@ def _wanted(time: TimeSpec) -> str:
 def _by_table(
     files: list[str], folder: str, clock: ClockFile, names: tuple[str, ...], findings: Findings
 ) -> tuple[list[str], NDArray[Any] | None]:
-    """By the row that names each image, with or without its folder and extension."""
+    """Takes each image's stamp from the row that names the image, with or without folder and extension."""
     row_of: dict[str, int] = {}
     for row, cell in enumerate(names):
         name = _name(cell.replace("\\", "/"))

@@ -1,4 +1,4 @@
-"""Reads what a JPEG says of itself in its header and checks that the file is whole, without decoding it.
+"""Reads a JPEG's header and checks that the file is whole, without decoding the image.
 
 Marker layout: ITU-T T.81, annex B. Orientation: Exif 2.3, section 4.6.4.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 __all__ = ["MAX_PIXELS", "JpegHeader", "read_jpeg_header"]
 
-MAX_PIXELS = 100_000_000  # more than any robot's camera has; a decoder would ask for 3 bytes each
+MAX_PIXELS = 100_000_000  # more than any robot's camera has; a decoder would allocate 3 bytes per pixel
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 # Start-of-frame markers, which carry the size: C0-CF without DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -26,23 +26,23 @@ _Bytes = bytes | bytearray | memoryview
 
 
 class JpegHeader(NamedTuple):
-    """Size in pixels, how the image is coded, and how EXIF says to turn it (1: not at all)."""
+    """Size in pixels, coding of the image, and EXIF orientation (1: upright)."""
 
     height: int
     width: int
     num_components: int
-    precision: int = 8  # bits a sample
+    precision: int = 8  # bits per sample
     process: int = _BASELINE  # the start-of-frame marker
     orientation: int = 1
 
     @property
     def is_progressive(self) -> bool:
-        """Whether the image comes in several passes."""
+        """Returns whether the image is coded in several passes."""
         return self.process == _PROGRESSIVE
 
     @property
     def odd_coding(self) -> str | None:
-        """What about it is more than common decoders read, if anything."""
+        """Returns the property that common decoders do not support, or ``None``."""
         if self.process in _LOSSLESS:
             return "lossless coding"
         if self.process > 0xC8:
@@ -57,10 +57,10 @@ class JpegHeader(NamedTuple):
 
 
 def read_jpeg_header(data: _Bytes) -> JpegHeader:
-    """The header of a whole JPEG.
+    """Reads the header of a whole JPEG.
 
     Raises:
-        ValueError: ``"not a JPEG"``, or how it is cut short.
+        ValueError: ``"not a JPEG"``, or a description of where the file is cut short.
     """
     if bytes(data[:2]) != _SOI:
         raise ValueError("not a JPEG")
@@ -93,11 +93,12 @@ def read_jpeg_header(data: _Bytes) -> JpegHeader:
 
 
 def _check_end(data: _Bytes, scan: int) -> None:
-    """The image data must reach an end-of-image marker; within it FF is stuffed, so none stands there by chance.
+    """Checks that the image data reaches an end-of-image marker.
 
-    Some cameras pad their files, some append a second image: what follows the marker does not count. An image that
-    begins before this one has ended shows that this one was cut short. (Files that end with the marker are not
-    searched: that would take three times as long as all the rest.)
+    Image data never holds the marker's bytes by chance, because FF bytes are stuffed. Some cameras pad their files or
+    append a second image, so bytes after the marker do not count. If another image begins before this one has ended,
+    this one was cut short. Files that end with the marker are not searched: the search would take three times as long
+    as all the rest.
     """
     if bytes(data[-2:]) == _EOI:
         return
@@ -108,7 +109,7 @@ def _check_end(data: _Bytes, scan: int) -> None:
 
 
 def _orientation(segment: _Bytes) -> int | None:
-    """How the EXIF segment says to turn the image; ``None`` where it says nothing or is damaged."""
+    """Returns the orientation of the EXIF segment, or ``None`` if the segment has none or is damaged."""
     tiff = bytes(segment[6:]) if bytes(segment[:6]) == _EXIF else b""
     if tiff[:2] not in (b"II", b"MM"):
         return None

@@ -1,7 +1,7 @@
-"""Turns a camera's JPEG files into smaller ones or into pixels; names every file that cannot be decoded.
+"""Turns a camera's JPEG files into smaller ones or into pixels. Every file that cannot be decoded is reported.
 
-The same decoder and the same filter as in training make the images smaller, so what is stored is what training would
-have made of the recorded images.
+Images are made smaller by the same decoder and the same filter as in training, so the stored images are those that
+training would have made of the recorded images.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["decode_into", "shrink_jpeg", "store_images"]
 
 
 def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
-    """Decode one JPEG to RGB ``(height, width, 3)`` of the size of ``pixels``, which is contiguous.
+    """Decodes one JPEG to RGB ``(height, width, 3)`` of the size of ``pixels``, which must be contiguous.
 
-    It is decoded as for training, then resized by a triangle filter as wide as the step. Pillow's arithmetic is in
-    whole numbers, so every machine makes the same bytes, and they are within 2 levels of torch's antialiased bilinear
-    interpolation. EXIF's orientation does not count, as it does not in training.
+    The image is decoded as in training, then resized by a triangle filter (width: the ratio of the sizes). Pillow
+    resizes with integer arithmetic, so every machine makes the same bytes. They are within 2 levels of torch's
+    antialiased bilinear interpolation. EXIF's orientation is ignored, as in training.
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: the image cannot be decoded.
     """
     size = pixels.shape[:2]
     image = decode_rgb(jpeg.data, size, lambda *at: pixels if at == size else np.empty((*at, 3), dtype=np.uint8))
@@ -40,15 +40,15 @@ def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
 
 
 def shrink_jpeg(jpeg: NDArray[np.uint8], size: ImageSize) -> bytes:
-    """The same image at another size, as a baseline JPEG with colour at the resolution that the file has it.
+    """Returns the image at another size, as a baseline JPEG with the colour subsampling of the file.
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: the image cannot be decoded.
     """
     width, height = size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     decode_into(jpeg, pixels)
-    # From equal channels, "Gray" keeps just these values: one plane is stored where colour would be two more of 128.
+    # "Gray" keeps the values of three equal channels: one plane is stored; colour would add two planes of 128.
     subsampling = colour_subsampling(jpeg.data)
     small: bytes = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling=subsampling)
     return small
@@ -58,13 +58,13 @@ _Made = TypeVar("_Made")
 
 
 def store_images(rows: ImageRows, files: list[str], images: ImageOptions, findings: Findings) -> ImageRows | None:
-    """One camera's images as ``images`` asks for them; ``None`` where one could not be decoded.
+    """Returns one camera's images as ``images`` asks for, or ``None`` if an image could not be decoded.
 
     Args:
-        rows: the files as they were recorded, all of one size.
+        rows: the files as recorded, all of one size.
         files: the path of each row's file, for findings.
-        images: how they are to be stored.
-        findings: takes what is wrong.
+        images: how images are to be stored.
+        findings: collects the faults.
     """
     size = images.size or (rows.width, rows.height)
     if images.storage == "raw":

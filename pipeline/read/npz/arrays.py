@@ -1,4 +1,4 @@
-"""Reads the arrays of NPZ or NPY files into a stream's rows; casts to the schema's dtype only with a word."""
+"""Reads the arrays of NPZ or NPY files into a stream's rows. A cast that rounds recorded values is reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["read_npz_stream"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """What a field is read from: its own array ``(rows, ...)``, or windows ``(N, W, columns)`` that hold it."""
+    """The source of a field: its own array ``(rows, ...)``, or windows ``(N, W, columns)`` that hold the field."""
 
     spec: FieldSpec
     array: str
@@ -34,7 +34,7 @@ class _Source:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stamps:
-    """The stamps of rows, or of windows; ``timestamp`` is ``None`` where the clock only counts rows."""
+    """The stamps of rows, or of windows; ``timestamp`` is ``None`` if the clock only counts rows."""
 
     timestamp: NDArray[Any] | None
     place: ClockLocation
@@ -43,14 +43,14 @@ class _Stamps:
 def read_npz_stream(
     root: Path, files: list[str], stream: NpzStream, findings: Findings, clock: ClockFile | None = None
 ) -> StreamRows | None:
-    """Read a stream's rows; ``None`` where errors were found.
+    """Reads a stream's rows. Returns ``None`` if errors were found.
 
     Args:
         root: the dataset's folder.
-        files: the path below it of one NPZ file, or of NPY files.
-        stream: what the schema says of it.
-        findings: takes what is wrong.
-        clock: its stamps, if they have a file of their own.
+        files: the path of one NPZ file, or of NPY files, relative to ``root``.
+        stream: the schema's entry for the stream.
+        findings: collects the faults.
+        clock: the stream's stamps, if they have a file of their own.
     """
     found = findings.fresh()
     with open_arrays(root, files, found) as opened:
@@ -64,7 +64,7 @@ def _read(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: Clock
     sources = [_find_source(files, spec, findings) for spec in stream.fields]
     found = [source for source in sources if source is not None]
     if stamps is None or len(found) < len(sources):
-        for source in found:  # their faults too
+        for source in found:  # so that faults of their values are reported too
             _store(files, source, source.values, findings)
         return None
     windows = [source for source in found if source.in_windows]
@@ -98,7 +98,7 @@ def _read_stamps(files: ArrayFiles, stream: NpzStream, findings: Findings, clock
     if clock is not None:
         return _Stamps(timestamp=clock.timestamp, place=clock.place)
     if time.file is not None:
-        return None  # it could not be read, and has its finding
+        return None  # the clock's file could not be read, which was reported
     if not time.sources:
         return _Stamps(timestamp=None, place=ClockLocation(file=files.label))
     name = files.find(time.sources, findings)
@@ -120,7 +120,7 @@ def _count_rows(num_rows: int, label: str, stream: NpzStream, findings: Findings
 
 
 def _find_source(files: ArrayFiles, spec: FieldSpec, findings: Findings) -> _Source | None:
-    """The field's own array, or the windows that hold it; their shapes fit what the schema says."""
+    """Returns the field's own array, or the windows that hold the field, if the shape fits the schema."""
     window, first, stop = spec.window or (None, 0, 0)
     name = files.find(spec.columns[0], findings, or_else=window)
     values = files.load(name, findings) if name is not None else None
@@ -143,7 +143,7 @@ def _find_source(files: ArrayFiles, spec: FieldSpec, findings: Findings) -> _Sou
 def _lay_out(
     files: ArrayFiles, sources: list[_Source], stamps: _Stamps, stream: NpzStream, findings: Findings
 ) -> tuple[_Stamps, NDArray[np.int64]] | None:
-    """A stamp for each row that is new in its window, and where these rows stand in all windows end to end."""
+    """Returns a stamp for each row that is new in its window, and the positions of these rows in all windows."""
     by_array = {source.array: source.values for source in sources}
     name, values = next(iter(by_array.items()))
     label, shape = files.file_of(name), values.shape[:2]
@@ -196,7 +196,7 @@ def _check_lengths(
     place: ClockLocation,
     findings: Findings,
 ) -> bool:
-    """Every field must have a row a stamp; where the fields agree with each other, it is the clock that is wrong."""
+    """Checks that every field has one row per stamp. If only the clock differs, the clock is reported."""
     lengths = {len(array) for array in values.values()}
     if lengths == {len(timestamp)} and len(timestamp):
         return True

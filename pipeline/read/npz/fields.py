@@ -1,4 +1,4 @@
-"""Checks an array's values as the file has them, and stores them in the unit and dtype of the schema."""
+"""Checks an array's values as the file has them, and converts them to the unit and dtype of the schema."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["store_field"]
 def store_field(
     values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings
 ) -> NDArray[Any] | None:
-    """The array as it is stored; ``None`` where that cannot be done.
+    """Returns the array as it is stored, or ``None`` if the dtype cannot hold the values.
 
     Args:
         values: ``(rows, ...)`` as the file has them.
-        field: what the schema says of them.
-        label: how findings call the file.
-        name: how they call the array.
-        findings: takes what is wrong.
+        field: the schema's entry for the field.
+        label: the file's name in findings.
+        name: the array's name in findings.
+        findings: collects the faults.
     """
     _check_values(values, field, label, name, findings)
     stored = values
     if is_converted(field):
         columns = [values[..., i] for i in range(values.shape[-1])] if field.shape else [values]
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite or too large is reported
+        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite or too large are reported
             converted = convert(columns, field)
         stored = np.stack(converted, axis=-1) if field.shape else converted[0]
     _check_size(stored, field, label, name, findings)
@@ -38,12 +38,12 @@ def store_field(
 
 
 def _check_size(stored: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings) -> None:
-    """Report values of a float64 field that are infinite as float32, as actions, statistics and batches are."""
+    """Reports values of a float64 field that float32 cannot hold: actions, statistics and batches are float32."""
     if field.dtype != "float64" or stored.dtype.kind != "f":
         return
     too_large = np.isfinite(stored) & (np.abs(stored) > np.finfo(np.float32).max)
     if field.range and not is_converted(field):
-        too_large &= (stored >= field.range[0]) & (stored <= field.range[1])  # others were reported
+        too_large &= (stored >= field.range[0]) & (stored <= field.range[1])  # values out of range were reported
     if too_large.any():
         rows = np.flatnonzero(too_large.reshape(len(stored), -1).any(axis=1))
         found = f"more in row {rows[0]}"
@@ -55,7 +55,7 @@ def _check_size(stored: NDArray[Any], field: FieldSpec, label: str, name: str, f
 def _check_values(values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings) -> None:
     if not values.size:
         return
-    low, high = values.min(), values.max()  # either is NaN if any value is
+    low, high = values.min(), values.max()  # both are NaN if any value is NaN
     if not (np.isfinite(low) and np.isfinite(high)):
         rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         found = f"NaN or infinity in row {rows[0]}"
@@ -75,7 +75,7 @@ def _check_values(values: NDArray[Any], field: FieldSpec, label: str, name: str,
 def _cast(
     stored: NDArray[Any], values: NDArray[Any], field: FieldSpec, label: str, name: str, findings: Findings
 ) -> NDArray[Any] | None:
-    """In the schema's dtype; only a float may lose digits, and none may become infinite."""
+    """Casts to the schema's dtype. Only floats may lose digits, and no value may become infinite."""
     if stored.dtype == field.dtype:
         return stored
     with np.errstate(over="ignore", invalid="ignore"):
@@ -83,7 +83,7 @@ def _cast(
         back = cast.astype(stored.dtype)
     if cast.dtype.kind == "f":
         too_much = np.isinf(cast) & np.isfinite(stored)
-    elif stored.dtype.kind in "iu":  # -1 as uint8 and back is -1 again
+    elif stored.dtype.kind in "iu":  # a round trip would not show it: -1 as uint8 and back is -1 again
         limits = np.iinfo(cast.dtype)
         too_much = (stored < limits.min) | (stored > limits.max)
     else:
@@ -93,6 +93,6 @@ def _cast(
         findings.add("npz.dtype", label, column=name, expected=f"what {field.dtype} holds", found=f"more in row {row}")
         return None
     rounded = not np.array_equal(back, stored, equal_nan=stored.dtype.kind == "f")
-    if rounded and stored is values:  # what was calculated is rounded anyway
+    if rounded and stored is values:  # converted values are rounded in any case
         findings.add("npz.rounded", label, column=name, expected=field.dtype, found=str(values.dtype))
     return cast

@@ -1,4 +1,4 @@
-"""Lays overlapping windows of a sensor end to end: which rows are new in each, and when they were taken."""
+"""Lays overlapping windows of a sensor end to end: finds each window's new rows and their times."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 
 __all__ = ["expand_clock", "new_rows"]
 
-_TELLING_ROWS = 4  # fewer that are equal may be so by chance
+_TELLING_ROWS = 4  # fewer equal rows may be a coincidence
 
 
 def new_rows(arrays: list[NDArray[Any]], stamps_s: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
-    """How many rows at the end of each window the one before does not have, all of the first, ``(N,)``.
+    """Returns how many rows at the end of each window are new, ``(N,)``; all rows of the first window are new.
 
-    A window that begins with the very rows on which the one before ends repeats them. Where these are few, or can be
-    laid over each other in several ways (a sensor that hangs, a tone), the number nearest to what the clock and
-    ``rate_hz`` tell is taken.
+    A window repeats rows if its first rows are exactly the last rows of the window before. If only few rows repeat, or
+    several overlaps are possible (a stuck sensor, a pure tone), the overlap nearest to the one expected from the clock
+    and ``rate_hz`` is used.
 
     Args:
         arrays: windows of the same rows, each ``(N, W, columns)``.
-        stamps_s: when each window was taken, ``(N,)``.
-        rate_hz: rows a second.
+        stamps_s: the time of each window, ``(N,)``.
+        rate_hz: rows per second.
     """
     num_windows, width = arrays[0].shape[:2]
-    # As bytes: NaN repeats itself too, and -0 is not 0.
+    # Compared as bytes, so that NaN equals NaN, and -0 differs from 0.
     bits = [np.ascontiguousarray(each).reshape(num_windows, width, -1).view(np.uint8) for each in arrays]
     fresh = np.full(num_windows, width, dtype=np.int64)
     for i in range(1, num_windows):
@@ -40,7 +40,7 @@ def new_rows(arrays: list[NDArray[Any]], stamps_s: NDArray[np.float64], rate_hz:
 
 
 def _shifts(bits: NDArray[np.uint8], i: int) -> list[int]:
-    """The rows of the window before that equal the first of this one."""
+    """Returns the rows of the window before that equal the first row of this window."""
     found: list[int] = np.flatnonzero((bits[i - 1] == bits[i, 0]).all(axis=1)).tolist()
     return found
 
@@ -54,10 +54,10 @@ def _tells(repeated: NDArray[np.uint8]) -> bool:
 
 
 def expand_clock(stamps: NDArray[Any], fresh: NDArray[np.int64], rate_hz: float) -> NDArray[Any]:
-    """The time of every new row, ``(sum(fresh),)`` in the dtype of ``stamps``, each that of its window's last row.
+    """Returns the time of every new row, ``(sum(fresh),)`` in the dtype of ``stamps``.
 
-    The rows before it lie 1 / ``rate_hz`` apart; where the first would then not come after the stamp of the window
-    before, they share the time between both stamps evenly.
+    A window's stamp is the time of its last row. The rows before lie 1 / ``rate_hz`` apart. If the first of them would
+    then not come after the stamp of the window before, the rows are spread evenly between both stamps.
     """
     whole = stamps.dtype == np.int64
     times: list[NDArray[Any]] = []
@@ -67,7 +67,7 @@ def expand_clock(stamps: NDArray[Any], fresh: NDArray[np.int64], rate_hz: float)
         if i and count and ours[0] <= stamps[i - 1]:
             between = stamps[i] - stamps[i - 1]
             shares = np.arange(1, count + 1)
-            # A whole number of nanoseconds each, without a product that may not fit 64 bits.
+            # Integer nanoseconds, computed without a product that may not fit 64 bits.
             part = between // count * shares + between % count * shares // count if whole else between * shares / count
             ours = stamps[i - 1] + part
             ours[-1] = stamps[i]
