@@ -40,7 +40,7 @@ class Progress:
         self._what, self._total, self._unit, self._silent = what, total, unit, silent
         self._done = 0
         self._left = TimeLeft()
-        self._last_line = time.monotonic()
+        self._last_line, self._has_spoken = time.monotonic(), False
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Progress:
@@ -76,8 +76,9 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES or done == self._total:
-            self._last_line = now
+        is_end = done == self._total and (self._has_spoken or bool(note))  # short work without a note stays silent
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES or is_end:
+            self._last_line, self._has_spoken = now, True
             count = f"{self._what}: {done} of {self._total} {self._unit}s"
             self.say(", ".join(filter(None, [count, note, left])))
 

@@ -53,5 +53,5 @@ def test_process_without_files_stops_and_sets_no_episode_aside(tmp_path: Path, n
     *said, finished = ended.stdout.splitlines()
     assert finished == "2 0"
     if num_free == 0:
-        assert said[0].startswith("insert_")
-        assert "as many files open as it may (64) (raise the limit (ulimit -n 65536))" in said[0]
+        assert str(raw / "insert_") in said[0]
+        assert "as many files open as it may (64) (raise the limit (ulimit -n 65536)" in said[0]

@@ -35,8 +35,6 @@ time = { file = "{camera}/times.txt", unit = "s" }
 [action]
 kind = "next"
 of = ["robot/q"]
-period_s = 0.1
-tolerance_s = 0.05
 """
 OLD = NEW.replace("{camera}", "{view}").replace("cameras =", "views =").replace("extra_camera", "extra_view")
 

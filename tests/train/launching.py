@@ -15,6 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 MAIN = HERE / "train_main.py"
 SRC = HERE.parents[1] / "src"
+SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,18 @@ def run_ranks(
     launcher.stdin.write(json.dumps(request) + "\n")
     launcher.stdin.flush()
     return [Rank(**rank) for rank in json.loads(launcher.stdout.readline())]
+
+
+def options(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "data": str(data),
+        "out": str(out),
+        "batch_size": 2,
+        "max_steps": 6,
+        "wandb": "disabled",
+        "precision": "fp32",
+        "num_workers": 1,
+        "eval_batches": 0,
+        "policy_args": SMALL,
+    }
+    return values | changes

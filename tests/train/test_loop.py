@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from factories import make_dataset
+from launching import SMALL
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
@@ -27,7 +28,6 @@ from vlapipe.train.loop import train
 from vlapipe.train.report.metrics import METRICS_FILE, read_metrics
 from vlapipe.train.result import print_train_result
 
-SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
 EXACT = ("step", "train/loss", "train/lr", "train/grad_norm", "val/loss")
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from launching import run_ranks
+from launching import options, run_ranks
 from policies_under_test import Experts
 from test_loop import SMALL, config, lines
-from test_ranks import options
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import UsageError

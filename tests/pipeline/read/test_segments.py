@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import vlapipe
-from vlapipe.pipeline import episode as reading
 from vlapipe.pipeline.discover.discovery import RawEpisode, discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.plan.plan import make_plan
+from vlapipe.pipeline.read import episode as reading
 from vlapipe.pipeline.read import file_parts
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED
 from vlapipe.pipeline.read.segments import cut_files

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import run_ranks
+from launching import options, run_ranks
 from test_loop import config, lines
-from test_ranks import options
 
 from vlapipe.train.config import CONFIG_FILE, TrainConfig
 from vlapipe.train.loop import train

@@ -85,9 +85,9 @@ def test_batches_need_nothing_unpacked_and_are_the_same(
     with nobody_can_unpack(dataset, tmp_path):
         assert_same(list(loader), expected)
         assert unpacking_threads()
-        assert not list(tmp_path.glob("vlapipe-*.view"))
+        assert not list(tmp_path.glob("vlapipe-*.mapped"))
     wait_until_unpacked()
-    assert len(list(tmp_path.glob("vlapipe-*.view"))) == len(dataset.manifest.shards)
+    assert len(list(tmp_path.glob("vlapipe-*.mapped"))) == len(dataset.manifest.shards)
     loader.load_state_dict({**loader.state_dict(), "epoch": 0, "position": 0})
     assert_same(list(loader), expected)
 
@@ -128,7 +128,7 @@ def test_nobody_unpacks_for_a_loader_that_is_gone(dataset: Dataset, tmp_path: Pa
         next(iter(loader))
         del loader
     wait_until_unpacked()
-    assert len(list(tmp_path.glob("vlapipe-*.view"))) <= 1  # the one that had been begun
+    assert len(list(tmp_path.glob("vlapipe-*.mapped"))) <= 1  # the one that had been begun
 
 
 def test_process_that_ends_meanwhile_ends_quietly_and_leaves_nothing_half_made(

@@ -366,7 +366,7 @@ def test_image_size_is_checked_though_there_is_no_camera(tmp_path: Path) -> None
 
 
 def test_window_that_memory_cannot_hold_is_refused_before_anything_is_read(dataset: Dataset) -> None:
-    with pytest.raises(UsageError, match=r"a batch takes 3,072,\d{3} GB, and this machine has"):
+    with pytest.raises(UsageError, match=r"a batch takes 3,136,\d{3} GB, and this machine has"):
         Loader(dataset, window=Window(state_rows=10**12))
 
 

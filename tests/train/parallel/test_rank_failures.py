@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import Rank, run_ranks
+from launching import Rank, options, run_ranks
 from test_loop import SMALL
-from test_ranks import options
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import StoppedError

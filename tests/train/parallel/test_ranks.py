@@ -8,29 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import run_ranks, torchrun
-from test_loop import SMALL, lines
+from launching import SMALL, options, run_ranks, torchrun
+from test_loop import lines
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint, read_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-
-
-def options(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "data": str(data),
-        "out": str(out),
-        "batch_size": 2,
-        "max_steps": 6,
-        "wandb": "disabled",
-        "precision": "fp32",
-        "num_workers": 1,
-        "eval_batches": 0,
-        "policy_args": SMALL,
-    }
-    return values | changes
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import environment
+from launching import environment, options
 from test_loop import SMALL, lines
-from test_ranks import options
 
 MAIN = """
 import json, sys, train_main
