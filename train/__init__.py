@@ -1,1 +1,1 @@
-"""Windows of the shards in batches, and a lean trainer over them; never imports dask or pandas."""
+"""Reads windows of the shards in batches and trains a policy on them. This package never imports dask or pandas."""

@@ -1,4 +1,4 @@
-"""Puts a run together from its config: ranks, folder, data, policy, optimizer, logs; all of it is closed in the end."""
+"""Builds a run from its config: ranks, folder, data, policy, optimizer, logs. Closes all of them at the end."""
 
 from __future__ import annotations
 
@@ -43,17 +43,19 @@ __all__ = ["build"]
 
 @contextlib.contextmanager
 def build(config: TrainConfig) -> Iterator[Run]:
-    """Everything that ``train`` needs, ready for the first step or to go on, for as long as the block lasts.
+    """Yield a run that is ready for its next step: the first one, or the one after the checkpoint of a resumed run.
+
+    The end of the block closes the run.
 
     Raises:
-        VlapipeError: something that was asked for cannot be done.
+        VlapipeError: the run cannot be built with these options.
     """
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(distributed())
         console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         with agree(ranks):
-            # Rank 0 alone looks at the run's folder: it also makes it.
+            # Only rank 0 looks at the run's folder, because rank 0 also creates it.
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
         with agree(ranks):
@@ -88,7 +90,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
         _announce(run, why)
         if ranks.is_first:
             with explain_surroundings(config.out):
-                if not run.step:  # a run that goes on keeps its options until a step was made by others
+                if not run.step:  # a resumed run replaces its saved options only after its first step
                     save_config(config)
                 run.step_log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
             run.step_log.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
@@ -99,18 +101,18 @@ def build(config: TrainConfig) -> Iterator[Run]:
 
 
 def _on_every_rank(found: Path | None, config: TrainConfig, ranks: Ranks) -> Path | None:
-    """The checkpoint that rank 0 found; a collective. No rank looks for itself: two could find different ones."""
+    """Returns the checkpoint that rank 0 found; a collective. Ranks that search alone could find different ones."""
     [code] = sum_of([step_of(found) + 1 if found else 0], ranks)
     return checkpoint_path(config.out, int(code) - 1) if code else None
 
 
 def _digest(datasets: Iterable[Dataset]) -> str:
-    """Of the manifests, which say all that the datasets hold, and not where."""
+    """Returns the SHA-256 of the manifests. A manifest describes a dataset's content, but not the dataset's path."""
     return hashlib.sha256(b"".join((dataset.path / MANIFEST).read_bytes() for dataset in datasets)).hexdigest()
 
 
 def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) -> tuple[Loader, Loader | None]:
-    """The endless training loader, and the one over the held-out episodes if there are any."""
+    """Returns the endless training loader, and the validation loader if the val split has a frame."""
     try:
         datasets = [
             open_dataset(path, cache_dir=config.cache_dir, cache_bytes=config.cache_size) for path in config.data
@@ -149,14 +151,14 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         raise UsageError(
             f"--data {config.data_text}: no training frame", "vlapipe inspect shows what the dataset holds"
         )
-    # What is validated is the same each time, and too short to find out about threads.
+    # A validation is too short for the loader to tune its number of threads.
     num_workers = min(2, threads_at_most()) if config.num_workers is None else config.num_workers
     val_loader = make("val", shuffle=False, num_workers=num_workers)
     return loader, val_loader if val_loader.num_frames else None
 
 
 def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module:
-    torch.manual_seed(config.seed)  # the same weights on every rank
+    torch.manual_seed(config.seed)  # every rank begins with the same weights
     policy_class = load_policy_class(config.policy)
     policy = build_policy(
         policy_class, loader.spec, config.policy_args, gradient_checkpointing=config.gradient_checkpointing
@@ -173,7 +175,7 @@ def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module
 
 
 def _batches(loader: Loader, console: Progress) -> Generator[Batch, None, None]:
-    """The loader's batches, as something that can be closed: its threads then end. Describes the first."""
+    """Yield the loader's batches and print the first one's shapes. Closing this generator ends the loader's threads."""
     for i, batch in enumerate(loader):
         if i == 0:
             shapes = [f"{key} {tuple(batch[key].shape)}" for key in batch if f"{key}_is_pad" in batch]

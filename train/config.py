@@ -1,6 +1,7 @@
-"""What a training run was told to do: one frozen dataclass, checked where it is made, never filled in elsewhere.
+"""The options of a training run: one frozen dataclass, which checks and completes itself when it is created.
 
-Three layers, each over the one before: the run's own ``config.json`` when it is resumed, ``--config FILE.toml``, flags.
+Options come from three sources. A later source overrides an earlier one: the run's own ``config.json`` (if the run is
+resumed), ``--config FILE.toml``, flags.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _CHOICES = {
     "parallel": ("ddp",),
     "wandb": ("offline", "online", "disabled"),
 }
-# The least that each number may be; the ones that are None until they are filled in are checked as numbers.
+# Minimum of each number. A field that may be None is checked only if it has a number.
 _AT_LEAST: dict[str, int] = {
     "batch_size": 1,
     "grad_accum": 1,
@@ -58,23 +59,23 @@ _AT_MOST: dict[str, int] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Options of ``vlapipe train``; a field's name is its flag's, with underscores.
+    """Options of ``vlapipe train``. A field has the name of its flag, with underscores.
 
-    ``None`` in a field with a default of ``None`` means: choose for me. ``warmup_steps``, ``decay_steps``,
-    ``eval_every`` and ``save_every`` are then filled in from ``max_steps``; the others stay ``None``.
+    If a field's default is ``None``, then ``None`` means that vlapipe chooses the value. The constructor computes
+    ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``. Other fields stay ``None``.
     """
 
-    data: tuple[Path, ...]  # one dataset or several; one path will do
+    data: tuple[Path, ...]  # one or more datasets; a single path is accepted
     out: Path
     policy: str = "regression"  # or pkg.module:Class
     policy_args: Mapping[str, Any] = field(default_factory=dict)  # for the policy's constructor; [policy_args] in TOML
-    batch_size: int = 32  # of one rank and one backward pass; a step sees it grad_accum times on every rank
-    grad_accum: int = 1
-    num_workers: int | None = None  # None finds out
+    batch_size: int = 32  # samples of one rank and one backward pass
+    grad_accum: int = 1  # backward passes of one rank in a step
+    num_workers: int | None = None  # None: the loader tunes the number of threads
     prefetch_factor: int = 6
-    cache_dir: Path | None = None  # where shards are unpacked once
-    cache_size: int | None = None  # bytes that they may take there; a text such as "50GB" in TOML
-    shuffle_shards: int | None = None  # shards whose frames are mixed at a time; None mixes all
+    cache_dir: Path | None = None  # folder of the unpacked shards
+    cache_size: int | None = None  # limit of the unpacked shards, in bytes; a text such as "50GB" in TOML
+    shuffle_shards: int | None = None  # number of shards whose frames are mixed at a time; None mixes all shards
     weights: Mapping[str, Any] = field(default_factory=dict)  # see Loader; [weights.task] and so on in TOML
     augment: bool = False
     augmentation: Mapping[str, Any] = field(default_factory=dict)  # see Augmentation; [augmentation] in TOML
@@ -88,14 +89,14 @@ class TrainConfig:
     resume: bool = False
     wandb: str = "offline"
     max_steps: int = 1000
-    learning_rate: float = 3e-4  # at its highest, after the warm-up
+    learning_rate: float = 3e-4  # maximum, reached at the end of the warm-up
     weight_decay: float = 0.01
     warmup_steps: int | None = None
-    decay_steps: int | None = None  # in which the learning rate falls; a resumed run keeps those that it began with
-    min_lr_ratio: float = 0.1  # of learning_rate, from step decay_steps on
-    grad_clip: float = 1.0  # greatest norm of the gradient; 0 leaves it as it is
+    decay_steps: int | None = None  # steps until the learning rate is lowest; a resumed run keeps its first value
+    min_lr_ratio: float = 0.1  # lowest learning rate, as a fraction of learning_rate
+    grad_clip: float = 1.0  # maximum norm of the gradient; 0 does not clip
     eval_every: int | None = None
-    eval_batches: int = 32  # on each rank; 0 takes the whole val split
+    eval_batches: int = 32  # batches of a validation on each rank; 0 reads the whole val split
     save_every: int | None = None
     keep_checkpoints: int = 2
     log_every: int = 1
@@ -119,18 +120,18 @@ class TrainConfig:
 
     @property
     def data_text(self) -> str:
-        """The datasets, for messages."""
+        """Paths of the datasets, separated by commas, for messages."""
         return ", ".join(map(str, self.data))
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) that images are resized to, or None to keep the recorded size."""
+        """Target size (height, width) of images, or None if images keep their recorded size."""
         if self.image_resize_height is None or self.image_resize_width is None:
             return None
         return self.image_resize_height, self.image_resize_width
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-able; paths are absolute, so that they mean the same from any folder."""
+        """Returns every field as a JSON value. Paths are absolute, so they stay valid in any working folder."""
         values = {name: getattr(self, name) for name in self._names()}
         values["weights"] = with_dataset_names(self.weights, self.data, [str(path.absolute()) for path in self.data])
         return {name: _as_json(v) for name, v in values.items()}
@@ -141,19 +142,19 @@ class TrainConfig:
 
     @classmethod
     def from_sources(cls, file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
-        """Read ``file`` and put ``overrides`` over it, where ``None`` means not given.
+        """Read options from ``file`` and override them with ``overrides``. In ``overrides``, ``None`` means not given.
 
-        A run that is resumed begins with the options that it was started with.
+        If the options resume a run, the run's saved options are the base of both.
 
         Raises:
-            UsageError: the file cannot be read, or an option is unknown, missing or out of range.
+            UsageError: a file cannot be read, or an option is unknown, missing or out of range.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         _refuse_unknown(given, cls._names(), "train")
         values = (_read_toml(file, cls._names()) if file is not None else {}) | given
         if values.get("resume") and "out" in values:
             saved = read_saved_config(local_path(values["out"], "out"))
-            # What another version saved and this one does not know is left out.
+            # Another version may have saved options that this version does not know. They are left out.
             values = {k: v for k, v in _carried_over(saved, values).items() if k in cls._names() and v is not None}
         for f in fields(cls):
             if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
@@ -162,12 +163,12 @@ class TrainConfig:
 
 
 def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that goes on: ``given`` ones over ``saved`` ones."""
-    if "max_steps" in saved:  # more steps do not raise a learning rate that has fallen
+    """Returns the options of a resumed run: ``saved``, overridden by ``given``."""
+    if "max_steps" in saved:  # a larger max_steps must not raise a learning rate that has already fallen
         saved.setdefault("decay_steps", saved["max_steps"])
     old, new = saved.get("data"), given.get("data", ())
     names = [str(path) for path in ((new,) if isinstance(new, str | Path) else new)]
-    if isinstance(old, list) and len(old) == len(names):  # datasets that have moved keep their weights
+    if isinstance(old, list) and len(old) == len(names):  # a dataset that has moved keeps its weight
         saved["weights"] = with_dataset_names(saved.get("weights"), [Path(str(path)) for path in old], names)
     return saved | dict(given)
 
@@ -192,16 +193,16 @@ def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
 
 
 def read_saved_config(out: Path) -> dict[str, Any]:
-    """The options that the run in ``out`` was started with, unchecked; none if it has saved none.
+    """Returns the saved options of the run in ``out``, unchecked; an empty dict if the run has saved none.
 
     Raises:
-        UsageError: they cannot be read.
+        UsageError: the file of options cannot be read.
     """
     file, cure = out / CONFIG_FILE, "restore it, or remove it and repeat the flags"
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return {}  # the run folder says what is wrong
+        return {}  # run_folder reports a missing folder
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}", cure) from None
     except ValueError as error:
@@ -218,7 +219,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: list[str], where: str) -> 
 
 
 def _checked(name: str, value: Any) -> Any:
-    """``value`` in the field's own type, or an error that says expected and found."""
+    """Returns ``value`` converted to the field's type, or raises a UsageError that says expected and found."""
     field_of = next(f for f in fields(TrainConfig) if f.name == name)
     kind = str(field_of.type).removesuffix(" | None")
     if value is None:

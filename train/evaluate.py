@@ -1,6 +1,7 @@
-"""The policy's loss on held-out episodes: the exact mean over all frames that the ranks read, always the same.
+"""Computes the policy's loss on held-out episodes: the exact mean over all frames that the ranks read.
 
-A policy that draws random numbers draws the same ones in each validation, and leaves those of training as they were.
+Every validation reads the same frames. Every validation also seeds the random generators in the same way, and then
+restores the generators of training.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ __all__ = ["evaluate"]
 
 
 def evaluate(run: Run) -> float | None:
-    """The mean loss over ``eval_batches`` batches from all over the val split on each rank; None if it has no episode.
+    """Returns the mean loss over ``eval_batches`` batches a rank; None if the val split has no frame.
 
-    A batch counts by its actions that are not padded, so a short last one weighs what it should.
+    The batches are spread evenly over the val split. The weight of a batch is its number of actions that are not
+    padded, so the shorter last batch counts less.
     """
     if run.val_loader is None:
         return None
-    # Counted over all ranks: the last batch may be short, and then some ranks have no part of it.
+    # The number of batches counts the frames of all ranks, because some ranks may have no part of the last batch.
     num_batches = -(-run.val_loader.num_frames // (run.config.batch_size * run.ranks.world_size))
     most = run.config.eval_batches or num_batches
     every = max(1, num_batches // most)
     total = count = 0.0
     run.policy.eval()
-    # The policy itself, not DDP around it: the ranks may read a different number of batches.
+    # The loop calls the policy directly, not DDP, because the ranks may read different numbers of batches.
     with torch.inference_mode(), agree(run.ranks), own_randomness(run.ranks) as seed_for:
         for i, batch in enumerate(islice(run.val_loader.every_other(0, every), most)):
             seed_for(f"{run.config.seed} validation {i}")

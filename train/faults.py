@@ -1,4 +1,4 @@
-"""What can go wrong within a step, as one clear line: numbers that are not finite, and memory that runs out."""
+"""Turns the faults of a step into one clear line: a wrong loss, numbers that are not finite, lack of memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vlapipe.train.run import Run
 __all__ = ["explain_out_of_memory", "require_finite", "require_loss"]
 
 _NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-_NAMED = 20  # frames that a message names; the rest are counted
+_NAMED = 20  # maximum number of frames that a message names; the message counts the others
 
 
 def require_loss(run: Run, loss: Any, *, to_train: bool = True) -> torch.Tensor:
-    """What the policy's ``loss`` returned, as a scalar.
+    """Returns the result of the policy's ``loss`` as a scalar tensor.
 
     Raises:
-        UsageError: it is something else, or cannot be trained by.
+        UsageError: the result is not a floating-point scalar, or it has no gradient although ``to_train`` is True.
     """
     problem, cure = "", ""
     if not isinstance(loss, torch.Tensor):
@@ -45,15 +45,17 @@ def require_loss(run: Run, loss: Any, *, to_train: bool = True) -> torch.Tensor:
 
 
 def require_finite(run: Run, loss: float, own_loss: float, grad_norm: float, batches: Sequence[Batch]) -> None:
-    """Stop before the optimizer moves; ``loss`` is over all ranks, ``own_loss`` this rank's.
+    """Stop the run before the optimizer changes the weights, if the loss or the gradient is not finite.
+
+    ``loss`` is the sum over all ranks, ``own_loss`` is this rank's loss.
 
     Raises:
-        VlapipeError: the loss or the gradient is not finite; names the step, and the frames it was computed from.
+        VlapipeError: the loss or the gradient is not finite. The message names the step and the frames of its batches.
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     with agree(run.ranks):
-        # If the fault came from another rank's batch, let that one speak.
+        # If another rank's batch caused the fault, only that rank raises the error.
         if math.isfinite(loss) or not math.isfinite(own_loss):
             what = f"loss is {own_loss}" if not math.isfinite(own_loss) else f"norm of the gradient is {grad_norm}"
             cure = "look at these frames with vlapipe inspect --episode; if they are good, lower learning_rate"
@@ -63,7 +65,7 @@ def require_finite(run: Run, loss: float, own_loss: float, grad_norm: float, bat
 
 
 def _suspects(batches: Sequence[Batch]) -> str:
-    """The samples that hold a number that is not finite, or all of them."""
+    """Returns a text that names the samples with a number that is not finite, or all samples if there is none."""
     bad = [pair for batch in batches for pair in _frames(batch, _not_finite(batch))]
     found = bad or [pair for batch in batches for pair in _frames(batch, None)]
     named = ", ".join(f"{episode}:{frame}" for episode, frame in found[:_NAMED])
@@ -73,7 +75,7 @@ def _suspects(batches: Sequence[Batch]) -> str:
 
 
 def _not_finite(batch: Batch) -> torch.Tensor:
-    """``(B,)`` bool."""
+    """Returns ``(B,)`` bool: True for each sample that has a number that is not finite."""
     bad = torch.zeros(len(batch["task"]), dtype=torch.bool)
     for value in batch.values():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -88,10 +90,10 @@ def _frames(batch: Batch, chosen: torch.Tensor | None) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Turn the out-of-memory error of a GPU, or of the CPU, into advice.
+    """Turn an out-of-memory error of the GPU or the CPU into advice.
 
     Raises:
-        StoppedError: that was the error.
+        StoppedError: the block ran out of memory.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom: step, evaluate, save, log, until it is done or told to stop."""
+"""The training loop, from top to bottom: step, evaluate, save, log, until the last step or a request to stop."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["TrainResult", "build", "train", "train_step"]
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Train a policy as ``config`` says; writes checkpoints and ``metrics.jsonl`` under ``config.out``.
+    """Train a policy with the options of ``config``. Writes checkpoints and ``metrics.jsonl`` under ``config.out``.
 
-    SIGINT or SIGTERM ends it after the step in progress, with a checkpoint.
+    After SIGINT or SIGTERM, the run completes the step in progress, writes a checkpoint and returns.
 
     Raises:
-        VlapipeError: the run cannot begin, or its loss is not finite.
+        VlapipeError: the run cannot begin, or the loss is not finite.
     """
     with build(config) as run:
         stopped = False
@@ -49,10 +49,12 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def train_step(run: Run) -> StepOutcome:
-    """One move of the optimizer, by the gradient of the mean loss over every action of ``grad_accum`` batches a rank.
+    """Make one step of the optimizer. The gradient is that of the mean loss over all actions of the step.
+
+    A step reads ``grad_accum`` batches on each rank.
 
     Raises:
-        VlapipeError: the loss or the gradient is not finite; the weights have not moved.
+        VlapipeError: the loss or the gradient is not finite. The weights are then unchanged.
     """
     config, device, timer = run.config, run.ranks.device, run.timer
     began = time.perf_counter()
@@ -65,7 +67,7 @@ def train_step(run: Run) -> StepOutcome:
             on_device = to_device(batch, device)
         share = kept_share(on_device)
         with timer.phase("compute"), unless(exchanges, run.module):
-            # The exchange of gradients has a time-out: it begins when every rank has read its batch.
+            # The reduce of the gradients has a time-out, so it begins only after every rank has read its batch.
             before_exchange = agree(run.ranks) if exchanges else contextlib.nullcontext()
             with before_exchange, explain_out_of_memory(config), autocast(run.precision, device):
                 loss = require_loss(run, run.module(on_device)) * share

@@ -1,4 +1,4 @@
-"""What came of a whole run, and the last words about it."""
+"""The result of a finished run, and the last lines that the run prints."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _PHASE_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A run that has ended. Losses come from metrics.jsonl, so they cover what came before a resume; NaN if unknown."""
+    """The result of a run. Train losses come from metrics.jsonl and include steps before a resume; NaN if unknown."""
 
     out: Path
-    checkpoint: Path | None  # the newest
+    checkpoint: Path | None  # newest checkpoint
     step: int
     max_steps: int
-    stopped_by: str  # SIGINT, SIGTERM, or empty if it went to the end
-    first_loss: float  # medians of train/loss over the first and the last 5 % of the steps
-    last_loss: float
-    val_loss: float | None  # the newest
-    num_new_steps: int  # that this process made
-    samples_per_s: float | None  # of this rank's share times the ranks, without the first step; None if no other was
+    stopped_by: str  # SIGINT, SIGTERM or "another rank"; empty if the run was not stopped
+    first_loss: float  # median of train/loss over the first 5 % of the logged steps
+    last_loss: float  # median of train/loss over the last 5 % of the logged steps
+    val_loss: float | None  # newest validation loss
+    num_new_steps: int  # steps that this process made
+    samples_per_s: float | None  # over all ranks, by this rank's time; without the first step; None if only that ran
     num_parameters: int
     device: str
     precision: str
-    phase_shares: dict[str, float]  # of the steps' time, by data, h2d, compute, optimizer
-    bottleneck: str  # one of these
+    phase_shares: dict[str, float]  # fraction of the steps' time by phase: data, h2d, compute, optimizer
+    bottleneck: str  # the phase that limits the speed; empty if no step was timed
     rank: int
 
 
 def summarize(run: Run, *, stopped: bool) -> TrainResult:
-    """Put the result together, and say what held the run back and how to go on."""
+    """Build the result. Print which phase limited the speed, and how to continue the run."""
     totals = run.timer.totals
     spent = sum(totals.values())
     phase, share = bottleneck(totals)
@@ -83,7 +83,7 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
 
 
 def _advice(phase: str, run: Run) -> str:
-    """What would shorten ``phase`` in this run; nothing that it does already or that this device cannot do."""
+    """Returns advice that would shorten ``phase``. It leaves out what the run already uses or the device cannot do."""
     if phase == "data":
         return "raise --num-workers, resize images to less, or put the dataset on a faster disk"
     if phase == "h2d":
@@ -98,7 +98,7 @@ def _advice(phase: str, run: Run) -> str:
 
 
 def print_train_result(result: TrainResult) -> None:
-    """Print the losses, the speed, and where everything is."""
+    """Print the losses, the speed, and the paths of the checkpoint and the metrics."""
     ended = f" (stopped by {result.stopped_by})" if result.stopped_by else ""
     done = f"trained {result.step} of {result.max_steps} steps{ended}"
     if not result.num_new_steps:

@@ -1,4 +1,4 @@
-"""What a training run holds while it goes on: one object that every part of the loop is given."""
+"""The state of a training run in progress: one ``Run`` object, passed to every function of the loop."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ __all__ = ["LossOf", "Run"]
 
 
 class LossOf(nn.Module):
-    """What DDP and torch.compile wrap: their hooks need the loss to be a forward pass."""
+    """The policy's loss as a module. DDP and torch.compile wrap this module, because their hooks run in ``forward``."""
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
         self.policy = policy
 
     def forward(self, batch: Batch) -> Tensor:
-        """The policy's loss."""
+        """Returns the policy's loss, a scalar."""
         loss: Tensor = self.policy.loss(batch)  # type: ignore[operator]
         return loss
 
 
 @dataclass(kw_only=True)
 class Run:
-    """A run in progress, after ``step`` steps."""
+    """A training run in progress. The run has made ``step`` steps."""
 
     config: TrainConfig
     ranks: Ranks
     precision: str
     policy: nn.Module
-    module: nn.Module  # LossOf(policy), under DDP if there are several ranks
+    module: nn.Module  # LossOf(policy); wrapped in DDP if there are several ranks
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     loader: Loader
@@ -52,39 +52,39 @@ class Run:
     console: Progress
     step_log: StepLog
     stop: StopSignal
-    dataset_digest: str  # of its manifest
+    dataset_digest: str  # SHA-256 over the manifests of all datasets
     step: int = 0
-    first_step: int = 0  # after which this process began
-    checkpoint_step: int | None = None  # of the newest checkpoint
-    val_loss: float | None = None  # the newest
+    first_step: int = 0  # steps that were made before this process began
+    checkpoint_step: int | None = None  # step of the newest checkpoint
+    val_loss: float | None = None  # newest validation loss
 
     def leave_ranks(self) -> None:
-        """Let go of DDP, which would keep the ranks' group and its threads alive; no step can be made after it."""
+        """Drop DDP, which would keep the process group and its threads alive. The run cannot make a step afterwards."""
         self.module = LossOf(self.policy)
 
     @property
     def num_parameters(self) -> int:
-        """Of the policy."""
+        """Number of parameters of the policy."""
         return sum(p.numel() for p in self.policy.parameters())
 
     @property
     def policy_name(self) -> str:
-        """Of its class, for messages."""
+        """Name of the policy's class, for messages."""
         return type(self.policy).__name__
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of one step, over all ranks."""
+        """Number of samples of one step, summed over all ranks."""
         return self.config.batch_size * self.config.grad_accum * self.ranks.world_size
 
     @property
     def save_every(self) -> int:
-        """Steps between checkpoints."""
-        assert self.config.save_every is not None  # TrainConfig fills it in
+        """Number of steps between two checkpoints."""
+        assert self.config.save_every is not None  # TrainConfig fills in the default
         return self.config.save_every
 
     @property
     def evaluates_now(self) -> bool:
-        """Whether this step is one to validate after: every ``eval_every``-th, and the last."""
+        """Whether to validate after this step: True after every ``eval_every``-th step and after the last step."""
         assert self.config.eval_every is not None
         return self.step % self.config.eval_every == 0 or self.step == self.config.max_steps

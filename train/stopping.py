@@ -1,6 +1,6 @@
-"""What stops a run from outside: a signal, which is a wish to stop after the current step, or a full disk.
+"""Stops a run for an outside reason: a signal or a full disk.
 
-A later second signal ends the process as usual.
+The first signal requests a stop after the current step. A second, later signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from vlapipe.schemas.surroundings import is_from_surroundings, stopped_by
 __all__ = ["StopSignal", "explain_surroundings"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Ctrl-C reaches a rank twice: from the terminal, and passed on by torchrun a moment later. That is one wish, not two.
+# Ctrl-C reaches a rank twice: from the terminal, and a moment later from torchrun. Both count as one request.
 _ONE_WISH_S = 5.0
 
 
 class StopSignal:
-    """``requested`` names the signal that came, or is empty; use as a context manager."""
+    """Context manager that catches SIGINT and SIGTERM. ``requested`` is the name of the received signal, or empty."""
 
     def __init__(self) -> None:
         self.requested = ""
@@ -50,7 +50,7 @@ class StopSignal:
         self._before.clear()
 
     def __enter__(self) -> StopSignal:
-        # Only the main thread may set handlers; elsewhere whoever owns it decides when to stop.
+        # Only the main thread may set signal handlers. In another thread, the caller decides when to stop.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
@@ -63,10 +63,10 @@ class StopSignal:
 
 @contextlib.contextmanager
 def explain_surroundings(where: Path) -> Iterator[None]:
-    """Around what is written to ``where``.
+    """Explain a write error of the block, which writes to ``where``.
 
     Raises:
-        StoppedError: the disk, a quota or memory stopped it.
+        StoppedError: the write failed because of the disk, a quota or memory.
     """
     try:
         yield
@@ -79,7 +79,7 @@ def explain_surroundings(where: Path) -> Iterator[None]:
 
 
 def _system_error(error: OSError | MemoryError | SafetensorError) -> OSError | MemoryError:
-    """What lies behind an error of safetensors, which has the number in its text alone."""
+    """Returns the system's error behind ``error``. A safetensors error has the error number only in its text."""
     if isinstance(error, OSError | MemoryError):
         return error
     number = re.search(r"\(os error (\d+)\)", str(error))

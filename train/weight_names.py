@@ -1,4 +1,4 @@
-"""Which dataset a weight in ``[weights.dataset]`` names, however its path was written and wherever it is now."""
+"""Finds the dataset that a key of ``[weights.dataset]`` names, even if the key is relative or the dataset has moved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["by_position", "with_dataset_names"]
 
 
 def with_dataset_names(weights: Any, data: Sequence[Path], names: Sequence[str]) -> Any:
-    """``weights`` in which each dataset of ``data`` is called by its entry of ``names``.
+    """Returns ``weights`` in which the key of each dataset of ``data`` is replaced by the dataset's entry of ``names``.
 
-    What is no table, or names no dataset, stays as it is: whoever uses the weights refuses it.
+    Weights that are not a table, and keys that name no dataset, stay unchanged. The loader refuses them later.
     """
     if not isinstance(weights, Mapping) or not isinstance(weights.get("dataset"), Mapping):
         return weights
@@ -24,12 +24,12 @@ def with_dataset_names(weights: Any, data: Sequence[Path], names: Sequence[str])
 
 
 def by_position(weights: Any, data: Sequence[Path]) -> Any:
-    """``weights`` in which a dataset is called by its number in ``data``, so that paths do not tell weights apart."""
+    """Returns ``weights`` with each dataset's index in ``data`` as its key, so that different paths compare equal."""
     return with_dataset_names(weights, data, [str(i) for i in range(len(data))])
 
 
 def _position(name: str, data: Sequence[Path]) -> int | None:
-    """The dataset whose path ``name`` is; else the only one whose path ends with it, as seen from another folder."""
+    """Returns the index of the dataset with path ``name``; else of the only dataset whose path ends with ``name``."""
     paths = [path.resolve() for path in data]
     if Path(name).resolve() in paths:
         return paths.index(Path(name).resolve())

@@ -1,1 +1,1 @@
-"""A run's full state on the disk: its files, its folder, and the policy that is rebuilt from it."""
+"""A run's full state on disk: the files of a checkpoint, the run's folder, and a policy loaded from a checkpoint."""

@@ -1,7 +1,8 @@
-"""Everything a run needs to go on exactly, in safetensors and JSON, no pickle; a checkpoint is whole or not there.
+"""Reads and writes checkpoints: all that an exact resume needs, in safetensors and JSON, without pickle.
 
-``OUT/checkpoints/step-00000200/`` holds ``policy.safetensors``, ``optimizer.safetensors``, ``rng.safetensors`` and
-``state.json``, which names the others with size and SHA-256. It is written under a temporary name, fsynced and renamed.
+``OUT/checkpoints/step-00000200/`` contains ``policy.safetensors``, ``optimizer.safetensors``, ``rng.safetensors`` and
+``state.json``, which lists the other files with size and SHA-256. A checkpoint is complete or absent: its folder is
+written under a temporary name, fsynced and renamed.
 """
 
 from __future__ import annotations
@@ -46,37 +47,37 @@ _PARTS = ("policy", "optimizer", "rng")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A run after ``step`` steps. Tensors are on the CPU, by name; ``state`` is JSON-able."""
+    """The state of a run after ``step`` steps. Tensors are by name, and on the CPU after reading. ``state`` is JSON."""
 
     step: int
     policy: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     rng: Mapping[str, Tensor]
-    state: Mapping[str, Any]  # "loader", "config", "spec", and what else the trainer puts there
+    state: Mapping[str, Any]  # "loader", "config", "spec", and other entries of the trainer
 
 
 def latest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint of the run in ``out``."""
+    """Returns the newest checkpoint of the run in ``out``, or None if there is none."""
     found = _all(out / FOLDER)
     return found[-1] if found else None
 
 
 def checkpoint_path(out: Path, step: int) -> Path:
-    """Where the checkpoint after ``step`` steps of the run in ``out`` is."""
+    """Returns the folder of the checkpoint after ``step`` steps of the run in ``out``."""
     return out / FOLDER / f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint by its name."""
+    """Returns the step of a checkpoint, from its folder's name."""
     match = _NAME.match(path.name)
-    assert match is not None  # latest_checkpoint gives nothing else
+    assert match is not None  # latest_checkpoint returns only folders with such a name
     return int(match[1])
 
 
 def write_checkpoint(out: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write it and remove all but the newest ``keep``; returns its folder.
+    """Write the checkpoint, then remove all but the newest ``keep`` checkpoints. Returns the checkpoint's folder.
 
-    Only one process may write to a run.
+    Only one process may write to a run's folder.
     """
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
@@ -110,7 +111,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_policy_part(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read and verify the policy's weights and the state of a checkpoint, and nothing else of it.
+    """Read and verify only the policy's weights and the state of a checkpoint.
 
     Raises:
         DamageError: one of the two files is missing, cut short or altered.
@@ -124,7 +125,7 @@ def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
     files: dict[str, dict[str, Any]] = {}
     for part in _PARTS:
         name = f"{part}.safetensors"
-        # Cloned, since tensors that share memory (tied weights) are refused, and each is wanted under its own name.
+        # Tensors are cloned because safetensors refuses tensors that share memory (tied weights).
         tensors = {key: _stored(part, key, value) for key, value in getattr(checkpoint, part).items()}
         save_file(tensors, folder / name)
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
@@ -193,18 +194,18 @@ def _fsync(file: Path) -> None:
 
 
 def _all(folder: Path) -> list[Path]:
-    """Checkpoints in ``folder``, the oldest first."""
+    """Returns the checkpoints in ``folder``, oldest first."""
     return sorted((path for path in folder.glob("step-*") if _NAME.match(path.name)), key=step_of)
 
 
 def _remove(path: Path) -> None:
-    """Take it out of sight whole before it is taken apart, so that a kill in between leaves no half checkpoint."""
+    """Rename the checkpoint before deleting it, so that a kill during the deletion leaves no partial checkpoint."""
     hidden = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-old-{path.name}")
     path.rename(hidden)
     shutil.rmtree(hidden)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs of ours left."""
+    """Remove the temporary folders that killed runs left."""
     for left in folder.glob(f"{TEMP_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a resumed run does otherwise than before: a line for each option that changes what it learns."""
+"""Reports how a resumed run differs from the saved run: one line for each changed option that affects the training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlapipe.train.weight_names import by_position
 
 __all__ = ["make_schedule", "resume_changes", "same_weights", "schedule_note"]
 
-# These change where a run reads and writes, how fast it is and what it reports, and not what it learns.
+# These options change a run's paths, speed and reports, but not the training result.
 _HARMLESS = (
     *("out", "resume", "wandb", "num_workers", "prefetch_factor", "cache_dir", "cache_size", "log_every"),
     *("eval_every", "save_every", "keep_checkpoints", "compile", "gradient_checkpointing", "deterministic"),
@@ -22,7 +22,7 @@ _OF_THE_RATE = ("learning_rate", "warmup_steps", "decay_steps", "min_lr_ratio")
 
 
 def make_schedule(options: Mapping[str, Any]) -> Schedule:
-    """The learning rate that saved options ask for."""
+    """Returns the learning-rate schedule of a dict of options."""
     return Schedule(
         learning_rate=options["learning_rate"],
         warmup_steps=options["warmup_steps"],
@@ -32,7 +32,7 @@ def make_schedule(options: Mapping[str, Any]) -> Schedule:
 
 
 def schedule_note(config: TrainConfig) -> str:
-    """What becomes of the learning rate if the run is longer or shorter than its decay; empty if it is neither."""
+    """Returns a note on the learning rate if ``decay_steps`` differs from ``max_steps``; otherwise an empty text."""
     schedule, last = make_schedule(config.to_dict()), config.max_steps - 1
     assert config.decay_steps is not None  # TrainConfig fills it in
     if config.decay_steps == config.max_steps:
@@ -46,7 +46,7 @@ def schedule_note(config: TrainConfig) -> str:
 
 
 def same_weights(saved: Mapping[str, Any], config: TrainConfig) -> bool:
-    """Whether saved options draw the same frames as ``config`` does, if each dataset is the one at its place."""
+    """Whether the saved weights equal ``config``'s weights. Datasets are compared by position, not by path."""
     before = by_position(saved.get("weights"), [Path(path) for path in saved.get("data", ())])
     return bool(before == by_position(config.weights, config.data))
 
@@ -54,7 +54,10 @@ def same_weights(saved: Mapping[str, Any], config: TrainConfig) -> bool:
 def resume_changes(
     saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
 ) -> list[str]:
-    """A line for each thing that was otherwise when the checkpoint after ``step`` steps was written."""
+    """Returns a line for each option, and for the number of ranks, that has changed since the checkpoint.
+
+    ``saved`` are the options of the checkpoint after ``step`` steps, ``saved_ranks`` its number of ranks.
+    """
     return [*_changes(saved, saved_ranks, config, num_ranks, step)]
 
 
@@ -62,7 +65,7 @@ def _changes(
     saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
 ) -> Iterator[str]:
     options = config.to_dict()
-    saved = {"decay_steps": saved.get("max_steps"), **saved}  # which earlier versions took it to be
+    saved = {"decay_steps": saved.get("max_steps"), **saved}  # the value that earlier versions used
     names = [name for name in options if name in saved and name not in _HARMLESS]
     saved = options | saved
     changed = {name for name in names if options[name] != saved[name]}

@@ -1,4 +1,4 @@
-"""The folder that a run writes to, held against a second run; nothing but what a run of ours left is written over."""
+"""Locks the folder that a run writes to, so that no second run uses it. Overwrites only files of a vlapipe run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _OURS = {CONFIG_FILE, FOLDER, METRICS_FILE, WANDB_FOLDER, WANDB_ID_FILE}
 
 @contextlib.contextmanager
 def run_folder(config: TrainConfig, say: Callable[[str], None]) -> Iterator[Path | None]:
-    """Hold ``config.out`` for as long as the block lasts; gives the checkpoint to go on from, if any.
+    """Lock ``config.out`` for the duration of the block. Yields the checkpoint to resume from, or None.
 
-    The folder is made if need be, and taken away again if nothing came to be written into it.
+    The folder is created if it does not exist. If the run then writes nothing into the new folder, it is removed.
 
     Raises:
         UsageError: the folder is in use, cannot be written, or belongs to something else.
@@ -51,12 +51,12 @@ def run_folder(config: TrainConfig, say: Callable[[str], None]) -> Iterator[Path
 
 
 def save_config(config: TrainConfig) -> None:
-    """Keep the resolved options in the run's folder, for a resume and for the reader."""
+    """Write the resolved options to ``config.json`` in the run's folder."""
     write_bytes(config.out / CONFIG_FILE, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
 
 
 def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
-    """The run's newest checkpoint, or None where a run may begin."""
+    """Returns the run's newest checkpoint, or None if a new run may begin in the folder."""
     out = config.out
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file", "give a folder")
@@ -75,12 +75,12 @@ def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
 
 
 def _holds_only_ours(out: Path) -> bool:
-    """Whether the folder is empty, or holds what a run leaves that ended before its first checkpoint."""
+    """Whether the folder is empty, or has only the files of a run that ended before its first checkpoint."""
     names = {path.name for path in out.iterdir() if not path.name.startswith(TEMP_PREFIX)} - {LOCK_FILE}
     if not names:
         return True
     checkpoints = out / FOLDER
-    # The config is written first: without it, a file of one of these names is somebody else's.
+    # A run writes its config first. Without a config, a file with one of these names does not belong to a run.
     return (
         names <= _OURS
         and CONFIG_FILE in names
@@ -91,10 +91,10 @@ def _holds_only_ours(out: Path) -> bool:
 
 @contextlib.contextmanager
 def _held(out: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """The folder, made if need be, with this process alone in it."""
+    """Create the folder if necessary, and lock it exclusively for the duration of the block."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with temporary_file(out):  # said now, not after the dataset and the policy have been loaded
+        with temporary_file(out):  # an unwritable folder must fail now, not after the dataset has been loaded
             pass
         handle = os.open(out, os.O_RDONLY)
     except OSError as error:
@@ -113,7 +113,7 @@ def _clear_failed_start(out: Path, say: Callable[[str], None]) -> None:
     sweep_temporaries(out)
     if (out / CONFIG_FILE).exists():
         say(f"--out {out}: an earlier run ended before its first checkpoint; it begins again")
-        # Another id: W&B takes no step twice.
+        # The new run gets a new id, because W&B accepts each step of a run only once.
         (out / WANDB_ID_FILE).unlink(missing_ok=True)
 
 

@@ -1,9 +1,10 @@
-"""Keeps a run's folder for one run, on this machine and on others that see the folder over a network.
+"""Locks a run's folder with a lock file, also against runs on other machines that share the folder over a network.
 
-A lock of the kernel serves on one machine, and many network file systems do not pass it on. So the folder also holds a
-file that only one run can make. It names the run's machine and process, and is touched while the run lives. The file of
-a run that was killed on this machine is taken over at once, that of another machine after two minutes of silence. Times
-of files are compared with each other and never with this machine's clock.
+A kernel lock works on one machine, but many network file systems do not pass it on. So the folder also has a lock file,
+which only one run can create. The file names the run's machine and process. The run touches the file while it lives.
+If the run was killed on this machine, the next run takes over at once. If the run is on another machine, the next run
+takes over after the file was not touched for two minutes. File times are compared only with other file times, never
+with this machine's clock.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ __all__ = ["LOCK_FILE", "held_by_this_run"]
 
 LOCK_FILE = ".vlapipe-run.lock"
 _BEAT_S = 15.0
-_SILENT_S = 120.0  # of a run on another machine, which may be suspended or write slowly
+_SILENT_S = 120.0  # long, because a run on another machine may be suspended or write slowly
 
 
 @contextlib.contextmanager
 def held_by_this_run(folder: Path, say: Callable[[str], None], *, alone_here: bool) -> Iterator[None]:
-    """Hold ``folder`` for as long as the block lasts; ``alone_here`` if this process has the kernel's lock on it.
+    """Hold the lock file in ``folder`` for the duration of the block.
+
+    ``alone_here``: whether this process has the kernel's exclusive lock on the folder.
 
     Raises:
-        UsageError: another run holds it.
-        OSError: the file cannot be written.
+        UsageError: another run holds the lock file.
+        OSError: the lock file cannot be written.
     """
     path = folder / LOCK_FILE
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T"), "kernel": _kernel()}
@@ -54,14 +57,14 @@ def held_by_this_run(folder: Path, say: Callable[[str], None], *, alone_here: bo
 
 
 def _kernel() -> str:
-    """Tells apart the kernels that keep locks: another one on each machine, and after each start of it."""
+    """Returns an id of the running kernel. The id differs between machines, and after each boot."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return socket.gethostname()
 
 
 def _created(path: Path, text: str) -> bool:
-    """Make the file with its text, unless there is one."""
+    """Create the file with ``text``. Returns False if the file exists already."""
     with temporary_file(path.parent) as (temporary, file):
         file.write(text.encode())
         file.flush()
@@ -69,7 +72,7 @@ def _created(path: Path, text: str) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        except OSError:  # a file system without hard links: whoever reads the file at once finds it empty
+        except OSError:  # a file system without hard links: another run may briefly read an empty file
             try:
                 with path.open("x") as made:
                     made.write(text)
@@ -86,7 +89,7 @@ def _content(path: Path) -> str | None:
 
 
 def _take_away_if_left(path: Path, say: Callable[[str], None], *, alone_here: bool) -> None:
-    """Remove the file if its run is dead, which takes a while to know if its kernel is another one."""
+    """Remove the lock file if its run is dead. If the run had another kernel, this function first waits for silence."""
     text = _content(path)
     if text is None:
         return
@@ -99,17 +102,17 @@ def _take_away_if_left(path: Path, say: Callable[[str], None], *, alone_here: bo
     stale = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(stale)
-        if _content(stale) != text:  # another run was quicker: give its file back
+        if _content(stale) != text:  # another run has replaced the file meanwhile: restore that run's file
             with contextlib.suppress(FileExistsError):
                 os.link(stale, path)
         stale.unlink()
 
 
 def _wait_until_silent(path: Path, text: str, owner: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Return when the file was not touched for long.
+    """Return when the file has not been touched for two minutes, or has changed or gone.
 
     Raises:
-        UsageError: its run lives.
+        UsageError: the file was touched meanwhile, so its run lives.
     """
     who = f"host {owner.get('host', '?')}, process {owner.get('pid', '?')}, since {owner.get('since', '?')}"
     said, first = False, _touched(path)
@@ -136,7 +139,7 @@ def _touched(path: Path) -> float | None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the folder's file system."""
+    """Returns the current time by the clock of the folder's file system."""
     with temporary_file(folder) as (_, file):
         file.write(b".")
         file.flush()

@@ -1,4 +1,4 @@
-"""Writes a run's full state as a checkpoint, and puts it back so that the next step is exactly the one that was due."""
+"""Saves a run's full state as a checkpoint, and restores it so that the run continues exactly with its next step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["keep_options", "restore", "save"]
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint, unless this step has one; a collective, rank 0 writes."""
+    """Write a checkpoint, unless this step already has one. A collective; only rank 0 writes."""
     if run.checkpoint_step == run.step:
         return
     rng = gather_rng(run.ranks)
@@ -45,11 +45,11 @@ def save(run: Run) -> None:
 
 
 def restore(run: Run, path: Path) -> None:
-    """Put the run where the checkpoint stands.
+    """Restore the run's state from a checkpoint.
 
     Raises:
-        UsageError: it is that of another policy, dataset or seed.
-        DamageError: it is not whole.
+        UsageError: the checkpoint belongs to another policy, dataset or seed.
+        DamageError: the checkpoint is incomplete or altered.
     """
     checkpoint = read_checkpoint(path)
     began_with = checkpoint.state.get("dataset", {}).get("manifest_sha256", run.dataset_digest)
@@ -63,7 +63,7 @@ def restore(run: Run, path: Path) -> None:
         raise DamageError(f"{path}: the optimizer's state does not fit the policy: {error}") from None
     loader_state = dict(checkpoint.state["loader"])
     if same_weights(checkpoint.state["config"], run.config):
-        # The loader tells weights apart by their text, in which a dataset may be called by another path.
+        # The loader compares weights by their text. The text may differ only because a dataset has another path now.
         loader_state["weights"] = run.loader.state_dict()["weights"]
     run.loader.load_state_dict(loader_state)
     restore_rng(checkpoint.rng, run.ranks, seed=run.config.seed, step=checkpoint.step)
@@ -78,7 +78,7 @@ def restore(run: Run, path: Path) -> None:
 
 
 def keep_options(run: Run) -> None:
-    """Keep the options in the run's folder once a step was made by them: a resume that makes none leaves no trace."""
+    """Save the options in the run's folder after this process's first step. A resume without a step changes nothing."""
     if run.ranks.is_first and run.step == run.first_step + 1:
         with explain_surroundings(run.config.out):
             save_config(run.config)

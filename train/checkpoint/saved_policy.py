@@ -1,4 +1,4 @@
-"""A policy as a checkpoint holds it, rebuilt without the dataset: its class, shapes, statistics and weights."""
+"""Rebuilds a policy from a checkpoint, without the dataset: the policy's class, shapes, statistics and weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ __all__ = ["load_policy", "load_weights", "spec_to_json"]
 
 
 def load_policy(path: str | Path) -> nn.Module:
-    """The policy of a run (its newest checkpoint) or of one checkpoint, on the CPU and in evaluation mode.
+    """Load the policy of a run (from its newest checkpoint) or of one checkpoint, on the CPU and in evaluation mode.
+
+    The optimizer's state is not read.
 
     Raises:
         UsageError: there is no checkpoint, or ``path`` is the address of a store.
-        DamageError: its weights or its state are not whole; the optimizer is not read.
+        DamageError: the checkpoint's weights or state are incomplete or altered.
     """
     path = local_path(path)
     folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
     if folder is None:
         raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
-    weights, state = read_policy_part(folder)  # the optimizer's part is twice as large
+    weights, state = read_policy_part(folder)  # not the optimizer's part, which is twice as large
     config = state["config"]
     policy = build_policy(load_policy_class(config["policy"]), _spec_from_json(state["spec"]), config["policy_args"])
     load_weights(policy, weights, folder)
@@ -40,7 +42,7 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
     """Copy a checkpoint's weights and buffers into a policy.
 
     Raises:
-        UsageError: they are those of another policy.
+        UsageError: the weights belong to another policy.
     """
     try:
         policy.load_state_dict(dict(weights))
@@ -51,7 +53,7 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
 
 
 def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
-    """JSON-able; float32 statistics survive exactly."""
+    """Returns the spec as JSON values. float32 statistics survive the round trip exactly."""
     moments = {
         key: {"mean": m.mean.tolist(), "std": m.std.tolist(), "is_finite": m.is_finite}
         for key, m in spec.moments.items()
@@ -66,7 +68,7 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
 
 
 def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
-    """What ``spec_to_json`` wrote."""
+    """Returns the spec from the result of ``spec_to_json``."""
 
     def moments(entry: Mapping[str, Any]) -> Moments:
         mean, std = (np.array(entry[name], np.float32) for name in ("mean", "std"))

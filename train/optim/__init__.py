@@ -1,1 +1,1 @@
-"""How a step moves the weights: optimizer, learning rate, gradient, number format."""
+"""How a step changes the weights: optimizer, learning rate, gradient, precision."""

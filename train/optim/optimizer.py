@@ -1,9 +1,9 @@
 """The optimizer, its learning rate, and the gradient of a step.
 
-The learning rate is a pure function of the step, so a resume needs no scheduler. The gradient is the same however a
-step's samples are divided into batches and over ranks: each batch's loss is a mean over its actions that are not
-padded. To weigh every action alike, a batch's loss is multiplied by the share of its actions that are kept, and the
-summed gradient is divided by the mean of those shares.
+The learning rate is a pure function of the step, so a resume needs no scheduler. The gradient does not depend on how a
+step's samples are divided into batches and ranks. The loss of a batch is a mean over its actions that are not padded.
+To give every action the same weight, the trainer multiplies a batch's loss by the fraction of actions that are not
+padded, and divides the summed gradient by the mean of these fractions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def make_optimizer(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW; only matrices decay, since shrinking a bias, a norm's gain or a lone vector helps nothing."""
+    """Returns a fused AdamW. Only parameters with 2 or more dimensions decay; biases, gains and vectors do not."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -38,7 +38,7 @@ def make_optimizer(module: nn.Module, *, learning_rate: float, weight_decay: flo
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as ``<parameter>|<entry>``, for a checkpoint."""
+    """Returns the optimizer's state by ``<parameter>|<entry>``, for a checkpoint. Tensors are not copied."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{names[parameter]}|{entry}": value
@@ -48,10 +48,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` returned.
+    """Restore the optimizer's state from the result of ``optimizer_tensors``.
 
     Raises:
-        KeyError: the state belongs to a parameter that the module does not have.
+        KeyError: the state has a parameter that the module does not have.
     """
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -61,18 +61,21 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, 
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     place = {parameter: i for i, parameter in enumerate(order)}
     state = {place[parameters[name]]: entries for name, entries in by_name.items()}
-    # Through load_state_dict, which puts each entry on the parameter's device.
+    # load_state_dict moves each entry to the device of its parameter.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def kept_share(batch: Batch) -> Tensor:
-    """Share of the batch's actions that are not padded; a scalar where the batch is, which nobody waits for."""
+    """Returns the fraction of actions that are not padded: a scalar on the batch's device, without a device sync."""
     share: Tensor = (~batch["action_is_pad"]).float().mean()
     return share
 
 
 def rescale_and_clip(module: nn.Module, mean_share: float, max_norm: float) -> Tensor:
-    """Divide the gradients by ``mean_share``, then shorten them to ``max_norm`` (0: do not); the norm in between."""
+    """Divide the gradients by ``mean_share``, then clip their norm to ``max_norm`` (0: do not clip).
+
+    Returns the norm before clipping.
+    """
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     if gradients and mean_share > 0:
         torch._foreach_mul_(gradients, 1.0 / mean_share)

@@ -1,4 +1,4 @@
-"""Chooses the number format and the kernels' rules for a run, and puts torch's global switches back afterwards."""
+"""Chooses the precision and the kernel rules of a run, and restores torch's global settings afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["autocast", "backend_rules", "choose_precision"]
 
 
 def choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
-    """``bf16`` or ``fp32``, and why: ``auto`` takes bf16 where the hardware computes in it."""
+    """Returns ``bf16`` or ``fp32``, and the reason. ``auto`` chooses bf16 if the hardware computes in bf16 natively."""
     native = _native_bf16(device)
     if wanted == "auto":
         what = "GPU" if device.type == "cuda" else "CPU"
@@ -26,26 +26,26 @@ def choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
 def _native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public name for these; without them it runs bf16 on a CPU by converting back and forth.
+    # torch has no public name for these probes. A CPU without these instructions emulates bf16 by conversion.
     probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(probe() for probe in probes if probe is not None)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 has the exponent of fp32, so gradients do not underflow and no scaler is needed."""
+    """Returns the autocast context. bf16 has the exponent range of fp32, so gradients need no loss scaler."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextlib.contextmanager
 def backend_rules(*, deterministic: bool) -> Iterator[None]:
-    """Let cuDNN try its kernels and keep the fastest; or, if ``deterministic``, only repeatable ones are used."""
+    """Let cuDNN benchmark its kernels and use the fastest; if ``deterministic``, use only deterministic kernels."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.cudnn.benchmark,
         torch.backends.cuda.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
     )
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this setting
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)

@@ -10,7 +10,10 @@ __all__ = ["Schedule"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to ``min_ratio`` of the highest rate in step ``decay_steps``."""
+    """The learning rate: linear warm-up, then half a cosine down to ``min_ratio * learning_rate``.
+
+    The ``decay_steps``-th step is the first one with the minimum.
+    """
 
     learning_rate: float
     warmup_steps: int
@@ -18,7 +21,7 @@ class Schedule:
     min_ratio: float
 
     def at(self, step: int) -> float:
-        """The learning rate of step 0, 1, ...; past ``decay_steps`` it stays at its lowest."""
+        """Returns the learning rate of ``step`` (from 0). The rate stays at its minimum after ``decay_steps`` steps."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         span = max(1, self.decay_steps - 1 - self.warmup_steps)

@@ -1,1 +1,1 @@
-"""The ranks of a run: how they meet, agree, end together, and share gradients."""
+"""The ranks of a run: how the ranks connect, agree, end together, and reduce gradients."""

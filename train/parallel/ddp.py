@@ -1,7 +1,7 @@
-"""Shares gradients between ranks through DDP: what any rank's loss has reached is averaged over all of them.
+"""Reduces gradients over the ranks with DDP: averages the gradient of each parameter that any rank's loss reaches.
 
-DDP is told to look for parameters that a loss does not reach, in each step anew: it would otherwise wait for their
-gradients, and a rank could step by a gradient of its own.
+DDP looks in every step for parameters that the loss does not reach (``find_unused_parameters``). Otherwise DDP would
+wait for their gradients, and a rank could step with a gradient that differs from the other ranks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ __all__ = ["require_same_policy", "unless", "wrap"]
 
 
 def wrap(module: nn.Module, policy: nn.Module, ranks: Ranks) -> nn.Module:
-    """``module``, around ``policy``, as one of ``world_size`` copies that begin with rank 0's weights.
+    """Wrap ``module``, which contains ``policy``, in DDP. Every rank then begins with rank 0's weights.
 
-    A parameter that no rank's loss reaches in a step keeps no gradient, as with one rank.
+    With one rank, the function returns ``module`` unchanged. A parameter that no rank's loss reaches in a step has no
+    gradient in that step, as with one rank.
 
     Raises:
         UsageError: the ranks built different policies.
@@ -31,21 +32,21 @@ def wrap(module: nn.Module, policy: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
         return module
     require_same_policy(policy, ranks)
-    # DDP warns on every rank if it looks for unreached parameters and finds none; it always finds this one.
+    # DDP warns on every rank if it looks for unused parameters and finds none. This parameter is always unused.
     module.register_parameter("never_reached", nn.Parameter(torch.zeros((), device=ranks.device)))
     device_ids = [ranks.device.index] if ranks.device.type == "cuda" else None
     wrapped = DistributedDataParallel(
         module, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
     )
-    wrapped.broadcast_buffers = False  # sent once above; not again in every forward
+    wrapped.broadcast_buffers = False  # DDP's constructor has broadcast the buffers; do not repeat it in every forward
     return wrapped
 
 
 @contextlib.contextmanager
 def unless(exchanges: bool, module: nn.Module) -> Iterator[None]:
-    """Hold back the exchange of gradients, unless this pass is one to ``exchange`` in.
+    """Suppress the reduce of gradients in the block, unless ``exchanges`` is True.
 
-    It has to surround forward and backward: DDP decides in forward whether this pass will exchange.
+    The block must contain forward and backward, because DDP decides in forward whether this pass reduces gradients.
     """
     if isinstance(module, DistributedDataParallel) and not exchanges:
         with module.no_sync():
@@ -55,10 +56,12 @@ def unless(exchanges: bool, module: nn.Module) -> Iterator[None]:
 
 
 def require_same_policy(policy: nn.Module, ranks: Ranks) -> None:
-    """Compare what every rank has built, tensor by tensor; a collective, in which every rank finds the same.
+    """Compare the policies of all ranks by name, dtype and shape of each tensor; a collective.
+
+    Every rank compares the same texts, so every rank comes to the same result.
 
     Raises:
-        UsageError: one differs from rank 0.
+        UsageError: a rank's policy differs from rank 0's policy.
     """
     lines = []
     for name, parameter in policy.named_parameters():

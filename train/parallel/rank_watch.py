@@ -1,9 +1,9 @@
-"""Ends every rank within seconds of one that failed or was lost, whatever it waits for and whoever started it.
+"""Ends all ranks within seconds after one rank failed or was lost, also ranks that wait in a collective.
 
-A thread of each rank meets the others twice a second, over connections that nothing else uses. Each brings a word:
-it runs, it has finished, or it failed and with which exit code; the failure of the lowest rank counts. If a process
-ends without a word, its connections close, and the others notice at once. No time-out decides: a busy rank is waited
-for, however long it takes.
+A thread of each rank reduces a status with the other ranks twice a second, over connections of its own. The status
+says: running, finished, or failed with an exit code. If several ranks fail, the failure of the lowest rank counts. If a
+process ends without a status, its connections close and the other ranks notice at once. There is no time-out for a
+busy rank: the other ranks wait for it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from vlapipe.schemas.surroundings import is_from_surroundings
 __all__ = ["RankWatch", "exit_code_of"]
 
 _BEAT_S = 0.5
-_WAITS = timedelta(days=7)  # for a busy rank's thread
-_GRACE_S = 3.0  # that a rank has to end by itself after another one failed
+_WAITS = timedelta(days=7)  # time-out of the reduce: the thread of a busy rank may come late
+_GRACE_S = 3.0  # time that a rank has to end by itself after another rank failed
 _VERDICT_S = 10.0
 _ROLL_CALL_S = 1.0
-_FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256  # failed: _FAILED * rank + exit code, which is smaller
+# A reduce takes the minimum. The status of a failed rank is _FAILED * rank + exit code, which is the smallest status.
+_FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256
 _LOST_CURE = "its machine's log may say why, often it was killed for its memory; --resume goes on"
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """Why all ranks end: ``rank`` failed with ``code``, or some were lost, and this one says so if ``lost`` is text."""
+    """Why all ranks end: ``rank`` failed with ``code``, or ranks were lost (``rank`` is None).
+
+    ``lost`` is the message about lost ranks. Only one rank has a message; on the others ``lost`` is empty.
+    """
 
     code: int
     rank: int | None = None
@@ -45,13 +49,13 @@ class _Ending:
 
 
 class RankWatch:
-    """The thread of this rank; ``close`` it in the end."""
+    """The watching thread of this rank. Call ``close`` at the end."""
 
     def __init__(self, store: Store, rank: int, world_size: int, *, start_within: timedelta) -> None:
-        """Meet the other ranks; a collective.
+        """Connect to the other ranks and start the thread; a collective.
 
         Raises:
-            RuntimeError: they did not come.
+            RuntimeError: the other ranks did not connect within ``start_within``.
         """
         self._store, self._rank, self._world_size = store, rank, world_size
         self._group: ProcessGroupGloo | None = ProcessGroupGloo(
@@ -64,30 +68,30 @@ class RankWatch:
         self._thread.start()
 
     def tell_failure(self, error: BaseException) -> None:
-        """Let the other ranks know that this one ends by ``error``."""
+        """Tell the other ranks that this rank ends because of ``error``."""
         if self._word >= _RUNNING:
             self._word = _FAILED * self._rank + exit_code_of(error)
         self._wake.set()
 
     def leaves_by_itself(self) -> None:
-        """Say that this rank knows how to end, and needs no help to."""
+        """Declare that this rank ends by itself, so the thread does not end the process."""
         self._leaves.set()
 
     def ends_with(self, error: BaseException) -> BaseException:
-        """What this rank, which ``error`` has stopped, is to end with: its own error, or that of another rank."""
+        """Returns the exception that this rank must end with: its own ``error``, or one for another rank's failure."""
         self.tell_failure(error)
         self._known.wait(_VERDICT_S)
         if self._leaves.is_set() or self._ending is None or self._ending.rank == self._rank:
             return error
         if isinstance(error, VlapipeError) and self._ending.rank is None:
-            return error  # it knows better than that some rank was lost
+            return error  # this rank's error says more than the message that a rank was lost
         return self._ending.as_exception()
 
     def finish(self) -> None:
         """Wait until every rank has finished.
 
         Raises:
-            SystemExit: another rank failed instead.
+            SystemExit: another rank failed.
             StoppedError: a rank was lost.
         """
         self._word = _FINISHED
@@ -97,7 +101,7 @@ class RankWatch:
             raise self._ending.as_exception()
 
     def close(self) -> None:
-        """Let go of the other ranks."""
+        """Disconnect from the other ranks. This rank no longer ends when another rank fails."""
         self._leaves.set()
         if self._known.wait(_VERDICT_S):
             self._thread.join()
@@ -112,7 +116,7 @@ class RankWatch:
                 word = self._meet()
             except RuntimeError:
                 broken = True
-        # This closes the connections: a rank that waits for this one notices then, and so on.
+        # Dropping the group closes the connections, so every rank that waits for this rank notices the end.
         self._group = None
         if broken:
             self._ending = self._roll_call()
@@ -132,7 +136,7 @@ class RankWatch:
         return int(word)
 
     def _roll_call(self) -> _Ending:
-        """Who is still there, after some rank ended without a word; the first of them speaks."""
+        """Find the lost ranks after a rank ended without a status. Only the lowest living rank gets a message."""
         here = [f"vlapipe/here/{rank}" for rank in range(self._world_size)]
         try:
             self._store.set(here[self._rank], "")
@@ -142,7 +146,7 @@ class RankWatch:
         time.sleep(_ROLL_CALL_S)
         try:
             present = [rank for rank in range(self._world_size) if self._store.check([here[rank]])]
-        except RuntimeError:  # rank 0 has spoken and gone
+        except RuntimeError:  # rank 0, which hosts the store, has printed its message and ended
             return _Ending(StoppedError.exit_code)
         if present[0] != self._rank:
             return _Ending(StoppedError.exit_code)
@@ -153,7 +157,7 @@ class RankWatch:
         return _Ending(StoppedError.exit_code, lost=were.format(", ".join(absent)) + " ended without a word")
 
     def _end_process_unless_it_ends(self, ending: _Ending) -> None:
-        """The main thread may wait in a collective for a rank that will never come, where nothing else reaches it."""
+        """End the process if the main thread does not. It may wait in a collective that nothing else can interrupt."""
         if self._leaves.wait(_GRACE_S):
             return
         if ending.lost:
@@ -163,7 +167,7 @@ class RankWatch:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """What the process ends with after ``error``; never 0, which would be no failure."""
+    """Returns the exit code of a process that ends because of ``error``. The code is never 0 (success)."""
     if isinstance(error, VlapipeError):
         return error.exit_code
     if is_from_surroundings(error):

@@ -1,8 +1,8 @@
-"""A process's place among the ranks that torchrun started, and the few collectives that training needs.
+"""The rank of this process among the ranks that torchrun started, and the few collectives that training needs.
 
-Gradients have a group of their own, which ends the run if a rank is more than minutes behind. Everything else goes over
-a second group, on the host, where ranks wait for each other as long as it takes: for what rank 0 does alone, or for a
-batch. With one rank nothing is initialised and every collective is the identity. Nothing listens beyond loopback unless
+Gradients have their own process group. Its time-out ends the run if a rank is minutes late. All other collectives use
+a second group, on the host. There the ranks wait for each other for days: for work that only rank 0 does, or for a
+batch. With one rank no group exists, and every collective is the identity. Sockets listen only on loopback, unless
 MASTER_ADDR names another machine.
 """
 
@@ -19,7 +19,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# DDP imports it too; imported while there is a group, its functions would keep that group as a default value.
+# DDP imports this module later. If a group existed at that time, the module's functions would keep it as a default.
 import torch.distributed.nn
 from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store, TCPStore
 
@@ -28,13 +28,16 @@ from vlapipe.train.parallel.rank_watch import RankWatch, exit_code_of
 
 __all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_failure"]
 
-_TIMEOUT = timedelta(minutes=10)  # for ranks to start, and for a gradient after all ranks have their batch
-_PATIENCE = timedelta(days=7)  # rank 0 may unpack a dataset, and a checkpoint may take hours on a slow disk
+_TIMEOUT = timedelta(minutes=10)  # until all ranks have started; for a gradient after all ranks have their batch
+_PATIENCE = timedelta(days=7)  # rank 0 may unpack a dataset, or write a checkpoint for hours on a slow disk
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Links:
-    """What joins this rank to the others besides the gradients' group; closed in the end, whoever still holds it."""
+    """The connections of this rank to the other ranks, except the group of the gradients.
+
+    ``close`` drops the connections, even if something still references this object.
+    """
 
     def __init__(self, rank: int, world_size: int) -> None:
         store = _make_store(rank, world_size)
@@ -51,22 +54,22 @@ class _Links:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Who this process is, and the device it computes on."""
+    """The rank of this process and its device."""
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
-    links: _Links | None = field(default=None, repr=False, compare=False)  # to other ranks, if there are any
+    links: _Links | None = field(default=None, repr=False, compare=False)  # None with one rank
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes files and speaks."""
+        """Whether this is rank 0, which writes the files and prints."""
         return self.rank == 0
 
 
 def _from_environment() -> tuple[int, int, int]:
-    """The rank of this process, how many there are, and its number on this machine."""
+    """Returns the rank, the number of ranks, and the local rank (the rank on this machine)."""
     try:
         rank, world_size, local_rank = (
             int(os.environ.get(name, default))
@@ -92,16 +95,16 @@ def _own_device(rank: int, local_rank: int) -> torch.device:
 
 @contextlib.contextmanager
 def distributed() -> Iterator[Ranks]:
-    """Join the other ranks for as long as the block lasts; if one rank fails, all end.
+    """Connect to the other ranks for the duration of the block. If one rank fails, all ranks end.
 
-    The groups' threads take Python's lock to give back tensors, and one that does so while Python ends kills the
-    process (CPython 3.11: terminate called without an active exception). They end with the last reference to their
-    group. DDP holds one: let go of wrapped modules before the block ends, or as an exception leaves it.
+    A thread of a group takes the GIL to release tensors. If it does so while Python ends, the process is killed
+    (CPython 3.11: terminate called without an active exception). The threads end when the last reference to their
+    group is gone. DDP holds such a reference, so drop every DDP module before the block ends.
 
     Raises:
         UsageError: the environment does not describe a rank.
-        StoppedError: the other ranks did not come, or one was lost.
-        SystemExit: another rank failed; it says why.
+        StoppedError: the other ranks did not connect, or a rank was lost.
+        SystemExit: another rank failed; that rank prints the reason.
     """
     rank, world_size, local_rank = _from_environment()
     if world_size == 1:
@@ -135,7 +138,7 @@ def distributed() -> Iterator[Ranks]:
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of what the functions that ``error`` has left still hold, DDP and the group among it."""
+    """Drop the local variables of the frames in ``error``'s traceback, which may reference DDP and the group."""
     cause: BaseException | None = error
     while cause is not None:
         traceback.clear_frames(cause.__traceback__)
@@ -143,11 +146,10 @@ def _clear_frames(error: BaseException) -> None:
 
 
 def _meet(rank: int, world_size: int) -> _Links:
-    """Connect to the other ranks, which must start within minutes.
+    """Connect to the other ranks, which must start within ten minutes.
 
     Raises:
-        UsageError: the port is taken.
-        StoppedError: some did not come.
+        StoppedError: a rank did not connect, or the port is in use.
     """
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
@@ -174,7 +176,7 @@ def _make_store(rank: int, world_size: int) -> Store:
 
 
 def _loopback_store(rank: int, world_size: int) -> Store:
-    """A store that listens on 127.0.0.1; left to itself, ``TCPStore`` listens on every interface."""
+    """Returns a store that listens on 127.0.0.1. By default, ``TCPStore`` listens on every interface."""
     port = int(os.environ["MASTER_PORT"])
     listen_fd = None
     if rank == 0:
@@ -206,7 +208,7 @@ def _start_gradients_group(ranks: Ranks) -> None:
 
 
 def _gather(mine: torch.Tensor, ranks: Ranks) -> list[torch.Tensor]:
-    """``mine`` of every rank; all have the same shape and dtype, and lie on the host."""
+    """Returns every rank's ``mine``, in order of rank. The tensors have one shape and dtype and are on the host."""
     if ranks.links is None:
         return [mine]
     assert ranks.links.host is not None
@@ -218,7 +220,7 @@ def _gather(mine: torch.Tensor, ranks: Ranks) -> list[torch.Tensor]:
 
 
 def gather_bytes(mine: bytes, ranks: Ranks) -> list[bytes]:
-    """``mine`` of every rank, of any lengths."""
+    """Returns every rank's ``mine``, in order of rank. The lengths may differ; a collective."""
     lengths = [int(length) for length in _gather(torch.tensor([len(mine)]), ranks)]
     padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
     padded[: len(mine)] = torch.tensor(list(mine), dtype=torch.uint8)
@@ -227,19 +229,20 @@ def gather_bytes(mine: bytes, ranks: Ranks) -> list[bytes]:
 
 
 def sum_of(values: Sequence[float], ranks: Ranks) -> list[float]:
-    """The sum over all ranks of each value, the same on every rank."""
+    """Returns the sum of each value over all ranks, in float64; identical on every rank. A collective."""
     parts = _gather(torch.tensor(values, dtype=torch.float64), ranks)
     return [float(total) for total in torch.stack(parts).sum(0).tolist()]
 
 
 @contextlib.contextmanager
 def agree(ranks: Ranks) -> Iterator[None]:
-    """Run the block on every rank; if anything stops it on one, all end: one with its error, the others silently.
+    """Run the block on every rank. If the block fails on a rank, all ranks end.
 
-    No rank goes on before all have come through. The block must hold no collective.
+    The lowest failed rank raises its own error; all others end silently. No rank leaves the block before all ranks have
+    completed it. The block must contain no collective.
 
     Raises:
-        SystemExit: the block was stopped on another rank, or on this one and on a lower one; its code is theirs.
+        SystemExit: the block failed on another rank, which is the lowest failed rank. The exit code is that rank's.
     """
     if ranks.links is None:
         yield
@@ -247,13 +250,13 @@ def agree(ranks: Ranks) -> Iterator[None]:
     stopped: BaseException | None = None
     try:
         yield
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
+    except BaseException as error:  # noqa: BLE001 - the other ranks wait for this rank, whatever the error is
         stopped = error
-        ranks.links.watch.tell_failure(error)  # also to those that are still within the block
+        ranks.links.watch.tell_failure(error)  # reaches also the ranks that are still in the block
     try:
         codes = [int(code) for code in _gather(torch.tensor([exit_code_of(stopped) if stopped else 0]), ranks)]
     except RuntimeError:
-        if stopped is not None:  # a rank that was still within the block has ended
+        if stopped is not None:  # a rank that was still in the block has ended
             raise stopped from None
         raise
     failed = [rank for rank, code in enumerate(codes) if code]
@@ -267,7 +270,7 @@ def agree(ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tell_failure(ranks: Ranks) -> Iterator[None]:
-    """Let the other ranks know of an error at once when it leaves the block, before what is outside is cleaned up."""
+    """Tell the other ranks of an error as soon as it leaves the block, before the outer blocks clean up."""
     try:
         yield
     except BaseException as error:

@@ -1,7 +1,7 @@
-"""Random generators: torch's are seeded differently on each rank, kept in a checkpoint, put back exactly.
+"""Seeds, saves and restores random generators. Each rank seeds torch differently; a resume restores torch exactly.
 
-Validation has random numbers of its own, from torch, NumPy and Python, and leaves those of training untouched. A policy
-that draws from Python's or NumPy's generators is not resumed exactly.
+Validation seeds the generators of torch, NumPy and Python, and restores the states of training afterwards. A checkpoint
+does not save Python's and NumPy's generators. A policy that draws from these generators does not resume exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["gather_rng", "own_randomness", "restore_rng", "seed_rng"]
 
 
 def seed_rng(seed: int, ranks: Ranks, *, step: int = 0) -> None:
-    """Give this rank a sequence of its own."""
+    """Seed torch's generators from seed, step and rank, so that every rank draws different numbers."""
     torch.manual_seed(_hash_of(f"{seed} {step} {ranks.rank}"))
 
 
@@ -31,7 +31,7 @@ def _hash_of(key: str) -> int:
 
 @contextlib.contextmanager
 def own_randomness(ranks: Ranks) -> Iterator[Callable[[str], None]]:
-    """Within the block, seed the generators by the function that is given; afterwards they are as they were before."""
+    """Yield a function that seeds all generators by a key and the rank. The end of the block restores their states."""
     on_gpu = ranks.device.type == "cuda"
     gpu_state = torch.cuda.get_rng_state(ranks.device) if on_gpu else None
     cpu_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
@@ -39,7 +39,7 @@ def own_randomness(ranks: Ranks) -> Iterator[Callable[[str], None]]:
     def seed_for(key: str) -> None:
         seed = _hash_of(f"{key} {ranks.rank}")
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that a policy may draw from
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - a policy may draw from this generator
         random.seed(seed)
 
     try:
@@ -53,7 +53,7 @@ def own_randomness(ranks: Ranks) -> Iterator[Callable[[str], None]]:
 
 
 def gather_rng(ranks: Ranks) -> dict[str, Tensor]:
-    """Every rank's generator states as uint8, by ``rank<r>/cpu`` and ``rank<r>/cuda``; a collective."""
+    """Returns every rank's generator states as uint8, under ``rank<r>/cpu`` and ``rank<r>/cuda``; a collective."""
     states = {"cpu": torch.get_rng_state()}
     if ranks.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(ranks.device)
@@ -65,7 +65,7 @@ def gather_rng(ranks: Ranks) -> dict[str, Tensor]:
 
 
 def restore_rng(states: Mapping[str, Tensor], ranks: Ranks, *, seed: int, step: int) -> None:
-    """Put this rank's generators back; a rank that the checkpoint does not know gets a sequence of its own."""
+    """Restore this rank's generators. If the checkpoint has no state of this rank, the rank gets a new seed."""
     if f"rank{ranks.rank}/cpu" not in states:
         seed_rng(seed, ranks, step=step)
         return

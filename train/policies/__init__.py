@@ -1,1 +1,1 @@
-"""Vision-Language-Action policies: the contract, how one is found by name, and the built-in one."""
+"""Vision-Language-Action policies: the interface, the lookup of a policy by name, and the built-in policy."""

@@ -1,4 +1,4 @@
-"""What the trainer asks of a policy: an ``nn.Module`` with ``loss(batch)`` and ``act(observation)``, nothing else.
+"""The interface of a policy: an ``nn.Module`` with ``loss(batch)`` and ``act(observation)``.
 
 Shape letters: B batch, T rows of a window, H action horizon, A action size.
 """
@@ -16,29 +16,32 @@ __all__ = ["Batch", "Policy", "masked_mean"]
 
 
 class Policy(nn.Module, ABC):
-    """Base of the built-in policies, and a convenient one for yours; any ``nn.Module`` with these methods will do.
+    """Base class of the built-in policies. Your own policy may be any ``nn.Module`` with these methods.
 
-    The constructor is called as ``Class(spec, **policy_args)`` with a ``SampleSpec``. If it takes a keyword
-    ``gradient_checkpointing``, ``--gradient-checkpointing`` reaches it there. What must survive in a checkpoint, the
-    statistics of normalization too, is held in parameters and buffers.
+    The trainer calls the constructor as ``Class(spec, **policy_args)`` with a ``SampleSpec``. If the user gives
+    ``--gradient-checkpointing``, the constructor also gets ``gradient_checkpointing=True``. A checkpoint saves only
+    parameters and buffers, so store the statistics of normalization in buffers too.
     """
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss, a scalar, over the entries of ``action`` (B, H, A) that ``action_is_pad`` (B, H) leaves in."""
+        """Returns the mean loss, a scalar, over the entries of ``action`` (B, H, A) where ``action_is_pad`` is False.
+
+        ``action_is_pad`` has shape ``(B, H)``.
+        """
 
     @abstractmethod
     def act(self, observation: Batch) -> Tensor:
-        """The action chunk ``(B, H, A)`` in the dataset's units, for a batch that may lack the ``action`` keys."""
+        """Returns the action chunk ``(B, H, A)`` in the dataset's units. The batch may lack the ``action`` keys."""
 
     def forward(self, batch: Batch) -> Tensor:
-        """The same as ``loss``."""
+        """Returns ``loss(batch)``."""
         return self.loss(batch)
 
 
 def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of ``values`` where ``weight``, which broadcasts to it, is not 0; exactly 0 if it is 0 everywhere."""
+    """Returns the mean of ``values`` where ``weight`` (broadcast to ``values``) is not 0; 0 if ``weight`` is all 0."""
     weight = weight.to(values.dtype).expand_as(values)
-    # A padded entry may hold anything, even infinity, which 0 * would turn into NaN.
+    # A padded entry may be infinite, and 0 * infinity is NaN.
     kept = torch.where(weight > 0, values, torch.zeros((), dtype=values.dtype, device=values.device))
     return (kept * weight).sum() / weight.sum().clamp_min(1.0)

@@ -1,4 +1,4 @@
-"""Finds a policy class by name, built-in or the user's own, and builds it; every failure is one line with its cure."""
+"""Finds a policy class by name, built-in or the user's own, and builds the policy. Errors are one line with a cure."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _METHODS = ("loss", "act")
 
 
 def load_policy_class(name: str) -> type[nn.Module]:
-    """The class behind ``--policy``: a built-in name, or ``pkg.module:Class`` found from the current folder too.
+    """Returns the class for ``--policy``: a built-in name, or ``pkg.module:Class``, also from the current folder.
 
     Raises:
-        UsageError: there is no such policy, it cannot be imported, or it lacks a method.
+        UsageError: the policy does not exist, cannot be imported, or lacks a method.
     """
     module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
     if not colon or not module_name or not class_name:
@@ -46,10 +46,10 @@ def load_policy_class(name: str) -> type[nn.Module]:
 def build_policy(
     policy_class: type[nn.Module], spec: SampleSpec, args: Mapping[str, Any], *, gradient_checkpointing: bool = False
 ) -> nn.Module:
-    """Make the policy for a dataset.
+    """Build the policy for a dataset with the shapes and statistics of ``spec``.
 
     Raises:
-        UsageError: its constructor does not take an argument, or refuses a value.
+        UsageError: the constructor does not accept an argument, or raises an error.
     """
     where = f"policy {policy_class.__name__}"
     parameters = inspect.signature(policy_class).parameters
@@ -70,7 +70,7 @@ def build_policy(
     except VlapipeError:
         raise
     except Exception as error:
-        within = traceback.extract_tb(error.__traceback__)[1:]  # none if the call itself does not fit
+        within = traceback.extract_tb(error.__traceback__)[1:]  # empty if the arguments do not fit the signature
         place = f" ({Path(within[-1].filename).name}:{within[-1].lineno})" if within else ""
         cure = "check policy_args and the dataset"
         raise UsageError(f"{where} cannot be built: {_one_line(error)}{place}", cure) from error
@@ -83,7 +83,7 @@ def _import(name: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # error.name tells a module that is not there from one whose own imports fail.
+        # error.name shows whether the policy's module is missing, or a module that the policy's module imports.
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             cure = "run from the folder that holds it, or put that folder on PYTHONPATH"
             raise UsageError(f"--policy {name}: no module {module_name!r}", cure) from None

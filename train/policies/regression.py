@@ -1,4 +1,4 @@
-"""The built-in policy: images, state, sensors and the instruction in, the next H actions out, in one forward pass.
+"""The built-in policy: predicts the next H actions from images, state, sensors and the instruction in one forward pass.
 
 Shape letters: B batch, T rows of a window, H action horizon, A action size.
 """
@@ -22,17 +22,17 @@ from vlapipe.train.policies.nn.trunk import Trunk
 
 __all__ = ["RegressionPolicy"]
 
-# The least that each size may be, and what it must be a multiple of.
+# Size -> (minimum, required factor).
 _SIZES = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "image_width": (8, 8), "num_word_buckets": (2, 1)}
-_LIMIT = 10.0  # standard deviations; an observation further out is a fault of its sensor
+_LIMIT = 10.0  # in standard deviations; an observation beyond this limit is a sensor fault
 
 
 class RegressionPolicy(Policy):
-    """Encoders to tokens, a transformer over all of them, and one learned query for each action of the chunk.
+    """Encoders turn each input into tokens, and a transformer reads all tokens and one learned query for each action.
 
-    The loss is the mean absolute error in standard deviations of each action column: 0.8 is about as good as always
-    answering with the mean. Columns that are constant in the training data are left out of it, and are answered with
-    that constant.
+    The loss is the mean absolute error in standard deviations of each action column. A policy that always predicts the
+    mean has a loss of about 0.8. The loss leaves out columns that are constant in the training data. For these columns
+    the policy returns the constant.
     """
 
     def __init__(
@@ -71,17 +71,21 @@ class RegressionPolicy(Policy):
         nn.init.zeros_(self.head.bias)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean absolute error of normalized actions, over what is neither padded nor constant."""
+        """Returns the mean absolute error of normalized actions, without padded actions and constant columns.
+
+        Targets that are not finite are left out too.
+        """
         predicted = self._predict(batch).float()
         target = self.action_normalizer(batch["action"])
         weight = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
         return masked_mean((predicted - target).abs(), weight)
 
     def act(self, observation: Batch) -> Tensor:
-        """The action chunk ``(B, H, A)`` float32 in the dataset's units.
+        """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units.
 
         Raises:
-            UsageError: a number is not finite, and none was missing in training: what follows from it is no action.
+            UsageError: a number of the observation is not finite, although all numbers of that entry were finite in
+                training.
         """
         for key in self._complete_keys:
             rows_are_finite = (
@@ -95,7 +99,7 @@ class RegressionPolicy(Policy):
         return actions
 
     def _predict(self, batch: Batch) -> Tensor:
-        """Normalized actions ``(B, H, A)``."""
+        """Returns normalized actions ``(B, H, A)``."""
         ids = self.instruction.ids(batch["task"], self.query.device)
         said = self.instruction(ids)
         tokens = [self.query.expand(len(ids), -1, -1), said.unsqueeze(1)]

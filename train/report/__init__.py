@@ -1,1 +1,1 @@
-"""What is told of a run: metrics, W&B, and where the time of a step goes."""
+"""Reports of a run: metrics, W&B, and the time of each phase of a step."""

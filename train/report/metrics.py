@@ -1,4 +1,4 @@
-"""Writes OUT/metrics.jsonl, a line a step, each step once: a resumed run cuts off what lies past its checkpoint."""
+"""Writes OUT/metrics.jsonl, one line for each logged step. A resumed run removes the lines after its checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends to the file; every line is flushed, so that it can be followed while the run goes on."""
+    """Appends to the metrics file. Every line is flushed, so you can follow the file during the run."""
 
     def __init__(self, out: Path, *, resumed_step: int = 0) -> None:
-        """Open the log of a run that stands after ``resumed_step`` steps, 0 for a new one."""
+        """Open the log of a run that has made ``resumed_step`` steps; 0 for a new run."""
         self.path = path = out / METRICS_FILE
         if resumed_step:
             kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
@@ -29,12 +29,12 @@ class MetricsLog:
         self._file: IO[str] = path.open("a" if resumed_step else "w", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a step's line; a value that is not finite becomes null, which JSON has and NaN it has not."""
+        """Append a step's line. A value that is not finite becomes null, because JSON has no NaN."""
         self._file.write(_line({"step": step, **values}))
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; ``write`` has flushed each line, or said that it could not."""
+        """Close the file and ignore errors. ``write`` has already flushed each line, or raised an error."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -48,7 +48,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; one that a kill cut short is left out."""
+    """Returns the lines of a ``metrics.jsonl``. A line that a kill cut short is left out."""
     if not path.exists():
         return []
     lines = []
@@ -63,7 +63,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def median_ends(lines: list[dict[str, Any]], key: str = "train/loss", share: float = 0.05) -> tuple[float, float]:
-    """Medians of ``key`` over the first and the last 5 % of the lines, at least one line each; NaN if there is none."""
+    """Returns the medians of ``key`` over the first and the last 5 % of the lines (at least one line each).
+
+    Both are NaN if no line has the key.
+    """
     values = [line[key] for line in lines if line.get(key) is not None]
     count = math.ceil(len(values) * share)
     return _median(values[:count]), _median(values[len(values) - count :])

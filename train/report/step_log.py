@@ -1,4 +1,4 @@
-"""What is written of each step, under the names that metrics.jsonl and W&B show."""
+"""Writes the values of each step to metrics.jsonl and W&B, under the same names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """One step over all ranks; ``seconds`` are this rank's by phase."""
+    """The result of one step over all ranks. ``seconds`` is this rank's time by phase."""
 
     loss: float
     grad_norm: float  # before clipping
@@ -27,21 +27,21 @@ class StepOutcome:
     seconds: dict[str, float]
     wall_s: float
     num_samples: int
-    stop: bool  # some rank was told to stop
+    stop: bool  # whether any rank received a request to stop
 
 
 @dataclass(kw_only=True)
 class StepLog:
-    """Shows the progress of a run, and writes its steps. Only rank 0 has a ``file``."""
+    """Shows the progress of a run and writes the run's steps. Only rank 0 has a ``file``."""
 
     progress: Progress
     device: torch.device
-    every: int  # steps between two lines
+    every: int  # number of steps between two lines
     file: MetricsLog | None = None
     sink: MetricsSink = field(default_factory=NullSink)
 
     def write(self, step: int, outcome: StepOutcome, val_loss: float | None, *, last: bool) -> None:
-        """Write a step that was just made: each ``every``-th one, one with a validation loss, and the last.
+        """Write the step's line if it is the ``every``-th step, has a validation loss, or is the last step.
 
         Raises:
             StoppedError: the disk is full, or a quota is used up.
@@ -53,7 +53,7 @@ class StepLog:
             "train/loss": outcome.loss,
             "train/lr": outcome.learning_rate,
             "train/grad_norm": outcome.grad_norm,
-            "train/step": 1 / outcome.wall_s,  # steps a second
+            "train/step": 1 / outcome.wall_s,  # steps per second
             "train/samples_per_s": outcome.num_samples / outcome.wall_s,
             **{f"time/{phase}_s": seconds for phase, seconds in outcome.seconds.items()},
             "system/gpu_mem_GB": gpu_memory_gb(self.device),
@@ -67,12 +67,12 @@ class StepLog:
 
 
 def gpu_memory_gb(device: torch.device) -> float:
-    """The most that this process has held on the GPU, in 1e9 bytes."""
+    """Returns the maximum GPU memory that this process has reserved, in units of 1e9 bytes; 0 on a CPU."""
     return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
 
 
 def cpu_memory_percent() -> float:
-    """Share of the machine's memory that is in use, in percent; the page cache, which is given back, is not counted."""
+    """Returns the machine's used memory in percent, without the page cache; 0 if the system does not report it."""
     try:
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
         available, total = (float(lines[key].split()[0]) for key in ("MemAvailable", "MemTotal"))

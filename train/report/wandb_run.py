@@ -1,4 +1,4 @@
-"""Sends metrics to Weights & Biases, or to nowhere; no run fails or waits for it. Its files stay under OUT."""
+"""Sends metrics to Weights & Biases (W&B), if enabled. W&B never stops a run. The files of W&B stay under OUT."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from vlapipe.pipeline.shards.format.atomic import write_bytes
 
 __all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "MetricsSink", "NullSink", "open_wandb"]
 
-WANDB_FOLDER = "wandb"  # the name that wandb itself gives it
+WANDB_FOLDER = "wandb"  # the folder that wandb itself creates
 WANDB_ID_FILE = "wandb_run_id"
-_MOST_WAITING = 10_000  # steps that wait to be handed over
+_MOST_WAITING = 10_000  # maximum number of steps in the queue
 _CLOSE_S = 60.0
 _TEAR_DOWN_S = 2.0
 
 
 class MetricsSink(Protocol):
-    """Where a step's values also go."""
+    """A second destination of a step's values, besides metrics.jsonl."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take a step's values."""
+        """Accept a step's values."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining values."""
 
 
 class NullSink:
-    """Takes everything and keeps nothing."""
+    """A sink that discards all values."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Forget them."""
+        """Discard the values."""
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
 
 class _WandbSink:
-    """Hands values to W&B on a thread of its own: whatever happens to W&B and its helper process, training goes on.
+    """Sends values to W&B on a separate thread, so training continues even if W&B or its helper process fails.
 
-    The first failure is said, and nothing is sent after it.
+    The first failure is printed. After it, the sink sends nothing more.
     """
 
     def __init__(self, run: Any, say: Callable[[str], None]) -> None:
@@ -64,14 +64,14 @@ class _WandbSink:
             self._break(f"it takes no more after {_MOST_WAITING} steps")
 
     def close(self) -> None:
-        """Send what is left, for as long as that takes within a minute."""
+        """Send the remaining values. Waits one minute at most."""
         with contextlib.suppress(queue.Full):
             self._values.put_nowait(None)
         self._thread.join(0 if self._is_broken else _CLOSE_S)
         if self._thread.is_alive():
             self._break(f"it does not finish within {_CLOSE_S:.0f} s")
         if self._is_broken:
-            # It would wait for its helper process when Python ends; teardown takes that back, and may itself wait.
+            # At exit, wandb would wait for its helper process. teardown cancels this wait, but may itself block.
             ending = threading.Thread(target=_tear_down, daemon=True)
             ending.start()
             ending.join(_TEAR_DOWN_S)
@@ -82,7 +82,7 @@ class _WandbSink:
                 step, values = item
                 self._run.log(dict(values), step=step)
             self._run.finish()
-        except Exception as error:  # noqa: BLE001 - its helper may have been killed, its disk be full, its API change
+        except Exception as error:  # noqa: BLE001 - a killed helper process, a full disk, a changed API
             self._break(f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
 
     def _break(self, why: str) -> None:
@@ -99,7 +99,10 @@ def _tear_down() -> None:
 
 
 def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> MetricsSink:
-    """A run in ``online`` or ``offline`` mode, or the null object where W&B is off, not installed or fails to start."""
+    """Returns a sink for W&B in ``online`` or ``offline`` mode.
+
+    Returns a ``NullSink`` if W&B is disabled, is not installed or fails to start.
+    """
     if mode == "disabled":
         return NullSink()
     try:
@@ -133,7 +136,7 @@ def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[s
 
 
 def _run_id(out: Path) -> str:
-    """The same for every resume of a run, so that W&B shows one curve."""
+    """Returns the run's W&B id. Every resume of the run has the same id, so that W&B shows one curve."""
     file = out / WANDB_ID_FILE
     if not file.exists():
         write_bytes(file, secrets.token_hex(4).encode())

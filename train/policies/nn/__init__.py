@@ -1,1 +1,1 @@
-"""Parts that policies are built of: tokens of images, series and instructions, and the transformer over them."""
+"""Parts of policies: encoders of images, series and instructions into tokens, and the transformer over the tokens."""

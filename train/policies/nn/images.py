@@ -1,4 +1,4 @@
-"""Turns camera images into a grid of tokens that keeps WHERE things are; the instruction says what to look for.
+"""Encodes camera images into a grid of tokens that keeps positions. The instruction modulates the features.
 
 Shape letters: B batch, T rows of the image window, N tokens of one image.
 """
@@ -13,14 +13,14 @@ from vlapipe.train.policies.nn.positions import grid_positions
 
 __all__ = ["ImageEncoder"]
 
-MAX_TOKENS = 96  # of one image: the grid is halved until it has no more
+MAX_TOKENS = 96  # maximum number of tokens of one image; the grid is halved until it has no more
 
 
 class ImageEncoder(nn.Module):
-    """Strided convolutions with GroupNorm; every stage after the first is modulated by the instruction.
+    """Strided convolutions with GroupNorm. The instruction modulates every stage (FiLM, Perez et al. 2018).
 
-    That modulation (FiLM, Perez et al. 2018) lets "the red target" choose features where they are computed, which
-    a few thousand frames can teach; leaving it to attention alone takes far more.
+    With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
+    are enough to learn this. Attention alone needs far more frames.
     """
 
     position: Tensor
@@ -46,7 +46,10 @@ class ImageEncoder(nn.Module):
             nn.init.zeros_(film.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> Tensor:
-        """``(B, T, 3, height, width)`` uint8, ``(B, T)`` bool and ``(B, dim)`` to tokens ``(B, T * N, dim)``."""
+        """Returns tokens ``(B, T * N, dim)``. Padded images become a learned constant token.
+
+        ``images`` is ``(B, T, 3, height, width)`` uint8, ``is_pad`` ``(B, T)`` bool, ``instruction`` ``(B, dim)``.
+        """
         B, T = images.shape[:2]
         x = images.flatten(0, 1).to(instruction.dtype).mul_(1 / 127.5).sub_(1.0)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
@@ -59,7 +62,7 @@ class ImageEncoder(nn.Module):
 
 
 def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:
-    """Channels of each stage and the grid that the last one leaves."""
+    """Returns the number of channels of each stage, and the grid (height, width) after the last stage."""
     height, image_width = max(1, image_size[0] // 4), max(1, image_size[1] // 4)
     channels = [width]
     while height * image_width > MAX_TOKENS or len(channels) < 2:

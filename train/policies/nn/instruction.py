@@ -1,6 +1,6 @@
-"""Turns an instruction in any language into tokens, with no vocabulary to store: words are hashed.
+"""Encodes an instruction in any language. Words are hashed, so there is no vocabulary to store.
 
-Python's own ``hash`` differs from process to process; this one is the same everywhere, for ever.
+Python's own ``hash`` differs between processes. This module uses BLAKE2b, which gives the same result everywhere.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from vlapipe.train.policies.nn.trunk import Block
 
 __all__ = ["InstructionEncoder", "word_ids"]
 
-# Runs of letters and digits are words; in scripts without spaces (Thai, Lao, Khmer, kana, Han) each character is.
+# A word is a sequence of letters and digits. In scripts without spaces (Thai, Lao, Khmer, kana, Han) a word is one
+# character.
 _WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]|[^\W_]+")
-_HASHES = 2  # a word is the sum of two rows, so that two words are confused only if both collide
+_HASHES = 2  # a word is the sum of two rows, so two words are confused only if both hashes collide
 
 
 @functools.lru_cache(maxsize=65_536)
 def word_ids(text: str, num_buckets: int, max_words: int) -> tuple[tuple[int, ...], ...]:
-    """Rows of the table for each of the first ``max_words`` words: ``(words, 2)`` from 1 to ``num_buckets - 1``."""
+    """Returns the table rows of the first ``max_words`` words: ``(words, 2)``, each from 1 to ``num_buckets - 1``."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())[:max_words]
     return tuple(_rows(word, num_buckets) for word in words)
 
@@ -36,9 +37,9 @@ def _rows(word: str, num_buckets: int) -> tuple[int, ...]:
 
 
 class InstructionEncoder(nn.Module):
-    """Words of the instruction as tokens, read in their order, and their mean.
+    """Encodes an instruction as one vector: one transformer block over the words in order, then their mean.
 
-    Row 0 of the table is the absent word and stays zero.
+    Row 0 of the table stands for an absent word and stays zero.
     """
 
     def __init__(self, dim: int, *, num_buckets: int = 2048, max_words: int = 24, num_heads: int = 4) -> None:
@@ -49,9 +50,9 @@ class InstructionEncoder(nn.Module):
         self.block = Block(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # strings have no place in a graph
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot trace strings
     def ids(self, task: list[str], device: torch.device) -> Tensor:
-        """``(B, max_words, 2)`` int64 rows of the table, 0 where the instruction has ended."""
+        """Returns table rows ``(B, max_words, 2)`` int64; 0 after the end of the instruction."""
         out = torch.zeros(len(task), self.max_words, _HASHES, dtype=torch.int64)
         for i, text in enumerate(task):
             found = word_ids(text, self.num_buckets, self.max_words)
@@ -60,7 +61,7 @@ class InstructionEncoder(nn.Module):
         return out.to(device, non_blocking=True)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """``(B, dim)``: what the instruction says, as one vector."""
+        """Returns one vector for each instruction, ``(B, dim)``, from table rows ``(B, max_words, 2)``."""
         present = (ids[..., :1] > 0).to(self.position.dtype)
         words = (self.table(ids).sum(dim=2) + self.position) * present
         words = self.norm(self.block(words))

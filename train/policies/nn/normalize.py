@@ -1,4 +1,4 @@
-"""Mean and standard deviation as buffers, so that a policy carries its statistics wherever its checkpoint goes."""
+"""Normalizes with mean and standard deviation. Both are buffers, so a checkpoint contains the statistics."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from vlapipe.train.data.batch_layout import Moments
 
 __all__ = ["Normalizer"]
 
-_RELATIVE_FLOOR = 1e-6  # a float32 column that varies by less, relative to its mean, holds rounding and nothing else
+_RELATIVE_FLOOR = 1e-6  # a float32 column with a smaller std, relative to its mean, varies only by rounding
 _ABSOLUTE_FLOOR = 1e-10
 
 
 class Normalizer(nn.Module):
-    """Centres and scales each number of a row; a constant column is only centred, and comes back as its constant.
+    """Subtracts the mean of each column and divides by its standard deviation.
 
-    Statistics of shape ``(1,)`` serve an entry of any width. Without statistics it leaves values as they are. A value
-    that is no finite number becomes 0, as the mean does: it must not spread to every weight.
+    A constant column is only centred, and ``invert`` returns its constant. Statistics of shape ``(1,)`` broadcast to
+    any width. Without statistics, finite values stay unchanged. A value that is not finite becomes 0, so that it cannot
+    spread to the weights.
     """
 
     mean: Tensor
     std: Tensor
-    varies: Tensor  # bool: not constant
+    varies: Tensor  # bool: True for a column that is not constant
 
     def __init__(self, moments: Moments | None, *, limit: float | None = None) -> None:
-        """Args: ``limit`` clips normalized values to +-limit, so that one spike of a sensor cannot drown the rest."""
+        """Store the statistics. ``limit`` clips normalized values to +-limit, so a sensor's spike cannot dominate."""
         super().__init__()
         self.limit = limit
         mean = torch.zeros(1) if moments is None else torch.as_tensor(moments.mean, dtype=torch.float32).clone()
@@ -36,11 +37,11 @@ class Normalizer(nn.Module):
         self.register_buffer("varies", varies)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values in units of standard deviations, all of them finite."""
+        """Returns normalized values, in standard deviations. All of them are finite."""
         scaled = (values - self.mean) / torch.where(self.varies, self.std, torch.ones_like(self.std))
         scaled = scaled.where(values.isfinite(), torch.zeros((), dtype=scaled.dtype, device=scaled.device))
         return scaled if self.limit is None else scaled.clamp(-self.limit, self.limit)
 
     def invert(self, scaled: Tensor) -> Tensor:
-        """Values in the dataset's units; exactly the mean where the column is constant."""
+        """Returns values in the dataset's units. A constant column gets exactly its mean."""
         return scaled * self.std + self.mean

@@ -1,4 +1,4 @@
-"""Turns a window of a state or a sensor into a few tokens, the newest row exactly in one of them.
+"""Encodes a window of the state or a sensor into a few tokens. One token is for the newest row alone.
 
 Shape letters: B batch, T rows of the window, W numbers a row, N patches.
 """
@@ -15,22 +15,22 @@ from vlapipe.train.policies.nn.positions import line_positions
 
 __all__ = ["SeriesEncoder"]
 
-MAX_PATCHES = 8  # of the history
-MAX_ROW_WIDTH = 64  # a wider row is first reduced to ROW_FEATURES
+MAX_PATCHES = 8  # maximum number of tokens for the past
+MAX_ROW_WIDTH = 64  # a wider row is first projected to ROW_FEATURES
 ROW_FEATURES = 32
 
 
 class SeriesEncoder(nn.Module):
-    """One token for the newest row and up to 8 for patches of consecutive rows of the past.
+    """One token for the newest row, and up to 8 tokens for patches of consecutive rows.
 
-    The past enters as its difference from the newest row: a velocity is small beside a position, and would drown.
-    Rows that the episode does not have are zero, and an extra channel marks them.
+    A patch contains differences from the newest row, because a change is small compared with a position and would be
+    lost. Padded rows are zero, and an extra channel marks them.
     """
 
     position: Tensor
 
     def __init__(self, dim: int, shape: tuple[int, ...]) -> None:
-        """Args: ``shape`` is (T, ...) of the entry; what follows T is flattened to W."""
+        """Create the layers. ``shape`` is the entry's shape (T, ...); the dimensions after T are flattened to W."""
         super().__init__()
         num_rows, row_width = shape[0], math.prod(shape[1:])
         self.newest = nn.Linear(row_width, dim)
@@ -47,7 +47,10 @@ class SeriesEncoder(nn.Module):
         self.register_buffer("position", line_positions(1 + self.num_patches, dim), persistent=False)
 
     def forward(self, values: Tensor, is_pad: Tensor) -> Tensor:
-        """``(B, T, ...)`` normalized and ``(B, T)`` bool, the newest row last, to ``(B, 1 + N, dim)``."""
+        """Returns tokens ``(B, 1 + N, dim)`` from normalized ``values`` ``(B, T, ...)`` and ``is_pad`` ``(B, T)`` bool.
+
+        The newest row is the last row of the window.
+        """
         values = values.flatten(2) if values.dim() > 2 else values.unsqueeze(2)
         tokens = self.newest(values[:, -1]).unsqueeze(1)
         if self.num_patches:
@@ -61,7 +64,7 @@ class SeriesEncoder(nn.Module):
             rows = F.gelu(self.reduce(rows), approximate="tanh")
         rows = torch.cat([rows, is_pad.unsqueeze(2).to(rows.dtype)], dim=2)
         short = self.num_patches * self.rows_a_patch - rows.shape[1]
-        rows = F.pad(rows, (0, 0, short, 0))  # in front: the oldest patch is the short one
+        rows = F.pad(rows, (0, 0, short, 0))  # pad in front, so that the oldest patch is the short one
         patches = self.patch(rows.reshape(len(rows), self.num_patches, -1))
         mixed: Tensor = patches + self.mix(patches)
         return mixed

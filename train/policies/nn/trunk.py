@@ -1,6 +1,6 @@
-"""A pre-norm transformer over tokens, with no mask anywhere: what is absent is marked in the token itself.
+"""A pre-norm transformer over tokens, without an attention mask. The encoders mark absent inputs in the tokens.
 
-Without a mask, attention runs on the fastest kernel that the hardware has (Flash on a GPU).
+Without a mask, attention uses the fastest kernel of the hardware (Flash on a GPU).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Block", "Trunk"]
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer perceptron, each added to its input."""
+    """Self-attention, then a two-layer perceptron. Each adds its result to its input."""
 
     def __init__(self, dim: int, num_heads: int, *, mlp_ratio: int = 4) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(mlp_ratio * dim, dim)
 
     def forward(self, tokens: Tensor, num_out: int | None = None) -> Tensor:
-        """``(B, N, dim)`` to the same, or to its first ``num_out`` tokens alone, which then still see all N."""
+        """Returns ``(B, N, dim)``, or only the first ``num_out`` tokens. These still attend to all N tokens."""
         normed = self.attention_norm(tokens)
         kept, normed_kept = tokens[:, :num_out], normed[:, :num_out]
         key, value = self.key_value(normed).chunk(2, dim=-1)
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Blocks in a row; the last one computes only the tokens that are read."""
+    """A sequence of blocks. The last block computes only the tokens that are returned."""
 
     def __init__(self, dim: int, *, depth: int, num_heads: int, gradient_checkpointing: bool = False) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         for block in self.blocks:
-            # Each block adds twice to the stream; scaled so that its variance does not grow with depth (GPT-2).
+            # Each block adds twice to the residual. The scale keeps its variance independent of depth (GPT-2).
             for linear in (block.attention_out, block.mlp_out):
                 nn.init.normal_(linear.weight, std=0.02 / (2 * depth) ** 0.5)  # type: ignore[arg-type, union-attr]
                 nn.init.zeros_(linear.bias)  # type: ignore[arg-type, union-attr]
 
     def forward(self, tokens: Tensor, num_out: int) -> Tensor:
-        """``(B, N, dim)`` to the first ``num_out`` tokens ``(B, num_out, dim)``."""
+        """Returns the first ``num_out`` tokens, ``(B, num_out, dim)``, of ``tokens`` ``(B, N, dim)``."""
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             wanted = num_out if i == last else None
