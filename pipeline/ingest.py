@@ -1,4 +1,4 @@
-"""Turns raw episodes into a dataset: discover, plan, build shards in parallel, commit; or the same without writing."""
+"""Turns raw episodes into a dataset: discover, plan, build shards in parallel, commit. A dry run writes nothing."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ __all__ = ["IngestConfig", "IngestReport", "ingest"]
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """What to read, how, and where to write it."""
+    """Options of one ingest: what to read, how to read it, and where to write the dataset."""
 
     source: Path
     single_episode: bool = False
-    out: Path | None = None  # None only for a dry run
+    out: Path | None = None  # None is allowed only for a dry run
     dry_run: bool = False
     schema: str = "meca500"
     shard_format: str = "zarr"
     codec: str | None = None
     shard_bytes: int = 256 * 1000 * 1000
-    image_size: ImageSize | None = None  # width, height; None keeps each image as it was recorded
-    image_storage: str = "jpeg"  # or "raw"
+    image_size: ImageSize | None = None  # width, height in pixels; None keeps each image as it was recorded
+    image_storage: str = "jpeg"  # "jpeg" or "raw"
     workers: int | None = None
     scheduler: str | None = None
-    scheduler_timeout_s: float = 60.0  # that the cluster may be without a worker that can take the work
+    scheduler_timeout_s: float = 60.0  # how long the cluster may have no worker that can take the tasks
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class IngestConfig:
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-size {self.shard_bytes}: expected 1 byte or more")
         parse_codec(self.codec, self.shard_format)
-        _ = self.images  # refuses what it cannot be
+        _ = self.images  # raises if the image options contradict each other
 
     @property
     def images(self) -> ImageOptions:
@@ -79,7 +79,10 @@ class IngestConfig:
         return ImageOptions(size=self.image_size, storage=self.image_storage)
 
     def described(self) -> dict[str, Any]:
-        """The options that decide what is written, by flag; the schema stands for itself."""
+        """Return the options that decide what is written, by their command-line flag.
+
+        The schema is not among them: ``MadeFrom`` adds it.
+        """
         return {
             "--dir": "given" if self.single_episode else None,
             "--format": self.shard_format,
@@ -92,33 +95,36 @@ class IngestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What was found and made; ``findings`` are those of episodes that were kept."""
+    """Result of an ingest. ``findings`` holds only the findings of kept episodes; rejects carry their own reasons."""
 
     dataset: Path | None
     schema: str
     num_found: int
     num_episodes: int
     num_frames: int
-    num_left_out: int  # frames not drawn with the schema's own windows, because one would cross a gap
+    num_left_out: int  # frames that are not drawn because their window (by the schema's own sizes) would cross a gap
     seconds: float
     num_shards: int
     num_ignored_files: int
     raw_bytes: int
     stored_bytes: int
-    expected: Estimate | None = None  # of a dry run
+    expected: Estimate | None = None  # set only by a dry run
     num_resumed_shards: int
-    was_finished: bool = False  # by an earlier run, from the same source and options: there was nothing to do
+    was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
     elapsed_s: float
     rejects: list[Record] = field(default_factory=list)
     findings: list[Record] = field(default_factory=list)
 
     @property
     def has_errors(self) -> bool:
-        """Whether an episode was set aside, or a check of all episodes together found an error."""
+        """True if an episode was set aside, or a check across all episodes found an error."""
         return bool(self.rejects) or any(finding["severity"] == "error" for finding in self.findings)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By code, the gravest first: severity, meaning, cure, places, episodes, and the first message."""
+        """Group the findings by code, the gravest severity first.
+
+        Each entry has the severity, meaning, cure, number of locations, number of episodes, and the first message.
+        """
         by_code: dict[str, dict[str, Any]] = {}
         episodes: dict[str, set[str]] = {}
         reasons = [{"episode": reject["episode"], **reason} for reject in self.rejects for reason in reject["reasons"]]
@@ -143,22 +149,22 @@ class IngestReport:
         return dict(sorted(by_code.items(), key=lambda item: (SEVERITIES.index(item[1]["severity"]), item[0])))
 
     def to_json(self) -> str:
-        """As ``--report`` writes it."""
+        """Return the report as the JSON text that ``--report`` writes."""
         values: dict[str, Any] = {**vars(self), "dataset": str(self.dataset) if self.dataset else None}
         values["expected"] = vars(self.expected) if self.expected else None
         return json.dumps({**values, "summary": self.summary()}, indent=1) + "\n"
 
 
 def ingest(config: IngestConfig) -> IngestReport:
-    """Read a raw dataset and write it as shards with a manifest; a dry run checks the same and writes nothing.
+    """Read a raw dataset and write it as shards with a manifest.
 
-    A run that was killed or stopped is finished by running it again, and a finished one has nothing to do. Episodes
-    with errors are set aside and reported.
+    A dry run makes the same checks and writes nothing. To finish a run that was killed or stopped, run it again; if the
+    dataset is finished already, nothing is done. Episodes with errors are set aside and reported.
 
     Raises:
-        UsageError: something that was asked for cannot be done.
-        StoppedError: disk, memory, network, a limit or a worker failed; the same call then goes on.
-        VlapipeError: ``strict`` and an episode could not be read.
+        UsageError: an option asks for something that cannot be done.
+        StoppedError: disk, memory, network, a limit or a worker failed. The same call then continues the work.
+        VlapipeError: ``strict`` is set and an episode could not be read.
     """
     try:
         return _ingest(config)
@@ -178,7 +184,7 @@ def _ingest(config: IngestConfig) -> IngestReport:
     if config.out is not None and not config.dry_run:
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
-        has_manifest = (config.out / MANIFEST).exists()  # of a dataset that has lost files since
+        has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
     discovery = cut_files(found, schema)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
@@ -208,7 +214,10 @@ def _ingest(config: IngestConfig) -> IngestReport:
 
 
 def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestReport:
-    """The report of a run that finds its own result, in which findings of kept episodes are only counted."""
+    """Return the report for an output folder that already holds this run's result.
+
+    The manifest only counts the findings of kept episodes, so the report does not list them.
+    """
     dataset = open_dataset(out)
     manifest, totals = dataset.manifest, dataset.manifest.totals
     tidy(out, {Path(shard["file"]).name for shard in manifest.shards})
@@ -240,7 +249,7 @@ def _strict(reject: Record) -> VlapipeError:
 
 
 def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: dict[int, Record]) -> list[Record]:
-    """Build every shard that is not finished yet; records in the plan's order."""
+    """Build every shard that is not finished yet, and return the records of all shards in the plan's order."""
     codec = parse_codec(config.codec, config.shard_format)
     tasks = [
         ShardTask(
@@ -299,7 +308,7 @@ def _report(
         seconds=sum(episode["seconds"] for episode in episodes),
         num_shards=len(shards) if not config.dry_run else sum(1 for record in records if record["episodes"]),
         num_ignored_files=discovery.num_ignored,
-        # By path: several episodes may lie in one file.
+        # Counted once a path, because several episodes may lie in one file.
         raw_bytes=sum({s["path"]: s["num_bytes"] for episode in episodes for s in episode["sources"]}.values()),
         stored_bytes=sum(shard["num_bytes"] for shard in shards),
         num_resumed_shards=resumed,

@@ -1,1 +1,1 @@
-"""Builds shards in parallel, keeps a record of each, and commits them."""
+"""Builds shards in parallel, writes a commit record for each shard, and puts the records together for the manifest."""

@@ -1,6 +1,6 @@
-"""Builds one shard: reads its episodes, sets the broken ones aside, writes the good ones, and leaves a commit record.
+"""Builds one shard: reads its episodes, sets broken ones aside, writes the good ones, and writes a commit record.
 
-Runs in a worker process; what it returns is plain data, the same as the record on disk.
+This module runs in a worker process. ``build_shard`` returns plain data, the same as the record on disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["RecordFile", "ShardTask", "build_shard"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecordFile:
-    """Where a shard and its commit record go."""
+    """The folders that a shard and its commit record are written to."""
 
     shards: Path
     records: Path
@@ -48,7 +48,7 @@ class RecordFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """What a worker needs to build one shard; without ``place`` it only reads and checks."""
+    """Everything a worker needs to build one shard. If ``place`` is ``None``, the worker only reads and checks."""
 
     root: Path
     schema: Schema
@@ -58,19 +58,21 @@ class ShardTask:
     codec: Codec
     place: RecordFile | None
     images: ImageOptions = AS_RECORDED
-    num_threads: int = 1  # read episodes, and compress; what is written does not depend on it
+    num_threads: int = 1  # threads that read episodes and compress; the number does not change what is written
 
 
 def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -> Record:
-    """Read, check and (unless it is a dry run) write one shard; ``on_episode`` is called after each episode read.
+    """Read and check the episodes of one shard, and write the shard unless this is a dry run.
+
+    ``on_episode`` is called after each episode is read.
 
     Returns:
-        ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes`` (a row each),
-        ``rejects``, ``findings`` of kept episodes, ``statistics`` over the train split, and in a dry run ``sample``:
-        what it would take to write one episode.
+        A record with the entries ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes``
+        (one row each), ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split. A dry run
+        adds ``sample``: the rows, stored bytes and encoding seconds of one episode.
 
     Raises:
-        StoppedError: this machine does not reach the folders, or its disk, memory or a limit failed.
+        StoppedError: a folder cannot be reached from this machine, or its disk, memory or a limit failed.
     """
     _require_folders(task)
     parts: dict[str, list[NDArray[Any]]] = {}
@@ -121,7 +123,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
 
 
 def _require_folders(task: ShardTask) -> None:
-    """A worker on another machine may not have them, and a disk may be gone meanwhile."""
+    """Raise an error if a folder is missing: a worker's machine may not mount it, or a disk may have gone since."""
     for folder in (task.root, *(() if task.place is None else (task.place.shards, task.place.records))):
         if not folder.is_dir():
             cure = "attach or mount it there under this path; the same command then goes on"
@@ -135,16 +137,19 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
     except (StoppedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
-        raise_if_stopped(error, raw.folder)  # but it must not be lost because others took the memory, say
+        raise_if_stopped(error, raw.folder)  # not the episode's fault if memory ran out, for example
         findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
         episode = None
     if episode is None:
-        _require_folders(task)  # else the disk is at fault, not the episode
+        _require_folders(task)  # if the folder is gone, the disk is at fault and not the episode
     return episode, findings
 
 
 def _write_nowhere(task: ShardTask, episode: Episode) -> Record:
-    """Rows and stored bytes by stream, and the seconds to encode them: one episode, for an estimate of the whole."""
+    """Encode one episode without writing it, and return the figures from which the whole run is estimated.
+
+    The entries are ``rows`` and ``stored_bytes`` by stream, and the ``seconds`` that encoding took.
+    """
     began = time.perf_counter()
     stored_bytes = stored_sizes(dict(_arrays_of(episode)), shard_format=task.shard_format, codec=task.codec)
     return {
@@ -155,7 +160,10 @@ def _write_nowhere(task: ShardTask, episode: Episode) -> Record:
 
 
 def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:
-    """All that a shard keeps of an episode; the text that it was read from can go."""
+    """Yield the name and values of every array that a shard stores of an episode.
+
+    The caller keeps only these arrays, so that the source text of the episode can be freed.
+    """
     for name, stream in episode.streams.items():
         yield f"{name}/timestamp", stream.timestamp
         if isinstance(stream, ImageRows):
@@ -167,7 +175,10 @@ def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _join(parts: dict[str, list[NDArray[Any]]]) -> dict[str, Joined]:
-    """All arrays of a shard, the episodes end to end; ``align`` and ``action/row`` stay local to their episode."""
+    """Join the arrays of a shard's episodes end to end.
+
+    ``align`` and ``action/row`` keep row numbers that count from the start of their own episode.
+    """
     arrays: dict[str, Joined] = {}
     for name, each in parts.items():
         is_offset = name.endswith("/offset") and name.replace("/offset", "/bytes") in parts

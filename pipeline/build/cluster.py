@@ -1,7 +1,7 @@
-"""Runs shard tasks on a Dask cluster, one future a shard: worker processes of our own, or those of a named scheduler.
+"""Runs shard tasks on a Dask cluster, one future a shard, in worker processes of our own or of a named scheduler.
 
-A cluster that we start listens on loopback only and shows no dashboard. If no worker can take the tasks, this is said
-at once, and the run ends after a time; what is finished by then is kept for the next run.
+A cluster that this module starts listens on loopback only and has no dashboard. If no worker can take the tasks, the
+user is told at once, and the run stops after a timeout. Shards that are finished by then are kept for the next run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from vlapipe.schemas.errors import StoppedError, UsageError
 
 __all__ = ["run_on_dask"]
 
-_IDLE_S = 2.0  # without a finished shard, until the workers are looked at
-_ASK_S = 1.0  # between two looks while the first worker is waited for
-_ANSWER_S = 5.0  # that workers may take to import vlapipe and answer
-# A built-in, so that a worker without vlapipe can answer too.
+_IDLE_S = 2.0  # seconds without a finished shard before the workers are checked
+_ASK_S = 1.0  # seconds between two checks while the run waits for the first worker
+_ANSWER_S = 5.0  # seconds that workers may take to import vlapipe and answer
+# The version is asked through a built-in function, so that a worker without vlapipe can answer too.
 _VERSION = "__import__('vlapipe.pipeline.build.build').__version__"
 _GO_ON = "the same command then goes on"
 
@@ -39,15 +39,16 @@ def run_on_dask(
     """Yield each task's record as it finishes, in any order.
 
     Args:
-        tasks: one a shard.
-        progress: counts their episodes, and says what is waited for.
-        num_workers: processes to start if ``scheduler`` is ``None``.
-        scheduler: the address of a running cluster's.
-        timeout_s: how long the cluster may be without a worker that can take the tasks.
+        tasks: one task a shard.
+        progress: counts the episodes of finished tasks, and shows what the run waits for.
+        num_workers: number of processes to start if ``scheduler`` is ``None``.
+        scheduler: the address of a running Dask scheduler.
+        timeout_s: how long the cluster may have no worker that can take the tasks.
 
     Raises:
         UsageError: the scheduler cannot be reached.
-        StoppedError: there was no such worker for that long, workers died over a shard, or the scheduler was lost.
+        StoppedError: no worker could take the tasks for ``timeout_s``, workers died repeatedly over one shard, or the
+            scheduler was lost.
     """
     with _client(min(num_workers, len(tasks)), scheduler) as client:
         watch = _Watch(client, scheduler, progress.say, timeout_s)
@@ -91,7 +92,7 @@ def _client(num_workers: int, scheduler: str | None) -> Iterator[distributed.Cli
 
 
 class _Watch:
-    """Looks for workers that can take the tasks; ``fitting`` are their addresses."""
+    """Looks for workers that can take the tasks. ``fitting`` holds the addresses of these workers."""
 
     def __init__(
         self, client: distributed.Client, scheduler: str | None, say: Callable[[str], None], timeout_s: float
@@ -99,35 +100,35 @@ class _Watch:
         self._client, self._say, self._timeout_s = client, say, timeout_s
         self._place = f"--scheduler {scheduler}" if scheduler is not None else "this machine"
         self._address = scheduler
-        self._unfit: dict[str, str] = {}  # why, by address
+        self._unfit: dict[str, str] = {}  # by the worker's address, why the worker cannot take tasks
         self._idle_since: float | None = None
         self._said = ""
         self.fitting: set[str] = set()
 
     @property
     def has_unfit(self) -> bool:
-        """Whether tasks must be kept from some of the workers."""
+        """True if some workers cannot take the tasks, so that tasks must be kept from them."""
         return bool(self._unfit)
 
     def wait_for_worker(self) -> None:
-        """Return once there is a worker that can take the tasks.
+        """Return once a worker can take the tasks.
 
         Raises:
-            StoppedError: there was none for too long.
+            StoppedError: no worker could take the tasks for the timeout, or the scheduler cannot.
         """
         self._require_scheduler()
         while not self.look():
             time.sleep(_ASK_S)
 
     def look(self) -> bool:
-        """Whether there is such a worker; says once why not.
+        """Return True if a worker can take the tasks. If none can, tell the user the reason once.
 
         Raises:
-            StoppedError: there has been none for too long, or the scheduler is lost.
+            StoppedError: no worker could take the tasks for the timeout, or the scheduler was lost.
         """
         try:
             present = set(self._client.nthreads())
-        except (OSError, TimeoutError, ValueError) as error:  # the client is closed, or about to be
+        except (OSError, TimeoutError, ValueError) as error:  # the client is closed, or is about to be closed
             raise _lost(self._place, error) from None
         self.fitting &= present
         self._unfit = {address: why for address, why in self._unfit.items() if address in present}
@@ -155,7 +156,7 @@ class _Watch:
         return f"worker {address} {why}{more}", f"install vlapipe {vlapipe.__version__} where workers run"
 
     def _ask(self, addresses: set[str]) -> None:
-        """Sort workers into those that fit and those that do not; our own always fit."""
+        """Sort workers into those that can take tasks and those that cannot. Workers of our own cluster always can."""
         if self._address is None:
             self.fitting |= addresses
             return
@@ -173,7 +174,7 @@ class _Watch:
                 self.fitting.add(address)
 
     def _require_scheduler(self) -> None:
-        """A scheduler unpacks tasks too, and must have vlapipe for that."""
+        """Raise an error if the scheduler lacks this version of vlapipe: the scheduler unpickles tasks too."""
         if self._address is None:
             return
         try:
@@ -187,7 +188,7 @@ class _Watch:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What ``call`` gives; ``None`` if it takes longer, as where a worker is stopped."""
+    """Return the result of ``call``, or ``None`` if the call takes longer (for example because a worker is stopped)."""
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -202,7 +203,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def _why_unfit(answer: object) -> str:
-    """What keeps a process from taking tasks, by the version that it says it has; empty if nothing does."""
+    """Return why a process cannot take tasks, judged by its answer to the version question; empty if it can."""
     if answer == vlapipe.__version__:
         return ""
     if answer is None:

@@ -1,4 +1,4 @@
-"""Puts the records of all shards together into what the manifest and the episodes table say; writes nothing itself."""
+"""Combines the records of all shards into the manifest's entries and the episodes table. Writes no file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SOURCE = pa.struct(
 def assemble(
     plan: Plan, records: list[Record], findings: list[Record], *, shard_format: str, codec: str
 ) -> tuple[dict[str, Any], pa.Table, pa.Table, list[Record]]:
-    """The manifest's entries, the episodes table, the table of gaps, and the rejects.
+    """Return the manifest's entries, the episodes table, the table of gaps, and the rejects.
 
     Args:
-        plan: what was to be done.
-        records: what each shard's worker did, in the plan's order.
-        findings: of kept episodes; the manifest counts them by code.
+        plan: the plan that the shards were built from.
+        records: one record a shard, in the plan's order.
+        findings: findings of kept episodes; the manifest counts them by code.
         shard_format: the kind of shard.
-        codec: the codec asked for.
+        codec: the codec that was asked for.
     """
     written = [record for record in records if record["shard"]]
     shards = [
@@ -84,7 +84,7 @@ def _describe_streams(plan: Plan) -> dict[str, Any]:
 
 
 def _describe_fields(stream: CsvStream | NpzStream) -> dict[str, Any]:
-    """Every array that an episode has of a stream: stored fields and their masks, then what is derived from them."""
+    """Describe every array of a stream: first the stored fields and their masks, then the fields derived from them."""
     fields: dict[str, Any] = {}
     for field in stream.fields:
         for spec in (field, field.mask):
@@ -111,7 +111,7 @@ def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findin
     raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan)}
     for row in rows:
         for sizes, source in zip(raw.values(), row["sources"], strict=True):
-            sizes[source["path"]] = source["num_bytes"]  # several episodes may lie in one file
+            sizes[source["path"]] = source["num_bytes"]  # several episodes may lie in one file, which counts once
     stored: Counter[str] = Counter()
     for shard in shards:
         for path, array in shard["arrays"].items():
@@ -141,7 +141,7 @@ def _episodes_table(rows: list[Record]) -> pa.Table:
         if name == GAPS:
             continue
         values = [row[name] for row in rows]
-        # Told, since nothing can be told from values that are all empty.
+        # The type is given because Arrow cannot infer one from values that are all empty.
         kind = pa.list_(_SOURCE) if name == "sources" else pa.list_(pa.int32()) if name.endswith("/gaps") else None
         columns[name] = pa.array(values, kind)
     return pa.table(columns)

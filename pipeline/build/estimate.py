@@ -1,4 +1,4 @@
-"""Says what a real run would make and take, from what a dry run has read and from one episode a shard encoded."""
+"""Estimates the size and duration of a real run, from a dry run's records and one encoded episode a shard."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _WRITING_OVER_ENCODING = 1.3
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """About what a real run would take: bytes at rest, and seconds on this machine."""
+    """Estimate of a real run: bytes at rest, and seconds on this machine."""
 
     stored_bytes: int
     seconds: float
 
 
 def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num_parallel: int) -> Estimate:
-    """Scale each shard's sample to the shard, stream by stream.
+    """Scale each shard's sample episode up to the whole shard, stream by stream, and sum over the shards.
 
     Args:
-        records: of a dry run, a shard each.
-        anchor: the stream whose rows are the measure of all that is derived, and of the time.
-        read_seconds: what it took to read and check everything.
-        num_parallel: threads or processes that encode at once.
+        records: records of a dry run, one a shard.
+        anchor: the stream whose number of rows scales the derived arrays and the encoding time.
+        read_seconds: how long reading and checking everything took.
+        num_parallel: number of threads or processes that encode at once.
     """
     stored_bytes, encoding_s = 0.0, 0.0
     for record in records:

@@ -1,7 +1,7 @@
-"""What a dataset was made from: kept beside it, and compared when ``vlapipe ingest`` runs there again.
+"""Records what a dataset was made from, so that a later ``vlapipe ingest`` into the same folder can compare.
 
-Sizes and dates of files stand for their content. They say where and when, so they are not in the manifest, which is the
-same wherever and whenever it is made.
+The sizes and dates of files stand for their content. The record is a file beside the manifest and not part of it,
+because dates and file paths depend on when and where the dataset is made, and the manifest does not.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ __all__ = ["MadeFrom"]
 
 @dataclass(frozen=True, kw_only=True)
 class MadeFrom:
-    """``options`` by flag, as messages show them; ``episodes``: a digest of the files of each, by its id.
+    """The options and files of one ingest.
 
-    An episode is as it was discovered: a file that is cut into several is one here.
+    ``options`` holds texts by flag, as messages show them. ``episodes`` holds, by episode id, one digest over the task
+    and the paths, sizes and dates of the episode's files.
+
+    Episodes are counted as they were discovered: a file that is later cut into several episodes is one entry here.
     """
 
     options: dict[str, str]
@@ -33,7 +36,7 @@ class MadeFrom:
 
     @classmethod
     def of(cls, discovery: Discovery, schema: Schema, options: dict[str, Any]) -> MadeFrom:
-        """What an ingest of these episodes is made from; opens no file."""
+        """Describe an ingest of these episodes. No file is opened."""
         digest = hashlib.sha256(schema.toml.encode()).hexdigest()[:16]
         texts = {name: "not given" if value is None else str(value) for name, value in options.items()}
         return cls(
@@ -43,7 +46,7 @@ class MadeFrom:
 
     @classmethod
     def read(cls, dataset: Path) -> MadeFrom | None:
-        """What the dataset was made from; ``None`` if that is not known."""
+        """Return what the dataset was made from, or ``None`` if its record is missing or unreadable."""
         try:
             document = json.loads((dataset / MADE_FROM).read_bytes())
             return cls(options=dict(document["options"]), episodes=dict(document["episodes"]))
@@ -51,11 +54,11 @@ class MadeFrom:
             return None
 
     def write(self, dataset: Path) -> None:
-        """Keep it beside the dataset."""
+        """Write the record into the dataset's folder."""
         write_bytes(dataset / MADE_FROM, (json.dumps(vars(self), indent=0, sort_keys=True) + "\n").encode())
 
     def changes(self, before: MadeFrom) -> str:
-        """In words, how this differs from what was ``before``; empty if in nothing."""
+        """Describe in words how ``self`` differs from ``before``. The text is empty if nothing differs."""
         said = [
             f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
             for name in sorted(self.options.keys() | before.options.keys())

@@ -1,6 +1,7 @@
-"""The folder that ingest writes to: takes hold of it, remembers finished shards, and lets a killed run be finished.
+"""The folder that ingest writes to: locks the folder, finds finished shards, and lets a killed run be finished.
 
-A folder is new or empty, unfinished (shards without a manifest), finished, or the user's own, which is refused.
+A folder is new or empty, unfinished (shards without a manifest), finished, or holds the user's own files. A folder
+with the user's own files is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:episodes|gaps)-[0-9
 
 
 class OutputFolder:
-    """An output folder that this process holds."""
+    """An output folder that this process has locked."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
@@ -38,20 +39,20 @@ class OutputFolder:
 
     @property
     def place(self) -> RecordFile:
-        """Where workers put shards and records."""
+        """The folders where workers put shards and records."""
         return RecordFile(shards=self.shards, records=self.work)
 
     def finished(self) -> dict[int, Record]:
-        """Records of shards that an earlier run finished and that this plan would make again, by shard."""
+        """Return, by number, the records of finished shards of an earlier run that this plan would make again."""
         planned = {shard.index: shard.digest for shard in self._plan.shards}
         return finished_records(self.work, self.shards, planned)
 
     def close(self, kept: set[str]) -> None:
-        """Remove what an unfinished run left and the manifest does not name, and the records; ``kept`` are shards."""
+        """Remove the records, and the shard files that the manifest does not list. ``kept`` names the listed files."""
         _close(self.path, kept)
 
     def discard_if_empty(self) -> None:
-        """Leave nothing of ours where nothing was written."""
+        """Remove the work folder, and remove the folders that this run made if they are empty."""
         shutil.rmtree(self.work, ignore_errors=True)
         for folder in (self.shards, *([self.path] if self._made else [])):
             with contextlib.suppress(OSError):
@@ -59,10 +60,10 @@ class OutputFolder:
 
 
 def check_output(path: Path, dataset: Path) -> None:
-    """Refuse a folder that holds something else, before anything is read.
+    """Refuse an output folder that holds something else, before any input is read.
 
     Raises:
-        UsageError: the user's own files, or a place inside the raw dataset.
+        UsageError: the folder holds the user's own files, or lies inside the raw dataset.
     """
     if path.resolve().is_relative_to(dataset.resolve()):
         raise UsageError(f"--out {path}: lies inside the raw dataset {dataset}", "choose a folder outside it")
@@ -78,11 +79,11 @@ def check_output(path: Path, dataset: Path) -> None:
 
 
 def is_whole(path: Path, made_from: MadeFrom) -> bool:
-    """Whether the folder holds a finished dataset, with every file, that was made from just this.
+    """Return True if the folder holds a finished, undamaged dataset that was made from the same source and options.
 
     Raises:
-        UsageError: it holds one that was made from something else.
-        VlapipeError: its manifest cannot be read.
+        UsageError: the folder holds a dataset that was made from something else.
+        VlapipeError: the manifest cannot be read.
     """
     has_manifest = (path / MANIFEST).exists()
     if not has_manifest and ((path / WORK_FOLDER).exists() or not (path / SHARD_FOLDER).exists()):
@@ -99,7 +100,7 @@ def is_whole(path: Path, made_from: MadeFrom) -> bool:
 
 
 def tidy(path: Path, kept: set[str]) -> None:
-    """Remove what a run left that was killed after its manifest stood; ``kept`` are the shards' names."""
+    """Remove leftovers of a run that was killed after it wrote its manifest. ``kept`` names the listed shard files."""
     work = path / WORK_FOLDER
     if work.is_dir():
         with (work / "lock").open("w") as lock:
@@ -116,10 +117,12 @@ def _close(path: Path, kept: set[str]) -> None:
 
 @contextlib.contextmanager
 def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterator[OutputFolder]:
-    """Make the folder, or take up what a killed run left there; ``has_manifest`` if it is a dataset that lost files.
+    """Make and lock the folder, or continue in the folder that a killed run left.
+
+    ``has_manifest`` says that the folder holds a finished dataset that lost files, which this run makes again.
 
     Raises:
-        UsageError: another run holds it, or finished there meanwhile.
+        UsageError: another run has locked the folder, or another run has finished there meanwhile.
     """
     output = OutputFolder(path, plan)
     try:

@@ -1,4 +1,4 @@
-"""What a shard's commit record says of its episodes: a row of the episodes table each, and statistics to be merged."""
+"""Makes a shard's commit record: one row of the episodes table for each episode, and statistics for merging."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from vlapipe.schemas.schema import Schema
 __all__ = ["GAPS", "Record", "ShardRecord"]
 
 Record = dict[str, Any]
-GAPS = "gaps_beside_anchor"  # of an episode's row; they go into a table of their own
+GAPS = "gaps_beside_anchor"  # key in an episode's row; the gaps are stored in a table of their own
 
 
 class ShardRecord:
-    """Takes a shard's good episodes one after another.
+    """Collects the description of a shard's good episodes, one after another.
 
-    ``rows`` are the episodes table's but for what only the whole dataset knows; each has its gaps with it.
+    ``rows`` holds rows of the episodes table, without the columns that only the whole dataset can fill. Each row also
+    carries its episode's gaps.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -42,7 +43,7 @@ class ShardRecord:
         self._train: dict[str, tuple[list[Moments], list[NDArray[Any]]]] = {}
 
     def add(self, episode: Episode, split: str) -> None:
-        """Describe the next episode, in the order in which the shard holds them."""
+        """Describe the next episode. Call this in the order in which the shard stores the episodes."""
         numbers = _numbers_of(episode, self._schema)
         moments = {path: Moments.of(values) for path, values in numbers.items()}
         kept = {path: each.to_dict() for path, each in moments.items()}
@@ -54,9 +55,9 @@ class ShardRecord:
                 of_path[1].append(values)
 
     def statistics(self, num_threads: int) -> Record:
-        """What ``FieldStatistics.from_dict`` takes, by ``<stream>/<field>``.
+        """Return the statistics by ``<stream>/<field>``, each in the form that ``FieldStatistics.from_dict`` takes.
 
-        Without the episodes that validate, so that they stay unseen.
+        Validation episodes are left out, so that training does not see their values.
         """
         jobs = (partial(FieldStatistics.with_moments, *each) for each in self._train.values())
         statistics = zip(self._train, in_order(jobs, num_threads), strict=True)
@@ -68,7 +69,8 @@ def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:
     fields |= derive_fields(schema, fields)
     actions, valid = derive_actions(schema, fields, episode.action_row), episode.action_row >= 0
     count = int(np.count_nonzero(valid))
-    # Rows without an action are nearly always the last ones: then no copy is needed. Otherwise by column, as they lie.
+    # Rows without an action are nearly always the last rows; a slice then needs no copy. Otherwise the valid rows are
+    # selected on the transposed array, which keeps the column-major layout.
     fields[ACTION_VALUE] = actions[:count] if valid[:count].all() else actions.T[:, valid].T
     return {path: values for path, values in fields.items() if not _is_text(schema, path)}
 
@@ -78,7 +80,10 @@ def _is_text(schema: Schema, path: str) -> bool:
 
 
 def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, int]) -> Record:
-    """One row; ``next_row`` is where each stream's next episode begins in the shard, and is moved on."""
+    """Return one row of the episodes table.
+
+    ``next_row`` maps each stream to the shard row where its next episode begins; this call advances it.
+    """
     cameras = (name for name, stream in episode.streams.items() if isinstance(stream, ImageRows))
     num_rows = window_rows(schema.sample, schema.anchor, cameras)
     beside = _gaps_beside(episode, num_rows, schema.anchor)
@@ -87,7 +92,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "task": episode.raw.task,
         "instruction": episode.instruction,
         "split": split,
-        "source_row": episode.raw.rows[0] if episode.raw.rows else 0,  # where it begins in the anchor's file
+        "source_row": episode.raw.rows[0] if episode.raw.rows else 0,  # where the episode begins in the anchor's file
         "frame_start": episode.frame_start,
         "num_frames": episode.num_frames,
         "num_left_out": _count_left_out(episode, schema, num_rows, beside),
@@ -106,7 +111,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
 
 
 def _gaps_beside(episode: Episode, num_rows: Mapping[str, int], anchor: str) -> list[Record]:
-    """Gaps of the streams that windows read beside the anchor, as the table of gaps has them."""
+    """Return the gaps of the streams other than the anchor that windows read, as rows for the table of gaps."""
     found = []
     for name in num_rows:
         max_gap_s = episode.max_gaps_s[name]
@@ -118,7 +123,7 @@ def _gaps_beside(episode: Episode, num_rows: Mapping[str, int], anchor: str) -> 
 
 
 def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int], beside: list[Record]) -> int:
-    """Frames that are not drawn with the schema's own windows, because one of these would cross a gap."""
+    """Count the frames that are not drawn because their window, by the schema's own sizes, would cross a gap."""
     _, others = spans_of(gaps_table((0, gap) for gap in beside), num_rows)
     spans = [spans_across_gaps(schema.sample, episode.gaps[schema.anchor], num_rows[schema.anchor]), others]
     all_spans = np.concatenate(spans)
@@ -132,7 +137,7 @@ def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int
 
 
 def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
-    """Span in seconds of the stream's clock, and how unevenly it ticks."""
+    """Return the first and last time of the stream's clock in seconds, its jitter, and its longest step."""
     first, last = seconds(timestamp[[0, -1]])
     steps = steps_s(timestamp)
     return {

@@ -1,12 +1,12 @@
-"""Counts, moments and quantiles of fields, merged without going back to the rows.
+"""Counts, moments and quantiles of fields, which can be merged without reading the rows again.
 
-Moments are taken an episode at a time and merged pairwise (Chan, Golub, LeVeque 1979); ingest merges in the plan's
-order, so the bits do not depend on who finished first. Quantiles come from a histogram whose buckets are the leading
-bits of the float32 value, so merging is adding counts: with 11 bits of mantissa a quantile is within 0.025 % of the
-right value, with 7 (wide fields) within 0.4 %.
+Moments are computed for each episode and merged pairwise (Chan, Golub, LeVeque 1979). Ingest merges in the plan's
+order, so the result does not depend on which worker finishes first, to the last bit. Quantiles come from a histogram
+whose bucket keys are the leading bits of the float32 value, so histograms merge by adding counts. With 11 bits of
+mantissa a quantile is within 0.025 % of the right value, with 7 bits (wide fields) within 0.4 %.
 
-A schema may let values through that are no finite float32 (NaN, infinity, 1e200). All statistics are over the others,
-and the counts say how many those are. A column that has none at all has 0 for everything.
+A schema may allow values that are not finite in float32 (NaN, infinity, 1e200). All statistics leave these values out,
+and the counts give the number of the other values. All statistics of a column without a finite value are 0.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from vlapipe.pipeline.shards.derive.moments import merge_moments
 
 __all__ = ["QUANTILES", "WIDE", "FieldStatistics", "Moments"]
 
-WIDE = 64  # a row with more numbers than this is summarised by one number, not one a column
+WIDE = 64  # a row with more numbers than this has one summary for the whole row, not one for each column
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 _NARROW_BITS, _WIDE_BITS = 11, 7
-_BLOCK = 1 << 20  # wide values are summed this many at a time: their float64 copies then stay small
+_BLOCK = 1 << 20  # number of wide values that are summed at once, so that their float64 copies stay small
 _ARRAYS = ("mean", "m2", "min", "max")
 _MOST = float(np.finfo(np.float32).max)
 
-Count = int | NDArray[np.int64]  # one number, or one a column where they differ
+Count = int | NDArray[np.int64]  # one number, or one number a column if the columns differ
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Count, mean, spread and limits of one field; arrays are float64, one entry a column (one in all if wide).
+    """Count, mean, spread and limits of one field. Arrays are float64, one entry a column (one entry in all if wide).
 
     A column without a finite value has the limits inf and -inf.
     """
@@ -49,7 +49,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Moments:
-        """Moments of the finite ones among ``(rows, ...)`` values, one row or more."""
+        """Compute the moments of the finite values in ``(rows, ...)`` values, which have at least one row."""
         rows = max(1, _BLOCK // math.prod(values.shape[1:]))
         if _is_wide(values) and len(values) > rows:
             return cls.merged([cls.of(values[start : start + rows]) for start in range(0, len(values), rows)])
@@ -60,13 +60,13 @@ class Moments:
         apart = columns.astype(np.float64, order="C")
         mean = apart.mean(axis=1)
         apart -= mean[:, None]
-        # Not a dot product: BLAS splits it by its number of threads, and the last bit then differs between workers.
+        # Not a dot product: BLAS splits it by its number of threads, and workers would then differ in the last bit.
         m2 = np.square(apart, out=apart).sum(axis=1)
         return cls(count=columns.shape[1], mean=mean, m2=m2, min=low, max=high)
 
     @classmethod
     def _of_the_finite(cls, columns: NDArray[Any]) -> Moments:
-        """Of ``(columns, rows)`` some of which are not finite."""
+        """Compute the moments of ``(columns, rows)`` values of which some are not finite."""
         finite = _is_finite(columns)
         counts = finite.sum(axis=1)
         values = np.where(finite, columns, 0).astype(np.float64, order="C")
@@ -77,40 +77,42 @@ class Moments:
 
     @classmethod
     def merged(cls, parts: Sequence[Moments]) -> Moments:
-        """Moments of all the parts' rows together; at least one part."""
+        """Merge moments into those of all parts' rows together. There must be at least one part."""
         count, mean, m2 = merge_moments((part.count, part.mean, part.m2) for part in parts)
         low, high = np.minimum.reduce([part.min for part in parts]), np.maximum.reduce([part.max for part in parts])
         return cls(count=_one_if_equal(count), mean=mean, m2=m2, min=low, max=high)
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation (of the population)."""
+        """Population standard deviation."""
         deviation: NDArray[np.float64] = np.sqrt(self.m2 / np.maximum(self.count, 1))
         return deviation
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Mean, std, min and max as plain lists; all 0 where there is no finite value."""
+        """Return mean, std, min and max as plain lists, with 0 for a column without a finite value."""
         lists = {name: getattr(self, name) for name in ("mean", "std", "min", "max")}
         return {name: np.where(np.equal(self.count, 0), 0.0, values).tolist() for name, values in lists.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldStatistics:
-    """Statistics of one field over any number of rows: moments, and a histogram a column (one in all if wide)."""
+    """Statistics of one field over any number of rows: moments, and one histogram a column (one in all if wide)."""
 
     moments: Moments
-    buckets: list[NDArray[np.int32]]  # one a column: sorted keys of the histogram's buckets
+    buckets: list[NDArray[np.int32]]  # for each column, the sorted keys of the histogram's buckets
     counts: list[NDArray[np.int64]]
     bits: int
 
     @classmethod
     def of(cls, *parts: NDArray[Any]) -> FieldStatistics:
-        """Statistics of the finite ones among ``(rows, ...)`` values, all parts together; each has one row or more."""
+        """Compute the statistics of the finite values of all parts ``(rows, ...)``. Each part has at least one row."""
         return cls.with_moments([Moments.of(part) for part in parts], parts)
 
     @classmethod
     def with_moments(cls, moments: Sequence[Moments], parts: Sequence[NDArray[Any]]) -> FieldStatistics:
-        """The same where each part's moments are known already."""
+        """Compute the same statistics as ``of``, with the moments of each part already known.
+        Merge statistics into those of all parts' rows together. There must be at least one part.
+        """
         wide = _is_wide(parts[0])
         histogram = _wide_histogram if wide else _narrow_histogram
         num_columns = len(moments[0].mean)
@@ -143,10 +145,11 @@ class FieldStatistics:
         )
 
     def quantiles(self, shares: Iterable[float]) -> list[NDArray[np.float64]]:
-        """For each share, the smallest bucket's value at or below which that share of the values lies, by column.
+        """Return, for each share, each column's quantile, clipped to the column's min and max.
 
-        Values are kept within min and max.
+        A quantile is the middle of the lowest bucket at which the cumulative fraction of values reaches the share.
         """
+
         wanted = list(shares)
         columns = [_quantiles(k, c, wanted, self.bits) for k, c in zip(self.buckets, self.counts, strict=True)]
         limits = self.moments.to_dict()
@@ -154,7 +157,7 @@ class FieldStatistics:
         return list(clipped)
 
     def summary(self) -> dict[str, Any]:
-        """As the manifest has it: plain lists."""
+        """Return the statistics as plain lists, in the form of the manifest."""
         quantiles = zip(QUANTILES, self.quantiles(QUANTILES.values()), strict=True)
         return {
             "count": _as_json(self.moments.count),
@@ -163,7 +166,7 @@ class FieldStatistics:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it; floats survive to the last bit."""
+        """Return everything in a form that JSON can store. Floats are restored exactly, to the last bit."""
         arrays = {name: getattr(self.moments, name) for name in _ARRAYS}
         return {
             "count": _as_json(self.moments.count),
@@ -176,7 +179,7 @@ class FieldStatistics:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FieldStatistics:
-        """What ``to_dict`` gave."""
+        """Restore statistics from the result of ``to_dict``."""
         arrays = {name: np.array(values[name], dtype=np.float64) for name in _ARRAYS}
         return cls(
             moments=Moments(count=_from_json(values["count"]), **arrays),
@@ -187,13 +190,13 @@ class FieldStatistics:
 
 
 def _is_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which of them float32 holds as finite numbers."""
+    """Return a mask of the values that float32 can hold as finite numbers."""
     finite: NDArray[np.bool_] = np.abs(values) <= _MOST
     return finite
 
 
 def _one_if_equal(counts: Count) -> Count:
-    """One number for counts that are all the same."""
+    """Return one number if all counts are the same, otherwise the counts."""
     if isinstance(counts, int):
         return counts
     return int(counts[0]) if (counts == counts[0]).all() else counts
@@ -215,7 +218,7 @@ def _is_wide(values: NDArray[Any]) -> bool:
 
 
 def _columns(values: NDArray[Any]) -> NDArray[Any]:
-    """``(columns, rows)``, or ``(1, values)`` if wide; no copy of a field that lies column by column."""
+    """Return the values as ``(columns, rows)``, or as ``(1, values)`` if wide. Column-major values are not copied."""
     return values.reshape(1, -1) if _is_wide(values) else values.reshape(len(values), -1).T
 
 
@@ -230,7 +233,7 @@ def _narrow_histogram(parts: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int32],
 
 
 def _wide_histogram(parts: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """A part at a time: wide fields are large, and their few buckets fit a dense table."""
+    """Count one part at a time: wide fields are large, and their few possible keys fit a dense table."""
     dense = np.zeros(1 << 16, dtype=np.int64)
     for part in parts:
         keys = np.ascontiguousarray(part, dtype=np.float32).view(np.int32) >> (23 - _WIDE_BITS)
@@ -253,7 +256,7 @@ def _quantiles(keys: NDArray[np.int32], counts: NDArray[np.int64], shares: list[
         return [0.0] * len(shares)
     low = (keys << (23 - bits)).astype(np.int32).view(np.float32).astype(np.float64)
     high = ((keys << (23 - bits)) | ((1 << (23 - bits)) - 1)).astype(np.int32).view(np.float32).astype(np.float64)
-    # The bucket next to zero holds zero itself and numbers too small to tell from it.
+    # The bucket next to zero holds zero and all numbers too small to tell from zero.
     middle = np.where(np.abs(high) < np.finfo(np.float32).tiny, 0.0, (low + high) / 2)
     order = np.argsort(middle)
     ranks = np.cumsum(counts[order])

@@ -1,6 +1,6 @@
-"""Runs shard tasks: in threads of this process where a cluster would not pay, otherwise on a Dask cluster.
+"""Runs shard tasks in threads of this process, or on a Dask cluster if there is enough work for one.
 
-Parsing, compressing and hashing all release Python's lock, so threads share the work of one shard or of several.
+Parsing, compressing and hashing all release Python's GIL, so threads can work on one shard or on several in parallel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from vlapipe.pipeline.shards.progress_bar import Progress
 
 __all__ = ["run_tasks"]
 
-# Starting worker processes takes 1 s on idle cores and 3 s on busy ones. Threads wait for each other wherever Python
-# itself runs, a quarter of the time, so a process of its own for a few of them pays once there is a minute's work.
+# Starting worker processes takes 1 s on idle cores and 3 s on busy ones. Threads wait for the GIL while Python itself
+# runs (a quarter of the time), so one process for every few threads pays once there is a minute's work.
 _BYTES_WORTH_A_CLUSTER = 8 << 30
-_MAX_THREADS = 4  # of a process; more would only wait
+_MAX_THREADS = 4  # threads in one process; more threads would only wait for the GIL
 
 
 def _cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
-    """Whether to start worker processes rather than threads: much to read, in several shards."""
+    """Return True if worker processes pay: there are several shards and much to read."""
     raw_bytes = sum(episode.num_bytes for task in tasks for episode in task.shard.episodes)
     return min(num_workers, len(tasks)) > 1 and raw_bytes >= _BYTES_WORTH_A_CLUSTER
 
@@ -38,11 +38,11 @@ def run_tasks(
     scheduler: str | None,
     scheduler_timeout_s: float,
 ) -> Iterator[Record]:
-    """Yield each task's record as it finishes, in any order; ``workers`` read episodes at once.
+    """Yield each task's record as it finishes, in any order. ``workers`` episodes are read at once.
 
     Raises:
         UsageError: the scheduler cannot be reached.
-        StoppedError: disk, memory or a limit failed, or the cluster's workers did.
+        StoppedError: disk, memory or a limit failed, or the cluster's workers failed.
     """
     num_workers = workers or os.cpu_count() or 1
     if not tasks:
@@ -50,7 +50,7 @@ def run_tasks(
     if scheduler is None and not _cluster_pays(tasks, num_workers):
         yield from _run_in_threads(tasks, progress, num_workers)
         return
-    # Imported here: it takes a second, which a small dataset need not pay.
+    # Imported here because the import takes 1 s, which a small dataset need not pay.
     from vlapipe.pipeline.build.cluster import run_on_dask
 
     if scheduler is None:
@@ -59,7 +59,7 @@ def run_tasks(
 
 
 def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int) -> Iterator[Record]:
-    """Several shards side by side, where there are several, so that one is read while another is written."""
+    """Build several shards side by side, so that one shard is read while another is written."""
     at_once = min(num_workers, len(tasks), _MAX_THREADS)
     lock = Lock()
 
@@ -79,6 +79,6 @@ def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int
 
 
 def _shared(tasks: list[ShardTask], num_workers: int, at_once: int) -> list[ShardTask]:
-    """Each task with its share of the threads, where so many run at once."""
+    """Give each task its number of threads if ``at_once`` tasks run at the same time."""
     num_threads = min(-(-num_workers // at_once), _MAX_THREADS)
     return [replace(task, num_threads=num_threads) for task in tasks]

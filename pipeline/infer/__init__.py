@@ -1,1 +1,1 @@
-"""Looks at recordings that nobody has described and writes a schema for them; and tries a schema on recordings."""
+"""Guesses a schema for recordings that nobody has described, and tries a schema on recordings."""

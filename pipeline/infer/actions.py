@@ -1,4 +1,4 @@
-"""Guesses what an action is: what was commanded where columns say so, else where the robot is 0.1 s later."""
+"""Guesses the action: the commanded columns if names tell of any, otherwise the robot's state 0.1 s later."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _JOINT, _POSE = ("joint_position", "joint", "q_", "qpos"), ("pose", "position", 
 
 
 def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple[ActionSpec, list[str]]:
-    """The action, and why."""
+    """Guess the action. Returns the action and the reasons."""
     paths = {field.name: f"{anchor.name}/{field.name}" for field in anchor.fields}
     fields = [field for field in anchor.fields if field.numeric]
     commanded = [field for field in fields if field.command]
-    if any(not field.words for field in commanded):  # a switch that was commanded is not all that the robot does
+    if any(not field.words for field in commanded):  # a commanded switch alone is not the whole action of a robot
         named = ", ".join(field.name for field in commanded)
         reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
         return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]
@@ -39,7 +39,7 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
 
 
 def _reached(fields: list[FieldGuess]) -> tuple[list[FieldGuess], str]:
-    """The fields that say where the robot is: joints, else its pose, else the largest."""
+    """Choose the fields that give the robot's state: joints, else its pose, else the field with most columns."""
     for words, what in ((_JOINT, "the joints"), (_POSE, "the pose")):
         found = [field for field in fields if field.name.startswith(words) or any(w in field.name for w in words[:2])]
         found = [
@@ -56,7 +56,7 @@ def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> t
     rate = clock.rate_hz or 10.0
     if num_rows < 3:
         return ActionSpec(kind="column", of=of), [why, "too few rows to look ahead"]
-    # A whole number of rows, so that there is a row near that time.
+    # A whole number of rows, so that a row lies near the time ahead.
     rows = max(1, min(round(_AHEAD_S * rate), num_rows // 3))
     period_s = rows / rate
     tolerance_s = max(period_s / 4, 0.6 / rate)
@@ -65,7 +65,11 @@ def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> t
 
 
 def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSpec) -> SampleDefaults:
-    """State: all numbers of the anchor that change and were not commanded; sensors: all of the other streams."""
+    """Guess the sample: which fields are state and sensors, and the window sizes.
+
+    The state is every number of the anchor that changes and was not commanded, up to ``_MAX_STATE`` columns. The
+    sensors are all numbers of the other streams.
+    """
     anchor = streams[0]
     rate = clock.rate_hz or 10.0
     commanded = set(action.of) if action.kind == "column" else set()

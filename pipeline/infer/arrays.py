@@ -1,4 +1,4 @@
-"""Guesses a stream of NPZ or NPY files from its arrays' names and shapes and from the stamps of the first episode."""
+"""Guesses a stream of NPZ or NPY files, from the names and shapes of its arrays and the first episode's stamps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_STAMPS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class ArraysGuess:
-    """An NPZ stream, its clock, how many rows it has, and what could not be taken."""
+    """An NPZ stream, its clock, its number of rows, and the arrays that cannot be read."""
 
     stream: StreamGuess
     clock: ClockGuess
@@ -34,7 +34,7 @@ class ArraysGuess:
 
 
 def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> ArraysGuess | None:
-    """Guess a stream from an NPZ file, or from NPY files; ``None`` where they hold no arrays of numbers."""
+    """Guess a stream from one NPZ file, or from NPY files. Returns ``None`` if they hold no arrays of numbers."""
     path = paths[0]
     shapes = _shapes(path) if path.suffix == ".npz" else _shapes_of_files(paths)
     numbers = {n: (shape, dtype) for n, (shape, dtype) in shapes.items() if dtype.kind in "iufb" and len(shape) > 0}
@@ -76,7 +76,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
 
 
 def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of each array, read from its header alone."""
+    """Return the shape and dtype of each array of an NPZ file. Only array headers are read."""
     found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -91,7 +91,7 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
 
 
 def _shapes_of_files(paths: list[Path]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """The same of NPY files, each called after its array."""
+    """Return the shape and dtype of each NPY file, by the file's name without its suffix."""
     found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for path in paths:
         try:
@@ -114,7 +114,7 @@ def _named(name: str) -> Column:
 
 
 def _clock_name(path: Path, numbers: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> str | None:
-    """The array of stamps: by its name, or because no other rises all along."""
+    """Find the array of stamps: by its name, or else the first array that never falls and is no counter."""
     flat = [n for n, (shape, dtype) in numbers.items() if len(shape) == 1 and shape[0] > 1 and dtype != np.float32]
     named = [n for n in flat if looks_like_time(_named(n)) is not None]
     named.sort(key=lambda n: (looks_like_time(_named(n)) or 0, bool(re.search("send|recv|receive", n))))
@@ -157,7 +157,7 @@ def _clock(name: str | None, stamps: NDArray[Any] | None) -> ClockGuess:
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:
-    """The schema's dtype that keeps an array's values."""
+    """Return the schema's dtype that can hold an array's values."""
     if dtype.kind == "b":
         return "uint8"
     if dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Puts a schema together from what was guessed of the layout, the tables, the arrays and the images."""
+"""Builds a whole schema from the guesses about the layout, the tables, the arrays and the images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Anchor:
 
 
 def guess_schema(layout: Layout) -> SchemaGuess | None:
-    """The whole schema; ``None`` where the anchor's files hold no numbers after all."""
+    """Guess the whole schema. Returns ``None`` if the anchor's files hold no numbers after all."""
     files = list(layout.anchor.files)
     anchor = _guess_anchor(layout)
     if anchor is None:
@@ -55,7 +55,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     streams = [anchor.stream]
     not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
     not_read += [f"{file}: a file of one row is no stream" for file in layout.one_row]
-    # A table that is nothing but a clock is no stream; of several cameras' tables {camera} stands for the folder.
+    # A table that is only a clock is not a stream. In the path of such tables, {camera} stands for a camera's folder.
     clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
         pattern = _pattern_beside(layout, bucket)
@@ -96,14 +96,14 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
         return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows)
     table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
     if not any(field.numeric for field in table.stream.fields):
-        return None  # a clock beside text: nothing to train on
+        return None  # there is a clock beside text, but nothing to train on
     return _Anchor(
         table.stream, table.clock, table.num_rows, table.split_column, table.split_gap_s, table.split_reasons
     )
 
 
 def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
-    """The tables of an episode that could be the clock of its rows or images, the anchor's own among them."""
+    """List the tables of an episode, the anchor's included, that could be the clock of its rows or of its images."""
     found = []
     for bucket in (layout.anchor, *layout.others):
         pattern = _pattern_beside(layout, bucket) if bucket is not layout.anchor else None
@@ -116,7 +116,7 @@ def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
 
 
 def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor:
-    """Rows without a clock take one from a table that has as many stamps."""
+    """Give an anchor without a clock the clock of a table that has as many stamps as the anchor has rows."""
     fitting = [table for table in tables if table.alone and table.num_rows == anchor.num_rows]
     if not anchor.clock.assumed or not fitting:
         return anchor
@@ -128,7 +128,7 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
 
 
 def _pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
-    """The anchor's files, with as many of their folders as keep tables of the same names elsewhere out."""
+    """Return a pattern for the anchor's files, with enough parent folders that tables of the same name do not match."""
     others = [file for bucket in layout.others for file in bucket.files if bucket.looks] + list(layout.unlike)
     most = min(file.count("/") for file in layout.anchor.files) - layout.up
     for above in range(most + 1):
@@ -142,7 +142,7 @@ def _pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
 
 
 def _relative(layout: Layout, file: str, above: int = 0) -> str:
-    """An anchor's file, or another one, from ``above`` its episode's folder on (from its own for those far away)."""
+    """Return the last parts of a path: from the episode's folder on, plus ``above`` parent folders."""
     parts = file.split("/")
     return "/".join(parts[-1 - layout.up - above :])
 
@@ -150,7 +150,7 @@ def _relative(layout: Layout, file: str, above: int = 0) -> str:
 def _add_stream(
     streams: list[StreamGuess], not_read: list[str], layout: Layout, bucket: Bucket, anchor: _Anchor
 ) -> None:
-    """A stream for other tables or arrays that lie beside the anchor's files, one an episode."""
+    """Add a stream for tables or arrays that lie beside the anchor's files, one file an episode."""
     pattern = _pattern_beside(layout, bucket)
     name = PurePosixPath(bucket.files[0]).name
     if pattern is None:
@@ -159,7 +159,7 @@ def _add_stream(
         return
     stem = telling_name(pattern.replace("{stem}", ""))
     stream_name = identifier(stem.replace("*", ""), "sensor")
-    if any(stream.name == stream_name for stream in streams):  # one in each of several folders
+    if any(stream.name == stream_name for stream in streams):  # there is one such file in each of several folders
         stream_name = identifier(pattern.partition(".")[0].replace("*", "").replace("{stem}", ""), "sensor")
     first = layout.tree.root / bucket.files[0]
     if bucket.looks:
@@ -180,7 +180,7 @@ def _add_stream(
 def _add_array_files(
     streams: list[StreamGuess], not_read: list[str], layout: Layout, chosen: list[str], anchor: _Anchor
 ) -> None:
-    """A stream for the NPY files of each folder of an episode."""
+    """Add a stream for the NPY files of each folder of an episode."""
     if layout.per_file and len(layout.anchor.files) > 1:
         return
     episodes = [set(_below(layout, file, {".npy"})) for file in chosen]
@@ -200,7 +200,10 @@ def _add_array_files(
 
 
 def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
-    """The pattern of the bucket's files relative to their episodes; ``None`` where they are not one an episode."""
+    """Return the pattern of the bucket's files relative to their episodes.
+
+    Returns ``None`` if an episode has several of the files, most episodes have none, or the files' depths differ.
+    """
     ends: dict[str, list[str]] = defaultdict(list)
     for file in layout.anchor.files:
         folder = layout.folder(file)
@@ -226,9 +229,9 @@ def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
 
 
 def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Anchor) -> StreamGuess:
-    """A clock that cannot be the anchor's own is moved to start with it."""
+    """Shift a clock to start with the anchor's, if the two clocks cannot be the same."""
     apart = ""
-    counted = bool(clock.columns) == bool(anchor.clock.columns)  # assumed rates: a column's counts, or rows from 0
+    counted = bool(clock.columns) == bool(anchor.clock.columns)  # True if both clocks use columns, or neither does
     if clock.assumed != anchor.clock.assumed or clock.epoch != anchor.clock.epoch or not counted:
         apart = f"its clock is not that of {ANCHOR}"
     elif len(clock.stamps_s) and len(anchor.clock.stamps_s) and not clock.epoch:
@@ -242,7 +245,7 @@ def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Ancho
 
 
 def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
-    """Files of an anchor file's episode with one of these suffixes, relative to its folder."""
+    """List the files of an anchor file's episode with one of these suffixes, relative to the episode's folder."""
     folder = layout.folder(file)
     found = [other.path for other in layout.tree.below(folder or ".")]
     start = len(folder) + 1 if folder else 0
@@ -250,7 +253,7 @@ def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
 
 
 def _cameras_by_stem(layout: Layout, chosen: list[str], beside: Beside) -> list[StreamGuess]:
-    """Cameras of episodes that are files: images whose path holds the file's name."""
+    """Guess the cameras if each file is an episode: images whose path contains the file's name."""
     episodes = []
     for file in chosen:
         stem = layout.stem(file)
@@ -288,7 +291,7 @@ def _task(layout: Layout) -> str:
 
 
 def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSpec, str | None]:
-    """Where the instruction stands: a key of a JSON file, or a text file, that each episode has."""
+    """Find the instruction that each episode has: a key of a JSON file, or a text file."""
     names = [set(_below(layout, file, {".json", ".txt"})) for file in chosen] if not layout.per_file else []
     common = sorted(set.intersection(*names)) if names else []
     folder = layout.tree.root / layout.folder(chosen[0])
@@ -304,7 +307,10 @@ def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSp
 
 
 def _instruction_key(path: Path) -> str | None:
-    """The key of a JSON object that holds an instruction, ``""`` for an object without one, ``None`` for others."""
+    """Return the key of a JSON object that holds an instruction.
+
+    Returns ``""`` for an object without such a key, and ``None`` if the file is not a JSON object.
+    """
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError):

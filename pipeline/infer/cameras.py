@@ -1,4 +1,4 @@
-"""Guesses the cameras of an episode from the names of its images alone."""
+"""Guesses the cameras of an episode from the paths of its images alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EPOCH_S = 9.4e8
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What lies beside the images of an episode: the anchor's name, clock and rows, and tables of stamps."""
+    """The other data of an episode with images: the anchor's name, clock and number of rows, and tables of stamps."""
 
     name: str
     clock: ClockGuess
@@ -36,11 +36,11 @@ class Beside:
 
 
 def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess]:
-    """The image streams of a dataset.
+    """Guess the image streams of a dataset.
 
     Args:
-        episodes: for each episode looked at, its images' paths relative to its folder.
-        beside: what the first of these episodes has beside them.
+        episodes: for each episode looked at, the paths of its images relative to the episode's folder.
+        beside: the other data of the first of these episodes.
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in {path for images in episodes for path in images}:
@@ -77,7 +77,7 @@ def _suffix(paths: list[str]) -> str:
 
 
 def _varying_part(folders: list[str]) -> int | None:
-    """The one part of their paths in which the folders differ."""
+    """Return the index of the one path part in which the folders differ, or ``None`` if there is not exactly one."""
     parts = [folder.split("/") for folder in folders]
     if len({len(names) for names in parts}) != 1:
         return None
@@ -86,7 +86,7 @@ def _varying_part(folders: list[str]) -> int | None:
 
 
 def _prefixes(paths: list[str]) -> dict[str, str]:
-    """What comes before the time in each name, or else before the number that tells it apart."""
+    """Return for each path the part of its name before the time, or else before the number that tells images apart."""
     names = {path: PurePosixPath(path).name for path in paths}
     times = {path: stamp_in(name) for path, name in names.items()}
     if all(times.values()):
@@ -96,7 +96,7 @@ def _prefixes(paths: list[str]) -> dict[str, str]:
 
 
 def _by_prefix(name: str, paths: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """Images of one folder by camera, each with its prefix: cam0_0001.jpg and cam1_0001.jpg are two."""
+    """Split the images of one folder by camera, with its prefix: cam0_0001.jpg and cam1_0001.jpg are two cameras."""
     groups: dict[str, list[str]] = defaultdict(list)
     for path, prefix in _prefixes(paths).items():
         groups[prefix].append(path)
@@ -110,7 +110,7 @@ def _by_prefix(name: str, paths: list[str]) -> dict[str, tuple[str, list[str]]]:
 def _camera(
     name: str, files: tuple[str, ...], paths: list[str], every: list[str], beside: Beside, reasons: list[str]
 ) -> StreamGuess:
-    """A camera by one episode's images in one folder; ``every``: those of all episodes and folders."""
+    """Describe one camera by one episode's images in one folder. ``every`` has those of all episodes and folders."""
     names = sorted({PurePosixPath(path).name for path in paths})
     time, said, one_per_row = _time_of(names, sorted({PurePosixPath(path).name for path in every}), files[0], beside)
     return StreamGuess(
@@ -125,7 +125,7 @@ def _camera(
 
 
 def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
-    """The clock in the images' names, why, and whether there is an image a row."""
+    """Guess the clock from the images' names. Returns the clock, the reasons, and whether each row has one image."""
     form = strptime_form(names[0])
     if form is not None and text_clock(every) is not None:
         return TimeSpec(format=form), [f"the name is a time: {names[0]}"], False
@@ -158,14 +158,14 @@ def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> 
 
 
 def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool] | None:
-    """A table with as many stamps as there are images, nearest to them in the tree."""
+    """Take the clock from a table with one stamp for each image: the table nearest to the images in the folder tree."""
     folder = files.rpartition("/")[0]
     fitting = [table for table in beside.tables if table.alone and table.num_rows == count]
     if not fitting:
         return None
     table = max(fitting, key=lambda table: _num_shared(table.pattern, folder))
     time = table.time
-    # Beside each camera's images its own: the folder that stands for {camera} is the same part of the path.
+    # If each camera has its own table beside its images, {camera} stands for the same part in the table's path.
     parts, names = (time.file or "").split("/"), folder.split("/")
     if "{camera}" in names and len(parts) > names.index("{camera}") + 1:
         parts[names.index("{camera}")] = "{camera}"
@@ -183,7 +183,7 @@ def _num_shared(one: str, other: str) -> int:
 
 
 def _by_index(pattern: str | None, count: int, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
-    """Numbered images: over the anchor's rate if there is one a row, else over the rate that fills the episode."""
+    """Give numbered images a rate: the anchor's if there is one image a row, else the rate that fills the episode."""
     rate = beside.clock.rate_hz or 10.0
     if count == beside.num_rows:
         said = [f"numbered, as many as {beside.name} has rows: taken at its rate of {rate:.4g} Hz"]

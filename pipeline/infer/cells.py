@@ -1,4 +1,4 @@
-"""Says what a single cell of a table looks like: a number, a time, a list, nothing, or text."""
+"""Classifies a single cell of a table: a number, a time, a list, a missing value, a unit, or text."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _MISSING = {
     "-infinity",
     "nat",
 }
-_WORDS = (("true", "false"), ("on", "off"), ("yes", "no"))  # the first of each is 1
+_WORDS = (("true", "false"), ("on", "off"), ("yes", "no"))  # the first word of each pair is 1, the second is 0
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"
@@ -61,22 +61,22 @@ _OTHER_DELIMITERS = re.compile(r"[;\t|,]")
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no finite value."""
+    """Return True if a cell says that there is no finite value."""
     return cell.strip().lower() in _MISSING
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:
-    """Whether a cell is a plain finite number."""
+    """Return True if a cell is a plain finite number."""
     return _NUMBER[decimal].match(cell.strip()) is not None
 
 
 def is_fortran_number(cell: str) -> bool:
-    """Whether a cell is a number whose exponent stands behind a D, as Fortran writes it and no reader takes it."""
+    """Return True if a cell is a Fortran number, with D for the exponent. No reader accepts such numbers."""
     return _FORTRAN.match(cell.strip()) is not None
 
 
 def number_of(cell: str, decimal: str = ".") -> float:
-    """The number that a cell holds, NaN where it holds none."""
+    """Return the number that a cell holds, or NaN if the cell is not a number."""
     cell = cell.strip()
     if _NUMBER[decimal].match(cell) is None:
         return float("nan")
@@ -84,7 +84,10 @@ def number_of(cell: str, decimal: str = ".") -> float:
 
 
 def words_of(cells: Iterable[str]) -> dict[str, int]:
-    """What cells stand for that hold the two words of one pair alone, in each way it is written; else nothing."""
+    """Map each word to its number if the cells hold only the two words of one pair; otherwise return an empty dict.
+
+    The keys are the words in each of the spellings (upper, capitalized, lower case) that occur.
+    """
     seen = {cell.strip() for cell in cells}
     pair = next((pair for pair in _WORDS if {word.lower() for word in seen} <= set(pair)), None)
     styles = [
@@ -95,22 +98,22 @@ def words_of(cells: Iterable[str]) -> dict[str, int]:
 
 
 def is_time_text(cell: str) -> bool:
-    """Whether a cell is a date, a time of day, or both."""
+    """Return True if a cell is a date, a time of day, or both."""
     return _TIME_TEXT.match(cell.strip()) is not None
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a bracketed list of numbers."""
+    """Return True if a cell is a bracketed list of numbers."""
     return _LIST.match(cell.strip()) is not None
 
 
 def is_unit(cell: str) -> bool:
-    """Whether a cell is a unit or the name of a type, as in the second line of a header."""
+    """Return True if a cell is a unit or the name of a type, as in the second line of a header."""
     return _UNIT.match(cell.strip()) is not None
 
 
 def cell_score(cell: str, decimal: str) -> float:
-    """How much a cell looks like one cell of a recording: 1 for a number, 0 for what was not cut where it should be."""
+    """Score how much a cell looks like data: 1 for a number, 0 for a cell that still contains another delimiter."""
     if is_number(cell, decimal) or is_time_text(cell) or is_list(cell):
         return 1.0
     if is_missing(cell):

@@ -1,4 +1,4 @@
-"""Tries a schema on recordings and says, stream by stream, what was found against what the schema asks for."""
+"""Tries a schema on recordings and reports, stream by stream, what was found and what the schema asks for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_schema(root: Path, schema: Schema, *, num_episodes: int) -> SchemaChec
     """Try a schema on the first episodes below ``root``.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: the folder does not exist.
     """
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
@@ -71,7 +71,7 @@ def _verdict(trial: Trial, *, good: bool) -> str:
 
 
 def _what_is_there(root: Path, schema: Schema) -> Iterator[str]:
-    """The first files of a folder in which nothing fits, and what each stream looks for."""
+    """Yield what each stream looks for, and the first files of a folder in which no episode was found."""
     for stream in schema.streams:
         yield f"  stream {stream.name!r} looks for {' or '.join(stream.files)}"
     files = list(walk(root.resolve()).files)
@@ -132,7 +132,7 @@ def _rows(name: str, row: Record | None) -> str:
 
 
 def _header(root: Path, file: RawFile, stream: CsvStream) -> tuple[str, ...]:
-    """A file's columns as the schema's dialect reads them; empty where it cannot."""
+    """Return a file's column names as the schema's dialect reads them; empty if the file cannot be read."""
     ignored = Findings()
     raw = read_bytes(root / file.path, file.path, ignored)
     text = None if raw is None else read_text(raw, stream.dialect.encoding, file.path, ignored)
@@ -141,7 +141,7 @@ def _header(root: Path, file: RawFile, stream: CsvStream) -> tuple[str, ...]:
 
 
 def _wanted(stream: CsvStream) -> list[tuple[str, ...]]:
-    """For each column that a file must have, the names it may have."""
+    """For each column that a file must have, return the names that the schema accepts for the column."""
     clock = [stream.time.sources] if stream.time.sources and stream.time.file is None else []
     return [
         *clock,
@@ -151,7 +151,7 @@ def _wanted(stream: CsvStream) -> list[tuple[str, ...]]:
 
 
 def _beside_clock(stream: CsvStream) -> list[tuple[str, ...]]:
-    """The columns that a stamp is put together from, apart from the clock's own."""
+    """Return the columns other than the clock's own from which a stamp is combined."""
     time = stream.time
     return [(name,) for name in (*filter(None, [time.plus]), *(name for _, name in time.parts))]
 
@@ -186,7 +186,7 @@ def _faults(trial: Trial, raw: RawEpisode, schema: Schema, errors: list[Record])
 
 
 def _against(header: tuple[str, ...], file: RawFile, stream: CsvStream) -> Iterator[str]:
-    """What a file's header has beside what the schema asks for and it lacks."""
+    """Yield the columns that a file has, and the columns that the schema asks for and the file lacks."""
     has = {name.strip() for name in header}
     lacking = [names for names in _wanted(stream) if has.isdisjoint(names)]
     yield f"    {PurePosixPath(file.path).name} has the columns {_list(header) or '(none that can be read)'}"
@@ -202,7 +202,7 @@ def _with_nearest(names: tuple[str, ...], has: set[str]) -> str:
 
 
 def _notes(trial: Trial) -> Iterator[str]:
-    """The first finding of each kind about episodes that are good."""
+    """Yield the first finding of each kind about good episodes."""
     seen: set[str] = set()
     for finding in trial.findings:
         if finding["code"] not in seen:

@@ -1,4 +1,4 @@
-"""Guesses which column is a table's clock, in which unit it counts, and how its stamps are written."""
+"""Guesses which column is a table's clock, its unit, and the form of its stamps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
 
-_EPOCH = (9.4e8, 4.2e9)  # seconds: the years 2000 to 2100
+_EPOCH = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _SANE_HZ = (0.5, 5000.0)
-_USUAL_HZ = 60.0  # of several sane rates the one nearest to this is taken
+_USUAL_HZ = 60.0  # of several plausible rates, the rate nearest to this is taken
 _DIGITS_TO_NS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
 ASSUMED_HZ = 10.0
 
@@ -52,7 +52,7 @@ _NAMED_UNIT = (
     ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp|^ts?)m(illi)?s(ec)?$")),
     ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
 )
-# Words of names that number rows or messages, however evenly they rise.
+# Words in names of columns that number rows or messages; such a column is not a clock even if it rises evenly.
 _COUNTERS = {"packet", "packets", "counter", "frame", "sample", "seq", "sequence", "index", "idx", "row"}
 _TIMES = {"time", "timestamp", "stamp", "clock"}
 _FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|microsecs?|microseconds?"))
@@ -60,23 +60,23 @@ _FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|
 
 @dataclass(frozen=True, kw_only=True)
 class ClockGuess:
-    """A clock, the columns that it uses, and why; ``stamps_s`` are the first rows' times, where there are any."""
+    """A clock, the columns that it uses, and the reasons. ``stamps_s`` holds the times of the first rows, if known."""
 
     time: TimeSpec
     columns: tuple[str, ...] = ()
     rate_hz: float | None = None
     stamps_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     reasons: tuple[str, ...] = ()
-    assumed: bool = False  # no clock was found: the rate is made up
+    assumed: bool = False  # True if no clock was found, so that the rate is only assumed
 
     @property
     def epoch(self) -> bool:
-        """Whether it counts from 1970."""
+        """True if the clock counts from 1970."""
         return len(self.stamps_s) > 0 and bool(self.stamps_s[0] > _EPOCH[0])
 
 
 def looks_like_time(column: Column) -> int | None:
-    """The rank of a column's name among the names that clocks have, 0 the best; ``None`` for other names."""
+    """Return the rank of a column's name among usual names of clocks (0 is best), or ``None`` for any other name."""
     for text in (column.name, column.base):
         name = re.sub(r"[\[(].*", "", text.strip().lower().lstrip("%#")).strip().replace(" ", "_").replace("-", "_")
         for rank, pattern in enumerate(_NAMES):
@@ -86,7 +86,7 @@ def looks_like_time(column: Column) -> int | None:
 
 
 def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGuess:
-    """The clock of a table; ``groups`` is the column whose changes cut it into episodes."""
+    """Guess the clock of a table. ``groups`` is the column whose changes cut the table into episodes."""
     parts = time_in_parts(columns)
     if parts:
         return _beside_parts([column for column in columns if column not in parts.values()], parts, groups)
@@ -101,10 +101,10 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
         others = [name for guess in guesses[1:] for name in guess.columns[:1]]
         also = (f"{', '.join(map(repr, others))} would do as well",) if others else ()
         return replace(guesses[0], reasons=(*guesses[0].reasons, *also))
-    for column in columns:  # no name tells: text that holds a time, or numbers that rise in even steps
+    for column in columns:  # no name tells: text that holds a time comes next
         if column.kind in ("text", "time") and (guess := _by_column(column, columns, groups)) is not None:
             return guess
-    for column in columns:  # the magnitude of dates, rising: a clock however unevenly it ticks
+    for column in columns:  # a rising column with the magnitude of dates is a clock, even if its steps are uneven
         guess = _by_column(column, columns, groups) if column.rises and not _says_it_counts(column) else None
         if guess is not None and guess.epoch and bool(np.all(guess.stamps_s < _EPOCH[1])):
             fraction = _next_fraction(column, columns) if guess.time.unit == "s" else None
@@ -128,7 +128,7 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
 
 
 def _beside_parts(others: list[Column], parts: dict[TimePart, Column], groups: Column | None) -> ClockGuess:
-    """The clock of a table with a time in parts: another column if there is one, else the parts added."""
+    """Guess the clock of a table that has a time in parts: another column if possible, else the sum of the parts."""
     guess = guess_clock(others, groups)
     listed = ", ".join(repr(column.name) for column in parts.values())
     if not guess.assumed:
@@ -155,7 +155,7 @@ def _beside_parts(others: list[Column], parts: dict[TimePart, Column], groups: C
 
 
 def _sum_of_parts(values: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Nanoseconds, or none where a part is missing."""
+    """Return the sum of the parts in nanoseconds, or an empty array if a part has a missing value."""
     if not all(np.isfinite(each).all() for each in values.values()):
         return np.empty(0, dtype=np.int64)
     days = days_since_1970(values)
@@ -168,13 +168,13 @@ def _ticks_evenly(column: Column) -> bool:
 
 
 def _says_it_counts(column: Column) -> bool:
-    """Whether a column of whole numbers is called a counter: its step is a message, not a time."""
+    """Return True if a column of whole numbers is named like a counter: its steps count messages, not time."""
     words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column.name)}
     return column.whole and bool(words & _COUNTERS) and not words & _TIMES
 
 
 def _assumed(columns: list[Column]) -> ClockGuess:
-    """No clock: rows at a rate that the user must correct."""
+    """Return an assumed clock for a table that has none: rows at a rate that the user must correct."""
     counter = next(
         (
             c
@@ -225,7 +225,7 @@ def _by_column(column: Column, columns: list[Column], groups: Column | None) -> 
 
 
 def _within(steps: NDArray[np.float64], groups: Column | None) -> NDArray[np.float64]:
-    """The steps without those from one episode to the next."""
+    """Return the steps within episodes, without the steps from one episode to the next."""
     if groups is None or len(groups.cells) != len(steps) + 1:
         return steps
     same = np.array([a == b for a, b in pairwise(groups.cells)], dtype=bool)
@@ -234,7 +234,7 @@ def _within(steps: NDArray[np.float64], groups: Column | None) -> NDArray[np.flo
 
 
 def rate_of(steps: NDArray[np.float64]) -> float | None:
-    """Rows a second: by the mean step, gaps left out."""
+    """Return the rows per second by the mean step, with gaps left out."""
     steps = steps[steps > 0]
     if not len(steps):
         return None
@@ -245,7 +245,10 @@ def rate_of(steps: NDArray[np.float64]) -> float | None:
 def unit_of(
     name: str, declared: str, values: NDArray[np.float64], steps: NDArray[np.float64]
 ) -> tuple[TimeUnit | None, list[str]]:
-    """The unit of a numeric clock: by its magnitude if it counts from 1970, then by its name, then by its steps."""
+    """Guess the unit of a numeric clock.
+
+    A magnitude that counts from 1970 decides first, then the name, then the size of the steps.
+    """
     text = name.lower()
     named: TimeUnit | None = next((u for u in _UNITS if u == declared), None)
     named = named or next((u for u, pattern in _NAMED_UNIT if pattern.search(text)), None)  # type: ignore[misc]
@@ -275,7 +278,7 @@ def unit_of(
 
 
 def _is_exact(column: Column, unit: TimeUnit) -> tuple[bool, tuple[str, ...]]:
-    """Whether stamps have more digits than a float64 keeps, and no more than nanoseconds hold."""
+    """Return True if stamps have more digits than float64 keeps, and not more than nanoseconds hold; and the reason."""
     if column.whole:
         return False, ()
     cells = [cell.strip().replace(",", ".") for cell in column.cells if not is_missing(cell)]
@@ -296,7 +299,7 @@ def _same_digits(cell: str) -> bool:
 
 
 def _fraction_of(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
-    """The column of nanoseconds (or microseconds) that belongs to one of whole seconds."""
+    """Find the column of nanoseconds (or microseconds) that belongs to a column of whole seconds."""
     if not column.whole:
         return None
     stem = re.sub(r"(secs?|seconds?|s)$", "", column.name.lower())
@@ -308,7 +311,10 @@ def _fraction_of(column: Column, columns: list[Column]) -> tuple[Column, TimeUni
 
 
 def _next_fraction(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
-    """The next column, if it goes on where whole seconds stand still and never reaches the next one."""
+    """Find the fraction of whole seconds in the next column.
+
+    While the seconds stand still, the fraction must rise, and it must stay below one second.
+    """
     other = next((c for c in columns if c.position == column.position + 1), None)
     if other is None or not (column.whole and other.whole) or len(other.finite) != len(column.finite):
         return None
@@ -326,7 +332,7 @@ def _by_two(column: Column, fraction: Column, unit: TimeUnit, groups: Column | N
     if len(fraction.finite) != len(column.finite):
         return None
     stamps = column.finite + fraction.finite * (NANOSECONDS[unit] / 1e9)
-    # Differences are taken apart: epoch seconds with nanoseconds do not fit a float64.
+    # Steps are computed for each column before they are added: float64 cannot hold epoch seconds with nanoseconds.
     steps = _within(column.steps, groups) + _within(fraction.steps, groups) * NANOSECONDS[unit] / 1e9
     if np.any(steps < 0):
         return None
@@ -342,7 +348,7 @@ def _by_two(column: Column, fraction: Column, unit: TimeUnit, groups: Column | N
 def _by_text(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
     cells = [cell.strip() for cell in column.cells if not is_missing(cell)]
     found = text_clock(cells)
-    if found is None or (is_date(cells) and len(set(cells)) < len(cells)):  # a day, and many rows of it
+    if found is None or (is_date(cells) and len(set(cells)) < len(cells)):  # a date that repeats over many rows
         return None
     if found.form.startswith(("%H", "%I")) and (with_date := _by_date_and_time(column, columns, groups)) is not None:
         return with_date
@@ -359,7 +365,7 @@ def _by_text(column: Column, columns: list[Column], groups: Column | None) -> Cl
 
 
 def _by_date_and_time(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
-    """A time of day with the date that stands in a column beside it, whatever both are called."""
+    """Join a time of day with the date in the column beside it, whatever both columns are called."""
     date = next((c for c in columns if abs(c.position - column.position) == 1 and is_date(_stripped(c))), None)
     if date is None or len(date.cells) != len(column.cells):
         return None

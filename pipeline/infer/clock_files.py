@@ -1,4 +1,4 @@
-"""Finds tables that hold no more than the stamps of something else: of the anchor's rows, or of a camera's images."""
+"""Finds tables that hold the stamps of other data: of the anchor's rows, or of a camera's images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from vlapipe.schemas.schema import WHITESPACE, Dialect, TimeSpec
 
 __all__ = ["StampTable", "stamp_table"]
 
-_MOST = 0.8  # of a camera's images that a table must name
+_MOST = 0.8  # fraction of a camera's images that a table must name
 
 
 @dataclass(frozen=True)
 class StampTable:
-    """A table with a clock, ``pattern`` relative to the episode's folder; ``alone`` if it holds nothing to train on."""
+    """A table with a clock. ``pattern`` is relative to the episode's folder.
+
+    ``alone`` is True if the table holds nothing to train on.
+    """
 
     pattern: str
     clock: ClockGuess
@@ -28,12 +31,12 @@ class StampTable:
 
     @property
     def time(self) -> TimeSpec:
-        """The clock of what the stamps belong to."""
+        """The clock for the data that the stamps belong to."""
         time = replace(self.clock.time, file=self.pattern)
         return time if self.has_header else replace(time, sources=())
 
     def names_of(self, images: list[str]) -> str | None:
-        """The column that names the images, if one does."""
+        """Return the column that names the images, or ``None`` if no column does."""
         wanted = set(images)
         for column in self.columns:
             if column.kind != "text" or not self.has_header:
@@ -45,7 +48,10 @@ class StampTable:
 
 
 def stamp_table(pattern: str, look: Table) -> StampTable | None:
-    """A table as a file of stamps; ``None`` where it has no clock, or is not printed as plainly as such files are."""
+    """Describe a table as a file of stamps.
+
+    Returns ``None`` if the table has no clock, or if its dialect is not as plain as that of stamp files.
+    """
     columns = columns_of(look)
     clock = guess_clock(columns)
     plain = replace(

@@ -1,4 +1,4 @@
-"""A table's columns with what their first cells say: kind, values, unit, and what is missing."""
+"""Describes a table's columns by their first cells: kind, values, unit, and missing cells."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")
 
 @dataclass(frozen=True)
 class Column:
-    """One column; ``base`` is its name without the unit.
+    """One column. ``base`` is the column's name without the unit.
 
-    ``kind`` is number, words (two that say yes and no), time (as text), list, text, or empty.
+    ``kind`` is number, words (a yes-word and a no-word), time (as text), list, text, or empty.
     """
 
     name: str
@@ -54,24 +54,24 @@ class Column:
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
-        """Each cell's number, NaN where it has none."""
+        """The number in each cell, NaN if the cell has none."""
         if self.kind == "words":
             return np.array([self.words.get(cell.strip(), np.nan) for cell in self.cells], dtype=np.float64)
         return np.array([number_of(cell, self.decimal) for cell in self.cells], dtype=np.float64)
 
     @cached_property
     def words(self) -> dict[str, int]:
-        """What each word stands for, if its cells hold two words that are yes and no."""
+        """The number that each word stands for, if the column's kind is words."""
         return words_of(cell for cell in self.cells if not is_missing(cell)) if self.kind == "words" else {}
 
     @cached_property
     def finite(self) -> NDArray[np.float64]:
-        """The values that are there."""
+        """The values that are finite."""
         return self.values[np.isfinite(self.values)]
 
     @cached_property
     def steps(self) -> NDArray[np.float64]:
-        """Differences of neighbouring values; of whole numbers they are exact however large those are."""
+        """Differences of neighbouring values. Differences of whole numbers are exact, however large the numbers are."""
         if self.whole:
             numbers = [int(cell) for cell in self.cells if not is_missing(cell)]
             return np.array([b - a for a, b in pairwise(numbers)], dtype=np.float64)
@@ -79,38 +79,38 @@ class Column:
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
-        """The texts, as they stand, of cells that have no value."""
+        """The texts of cells without a value, as they are written."""
         return tuple(sorted({cell for cell in self.cells if is_missing(cell)}))
 
     @property
     def num_missing(self) -> int:
-        """How many cells have no value."""
+        """Number of cells without a value."""
         return sum(map(is_missing, self.cells))
 
     @cached_property
     def whole(self) -> bool:
-        """Whether each number is written without a point or an exponent."""
+        """True if each number is written without a point or an exponent."""
         return self.kind == "number" and all(c.strip().lstrip("+-").isdigit() for c in self.cells if not is_missing(c))
 
     @property
     def constant(self) -> bool:
-        """Whether all values are the same."""
+        """True if all values are the same."""
         return len(self.cells) > 2 and len(self.finite) > 0 and bool(np.ptp(self.finite) == 0)
 
     @cached_property
     def counts(self) -> bool:
-        """Whether it only counts rows: whole numbers, each one more than the one before."""
+        """True if the column only counts rows: whole numbers, each one more than the number before."""
         return self.whole and len(self.finite) > 1 and bool(np.all(self.steps == 1))
 
     @cached_property
     def rises(self) -> bool:
-        """Whether no value is less than the one before, and some are more."""
+        """True if no value is less than the value before, and some are more."""
         steps = self.steps
         return self.kind == "number" and len(steps) > 0 and bool(np.all(steps >= 0) and np.any(steps > 0))
 
 
 def columns_of(table: Table) -> list[Column]:
-    """Every column of a table, in its order."""
+    """Return every column of a table, in the table's order."""
     columns = []
     for position, name in enumerate(table.names):
         cells = tuple(row[position] for row in table.rows)
@@ -130,14 +130,14 @@ def _kind(cells: tuple[str, ...], decimal: str) -> str:
             return kind
     if words_of(given):
         return "words"
-    # A stray word among numbers is a fault that the reader will name; the column is still one of numbers.
+    # A few words among numbers are faults, which the reader reports. The column is still a column of numbers.
     if sum(is_number(cell, decimal) for cell in given) > 0.9 * len(given):
         return "number"
     return "text"
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """A column's name without its unit, and the unit: ``x [mm]``, ``angle(deg)``, ``pos_x_mm``."""
+    """Split a column's name into the name without its unit, and the unit: ``x [mm]``, ``angle(deg)``, ``pos_x_mm``."""
     match = _BRACKETED.match(name)
     if match is not None and match[1] and not match[2].isdigit():
         return match[1], _plain_unit(match[2])
@@ -148,5 +148,5 @@ def split_unit(name: str) -> tuple[str, str]:
 
 
 def _plain_unit(text: str) -> str:
-    """A unit as schemas spell it."""
+    """Return a unit in the spelling of schemas."""
     return "" if _NO_UNIT.match(text) else _SPELLED.get(text, text)

@@ -1,6 +1,6 @@
-"""Guesses how a text table is cut, from its first few hundred kilobytes: the reading under which most lines agree.
+"""Guesses how a text table is cut into cells, from its first few hundred kilobytes: the cut on which most lines agree.
 
-No guess is made in silence: each one leaves a reason, which becomes a comment in the schema.
+Each guess leaves a reason, which becomes a comment in the schema.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ __all__ = ["COMMENT_SIGNS", "Table", "look_at_table"]
 _SCORED_LINES = 400
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
 COMMENT_SIGNS = ("#", "%", "//")
-_MAX_BROKEN = 32  # lines of one row
+_MAX_BROKEN = 32  # lines over which one quoted row may be broken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The first rows of one table. ``units`` has one entry a column, empty where the header names none."""
+    """The first rows of one table. ``units`` has one entry a column, empty if the header names no unit."""
 
     path: str
     dialect: Dialect
     names: tuple[str, ...]
     units: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    first_line: int  # of the rows, from 1
-    num_rows: int  # of the whole file; estimated where it is packed or large
+    first_line: int  # line of the first row, counted from 1
+    num_rows: int  # rows of the whole file; an estimate if the file is packed or large
     whole: bool
     reasons: tuple[str, ...]
-    stated: StatedRate | None = None  # of the rows, by the lines before them
+    stated: StatedRate | None = None  # the rate of the rows, if the lines above the rows state one
 
 
 def look_at_table(path: Path, label: str) -> Table | None:
-    """Guess a file's dialect and cut its first rows; ``None`` where it is no table."""
+    """Guess a file's dialect and cut its first rows. Returns ``None`` if the file is not a table."""
     try:
         head = read_text_head(path)
     except NoTextError:
@@ -76,9 +76,10 @@ def look_at_table(path: Path, label: str) -> Table | None:
 
 
 def _with_broken_cells(lines: list[str]) -> list[str]:
-    """Lines whose quoted cells go on below become one; blank lines stand for the rest, so that all keep their number.
+    """Join lines whose quoted cells continue on the next lines, as in printed arrays.
 
-    Printed arrays break so. A quote that closes nowhere near is left to the reader to refuse.
+    Blank lines take the place of the joined lines, so that line numbers stay the same. A quote that does not close
+    within ``_MAX_BROKEN`` lines is left alone: the reader refuses it.
     """
     joined = list(lines)
     open_at = -1
@@ -92,13 +93,13 @@ def _with_broken_cells(lines: list[str]) -> list[str]:
 
 
 def _guess_comment(lines: list[str]) -> str:
-    """The sign that the first lines begin with, if they do."""
+    """Return the comment sign that the first line begins with, or an empty string."""
     first = next((line for line in lines if line.strip()), "")
     return next((sign for sign in COMMENT_SIGNS if first.startswith(sign)), "")
 
 
 def _cut_line(line: str, dialect: Dialect) -> list[str]:
-    """The cells of one line, without blanks around them."""
+    """Return the cells of one line, without surrounding blanks."""
     if dialect.delimiter == WHITESPACE:
         return line.split()
     if not dialect.quote or dialect.quote not in line:
@@ -113,7 +114,7 @@ def _cut_line(line: str, dialect: Dialect) -> list[str]:
 
 
 def _guess_delimiter(body: list[str], reasons: list[str]) -> Dialect | None:
-    """The delimiter and decimal sign under which most lines have the same number of cells, and cells are numbers."""
+    """Find the delimiter and decimal sign with which most lines have equally many cells, and cells are numbers."""
     sample = body[:_SCORED_LINES]
     if not sample:
         return None
@@ -143,7 +144,7 @@ def _guess_delimiter(body: list[str], reasons: list[str]) -> Dialect | None:
 
 
 def _guess_quote(sample: list[str]) -> str:
-    """A single quote where cells, or all names of the first line, are wrapped in it and none in a double quote."""
+    """Return the single quote if most lines, or all names of the first, wrap cells in it; else the double quote."""
     if any('"' in line for line in sample):
         return '"'
     wrapped = sum(1 for line in sample if re.search(r"(^|[,;\t|])\s*'[^']*'\s*($|[,;\t|])", line))
@@ -156,18 +157,18 @@ def _score(sample: list[str], dialect: Dialect) -> float:
     counts = Counter(len(row) for row in rows if len(row) > 1)
     if not counts:
         return 0.0
-    # On a tie the later lines are the rows; a preamble comes first.
+    # On a tie, the width of the last line wins: a preamble comes first, and rows come later.
     width = max(counts, key=lambda n: (counts[n], n == len(rows[-1]), n))
     fitting = [row for row in rows if len(row) == width]
-    body = fitting[1:] or fitting  # the first is likely a header
-    # What a line may end with, an empty cell, is no reason to take tabs for blanks.
+    body = fitting[1:] or fitting  # the first line is likely a header
+    # An empty last cell is left out: otherwise a trailing tab would speak for blanks as the delimiter.
     cells = [cell for row in body for cell in (row if row[-1] else row[:-1])]
     score = sum(cell_score(cell, dialect.decimal) for cell in cells) / len(cells)
     return score * (len(fitting) / len(sample)) ** 2
 
 
 def _single_column(sample: list[str]) -> Dialect | None:
-    """One number a line, as in a file of stamps."""
+    """Return a plain dialect if each line holds one number or time, as in a file of stamps."""
     rows = [line.strip() for line in sample]
     good = sum(1 for row in rows if is_number(row) or is_time_text(row))
     return Dialect() if good >= max(1, len(rows) - 1) and len(rows) > 1 else None
@@ -204,7 +205,7 @@ def _cut_rows(label: str, lines: list[str], header: Header, reasons: list[str]) 
 
 
 def _footer(head: TextHead, table: Table, lines: list[str]) -> int:
-    """How many lines at the end are whole lines of text that is no row."""
+    """Count the lines at the end of the file that are complete lines of text but not rows."""
     last, ended = (lines, head.ended) if head.whole else head.last_lines()
     width = len(table.names) + table.dialect.index_column + table.dialect.trailing_delimiter
     count = 0
@@ -214,7 +215,7 @@ def _footer(head: TextHead, table: Table, lines: list[str]) -> int:
         comment = table.dialect.comment
         if len(cells) == width or not line.strip() or (comment and line.startswith(comment)):
             break
-        # A cut row has numbers at its beginning: that is a fault to report, not a footer to skip.
+        # A row that was cut off begins with numbers. That is a fault to report, not a footer to skip.
         if not ended or (like_row and not (cells and not is_number(cells[0]) and not is_missing(cells[0]))):
             return 0
         count += 1

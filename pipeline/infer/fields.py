@@ -1,4 +1,4 @@
-"""Guesses the fields of a table: which columns are one array, in which unit, and what is not kept."""
+"""Guesses the fields of a table: which columns form one array, their units, and which columns are not kept."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ _MOSTLY = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class FieldGuess:
-    """One field as the schema will have it. ``unit`` and ``period`` have one entry a column, or none."""
+    """One field of the schema. ``unit`` and ``period`` have one entry a column, or are empty."""
 
     name: str
     columns: tuple[str, ...]
     unit: tuple[str, ...] = ()
     period: tuple[float, ...] = ()
     dtype: str = "float32"
-    width: int = 0  # of text
-    length: int = 0  # of lists
-    words: tuple[tuple[str, int], ...] = ()  # what each word stands for
+    width: int = 0  # bytes of a text cell
+    length: int = 0  # numbers in a list cell
+    words: tuple[tuple[str, int], ...] = ()  # the number that each word stands for
     quaternion: str = ""
     normalize: bool = False
     on_missing: str = ""
     optional: bool = False
-    constant: bool = False  # in the first rows
-    command: bool = False  # its name says that it is what was commanded
+    constant: bool = False  # True if no value changes in the first rows
+    command: bool = False  # True if the name says that the values were commanded
     reasons: tuple[str, ...] = ()
 
     @property
     def numeric(self) -> bool:
-        """Whether it can be trained on."""
+        """True if the field holds numbers, so that a policy can be trained on it."""
         return self.dtype != "text"
 
     @property
     def num_columns(self) -> int:
-        """Numbers in a row."""
+        """Number of values in a row."""
         return self.length or len(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldsGuess:
-    """The fields of a table, the columns that are left out with the reason, and the texts of missing cells."""
+    """The fields of a table, the columns that are not kept (each with the reason), and the texts of missing cells."""
 
     fields: tuple[FieldGuess, ...]
     drop: tuple[tuple[str, str], ...]
@@ -75,9 +75,9 @@ class FieldsGuess:
 
 
 def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Column]) -> FieldsGuess:
-    """The fields of a table without the columns that its clock and its episodes have ``taken``.
+    """Guess the fields of a table, without the columns ``taken`` by its clock and by the cut into episodes.
 
-    ``pooled`` are the columns with the cells of several files one after the other.
+    ``pooled`` holds the same columns, each with the cells of several files joined.
     """
     free = [column for column in columns if column.name not in set(taken)]
     drop = [(c.name, reason) for c in free if (reason := _why_not(c))]
@@ -97,7 +97,7 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
 
 
 def _why_not(column: Column) -> str:
-    """Why a column is not kept, or an empty string."""
+    """Return why a column is not kept, or an empty string if the column is kept."""
     name = column.name.strip().lower()
     if column.kind == "text" and all(is_fortran_number(cell) for cell in column.cells if not is_missing(cell)):
         return "numbers with a D for the exponent, as Fortran writes them: write E and infer again"
@@ -112,7 +112,7 @@ def _why_not(column: Column) -> str:
         return ""
     if looks_like_time(column) is not None and (column.rises or column.constant):
         return "another clock"
-    # One that begins again in each episode counts too.
+    # A counter that begins again in each episode counts too.
     counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
     if column.whole and _COUNTERS.match(name) and counts:
         return "counts or numbers rows"
@@ -120,7 +120,7 @@ def _why_not(column: Column) -> str:
 
 
 def _fewer_singles(groups: list[Group]) -> list[Group]:
-    """Lone columns stay fields of their own, unless there are so many that nobody would name them."""
+    """Keep lone columns as fields of their own, unless there are too many to be named one by one."""
     singles = [group for group in groups if len(group.columns) == 1]
     if len(singles) <= _MANY_SINGLES:
         return groups
@@ -130,12 +130,12 @@ def _fewer_singles(groups: list[Group]) -> list[Group]:
 
 
 def _by_missing(group: Group) -> list[Group]:
-    """A group as it is, or cut in two, so that a mask for columns that seldom have a value hides none beside them."""
+    """Cut off the columns that seldom have a value, so that their mask does not hide values of the other columns."""
     return _cut(group, [_share_missing(column) > _OFTEN_MISSING for column in group.columns], "seldom")
 
 
 def _by_size(group: Group) -> list[Group]:
-    """A group as it is, or cut in two, so that whole numbers which no float64 holds do not become floats."""
+    """Cut off the whole numbers that float64 cannot hold exactly, so that they do not become floats."""
     if all(column.whole for column in group.columns):
         return [group]
     is_large = [c.whole and len(c.finite) > 0 and float(np.abs(c.finite).max()) > _EXACT_FLOAT64 for c in group.columns]
@@ -143,7 +143,7 @@ def _by_size(group: Group) -> list[Group]:
 
 
 def _cut(group: Group, chosen: list[bool], suffix: str) -> list[Group]:
-    """The group without the chosen columns, and they, called after it; the group itself where they are all or none."""
+    """Split the chosen columns off into a group named with ``suffix``. If all or none are chosen, keep the group."""
     if all(chosen) or not any(chosen):
         return [group]
     parts = []
@@ -203,7 +203,7 @@ def _words_field(group: Group) -> FieldGuess:
 
 
 def _with_gaps(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
-    """The field with what becomes of cells that have no value, and whether it ever changes."""
+    """Complete the field: how cells without a value are handled, and whether the field ever changes."""
     share = max(map(_share_missing, group.columns))
     if share:
         seen = ", ".join(sorted({repr(text) for column in group.columns for text in column.missing}))
@@ -220,7 +220,7 @@ def _with_gaps(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGues
 
 
 def _dtype(group: Group, reasons: list[str]) -> str:
-    """``float32``, unless that would make neighbouring values one."""
+    """Return ``float32``, unless float32 would make neighbouring values equal."""
     if all(column.whole for column in group.columns):
         if any(len(c.finite) and np.abs(c.finite).max() > _EXACT_FLOAT32 for c in group.columns):
             reasons.append("int64: whole numbers too large for float32")
@@ -257,7 +257,7 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
 
 
 def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
-    """Four neighbouring columns without names whose length is 1: said, and left as they are."""
+    """Add a reason if four neighbouring unnamed columns have length 1, like a quaternion. The field stays as it is."""
     columns = group.columns
     for i in range(len(columns) - 3):
         four = [column.finite for column in columns[i : i + 4]]
@@ -271,7 +271,7 @@ def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> 
 
 
 def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
-    """The period of angles that are seen to come round, and of Euler angles whose unit is known."""
+    """Set the period of angles that are seen to wrap around, and of Euler angles whose unit is known."""
     around = [_period(column) for column in group.columns]
     periods = list(around)
     full = max(around)
@@ -289,7 +289,7 @@ def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGu
 
 
 def _period(column: Column) -> float:
-    """360 or 2 pi where the values jump by about that and stay within one turn; else 0."""
+    """Return 360 or 2 pi if the values stay within one turn and jump by nearly one turn, otherwise 0."""
     if len(column.finite) < 2:
         return 0.0
     low, high, jump = column.finite.min(), column.finite.max(), np.abs(np.diff(column.finite)).max()
@@ -301,7 +301,7 @@ def _period(column: Column) -> float:
 
 
 def _unique_names(fields: list[FieldGuess]) -> list[FieldGuess]:
-    """Fields with names that a schema accepts, each once."""
+    """Give each field a unique name that a schema accepts."""
     taken: set[str] = set()
     named = []
     for field in fields:

@@ -1,4 +1,4 @@
-"""Puts columns together that are one quantity: names that differ in a number or in an axis alone."""
+"""Groups the columns that form one quantity: columns whose names differ only in a number or an axis."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vlapipe.pipeline.infer.columns import Column
 
 __all__ = ["ANGLES", "Group", "group_columns", "identifier"]
 
-# Tokens of a name: a run of digits, an acronym, a word, or other letters (all alphabets).
+# Tokens of a name: consecutive digits, an acronym, a word, or other letters (all alphabets).
 _TOKEN = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 _EULER = {"roll", "pitch", "yaw", "alpha", "beta", "gamma", "a", "b", "c", "r", "phi", "theta", "psi"}
 _PLACES = {"x", "y", "z"}
 ANGLES = _EULER
 _LONG_EULER = {name for name in _EULER if len(name) > 1}
-# What a bare prefix stands for, before numbers and before axes.
+# The quantity that a bare prefix stands for: before numbers, and before axes.
 _BEFORE_NUMBER = {
     "joint_position": "joint joints j q jp joint_angle joint_angles joint_pos joint_positions actual_q axis",
     "joint_velocity": "qd dq actual_qd joint_vel joint_velocity joint_velocities jv",
@@ -37,7 +37,7 @@ _BEFORE_AXIS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Columns that are one field, with each one's number or axis; a lone column has the label ``""``."""
+    """Columns that form one field. ``labels`` holds each column's number or axis, or ``""`` for a lone column."""
 
     name: str
     columns: tuple[Column, ...]
@@ -45,7 +45,7 @@ class Group:
 
 
 def group_columns(columns: list[Column]) -> list[Group]:
-    """Every column in one group, in the order in which the groups begin in the file."""
+    """Put every column into exactly one group. Groups are ordered by their first column in the file."""
     groups: list[Group] = []
     left = {column.position: column for column in columns}
     for find, complete in ((_axes, _are_axes), (_numbers, _are_numbers)):
@@ -66,14 +66,14 @@ def group_columns(columns: list[Column]) -> list[Group]:
 
 
 def _is_torque(group: Group, groups: list[Group]) -> bool:
-    """Whether Tx, Ty, Tz stand beside Fx, Fy, Fz: without these they are a translation."""
+    """Return True for Tx, Ty, Tz beside Fx, Fy, Fz. Without the forces, Tx, Ty, Tz are a translation."""
     if group.name != "position" or any(column.base.lower()[:1] != "t" for column in group.columns):
         return False
     return any(other.name == "force" and other.labels == group.labels for other in groups)
 
 
 def _numbers(name: str) -> list[tuple[str, str]]:
-    """Each number in a name, and the name without it; one that stands there twice is one number."""
+    """Return each number in a name with the rest of the name. A number that occurs twice counts as one number."""
     found = re.findall(r"\d+", name)
     twice = sorted({number for number in found if found.count(number) > 1})
     keys = [(re.sub(rf"(?<!\d){number}(?!\d)", "\0", name), number) for number in twice]
@@ -81,7 +81,7 @@ def _numbers(name: str) -> list[tuple[str, str]]:
 
 
 def _axes(name: str) -> list[tuple[str, str]]:
-    """Each axis in a name, and the name without it: ``pose_x``, ``X_Position``, ``accX``, ``qw``."""
+    """Return each axis in a name with the rest of the name: ``pose_x``, ``X_Position``, ``accX``, ``qw``."""
     found = []
     for match in _TOKEN.finditer(name):
         token = match[0].lower()
@@ -117,12 +117,12 @@ def _group(key: str, members: list[tuple[str, Column]], *, numbers: bool) -> Gro
 
 
 def identifier(name: str, default: str = "field") -> str:
-    """A name as schemas allow it: lower-case words of ASCII letters and digits, joined by ``_``."""
+    """Turn a name into one that schemas allow: lower-case words of ASCII letters and digits, joined by ``_``."""
     plain = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     words = [word.lower() for word in _TOKEN.findall(plain) if word.isascii()]
     if len(words) > 1 and words[0] in ("field", "data"):
-        words = words[1:]  # what exporters of ROS bags put before each name
+        words = words[1:]  # exporters of ROS bags put these words before each name
     text = "_".join(words)
     if not text:
         return default

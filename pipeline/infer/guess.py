@@ -1,4 +1,4 @@
-"""What was guessed of a dataset, as plain data: it is written as TOML, with each reason as a comment."""
+"""Holds a guessed schema as plain data. ``write`` turns it into TOML, with each reason as a comment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayGuess:
-    """One array of an NPZ stream: ``shape`` of a row."""
+    """One array of an NPZ stream. ``shape`` is the shape of one row."""
 
     name: str
     array: str
@@ -23,7 +23,7 @@ class ArrayGuess:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamGuess:
-    """One stream; of ``fields`` and ``arrays`` the one that fits its kind is filled."""
+    """One stream. Only ``fields`` (CSV) or ``arrays`` (NPZ) is filled, according to ``kind``."""
 
     name: str
     kind: str
@@ -38,12 +38,12 @@ class StreamGuess:
     missing: tuple[str, ...] = ()
     arrays: tuple[ArrayGuess, ...] = ()
     one_per_row: bool = False
-    assumed: bool = False  # nothing tells the rate of its clock
+    assumed: bool = False  # True if nothing states the rate of the stream's clock, so that the rate is only assumed
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaGuess:
-    """A whole schema; the first stream is the anchor."""
+    """A whole schema. The first stream is the anchor."""
 
     name: str
     description: str
@@ -58,7 +58,7 @@ class SchemaGuess:
 
     @property
     def reasons(self) -> list[str]:
-        """Every reason, with what it is a reason for."""
+        """List every reason, each after the name of the part of the schema that the reason explains."""
         said = [f"episodes: {reason}" for reason in self.episode_reasons]
         for stream in self.streams:
             said += [f"{stream.name}: {reason}" for reason in stream.reasons]

@@ -1,4 +1,4 @@
-"""Guesses where a table's header is: how many lines come before it, how many rows it has, and what its names are."""
+"""Guesses a table's header: how many lines come before it, how many lines it has, and its names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Header", "find_header"]
 _MAX_HEADER_ROWS = 4
 _MAX_LOOKED_AT = 300
 _MIN_BELOW_LEAD_IN = 6
-_EPOCH_S = (9.4e8, 4.2e9)  # the years 2000 to 2100
+_EPOCH_S = (9.4e8, 4.2e9)  # seconds since 1970: about the years 2000 to 2100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A header's names and units, the dialect that reads it, and the line on which the rows begin (from 0)."""
+    """A header's names and units, the dialect that reads it, and the index of the line of the first row (from 0)."""
 
     dialect: Dialect
     names: tuple[str, ...]
@@ -30,14 +30,14 @@ class Header:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines cut into cells, comments and blank lines left out; ``number`` is each one's place in the file."""
+    """Lines cut into cells, without comments and blank lines. ``number`` holds each line's index in the file."""
 
     cells: list[list[str]]
     number: list[int]
 
 
 def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[str]]) -> Header | None:
-    """Find the header of a table whose delimiter is known; ``None`` where there are no rows."""
+    """Find the header of a table whose delimiter is known. Returns ``None`` if the table has no rows."""
     kept = [
         (i, line)
         for i, line in enumerate(lines)
@@ -49,7 +49,7 @@ def find_header(lines: list[str], dialect: Dialect, cut: Callable[[str], list[st
     width = _width(cut_up.cells)
     numeric = _numeric_columns(cut_up.cells, width, dialect.decimal)
     start = next((i for i, cells in enumerate(cut_up.cells) if _is_row(cells, numeric, dialect.decimal)), None)
-    if not any(numeric):  # all text: the first line that fits is the header
+    if not any(numeric):  # all cells are text: the first line with the right number of cells is the header
         first = next((i for i, cells in enumerate(cut_up.cells) if len(cells) == width), None)
         start = None if first is None or first + 1 >= len(cut_up.cells) else first + 1
     if start is None:
@@ -71,7 +71,7 @@ def _width(rows: list[list[str]]) -> int:
 
 
 def _numeric_columns(rows: list[list[str]], width: int, decimal: str) -> list[bool]:
-    """Whether most cells of each column, in the later half of the lines, are numbers or times."""
+    """Return for each column whether most of its cells, in the later half of the lines, are numbers or times."""
     fitting = [cells for cells in rows[:_MAX_LOOKED_AT] if len(cells) == width]
     later = fitting[len(fitting) // 2 :]
     numeric = []
@@ -91,9 +91,10 @@ def _is_row(cells: list[str], numeric: list[bool], decimal: str) -> bool:
 
 
 def _is_faulty_row(cells: list[str], before: list[str], dialect: Dialect) -> bool:
-    """Whether the last line of a header is the first row, with a word where a number belongs: none may get lost.
+    """Return True if the last line of a header is really the first row, with a word where a number belongs.
 
-    A name may be a whole number, one behind a point is none; below names that need no other line stand rows.
+    No row may get lost. A name may be a whole number, but a number with a decimal point is not a name. If the line
+    before is already a complete line of names, any number makes this line a row.
     """
     numbers = [cell for cell in cells if is_number(cell, dialect.decimal)]
     if before and all(before) and _are_names(before) and not any(map(is_number, before)):
@@ -102,11 +103,11 @@ def _is_faulty_row(cells: list[str], before: list[str], dialect: Dialect) -> boo
 
 
 def _header_rows(before: list[list[str]], width: int, quote: str) -> int:
-    """How many of the lines just above the rows belong to the header."""
+    """Count the lines just above the rows that belong to the header."""
     rows = 0
     for cells in reversed(before[-_MAX_HEADER_ROWS:]):
         named = sum(bool(cell) for cell in cells)
-        # A quote that opens in one cell and closes in another is prose about the table: no reader takes it for names.
+        # A quote that opens in one cell and closes in another is prose about the table; no reader takes it for names.
         if quote and sum(cell.count(quote) % 2 for cell in cells) > 1:
             break
         if abs(len(cells) - width) > 1 or named < max(1, width / 2) or sum(map(is_number, cells)) == named:
@@ -157,7 +158,10 @@ def _with_header(
 
 
 def _above_properties(cut_up: _Lines, start: int, dialect: Dialect, width: int) -> Header | None:
-    """The names, where many lines below them say of each column what it is: its type, its scale, its address."""
+    """Find the names above many lines that describe each column: its type, its scale, its address.
+
+    Returns ``None`` if there are no such lines.
+    """
     run = start
     while run and len(cut_up.cells[run - 1]) == width:
         run -= 1
@@ -175,9 +179,12 @@ def _above_properties(cut_up: _Lines, start: int, dialect: Dialect, width: int) 
 
 
 def _made_unique(names: list[str]) -> list[str]:
-    """Names that come again get a number; a w behind x, y and z has theirs, so that a quaternion stays together."""
+    """Add a number to names that occur again.
+
+    A w after x, y and z gets the number of these, so that a quaternion stays together.
+    """
     unique: list[str] = []
-    before = 1  # the number of the column before
+    before = 1  # the number given to the column before
     for position, name in enumerate(names):
         base = name or f"c{position + 1}"
         goes_on = base.lower() == "w" and position > 0 and names[position - 1].lower() in ("x", "y", "z")
@@ -197,7 +204,7 @@ def _are_units(cells: list[str]) -> bool:
 
 
 def _are_names(cells: list[str]) -> bool:
-    """Unique, and none empty but perhaps the first or the last."""
+    """Return True if names are unique, and none is empty except perhaps the first or the last."""
     named = [cell for cell in cells if cell]
     return len(set(named)) == len(named) and all(cells[1:-1])
 
@@ -205,7 +212,7 @@ def _are_names(cells: list[str]) -> bool:
 def _edges(
     dialect: Dialect, names: list[str], rows: list[list[str]], width: int, reasons: list[str]
 ) -> tuple[Dialect, list[str]]:
-    """A trailing delimiter, or an index column without a name."""
+    """Detect a trailing delimiter, or an index column without a name. Returns the dialect and the names."""
     rows = [cells for cells in rows[:_MAX_LOOKED_AT] if len(cells) == width]
     last_empty = dialect.delimiter != WHITESPACE and width > 1 and all(not cells[-1] for cells in rows)
     if last_empty and (len(names) == width - 1 or not names[-1]):
@@ -224,7 +231,7 @@ def _is_comment(line: str, dialect: Dialect) -> bool:
 def _commented(
     lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, width: int, cut: Callable[[str], list[str]]
 ) -> Header | None:
-    """The header is the last comment before the rows, if it has as many names."""
+    """Take the last comment before the rows as the header, if it has as many names as there are columns."""
     comments = [line for line in lines[: cut_up.number[start]] if _is_comment(line, dialect)]
     if not comments or start > 0:
         return None
@@ -242,7 +249,7 @@ def _commented(
 
 
 def _other_cut(text: str, dialect: Dialect, width: int, first_row: int, *, skip_lines: int) -> Header | None:
-    """A header that is cut by another delimiter than the rows: its names are taken over into the schema."""
+    """Take the names of a header that is cut by another delimiter than the rows. The schema then states the names."""
     for delimiter in (",", ";", "\t", None):
         names = [name.strip() for name in text.split(delimiter)]
         if len(names) == width and all(names) and _are_names(names) and not any(map(is_number, names)):
@@ -253,7 +260,7 @@ def _other_cut(text: str, dialect: Dialect, width: int, first_row: int, *, skip_
 
 
 def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, width: int) -> Header:
-    """No header: columns are called c1, c2, ... by position."""
+    """Describe a table without a header: columns are called c1, c2, ... by position."""
     lead = _lead_in([cells for cells in cut_up.cells[start:] if len(cells) == width], dialect.decimal)
     start += lead
     first_row = cut_up.number[start]
@@ -286,7 +293,7 @@ def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, wid
 
 
 def _lead_in(rows: list[list[str]], decimal: str) -> int:
-    """How many lines say when a recording began, in seconds since 1970, and at what rate, the same in each column."""
+    """Count the lines (0 to 2) that give the start in seconds since 1970, then the rate, equal in all columns."""
     if len(rows) < _MIN_BELOW_LEAD_IN:
         return 0
     began = {number_of(cell, decimal) for cell in rows[0]}

@@ -1,4 +1,4 @@
-"""Which of the numbers in images' names is their stamp or their number, and the pattern that finds just that one."""
+"""Finds which number in the images' names is their stamp or index, and a pattern that matches exactly that number."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import PurePosixPath
 __all__ = ["before_number", "judged_number", "number_pattern", "numbers_of"]
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_EPOCH = (9.4e8, 4.2e9)  # seconds: the years 2000 to 2100
+_EPOCH = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
 _SCALES = (1, 1e3, 1e6, 1e9)
 
 
 def judged_number(names: list[str]) -> int | None:
-    """Which number of each name tells the images apart, counted from the last one (0); ``None`` where none does.
+    """Return which number of each name tells the images apart, counted from the last number (0).
 
-    One that counts from 1970 goes before all others, then the one with most values, then the last.
+    A number that counts from 1970 wins, then the number with most different values, then the last. Returns ``None`` if
+    a name has no number.
     """
     count = min(len(_tokens(name)) for name in names)
     found = [(_counts_from_1970(texts := numbers_of(names, at)), len(set(texts)), -at) for at in range(count)]
@@ -23,19 +24,19 @@ def judged_number(names: list[str]) -> int | None:
 
 
 def numbers_of(names: list[str], at: int) -> list[str]:
-    """That number of each name, as text."""
+    """Return, as text, number ``at`` of each name (counted from the last number)."""
     return [_tokens(name)[-1 - at][0] for name in names]
 
 
 def before_number(name: str, at: int) -> str:
-    """What comes before that number of a name."""
+    """Return the part of a name before number ``at``."""
     return name[: _tokens(name)[-1 - at].start()]
 
 
 def number_pattern(names: list[str], at: int) -> str | None:
-    """A regular expression whose group is that number of each name, tried on all of them.
+    """Return a regular expression whose group is number ``at`` of each name. The expression is tried on all names.
 
-    Empty where the number is the whole stem; ``None`` where no expression finds it.
+    The result is empty if the number is the whole stem, and ``None`` if no expression finds the number.
     """
     if min(len(_tokens(name)) for name in names) <= at:
         return None

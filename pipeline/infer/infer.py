@@ -1,4 +1,4 @@
-"""Looks at a folder of recordings, writes a schema for it, and reads the first episodes by it to see that it fits."""
+"""Guesses a schema for a folder of recordings, and tries the schema by reading the first episodes with it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapip
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """A schema's text, why it is as it is, and what is wrong with the first episodes that it reads."""
+    """A guessed schema as text, the reasons for each guess, and the errors in the first episodes read with it."""
 
     toml: str
     reasons: tuple[str, ...]
-    assumed: tuple[str, ...]  # streams whose rate is made up
+    assumed: tuple[str, ...]  # streams whose rate is only assumed, because nothing states it
     faults: tuple[str, ...]
     num_tried: int
 
@@ -38,7 +38,7 @@ def infer_schema(root: Path) -> Inferred:
     """Guess a schema for the recordings below ``root``.
 
     Raises:
-        UsageError: there is no such folder, or nothing in it that a schema could describe.
+        UsageError: the folder does not exist, or holds nothing that a schema could describe.
     """
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
@@ -73,7 +73,7 @@ def _misnamed(tree: FileTree) -> list[str]:
 
 
 def _no_table(root: Path, tree: FileTree) -> UsageError:
-    """Why nothing below ``root`` can be described by a schema."""
+    """Return an error that says why no file below ``root`` can be described by a schema."""
     single = files_of_one_row(tree)
     if single:
         problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
@@ -89,7 +89,7 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
 
 
 def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
-    """The faults of the first episodes, read by what was guessed."""
+    """Read the first episodes with the guessed schema. Returns the errors and the number of episodes tried."""
     schema = parse_schema(schema_text(guess), "inferred")
     try:
         trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
@@ -100,7 +100,7 @@ def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
 
 
 def _shared_stamps(trial: Trial) -> list[Record]:
-    """Images most of which have one stamp: it was taken from the wrong place in their names."""
+    """Find image streams in which most images share a stamp: the stamp was taken from the wrong part of their names."""
     images = {
         (row["id"], source["path"]): source["num_files"]
         for row in trial.rows
@@ -117,7 +117,7 @@ def _shared_stamps(trial: Trial) -> list[Record]:
 
 
 def _without_other_times(guess: SchemaGuess, faults: list[Record], num_tried: int) -> SchemaGuess | None:
-    """The same without tables that were never recorded while the robot was: a calibration, what came before."""
+    """Return the guess without tables that were never recorded at the same time as the robot, such as a calibration."""
     files = [fault["file"] for fault in faults if fault["code"] == "clock.no_overlap"]
     apart = {}
     for stream in guess.streams[1:]:
@@ -140,7 +140,7 @@ def _without_other_times(guess: SchemaGuess, faults: list[Record], num_tried: in
 
 
 def _with_missing(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> SchemaGuess | None:
-    """The same with what the trial has shown beyond the first rows: cells that are missing further down."""
+    """Return the guess with cells marked as missing that the trial found empty below the first rows."""
     missing = [f for f in faults if f["code"] in ("csv.missing_value", "csv.not_finite") and f["column"]]
     if not missing:
         return None

@@ -1,6 +1,6 @@
-"""Guesses what an episode is in a folder of recordings, and which files in it belong together; reads heads of tables.
+"""Guesses which files of a folder form an episode, and which file of an episode is the anchor. Reads heads of tables.
 
-Files are of one bucket if their names differ in digits alone. The bucket that says most about the robot is the anchor.
+Files whose names differ only in digits form one bucket. The bucket that tells most about the robot is the anchor.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ __all__ = ["TABLES", "Bucket", "Layout", "escape", "files_of_one_row", "find_lay
 TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
 _PACKED = {".gz", ".zip"}
 _ARRAYS = {".npz"}
-_MAX_LOOKED_AT = 3  # files of one bucket: first, middle, last
+_MAX_LOOKED_AT = 3  # files of one bucket that are read: first, middle, last
 _MAX_BUCKETS = 60
-_MAX_UNLIKE = 24  # files looked at where those of one name have different columns
-_SAYS_NOTHING = {"data", "log", "samples"}  # as a file's name
-_MAX_KINDS = 12  # of tables of one name in folders of several
+_MAX_UNLIKE = 24  # files that are read if files of one name have different columns
+_SAYS_NOTHING = {"data", "log", "samples"}  # file names that do not describe the content
+_MAX_KINDS = 12  # kinds of tables that may share one file name in different folders
 _FEW_ROWS = 10
-_LONG_AGO_S = 60.0  # the clock of a device that was switched on well before both recordings
+_LONG_AGO_S = 60.0  # a clock that starts later than this ran before the recording began
 _MAX_LISTED = 8
 _ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """Files of one kind, by their paths, and what the first rows of some of them are (nothing of arrays)."""
+    """Files of one kind. ``looks`` holds the first rows of some of them, and is empty for array files."""
 
     files: tuple[str, ...]
     looks: tuple[Table, ...]
-    key: str = ""  # of the names
+    key: str = ""  # the file name with its digits and folder name left open
 
     @property
     def num_numbers(self) -> int:
-        """Columns of numbers in the file with most."""
+        """Largest number of numeric columns among the files looked at."""
         return max(sum(column.kind == "number" for column in columns_of(look)) for look in self.looks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The episodes of a dataset. ``folders`` are theirs, in order, each with its anchor file.
+    """How the files of a dataset form episodes.
 
-    With ``per_file`` each of the anchor's files is an episode. ``up`` is how many folders above its file an episode's
-    folder lies.
+    With ``per_file``, each of the anchor's files is an episode. Otherwise an episode is a folder, which lies ``up``
+    levels above the folder of its anchor file.
     """
 
     tree: FileTree
@@ -62,26 +62,26 @@ class Layout:
     per_file: bool
     up: int
     reasons: tuple[str, ...]
-    unlike: tuple[str, ...] = ()  # files named like the anchor's, with other columns
-    one_row: tuple[str, ...] = ()  # the first of each kind of tables of a single row
+    unlike: tuple[str, ...] = ()  # files that are named like the anchor's but have other columns
+    one_row: tuple[str, ...] = ()  # one file for each kind of table with a single row
 
     def folder(self, anchor_file: str) -> str:
-        """The folder of the episode of an anchor's file, ``""`` for the root."""
+        """Return the episode folder of an anchor file, ``""`` for the root."""
         parts = anchor_file.split("/")[:-1]
         return "/".join(parts[: len(parts) - self.up])
 
     def stem(self, anchor_file: str) -> str:
-        """The anchor file's name without extensions."""
+        """Return the anchor file's name without its extensions."""
         return PurePosixPath(anchor_file).name.partition(".")[0]
 
 
 def find_layout(tree: FileTree) -> Layout | None:
-    """How a folder of recordings is laid out; ``None`` where no table of numbers is found."""
+    """Guess how a folder of recordings is laid out. Returns ``None`` if no table of numbers is found."""
     buckets, arrays = _merged(_buckets(tree, _is_table)), _array_buckets(tree)
     unusual = not buckets and not arrays
     if unusual:
         buckets = _merged(_buckets(tree, lambda path: is_other_text(tree.root / path)))
-    # A single row is no recording: it holds what is said of one, or one moment.
+    # A table of a single row is not a recording: it holds metadata, or one moment.
     one_row = tuple(sorted(bucket.files[0] for bucket in buckets if _has_one_row(bucket)))
     buckets = [bucket for bucket in buckets if not _has_one_row(bucket)]
     if not buckets and not arrays:
@@ -111,13 +111,13 @@ def find_layout(tree: FileTree) -> Layout | None:
 
 
 def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
-    """The tables of a single row each, of which none is a recording."""
+    """List the tables that have a single row each. None of them is a recording."""
     found = [bucket for bucket in _buckets(tree, _is_table) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 
 def likeliest_table(tree: FileTree) -> str | None:
-    """The file that is the first to be taken for a table by its name, else by its text; ``None`` without one."""
+    """Return the first file that looks like a table by its name, or else by its text; ``None`` if there is none."""
     wanted: tuple[Callable[[str], bool], ...] = (_is_table, lambda path: is_other_text(tree.root / path))
     return next((path for is_wanted in wanted for path in sorted(tree.files) if is_wanted(path)), None)
 
@@ -138,7 +138,7 @@ def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
             found.append(Bucket(files=tuple(files), looks=tuple(looks), key=key))
         elif looks and (parts := _by_folder_name(tree, files, key)):
             found += parts
-        elif looks:  # names that are alike, of tables that are not
+        elif looks:  # the names are alike but the tables are not
             kinds: list[list[Table]] = []
             for look in _look(tree, files[:_MAX_UNLIKE]):
                 kind = next((kind for kind in kinds if _alike(kind[0], look)), None)
@@ -154,7 +154,10 @@ def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
 
 
 def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
-    """imu0/data.csv and truth0/data.csv as kinds of their own; none where the folders do not tell the kinds apart."""
+    """Split a bucket by folder name, such as imu0/data.csv and truth0/data.csv.
+
+    Returns an empty list if the folder names do not tell the kinds of tables apart.
+    """
     named: dict[str, list[str]] = defaultdict(list)
     for file in files:
         named[re.sub(r"\d+", "#", PurePosixPath(file).parent.name)].append(file)
@@ -173,13 +176,13 @@ def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
 
 
 def _look(tree: FileTree, files: list[str]) -> list[Table]:
-    """The tables among files that hold numbers."""
+    """Read the first rows of files, and return the tables that hold numbers."""
     looks = [look for file in files if (look := look_at_table(tree.root / file, file)) is not None]
     return [look for look in looks if look.rows and any(c.kind == "number" for c in columns_of(look))]
 
 
 def _alike(one: Table, other: Table) -> bool:
-    """Whether two tables could be of one stream: at least half of their columns are the same."""
+    """Return True if two tables could belong to one stream: at least half of their columns are the same."""
     names, others = set(one.names), set(other.names)
     return 2 * len(names & others) >= len(names | others)
 
@@ -200,7 +203,7 @@ def _is_table(path: str) -> bool:
 
 
 def _key(path: str) -> str:
-    """A file's name with its folder's name and its digits left open."""
+    """Return the file's name with each digit group replaced by ``#``, and its folder's name left open."""
     *folders, name = path.split("/")
     for folder in reversed(folders):
         if len(folder) > 2 and folder in name:
@@ -209,7 +212,7 @@ def _key(path: str) -> str:
 
 
 def _merged(buckets: list[Bucket]) -> list[Bucket]:
-    """Lone files with the same columns are one bucket, such as pick.csv and place.csv, unless recorded at once."""
+    """Merge buckets of lone files with the same columns (pick.csv and place.csv), unless they were recorded at once."""
     merged: list[Bucket] = []
     for bucket in buckets:
         for i, other in enumerate(merged):
@@ -223,7 +226,7 @@ def _merged(buckets: list[Bucket]) -> list[Bucket]:
 
 
 def _are_alone(bucket: Bucket) -> bool:
-    """Whether the names of the files do not come again in other folders."""
+    """Return True if no file name of the bucket occurs in two folders."""
     return len({PurePosixPath(file).name for file in bucket.files}) == len(bucket.files)
 
 
@@ -236,7 +239,7 @@ def _same_columns(one: Bucket, other: Bucket) -> bool:
 
 
 def _meet(one: Bucket, other: Bucket) -> bool:
-    """Whether two files of one folder were recorded at the same time."""
+    """Return True if files of both buckets lie in one folder and were recorded at the same time."""
     if {str(PurePosixPath(f).parent) for f in one.files}.isdisjoint(str(PurePosixPath(f).parent) for f in other.files):
         return False
     spans = []
@@ -245,7 +248,7 @@ def _meet(one: Bucket, other: Bucket) -> bool:
         if not clock.rate_hz or not len(clock.stamps_s):
             return False
         start, span = float(clock.stamps_s[0]), bucket.looks[0].num_rows / clock.rate_hz
-        if not clock.epoch and start < max(_LONG_AGO_S, span):  # a clock that begins with the recording says nothing
+        if not clock.epoch and start < max(_LONG_AGO_S, span):  # started with the recording: not comparable
             return False
         spans.append((start, start + span))
     (a, b), (c, d) = spans
@@ -253,7 +256,7 @@ def _meet(one: Bucket, other: Bucket) -> bool:
 
 
 def _weight(bucket: Bucket) -> float:
-    """How much a bucket says: numbers a row, rows, episodes, and whether its name speaks of a robot."""
+    """Weigh how much a bucket tells: by its numeric columns, rows and files, and by a name that suggests a robot."""
     rows = max(look.num_rows for look in bucket.looks)
     enough = 1.0 if rows >= _FEW_ROWS else 0.1
     likely = enough * 1.5 if _ROBOT.search(telling_name(bucket.files[0])) else enough
@@ -261,14 +264,14 @@ def _weight(bucket: Bucket) -> float:
 
 
 def telling_name(path: str) -> str:
-    """What a file is called: its own name without extensions, or its folder's where that says nothing."""
+    """Return a descriptive name: the file's name without extensions, or else its folder's name."""
     parts = PurePosixPath(path)
     stem = parts.name.partition(".")[0]
     return parts.parent.name if stem in _SAYS_NOTHING and parts.parent.name else stem
 
 
 def _levels_up(layout: Layout) -> int:
-    """How far above the anchor's file an episode's folder lies, so that its other files are below it too."""
+    """Return how many levels the episode folder lies above the anchor file, so that it holds the other files too."""
     anchors = [file.split("/")[:-1] for file in layout.anchor.files]
     companions = {
         tuple(path.split("/")[:-1])
@@ -290,7 +293,7 @@ def _levels_up(layout: Layout) -> int:
 
 
 def _by_place(layout: Layout, bucket: Bucket) -> list[Bucket]:
-    """Files of one name in several folders of an episode (left/imu.csv, right/imu.csv) are kinds of their own."""
+    """Split a bucket whose files lie in several folders of one episode, such as left/imu.csv and right/imu.csv."""
     folders = {layout.folder(file) for file in layout.anchor.files}
     places: dict[str, list[str]] = defaultdict(list)
     for file in bucket.files:
@@ -321,7 +324,10 @@ def _num_shared(one: tuple[str, ...], other: list[str]) -> int:
 
 
 def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
-    """The narrowest pattern that all ``paths`` fit and none of ``against``; else the paths themselves, if few."""
+    """Return the narrowest pattern that matches all ``paths``.
+
+    If that pattern also matches a path of ``against`` and there are few ``paths``, return the paths themselves.
+    """
     paths = sorted(set(paths))
     parts = zip(*(path.split("/") for path in paths), strict=True)
     pattern = "/".join(_common(list(names)) for names in parts)
@@ -331,7 +337,7 @@ def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
 
 
 def _common(names: list[str]) -> str:
-    """What names have in common at both ends, with a star between."""
+    """Return the common beginning and end of the names, with a star between."""
     if len(set(names)) == 1:
         return escape(names[0])
     before = names[0]
@@ -347,5 +353,5 @@ def _common(names: list[str]) -> str:
 
 
 def escape(name: str) -> str:
-    """A name as a pattern that only it fits."""
+    """Escape a name, so that as a pattern it matches only itself."""
     return re.sub(r"([*?\[])", r"[\1]", name)

@@ -1,4 +1,4 @@
-"""Says why a file that looks like a table of numbers is none: with the line, what stands there, and what to do."""
+"""Explains why a file that looks like a table of numbers is not one: the line, its content, and the cure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED_NUMBER = re.compile(r"\s*[A-Za-z_]\w*\s*[:=]\s*[+-]?(\d|\.\d)")
 
 
 def why_no_table(path: Path, label: str) -> tuple[str, str]:
-    """What keeps the file at ``path`` from being read as a table of numbers, and the cure."""
+    """Return why the file at ``path`` cannot be read as a table of numbers, and the cure."""
     try:
         head = read_text_head(path)
     except NoTextError as error:

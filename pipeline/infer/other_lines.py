@@ -1,4 +1,4 @@
-"""Says what the lines of a table are that have another number of cells: messages of other kinds, or another table."""
+"""Explains the lines of a table that have another number of cells: messages of other kinds, or another table."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from vlapipe.pipeline.infer.cells import is_missing, is_number
 
 __all__ = ["kinds_of_lines"]
 
-_MANY = 0.05  # of all lines; fewer are faults, which the reader names
+_MANY = 0.05  # fraction of all lines; fewer such lines are faults, which the reader reports
 _MAX_SHOWN = 4
-_MAX_NAMED = 64  # names of messages; more are texts
+_MAX_NAMED = 64  # different first cells that may be names of messages; more of them are texts
 
 
 def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Sequence[str]]]) -> str | None:
-    """A reason to take the file apart: many lines are ``others`` than the rows, or the first cells take turns.
+    """Return a reason to split the file: many lines differ in width from the rows, or the first cells alternate.
 
-    ``others`` are line numbers and cells.
+    ``others`` holds the number and the cells of each line that is not a row.
     """
     if len(others) <= _MANY * (len(rows) + len(others)):
         return _taking_turns([row[0] for row in rows])
     cells = [*rows, *(cells for _, cells in others)]
     kinds = Counter((line[0], len(line)) for line in cells if line)
-    widths = dict(kinds)  # of each name; one that has several is no kind of message
+    widths = dict(kinds)  # number of cells by name; a name with several widths does not name a kind of message
     named = len({name for name, _ in widths}) == len(widths) <= _MAX_NAMED
     if named and len(kinds) > 1 and not any(is_number(name) for name, _ in kinds):
         shown = ", ".join(f"{name} ({width} cells)" for (name, width), _ in kinds.most_common(_MAX_SHOWN))

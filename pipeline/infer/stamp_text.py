@@ -1,4 +1,4 @@
-"""Reads clocks that are written as text: ISO 8601, the usual dates and times of day, and stamps inside names."""
+"""Reads clocks that are written as text: ISO 8601, usual dates and times of day, and stamps inside names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DIGITS_OF = {"%Y": r"\d{4}", "%f": r"\d{1,6}", **dict.fromkeys(("%m", "%d", "%H
 
 @dataclass(frozen=True)
 class TextClock:
-    """The form of a column's stamps (``iso`` or as ``strptime`` has it), their times, and why."""
+    """The form of a column's stamps (``iso`` or a ``strptime`` form), their times since 1970, and the reasons."""
 
     form: str
     stamps_s: NDArray[np.float64]
@@ -33,7 +33,7 @@ class TextClock:
 
 
 def text_clock(cells: list[str]) -> TextClock | None:
-    """The one form that all cells have; ``None`` where there is none."""
+    """Find the one form that all cells have. Returns ``None`` if there is no such form."""
     if not cells:
         return None
     if all(map(_ISO.match, cells)):
@@ -70,7 +70,7 @@ def _usual_form(cells: list[str]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def is_date(cells: list[str]) -> bool:
-    """Whether all cells are dates of one form, without a time of day."""
+    """Return True if all cells are dates of one form, without a time of day."""
     return bool(cells) and any(all(_parses(cell, form) for cell in cells) for form in (*_DATES, *_SHORT_DATES))
 
 
@@ -83,7 +83,7 @@ def _parses(text: str, form: str) -> bool:
 
 
 def strptime_form(text: str) -> str | None:
-    """The ``strptime`` form of a name that holds date and time: ``cam_20240131_101530_123.jpg``."""
+    """Return the ``strptime`` form of a name that holds date and time: ``cam_20240131_101530_123.jpg``."""
     match = _STAMP.search(text)
     if match is None:
         return None
@@ -95,12 +95,15 @@ def strptime_form(text: str) -> str | None:
 
 
 def stamp_in(name: str) -> re.Match[str] | None:
-    """Where date and time stand in a name."""
+    """Find the date and time in a name."""
     return _STAMP.search(name)
 
 
 def form_inside(names: list[str]) -> tuple[str, str] | None:
-    """A regular expression for the time inside names that differ around it, and its ``strptime`` form."""
+    """Return a regular expression that finds the time inside names, and the time's ``strptime`` form.
+
+    Unlike ``strptime_form``, this allows names that differ before and after the time.
+    """
     found = [_STAMP.search(name) for name in names]
     texts = [match[0] for match in found if match is not None]
     if len(texts) < len(names) or len(forms := {strptime_form(text) for text in texts}) != 1:

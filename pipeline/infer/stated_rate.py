@@ -1,4 +1,4 @@
-"""Finds the rate that the lines before a table state, such as ``Sample rate: 50.0Hz``, and the words that do."""
+"""Finds the rate that the lines above a table state, such as ``Sample rate: 50.0Hz``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class StatedRate:
-    """Rows a second, and the words that say so."""
+    """Rows per second, and the words that state the rate."""
 
     rate_hz: float
     text: str
 
 
 def stated_rate(lines: Iterable[str]) -> StatedRate | None:
-    """The one rate that the lines state; none where they state several, or the rate of something else."""
+    """Return the one rate that the lines state.
+
+    Returns ``None`` if the lines state several rates. Lines about the rate of something else (``_OTHER``) are skipped.
+    """
     found: dict[float, str] = {}
     for line in lines:
         if _OTHER.search(line):

@@ -1,4 +1,4 @@
-"""Guesses a CSV stream from the first rows of several of its files: what they agree on, and what some of them lack."""
+"""Guesses a CSV stream from the first rows of several of its files: their common columns, and the optional ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TableGuess", "guess_table"]
 
 _PAUSE_S, _PAUSE_STEPS = 5.0, 100
 _COUNTER_BITS = (8, 16, 24, 32)
-_FEWEST_ROWS = 5  # of an episode, where the clock tells them apart
+_FEWEST_ROWS = 5  # of an episode, if the restarts of the clock tell episodes apart
 _EPISODE = re.compile(
     r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
     r"([_ ]?(index|idx|id|no|nr|number|num))?",
@@ -31,7 +31,7 @@ _EPISODE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TableGuess:
-    """A CSV stream, its clock, and what begins a new episode in a file, if anything does, with the reason."""
+    """A CSV stream and its clock. The ``split_*`` fields say what begins a new episode within a file, if any."""
 
     stream: StreamGuess
     clock: ClockGuess
@@ -42,7 +42,7 @@ class TableGuess:
 
 
 def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, may_split: bool) -> TableGuess:
-    """Guess a stream from its files' first rows; ``may_split``: whether a file may hold several episodes."""
+    """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
     widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None
@@ -91,7 +91,10 @@ def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, 
 
 
 def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess, float | None, list[str]]:
-    """A clock that begins again, or stands still for long, tells that a file holds several recordings."""
+    """Guess whether a file holds several recordings: the clock restarts, or pauses for long.
+
+    Returns the clock, the jump in seconds that begins an episode (if any), and the reasons.
+    """
     if not clock.assumed:
         steps = np.diff(clock.stamps_s)
         pauses = steps[steps > max(_PAUSE_S, _PAUSE_STEPS * float(np.median(steps)))] if len(steps) else steps
@@ -124,7 +127,7 @@ def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess
 
 
 def _bits_of_counter(column: Column, back: NDArray[np.intp]) -> int:
-    """The width of a counter that begins again where it is full, as the row after goes on by a usual step; else 0."""
+    """Return the bits of a counter that overflows: after each restart it continues by a usual step. Otherwise 0."""
     usual = float(np.median(column.steps[column.steps > 0]))
     for bits in _COUNTER_BITS:
         over = column.steps[back - 1] + 2.0**bits
@@ -134,7 +137,7 @@ def _bits_of_counter(column: Column, back: NDArray[np.intp]) -> int:
 
 
 def _at_stated_rate(clock: ClockGuess, looks: tuple[Table, ...]) -> ClockGuess:
-    """The clock with the rate that stands above the rows of each file, where nothing else tells one."""
+    """Give an assumed clock the rate that the lines above the rows state, if all files state the same rate."""
     stated = {look.stated.rate_hz: look.stated.text for look in looks if look.stated is not None}
     if not clock.assumed or len(stated) != 1 or any(look.stated is None for look in looks):
         return clock
@@ -157,7 +160,7 @@ def _rate(look: Table, split: Column | None) -> float | None:
 
 
 def _splits(column: Column) -> bool:
-    """Whether a column names the episode of each row: by its name, and because its values stand in blocks."""
+    """Return True if a column names the episode of each row: its name says so, and equal values are contiguous."""
     if not _EPISODE.fullmatch(column.base.strip()) or column.kind not in ("number", "text") or column.num_missing:
         return False
     blocks = [cell for i, cell in enumerate(column.cells) if i == 0 or cell != column.cells[i - 1]]
@@ -165,7 +168,7 @@ def _splits(column: Column) -> bool:
 
 
 def _pooled(columns: list[Column], others: list[Table]) -> list[Column]:
-    """The columns with the cells of all files, so that what only a later file shows is seen too."""
+    """Return the columns with the cells of all files joined, so that values that occur only in later files count."""
     more = [{column.name: column.cells for column in columns_of(look)} for look in others]
     pooled = []
     for column in columns:
@@ -180,13 +183,13 @@ def _again(column: Column, cells: tuple[str, ...]) -> Column:
     if words_of(cell for cell in cells if not is_missing(cell)):
         return replace(column, cells=cells, kind="words")
     if column.kind == "words":
-        return column  # what another file has instead is for the reader to name
+        return column  # the reader reports the other values of later files
     kind = "number" if np.isfinite(replace(column, cells=cells).values).any() else column.kind
     return replace(column, cells=cells, kind=kind)
 
 
 def _optional(field: FieldGuess, present: list[set[str]]) -> list[FieldGuess]:
-    """A field as it is, or cut into what every file has and what some of them lack."""
+    """Return the field as it is, or split into the columns that every file has and those that some files lack."""
     always = [all(name in names for names in present) for name in field.columns]
     if all(always):
         return [field]

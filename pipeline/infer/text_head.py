@@ -1,4 +1,4 @@
-"""Reads the first and last lines of a text file, packed or not: is it text, in which encoding, what does it say."""
+"""Reads the first and last lines of a text file, packed or not, and guesses whether it is text and its encoding."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["NoTextError", "TextHead", "is_other_text", "read_text_head"]
 _HEAD_BYTES = 256 << 10
 _COUNTED_BYTES = 32 << 20
 _TAIL_BYTES = 16 << 10
-_LINE_END = re.compile(r"\r*\n|\r")  # as the reader's: str.splitlines also cuts at form feeds and separator signs
+_LINE_END = re.compile(r"\r*\n|\r")  # as the reader does; str.splitlines also cuts at form feeds and separators
 
 
 class NoTextError(Exception):
-    """The file holds no text; the message says why."""
+    """The file does not hold text. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextHead:
-    """The beginning of a file, and its end where it goes on; ``whole`` where the beginning is all of it."""
+    """The beginning of a file, and its last bytes. ``whole`` is True if the beginning is the entire file."""
 
     path: Path
     data: bytes
@@ -37,7 +37,7 @@ class TextHead:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The whole lines of the beginning, without their ends."""
+        """The complete lines of the beginning, without line ends."""
         lines = _LINE_END.split(self._text)
         if not self.whole or not lines[-1]:
             lines.pop()
@@ -49,18 +49,19 @@ class TextHead:
 
     @property
     def ended(self) -> bool:
-        """Whether the last line of a whole file has its end."""
+        """True if the last line of a ``whole`` file has a line end."""
         return self.data.endswith((b"\n", b"\n\0"))
 
     def last_lines(self) -> tuple[list[str], bool]:
-        """The last whole lines of a file that goes on, and whether the very last has its end."""
+        """Return the last complete lines of a file that is not ``whole``, and whether the last line has a line end."""
         text = self.tail.decode(self.encoding, errors="replace")
         return _LINE_END.split(text.removesuffix("\n"))[1:], text.endswith("\n")
 
     def num_lines_below(self) -> int:
-        """How many lines stand below: counted, so that a file of stamps is known to fit; else estimated.
+        """Return the number of lines below the beginning.
 
-        That is where the file is packed or large.
+        The lines are counted, because a file of stamps must have an exact number. If the file is packed or large, the
+        number is an estimate.
         """
         if self.whole:
             return 0
@@ -76,7 +77,7 @@ def read_text_head(path: Path) -> TextHead:
     """Read the beginning of a file and guess its encoding.
 
     Raises:
-        NoTextError: it cannot be read or unpacked, is empty, or is not text.
+        NoTextError: the file cannot be read or unpacked, is empty, or is not text.
     """
     try:
         head = _unpacked(path)
@@ -116,7 +117,7 @@ def _unpacked(path: Path) -> TextHead:
 
 
 def _guess_encoding(data: bytes) -> tuple[str, str]:
-    """The encoding, and why where it is not plain UTF-8."""
+    """Return the encoding, and the reason if the encoding is not plain UTF-8."""
     for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if data.startswith(mark):
             return name, f"encoding {name}: a byte order mark says so"
@@ -137,7 +138,7 @@ def _guess_encoding(data: bytes) -> tuple[str, str]:
 _LOOKED_AT_BYTES = 4 << 10
 _MOSTLY = 0.95
 _PRINTABLE = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
-_NEVER = {  # text, and no recording
+_NEVER = {  # text files that are not recordings
     ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".py", ".m",
     ".c", ".cpp", ".h", ".hpp", ".js", ".sh", ".bat", ".urdf", ".xacro", ".launch", ".ipynb", ".svg", ".tex", ".bib",
     ".pdf", ".jpg", ".jpeg", ".png", ".obj", ".stl", ".ply", ".pcd",
@@ -145,7 +146,7 @@ _NEVER = {  # text, and no recording
 
 
 def is_other_text(path: Path) -> bool:
-    """Whether nearly all of the first bytes can be printed, and none is zero."""
+    """Return True if nearly all of the file's first bytes are printable and none is zero."""
     if path.suffix.lower() in _NEVER or path.name.startswith("."):
         return False
     try:

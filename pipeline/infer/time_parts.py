@@ -1,4 +1,4 @@
-"""Finds the columns of a table that hold a date and a time of day in parts: an hour, a minute, a second."""
+"""Finds the columns of a table that hold date and time of day in parts, such as an hour, a minute and a second."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMES: dict[TimePart, str] = {
 
 
 def time_in_parts(columns: list[Column]) -> dict[TimePart, Column]:
-    """The columns of a time in parts, the largest first; none without an hour and a minute."""
+    """Return the columns of a time in parts, the largest unit first; empty without an hour and a minute."""
     found: dict[TimePart, Column] = {}
     for column in columns:
         part = _part(column, found)
@@ -38,7 +38,7 @@ def time_in_parts(columns: list[Column]) -> dict[TimePart, Column]:
 
 
 def _part(column: Column, found: dict[TimePart, Column]) -> TimePart | None:
-    """What a column is by its name; ``mm`` is a month behind a year, and a minute behind an hour."""
+    """Return which part a column's name stands for. ``mm`` is a month after a year, and a minute after an hour."""
     names = [name.strip().lower().replace(" ", "_") for name in (column.name, column.base)]
     if names[1] in ("mm", "mm_2"):
         return "month" if "year" in found and "hour" not in found else "minute"

@@ -1,4 +1,4 @@
-"""Tries a schema on the first episodes of a dataset; reads and checks as an ingest does, and writes nothing."""
+"""Tries a schema on the first episodes of a dataset: reads and checks as an ingest does, and writes nothing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vlapipe.schemas.schema import Schema
 
 __all__ = ["Trial", "try_schema"]
 
-_ALL_BYTES = 1 << 62  # of one shard: the episodes that are tried go into one
+_ALL_BYTES = 1 << 62  # shard size large enough for all episodes that are tried
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of the first episodes: ``rows`` of the good ones, ``rejects``, and ``findings`` of the good ones."""
+    """Result for the first episodes: ``rejects``, and ``rows`` and ``findings`` of the good episodes."""
 
     discovery: Discovery
     tried: tuple[RawEpisode, ...]
@@ -34,10 +34,10 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     """Read the first episodes of a dataset.
 
     Raises:
-        UsageError: there is no such folder, or no episode in it.
+        UsageError: the folder does not exist, or holds no episode.
     """
     discovery = discover(root, schema)
-    # A file that holds many episodes is only cut where it is tried.
+    # A file with many episodes is cut only if the file is among those tried.
     few = cut_files(replace(discovery, episodes=discovery.episodes[:num_episodes]), schema)
     tried = few.episodes[:num_episodes]
     plan = make_plan(discovery, schema, shard_bytes=_ALL_BYTES, options={})

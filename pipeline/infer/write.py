@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(.*?)(0|[1-9]\d*)(\D*)\Z", re.DOTALL)
 
 
 class _Page:
-    """Lines of TOML; a comment stands above the line that it explains."""
+    """Lines of TOML. A comment is placed above the line that it explains."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,7 +44,7 @@ class _Page:
 
 
 def schema_text(guess: SchemaGuess) -> str:
-    """The schema's TOML text."""
+    """Return the schema's TOML text."""
     page = _Page()
     page.comment("Guessed by `vlapipe schema infer`. Each comment says why; correct what is wrong.")
     page.comment(*(f"Not read: {what}" for what in guess.not_read))
@@ -162,7 +162,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
             page.put("integer", time.integer, "kept as whole nanoseconds" if time.integer else "")
     if time.plus:
         page.put("plus", time.plus)
-        if not time.format:  # texts are joined, in no unit
+        if not time.format:  # a date and a time that are joined as text have no unit
             page.put("plus_unit", time.plus_unit)
     if time.starts_with:
         page.put("starts_with", time.starts_with)
@@ -225,7 +225,7 @@ def _sample(page: _Page, guess: SchemaGuess) -> None:
 
 
 def _ranges(names: Sequence[str]) -> list[str]:
-    """``joint_{1..6}`` for three names or more that differ in a number that counts up."""
+    """Shorten three or more names that differ in a number that counts up, as ``joint_{1..6}``."""
     short: list[str] = []
     i = 0
     while i < len(names):
@@ -253,11 +253,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A literal string shows backslashes as they are.
+        # A TOML literal string shows backslashes as they are.
         if "\\" in value and "'" not in value and value.isprintable():
             return f"'{value}'"
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, dict):  # of plain words
+    if isinstance(value, dict):  # the keys are plain words, which TOML takes unquoted
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         text = "[" + ", ".join(map(_toml, value)) + "]"
@@ -268,7 +268,7 @@ def _toml(value: Any) -> str:
 
 
 def _wrapped(values: Sequence[Any]) -> list[str]:
-    """Items of a long list, as many on a line as fit."""
+    """Put the items of a long list on lines, as many on a line as fit."""
     lines: list[str] = []
     for item in map(_toml, values):
         if lines and len(lines[-1]) + len(item) + 4 < _LINE:

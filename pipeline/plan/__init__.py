@@ -1,1 +1,1 @@
-"""Decides, from the input alone, which episode goes to which shard and split."""
+"""Decides from the input alone which shard and which split each episode goes to."""

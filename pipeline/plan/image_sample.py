@@ -1,4 +1,4 @@
-"""Looks at a few images before the plan is made: each camera's size, and how much room its images will take."""
+"""Reads a few images before the plan is made, to learn each camera's image size and its expected stored bytes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,36 @@ from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, read_jpeg_header
 
 __all__ = ["ImageSample", "look_at_images"]
 
-_TRIED = 16  # images of a camera that are made smaller to see how large they become
+_TRIED = 16  # number of a camera's images that are resized to measure how large they become
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSample:
-    """What was seen: ``images`` with the sizes that cameras have, and by camera what an image or a byte becomes."""
+    """What the sampled images tell.
+
+    ``images`` are the image options completed with each camera's size. The other two fields give, by camera, the stored
+    bytes of one image, or the stored bytes for each byte of the source file.
+    """
 
     images: ImageOptions
-    bytes_of_image: dict[str, int]  # pixels: exact
-    bytes_of_byte: dict[str, float]  # JPEG: about
+    bytes_of_image: dict[str, int]  # for raw pixels: exact
+    bytes_of_byte: dict[str, float]  # for JPEG: an estimate
 
     def stored_bytes(self, camera: str, files: tuple[RawFile, ...]) -> int:
-        """About what a shard holds of these files; their own size where nothing is known of the camera."""
+        """Estimate the bytes that a shard stores for these files.
+
+        The estimate is the files' own size if nothing is known about the camera.
+        """
         if camera in self.bytes_of_image:
             return len(files) * self.bytes_of_image[camera]
         return int(self.bytes_of_byte.get(camera, 1.0) * sum(file.num_bytes for file in files))
 
 
 def look_at_images(discovery: Discovery, cameras: Iterable[str], images: ImageOptions) -> ImageSample:
-    """Look at the first image of episodes; nothing is opened where images are stored as they were recorded.
+    """Read the first image of episodes. No file is opened if images are stored as they were recorded.
 
-    Pixels without a size have the one that most episodes have, so one image of each is looked at.
+    If raw pixels are stored and no size is given, a camera gets the size that most of its episodes have, so the first
+    image of every episode is read.
     """
     bytes_of_image: dict[str, int] = {}
     bytes_of_byte: dict[str, float] = {}
@@ -57,13 +65,13 @@ def look_at_images(discovery: Discovery, cameras: Iterable[str], images: ImageOp
 
 
 def _common_size(root: Path, files: list[RawFile]) -> ImageSize | None:
-    """The size that most of the images have, of two as frequent ones the first; ``None`` where none can be read."""
+    """Return the most frequent image size (the first of equally frequent ones), or ``None`` if no image is readable."""
     sizes = Counter(size for _, size in _whole(root, files))
     return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float:
-    """Stored bytes over the files' own, of some of them."""
+    """Return the stored bytes divided by the source bytes, measured on some of the files."""
     from vlapipe.pipeline.read.images.stored_images import shrink_jpeg  # needs Pillow, which most runs need not import
 
     assert images.size is not None
@@ -72,13 +80,13 @@ def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float
         try:
             small = data if size == images.size else shrink_jpeg(np.frombuffer(data, dtype=np.uint8), images.size)
         except ValueError:
-            continue  # whoever reads the episode names it
+            continue  # not reported here: reading the episode reports the broken image
         before, after = before + len(data), after + len(small)
     return after / before if before else 1.0
 
 
 def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageSize]]:
-    """The bytes and size of each file that is a whole JPEG of a kind that will be read."""
+    """Yield the bytes and (width, height) of each file that is a complete JPEG of a kind that ingest reads."""
     for file in files:
         try:
             data = (root / file.path).read_bytes()

@@ -1,4 +1,4 @@
-"""Decides, from the input alone, which episode goes to which shard and split; workers have no part in it."""
+"""Decides from the input alone which shard and which split each episode goes to. Workers do not take part in this."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
 __all__ = ["Plan", "PlannedShard", "make_plan"]
 
-_CSV_SHRINKS = 8  # text of a CSV row is about this many times its stored bytes; only used to fill shards evenly
+_CSV_SHRINKS = 8  # CSV text is about this many times as large as its stored bytes; used only to fill shards evenly
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """Episodes that go into one shard, in order, with each one's split."""
+    """The episodes of one shard, in order, with the split of each."""
 
     index: int
     episodes: tuple[RawEpisode, ...]
     splits: tuple[str, ...]
-    digest: str  # of its input and of every option that changes its bytes
+    digest: str  # digest of the shard's input and of every option that changes its bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything a worker must know."""
+    """Everything that workers must know about the whole ingest."""
 
     root: Path
     schema: Schema
@@ -49,7 +49,10 @@ def make_plan(
     options: dict[str, str],
     images: ImageOptions = AS_RECORDED,
 ) -> Plan:
-    """Group episodes, ordered by id, into shards of about ``shard_bytes``; ``options`` only enter the digests."""
+    """Group episodes, ordered by id, into shards of about ``shard_bytes``.
+
+    ``options`` do not change the grouping; they only enter the shards' digests.
+    """
     cameras = _expected_cameras(discovery, schema)
     sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images)
     splits = {episode.id: split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
@@ -87,7 +90,10 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
 
 
 def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
-    """The cameras that an episode must have: those the schema lists, or those that half of the episodes have."""
+    """Return the cameras that an episode must have, by stream.
+
+    These are the cameras that the schema lists, or else the cameras that at least half of the episodes have.
+    """
     cameras: dict[str, tuple[str, ...]] = {}
     taken = {stream.name for stream in schema.streams}
     for stream in schema.streams:

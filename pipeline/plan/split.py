@@ -8,10 +8,11 @@ __all__ = ["split_of"]
 
 
 def split_of(episode_id: str, val_fraction: float) -> str:
-    """Which split an episode belongs to: by its own id and the fraction alone, so that no other episode can move it.
+    """Return the split of an episode.
 
-    The hash of the id is a number in [0, 1) that neither the time of recording nor the task decides. The episodes
-    below ``val_fraction`` validate: about that share of many, of a few perhaps none.
+    The split depends only on the episode's own id and ``val_fraction``, so other episodes cannot change it. A hash of
+    the id gives a number in [0, 1), independent of recording time and task. An episode whose number is below
+    ``val_fraction`` is for validation: about that fraction of many episodes, perhaps none of a few.
     """
     sha = hashlib.sha256(f"vlapipe.split{episode_id}".encode(errors="surrogateescape"))
     return "val" if int.from_bytes(sha.digest()[:8]) < val_fraction * 2**64 else "train"

@@ -1,1 +1,1 @@
-"""Prints what an ingest, a dataset or a cache holds."""
+"""Reports what an ingest did, and what a dataset or a cache holds."""

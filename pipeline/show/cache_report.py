@@ -1,4 +1,4 @@
-"""What lies in a folder of unpacked shards, and clearing it; only files of ours that no process uses are removed."""
+"""Reports on and clears a folder of unpacked shards. Clearing removes only our own files that no process uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ __all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
 
 @dataclass(frozen=True)
 class CacheChoice:
-    """A folder of unpacked shards, and the dataset that is meant, if it is one: all that is read from its manifest."""
+    """The cache folder that the user chose, and the dataset if one was given.
+
+    ``keys`` are the cache keys of the dataset's shards, computed from its manifest alone; ``None`` without a dataset.
+    """
 
     folder: Path
     dataset: Path | None
@@ -27,10 +30,10 @@ class CacheChoice:
 
     @classmethod
     def of(cls, dataset: Path | None, cache_dir: Path | None) -> CacheChoice:
-        """What the user chose; without a dataset every one that is unpacked in the folder.
+        """Resolve the user's choice. Without a dataset, the choice covers every dataset that is unpacked in the folder.
 
         Raises:
-            NotADatasetError: there is no dataset.
+            NotADatasetError: ``dataset`` is not a dataset.
         """
         if dataset is None:
             return cls(cache_folder(None, cache_dir), None, None)
@@ -39,7 +42,7 @@ class CacheChoice:
         return cls(cache_folder(dataset, cache_dir), dataset, keys)
 
     def files(self) -> list[tuple[CacheFile, dict[str, Any]]]:
-        """The entries, each with what it says of itself."""
+        """List the cache entries, each with its header."""
         found = []
         for file in _list(self.folder):
             if file.key is None or (self.keys is not None and file.key not in self.keys):
@@ -50,12 +53,15 @@ class CacheChoice:
         return found
 
     def unfinished(self) -> list[CacheFile]:
-        """What is being unpacked, or was when its process died."""
+        """List the files that a process is unpacking now, or was unpacking when it died."""
         return [file for file in _list(self.folder) if file.key is None]
 
 
 def describe_cache(choice: CacheChoice) -> dict[str, Any]:
-    """Where shards are unpacked, how many of how many, in how many bytes, when they were last used, and if they are."""
+    """Report on the cache folder and, by dataset, on its unpacked shards.
+
+    For each dataset: number of shards (if known), how many are unpacked and in use, their bytes, and the last use.
+    """
     by_dataset: dict[str, list[CacheFile]] = {}
     for file, header in choice.files():
         name = str(choice.dataset or header.get("dataset"))
@@ -81,7 +87,7 @@ def describe_cache(choice: CacheChoice) -> dict[str, Any]:
 
 
 def clear_cache(choice: CacheChoice) -> dict[str, Any]:
-    """Remove the entries that no process uses, and what killed processes left; says how much that was."""
+    """Remove the entries that no process uses and the files that killed processes left. Returns what was freed."""
     files = [file for file, _ in choice.files()]
     removed = [file for file in files if remove_unlocked(file.path, if_unknown=True)]
     swept = [file for file in choice.unfinished() if remove_unlocked(file.path, if_unknown=False)]
@@ -94,7 +100,7 @@ def clear_cache(choice: CacheChoice) -> dict[str, Any]:
 
 
 def cache_lines(report: dict[str, Any]) -> list[str]:
-    """``describe_cache``'s report as a person reads it."""
+    """Return the report of ``describe_cache`` as lines of text."""
     lines = [f"{report['folder']}: {_summary(report)}"]
     for entry in report["datasets"]:
         of = "" if entry["num_shards"] is None else f" of {entry['num_shards']}"
@@ -123,7 +129,7 @@ def _list(folder: Path) -> list[CacheFile]:
 
 
 def _header(path: Path) -> dict[str, Any] | None:
-    """``None`` for a file that only has a name like ours."""
+    """Return the header, or ``None`` if the file is not ours and only has such a name."""
     try:
         with path.open("rb") as file:
             return read_header(file)

@@ -1,4 +1,4 @@
-"""Prints what an ingest found and made, for a person: totals, the first reasons, and where to go on."""
+"""Prints what an ingest found and made: totals, the first finding of each kind, and the next command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["counted", "format_bytes", "print_ingest_report"]
 
 
 def format_bytes(num_bytes: float) -> str:
-    """A size in powers of 1000, as disks are sold."""
+    """Format a size in powers of 1000, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -22,12 +22,12 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """``1 episode``, ``1,200 episodes``."""
+    """Format a number with its word: ``1 episode``, ``1,200 episodes``."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
-    """Print totals to stdout, then findings."""
+    """Print the totals to stdout, then the findings."""
     if report.was_finished:
         aside = f", {len(report.rejects)} set aside" if report.rejects else ""
         click.echo(
@@ -68,7 +68,7 @@ def _duration(seconds: float) -> str:
 
 
 def _print_findings(report: IngestReport) -> None:
-    """The first finding of each kind, the gravest first, and how often it came."""
+    """Print the first finding of each kind, the gravest severity first, and how often the kind occurred."""
     summary = report.summary()
     for kind in summary.values():
         click.echo(f"{kind['severity']}: {kind['first']}{_how_often(kind)}")

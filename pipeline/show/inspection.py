@@ -1,4 +1,4 @@
-"""Says what a dataset holds, as plain data; reads the manifest, the episodes table and the rejects, never a shard."""
+"""Reports what a dataset holds, as plain data. Reads the manifest, episodes table and rejects, never a shard."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["inspect_dataset", "inspect_episode"]
 
 
 def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
-    """The report of ``vlapipe inspect``: what ``--json`` prints, and what the terminal shows as tables.
+    """Return the report of ``vlapipe inspect``, which ``--json`` prints and the terminal shows as tables.
 
-    ``damage`` lists files that are missing, and shards of another size than was written, as ``Manifest.damage`` does.
-    Rates are true ones: rows over the time they span. Jitter is the standard deviation of the time between rows.
+    ``damage`` lists missing files, and shards whose size is not the written size, as ``Manifest.damage`` does. Rates
+    are measured: steps divided by the time that they span. Jitter is the standard deviation of the time between rows.
     """
     manifest = dataset.manifest
     totals = manifest.totals
@@ -47,7 +47,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
-    """The report of ``vlapipe inspect --episode``: one row of the episodes table, stream by stream."""
+    """Return the report of ``vlapipe inspect --episode``: one row of the episodes table, stream by stream."""
     episode = dataset.episode(which)
     row = episode.row
     streams = {}
@@ -99,7 +99,7 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
 
 
 def _tasks(dataset: Dataset) -> list[dict[str, Any]]:
-    """One entry for each pair of task and instruction, the most frequent first."""
+    """Return one entry for each pair of task and instruction, the most frequent pair first."""
     columns = dataset.episodes.select(["task", "instruction", "num_frames"]).to_pylist()
     counts: Counter[tuple[str, str]] = Counter()
     frames: Counter[tuple[str, str]] = Counter()
@@ -128,7 +128,7 @@ def _sizes(dataset: Dataset) -> dict[str, Any]:
 
 
 def _rejects(dataset: Dataset) -> dict[str, Any]:
-    """Episodes that were set aside, by the code of each error; an episode counts once a code."""
+    """Report the episodes that were set aside, with counts by error code. An episode counts once for each code."""
     path = dataset.path / dataset.manifest.rejects["file"]
     try:
         rejects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""Shows an inspection on a terminal, as tables."""
+"""Prints the reports of ``inspection`` on a terminal, as tables."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def print_episode(report: dict[str, Any]) -> None:
 def _console() -> Console:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 160  # a file has no width to fit; do not cut what a person may grep for
+        console.width = 160  # output to a file has no width to fit, and lines must not be cut if a person searches them
     return console
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    """A plain table; a column's name begins with ``>`` to align it right."""
+    """Make a plain table. A column whose name begins with ``>`` is right-aligned."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
@@ -177,7 +177,7 @@ def _statistics_table(report: dict[str, Any]) -> Table:
 
 
 def _print_damage(console: Console, report: dict[str, Any]) -> None:
-    """Last, so that nobody scrolls past it."""
+    """Print the damaged files. This comes last, so that the user sees it without scrolling."""
     for entry in report["damage"][:_MAX_DAMAGE]:
         found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
         expected = "" if entry["expected_bytes"] is None else f" expected {entry['expected_bytes']:,} bytes,"
