@@ -149,7 +149,6 @@ class FieldStatistics:
 
         A quantile is the middle of the lowest bucket at which the cumulative fraction of values reaches the share.
         """
-
         wanted = list(shares)
         columns = [_quantiles(k, c, wanted, self.bits) for k, c in zip(self.buckets, self.counts, strict=True)]
         limits = self.moments.to_dict()
