@@ -1,1 +1,1 @@
-"""The stored form: shard files, the manifest that lists them, and the mapped arrays that training reads."""
+"""The stored form of a dataset: shard files, the manifest that lists them, and the mapped arrays for training."""

@@ -1,4 +1,4 @@
-"""A finished dataset as a user holds it: opening reads the manifest only, arrays are mapped when they are asked for."""
+"""The user's access to a finished dataset. Opening reads only the manifest; arrays are mapped at their first use."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSummary:
-    """Statistics of one field over the train split: float64 arrays, one entry a column (one in all if wide).
+    """Statistics of one field over the train split: float64 arrays with one entry a column (one entry if wide).
 
-    They are over finite values. ``count`` says how many: one number, or one a column where these differ.
+    The statistics are over finite values. ``count`` is the number of finite values: one number, or one number a column
+    if the columns differ.
     """
 
     count: int | NDArray[np.int64]
@@ -48,7 +49,7 @@ class FieldSummary:
 
 
 class Dataset:
-    """A dataset that ``vlapipe ingest`` wrote. ``open_dataset`` makes one."""
+    """A dataset that ``vlapipe ingest`` wrote. Use ``open_dataset`` to create a ``Dataset``."""
 
     def __init__(
         self, path: Path, manifest: Manifest, cache_dir: Path | None = None, cache_bytes: int | None = None
@@ -64,7 +65,7 @@ class Dataset:
         self._opened_with = (path, manifest, cache_dir, cache_bytes)
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
-        # Another process maps what it reads itself.
+        # Another process opens the dataset again, and maps the arrays itself.
         return Dataset, self._opened_with
 
     def __len__(self) -> int:
@@ -76,15 +77,16 @@ class Dataset:
 
     @property
     def episodes(self) -> pa.Table:
-        """One row an episode, in the order of the shards: see docs/shard-format.md for the columns.
+        """The episodes table with all columns: one row an episode, in the order of the shards.
 
-        All columns, which are about a kilobyte an episode: ``column`` and ``episode_column`` read one.
+        docs/shard-format.md describes the columns. The table takes about 1 kB an episode. To read a single column, use
+        ``column`` or ``episode_column``.
         """
         return self._table.whole
 
     @cached_property
     def stats(self) -> dict[str, FieldSummary]:
-        """Statistics by ``<stream>/<field>`` and ``action/value``, over the train split."""
+        """Statistics over the train split, by ``<stream>/<field>`` and ``action/value``."""
         summaries: dict[str, dict[str, Any]] = {
             path: {name: value if isinstance(value, int) else np.array(value) for name, value in values.items()}
             for path, values in self.manifest.statistics.items()
@@ -103,7 +105,7 @@ class Dataset:
         return self.cameras
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of ``episodes`` as a NumPy array; reads no other. Equal strings are one object.
+        """Returns a column of ``episodes`` as a NumPy array. Reads only this column. Equal strings are one object.
 
         Raises:
             DamageError: the table is missing or altered.
@@ -112,7 +114,7 @@ class Dataset:
         return self._table.array(name)
 
     def read_columns(self, names: Collection[str]) -> None:
-        """Read several columns that will be asked for; faster than one after the other.
+        """Read several columns in advance. One call is faster than one read a column.
 
         Raises:
             DamageError: the table is missing or altered.
@@ -121,11 +123,11 @@ class Dataset:
         self._table.read(names)
 
     def episode_column(self, name: str) -> pa.ChunkedArray:
-        """A column of ``episodes`` as it is, for strings and lists that shall not become Python objects."""
+        """Returns a column of ``episodes`` as Arrow, so that strings and lists do not become Python objects."""
         return self._table.column(name)
 
     def arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """Every array of a shard by name, mapped and read-only.
+        """Returns every array of a shard by name, mapped and read-only.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
@@ -133,24 +135,25 @@ class Dataset:
         return self._mapped.arrays(shard)
 
     def sample_arrays(self, shard: int) -> dict[str, NDArray[Any]]:
-        """What training reads of a shard, mapped and read-only: a window of rows is contiguous.
+        """Returns the arrays that training reads from a shard, mapped and read-only. A window of rows is contiguous.
 
-        ``observation.state`` ``(rows, D)``: the fields of the schema's sample side by side;
-        ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, which is ``action/value``. All of them
-        float32 and C-ordered. ``action/row``, each ``align/<stream>`` and the cameras' images are as in ``arrays``.
-        Where the schema's ``action_stride`` n is not 1, ``action/stride_order`` ``(rows, A)`` has the actions again:
-        of each episode rows 0, n, 2n and so on, then 1, n+1, 2n+1.
+        These arrays are float32 and C-ordered: ``observation.state`` ``(rows, D)``, the state fields of the schema's
+        sample side by side; ``observation.sensors.<name>`` ``(rows, ...)``; ``action`` ``(rows, A)``, the same as
+        ``action/value``. ``action/row``, each ``align/<stream>`` and the cameras' images are as in ``arrays``. If the
+        schema's ``action_stride`` n is greater than 1, ``action/stride_order`` ``(rows, A)`` repeats the actions in
+        stride order: of each episode rows 0, n, 2n and so on, then 1, n+1, 2n+1.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
-            UsageError: it cannot be unpacked into the cache.
+            UsageError: the shard cannot be unpacked into the cache.
         """
         return self._mapped.sample_arrays(shard)
 
     def sample_rows(self, shard: int) -> PackedRows | None:
-        """Reads rows of ``sample_arrays`` out of the compressed shard, for who cannot wait until it is unpacked.
+        """Returns a reader of ``sample_arrays``' rows from the packed shard. Training can then begin before unpacking.
 
-        ``None`` if it is unpacked already, or if that is as quick: an NPZ can only be read from its start on.
+        Returns ``None`` if the shard is already unpacked, or if unpacking is as fast: an NPZ member can only be decoded
+        from its start.
 
         Raises:
             DamageError: the shard is missing or cut short.
@@ -158,11 +161,11 @@ class Dataset:
         return self._mapped.sample_rows(shard)
 
     def row(self, index: int) -> dict[str, Any]:
-        """All columns of one episode; reads few others' with it."""
+        """Returns all columns of one episode. Reads only the episode's row group of the table."""
         return self._table.row(index)
 
     def episode(self, which: int | str) -> Episode:
-        """One episode, by index (negative counts from the end) or by id.
+        """Returns one episode, by index (a negative index counts from the end) or by id.
 
         Raises:
             UsageError: there is no such episode.
@@ -182,9 +185,9 @@ class Dataset:
 
 
 class Episode(Mapping[str, NDArray[Any]]):
-    """One episode's arrays by name: ``ep["robot/joint_position"]`` is a read-only map ``(rows, 6)``.
+    """The arrays of one episode by name: ``ep["robot/joint_position"]`` is a read-only mapped array ``(rows, 6)``.
 
-    ``<camera>/offset`` begins at 0 and is a copy; everything else is a slice of the map.
+    ``<camera>/offset`` is a copy and begins at 0. Every other array is a slice of the shard's mapped array.
     """
 
     def __init__(self, dataset: Dataset, index: int) -> None:
@@ -195,12 +198,12 @@ class Episode(Mapping[str, NDArray[Any]]):
 
     @property
     def id(self) -> str:
-        """The episode folder's path within the raw dataset."""
+        """Path of the episode, relative to the raw dataset's folder."""
         return str(self.row["id"])
 
     @property
     def instruction(self) -> str:
-        """What the robot was told to do."""
+        """The instruction that the robot was given."""
         return str(self.row["instruction"])
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -208,7 +211,7 @@ class Episode(Mapping[str, NDArray[Any]]):
             raise KeyError(name)
         stream, _, field = name.partition("/")
         array = self._arrays[name]
-        # align/* and action/* have a row for each row of the anchor.
+        # align/* and action/* have one row for each anchor row.
         clock = self._dataset.schema.anchor if stream in ("align", "action") else stream
         start, rows = self.row[f"{clock}/start"], self.row[f"{clock}/rows"]
         if stream in self._dataset.cameras and field in ("bytes", "offset"):
@@ -226,20 +229,20 @@ class Episode(Mapping[str, NDArray[Any]]):
         return f"<vlapipe.Episode {self.index} {self.id!r}: {self.row['num_frames']} frames, {self.instruction!r}>"
 
     def text(self, name: str) -> list[str]:
-        """A field of text, one string a row.
+        """Returns a text field as one string a row.
 
         Raises:
             KeyError: there is no such field.
-            UsageError: it holds numbers.
+            UsageError: the field has numbers, not text.
         """
         if not self._dataset.schema.field(name).text:
             raise UsageError(f"{name!r} holds numbers, not text", "episode[name] gives them")
         rows = np.ascontiguousarray(self[name])
-        # A fixed-width byte string drops the zeros at its end, which are what fills a row up.
+        # Zero bytes pad each row to the field's width. A fixed-width byte string drops the zeros at its end.
         return [text.decode("utf-8") for text in rows.view(f"S{rows.shape[1]}")[:, 0].tolist()]
 
     def jpeg(self, camera: str, row: int) -> bytes:
-        """One camera image as it is stored.
+        """Returns one camera image as the stored JPEG file.
 
         Raises:
             UsageError: the camera is stored as pixels.
@@ -253,18 +256,18 @@ class Episode(Mapping[str, NDArray[Any]]):
 
 
 def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache_bytes: int | None = None) -> Dataset:
-    """Open a dataset; reads the manifest only.
+    """Open a dataset. Reads only the manifest.
 
     Args:
         path: the folder that ``vlapipe ingest --out`` wrote.
-        cache_dir: where arrays that are stored compressed are unpacked once; by default in the dataset.
-        cache_bytes: how much they may take there. Shards that nobody reads make room for others; the limit is exceeded,
-            with a warning, where that is not enough.
+        cache_dir: folder into which compressed arrays are unpacked once; by default in the dataset's folder.
+        cache_bytes: limit of the unpacked arrays in bytes. Shards that no process reads are removed to keep the limit.
+            If this is not enough, the limit is exceeded with a warning.
 
     Raises:
-        NotADatasetError: there is no dataset.
-        NewerFormatError: it was made by a newer vlapipe.
-        UsageError: ``$VLAPIPE_CACHE_SIZE`` is no size, or a path is the address of a store.
+        NotADatasetError: there is no dataset in the folder.
+        NewerFormatError: a newer vlapipe wrote the dataset.
+        UsageError: ``$VLAPIPE_CACHE_SIZE`` is not a size, or a path is the address of a store.
     """
     path = local_path(path, "dataset")
     cache = local_path(cache_dir, "cache_dir") if cache_dir else None

@@ -1,6 +1,7 @@
-"""Runs jobs in threads and hands their results on in the jobs' order, so that what is made of them never varies.
+"""Runs jobs in threads and returns their results in the order of the jobs, so the output is deterministic.
 
-Closing waits for the jobs in progress and for nothing else: from any thread, in any state, and when the process ends.
+``close`` waits only for the jobs in progress. It may be called from any thread and in any state. The end of the process
+closes every pool.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _LEAVE: tuple[()] = ()
 
 
 class Threads:
-    """A pool of threads that can grow and shrink. ``_begin`` is called first in each of them."""
+    """A pool of threads that can grow and shrink. Each thread first calls ``_begin``."""
 
     def __init__(self, count: int, name: str = "vlapipe-job") -> None:
-        """Start ``count`` threads, which are called ``name`` and a number."""
-        # Tasks; `_LEAVE` ends one thread; `None` ends all, as each thread that takes it puts it back for the next.
+        """Start ``count`` threads. A thread's name is ``name`` and a number."""
+        # The queue contains tasks. `_LEAVE` ends one thread. `None` ends all: each thread that gets it puts it back.
         self._tasks: queue.SimpleQueue[_Task | tuple[()] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._name, self._num_leaving, self._is_closed = name, 0, False
@@ -40,10 +41,10 @@ class Threads:
         return len(self._threads) - self._num_leaving
 
     def add(self, count: int = 1) -> None:
-        """Start more threads: as many as the system allows, at least one.
+        """Start ``count`` more threads, or fewer if the system does not allow as many.
 
         Raises:
-            RuntimeError: the system does not allow one.
+            RuntimeError: the pool has no thread, and the system does not allow one.
         """
         begun: queue.SimpleQueue[None] = queue.SimpleQueue()
         started = []
@@ -62,36 +63,36 @@ class Threads:
             begun.get()
 
     def remove(self, count: int) -> None:
-        """End as many threads after what has been submitted so far, but never the last one."""
+        """End ``count`` threads after the jobs that have been submitted so far. The last thread always stays."""
         for _ in range(min(count, len(self) - 1)):
             self._tasks.put(_LEAVE)
             self._num_leaving += 1
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Have a job run. The future is cancelled if the pool is closed before the job has begun."""
+        """Submit a job. If the pool is closed before the job has begun, the future is cancelled."""
         future: Future[T] = Future()
         self._tasks.put((future, job))
-        if self._is_closed:  # then there may be no thread left that would find it
+        if self._is_closed:  # there may be no thread left that would take the task
             future.cancel()
         return future
 
     def stop(self) -> None:
-        """Have no more jobs begin, without waiting.
+        """Begin no more jobs. Does not wait.
 
-        Takes no lock, so that a finalizer may call it: the garbage collector runs in any thread, at any moment.
+        ``stop`` takes no lock, because finalizers call it and the garbage collector runs in any thread at any time.
         """
         self._is_closed = True
         self._tasks.put(None)
 
     def close(self) -> None:
-        """Have no more jobs begin, and wait for those in progress."""
+        """Begin no more jobs, and wait for the jobs in progress."""
         self.stop()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
 
     def _begin(self) -> None:
-        """Prepare the thread that calls this."""
+        """Prepare the calling thread; subclasses override this method."""
 
     def _run(self, begun: queue.SimpleQueue[None]) -> None:
         try:
@@ -105,18 +106,19 @@ class Threads:
             elif future.set_running_or_notify_cancel():
                 try:
                     future.set_result(job())
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised for who waits for the result
+                except BaseException as error:  # noqa: BLE001 - the future raises it again for its caller
                     future.set_exception(error)
-            del task, future, job  # or the last result would be held until the next task comes
+            del task, future, job  # otherwise the thread would keep the last result alive until the next task
         if task is None:
             self._tasks.put(None)
 
 
 class InOrder(Iterator[T]):
-    """The results of jobs in the jobs' order, for one taker. It ends when it is closed, by whichever thread.
+    """An iterator over the results of jobs, in the order of the jobs. Only one thread may call ``next``.
 
-    A job's exception is raised where its result would have come; then it is closed. An iterator that is dropped before
-    its end has no more jobs begin; only ``close`` waits for those in progress.
+    Any thread may call ``close``, which ends the iterator. If a job raises an exception, ``next`` raises it in place of
+    the result, and the iterator closes. If you drop the iterator early, no more jobs begin. Only ``close`` waits for
+    the jobs in progress.
     """
 
     def __init__(
@@ -126,14 +128,14 @@ class InOrder(Iterator[T]):
         depth: int = 0,
         tune: Callable[[float, int], int] | None = None,
     ) -> None:
-        """Begin nothing before the first result is asked for.
+        """Store the arguments. No job begins before the first ``next``.
 
         Args:
-            jobs: are run, and asked for, one at a time as results are taken.
-            threads: run them, and are closed with the iterator. Without any, each job runs when its result is due.
-            depth: results that are ready or in the making at a time, or one more than there are threads.
-            tune: is told the seconds waited for a result and the number of threads, and says how many threads to add,
-                or to end if negative.
+            jobs: the jobs. The iterator takes them from ``jobs`` one at a time, as results are taken.
+            threads: the pool that runs the jobs; ``close`` closes it. If ``None``, ``next`` runs each job itself.
+            depth: number of results that are ready or in progress at a time; at least the number of threads plus one.
+            tune: called with the seconds waited for a result and the number of threads. Returns the number of threads
+                to add, or to end if negative.
         """
         self._jobs, self._threads, self._depth, self._tune = iter(jobs), threads, depth, tune
         self._coming: deque[Future[T]] = deque()
@@ -160,7 +162,7 @@ class InOrder(Iterator[T]):
         try:
             result = future.result()
         except CancelledError:
-            if future.cancelled():  # by another thread, which closed this
+            if future.cancelled():  # another thread has closed the pool
                 raise StopIteration from None
             raise
         if self._tune is not None:
@@ -172,7 +174,7 @@ class InOrder(Iterator[T]):
         return result
 
     def close(self) -> None:
-        """Have no more jobs begin, and wait for those in progress."""
+        """Begin no more jobs, and wait for the jobs in progress."""
         self._is_closed = True
         if self._threads is not None:
             self._threads.close()
@@ -184,7 +186,7 @@ class InOrder(Iterator[T]):
 
 
 def in_order(jobs: Iterable[Callable[[], T]], num_threads: int) -> InOrder[T]:
-    """Each job's result; the threads work ahead while the caller uses it, a few jobs at most."""
+    """Returns an iterator over the jobs' results. The threads work at most ``2 * num_threads + 1`` jobs ahead."""
     return InOrder(jobs, Threads(num_threads), depth=2 * num_threads + 1)
 
 
@@ -194,7 +196,7 @@ _pools_lock = threading.Lock()
 
 @atexit.register
 def _close_all() -> None:
-    """For iterators that somebody still holds: a thread that runs while the interpreter is torn down may crash it."""
+    """Close all pools at exit. A thread that runs during the interpreter's shutdown may crash the process."""
     with _pools_lock:
         pools = list(_pools)
     for pool in pools:

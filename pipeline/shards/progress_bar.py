@@ -1,8 +1,8 @@
-"""Shows on stderr how far a long run is, and how long it still takes: a bar on a terminal, lines elsewhere.
+"""Shows progress and remaining time of a long command on stderr: a bar on a terminal, lines otherwise.
 
-The time left follows the recent pace and is not shown before that is known. The start of a run (imports, compiling, a
-first file that all threads wait for) says nothing about what follows, and neither does the average once the pace has
-changed.
+The remaining time follows the recent pace. It is not shown until the pace is known. The start (imports, compiling, a
+first file that all threads wait for) is not counted, because it does not predict the rest. An average over all of the
+time is not used, because the pace may change.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from tqdm import tqdm
 
 __all__ = ["Progress", "TimeLeft"]
 
-_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"  # tqdm's, without its own estimate
+# tqdm's own format, without tqdm's estimate of the remaining time.
+_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 _SECONDS_BETWEEN_LINES = 10.0
 _WINDOW_S = 30.0
-_LEAST_S = 2.0  # a pace over less is chance
+_LEAST_S = 2.0  # a pace over a shorter time is not reliable
 _LEAST_MARKS = 4
 _MARKS_A_WINDOW = 100
 
 
 class Progress:
-    """Counts up to ``total``. Use it as a context manager, which takes the bar away in the end."""
+    """Counts up to ``total``. Use ``Progress`` as a context manager, which removes the bar at the end."""
 
     def __init__(self, what: str, total: int, unit: str, *, silent: bool = False) -> None:
-        """Show nothing yet.
+        """Store the arguments. Shows nothing yet.
 
         Args:
-            what: the work, as the first word of each line.
-            total: how many units there are.
-            unit: the name of one.
-            silent: show and say nothing at all, as on every rank but the first.
+            what: name of the work, the first word of each line.
+            total: number of units.
+            unit: name of one unit, in the singular.
+            silent: if True, show and print nothing, as on every rank except rank 0.
         """
         self._what, self._total, self._unit, self._silent = what, total, unit, silent
         self._done = 0
@@ -52,11 +53,11 @@ class Progress:
         self.close()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count ``count`` more units as done. ``note`` says how the work stands, such as its loss."""
+        """Add ``count`` to the units that are done. ``note`` is a short status, for example the loss."""
         self.reach(self._done + count, note)
 
     def reach(self, done: int, note: str = "") -> None:
-        """Count ``done`` units as done in all."""
+        """Set the number of units that are done in total to ``done``."""
         if self._silent:
             return
         if self._bar is None and sys.stderr.isatty():
@@ -83,29 +84,29 @@ class Progress:
             self.say(", ".join(filter(None, [count, note, left])))
 
     def say(self, text: str) -> None:
-        """Write one line, above the bar if there is one."""
+        """Print one line, above the bar if there is a bar."""
         if not self._silent:
             tqdm.write(text, file=sys.stderr)
             sys.stderr.flush()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class TimeLeft:
-    """Takes how much is done, again and again; the first time is the end of the start, and counts for nothing else."""
+    """Estimates the remaining time from marks of the work done. The time before the first mark is not counted."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, float]] = deque()  # time and amount done, the oldest first
 
     def mark(self, done: float, now: float | None = None) -> None:
-        """Note that ``done`` is done by ``now``, a time of ``time.monotonic``; by default that is this moment."""
+        """Record that ``done`` is done at time ``now`` (of ``time.monotonic``; by default the current time)."""
         now = time.monotonic() if now is None else now
         marks = self._marks
-        # Marks that come faster than needed replace the newest, so that there are always few.
+        # If marks come faster than needed, a new mark replaces the newest one, so that the number of marks stays small.
         if len(marks) >= _LEAST_MARKS and now - marks[-2][0] < _WINDOW_S / _MARKS_A_WINDOW:
             marks.pop()
         marks.append((now, done))
@@ -113,7 +114,7 @@ class TimeLeft:
             marks.popleft()
 
     def seconds(self, total: float, now: float | None = None) -> float | None:
-        """Until ``total`` is done at the pace of the last half minute; ``None`` while that is not known."""
+        """Returns the seconds until ``total`` is done at the pace of the last 30 s; ``None`` if the pace is unknown."""
         if len(self._marks) < _LEAST_MARKS:
             return None
         (began, first), (ended, last) = self._marks[0], self._marks[-1]
@@ -123,7 +124,7 @@ class TimeLeft:
         return max(0.0, (total - last) * (ended - began) / (last - first) - (now - ended))
 
     def text(self, total: float, now: float | None = None) -> str:
-        """``about 32 s left``; empty while that is not known."""
+        """Returns the remaining time as text, ``about 32 s left``; empty if the pace is unknown."""
         left = self.seconds(total, now)
         if left is None:
             return ""

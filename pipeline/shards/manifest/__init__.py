@@ -1,1 +1,1 @@
-"""What a dataset says of itself: manifest.json, and the table with a row for each episode."""
+"""The description of a dataset: manifest.json, the episodes table and the table of gaps."""

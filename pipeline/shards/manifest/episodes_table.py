@@ -1,4 +1,4 @@
-"""The episodes table, read a column or a few rows at a time; its digest is verified once, before anything is read."""
+"""Reads the episodes table a column or a few rows at a time. The file's digest is verified with the first read."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["EpisodesTable"]
 
 T = TypeVar("T")
 
-_FEW_TEXTS = ["task", "instruction", "split"]  # kept as numbers into a list of the different ones
+_FEW_TEXTS = ["task", "instruction", "split"]  # columns with few distinct texts, read as a dictionary type
 
 
 class EpisodesTable:
-    """``episodes-<digest8>.parquet`` of a dataset. Nothing is read before it is asked for; safe to use from threads."""
+    """The file ``episodes-<digest8>.parquet`` of a dataset. Columns are read at their first use. Thread-safe."""
 
     def __init__(self, path: Path, sha256: str) -> None:
         self._path, self._sha256 = path, sha256
-        self._reading = threading.RLock()  # two reads of one ParquetFile at a time may abort the process
+        self._reading = threading.RLock()  # two simultaneous reads of one ParquetFile may abort the process
         self._columns: dict[str, pa.ChunkedArray] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
-        self._near: tuple[int, pa.Table] = (0, pa.table({}))  # the row group that was read last, from which episode on
+        self._near: tuple[int, pa.Table] = (0, pa.table({}))  # the row group that was read last, and its first episode
 
     @cached_property
     def whole(self) -> pa.Table:
-        """Every column.
+        """The table with all columns.
 
         Raises:
             DamageError: the file is missing or altered.
@@ -47,7 +47,7 @@ class EpisodesTable:
             return self._checked(lambda: _read(pq.ParquetFile(self._source), None))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column; texts that many episodes share are of a dictionary type.
+        """Returns one column. Texts that many episodes share have a dictionary type.
 
         Raises:
             DamageError: the file is missing or altered.
@@ -59,7 +59,7 @@ class EpisodesTable:
             return self._columns[name]
 
     def read(self, names: Collection[str]) -> None:
-        """Read columns that ``column`` will be asked for; together is faster, as the digest is taken meanwhile.
+        """Read several columns in advance. The first call computes the digest in parallel with the read.
 
         Raises:
             DamageError: the file is missing or altered.
@@ -75,7 +75,7 @@ class EpisodesTable:
         self._columns |= {name: read.column(name) for name in names}
 
     def array(self, name: str) -> NDArray[Any]:
-        """One column as a NumPy array, kept in this form only; equal strings are one object.
+        """Returns one column as a NumPy array, and keeps only this form in memory. Equal strings are one object.
 
         Raises:
             DamageError: the file is missing or altered.
@@ -88,12 +88,12 @@ class EpisodesTable:
             return self._arrays[name]
 
     def rows_of_shard(self, shard: int, stream: str) -> NDArray[np.int64]:
-        """Start and rows in a stream of each of a shard's episodes, ``(episodes, 2)``, in order."""
+        """Returns start and number of rows of each of the shard's episodes in a stream, ``(episodes, 2)``, in order."""
         first, stop = np.searchsorted(self.array("shard"), [shard, shard + 1])
         return np.stack([self.array(f"{stream}/{name}")[first:stop] for name in ("start", "rows")], axis=1)
 
     def row(self, index: int) -> dict[str, Any]:
-        """All columns of one episode; reads its row group, and keeps that until another is read."""
+        """Returns all columns of one episode. Reads the episode's row group and keeps the last row group in memory."""
         if "whole" in vars(self):
             return dict(self.whole.slice(index, 1).to_pylist()[0])
         with self._reading:
@@ -109,11 +109,11 @@ class EpisodesTable:
 
     @property
     def _source(self) -> Path | BinaryIO:
-        """What pyarrow opens: it takes a path for text, which a folder's name need not be."""
+        """The source for pyarrow: the path, or an open file if the path is not valid text."""
         return self._path if is_text(str(self._path)) else self._path.open("rb")
 
     def _checked(self, read: Callable[[], T]) -> T:
-        """What ``read`` gives, once the digest has turned out right: it is taken the first time, beside the reading."""
+        """Returns the result of ``read`` after verifying the digest. The first call hashes while ``read`` runs."""
         try:
             if "_digest" in vars(self):
                 require_digest(self._path, self._digest, self._sha256)
@@ -122,7 +122,7 @@ class EpisodesTable:
                 digest = hashing.submit(lambda: self._digest)
                 try:
                     return read()
-                finally:  # also where it could not be read: it is altered then, as a rule
+                finally:  # also if the read failed, because the usual reason is an altered file
                     require_digest(self._path, digest.result(), self._sha256)
         except (OSError, MemoryError, RuntimeError) as error:
             raise_if_stopped(error, self._path)
@@ -137,12 +137,12 @@ def _read(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
     for name in columns or ():
         if name not in file.schema_arrow.names:
             raise KeyError(name)
-    # pyarrow's threads abort a process that ends soon after, one time in four (seen with 26.0).
+    # With pyarrow's threads, a process that ends soon after a read aborts one time in four (seen with 26.0).
     return file.read(columns=columns, use_threads=False)
 
 
 def _read_near(file: pq.ParquetFile, index: int) -> tuple[int, pa.Table]:
-    """The row group that holds an episode, and the first episode in it."""
+    """Returns the first episode of the row group that contains episode ``index``, and the row group."""
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     ends = np.cumsum(sizes)
     group = int(np.searchsorted(ends, index, side="right"))

@@ -1,6 +1,7 @@
-"""``gaps-<digest8>.parquet``: where the gaps of streams beside the anchor lie, so that no shard is opened to know it.
+"""The table of gaps, ``gaps-<digest8>.parquet``: the gaps of all streams except the anchor.
 
-One row a gap, in the order of the episodes. ``pipeline.shards.derive.gaps.gap_rows`` says what its numbers are.
+Readers need not open a shard to find the gaps. The table has one row a gap, in the order of the episodes.
+``pipeline.shards.derive.gaps.gap_rows`` describes the columns.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ _SCHEMA = pa.schema(
         ("rows_behind", pa.list_(pa.int32())),
     ]
 )
-_ROW_GROUP = 1 << 12  # gaps: some 16 MB where each is followed by ten seconds at 100 Hz
+_ROW_GROUP = 1 << 12  # in gaps: about 16 MB if ten seconds at 100 Hz follow each gap
 
 
 def gaps_table(gaps: Iterable[tuple[int, Mapping[str, Any]]]) -> pa.Table:
-    """The table of gaps, each with its episode's number; a gap has every other column as a key."""
+    """Builds the table from pairs of an episode's index and a gap. A gap is a dict with all other columns as keys."""
     listed = [{"episode_index": episode, **gap} for episode, gap in gaps]
     return pa.table({name: [gap[name] for gap in listed] for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file. Numbers that rise by one or two take a few bits each."""
+    """Returns the table as a Parquet file. Delta encoding stores numbers that rise by one or two in a few bits."""
     buffer = io.BytesIO()
     encoding = dict.fromkeys(["episode_index", "first", "until", "rows_behind.list.element"], "DELTA_BINARY_PACKED")
     pq.write_table(
@@ -54,7 +55,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
-    """The table piece by piece, as all of it may be larger than what a process should hold.
+    """Yield the table a row group at a time, because the whole table may be too large for memory.
 
     Raises:
         DamageError: the file is missing or altered.
@@ -66,7 +67,11 @@ def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
 
 
 def spans_of(table: pa.Table, num_rows: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Anchor rows ``[first, stop)`` at which windows of so many rows cross each gap; its episode, and ``(G, 2)``."""
+    """Returns the anchor rows whose windows cross each gap.
+
+    ``num_rows`` is the number of rows of a window, by stream. The result is the episode of each gap ``(G,)``, and the
+    interval of anchor rows ``[first, stop)``, ``(G, 2)``.
+    """
     if not len(table):
         return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
     table = table.combine_chunks()

@@ -1,6 +1,6 @@
-"""Reads and writes ``manifest.json`` and the episodes table it names; renaming the manifest is the one commit point.
+"""Reads and writes ``manifest.json``, and writes the tables that it names. Renaming the manifest is the commit point.
 
-Nothing in either file depends on when, where or by how many workers it was made: same input, same bytes.
+The files do not depend on the time, the machine or the number of workers: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ __all__ = [
     "write_generation",
 ]
 
-FORMAT_VERSION = 2  # the newest that is read; a dataset carries the oldest that can hold it
+FORMAT_VERSION = 2  # newest version that this code reads; a dataset has the oldest version that can describe it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
-WORK_FOLDER = ".ingest"  # ingest's lock and commit records; gone once the manifest stands
-MADE_FROM = ".ingested.json"  # what ingest made the dataset from
-_ROW_GROUP = 1 << 14  # episodes: one of a million is then read without the others
+WORK_FOLDER = ".ingest"  # ingest's lock and commit records; removed after the manifest is written
+MADE_FROM = ".ingested.json"  # description of the raw data that ingest read
+_ROW_GROUP = 1 << 14  # in episodes, so that one of a million episodes is read without all others
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a dataset holds; see docs/shard-format.md for each entry.
+    """The content of a dataset. docs/shard-format.md describes each entry.
 
-    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields, and of a camera its storage.
-    ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the table.
-    ``gaps``: file, sha256 and count of the table of gaps; ``None`` where a dataset was made before there was one.
+    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields, and the storage of a camera.
+    ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the episodes table.
+    ``gaps``: file, sha256 and count of the table of gaps; ``None`` if an older vlapipe wrote the dataset without one.
     ``statistics``: by ``<stream>/<field>``.
     """
 
@@ -65,25 +65,25 @@ class Manifest:
 
     @property
     def format_version(self) -> int:
-        """The oldest version that can hold this dataset: 1, or 2 where a camera is stored as pixels."""
+        """The oldest version that can describe this dataset: 2 if a camera is stored as pixels, otherwise 1."""
         return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
 
     def image_storage(self, camera: str) -> str:
-        """How a camera's images are stored, ``"jpeg"`` or ``"raw"``; once there was no choice, and nothing said so."""
+        """Returns the storage of a camera's images: ``"jpeg"`` (also if an old manifest has no entry) or ``"raw"``."""
         storage: str = self.streams[camera].get("storage", "jpeg")
         return storage
 
     def to_json(self) -> bytes:
-        """Canonical text: the same manifest gives the same bytes."""
+        """Returns the manifest as JSON. Equal manifests give equal bytes."""
         entries = {key: value for key, value in vars(self).items() if value is not None}
         document = {"format": "vlapipe", "format_version": self.format_version, **entries}
         return (json.dumps(document, indent=1) + "\n").encode()
 
     def damage(self, folder: Path) -> list[dict[str, Any]]:
-        """The files that are missing below ``folder``, and shards of another size; reads no content.
+        """Returns the files that are missing in ``folder``, and the shards with a wrong size. Reads no content.
 
-        Each has ``file``, ``expected_bytes`` and ``found_bytes``, ``None`` for a file that is missing (found) or may
-        have any size (expected).
+        Each entry has ``file``, ``expected_bytes`` and ``found_bytes``. ``expected_bytes`` is ``None`` for a file that
+        may have any size (the tables and the rejects). ``found_bytes`` is ``None`` if the file is missing.
         """
         tables = [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
         expected: dict[str, int | None] = {table["file"]: None for table in tables}
@@ -103,8 +103,8 @@ class Manifest:
         """Read a dataset's manifest.
 
         Raises:
-            NotADatasetError: there is none, or it is not one of ours.
-            NewerFormatError: it was made by a newer vlapipe.
+            NotADatasetError: there is no manifest, or the file is not a vlapipe manifest.
+            NewerFormatError: a newer vlapipe wrote the manifest.
         """
         path = folder / MANIFEST
         try:
@@ -132,7 +132,7 @@ class Manifest:
 
 
 def _refuse_unfinished(folder: Path) -> None:
-    """Tell a folder that an ingest has begun, and not finished, from one that is no dataset at all."""
+    """Raise a NotADatasetError if the folder has an unfinished ingest; return if the folder has no trace of ingest."""
     if not (folder / WORK_FOLDER).is_dir() and not (folder / SHARD_FOLDER).is_dir():
         return
     try:
@@ -155,14 +155,14 @@ def write_generation(
     rejects: list[dict[str, Any]],
     gaps: pa.Table | None = None,
 ) -> None:
-    """Write the episodes table, the table of gaps and the rejects, then the manifest that names them.
+    """Write the episodes table, the table of gaps and the rejects, then the manifest that names these files.
 
     Args:
-        folder: the dataset; its shards are already there.
-        manifest: the manifest's entries but ``episodes``, ``gaps`` and ``rejects``.
-        episodes: one row an episode.
-        rejects: one entry an episode that was set aside, written a line each.
-        gaps: one row a gap of a stream beside the anchor; without it readers look for them in the shards.
+        folder: the dataset's folder, which already has the shards.
+        manifest: the manifest's entries except ``episodes``, ``gaps`` and ``rejects``.
+        episodes: the episodes table, one row an episode.
+        rejects: one entry for each episode that was set aside. Each entry becomes one line.
+        gaps: the table of gaps, one row a gap. If ``None``, readers search the shards for gaps.
     """
     buffer = io.BytesIO()
     pq.write_table(episodes, buffer, compression="zstd", row_group_size=_ROW_GROUP)
@@ -176,7 +176,7 @@ def write_generation(
 
 
 def _write_table(folder: Path, name: str, table: bytes, count: int) -> dict[str, Any]:
-    """Write a table under a name that carries its digest; returns what the manifest says of it."""
+    """Write a table under a name that contains its digest. Returns the table's entry for the manifest."""
     sha256 = hashlib.sha256(table).hexdigest()
     file = f"{name}-{sha256[:8]}.parquet"
     write_bytes(folder / file, table)
