@@ -1,1 +1,1 @@
-"""What follows from stored arrays: actions, derived fields, and the frames whose windows cross no gap."""
+"""Computes data from stored arrays: actions, derived fields, and the frames whose windows cross no gap."""

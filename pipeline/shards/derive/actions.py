@@ -1,12 +1,11 @@
-"""Derives actions from stored fields, and keeps them in stride order, in which a strided action chunk is contiguous.
+"""Derives actions from stored fields, and puts them into stride order, in which a strided action chunk is contiguous.
 
-A shard stores only the row that each action looks ahead to. To store the differences as well would add a third to the
-bytes of a CSV's shard and say nothing new. Ingest (for statistics) and training both call ``derive_actions``, so
-there is one formula.
+A shard stores only the row that each action looks ahead to. The differences follow from it, and storing them too would
+make the shard of a CSV a third larger. Ingest (for statistics) and training both call ``derive_actions``, so there is
+only one formula.
 
 Stride order of an episode: rows 0, n, 2n and so on, then rows 1, n+1, 2n+1 and so on, where n is the schema's
-``action_stride``. An action chunk that takes every n-th row would otherwise lie at as many places in memory as it has
-actions.
+``action_stride``. Without stride order, the actions of a chunk of every n-th row are scattered in memory.
 """
 
 from __future__ import annotations
@@ -31,20 +30,21 @@ __all__ = [
     "rows_of_finite_actions",
 ]
 
-ACTION_ROW = "action/row"  # stored: int32 (rows,), episode-local, -1 where there is no such row
+ACTION_ROW = "action/row"  # stored: int32 (rows,), relative to the episode's start, -1 if there is no such row
 ACTION_VALUE = "action/value"  # derived: float32 (rows, A), zero where action/row is -1
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Actions ``(rows, A)`` in the fields' units, one for each anchor row; zero where ``rows`` is -1. Column-major.
+    """Returns one action for each anchor row, ``(rows, A)`` column-major, in the fields' units; zero if ``rows`` is -1.
 
-    One that follows from a value that is not finite is not finite; ingest leaves none (``rows_of_finite_actions``).
+    An action that follows from a value that is not finite is not finite. Ingest removes such actions with
+    ``rows_of_finite_actions``.
 
     Args:
-        schema: its ``action`` says which fields, and whether their change or their value.
-        fields: ``<stream>/<field>`` of one episode, ``(rows, ...)``; ``action_fields`` lists those that are read.
-        rows: the row each action looks ahead to, local to the episode.
+        schema: the schema. Its ``action`` names the fields, and says whether an action is their change or their value.
+        fields: fields of one episode by ``<stream>/<field>``, ``(rows, ...)``; ``action_fields`` lists the names.
+        rows: the row that each action looks ahead to, relative to the episode's start.
     """
     spec = schema.action
     valid = rows >= 0
@@ -52,8 +52,8 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
     columns: list[NDArray[Any]] = []
     for path in spec.of:
         values = fields[path].reshape(len(rows), -1)
-        # Column by column, as fields of a CSV lie in memory. Subtract in float64: the difference of two float32 is then
-        # exact before it is rounded once.
+        # Work column by column, because fields of a CSV are column-major. Subtract in float64: the difference of two
+        # float32 is then rounded only once, to float32.
         now = values.T.astype(np.float64, order="C")
         then = now.take(ahead, axis=1)
         if spec.kind == "delta":
@@ -71,18 +71,20 @@ def derive_actions(schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDA
 def rows_of_finite_actions(
     schema: Schema, fields: Mapping[str, NDArray[Any]], rows: NDArray[np.int32]
 ) -> NDArray[np.int32]:
-    """``rows`` as ``derive_actions`` takes them, -1 also where the action would be no finite float32.
+    """Returns ``rows`` with -1 also for each action that would not be a finite float32.
 
-    A schema may let values through that are not finite. There then is no action, as there is none past the end.
+    A schema may allow values that are not finite. A row with such an action has no action, like a row at the end of
+    the episode.
     """
     finite = np.isfinite(derive_actions(schema, fields, rows)).all(axis=1)
     return np.where(finite, rows, np.int32(-1))
 
 
 def _wrap(changes: NDArray[np.float64], period: tuple[float, ...]) -> None:
-    """Bring ``(columns, rows)`` into half a period either way, in place; 0 stands for none.
+    """Wrap ``changes`` ``(columns, rows)`` in place to plus or minus half a period. A period of 0 means not periodic.
 
-    A period stands for every ``len(period)``-th column, for a field whose rows have several lines of as many columns.
+    Period i is for the columns i, i + n, i + 2n and so on, where n is ``len(period)``, because a field's row may have
+    more than one dimension.
     """
     for i, length in enumerate(period):
         if length:
@@ -90,13 +92,16 @@ def _wrap(changes: NDArray[np.float64], period: tuple[float, ...]) -> None:
 
 
 def action_fields(schema: Schema) -> list[str]:
-    """The fields ``<stream>/<field>`` that actions follow from, each once."""
+    """Returns the fields ``<stream>/<field>`` that actions are derived from, each once."""
     paths = [*schema.action.of, *(constant.field for constant in schema.action.append if constant.field)]
     return list(dict.fromkeys(paths))
 
 
 def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahead: NDArray[Any]) -> NDArray[np.float64]:
-    """A number, a field's value at the row ahead, or on which side of a threshold that value is, ``(rows,)``."""
+    """Returns an appended action column ``(rows,)``.
+
+    The column is a constant, a field's value at the row ahead, or one of two values for the sides of a threshold.
+    """
     if constant.field is None:
         return np.full(len(ahead), constant.value)
     values: NDArray[np.float64] = fields[constant.field].reshape(-1)[ahead].astype(np.float64)
@@ -107,24 +112,24 @@ def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahea
 
 
 def action_size(schema: Schema) -> int:
-    """A: how many numbers one action has."""
+    """Returns A, the number of columns of an action."""
     return sum(schema.field(path).num_columns for path in schema.action.of) + len(schema.action.append)
 
 
-ACTION_STRIDE_ORDER = "action/stride_order"  # action/value, each episode's rows in the order of ``in_stride_order``
+ACTION_STRIDE_ORDER = "action/stride_order"  # action/value with each episode's rows in stride order
 
 
 def in_stride_order(num_rows: int, step: int) -> NDArray[np.int64]:
-    """An episode's rows ``(num_rows,)`` in that order."""
+    """Returns the rows of an episode in stride order, ``(num_rows,)``, for stride ``step``."""
     rows = np.arange(num_rows)
     return rows[np.argsort(rows % step, kind="stable")]
 
 
 def position_in_stride_order(row: NDArray[np.int64], num_rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Where each row of an episode of ``num_rows`` lies in that order."""
-    # Division by one number is quick, its remainder is not.
+    """Returns each row's position in the stride order of its episode, which has ``num_rows`` rows."""
+    # NumPy divides an array by a scalar fast, but its remainder is slow.
     turn, least = row // step, num_rows // step
     phase = row - turn * step
-    # Each phase has that many rows at least, the first ones one more.
+    # Each phase (rows with the same remainder) has at least ``least`` rows. The first phases have one row more.
     place: NDArray[np.int64] = phase * least + np.minimum(phase, num_rows - least * step) + turn
     return place

@@ -1,7 +1,7 @@
-"""Which frames of an episode have windows that cross no gap; spans of rows only, whatever the number of frames.
+"""Finds the frames of an episode whose windows cross no gap. The functions work on intervals, not on single frames.
 
-A window holds a gap where two of its rows that follow each other, or its newest row and the frame itself, lie more
-than ``max_gap_s`` apart. So a frame long after a camera stopped is left out as one is that lies in a camera's gap.
+A window crosses a gap if two consecutive rows of the window, or its newest row and the frame itself, are more than
+``max_gap_s`` apart. So a frame long after a camera stopped is left out, like a frame in a gap of the camera.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
 
 
 def window_rows(sample: SampleDefaults, anchor: str, cameras: Iterable[str]) -> dict[str, int]:
-    """How many rows up to its frame a sample reads of each stream."""
+    """Returns the number of rows that a sample reads of each stream, up to the frame."""
     rows = {anchor: sample.state_rows}
     for _, path in sample.sensors:
         stream = path.partition("/")[0]
@@ -28,16 +28,16 @@ def window_rows(sample: SampleDefaults, anchor: str, cameras: Iterable[str]) -> 
 
 
 def spans_across_gaps(sample: SampleDefaults, gaps: NDArray[Any], num_rows: int) -> NDArray[np.int64]:
-    """The anchor rows ``[first, stop)`` whose windows of the anchor itself cross a gap, ``(gaps, 2)``.
+    """Returns the anchor rows ``[first, stop)`` whose windows of the anchor cross a gap of the anchor, ``(gaps, 2)``.
 
-    An action chunk is taken to reach from its frame over all its ``action_rows`` strides, also past the end of the
-    episode. The row that its last action looks ahead to does not count: an action has a value only where that row is
-    as near in time as the schema says.
+    An action chunk counts with all its ``action_rows`` strides, also if it extends past the end of the episode. The row
+    that the last action looks ahead to does not count, because an action exists only if that row is within the schema's
+    tolerance in time.
 
     Args:
-        sample: the rows that an action chunk takes.
-        gaps: the anchor's rows before which there is a gap.
-        num_rows: of the anchor that end at the frame.
+        sample: gives the rows and the stride of an action chunk.
+        gaps: the anchor rows that follow a gap.
+        num_rows: number of anchor rows in a window that ends at the frame.
     """
     gaps = gaps.astype(np.int64)
     reach = (sample.action_rows - 1) * sample.action_stride
@@ -47,21 +47,22 @@ def spans_across_gaps(sample: SampleDefaults, gaps: NDArray[Any], num_rows: int)
 def gap_rows(
     clock: NDArray[Any], timestamp: NDArray[Any], align: NDArray[np.int32], gaps: NDArray[Any], max_gap_s: float
 ) -> list[dict[str, Any]]:
-    """Where the gaps of a stream beside the anchor lie on the anchor, for windows of any number of rows.
+    """Returns the gaps of a stream other than the anchor, in anchor rows, for windows of any number of rows.
 
-    A frame is left out from ``first`` on, when the last row before the gap is too old, until a whole window lies behind
-    the gap: ``rows_behind`` says how many rows of the stream do at the anchor rows ``until``, ``until + 1`` and so on,
-    up to the next gap. The stream's end is a gap that nothing follows, unless the episode ends as early.
+    Frames are left out from anchor row ``first``, where the last row before the gap is too old, until a whole window
+    fits after the gap. ``rows_behind`` lists how many rows of the stream are after the gap at the anchor rows
+    ``until``, ``until + 1`` and so on, up to the next gap. The end of the stream is a gap without rows after it, unless
+    the episode ends before that gap begins.
 
     Args:
-        clock: the anchor's stamps.
-        timestamp: the stream's.
+        clock: the anchor's timestamps.
+        timestamp: the stream's timestamps.
         align: the stream's newest row at each anchor row.
-        gaps: the stream's rows before which there is a gap, ascending.
-        max_gap_s: what is longer is a gap.
+        gaps: the stream's rows that follow a gap, ascending.
+        max_gap_s: a longer step of the clock is a gap.
 
     Returns:
-        ``first``, ``until`` and ``rows_behind`` of each gap, as plain numbers.
+        ``first``, ``until`` and ``rows_behind`` of each gap, as Python numbers.
     """
     gaps = gaps.astype(np.int64)
     max_gap: float = max_gap_s
@@ -71,7 +72,7 @@ def gap_rows(
         timestamp, clock = seconds(timestamp), seconds(clock)
     last_before = np.append(gaps - 1, len(timestamp) - 1)
     too_old = np.searchsorted(clock, timestamp[last_before] + max_gap, side="right").tolist()
-    until = [*np.searchsorted(align, gaps).tolist(), len(clock)]  # align never falls
+    until = [*np.searchsorted(align, gaps).tolist(), len(clock)]  # align never decreases
     rows = [
         {"first": min(old, begin), "until": begin, "rows_behind": (align[begin:end] + (1 - gap)).tolist()}
         for old, begin, end, gap in zip(too_old[:-1], until[:-1], until[1:], gaps.tolist(), strict=True)
@@ -84,23 +85,23 @@ def gap_rows(
 def frames_between(
     first: NDArray[np.int64], count: NDArray[np.int64], episode: NDArray[np.int64], spans: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The intervals of frames that lie in no span, of all episodes at once.
+    """Returns the intervals of frames outside all spans, for all episodes at once.
 
     Args:
         first: each episode's first frame, an anchor row, ``(E,)``.
-        count: each episode's frames ``(E,)``.
-        episode: which of these a span belongs to ``(S,)``.
-        spans: anchor rows ``[first, stop)`` of that episode ``(S, 2)``, in any order; they may overlap.
+        count: each episode's number of frames ``(E,)``.
+        episode: the episode of each span, an index into ``first`` ``(S,)``.
+        spans: anchor rows ``[first, stop)`` of that episode ``(S, 2)``, in any order. Spans may overlap.
 
     Returns:
-        each interval's episode, first anchor row and frames, in order.
+        each interval's episode, first anchor row and number of frames, in order.
     """
     ends = np.cumsum(count)
-    begins = ends - count  # the frames of all episodes end to end: an episode's begin there
+    begins = ends - count  # first frame of each episode if the frames of all episodes are concatenated
     kept = spans[:, 0] < spans[:, 1]
     episode, spans = episode[kept], spans[kept]
     spans = (spans - first[episode, None]).clip(0, count[episode, None]) + begins[episode, None]
-    # A span of no frame where an episode begins, so that no interval goes on from the one before.
+    # An empty span at the beginning of each episode, so that no interval extends over two episodes.
     starts, stops = np.concatenate([begins, spans[:, 0]]), np.concatenate([begins, spans[:, 1]])
     order = np.argsort(starts, kind="stable")
     interval = np.maximum.accumulate(stops[order])

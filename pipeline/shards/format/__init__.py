@@ -1,1 +1,1 @@
-"""One shard file: its ZIP container, members of either kind (NPZ, Zarr), codecs, and safe writing."""
+"""The format of a shard file: the ZIP container, NPZ and Zarr members, codecs, and atomic writing."""

@@ -1,4 +1,4 @@
-"""Puts a file under its final name whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+"""Writes files atomically (temporary name, fsync, rename, fsync of the folder), and takes exclusive locks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TEMP_PREFIX = ".vlapipe-tmp-"
 
 @contextlib.contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, BufferedRandom]]:
-    """An open file under a temporary name in ``folder``; the caller renames it, otherwise it is removed.
+    """Yield the path and an open temporary file in ``folder``. If the caller does not rename the file, it is removed.
 
     Raises:
-        OSError: what the system refused; it names the folder, although a ``write`` that fails names nothing.
+        OSError: the system refused an operation. The error names the folder, even if the original error named no file.
     """
     path = folder / f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     try:
@@ -30,12 +30,12 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, BufferedRandom]]:
             error.filename = str(folder)
         raise
     finally:
-        with contextlib.suppress(OSError):  # a disk that failed must not hide why
+        with contextlib.suppress(OSError):  # an error here must not hide the first error
             path.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut."""
+    """Sync a folder, so that renames in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,7 +44,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file atomically, replacing what was there."""
+    """Write a small file atomically. An existing file is replaced."""
     with temporary_file(path.parent) as (temporary, file):
         file.write(data)
         file.flush()
@@ -54,9 +54,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def try_lock(handle: int) -> bool | None:
-    """Take an open file or folder for this process until it closes it; ``False`` if another one holds it.
+    """Try to take an exclusive lock on an open file or folder, without waiting. Closing the file releases the lock.
 
-    ``None`` on a file system without locks: nobody can hold it there, and everybody may go on.
+    Returns ``True`` if this process has the lock now, ``False`` if another holder has it, and ``None`` if the file
+    system has no locks. With ``None`` the caller may go on.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +69,10 @@ def try_lock(handle: int) -> bool | None:
 
 
 def sweep_temporaries(folder: Path) -> int:
-    """Remove what killed runs of ours left in ``folder``, whose lock the caller holds; returns how many."""
+    """Remove the temporary files that killed processes left in ``folder``. Returns their number.
+
+    The caller must hold the folder's lock.
+    """
     left = list(folder.glob(f"{TEMP_PREFIX}*"))
     for path in left:
         path.unlink(missing_ok=True)

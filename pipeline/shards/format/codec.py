@@ -1,6 +1,6 @@
-"""Names the ways an array's bytes may be compressed at rest; all are lossless.
+"""Defines the codecs that compress arrays in a shard. All codecs are lossless.
 
-Measured reasons for the defaults: docs/decisions/0002-shard-format-and-codecs.md.
+docs/decisions/0002-shard-format-and-codecs.md has the measurements behind the defaults.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["RAW", "SHARD_FORMATS", "Codec", "parse_codec"]
 
 SHARD_FORMATS = ("zarr", "npz")
 
-# Name -> (default level, highest level); the lowest is 1 throughout.
+# Name -> (default level, highest level). The lowest level is always 1.
 _ZARR_CODECS = {"zstd": (3, 9), "lz4": (5, 9), "pcodec": (8, 12)}
 _NPZ_CODECS = {"deflate": (1, 9)}
 _CODECS = {"zarr": _ZARR_CODECS, "npz": _NPZ_CODECS}
@@ -22,7 +22,7 @@ _DEFAULT_CODEC = {"zarr": "zstd", "npz": "deflate"}
 
 @dataclass(frozen=True)
 class Codec:
-    """A compression and its level; ``none`` stores bytes as they are, to be mapped in place."""
+    """A compression and its level. ``none`` stores bytes uncompressed, so they can be mapped in place."""
 
     name: str
     level: int = 0
@@ -35,7 +35,7 @@ RAW = Codec("none")
 
 
 def parse_codec(text: str | None, shard_format: str) -> Codec:
-    """Read ``NAME`` or ``NAME:LEVEL``; ``None`` is the format's default.
+    """Parse ``NAME`` or ``NAME:LEVEL``. ``None`` gives the default codec of the shard format.
 
     Raises:
         UsageError: the format has no such codec or level.

@@ -1,4 +1,4 @@
-"""Whether a file's bytes are those that were written: its SHA-256, taken in a thread beside whatever reads the file."""
+"""Checks with SHA-256 whether a file's bytes have changed since they were written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CURE = "copy it again, or ingest again"
 
 
 def file_sha256(path: Path) -> str:
-    """Of the whole file, in hexadecimal.
+    """Returns the SHA-256 of the whole file, in hexadecimal.
 
     Raises:
-        DamageError: it cannot be read.
-        StoppedError: nothing can be read now.
+        DamageError: the file cannot be read.
+        StoppedError: a limit of the system (memory, disk, network) prevents reading.
     """
     try:
         with path.open("rb") as file:
@@ -31,10 +31,10 @@ def file_sha256(path: Path) -> str:
 
 
 def require_digest(path: Path, found: str, expected: str) -> None:
-    """Refuse a file of another digest than the manifest's.
+    """Compare a file's digest with the manifest's digest.
 
     Raises:
-        DamageError: it is another.
+        DamageError: the digests differ.
     """
     if found != expected:
         raise DamageError(f"{path}: its bytes differ from those that were written", _CURE)
@@ -42,20 +42,20 @@ def require_digest(path: Path, found: str, expected: str) -> None:
 
 @contextlib.contextmanager
 def damage_or_bug(path: Path, sha256: str) -> Iterator[None]:
-    """Tell what fails in the block: the file's damage, or a fault of ours, which is raised as it is.
+    """Find the reason of an error in the block: a damaged file, or a bug of ours. A bug is raised unchanged.
 
-    A damaged file makes its readers fail in dozens of ways, as do our own bugs. The digest tells them apart; it is
-    taken only when something has failed.
+    A damaged file makes its readers fail in dozens of ways, and so do our own bugs. The digest tells them apart. It is
+    computed only if the block fails.
 
     Raises:
-        DamageError: the file's bytes are not those that were written.
-        StoppedError: the surroundings are to blame.
+        DamageError: the file's bytes have changed since they were written.
+        StoppedError: a limit of the system (memory, disk, network) is the reason.
     """
     try:
         yield
     except VlapipeError:
         raise
     except Exception as error:
-        require_digest(path, file_sha256(path), sha256)  # first: what asks for too much memory may be a damaged number
+        require_digest(path, file_sha256(path), sha256)  # first, because a damaged number may ask for too much memory
         raise_if_stopped(error, path)
         raise

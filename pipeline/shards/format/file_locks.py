@@ -1,6 +1,7 @@
-"""Files that are held by a lock for as long as they are open, so that a process that dies lets go of them.
+"""Locks open files, shared or exclusively. The system releases the locks of a process that dies.
 
-The lock belongs to the open file, and a map (``maps``) holds it: what is mapped stays locked until the map is gone.
+A lock belongs to the open file. A map of the file (``file_map``) keeps the lock: a mapped file stays locked until the
+map is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Locked", "is_locked", "lock_shared", "locked_exclusively", "remove_u
 
 @dataclass(frozen=True)
 class Locked:
-    """A file that this process holds alone, and its name."""
+    """A file that this process has locked exclusively, and its path."""
 
     path: Path
     file: BufferedRandom
@@ -29,10 +30,11 @@ class Locked:
 
 @contextlib.contextmanager
 def locked_exclusively(path: Path) -> Iterator[Locked | None]:
-    """``path``, made if need be, once everybody else has let go of it; removed in the end unless it was renamed.
+    """Create ``path`` if necessary, wait for an exclusive lock on it, and yield the locked file.
 
-    ``None`` if it was renamed or removed meanwhile. Where there are no locks, or the file is another user's, everybody
-    goes on at once, each with a file of its own beside an empty ``path``.
+    Yields ``None`` if another process has renamed or removed the file meanwhile. At the end of the block the file is
+    removed, unless the block renamed it. If the file system has no locks, or another user owns the file, no process
+    waits: each one gets a file of its own beside ``path``.
     """
     held = _open_alone(path) or _open_own(path)
     with held.file:
@@ -53,7 +55,7 @@ def _open_alone(path: Path) -> Locked | None:
         return None
     taken: bool | None = False
     while taken is False and _is_at(file, path):
-        lock_shared(file)  # waits for who makes it; not for those who read it then, for as long as they like
+        lock_shared(file)  # waits for the process that writes the file, but not for the processes that read it later
         taken = try_lock(file.fileno())
     if taken is None:
         file.close()
@@ -69,14 +71,14 @@ def _open_own(path: Path) -> Locked:
 
 
 def lock_shared(file: IO[bytes]) -> bool:
-    """Hold an open file together with others who read it; ``False`` if it has been removed meanwhile."""
+    """Take a shared lock on an open file, for reading. Returns ``False`` if the file has been removed meanwhile."""
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_SH)
     return os.fstat(file.fileno()).st_nlink > 0
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process has the file mapped, or is writing it; ``False`` where nobody can tell."""
+    """Whether a process maps or writes the file; ``False`` if the file system has no locks or the file is not there."""
     try:
         with path.open("rb") as file:
             return try_lock(file.fileno()) is False
@@ -85,9 +87,9 @@ def is_locked(path: Path) -> bool:
 
 
 def remove_unlocked(path: Path, *, if_unknown: bool) -> bool:
-    """Remove a file unless a living process holds it; whether this did remove it.
+    """Remove a file unless a living process has locked it. Returns whether the file was removed.
 
-    ``if_unknown`` says whether to do so on a file system without locks, where nobody can tell.
+    ``if_unknown``: whether to remove the file on a file system without locks.
     """
     with contextlib.suppress(OSError), path.open("rb+") as file:
         taken = try_lock(file.fileno())

@@ -1,7 +1,7 @@
-"""Maps of whole files, read-only: each keeps no file open, is counted, and lasts as long as any array on it is held.
+"""Maps whole files read-only. A map keeps no file open, and lasts until the last array on it is gone. Maps are counted.
 
-Python's own ``mmap`` keeps a second descriptor of its file (up to 3.12 always), so that a process may map fewer files
-than it may open. Here the system's call is made directly.
+Python's own ``mmap`` keeps a duplicate descriptor of its file (up to 3.12 always), so the limit of open files would
+limit the number of maps. This module calls the system's ``mmap`` directly.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED = ctypes.c_void_p(-1).value
-# On Linux a map holds the open file that it was made of, and with it the file's lock. Elsewhere a descriptor must.
+# On Linux a map keeps the open file, and so the file's lock. On other systems a descriptor must keep the lock.
 _MAP_HOLDS_LOCK = sys.platform == "linux"
-_live: set[int] = set()  # addresses; to add and to remove one is a single step for all threads
+_live: set[int] = set()  # addresses of the maps; add and discard are atomic, so threads need no lock
 
 
 def map_file(file: IO[bytes]) -> NDArray[np.uint8]:
-    """All bytes of an open file, which may be closed then; a lock on it lasts as long as the map.
+    """Map all bytes of an open file. You may close the file afterwards; a lock on the file lasts as long as the map.
 
-    The map is gone when the last array on it is. A file that becomes shorter meanwhile kills the process when it is
-    read: whoever asks answers for that.
+    The map ends when the last array on it is gone. If the file becomes shorter meanwhile, reading the map kills the
+    process. The caller must make sure that the file does not become shorter.
 
     Raises:
         OSError: there are too many maps, or too little memory.
@@ -53,16 +53,17 @@ def map_file(file: IO[bytes]) -> NDArray[np.uint8]:
     _live.add(address)
     descriptor = None if _MAP_HOLDS_LOCK else os.dup(file.fileno())
     weakref.finalize(memory, _unmap, address, size, descriptor).atexit = False
-    # A memmap, so that users can tell that it is one, and its slices.
+    # The array is a memmap, so that users can recognize the array and its slices as mapped.
     whole: Any = np.asarray(memory).view(np.memmap)
     whole._mmap, whole.filename, whole.mode, whole.offset = memory, os.path.realpath(file.name), "r", 0
     return cast(NDArray[np.uint8], whole)
 
 
 class _Memory:
-    """What NumPy asks of whoever lends it memory: https://numpy.org/doc/stable/reference/arrays.interface.html.
+    """Memory for a NumPy array, by the protocol of https://numpy.org/doc/stable/reference/arrays.interface.html.
 
-    It cannot be made writable, as an array on a buffer of ctypes can: to write to such a map ends the process.
+    The array cannot be made writable, because writing to a read-only map kills the process. An array on a ctypes
+    buffer could be made writable.
     """
 
     def __init__(self, address: int, size: int) -> None:
@@ -78,17 +79,17 @@ def _unmap(address: int, size: int, descriptor: int | None) -> None:
 
 @cache
 def most_maps() -> int:
-    """How many maps of files this process should have at most: half of what it may.
+    """Returns the maximum number of file maps that this process should have: half of the system's limit.
 
-    torch, CUDA, threads and malloc need the other half, and fail in many ways where there is none left.
+    torch, CUDA, threads and malloc need the other half, and fail in many ways if no map is left.
     """
     most = max_map_count()
-    if most is None:  # then each map keeps a file open
+    if most is None:  # not Linux: each map keeps a file open
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = min(soft, 1 << 16) if soft != resource.RLIM_INFINITY else 1 << 16
     return most // 2
 
 
 def are_many_maps() -> bool:
-    """Whether some maps should be let go of before another is made."""
+    """Whether this process should drop some maps before it creates another one."""
     return len(_live) >= most_maps()

@@ -1,4 +1,4 @@
-"""Arrays end to end that are seen as one but never copied together: a shard's memory is its episodes' own arrays."""
+"""Concatenates arrays without a copy: a shard that is being written uses the memory of its episodes' own arrays."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 __all__ = ["Block", "Joined"]
 
-_NARROW = 64  # a field with at most this many columns is stored a column at a time
+_NARROW = 64  # a field with at most this many columns is stored column by column
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows ``start <= i < stop`` of an array, or of one of its columns."""
+    """The rows ``start <= i < stop`` of an array, or of one of its columns."""
 
     start: int
     stop: int
@@ -27,7 +27,7 @@ class Block:
 
 
 class Joined:
-    """The parts' rows one after another; every part is ``(rows, ...)`` of one dtype."""
+    """The rows of all parts in order, like one array. Parts are ``(rows, ...)``, with the same dtype and row shape."""
 
     def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
         self.parts = parts
@@ -38,20 +38,20 @@ class Joined:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it is a table of a few columns."""
+        """Whether the array is two-dimensional with at most 64 columns."""
         return len(self.shape) == 2 and self.shape[1] <= _NARROW
 
     @property
     def is_fortran(self) -> bool:
-        """Whether the parts lie column by column."""
+        """Whether the parts are column-major."""
         if len(self.shape) != 2 or all(part.flags.c_contiguous for part in self.parts):
             return False
         return all(part.strides[0] == self.dtype.itemsize or len(part) == 1 for part in self.parts)
 
     def blocks(self, max_bytes: int, *, fortran: bool = False, within_parts: bool = False) -> list[Block]:
-        """All values in the order of their bytes, C or Fortran, in blocks of about ``max_bytes``.
+        """Divide the array into blocks of about ``max_bytes``, in row-major order, or column-major if ``fortran``.
 
-        ``within_parts`` ends a block where a part ends, so that parts in C order are read without a copy.
+        ``within_parts``: no block extends over two parts, so C-ordered parts are read without a copy.
         """
         columns: list[int | None] = list(range(self.shape[1])) if fortran else [None]
         row_bytes = self.dtype.itemsize * (1 if fortran else math.prod(self.shape[1:]))
@@ -65,7 +65,7 @@ class Joined:
         ]
 
     def read(self, block: Block) -> NDArray[Any]:
-        """The block's values in C order: a view where they lie so in one part, otherwise a copy."""
+        """Returns the block's values in C order: a NumPy view if they are contiguous in one part, otherwise a copy."""
         pieces = list(self._pieces(block))
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
@@ -74,18 +74,18 @@ class Joined:
         return np.concatenate(pieces, out=values) if pieces else values
 
     def equals(self, values: NDArray[Any], block: Block) -> bool:
-        """Whether ``values`` are the block's to the last bit."""
+        """Whether ``values`` equal the block's values bit by bit."""
         shape = (block.stop - block.start, *(self.shape[1:] if block.column is None else ()))
         if values.shape != shape or values.dtype != self.dtype:
             return False
-        # Put together once: to compare each of hundreds of short pieces by itself takes longer than to copy them. Not
-        # by ``read``, which made what was stored.
+        # Concatenate first, because comparing hundreds of short pieces one by one takes longer than copying them. Do
+        # not use ``read``: it produced the stored bytes, so a fault of ``read`` would go unnoticed.
         pieces = list(self._pieces(block))
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else values
         return np.array_equal(_words(values), _words(whole))
 
     def _pieces(self, block: Block) -> Iterator[NDArray[Any]]:
-        """Views of the parts that make up the block, in order."""
+        """Yield NumPy views of the parts that the block consists of, in order."""
         part = bisect_right(self._starts, block.start) - 1
         at = block.start
         while at < block.stop:
@@ -98,6 +98,6 @@ class Joined:
 
 
 def _words(array: NDArray[Any]) -> NDArray[Any]:
-    """The bytes as they lie in C order, 8 at a time where they come out even; NaN then equals itself."""
+    """Returns the array's bytes in C order, as uint64 if their number is a multiple of 8. NaN then equals itself."""
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return flat.view(np.uint64) if flat.nbytes % 8 == 0 else flat

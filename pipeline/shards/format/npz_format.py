@@ -1,4 +1,4 @@
-"""The NPZ kind of shard: a ZIP of ``.npy`` members that plain ``numpy.load`` opens."""
+"""The NPZ shard format: a ZIP of ``.npy`` members, which plain ``numpy.load`` opens."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FOUND_LITTLE = 1.02
 
 
 def npz_members(name: str, array: Joined, codec: Codec) -> list[Member]:
-    """The member that holds one array; Fortran-ordered arrays keep their order, which also compresses better.
+    """Returns the member for one array. A column-major array stays column-major, which also compresses better.
 
-    Each slice is deflated by itself and ends on a byte, so slices can be made side by side and laid end to end; a
-    reader sees one stream.
+    Each slice is deflated separately and ends on a byte boundary. So slices can be compressed in parallel and
+    concatenated; a reader sees one deflate stream.
     """
     header = _header(array)
     stored = codec.name == "none"
@@ -71,9 +71,10 @@ def _compressor(level: int, strategy: int) -> Any:
 
 
 def _strategy(data: bytes | memoryview, level: int) -> int:
-    """Huffman codes alone where the search for repetitions finds next to nothing, as in noisy float columns.
+    """Returns the strategy for zlib: only Huffman codes if the search for repetitions finds almost nothing.
 
-    Tried on the slice's beginning. Three times as fast; docs/decisions/0005-ingest-speed.md has the figures.
+    The function compresses the beginning of the slice with both strategies. Huffman codes alone are three times as fast
+    and suit noisy float columns; docs/decisions/0005-ingest-speed.md has the figures.
     """
     sample = data[:_SAMPLE_BYTES]
     size = {
@@ -94,7 +95,7 @@ def _bytes_of(values: NDArray[Any]) -> memoryview:
 
 
 def npz_reads_back(path: Path, name: str, array: Joined) -> list[Callable[[], bool]]:
-    """Jobs that read the array through the ZIP's own reader, a slice at a time, and compare."""
+    """Returns one job, which reads the array with ``zipfile``, a slice at a time, and compares it with ``array``."""
     return [partial(_reads_back, path, name, array)]
 
 
@@ -113,11 +114,11 @@ def _reads_back(path: Path, name: str, array: Joined) -> bool:
                 return False
             if not array.equals(np.frombuffer(data, dtype).reshape(rows, *row_shape), block):
                 return False
-        return not member.read(1)  # which also checks the CRC
+        return not member.read(1)  # reading to the end also checks the CRC
 
 
 def npz_reads_into(path: Path, name: str, out: NDArray[Any]) -> list[Callable[[], None]]:
-    """Jobs that decode an array into ``out``: one, as a deflated member is one stream."""
+    """Returns one job, which decodes an array into ``out``. There is only one, because a member is one stream."""
     return [partial(_read_into, path, name, out)]
 
 
@@ -126,7 +127,7 @@ def _read_into(path: Path, name: str, out: NDArray[Any]) -> None:
         np.lib.format.read_magic(member)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
         assert (shape, dtype) == (out.shape, out.dtype), name
-        # Column by column as it lies there, or row by row.
+        # Follow the stored order: column by column, or row by row.
         for lines in out.T if fortran else [out]:
             line_bytes = dtype.itemsize * int(np.prod(lines.shape[1:], dtype=int))
             step = max(1, _SLICE_BYTES // max(1, line_bytes))
@@ -136,7 +137,7 @@ def _read_into(path: Path, name: str, out: NDArray[Any]) -> None:
 
 
 def find_stored_npz(file: IO[bytes], member: zipfile.ZipInfo) -> StoredArray | None:
-    """Where an uncompressed array's data lies in the shard; ``None`` if it is compressed."""
+    """Returns the position of an uncompressed array in the shard, or ``None`` if the array is compressed."""
     if member.compress_type != zipfile.ZIP_STORED:
         return None
     start = data_offset(file, member)

@@ -1,4 +1,4 @@
-"""One stored shard, whichever kind: writes it whole and checked, reads its arrays, maps those that lie uncompressed."""
+"""Writes and reads a shard file, NPZ or Zarr: writes it atomically and verified, decodes arrays, maps raw arrays."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from vlapipe.schemas.errors import DamageError
 
 __all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
 
-_READ_BYTES = 1 << 20  # read back at once: within the CPU's cache
+_READ_BYTES = 1 << 20  # bytes that are read back at once; they fit into the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredShard:
-    """What was written: name, size, digest, and each array's shape, dtype, codec and stored bytes."""
+    """A written shard: file name, size, digest, and each array's shape, dtype, codec and stored bytes."""
 
     file: str
     num_bytes: int
@@ -60,13 +60,13 @@ def write_shard(
     codec: Codec,
     num_threads: int = 1,
 ) -> StoredShard:
-    """Write a shard into ``folder`` under a name that carries its digest, after reading it back and comparing.
+    """Write a shard into ``folder`` under a name that contains its digest. Reads the file back and compares it first.
 
-    Images are never compressed. The file becomes read-only: new bytes get a new name. The bytes do not depend
-    on ``num_threads``, which compress and read back; hashing has a thread of its own.
+    Images are never compressed. The file becomes read-only, because new bytes get a new name. ``num_threads`` threads
+    compress and read back, and one more thread hashes. The bytes do not depend on ``num_threads``.
 
     Raises:
-        DamageError: what was read back differs from what was written.
+        DamageError: the arrays that were read back differ from the arrays that were written.
     """
     joined = {name: array if isinstance(array, Joined) else Joined([array]) for name, array in arrays.items()}
     codecs = _codecs(joined, codec)
@@ -74,7 +74,7 @@ def write_shard(
         sha256, stored_bytes = _write_members(file, _members(joined, codecs, shard_format), num_threads)
         num_bytes = file.tell()
         with ThreadPoolExecutor(1) as syncing:
-            synced = syncing.submit(os.fsync, file.fileno())  # waits for the disk, while the comparison does not
+            synced = syncing.submit(os.fsync, file.fileno())  # the sync waits for the disk while the comparison runs
             _compare(temporary, joined, shard_format, num_threads)
             synced.result()
         name = f"shard-{index:05d}-{sha256[:8]}{SUFFIX[shard_format]}"
@@ -94,7 +94,7 @@ def write_shard(
 
 
 def stored_sizes(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec: Codec) -> dict[str, int]:
-    """Bytes that a shard of these arrays would have, by stream; encodes them and writes nothing."""
+    """Returns the stored bytes of these arrays by stream. Encodes the arrays, but writes no file."""
     joined = {name: Joined([array]) for name, array in arrays.items()}
     with Path(os.devnull).open("wb") as nowhere:
         _, stored = _write_members(nowhere, _members(joined, _codecs(joined, codec), shard_format), num_threads=1)
@@ -105,7 +105,7 @@ def stored_sizes(arrays: Mapping[str, NDArray[Any]], *, shard_format: str, codec
 
 
 def _codecs(arrays: Iterable[str], codec: Codec) -> dict[str, Codec]:
-    """JPEG bytes are never compressed again, and pixels are there to be mapped."""
+    """Returns the codec of each array. Images stay raw: JPEG is already compressed, and pixels must be mappable."""
     return {name: RAW if name.endswith(("/bytes", "/pixels")) else codec for name in arrays}
 
 
@@ -118,7 +118,7 @@ def _members(arrays: Mapping[str, Joined], codecs: Mapping[str, Codec], shard_fo
 
 
 def _write_members(file: IO[bytes], members: list[Member], num_threads: int) -> tuple[str, dict[str, int]]:
-    """Write all members in order; returns the file's SHA-256 and the stored bytes by array."""
+    """Write all members in order. Returns the file's SHA-256 and the stored bytes by array."""
     stored_bytes: dict[str, int] = {}
     sha256 = hashlib.sha256()
     with ThreadPoolExecutor(1) as hashing:
@@ -142,11 +142,11 @@ def _write_members(file: IO[bytes], members: list[Member], num_threads: int) -> 
 
 
 def _compare(path: Path, arrays: Mapping[str, Joined], shard_format: str, num_threads: int) -> None:
-    """Codecs have lied before: see DESIGN trap 1 in docs/decisions/0002. Compare every array, bit by bit."""
+    """Read back every array and compare it bit by bit, as codecs have returned wrong values (docs/decisions/0002)."""
     in_place = _find_stored(path, shard_format)
     jobs: list[tuple[str, Callable[[], bool]]] = []
     with contextlib.ExitStack() as stack:
-        # zarr cannot close a store that nothing was read from.
+        # zarr fails to close a store from which nothing was read.
         needs_zarr = shard_format == "zarr" and len(in_place) < len(arrays)
         store = stack.enter_context(ZipStore(path, mode="r")) if needs_zarr else None
         for name, array in arrays.items():
@@ -162,7 +162,7 @@ def _compare(path: Path, arrays: Mapping[str, Joined], shard_format: str, num_th
 
 
 def _stored_reads_back(path: Path, stored: StoredArray, array: Joined) -> bool:
-    """Read with plain reads into one buffer: a map of the file would fault in every page."""
+    """Read an uncompressed array and compare it. Reads into one buffer, because a map would fault in every page."""
     if stored.shape != array.shape or stored.dtype != array.dtype:
         return False
     row_shape = () if stored.fortran else array.shape[1:]
@@ -182,17 +182,18 @@ def _stored_reads_back(path: Path, stored: StoredArray, array: Joined) -> bool:
 
 
 def shard_format_of(file: str) -> str:
-    """``npz`` or ``zarr``, by the file's name."""
+    """Returns ``npz`` or ``zarr``, from the file's name."""
     return "npz" if file.endswith(SUFFIX["npz"]) else "zarr"
 
 
 def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str, num_threads: int = 1) -> None:
-    """Decode arrays into ``targets``, by name, which have their shapes and dtypes; for those not in ``map_arrays``.
+    """Decode arrays into ``targets``, by name. Each target has the array's shape and dtype.
 
-    Fails in many ways if the file is not a whole shard: whoever knows its digest tells damage from other faults.
+    Use this function for arrays that ``map_arrays`` does not return. If the shard is damaged, the function may raise
+    any exception, so wrap the call in ``damage_or_bug`` or verify the digest.
     """
     if not targets:
-        return  # zarr cannot close a store that nothing was read from
+        return  # zarr fails to close a store from which nothing was read
     jobs: list[Callable[[], None]] = []
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(ZipStore(path, mode="r")) if shard_format == "zarr" else None
@@ -203,10 +204,12 @@ def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str
 
 
 def map_arrays(path: Path, shard_format: str) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
-    """One map of the file, and on it a read-only array for each that lies uncompressed; nothing is copied.
+    """Map the file once. Returns the map, and a read-only array on it for each uncompressed array, without a copy.
+
+    A damaged shard may raise any other exception too, as in ``read_into``.
 
     Raises:
-        DamageError: the file is not a whole ZIP; fails in other ways if it is not a whole shard, as ``read_into`` does.
+        DamageError: the file is not a complete ZIP.
     """
     arrays: dict[str, NDArray[Any]] = {}
     stored_arrays = _find_stored(path, shard_format)
@@ -220,7 +223,7 @@ def map_arrays(path: Path, shard_format: str) -> tuple[NDArray[np.uint8], dict[s
 
 
 def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
-    """Where each array lies that is uncompressed."""
+    """Returns the position of each uncompressed array in the file."""
     arrays: dict[str, StoredArray] = {}
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:

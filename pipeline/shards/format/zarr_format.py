@@ -1,7 +1,7 @@
-"""The Zarr kind of shard: a ZIP of a Zarr v3 group that plain ``zarr.open_group(ZipStore(...))`` opens.
+"""The Zarr shard format: a ZIP of a Zarr v3 group, which plain ``zarr.open_group(ZipStore(...))`` opens.
 
-zarr writes each array's metadata and reads its zarr_chunks back; they are encoded by the codecs that zarr itself calls
-(numcodecs), without zarr in between, so that threads can share the work.
+zarr writes the metadata of each array and reads its zarr_chunks back. This module encodes the zarr_chunks by calling
+numcodecs directly, the codecs that zarr itself calls, so that threads can encode in parallel.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ _CHUNK_BYTES = 8 << 20
 
 
 def zarr_group_member(name: str) -> Member:
-    """A group's metadata; the root's name is empty."""
+    """Returns the member with a group's metadata. The name of the root group is empty."""
     document = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}).encode()
     return _document(f"{name}/zarr.json" if name else "zarr.json", name, document)
 
 
 def zarr_members(name: str, array: Joined, codec: Codec) -> list[Member]:
-    """One array's members: every zarr_chunk, also one of zeros, as a missing one would read as zeros unnoticed."""
+    """Returns the members of one array: all zarr_chunks, then the metadata.
+
+    A zarr_chunk of zeros is stored too, because zarr reads a missing zarr_chunk as zeros and damage would go unnoticed.
+    """
     chunk = _zarr_chunk_shape(array, codec)
     metadata = _document(f"{name}/zarr.json", name, _metadata(name, array, chunk, codec))
     if codec.name == "none":
@@ -95,7 +98,7 @@ def _encoder(codec: Codec, dtype: np.dtype[Any]) -> Any:
 def _encode(array: Joined, block: Block, chunk_rows: int, codec: Codec) -> Encoded:
     values = array.read(block)
     missing = chunk_rows - len(values)
-    if missing:  # a zarr_chunk at the end is as long as the others
+    if missing:  # pad the last zarr_chunk to the length of the others
         values = np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
     data = bytes(_encoder(codec, array.dtype).encode(values))
     return Encoded(data, data)
@@ -107,7 +110,7 @@ def _stored(array: Joined, block: Block) -> Encoded:
 
 
 def _zarr_chunk_shape(array: Joined, codec: Codec) -> tuple[int, ...]:
-    """The whole array if uncompressed; a column at a time if narrow; otherwise rows of about 8 MiB."""
+    """Returns a zarr_chunk's shape: the whole array if uncompressed, one column if narrow, else rows of about 8 MiB."""
     if codec.name == "none":
         return tuple(max(1, n) for n in array.shape)
     num_rows, row_bytes = array.shape[0], array.dtype.itemsize * int(np.prod(array.shape[1:]))
@@ -117,7 +120,7 @@ def _zarr_chunk_shape(array: Joined, codec: Codec) -> tuple[int, ...]:
 
 
 def _zarr_chunks(array: Joined, chunk: tuple[int, ...]) -> dict[str, Block]:
-    """Each zarr_chunk's key and what it holds: rows that follow each other, of one column if narrow."""
+    """Returns each zarr_chunk's key and block: an interval of rows, of one column if the array is narrow."""
     rows = array.shape[0]
     columns = range(array.shape[1]) if array.is_narrow else [None]
     chunks: dict[str, Block] = {}
@@ -128,7 +131,7 @@ def _zarr_chunks(array: Joined, chunk: tuple[int, ...]) -> dict[str, Block]:
 
 
 def zarr_reads_back(store: ZipStore, name: str, array: Joined) -> list[Callable[[], bool]]:
-    """Jobs that read the array through zarr, a zarr_chunk at a time, and compare."""
+    """Returns jobs that read the array through zarr, one zarr_chunk a job, and compare it with ``array``."""
     stored = zarr.open_array(store, path=name, mode="r")
     if stored.shape != array.shape or stored.dtype != array.dtype:
         return [lambda: False]
@@ -142,7 +145,7 @@ def _reads_back(stored: Any, array: Joined, block: Block) -> bool:
 
 
 def zarr_reads_into(store: ZipStore, name: str, out: NDArray[Any]) -> list[Callable[[], None]]:
-    """Jobs that decode an array into ``out``, a zarr_chunk at a time."""
+    """Returns jobs that decode an array into ``out``, one zarr_chunk a job."""
     stored = zarr.open_array(store, path=name, mode="r")
     assert (stored.shape, stored.dtype) == (out.shape, out.dtype), name
     starts = [range(0, size, step) for size, step in zip(stored.shape, stored.chunks, strict=True)]
@@ -157,7 +160,10 @@ def _read_into(stored: Any, out: NDArray[Any], at: tuple[slice, ...]) -> None:
 
 
 def find_stored_zarr(file: IO[bytes], archive: zipfile.ZipFile, name: str) -> StoredArray | None:
-    """Where an uncompressed array's single zarr_chunk lies in the shard; ``None`` if it is compressed or in several."""
+    """Returns the position of an uncompressed array in the shard.
+
+    Returns ``None`` if the array is compressed, or has more than one zarr_chunk.
+    """
     metadata = json.loads(archive.read(f"{name}/zarr.json"))
     shape = tuple(metadata["shape"])
     codecs = [codec["name"] for codec in metadata["codecs"]]

@@ -1,8 +1,9 @@
-"""Reads some rows of arrays that a Zarr shard stores compressed: decodes only the Blosc blocks that hold them.
+"""Reads some rows of compressed arrays in a Zarr shard. Decodes only the Blosc blocks that contain these rows.
 
-A Blosc buffer begins with 16 bytes: versions, flags, item size, then the number of bytes of the data, of a block and
-of the buffer. An int32 for each block says where the block begins (C-Blosc 1's README_CHUNK_FORMAT). A block behind a
-head of its own is a whole buffer again, which numcodecs decodes. numcodecs itself decodes whole buffers only.
+A Blosc buffer begins with a header of 16 bytes: versions, flags, item size, then the number of bytes of the data, of a
+block and of the buffer. Then an int32 for each block is the block's byte offset (C-Blosc 1's README_CHUNK_FORMAT).
+numcodecs decodes only whole buffers. So this module puts a new header before a single block, which makes the block a
+whole buffer.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ __all__ = ["ZarrRows", "decode_bytes"]
 
 
 class ZarrRows:
-    """Arrays of one shard, on a map of it; safe to use from several threads."""
+    """Reads rows of the compressed arrays of one shard, from a map of the shard. Thread-safe."""
 
     def __init__(self, path: Path, whole: NDArray[np.uint8]) -> None:
-        """Read the shard's directory; ``whole`` is a map of it. Fails in many ways if it is not a whole shard."""
+        """Read the shard's directory. ``whole`` is a map of the shard. A damaged shard may raise any exception."""
         self._arrays: dict[str, _Array] = {}
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
@@ -35,7 +36,7 @@ class ZarrRows:
                     array = _Array.parse(json.loads(archive.read(member)))
                     if array is not None:
                         self._arrays[member.filename.removesuffix("/zarr.json")] = array
-            # Each member's head is read by its own small read: only those of arrays that may be asked for.
+            # Each local header costs a small read, so read only the headers of arrays that can be decoded by rows.
             self._places = {
                 member.filename: (data_offset(file, member), member.file_size)
                 for member in archive.infolist()
@@ -44,13 +45,13 @@ class ZarrRows:
         self._bytes = whole.view(np.ndarray)
 
     def __contains__(self, name: object) -> bool:
-        """Whether rows of an array can be read without reading all of it."""
+        """Whether rows of the array ``name`` can be decoded without decoding the whole array."""
         return name in self._arrays
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start <= i < stop`` of an array, ``(stop - start, ...)`` as it was stored.
+        """Returns the rows ``start <= i < stop`` of an array, ``(stop - start, ...)``, in the stored dtype.
 
-        Fails in many ways if the shard is damaged there.
+        A damaged shard may raise any exception.
         """
         array = self._arrays[name]
         out = np.empty((stop - start, *array.shape[1:]), dtype=array.dtype)
@@ -76,7 +77,7 @@ class ZarrRows:
 
 @dataclass(frozen=True, kw_only=True)
 class _Array:
-    """How a compressed array lies: zarr_chunks of ``chunk_rows``, each of one column or of all of them."""
+    """The chunks of a compressed array: each zarr_chunk has ``chunk_rows`` rows of one column or of all columns."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -85,7 +86,7 @@ class _Array:
 
     @classmethod
     def parse(cls, metadata: dict[str, Any]) -> _Array | None:
-        """From an array's metadata; ``None`` if only whole zarr_chunks can be decoded, or all of it can be mapped."""
+        """Parse an array's metadata. Returns ``None`` if the codec is not Blosc or the zarr_chunks are not rows."""
         if [codec["name"] for codec in metadata.get("codecs", [])] != ["bytes", "blosc"]:
             return None
         shape = tuple(metadata["shape"])
@@ -98,7 +99,7 @@ class _Array:
 
     @property
     def chunk_row_bytes(self) -> int:
-        """Bytes of a zarr_chunk's row."""
+        """Number of bytes of one row of a zarr_chunk."""
         return self.dtype.itemsize * (1 if self.by_column else int(np.prod(self.shape[1:], dtype=int)))
 
 
@@ -111,16 +112,16 @@ class _Head(NamedTuple):
     codec_version: int
     flags: int
     item_bytes: int
-    num_bytes: int  # of the data
-    block_bytes: int  # of the data of each block; the last one may have less
-    buffer_bytes: int
+    num_bytes: int  # decoded bytes of the buffer
+    block_bytes: int  # decoded bytes of a block; the last block may have fewer
+    buffer_bytes: int  # encoded bytes of the buffer, with its header
 
 
 def decode_bytes(buffer: NDArray[np.uint8], start: int, stop: int, num_bytes: int) -> NDArray[np.uint8]:
-    """Bytes ``start <= i < stop`` of the ``num_bytes`` that the buffer holds.
+    """Returns the decoded bytes ``start <= i < stop`` of a Blosc buffer that decodes to ``num_bytes`` bytes.
 
     Raises:
-        ValueError: it is not a Blosc buffer of so many bytes.
+        ValueError: ``buffer`` is not a Blosc buffer of ``num_bytes`` bytes.
         RuntimeError: a block cannot be decoded.
     """
     problem = f"expected a Blosc buffer of {num_bytes} bytes in {len(buffer)}"
@@ -141,17 +142,17 @@ def decode_bytes(buffer: NDArray[np.uint8], start: int, stop: int, num_bytes: in
 
 
 def _decode_blocks(buffer: NDArray[np.uint8], head: _Head, first: int, stop: int) -> NDArray[np.uint8]:
-    """The data of the blocks ``first <= i < stop``."""
+    """Returns the decoded bytes of the blocks ``first <= i < stop``."""
     num_blocks = -(-head.num_bytes // head.block_bytes)
     starts = buffer[_HEAD.size : _HEAD.size + 4 * num_blocks].view("<i4")
-    ends = np.sort(starts)  # threads may have put blocks in any order
+    ends = np.sort(starts)  # Blosc's threads may have stored the blocks in any order
     decoded = []
     for i in range(first, stop):
         begin = int(starts[i])
         after = int(np.searchsorted(ends, begin, side="right"))
         data = buffer[begin : int(ends[after]) if after < num_blocks else head.buffer_bytes].tobytes()
         size = min(head.block_bytes, head.num_bytes - i * head.block_bytes)
-        # A block cut short at the end is never split into one stream a byte of the items.
+        # Blosc may split a block into one stream for each byte of the items, but never a short last block.
         flags = head.flags | _IS_NOT_SPLIT if size < head.block_bytes else head.flags
         place = _HEAD.size + 4
         of_its_own = head._replace(flags=flags, num_bytes=size, block_bytes=size, buffer_bytes=place + len(data))

@@ -1,9 +1,9 @@
-"""The ZIP container of a shard: writes aligned members, and finds a member's bytes so that they can be mapped.
+"""The ZIP container of a shard: writes aligned members, and finds the byte offset of a member for mapping.
 
-Uncompressed members start at a multiple of 64 bytes. The padding goes into the extra field of the local header, under
-an ID that readers skip, so every ZIP reader opens the file. Dates are fixed and the caller decides the order: the
-same members give the same bytes. Sizes and CRCs are known before a header is written, so the file is written from
-front to back and can be hashed meanwhile. Layout: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
+The data of an uncompressed member starts at a multiple of 64 bytes. The padding is in the extra field of the local
+header, under an ID that readers skip, so every ZIP reader opens the file. Dates are fixed and the caller decides the
+order, so the same members give the same bytes. Sizes and CRCs are known before a header is written, so the file is
+written sequentially and can be hashed at the same time. Layout: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
-_IN_ZIP64 = 0xFFFF_FFFF  # stands for a number that is in the ZIP64 field
-_LIMIT = _IN_ZIP64  # numbers from here on go there
+_IN_ZIP64 = 0xFFFF_FFFF  # placeholder for a number that is in the ZIP64 field
+_LIMIT = _IN_ZIP64  # numbers from this limit on are in the ZIP64 field
 _MAX_MEMBERS = 0xFFFF
 _STORED, _DEFLATED = 0, 8
 _DATE = 1 << 5 | 1  # 1980-01-01, 00:00
@@ -43,7 +43,7 @@ Bytes = bytes | memoryview
 
 @dataclass(frozen=True)
 class Encoded:
-    """One piece of a member's bytes as stored, and the bytes that they stand for (the same if it is not deflated)."""
+    """A piece of a member: its stored bytes, and its uncompressed bytes (the same bytes if not deflated)."""
 
     stored: Bytes
     raw: Bytes
@@ -68,7 +68,7 @@ class _Entry:
 
 
 class AlignedZip:
-    """A ZIP being written by ``write``, which takes the bytes piece by piece."""
+    """Writes a ZIP sequentially through ``write``, which is called with pieces of bytes."""
 
     def __init__(self, write: Callable[[Bytes], object]) -> None:
         self._write = write
@@ -76,7 +76,7 @@ class AlignedZip:
         self._entries: list[_Entry] = []
 
     def add(self, name: str, pieces: Sequence[Encoded], *, deflated: bool = False) -> int:
-        """Add a member: deflated by the caller, or stored and aligned. Returns its stored bytes."""
+        """Write a member, deflated by the caller, or stored and aligned. Returns the number of stored bytes."""
         crc = 0
         for piece in pieces:
             crc = zlib.crc32(piece.raw, crc)
@@ -95,7 +95,7 @@ class AlignedZip:
         return entry.stored_bytes
 
     def close(self) -> None:
-        """Write the directory."""
+        """Write the ZIP's central directory. Does not close the file."""
         start = self._at
         for entry in self._entries:
             self._put(_central_header(entry))
@@ -129,17 +129,17 @@ def _in_32_bits(number: int) -> int:
 
 
 def _padding(start: int) -> bytes:
-    """An extra field that moves what would begin at ``start`` on to a multiple of ``ALIGNMENT``."""
+    """Returns an extra field that moves data from byte offset ``start`` to the next multiple of ``ALIGNMENT``."""
     missing = -start % ALIGNMENT
     if not missing:
         return b""
-    if missing < 4:  # an extra field is at least its own 4-byte head
+    if missing < 4:  # an extra field has at least its own header of 4 bytes
         missing += ALIGNMENT
     return struct.pack("<HH", _PADDING_ID, missing - 4) + bytes(missing - 4)
 
 
 def _central_header(entry: _Entry) -> bytes:
-    """One line of the directory; a number that does not fit 32 bits goes into the ZIP64 field, in this order."""
+    """Returns one entry of the central directory. A number that does not fit 32 bits goes into the ZIP64 field."""
     numbers = (entry.raw_bytes, entry.stored_bytes, entry.offset)
     large = [number for number in numbers if number >= _LIMIT]
     extra = struct.pack(f"<2H{len(large)}Q", _ZIP64_ID, 8 * len(large), *large) if large else b""
@@ -155,7 +155,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, len
 
 @dataclass(frozen=True, kw_only=True)
 class StoredArray:
-    """An array that lies uncompressed in a file, ``offset`` bytes from its start."""
+    """The position of an uncompressed array in a file. ``offset`` is the byte offset from the file's beginning."""
 
     offset: int
     shape: tuple[int, ...]
@@ -164,10 +164,10 @@ class StoredArray:
 
 
 def data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
-    """First byte of the member's data; the local header's extra field may differ from the directory's.
+    """Returns the byte offset of a member's data. Reads the local header, whose extra field may differ in length.
 
     Raises:
-        DamageError: no local header stands where the directory says.
+        DamageError: there is no local header at the directory's offset.
     """
     file.seek(member.header_offset)
     head = file.read(_LOCAL_HEADER.size)
@@ -179,7 +179,7 @@ def data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """``jobs`` make the member's bytes piece by piece; any thread may run any of them."""
+    """A member of the ZIP. ``jobs`` produce the member's pieces in order. Any thread may run any job."""
 
     name: str
     array: str

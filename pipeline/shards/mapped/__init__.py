@@ -1,1 +1,1 @@
-"""The arrays that training reads: mapped in place, or unpacked once into a cache and mapped there."""
+"""The arrays that training reads: mapped in the shard, or unpacked once into a cache and mapped there."""

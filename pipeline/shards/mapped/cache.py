@@ -1,13 +1,12 @@
-"""Unpacks each shard once for all threads and processes of a machine, and keeps the folder within its limit.
+"""Unpacks each shard once for all threads and processes of a machine, and keeps the cache folder within its limit.
 
-The process that makes an entry holds an exclusive lock on the entry's temporary file. Other processes wait for that
-lock, and one of them takes over if the maker dies. The file is synced and renamed when it is whole. A process that
-reads an entry holds a shared lock on it, so that nobody removes the entry.
+The process that creates an entry holds an exclusive lock on the entry's temporary file. Other processes wait for that
+lock. If the creating process dies, one of them takes over. A complete file is synced and renamed. A process that reads
+an entry holds a shared lock on it, so that no process removes the entry.
 
-Room for a new entry is made by removing entries that no living process holds, the least recently used first. If that
-is not enough, this process closes shards that nobody in it reads. A limit that cannot be kept even so is exceeded
-with one warning, because a run that has begun is worth more than the bytes. A full disk cannot be exceeded: it is an
-error.
+To make room for a new entry, the process removes entries that no living process locks, the least recently used first.
+If this is not enough, the process closes its own idle shards. If the limit still cannot be kept, it is exceeded with
+one warning, because ending a run would cost more than the bytes. If the disk is full, an error is raised.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ __all__ = ["NO_SPACE", "Cache", "Room"]
 
 
 class Cache:
-    """Entries in ``folder``, which is made when the first one is; they take ``limit_bytes``, if that can be kept."""
+    """A cache of entries in ``folder``, limited to ``limit_bytes``. The first entry creates the folder."""
 
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
         self.folder = folder
         self._room = Room(folder, limit_bytes)
 
     def has(self, key: str, layout: Layout) -> bool:
-        """Whether an entry's blocks can be mapped at once, because there are none or they have been made."""
+        """Whether an entry can be mapped at once, because its file exists or the entry has no blocks."""
         return not layout.blocks or self._map(key, layout) is not None
 
     def blocks(
@@ -57,14 +56,14 @@ class Cache:
         fill: Callable[[Blocks], None],
         let_go: Callable[[], bool],
     ) -> Blocks:
-        """An entry's blocks, mapped and read-only; made by ``fill``, or waited for, if it is not there.
+        """Returns an entry's blocks, mapped and read-only. Creates a missing entry, or waits for another process to.
 
         Args:
-            key: 32 hexadecimal digits that stand for all that the entry's bytes depend on.
-            layout: of its blocks.
-            described: what the file says of itself to who looks at the folder.
+            key: 32 hexadecimal digits, a hash of all that the entry's bytes depend on.
+            layout: the layout of the entry's blocks.
+            described: values for the file's header, for a reader of the cache folder.
             fill: writes every byte of the blocks that it is given.
-            let_go: closes a shard of this process to make room; ``False`` if there is none left.
+            let_go: closes a shard of this process to make room; returns ``False`` if none is left.
 
         Raises:
             StoppedError: the disk is full, or a limit of this process is reached.
@@ -77,7 +76,7 @@ class Cache:
                     return blocks
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with locked_exclusively(temporary_path(self.folder, key)) as held:
-                    # Who held it before us may have made the entry.
+                    # The process that held the lock before may have created the entry.
                     if held is not None and self._map(key, layout) is None:
                         self._make(held, key, layout, entry_header(layout, described), fill, let_go)
         except OSError as error:
@@ -92,7 +91,7 @@ class Cache:
         with contextlib.suppress(FileNotFoundError), entry_path(self.folder, key).open("rb") as file:
             blocks = map_entry(file, layout) if lock_shared(file) else None
             if blocks is not None:
-                with contextlib.suppress(OSError):  # another user's entry can be read all the same
+                with contextlib.suppress(OSError):  # another user's entry can be read, but not touched
                     os.utime(file.fileno())
             return blocks
         return None
@@ -111,7 +110,7 @@ class Cache:
         held.file.flush()
         self._room.take(held.file.fileno(), len(header) + layout.num_bytes, let_go)
         fill(map_blocks(held.file, len(header), layout, writable=True))
-        os.fsync(held.file.fileno())  # or a power cut may leave a whole name on half a file
+        os.fsync(held.file.fileno())  # otherwise a power cut may leave the final name on an incomplete file
         held.path.rename(entry_path(self.folder, key))
         fsync_folder(self.folder)
 
@@ -122,24 +121,24 @@ _WRITTEN_AT_ONCE = 8 << 20
 
 
 class Room:
-    """The room that entries in ``folder`` may take; ``limit_bytes`` ``None`` means all that the disk has."""
+    """Allocates disk space for entries in ``folder``. If ``limit_bytes`` is ``None``, only the disk is the limit."""
 
     def __init__(self, folder: Path, limit_bytes: int | None) -> None:
         self._folder, self._limit_bytes = folder, limit_bytes
         self._has_warned = False
 
     def take(self, file: int, num_bytes: int, let_go: Callable[[], bool]) -> None:
-        """Give an open file of the folder its size, with all its blocks on the disk.
+        """Extend an open file of the folder to its size, and allocate all its blocks on the disk.
 
         Args:
-            file: a new entry's, which is written nowhere else.
-            num_bytes: its size.
-            let_go: closes a shard of this process; ``False`` if there is none left.
+            file: descriptor of a new entry's file, which this process has locked.
+            num_bytes: final size of the file.
+            let_go: closes a shard of this process; returns ``False`` if none is left.
 
         Raises:
-            OSError: the disk has no room, or the folder cannot be written.
+            OSError: the disk is full, or the folder cannot be written.
         """
-        # One process at a time, or two would take the same room.
+        # Only one process at a time may allocate. Otherwise two processes would count the same free space.
         while True:
             with locked_exclusively(self._folder / _LOCK) as held:
                 if held is not None:
@@ -149,7 +148,7 @@ class Room:
                     return
 
     def _sweep(self) -> None:
-        """Remove what killed processes left; whoever is writing holds its file."""
+        """Remove the temporary files of killed processes. A living process holds a lock on its file."""
         for file in list_cache(self._folder):
             if file.key is None:
                 remove_unlocked(file.path, if_unknown=False)
@@ -158,7 +157,7 @@ class Room:
         if self._limit_bytes is None:
             return
         while True:
-            # A file that is being written has its full size already.
+            # Files that are being written count, because they already have their full size.
             excess = sum(file.num_bytes for file in list_cache(self._folder)) + num_bytes - self._limit_bytes
             if excess <= 0 or self._remove(excess) >= excess:
                 return
@@ -167,7 +166,7 @@ class Room:
                 return
 
     def _remove(self, num_bytes: int) -> int:
-        """Remove entries that nobody holds until that much is free, if possible; returns how much is."""
+        """Remove unlocked entries until ``num_bytes`` are freed, if possible. Returns the freed bytes."""
         freed = 0
         for file in list_cache(self._folder):
             if freed >= num_bytes:
@@ -177,7 +176,7 @@ class Room:
         return freed
 
     def _allocate(self, file: int, num_bytes: int, let_go: Callable[[], bool]) -> None:
-        """A write to a map that finds no block on the disk would kill the process: take them all now."""
+        """Allocate all blocks of the file now. On a full disk, a later write to its map would kill the process."""
         while True:
             try:
                 _fill_up(file, num_bytes)

@@ -1,8 +1,8 @@
-"""The folder of unpacked shards and the layout of its files: where it is, what lies in it, how one file is mapped.
+"""The cache folder of unpacked shards: its path, the list of its files, the format of a file, and how to map a file.
 
-A file begins with a signature, the length of a JSON header and the header, which says what the file holds. The data
-of one shard follows at the next multiple of 4096 bytes. A file that does not have the size and the blocks that the
-layout asks for is not used. Only files of ours are read or removed; the folder may hold anything else beside them.
+A file begins with a signature, the length of the JSON header, and the header, which describes the file. The data of
+one shard begins at the next multiple of 4096 bytes. A file is not used if its size or blocks differ from the layout.
+The folder may contain other files. Only files with vlapipe's names are read or removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.(?:mapped|view)(-[0-9]+-[0-9a-
 
 @dataclass(frozen=True, kw_only=True)
 class CacheFile:
-    """An unpacked shard; ``key`` is ``None`` for one that is being made, or was when its process died."""
+    """A file of the cache. ``key`` is ``None`` for a temporary file, whose process is still writing it or has died."""
 
     path: Path
     key: str | None
@@ -54,7 +54,7 @@ class CacheFile:
 
 
 def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
-    """Where unpacked arrays go: as chosen, else ``$VLAPIPE_CACHE_DIR``, else in the dataset, else the user's cache."""
+    """Returns the cache folder: ``chosen``, else ``$VLAPIPE_CACHE_DIR``, else in the dataset, else the user's cache."""
     if chosen is not None:
         return chosen
     if os.environ.get(CACHE_VARIABLE):
@@ -65,27 +65,27 @@ def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
 
 
 def cache_limit(chosen: int | None) -> int | None:
-    """How many bytes unpacked arrays may take: as chosen, else ``$VLAPIPE_CACHE_SIZE``, else ``None``: any number.
+    """Returns the cache's limit in bytes: ``chosen``, else ``$VLAPIPE_CACHE_SIZE``, else ``None`` (no limit).
 
     Raises:
-        UsageError: the variable holds no size.
+        UsageError: the variable is not a size.
     """
     text = os.environ.get(SIZE_VARIABLE)
     return parse_size(text) if chosen is None and text else chosen
 
 
 def entry_path(folder: Path, key: str) -> Path:
-    """The file of a shard that is unpacked; ``key`` is 32 hexadecimal digits."""
+    """Returns the file of an unpacked shard. ``key`` is 32 hexadecimal digits."""
     return folder / f"vlapipe-{key}.mapped"
 
 
 def temporary_path(folder: Path, key: str) -> Path:
-    """The file of a shard that is being unpacked; whoever does so holds it."""
+    """Returns the temporary file of a shard that is being unpacked. The unpacking process locks this file."""
     return folder / f".vlapipe-{key}.mapped"
 
 
 def list_cache(folder: Path) -> list[CacheFile]:
-    """The files of ours in ``folder``, those that were not used for longest first."""
+    """Returns the cache's files in ``folder``, the least recently used first."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -111,14 +111,14 @@ _MAX_HEADER = 1 << 20
 
 
 def entry_header(layout: Layout, described: dict[str, Any]) -> bytes:
-    """The head of an entry's file, filled up to where its data begins; ``described`` is for whoever looks at it."""
+    """Returns the head of an entry's file, padded to the beginning of the data. ``described`` is for information."""
     document = json.dumps({**described, "blocks": _describe(layout)}).encode()
     head = _START.pack(_SIGNATURE, len(document)) + document
     return head + bytes(-len(head) % _PAGE)
 
 
 def read_header(file: IO[bytes]) -> dict[str, Any] | None:
-    """What the header says, or ``None`` if the file is not an entry; leaves the file where the data begins."""
+    """Returns the header's JSON, or ``None`` if the file is not an entry. Seeks to the beginning of the data."""
     head = file.read(_START.size)
     if len(head) < _START.size:
         return None
@@ -134,19 +134,19 @@ def read_header(file: IO[bytes]) -> dict[str, Any] | None:
 
 
 def map_entry(file: IO[bytes], layout: Layout) -> Blocks | None:
-    """The blocks on one read-only map of an open file, or ``None`` if it is not the entry that ``layout`` asks for."""
+    """Maps an open file read-only and returns its blocks, or ``None`` if the file does not match ``layout``."""
     header = read_header(file)
     if header is None or header.get("blocks") != _describe(layout):
         return None
     start = file.tell()
-    # A file that is shorter than its map kills the process with SIGBUS when it is read: look first.
+    # Reading a map beyond the end of its file kills the process with SIGBUS, so check the size first.
     if os.fstat(file.fileno()).st_size != start + layout.num_bytes:
         return None
     return map_blocks(file, start, layout, writable=False)
 
 
 def map_blocks(file: IO[bytes], start: int, layout: Layout, *, writable: bool) -> Blocks:
-    """The blocks on one map of a file whose data begins at ``start``."""
+    """Maps a file whose data begins at byte offset ``start``, and returns its blocks ``(num_rows, num_columns)``."""
     whole = np.memmap(file, dtype=np.uint8, mode="r+") if writable else map_file(file)
     blocks: Blocks = {}
     for name, block in layout.blocks.items():

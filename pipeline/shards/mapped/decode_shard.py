@@ -1,6 +1,6 @@
-"""Fills a cache entry: decodes what a shard stores compressed and derives what it does not store.
+"""Fills a cache entry: decodes a shard's compressed arrays and derives the arrays that the shard does not store.
 
-The shard's SHA-256 is taken meanwhile; nothing that was unpacked counts before it has turned out right.
+The shard's SHA-256 is computed at the same time. The entry is used only if the digest is right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vlapipe.schemas.schema import Schema
 __all__ = ["place_arrays", "unpack_shard"]
 
 _NUM_THREADS = min(4, os.cpu_count() or 1)
-_ROWS_AT_ONCE = 1 << 16  # of derived fields, whose float64 matrices take 300 bytes a row
+_ROWS_AT_ONCE = 1 << 16  # limits the float64 matrices of derived fields, which take 300 bytes a row
 
 
 def unpack_shard(
@@ -45,20 +45,20 @@ def unpack_shard(
     episodes: NDArray[np.int64],
     blocks: Blocks,
 ) -> None:
-    """Fill ``blocks``, and verify the shard.
+    """Fill ``blocks``, and verify the shard's digest.
 
     Args:
         path: the shard.
-        sha256: what the manifest says its digest is.
-        schema: says which fields are derived, and how actions follow.
-        layout: of the entry.
-        mapped: the arrays that lie uncompressed in the shard.
-        episodes: start and rows of each of the shard's episodes on the anchor, ``(episodes, 2)``.
-        blocks: writable, as the layout says.
+        sha256: the shard's digest in the manifest.
+        schema: the schema, which describes derived fields and actions.
+        layout: the layout of the cache entry.
+        mapped: the arrays that are uncompressed in the shard, mapped.
+        episodes: start and number of anchor rows of each of the shard's episodes, ``(episodes, 2)``.
+        blocks: the entry's blocks, writable, with the shapes of ``layout``.
 
     Raises:
-        DamageError: the shard's bytes are not those that were written.
-        StoppedError: the surroundings are to blame.
+        DamageError: the shard's bytes have changed since they were written.
+        StoppedError: memory, the disk or another limit of the system is exhausted.
     """
     with _verified(path, sha256):
         arrays = mapped | place_arrays(layout, blocks)
@@ -76,14 +76,14 @@ def unpack_shard(
             if ACTION_STRIDE_ORDER in blocks:
                 order = in_stride_order(num_rows, schema.sample.action_stride)
                 blocks[ACTION_STRIDE_ORDER][rows] = arrays[ACTION_VALUE][rows][order]
-        with np.errstate(over="ignore"):  # float64 that a schema let through beyond float32's range
+        with np.errstate(over="ignore"):  # a schema may allow float64 values beyond float32's range
             for name, place in layout.copies:
                 _place(blocks, place)[...] = arrays[name]
 
 
 @contextlib.contextmanager
 def _verified(path: Path, sha256: str) -> Iterator[None]:
-    """Take the file's digest beside the block; a wrong one is the reason for whatever the block raised."""
+    """Compute the file's digest in parallel with the block. A wrong digest replaces an error that the block raised."""
     with ThreadPoolExecutor(1) as hashing:
         digest = hashing.submit(file_sha256, path)
         try:
@@ -93,7 +93,7 @@ def _verified(path: Path, sha256: str) -> Iterator[None]:
 
 
 def place_arrays(layout: Layout, blocks: Blocks) -> dict[str, NDArray[Any]]:
-    """Each array of an entry by name, as it was stored; a slice of its block."""
+    """Returns each array of a cache entry by name, in its stored shape. Each array is a NumPy view of its block."""
     return {name: _place(blocks, place) for name, place in layout.places.items()}
 
 

@@ -1,8 +1,8 @@
-"""Where each array of a shard lies in its cache entry: follows from the manifest, the schema and what can be mapped.
+"""Computes the position of each array in a shard's cache entry, from the manifest, the schema and the mapped arrays.
 
-An entry is blocks of rows, C-ordered. A block holds one field as it is, or the fields of a batch entry side by side as
-float32, so that a window of rows is contiguous. A float32 field of such a block is not stored a second time: its
-own array is a slice of the block's columns.
+A cache entry consists of C-ordered blocks of rows. A block contains one field in its own dtype, or all fields of a
+batch entry side by side as float32, so that a window of rows is contiguous. A float32 field of such a block is stored
+only once: the field's array is a slice of the block's columns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """``fields`` side by side, ``(num_rows, num_columns)``, ``offset`` bytes from where an entry's data begins."""
+    """``fields`` side by side, ``(num_rows, num_columns)``. ``offset`` is in bytes from the beginning of the data."""
 
     fields: tuple[str, ...]
     dtype: np.dtype[Any]
@@ -37,13 +37,13 @@ class Block:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all its rows."""
+        """Number of bytes of the block."""
         return self.num_rows * self.num_columns * self.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Columns ``first <= i < stop`` of a block, each row seen in ``shape``."""
+    """The columns ``first <= i < stop`` of a block. Each row of these columns is reshaped to ``shape``."""
 
     block: str
     first: int
@@ -53,10 +53,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """``blocks`` of an entry by name; ``places`` of the arrays by name, for those that are not mapped in the shard.
+    """The layout of a cache entry.
 
-    ``copies`` are the fields that a block repeats in another dtype, with their places. ``sample`` names the block, or
-    the array in the shard, that is each batch entry.
+    ``blocks``: the entry's blocks by name. ``places``: the place of each array that is not mapped in the shard, by
+    name. ``copies``: fields that a block repeats, often in another dtype, with their places. ``sample``: for each batch
+    entry, the name of its block or of its mapped array in the shard.
     """
 
     blocks: dict[str, Block] = field(default_factory=dict)
@@ -66,27 +67,27 @@ class Layout:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all blocks, without what lies before them."""
+        """Number of bytes of all blocks, without the file's header."""
         return max((block.offset + block.num_bytes for block in self.blocks.values()), default=0)
 
 
 def sample_fields(schema: Schema) -> dict[str, tuple[str, ...]]:
-    """Each batch entry of float32: the fields that lie side by side in it."""
+    """Returns the fields of each float32 batch entry. The fields of an entry are side by side in it."""
     sensors = {f"observation.sensors.{name}": (path,) for name, path in schema.sample.sensors}
     return {STATE: schema.sample.state, **sensors, "action": (ACTION_VALUE,)}
 
 
 def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Mapping[str, NDArray[Any]]) -> Layout:
-    """Work out a shard's entry.
+    """Compute the layout of a shard's cache entry.
 
     Args:
-        arrays: the shard's, as the manifest describes them.
-        schema: says which fields are derived, and what a sample holds.
-        mapped: those that lie uncompressed in the shard.
+        arrays: the manifest's description of the shard's arrays.
+        schema: the schema, which names the derived fields and the fields of a sample.
+        mapped: the arrays that are uncompressed in the shard, mapped.
     """
     kinds = _kinds(arrays, schema)
     layout = Layout()
-    # A sensor needs a block of its own; only what is left is worth a slice of the state.
+    # The state comes last. A sensor needs a contiguous block of its own; the state then copies a field that is in both.
     for entry, fields in sorted(sample_fields(schema).items(), key=lambda item: item[0] == STATE):
         alone = fields[0] if len(fields) == 1 and kinds[fields[0]].dtype == _FLOAT32 else None
         if alone is not None and (alone not in mapped or mapped[alone].flags.c_contiguous):
@@ -117,7 +118,7 @@ class _Kind:
 
 
 def _kinds(arrays: Mapping[str, Mapping[str, Any]], schema: Schema) -> dict[str, _Kind]:
-    """Shape and dtype of every array that an episode has: the stored ones, then those that are derived."""
+    """Returns shape and dtype of every array: first the stored arrays, then the derived ones."""
     kinds = {name: _Kind(tuple(array["shape"]), np.dtype(array["dtype"])) for name, array in arrays.items()}
     for path, (of, _) in derived_specs(schema).items():
         kinds[path] = _Kind((kinds[of].shape[0], *schema.field(path).shape), _FLOAT32)

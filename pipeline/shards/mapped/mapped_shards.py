@@ -1,6 +1,6 @@
-"""The mapped arrays that training reads: uncompressed members in place, compressed ones unpacked once into a cache.
+"""Opens the mapped arrays of shards: maps uncompressed members in place, and unpacks compressed members into a cache.
 
-A shard is opened when it is first asked for, by one thread; other shards are opened beside it.
+A shard is opened at its first use, by one thread. Other threads may open other shards at the same time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped,
 
 __all__ = ["MappedShards", "shard_key"]
 
-_CACHE_VERSION = 5  # part of the key: raise it when the meaning of cached arrays changes
+_CACHE_VERSION = 5  # part of the key; increase it if the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
@@ -54,13 +54,13 @@ class _Found:
 
 
 def shard_key(manifest: Manifest, shard: int) -> str:
-    """What a shard's cache entry is called by: 32 hexadecimal digits of the digests that its bytes follow from."""
+    """Returns the key of a shard's cache entry: 32 hexadecimal digits, from the digests of the shard and the schema."""
     key = f"{_CACHE_VERSION}-{manifest.shards[shard]['sha256']}-{manifest.schema['sha256']}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 class MappedShards:
-    """Arrays of a dataset's shards, opened as they are asked for; safe to use from several threads and processes."""
+    """The arrays of a dataset's shards. A shard is opened at its first use. Thread-safe, also with other processes."""
 
     def __init__(
         self,
@@ -70,38 +70,38 @@ class MappedShards:
         cache: Cache,
         table: EpisodesTable,
     ) -> None:
-        """Open nothing yet.
+        """Store the arguments. Opens nothing yet.
 
         Args:
-            folder: the dataset.
-            manifest: its shards.
-            schema: says what is derived, and what a sample holds.
-            cache: where shards are unpacked.
-            table: says which rows of a shard are which episode's.
+            folder: the dataset's folder.
+            manifest: the dataset's manifest.
+            schema: the schema, which names the derived fields and the fields of a sample.
+            cache: the cache into which shards are unpacked.
+            table: the episodes table, which gives the rows of each episode in a shard.
         """
         self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
         self._table = table
         cameras = [name for name, stream in manifest.streams.items() if stream["kind"] == "images"]
         self._images = {f"{camera}/{kind}" for camera in cameras for kind in ("bytes", "offset", "pixels")}
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # those that were not asked for longest first
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # the least recently used first
         self._opening: dict[int, threading.Lock] = {}
 
     def arrays(self, shard: int) -> Arrays:
-        """Every array of a shard by name, read-only and mapped, with ``action/value`` and the schema's derived fields.
+        """Returns every array of a shard by name, mapped and read-only, with ``action/value`` and the derived fields.
 
         Raises:
             DamageError: the shard is missing, cut short or altered.
-            StoppedError: memory, the disk or a limit of this process does not allow it.
-            UsageError: it cannot be unpacked into the cache.
+            StoppedError: memory, the disk or a limit of this process is exhausted.
+            UsageError: the shard cannot be unpacked into the cache.
         """
         return self._shard(shard).arrays
 
     def sample_arrays(self, shard: int) -> Arrays:
-        """What training reads of a shard by batch entry, as ``Dataset.sample_arrays`` says."""
+        """Returns the arrays that training reads, by batch entry. See ``Dataset.sample_arrays``."""
         return self._shard(shard).sample
 
     def sample_rows(self, shard: int) -> PackedRows | None:
-        """As ``Dataset.sample_rows`` says."""
+        """Returns a reader of rows from the packed shard, or ``None``. See ``Dataset.sample_rows``."""
         return None if self._already_open(shard) is not None else self._with_room(self._packed_rows, shard)
 
     def _packed_rows(self, shard: int) -> PackedRows | None:
@@ -127,12 +127,12 @@ class MappedShards:
     def _already_open(self, shard: int) -> _OpenShard | None:
         found = self._open.get(shard)
         if found is not None:
-            with contextlib.suppress(KeyError):  # another thread may just have let go of it
+            with contextlib.suppress(KeyError):  # another thread may have closed the shard meanwhile
                 self._open.move_to_end(shard)
         return found
 
     def _let_go(self) -> bool:
-        """Close the shard that was not asked for longest, if nobody holds its arrays; ``False`` if none is open."""
+        """Close the least recently used shard; ``False`` if none is open. Its maps end when all its arrays are gone."""
         try:
             self._open.popitem(last=False)
         except KeyError:
@@ -140,7 +140,7 @@ class MappedShards:
         return True
 
     def _with_room(self, open_shard: Callable[[int], T], shard: int) -> T:
-        """Open a shard; if a limit of this process is in the way, once more after it has closed those that wait."""
+        """Open a shard. If a limit of this process prevents it, close all open shards and try once more."""
         where = self._folder / self._manifest.shards[shard]["file"]
         try:
             return open_shard(shard)
@@ -174,7 +174,7 @@ class MappedShards:
             pass
         entry = self._manifest.shards[shard]
         path = self._folder / entry["file"]
-        # A file that is shorter than its map kills the process with SIGBUS when it is read: look first.
+        # Reading a map beyond the end of its file kills the process with SIGBUS, so check the size first.
         try:
             size = path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Reads what training needs of a shard that is not unpacked yet: only the rows that are asked for.
+"""Reads rows of ``sample_arrays`` from a packed shard: decodes only the requested rows.
 
-A batch of a shuffled epoch has its samples in most shards of a dataset: to unpack all of them first is to wait for
-everything. What is read here is not verified against the shard's digest; whoever unpacks the shard does that.
+A batch of a shuffled epoch has samples in most shards of a dataset, so without this reader the first batch would wait
+until all shards are unpacked. The rows are not verified against the shard's digest. Unpacking verifies the digest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["PackedRows"]
 
 
 class PackedRows:
-    """Rows of one shard's ``sample_arrays``, by the same names; safe to use from several threads."""
+    """Reads rows of one shard's ``sample_arrays``, by the same names. Thread-safe."""
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class PackedRows:
 
         Args:
             path: the shard.
-            sha256: what the manifest says its digest is.
-            schema: says which fields are derived, how actions follow, and what a sample holds.
-            arrays: the shard's, as the manifest describes them.
+            sha256: the shard's digest in the manifest.
+            schema: the schema, which describes derived fields, actions and the fields of a sample.
+            arrays: the manifest's description of the shard's arrays.
             whole: a map of the shard.
-            mapped: those that lie uncompressed in the shard.
-            episodes: start and rows of each of the shard's episodes on the anchor, ``(episodes, 2)``, in order.
+            mapped: the arrays that are uncompressed in the shard, mapped.
+            episodes: start and number of anchor rows of each of the shard's episodes, ``(episodes, 2)``, in order.
 
         Raises:
-            DamageError: the shard's bytes are not those that were written.
+            DamageError: the shard's bytes have changed since they were written.
         """
         self._path, self._sha256, self._schema, self._arrays, self._mapped = path, sha256, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
@@ -66,7 +66,7 @@ class PackedRows:
 
     @property
     def are_quick(self) -> bool:
-        """Whether rows can be decoded without decoding all of their array."""
+        """Whether rows can be decoded without decoding the whole array."""
         entries = {field for fields in self._entries.values() for field in fields}
         stored = {self._derived[field][0] if field in self._derived else field for field in entries}
         stored = (stored | {ACTION_ROW, *action_fields(self._schema)}) - {ACTION_VALUE}
@@ -74,19 +74,19 @@ class PackedRows:
         return all(name in self._mapped or name in self._stored for name in stored)
 
     def num_rows(self, name: str) -> int:
-        """Of the whole array."""
+        """Returns the number of rows of the whole array ``name``."""
         field = self._entries.get(name, (name,))[0]
         if field in (ACTION_VALUE, ACTION_STRIDE_ORDER):
             field = ACTION_ROW
         stored = self._derived[field][0] if field in self._derived else field
         return int(self._arrays[stored]["shape"][0])
 
-    @np.errstate(over="ignore")  # float64 that a schema let through beyond float32's range
+    @np.errstate(over="ignore")  # a schema may allow float64 values beyond float32's range
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start <= i < stop``, C-contiguous; of actions, within one episode.
+        """Returns the rows ``start <= i < stop``, C-contiguous. Rows of actions must be within one episode.
 
         Raises:
-            DamageError: the shard is damaged there, so that its rows cannot be read.
+            DamageError: the rows cannot be decoded because the shard is damaged.
         """
         with damage_or_bug(self._path, self._sha256):
             return self._read(name, start, stop)
@@ -113,7 +113,7 @@ class PackedRows:
         return self._stored.read(field, start, stop)
 
     def _phases(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows that the order of phases has side by side lie apart here: those between are decoded with them."""
+        """Returns actions in stride order. They are not adjacent in the shard, so all rows between them are decoded."""
         begin, num_rows = self._episode_at(start)
         rows = begin + in_stride_order(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
         if not len(rows):
@@ -122,12 +122,12 @@ class PackedRows:
         return self._actions(first, int(rows.max()) + 1)[rows - first]
 
     def _episode_at(self, row: int) -> tuple[int, int]:
-        """Start and rows of the episode that a row of the anchor belongs to."""
+        """Returns start and number of rows of the episode that contains an anchor row."""
         start, num_rows = self._episodes[np.searchsorted(self._episodes[:, 0], row, side="right") - 1].tolist()
         return start, num_rows
 
     def _actions(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Actions look ahead to rows of their episode, which are read with them."""
+        """Returns the actions of the rows. Also decodes the later rows that the actions look ahead to."""
         ahead = self._rows(ACTION_ROW, start, stop)
         shift = self._episode_at(start)[0] - start
         end = max(stop, start + shift + int(ahead.max(initial=0)) + 1)
