@@ -37,7 +37,7 @@ class TrainResult:
     last_loss: float  # median of train/loss over the last 5 % of the logged steps
     val_loss: float | None  # newest validation loss
     num_new_steps: int  # steps that this process made
-    samples_per_s: float | None  # over all ranks, by this rank's time; without the first step; None if only that ran
+    samples_per_s: float | None  # over all ranks, by this rank's time; without the first step; None if no other ran
     num_parameters: int
     device: str
     precision: str

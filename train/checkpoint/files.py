@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         DamageError: a file is missing, cut short or altered.
-        NewerFormatError: a newer vlapipe wrote it.
+        NewerFormatError: a newer vlapipe wrote the checkpoint.
     """
     state = _read_state(path)
     tensors = {part: _read_part(path, part, state["files"]) for part in _PARTS}
@@ -115,7 +115,7 @@ def read_policy_part(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         DamageError: one of the two files is missing, cut short or altered.
-        NewerFormatError: a newer vlapipe wrote it.
+        NewerFormatError: a newer vlapipe wrote the checkpoint.
     """
     state = _read_state(path)
     return _read_part(path, "policy", state["files"]), state

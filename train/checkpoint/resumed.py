@@ -34,7 +34,7 @@ def make_schedule(options: Mapping[str, Any]) -> Schedule:
 def schedule_note(config: TrainConfig) -> str:
     """Returns a note on the learning rate if ``decay_steps`` differs from ``max_steps``; otherwise an empty text."""
     schedule, last = make_schedule(config.to_dict()), config.max_steps - 1
-    assert config.decay_steps is not None  # TrainConfig fills it in
+    assert config.decay_steps is not None  # TrainConfig fills in the default
     if config.decay_steps == config.max_steps:
         return ""
     cure = f"--decay-steps {config.max_steps} lets it fall over all {config.max_steps} steps"
