@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vlapipe.pipeline.demo.fault_location import Place
+from vlapipe.pipeline.demo.fault_location import FaultLocation
 
 __all__ = ["CSV_DEFECTS"]
 
@@ -32,56 +32,56 @@ def _middle(table: Table) -> int:
     return len(table) * 2 // 3
 
 
-def _set_cell(episode: Path, column: str, text: str, description: str) -> Place:
+def _set_cell(episode: Path, column: str, text: str, description: str) -> FaultLocation:
     table = _read(episode)
     row = _middle(table)
     table[row][table[0].index(column)] = text
     _write(episode, table)
-    return Place(file=FILE, line=row + 1, column=column, description=description)
+    return FaultLocation(file=FILE, line=row + 1, column=column, description=description)
 
 
-def missing_column(episode: Path) -> Place:
+def missing_column(episode: Path) -> FaultLocation:
     """Leave a column out of header and rows."""
     table = _read(episode)
     at = table[0].index("joint_3")
     _write(episode, [cells[:at] + cells[at + 1 :] for cells in table])
-    return Place(file=FILE, line=1, column="joint_3", description="column joint_3 is missing")
+    return FaultLocation(file=FILE, line=1, column="joint_3", description="column joint_3 is missing")
 
 
-def duplicate_column(episode: Path) -> Place:
+def duplicate_column(episode: Path) -> FaultLocation:
     """Write a column a second time, after the last."""
     table = _read(episode)
     at = table[0].index("joint_5")
     _write(episode, [[*cells, cells[at]] for cells in table])
-    return Place(file=FILE, line=1, column="joint_5", description="column joint_5 stands there twice")
+    return FaultLocation(file=FILE, line=1, column="joint_5", description="column joint_5 stands there twice")
 
 
-def nan_value(episode: Path) -> Place:
+def nan_value(episode: Path) -> FaultLocation:
     """A driver without a value."""
     return _set_cell(episode, "joint_4", "nan", "a joint angle is nan")
 
 
-def inf_value(episode: Path) -> Place:
+def inf_value(episode: Path) -> FaultLocation:
     """A division by zero."""
     return _set_cell(episode, "pose_z", "inf", "a coordinate is infinite")
 
 
-def empty_cell(episode: Path) -> Place:
+def empty_cell(episode: Path) -> FaultLocation:
     """A value left out."""
     return _set_cell(episode, "pose_a", "", "a cell is empty")
 
 
-def text_in_number(episode: Path) -> Place:
+def text_in_number(episode: Path) -> FaultLocation:
     """A driver that logs its errors among the numbers."""
     return _set_cell(episode, "joint_1", "ERR", "a number's cell holds the text ERR")
 
 
-def value_out_of_range(episode: Path) -> Place:
+def value_out_of_range(episode: Path) -> FaultLocation:
     """An angle that no joint can have."""
     return _set_cell(episode, "joint_2", "4000.0", "joint 2 is at 4000 degrees")
 
 
-def clock_backwards(episode: Path) -> Place:
+def clock_backwards(episode: Path) -> FaultLocation:
     """One stamp from a clock that was being set."""
     column = "origin_timestamp"
     table = _read(episode)
@@ -89,60 +89,62 @@ def clock_backwards(episode: Path) -> Place:
     return _set_cell(episode, column, repr(stamp - 1.0), "one stamp is 1 s before its neighbours")
 
 
-def ragged_row(episode: Path) -> Place:
+def ragged_row(episode: Path) -> FaultLocation:
     """A row without its last three cells."""
     table = _read(episode)
     row = _middle(table)
     table[row] = table[row][:-3]
     _write(episode, table)
-    return Place(file=FILE, line=row + 1, description="a row lacks its last 3 cells")
+    return FaultLocation(file=FILE, line=row + 1, description="a row lacks its last 3 cells")
 
 
-def extra_cells_row(episode: Path) -> Place:
+def extra_cells_row(episode: Path) -> FaultLocation:
     """A row with two cells too many."""
     table = _read(episode)
     row = _middle(table)
     table[row] += ["0.0", "0.0"]
     _write(episode, table)
-    return Place(file=FILE, line=row + 1, description="a row has 2 cells too many")
+    return FaultLocation(file=FILE, line=row + 1, description="a row has 2 cells too many")
 
 
-def truncated_last_line(episode: Path) -> Place:
+def truncated_last_line(episode: Path) -> FaultLocation:
     """A recorder killed while it wrote: the last row ends within a number."""
     table = _read(episode)
     last = table[-1]
     text = "".join(",".join(cells) + "\n" for cells in table[:-1]) + ",".join([*last[:-4], last[-4][:5]])
     (episode / FILE).write_text(text, encoding="ascii", newline="")
-    return Place(file=FILE, line=len(table), description="the last row ends within its 13th cell, without a newline")
+    return FaultLocation(
+        file=FILE, line=len(table), description="the last row ends within its 13th cell, without a newline"
+    )
 
 
-def empty_csv(episode: Path) -> Place:
+def empty_csv(episode: Path) -> FaultLocation:
     """A file that was only opened."""
     (episode / FILE).write_bytes(b"")
-    return Place(file=FILE, description="the CSV holds 0 bytes")
+    return FaultLocation(file=FILE, description="the CSV holds 0 bytes")
 
 
-def header_only_csv(episode: Path) -> Place:
+def header_only_csv(episode: Path) -> FaultLocation:
     """A recording without a row."""
     _write(episode, _read(episode)[:1])
-    return Place(file=FILE, line=1, description="the CSV holds its header and no row")
+    return FaultLocation(file=FILE, line=1, description="the CSV holds its header and no row")
 
 
-def missing_csv(episode: Path) -> Place:
+def missing_csv(episode: Path) -> FaultLocation:
     """No CSV at all."""
     (episode / FILE).unlink()
-    return Place(file=FILE, description="there is no CSV")
+    return FaultLocation(file=FILE, description="there is no CSV")
 
 
-def nul_bytes(episode: Path) -> Place:
+def nul_bytes(episode: Path) -> FaultLocation:
     """A power cut: the size of the file reached the disk, the last block did not."""
     data = (episode / FILE).read_bytes()
     whole = data[:-NUM_NUL_BYTES]
     (episode / FILE).write_bytes(whole + bytes(NUM_NUL_BYTES))
-    return Place(file=FILE, line=whole.count(b"\n") + 1, description=f"the last {NUM_NUL_BYTES} bytes are NUL")
+    return FaultLocation(file=FILE, line=whole.count(b"\n") + 1, description=f"the last {NUM_NUL_BYTES} bytes are NUL")
 
 
-CSV_DEFECTS: dict[str, Callable[[Path], Place]] = {
+CSV_DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {
     function.__name__: function
     for function in (
         missing_column,

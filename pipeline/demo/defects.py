@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.demo.csv_defects import CSV_DEFECTS
-from vlapipe.pipeline.demo.fault_location import Place
+from vlapipe.pipeline.demo.fault_location import FaultLocation
 from vlapipe.pipeline.demo.image_defects import IMAGE_DEFECTS
 from vlapipe.pipeline.demo.sensor_defects import SENSOR_DEFECTS
 
 __all__ = ["DEFECTS", "PlantedDefect", "plant"]
 
-DEFECTS: dict[str, Callable[[Path], Place]] = {**CSV_DEFECTS, **SENSOR_DEFECTS, **IMAGE_DEFECTS}
+DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {**CSV_DEFECTS, **SENSOR_DEFECTS, **IMAGE_DEFECTS}
 
 
 @dataclass(frozen=True, kw_only=True)

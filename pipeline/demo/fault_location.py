@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Place"]
+__all__ = ["FaultLocation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FaultLocation:
     """``file`` is relative to the episode; ``line`` counts from 1, the CSV's header; ``column`` may name an array."""
 
     file: str

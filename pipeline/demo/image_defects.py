@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vlapipe.pipeline.demo.camera import CAMERAS, HEIGHT, WIDTH
-from vlapipe.pipeline.demo.fault_location import Place
+from vlapipe.pipeline.demo.fault_location import FaultLocation
 
 __all__ = ["IMAGE_DEFECTS"]
 
@@ -22,11 +22,11 @@ def _an_image(episode: Path) -> Path:
     return images[len(images) // 2]
 
 
-def _place(episode: Path, path: Path, description: str) -> Place:
-    return Place(file=path.relative_to(episode).as_posix(), description=description)
+def _place(episode: Path, path: Path, description: str) -> FaultLocation:
+    return FaultLocation(file=path.relative_to(episode).as_posix(), description=description)
 
 
-def truncated_jpeg(episode: Path) -> Place:
+def truncated_jpeg(episode: Path) -> FaultLocation:
     """A JPEG whose end was never written."""
     image = _an_image(episode)
     data = image.read_bytes()
@@ -34,35 +34,35 @@ def truncated_jpeg(episode: Path) -> Place:
     return _place(episode, image, "the JPEG is cut to 60 % of its bytes")
 
 
-def empty_jpeg(episode: Path) -> Place:
+def empty_jpeg(episode: Path) -> FaultLocation:
     """A file that was only opened."""
     image = _an_image(episode)
     image.write_bytes(b"")
     return _place(episode, image, "the JPEG holds 0 bytes")
 
 
-def not_a_jpeg(episode: Path) -> Place:
+def not_a_jpeg(episode: Path) -> FaultLocation:
     """A PNG under a JPEG's name."""
     image = _an_image(episode)
     image.write_bytes(_grey_png(WIDTH, HEIGHT))
     return _place(episode, image, "a PNG is named .jpg")
 
 
-def bad_image_name(episode: Path) -> Place:
+def bad_image_name(episode: Path) -> FaultLocation:
     """A frame renamed by hand; its time is lost."""
     image = _an_image(episode)
     renamed = image.rename(image.with_name("frame_abc.jpg"))
     return _place(episode, renamed, "the image's name is not a time")
 
 
-def missing_camera(episode: Path) -> Place:
+def missing_camera(episode: Path) -> FaultLocation:
     """A camera that was unplugged."""
     camera = episode / "images" / CAMERA_NAMES[1]
     shutil.rmtree(camera)
     return _place(episode, camera, f"camera {CAMERA_NAMES[1]} is missing, though the metadata names it")
 
 
-def no_images(episode: Path) -> Place:
+def no_images(episode: Path) -> FaultLocation:
     """No camera at all."""
     images = episode / "images"
     shutil.rmtree(images)
@@ -79,7 +79,7 @@ def _grey_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
 
 
-IMAGE_DEFECTS: dict[str, Callable[[Path], Place]] = {
+IMAGE_DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {
     function.__name__: function
     for function in (truncated_jpeg, empty_jpeg, not_a_jpeg, bad_image_name, missing_camera, no_images)
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.demo.fault_location import Place
+from vlapipe.pipeline.demo.fault_location import FaultLocation
 from vlapipe.pipeline.demo.recorder import write_npz
 
 __all__ = ["SENSOR_DEFECTS"]
@@ -23,65 +23,67 @@ def _read(episode: Path) -> dict[str, NDArray[Any]]:
         return dict(archive)
 
 
-def sensor_truncated(episode: Path) -> Place:
+def sensor_truncated(episode: Path) -> FaultLocation:
     """A disk that was full: only the archive's first half is there."""
     data = (episode / FILE).read_bytes()
     (episode / FILE).write_bytes(data[: len(data) // 2])
-    return Place(file=FILE, description="the archive is cut in half")
+    return FaultLocation(file=FILE, description="the archive is cut in half")
 
 
-def sensor_missing_array(episode: Path) -> Place:
+def sensor_missing_array(episode: Path) -> FaultLocation:
     """An archive without forces."""
     arrays = _read(episode)
     del arrays["forces"]
     write_npz(episode / FILE, arrays)
-    return Place(file=FILE, column="forces", description="array forces is missing")
+    return FaultLocation(file=FILE, column="forces", description="array forces is missing")
 
 
-def sensor_length_mismatch(episode: Path) -> Place:
+def sensor_length_mismatch(episode: Path) -> FaultLocation:
     """Fewer stamps than rows."""
     arrays = _read(episode)
     arrays["timestamps"] = arrays["timestamps"][:-NUM_LOST_STAMPS]
     write_npz(episode / FILE, arrays)
     description = f"timestamps has {NUM_LOST_STAMPS} rows less than forces and alines"
-    return Place(file=FILE, column="timestamps", description=description)
+    return FaultLocation(file=FILE, column="timestamps", description=description)
 
 
-def sensor_object_array(episode: Path) -> Place:
+def sensor_object_array(episode: Path) -> FaultLocation:
     """Forces as Python objects, which only pickle can read."""
     arrays = _read(episode)
     arrays["forces"] = arrays["forces"].astype(object)
     write_npz(episode / FILE, arrays)
-    return Place(file=FILE, column="forces", description="array forces holds Python objects and needs pickle")
+    return FaultLocation(file=FILE, column="forces", description="array forces holds Python objects and needs pickle")
 
 
-def sensor_nan(episode: Path) -> Place:
+def sensor_nan(episode: Path) -> FaultLocation:
     """One force that is not a number."""
     arrays = _read(episode)
     row = len(arrays["forces"]) * 2 // 3
     arrays["forces"][row] = np.nan
     write_npz(episode / FILE, arrays)
-    return Place(file=FILE, column="forces", description=f"the force in row {row} (from 0) is nan")
+    return FaultLocation(file=FILE, column="forces", description=f"the force in row {row} (from 0) is nan")
 
 
-def sensor_clock_backwards(episode: Path) -> Place:
+def sensor_clock_backwards(episode: Path) -> FaultLocation:
     """One stamp from a clock that was being set."""
     arrays = _read(episode)
     row = len(arrays["timestamps"]) * 2 // 3
     arrays["timestamps"][row] -= 1.0
     write_npz(episode / FILE, arrays)
-    return Place(file=FILE, column="timestamps", description=f"the stamp in row {row} (from 0) is 1 s too early")
+    return FaultLocation(
+        file=FILE, column="timestamps", description=f"the stamp in row {row} (from 0) is 1 s too early"
+    )
 
 
-def bad_metadata_json(episode: Path) -> Place:
+def bad_metadata_json(episode: Path) -> FaultLocation:
     """JSON that ends in its middle."""
     data = (episode / "metadata.json").read_bytes()
     kept = data[: len(data) // 2]
     (episode / "metadata.json").write_bytes(kept)
-    return Place(file="metadata.json", line=kept.count(b"\n") + 1, description="the JSON is cut in half")
+    return FaultLocation(file="metadata.json", line=kept.count(b"\n") + 1, description="the JSON is cut in half")
 
 
-SENSOR_DEFECTS: dict[str, Callable[[Path], Place]] = {
+SENSOR_DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {
     function.__name__: function
     for function in (
         sensor_truncated,

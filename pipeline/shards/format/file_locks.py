@@ -1,6 +1,6 @@
 """Locks open files, shared or exclusively. The system releases the locks of a process that dies.
 
-A lock belongs to the open file. A map of the file (``file_map``) keeps the lock: a mapped file stays locked until the
+A lock belongs to the open file. A map of the file (``file_maps``) keeps the lock: a mapped file stays locked until the
 map is gone.
 """
 

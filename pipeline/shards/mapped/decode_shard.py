@@ -27,7 +27,7 @@ from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotatio
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.format.shard_file import read_into, shard_format_of
 from vlapipe.pipeline.shards.mapped.cache_files import Blocks
-from vlapipe.pipeline.shards.mapped.layout import Layout, Place
+from vlapipe.pipeline.shards.mapped.layout import BlockColumns, Layout
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["place_arrays", "unpack_shard"]
@@ -97,6 +97,6 @@ def place_arrays(layout: Layout, blocks: Blocks) -> dict[str, NDArray[Any]]:
     return {name: _place(blocks, place) for name, place in layout.places.items()}
 
 
-def _place(blocks: Blocks, place: Place) -> NDArray[Any]:
+def _place(blocks: Blocks, place: BlockColumns) -> NDArray[Any]:
     columns = blocks[place.block][:, place.first : place.stop]
     return columns.reshape(len(columns), *place.shape)

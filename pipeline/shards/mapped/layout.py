@@ -19,7 +19,7 @@ from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
 from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["STATE", "Block", "Layout", "Place", "lay_out", "sample_fields"]
+__all__ = ["STATE", "Block", "BlockColumns", "Layout", "lay_out", "sample_fields"]
 
 STATE = "observation.state"
 _FLOAT32 = np.dtype(np.float32)
@@ -42,7 +42,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class BlockColumns:
     """The columns ``first <= i < stop`` of a block. Each row of these columns is reshaped to ``shape``."""
 
     block: str
@@ -61,8 +61,8 @@ class Layout:
     """
 
     blocks: dict[str, Block] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
-    copies: list[tuple[str, Place]] = field(default_factory=list)
+    places: dict[str, BlockColumns] = field(default_factory=dict)
+    copies: list[tuple[str, BlockColumns]] = field(default_factory=list)
     sample: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -137,7 +137,7 @@ def _add_block(
     column = 0
     for path in fields:
         kind = kinds[path]
-        place = Place(block=name, first=column, stop=column + kind.num_columns, shape=kind.shape[1:])
+        place = BlockColumns(block=name, first=column, stop=column + kind.num_columns, shape=kind.shape[1:])
         if path in mapped or path in layout.places or kind.dtype != dtype:
             layout.copies.append((path, place))
         else:

@@ -93,7 +93,7 @@ class PackedRows:
 
     def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         if name == ACTION_STRIDE_ORDER:
-            return self._phases(start, stop)
+            return self._in_stride_order(start, stop)
         if name not in self._entries:
             return np.ascontiguousarray(self._rows(name, start, stop))
         fields = [self._rows(field, start, stop) for field in self._entries[name]]
@@ -112,7 +112,7 @@ class PackedRows:
             return rotation_6d(self._schema.field(of), self._rows(of, start, stop))
         return self._stored.read(field, start, stop)
 
-    def _phases(self, start: int, stop: int) -> NDArray[np.float32]:
+    def _in_stride_order(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns actions in stride order. They are not adjacent in the shard, so all rows between them are decoded."""
         begin, num_rows = self._episode_at(start)
         rows = begin + in_stride_order(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
