@@ -1,6 +1,6 @@
-"""What varying the demo's images costs beside reading them as they are; ``--picture FILE.jpg`` shows what it does.
+"""Measures the cost of augmenting the demo's images while reading them. ``--picture FILE.jpg`` shows the effect.
 
-One JSON line a case: microseconds of processor time an image on one thread, and the ratio to reading it plainly. The
+One JSON line a case: microseconds of processor time for one image on one thread, and the ratio to plain reading. The
 cases are measured in turns, and each figure is the median of the turns.
 """
 
@@ -39,7 +39,7 @@ SHOWN = (240, 320)
 
 
 def demo_jpegs(scratch: Path) -> list[NDArray[np.uint8]]:
-    """64 of the demo's images, 640x480, over all its cameras and tasks."""
+    """Return 64 of the demo's images, 640x480, spread over all its cameras and tasks."""
     make_demo(scratch, num_episodes=4)
     files = sorted(scratch.rglob("*.jpg"))
     return [np.fromfile(file, dtype=np.uint8) for file in files[:: len(files) // 64][:64]]
@@ -58,7 +58,7 @@ def costs(jpegs: list[NDArray[np.uint8]], size: tuple[int, int], turns: int) -> 
         for case in CASES:
             started = time.thread_time()
             reader.read(jpegs, out, draws[case])
-            if turn:  # the first one warms up
+            if turn:  # the first turn warms up
                 took[case].append((time.thread_time() - started) / len(jpegs) * 1e6)
     for case, seconds in took.items():
         ratio = statistics.median(a / b for a, b in zip(seconds, took["plain"], strict=True))
@@ -66,7 +66,7 @@ def costs(jpegs: list[NDArray[np.uint8]], size: tuple[int, int], turns: int) -> 
 
 
 def draw_picture(jpeg: NDArray[np.uint8], path: Path) -> None:
-    """An image as it is, top left, and eight samples of it."""
+    """Write a picture with the original image at the top left and eight augmented samples of it."""
     out = np.empty((9, *SHOWN, 3), dtype=np.uint8)
     reader = ImageReader(SHOWN)
     reader.read([jpeg], out[:1])

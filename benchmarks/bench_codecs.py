@@ -1,7 +1,7 @@
-"""Ratio and speed of the codecs a shard may use, on the demo's own arrays; baseline: deflate, as ``savez_compressed``.
+"""Measures ratio and speed of the codecs that a shard may use, on the demo's arrays. Baseline: ``savez_compressed``.
 
-One JSON line a case: array, codec, bytes over raw float32, MB/s of raw bytes to encode and decode, and the ratios to
-the baseline measured in the same run. Best of three, one thread.
+One JSON line a case: array, codec, raw float32 bytes over encoded bytes, MB/s of raw bytes to encode and decode, and
+the ratios to the baseline (deflate) measured in the same run. Best of three, one thread.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CODECS: dict[str, Callable[[], Codec]] = {
 
 
 def demo_arrays() -> dict[str, list[bytes]]:
-    """Runs of bytes as a shard stores them: each column of the robot's fields; A-lines row by row."""
+    """Return buffers of bytes as a shard stores them: the robot's fields by column, A-lines by row."""
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         make_demo(raw, num_episodes=4)

@@ -1,15 +1,15 @@
-"""How fast ingest is on clean recordings, each figure against a baseline measured in the same run.
+"""Measures how fast ingest is on clean recordings, each figure against a baseline measured in the same run.
 
-One JSON line a case, and a ratio that should reach its target:
+One JSON line a case, with a ratio that should reach its target:
 
-- ``command``: ``vlapipe ingest`` in a fresh process, start-up included, against the original converter's way: pandas
-  reads each CSV, then the states are saved with ``savez_compressed`` twice over.
-- ``work``: reading, checking, compressing, writing and reading back, without start-up, against pyarrow parsing the same
-  bytes, already in memory, with the same options, in as many threads as there are workers.
-- ``small``: the whole command on 20 small episodes, against 3 seconds.
-- ``images``: the whole command on camera frames, against ``cp -r`` of the same folder.
+- ``command``: ``vlapipe ingest`` in a fresh process, start-up included. Baseline: the original converter's method,
+  where pandas reads each CSV, and the states are then saved twice with ``savez_compressed``.
+- ``work``: reading, checking, compressing, writing and reading back, without start-up. Baseline: pyarrow parses the
+  same bytes, already in memory, with the same options and as many threads as there are workers.
+- ``small``: the whole command on 20 small episodes. Baseline: 3 seconds.
+- ``images``: the whole command on camera frames. Baseline: ``cp -r`` of the same folder.
 
-Repeats are interleaved and medians compared, so that a busy machine slows both sides alike; input is in the page cache.
+Repeats are interleaved and medians compared, so that a busy machine slows both sides alike. Input is in the page cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import pyarrow.csv as pa_csv
 import simplejpeg
 
 REPEATS = 3
-ROWS = 3000  # of an episode: 30 s at 100 Hz
+ROWS = 3000  # rows of an episode: 30 s at 100 Hz
 IMAGES_A_CSV_ROW = 0.3  # two cameras at 15 Hz
 JOINTS = [f"joint_{i}" for i in range(1, 7)]
 POSE = ["pose_x", "pose_y", "pose_z", "pose_a", "pose_b", "pose_r"]
@@ -100,7 +100,7 @@ for i, path in enumerate(sorted(raw.rglob("*.csv"))):
 
 
 def write_csv(path: Path, number: int, rows: int) -> None:
-    """Smooth motion, measured to a thousandth of a degree or millimetre; every number as Python prints it."""
+    """Write a CSV of smooth motion with noise of 0.001 degrees or mm. Float32 values are printed as float64."""
     rng = np.random.default_rng(number)
     time_s = np.arange(rows) * 0.01
     stamps = 1.7e9 + 1000.0 * number + time_s + rng.normal(0, 2e-4, rows)
@@ -117,7 +117,7 @@ def write_csv(path: Path, number: int, rows: int) -> None:
 def make_episodes(
     root: Path, *, num_bytes: int = 0, least: int = 1, rows: int = ROWS, images: list[bytes] | None = None
 ) -> None:
-    """Episodes of about ``num_bytes`` in all, or as few as ``least``."""
+    """Write episodes until they have ``num_bytes`` in all and there are ``least`` of them."""
     made = number = 0
     while made < num_bytes or number < least:
         folder = root / f"task_{number % 4}" / f"episode_20260101_{number:06d}"
@@ -134,7 +134,7 @@ def make_episodes(
 
 
 def make_jpegs() -> list[bytes]:
-    """640x480 frames of a gradient with camera noise, about 70 KB each."""
+    """Make 640x480 frames of a gradient with camera noise, about 70 KB each."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:480, :640]
     scene = np.stack([x / 3 + y / 5, x / 2, y / 2], axis=-1) % 256
@@ -149,7 +149,7 @@ def command(raw: Path, schema: Path, out: Path, shard_format: str, workers: int)
 
 
 def seconds(work: Callable[[], object], *results: Path) -> float:
-    """Time of one run; what it makes is removed first, and what is still to be written to disk does not count."""
+    """Time one run. Earlier ``results`` are removed and pending disk writes are flushed before the clock starts."""
     for result in results:
         shutil.rmtree(result, ignore_errors=True)
     os.sync()
@@ -179,7 +179,7 @@ def stored(out: Path) -> dict[str, int]:
 def compare(
     ours: dict[tuple[str, int], Callable[[], float]], baselines: dict[int, Callable[[], float]]
 ) -> Iterator[tuple[str, int, float, float]]:
-    """Interleave everything; yields format, workers, and the medians of ours and of the baseline for them."""
+    """Measure everything in turns. Yields format, workers, and the medians of ours and of the baseline."""
     times: dict[Any, list[float]] = {}
     for _ in range(REPEATS):
         for key, measure in [*baselines.items(), *ours.items()]:
@@ -190,7 +190,7 @@ def compare(
 
 
 def bench_command(scratch: Path, raw: Path, schema: Path, baseline: list[str]) -> Iterator[dict[str, Any]]:
-    """The whole command against another command that ends with the folder to write to."""
+    """Compare the whole command with a ``baseline`` command, which takes the output folder as its last argument."""
     theirs, num_bytes = scratch / "theirs", sum(p.stat().st_size for p in raw.rglob("*") if p.is_file())
     csv_bytes = sum(p.stat().st_size for p in raw.rglob("*.csv"))
     outs = {(f, w): scratch / f"{f}-{w}" for f in ("zarr", "npz") for w in (1, 2)}
@@ -220,13 +220,13 @@ def bench_small(scratch: Path, schema: Path) -> Iterator[dict[str, Any]]:
     raw, out = scratch / "small", scratch / "small-out"
     make_episodes(raw, least=20, rows=300)
     for shard_format in ("zarr", "npz"):
-        plain = command(raw, schema, out, shard_format, 1)[:-2]  # workers as the command itself chooses
+        plain = command(raw, schema, out, shard_format, 1)[:-2]  # the number of workers is left to the command
         took = statistics.median(seconds(lambda plain=plain: run(plain), out) for _ in range(REPEATS))
         yield {"format": shard_format, "episodes": 20, "seconds": took, "ratio": 3 / took}
 
 
 def bench_work(scratch: Path, raw: Path, schema: Path) -> Iterator[dict[str, Any]]:
-    """In this process, where everything is imported already."""
+    """Compare ingest with parsing, both in this process, where all modules are imported already."""
     from vlapipe.pipeline.ingest import IngestConfig, ingest
 
     out = scratch / "work"
@@ -255,7 +255,7 @@ def bench_work(scratch: Path, raw: Path, schema: Path) -> Iterator[dict[str, Any
 
 
 def parser_options(raw: Path) -> dict[str, Any]:
-    """What our reader passes to pyarrow, caught in passing."""
+    """Return the options that our reader passes to pyarrow, caught by replacing its CSV module."""
     from vlapipe.pipeline.read import csv_rows
     from vlapipe.pipeline.read.csv.table import read_csv_stream
     from vlapipe.schemas.findings import Findings
@@ -292,7 +292,7 @@ def main() -> None:
         globals()["REPEATS"] = 1
         options.csv_mb, options.images_mb = 3, 3
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    others = round(os.getloadavg()[0], 1)  # before we begin: what else the cores are busy with
+    others = round(os.getloadavg()[0], 1)  # before we begin: how busy the cores are with other work
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     made_on = {"machine": machine, "load_before": others, "commit": commit.stdout.strip()}
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bench-ingest-") as folder:
@@ -304,7 +304,7 @@ def main() -> None:
 
 
 def cases(scratch: Path, options: argparse.Namespace) -> Iterator[tuple[str, float, dict[str, Any]]]:
-    """Each case's lines with the ratio they should reach."""
+    """Yield each case's lines with the ratio that they should reach."""
     wanted = set(options.cases.split(","))
     schema, with_images = scratch / "alone.toml", scratch / "images.toml"
     schema.write_text(SCHEMA)

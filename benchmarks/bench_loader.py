@@ -1,4 +1,4 @@
-"""How fast the loader is, each figure against a baseline measured in the same run; one JSON line a figure.
+"""Measures how fast the loader is, each figure against a baseline measured in the same run; one JSON line a figure.
 
 === ============================================= ================================================================
  a  state windows and actions, one thread         DataLoader over arrays in memory: 6x; memcpy: 60 %
@@ -14,8 +14,8 @@
  k  rows: the fast way                            the plain way: 1.2x for states
 === ============================================= ================================================================
 
-Data is made by the run itself, in ``--folder`` if it is to be kept for the next one. Pages are warm unless a line says
-cold. Ours and the baseline are measured in turns; ``ratio`` is the median of the turns' ratios.
+The run makes its own data; ``--folder`` keeps the data for the next run. Pages are warm unless a line says cold. Our
+loader and the baseline are measured in turns; ``ratio`` is the median of the turns' ratios.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ CASES: dict[str, Callable[[Settings], Iterator[Line]]] = {
 
 
 def rounded(value: object) -> object:
-    """Numbers with as many digits as mean something."""
+    """Round a number to its significant digits."""
     if not isinstance(value, float):
         return value
     return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
 
 
 def machine() -> Line:
-    """The machine and the commit."""
+    """Describe the machine and the commit."""
     here = Path(__file__).parent
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
@@ -87,7 +87,7 @@ def main() -> None:
         settings = Settings(folder=folder, scale=options.scale, repeat=options.repeat, seconds=options.seconds)
         made_on = machine()
         for case in cases:
-            load = {"load_before": round(os.getloadavg()[0], 1)}  # what else the cores are busy with
+            load = {"load_before": round(os.getloadavg()[0], 1)}  # how busy the cores are with other work
             for result in CASES[case](settings):
                 line = {key: rounded(value) for key, value in result.items()}
                 text = json.dumps({"bench": "loader", "case": case, **line, **load, **made_on})

@@ -1,8 +1,9 @@
-"""How well blocks of shards are mixed, against mixing all frames; one JSON line a block size, and a picture.
+"""Measures how well block shuffling mixes shards, against a full shuffle; one JSON line a block size, and a picture.
 
-Each shard's frames are alike (a day's light, a task's poses): of a value that is a shard's own, batches of a full
-shuffle have means that differ by ``1 / sqrt(batch)`` of its spread. ``noise`` is how much more they differ,
-``episodes`` how many different ones a batch has; ``held`` is the share of the data that a reader has at hand at a time.
+Frames of a shard are alike (a day's light, a task's poses). Take a value that is constant in a shard: in a full
+shuffle, the means of batches spread by ``1 / sqrt(batch)`` of the value's spread. ``noise`` is the measured spread over
+this one. ``episodes`` is the number of different episodes in a batch. ``held`` is the fraction of the data that a
+reader has at hand at a time.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from PIL import Image
 
 from vlapipe.train.data.order import Blocked, Order, Shuffled
 
-NUM_SHARDS, EPISODES, FRAMES = 64, 25, 400  # of each shard; of each episode
+NUM_SHARDS, EPISODES, FRAMES = 64, 25, 400  # EPISODES of each shard, FRAMES of each episode
 BATCH = 64
 MIXED = (1, 2, 4, 8, 16, 32, 64)
 
 
 def quality(order: Order) -> dict[str, float]:
-    """Over one epoch."""
+    """Measure the mixing over one epoch."""
     frames = order.frames(np.arange(order.num_positions))
     batches = frames[: len(frames) // BATCH * BATCH].reshape(-1, BATCH)
     of_shard = np.random.default_rng(0).normal(size=NUM_SHARDS)
@@ -41,7 +42,7 @@ def order_of(mixed: int) -> Order:
 
 
 def picture(path: Path, size: int = 240, points: int = 20_000) -> None:
-    """One panel a block size: when each frame comes (to the right) by where it was recorded (down)."""
+    """Draw one panel for every second block size: when each frame comes (right) by its recorded position (down)."""
     panels = []
     for mixed in MIXED[::2]:
         order = order_of(mixed)

@@ -1,13 +1,13 @@
-"""What storing images small or as pixels costs and loses; baseline: as they were recorded, resized while training.
+"""Measures cost and loss of storing images small or as pixels. Baseline: stored as recorded, resized in training.
 
 One JSON line a case:
 
-- ``encoding``: a quality and colour resolution of the stored JPEG: bytes and milliseconds an image, PSNR in dB against
-  the pixels that resizing the recorded file gives (what training sees without ``--image-size``), and how many times as
-  fast it decodes as the recorded file at its full size, which still has to be resized.
-- ``ingest``: seconds of a whole ingest on one worker, and how many more than the baseline it takes for 1000 images.
+- ``encoding``: one quality and colour resolution of the stored JPEG. The figures are bytes and milliseconds an image;
+  PSNR in dB against the pixels of the resized recorded file (which training sees without ``--image-size``); and how
+  many times as fast it decodes as the recorded file at full size, which must still be resized.
+- ``ingest``: seconds of a whole ingest on one worker, and the seconds more than the baseline for 1000 images.
 
-Best of three, one thread. ``--images DIR`` takes other JPEG files than the demo's for the first.
+Best of three, one thread. ``--images DIR`` uses other JPEG files than the demo's for ``encoding``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vlapipe.pipeline.read.images.stored_images import decode_into
 
 REPEATS = 3
 ENCODINGS = [(quality, colour) for quality in (85, 90, 95, 98) for colour in ("420", "444")]
-WAYS = {  # whether at the size, and how
+WAYS = {  # whether images are resized, and how they are stored
     "as recorded": (False, "jpeg"),
     "small": (True, "jpeg"),
     "small, raw": (True, "raw"),

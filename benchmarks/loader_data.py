@@ -1,8 +1,8 @@
-"""Makes datasets from arrays through ingest's own writers: gigabytes of states in the time that a CSV of them would
-take to print a hundredth part.
+"""Makes datasets from arrays through ingest's own writers.
 
-Episodes are of about 1000 rows at 100 Hz; what a shard, the episodes table and the manifest hold is as ingest makes it.
-Only the statistics are of the first shard alone, since no benchmark looks at them.
+Gigabytes of states take a hundredth of the time that printing them as CSV would take. Episodes have about 1000 rows at
+100 Hz. Shards, episodes table and manifest are as ingest makes them. Only the statistics cover just the first shard,
+since no benchmark uses them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
     "write_dataset",
 ]
 
-ROWS = 1000  # of an episode, give or take a tenth
+ROWS = 1000  # rows of an episode, give or take a tenth
 SENSOR_HZ = 650
-ALINE = 1025  # columns of the sensor's second field; the first is one force
-SHARD_BYTES = 256_000_000  # as ingest's default, counted before compression
+ALINE = 1025  # columns of the sensor's field aline; its field force has one
+SHARD_BYTES = 256_000_000  # ingest's default, counted before compression
 ROBOT = SCHEMA
 ROBOT_AND_CAMERAS = SCHEMA.replace("[action]", f"{CAMERA}[action]")
 SENSOR = f"""
@@ -68,12 +68,12 @@ ROBOT_AND_SENSOR = (
 
 
 def rows_of(number: int) -> int:
-    """Rows of an episode: no two neighbours have as many, as in recordings."""
+    """Return the number of rows of an episode. Neighbouring episodes differ, as in recordings."""
     return ROWS + (37 * number) % 201 - 100
 
 
 def make_episodes(toml: str, num_rows: int) -> Iterator[Episode]:
-    """Episodes of the schema, until they have ``num_rows`` rows of the robot in all."""
+    """Yield episodes of the schema until they have ``num_rows`` rows of the robot in all."""
     schema = parse_schema(toml, "bench")
     made = number = 0
     while made < num_rows:
@@ -87,7 +87,7 @@ def _episode(schema: Schema, number: int) -> Episode:
     clock = 1.7e9 + 1000.0 * number + np.arange(rows) * 0.01
     offset = np.linspace(-20, 20, 12, dtype=np.float32) + np.float32(number % 1009) / 32
     states = _motions()[number % len(_motions())][:rows] + offset
-    # A CSV's fields lie column by column, as its reader makes them.
+    # The CSV reader returns column-major fields.
     fields = {"joint_position": np.asfortranarray(states[:, :6]), "tcp_pose": np.asfortranarray(states[:, 6:])}
     streams = {"robot": StreamRows(timestamp=clock, fields=fields, source=_source(number, "robot_states.csv"))}
     align: dict[str, NDArray[np.int32]] = {}
@@ -130,7 +130,7 @@ def _sensor(number: int, start_s: float, rows: int) -> StreamRows:
 
 @cache
 def _motions() -> list[NDArray[np.float32]]:
-    """Smooth motion with a little noise, ``(rows, 12)`` each."""
+    """Return smooth motions with a little noise, ``(rows, 12)`` each."""
     rng = np.random.default_rng(0)
     time_s = np.arange(2 * ROWS)[:, None] * 0.01
     hz, reach, phase = rng.uniform(0.02, 0.2, (16, 12)), rng.uniform(2, 25, (16, 12)), rng.uniform(0, 6, (16, 12))
@@ -140,14 +140,14 @@ def _motions() -> list[NDArray[np.float32]]:
 
 @cache
 def _alines() -> NDArray[np.float32]:
-    """What a 12-bit converter gives."""
+    """Return values as from a 12-bit converter."""
     rng = np.random.default_rng(1)
     rows = 2 * ROWS * SENSOR_HZ // 100
     return (rng.integers(0, 4096, (rows, ALINE), dtype=np.int16) / np.float32(4096)).astype(np.float32)
 
 
 def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard_bytes: int = SHARD_BYTES) -> Path:
-    """Write Zarr shards and their manifest; a folder that has one is left as it is."""
+    """Write Zarr shards and their manifest. A folder that has a manifest is left as it is."""
     if (folder / "manifest.json").exists():
         return folder
     schema = parse_schema(toml, "bench")

@@ -1,7 +1,7 @@
-"""The same windows from HDF5 through h5py, sample by sample, tuned; data is in the page cache.
+"""Reads the same windows from HDF5 with h5py, sample by sample, tuned for speed. The data is in the page cache.
 
-Each layout is opened in the process that reads. Uncompressed; h5py's plain slices, which have a path of their own in C
-and are faster than ``read_direct`` and than the low-level calls.
+Each layout is opened in the process that reads. The data is uncompressed. Samples are plain h5py slices, which have a
+fast path in C and are faster than ``read_direct`` and than the low-level calls.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 __all__ = ["hdf5_ways", "write_hdf5"]
 
-CHUNK_ROWS = 1000  # an episode or so
-CACHE_BYTES = 256_000_000  # HDF5's own is 1 MB; with all 1.8 GB in it chunks were read no faster
+CHUNK_ROWS = 1000  # about one episode
+CACHE_BYTES = 256_000_000  # HDF5's default is 1 MB; with all 1.8 GB in the cache, chunks were read no faster
 
 
 class Hdf5Samples(Dataset[Any]):
-    """State and action of one table, a single read a sample; at rows at which both are whole."""
+    """State and action from one table, with one read a sample. Only rows are used where both windows are complete."""
 
     def __init__(self, path: Path, layout: str, windows: Windows) -> None:
         self._path, self._layout = path, layout
@@ -29,7 +29,7 @@ class Hdf5Samples(Dataset[Any]):
         self._table: h5py.Dataset | None = None
 
     def _open(self) -> h5py.Dataset:
-        # Slots: a prime, a hundred times the chunks.
+        # The number of slots is a prime, a hundred times the number of chunks.
         return h5py.File(self._path, rdcc_nbytes=CACHE_BYTES, rdcc_nslots=400_009, rdcc_w0=0)[self._layout]
 
     def __getitem__(self, i: int) -> Any:
@@ -41,7 +41,7 @@ class Hdf5Samples(Dataset[Any]):
 
 
 class Hdf5Apart(Hdf5Samples):
-    """State and action apart: two reads of fewer bytes."""
+    """State and action from separate arrays: two reads of fewer bytes."""
 
     def _open(self) -> h5py.Dataset:
         table = super()._open()
@@ -52,12 +52,12 @@ class Hdf5Apart(Hdf5Samples):
         if self._table is None:
             self._table = self._open()
         row = self._row[i % len(self._row)]
-        # A run of rows and a stride in memory: HDF5's own strided selection is slower.
+        # Rows are read contiguously and strided in memory, because HDF5's own strided selection is slower.
         return self._table[row - STATE_ROWS + 1 : row + 1], self._action[row : row + REACH][::ACTION_STRIDE]
 
 
 def write_hdf5(path: Path, windows: Windows) -> Path:
-    """The two arrays apart, and both in one table, contiguous and in chunks."""
+    """Write the two arrays apart, and both in one table, contiguous and in chunks."""
     if path.exists():
         return path
     unfinished = path.with_suffix(".unfinished")
@@ -76,7 +76,7 @@ def write_hdf5(path: Path, windows: Windows) -> Path:
 
 
 def hdf5_ways(path: Path, windows: Windows) -> dict[str, Way]:
-    """Contiguous and in chunks, together and apart."""
+    """Return all ways to read: contiguous and in chunks, together and apart."""
     return {
         "one table": (Hdf5Samples(path, "together", windows), collate_bare),
         "one table in chunks": (Hdf5Samples(path, "chunked", windows), collate_bare),

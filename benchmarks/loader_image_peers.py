@@ -1,4 +1,4 @@
-"""What the loader's images are measured against: simplejpeg and memcpy alone on as many threads, and HDF5."""
+"""Baselines for the loader's images: simplejpeg and memcpy alone on as many threads, and HDF5."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Jpegs", "decode", "decode_and_resize", "hdf5_jpegs", "hdf5_pixels", 
 
 HEIGHT, WIDTH = 480, 640
 FRAME = (HEIGHT, WIDTH, 3)
-BUFFERS = 32  # images that each thread decodes into, in turn: 29 MB, as a batch is
+BUFFERS = 32  # images that each thread decodes into in turn: 29 MB, as much as a batch
 Jpegs = list[NDArray[np.uint8]]
-Work = Callable[[NDArray[np.uint8], int], None]  # an image's bytes, and which of the thread's buffers to use
+Work = Callable[[NDArray[np.uint8], int], None]  # takes an image's bytes, and the index of the thread's buffer to use
 
 
 def on_threads(images: Jpegs, make_work: Callable[[], Work], seconds: float, *, threads: int = 2) -> float:
-    """Images a second of threads that do nothing but this, in random order, none waiting for another."""
+    """Measure images per second of threads that do only this work, in random order, without waiting for each other."""
     counts = [0] * threads
     ready, over = threading.Barrier(threads + 1), threading.Event()
 
@@ -54,7 +54,7 @@ def on_threads(images: Jpegs, make_work: Callable[[], Work], seconds: float, *, 
 
 
 def decode() -> Work:
-    """Full size, into buffers that are there already."""
+    """Return a worker that decodes at full size into buffers that are allocated already."""
     buffers = np.ones((BUFFERS, *FRAME), np.uint8)
 
     def one(jpeg: NDArray[np.uint8], at: int) -> None:
@@ -64,7 +64,10 @@ def decode() -> Work:
 
 
 def decode_and_resize(size: tuple[int, int]) -> Callable[[], Work]:
-    """Full size into a buffer, then torch's antialiased resize of uint8 as the pixels lie, into a batch."""
+    """Return a maker of workers that decode at full size and resize into a batch.
+
+    The resize is torch's antialiased resize of uint8, on pixels in their decoded (channels-last) memory order.
+    """
 
     def make() -> Work:
         image = np.ones(FRAME, np.uint8)
@@ -81,7 +84,7 @@ def decode_and_resize(size: tuple[int, int]) -> Callable[[], Work]:
 
 
 def write_hdf5_images(path: Path, cameras: list[Jpegs], *, pixels: bool) -> Path:
-    """Each view's JPEG bytes end to end with their offsets; or its decoded frames, ``(images, 480, 640, 3)``."""
+    """Write each camera's JPEG bytes end to end with offsets, or its decoded frames ``(images, 480, 640, 3)``."""
     if path.exists():
         return path
     unfinished = path.with_suffix(".unfinished")
@@ -99,7 +102,7 @@ def write_hdf5_images(path: Path, cameras: list[Jpegs], *, pixels: bool) -> Path
 
 
 class Hdf5Images(Dataset[Any]):
-    """Two cameras at one row, read from contiguous arrays into ``(2, 480, 640, 3)``."""
+    """Images of two cameras at one row, read from contiguous arrays into ``(2, 480, 640, 3)``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,7 +118,7 @@ class Hdf5Images(Dataset[Any]):
 
 
 class Hdf5Jpegs(Hdf5Images):
-    """JPEG bytes, decoded where they are wanted."""
+    """Images stored as JPEG bytes, decoded directly into the output."""
 
     def _read(self, row: int, out: NDArray[np.uint8]) -> None:
         if self._cameras is None:
@@ -127,7 +130,7 @@ class Hdf5Jpegs(Hdf5Images):
 
 
 class Hdf5Pixels(Hdf5Images):
-    """Decoded frames, read where they are wanted."""
+    """Images stored as decoded frames, read directly into the output."""
 
     def _read(self, row: int, out: NDArray[np.uint8]) -> None:
         if self._cameras is None:
@@ -138,7 +141,7 @@ class Hdf5Pixels(Hdf5Images):
 
 
 class InSharedBatch(Dataset[Any]):
-    """The same a batch at a time, straight into memory that the trainer's process shares: no collate, no copy."""
+    """The same images, a batch at a time, written directly into shared memory: no collate, no copy."""
 
     def __init__(self, samples: Hdf5Images) -> None:
         self._samples = samples
@@ -173,10 +176,10 @@ def _streams(samples: Hdf5Images, num_rows: int, batch_size: int, workers: tuple
 
 
 def hdf5_jpegs(path: Path, num_rows: int, batch_size: int) -> dict[str, Iterator[Any]]:
-    """Batches of decoded frames by way, with two workers."""
+    """Return batches of decoded JPEGs, by way, with two workers."""
     return _streams(Hdf5Jpegs(path), num_rows, batch_size, (2,))
 
 
 def hdf5_pixels(path: Path, num_rows: int, batch_size: int) -> dict[str, Iterator[Any]]:
-    """Batches of stored frames by way and number of workers."""
+    """Return batches of stored frames, by way and number of workers."""
     return _streams(Hdf5Pixels(path), num_rows, batch_size, (0, 2))

@@ -1,4 +1,4 @@
-"""Two cameras a sample on two threads, at full size, at a training size and stored raw."""
+"""Measures samples of two cameras on two threads: at full size, at a training size, and stored raw."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ PREFETCH = 4
 LONGER = 4
 SMALL = (224, 224)
 CAMERAS = ("front", "side")
-SKIP = 8  # batches that lie ready after others were measured
+SKIP = 8  # batches that were prepared while others were measured
 
 
 def bench_jpegs(settings: Settings) -> Iterator[Line]:
-    """Full size, against simplejpeg alone and against HDF5 of JPEG bytes."""
+    """Measure full size, against simplejpeg alone and against HDF5 of JPEG bytes."""
     torch.set_num_threads(1)
     dataset = stored(settings, "jpeg", EPISODES)
     cameras = [jpegs_of(dataset, camera) for camera in CAMERAS]
@@ -59,7 +59,7 @@ def bench_jpegs(settings: Settings) -> Iterator[Line]:
 
 
 def bench_small(settings: Settings) -> Iterator[Line]:
-    """At 224x224, against decoding at full size and resizing: from full-size frames, and from frames stored small."""
+    """Measure 224x224, from full-size and from small stored frames, against decoding at full size and resizing."""
     torch.set_num_threads(1)
     full = stored(settings, "jpeg", EPISODES)
     small = stored(settings, "224", EPISODES, "--image-size", "224x224")
@@ -83,7 +83,7 @@ def bench_small(settings: Settings) -> Iterator[Line]:
 
 
 def bench_raw(settings: Settings) -> Iterator[Line]:
-    """Stored as pixels at full size, against memcpy on as many threads and HDF5 of frames."""
+    """Measure full size stored as pixels, against memcpy on as many threads and against HDF5 of frames."""
     torch.set_num_threads(1)
     dataset = stored(settings, "raw", RAW_EPISODES, "--image-storage", "raw")
     jpegs = stored(settings, "jpeg-of-raw", RAW_EPISODES)
@@ -104,12 +104,12 @@ def bench_raw(settings: Settings) -> Iterator[Line]:
 
 
 def common(sample_bytes: int) -> Line:
-    """What every line of these cases says."""
+    """Return the entries that every line of these cases has."""
     return {"batch_size": BATCH, "threads": THREADS, "sample_bytes": sample_bytes, "unit": "samples/s"}
 
 
 def ours(dataset: vlapipe.Dataset, settings: Settings, **options: Any) -> tuple[Callable[[], float], int]:
-    """Samples a second of the loader on two threads of its own, and the bytes of one sample."""
+    """Measure samples per second of the loader on two threads of its own. Also returns the bytes of one sample."""
     loader = vlapipe.Loader(
         dataset, batch_size=BATCH, num_workers=THREADS, prefetch_factor=PREFETCH, endless=True, **options
     )
@@ -119,20 +119,20 @@ def ours(dataset: vlapipe.Dataset, settings: Settings, **options: Any) -> tuple[
 
 
 def rate_of(batches: Iterator[Any], settings: Settings) -> Callable[[], float]:
-    """Batches of images come a few a second: over a longer time than others, so that a batch more or less is little."""
+    """Measure for longer than other cases do: few batches of images come per second, and one must not count much."""
     seconds = LONGER * settings.seconds
     return warm_rate(batches, BATCH, seconds, skip=SKIP)
 
 
 def fastest(candidates: dict[str, Iterator[Any]], settings: Settings) -> tuple[str, Callable[[], float], Line]:
-    """The best of several ways: its name, its measure, and what all of them reached."""
+    """Return the fastest way: its name, its measure, and the rates of all ways."""
     measures = {name: rate_of(batches, settings) for name, batches in candidates.items()}
     best, rates = best_of(measures, 2)
     return best, measures[best], {name: round(rate) for name, rate in rates.items()}
 
 
 def stored(settings: Settings, name: str, episodes: int, *options: str) -> vlapipe.Dataset:
-    """The recordings through ``vlapipe ingest`` with these options."""
+    """Return the recordings as a dataset made by ``vlapipe ingest`` with these options."""
     count = max(2, round(episodes * settings.scale))
     raw, out = settings.folder / f"recorded-{count}", settings.folder / f"images-{name}-{count}"
     if not out.exists():
@@ -152,7 +152,7 @@ def stored(settings: Settings, name: str, episodes: int, *options: str) -> vlapi
 
 
 def jpegs_of(dataset: vlapipe.Dataset, camera: str) -> Jpegs:
-    """Every image's bytes, where they are mapped."""
+    """Return the bytes of every image, as views of the mapped arrays."""
     found: Jpegs = []
     for shard in range(len(dataset.manifest.shards)):
         arrays = dataset.arrays(shard)
@@ -163,7 +163,7 @@ def jpegs_of(dataset: vlapipe.Dataset, camera: str) -> Jpegs:
 
 @cache
 def make_jpegs(count: int = 32) -> list[bytes]:
-    """640x480 frames of about 50 kB at quality 90: detail at every scale, as scenes have it, and some noise."""
+    """Make 640x480 frames of about 50 kB at quality 90, with detail at every scale, as in real scenes."""
     height, width = 480, 640
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))

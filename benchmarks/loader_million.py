@@ -1,7 +1,7 @@
-"""A dataset of a million episodes and a billion frames that fits on a small disk: its manifest names one file as every
-shard.
+"""Makes a dataset of a million episodes and a billion frames that fits on a small disk.
 
-All that opening reads is of full size, and no two episodes are told by the same numbers. Shards can be read as well.
+The manifest names one file as every shard. All data that opening reads has full size, and the numbers of no two
+episodes are the same. Shards can be read as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST_SHARDS = 10
 
 
 def write_many_episodes(folder: Path, num_episodes: int) -> Path:
-    """About as many episodes as that, of about 1000 frames; a folder that has them is left as it is."""
+    """Write about ``num_episodes`` episodes of about 1000 frames. A folder that has them is left as it is."""
     if (folder / "done").exists():
         return folder
     write_dataset(folder, ROBOT, make_episodes(ROBOT, min(SHARD_ROWS, 1000 * num_episodes // LEAST_SHARDS)))
@@ -55,7 +55,7 @@ def _many(table: pa.Table, times: int) -> pa.Table:
 
 
 def _told_apart(array: pa.Array) -> pa.Array:
-    """Every float64 within a millionth of what it was, so that equal ones do not compress to nothing."""
+    """Change every float64 by up to a millionth, so that equal values do not compress to nothing."""
     if isinstance(array, pa.StructArray):
         return pa.StructArray.from_arrays([_told_apart(part) for part in array.flatten()], fields=list(array.type))
     if isinstance(array, pa.ListArray):
@@ -67,7 +67,7 @@ def _told_apart(array: pa.Array) -> pa.Array:
 
 
 def _sources(array: pa.ListArray) -> pa.ListArray:
-    """A path and a digest of its own for each file."""
+    """Give each file a path and a digest of its own."""
     files = array.values
     paths = [f"task_{i % 4}/episode_20260101_{i:07d}/robot_states.csv" for i in range(len(files))]
     digests = [hashlib.sha256(path.encode()).hexdigest() for path in paths]

@@ -1,6 +1,6 @@
-"""The same windows from arrays in memory, sample by sample through PyTorch's own ``DataLoader``, as lean as we can.
+"""Reads the same windows from arrays in memory with PyTorch's ``DataLoader``, sample by sample, as lean as possible.
 
-All are given frames in an order made beforehand, so that none of them shuffles.
+All variants get frames in an order made beforehand, so that none of them shuffles.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from vlapipe import Dataset as Shards
 
 __all__ = ["ACTION_ROWS", "ACTION_STRIDE", "REACH", "STATE_ROWS", "Windows", "bare_ways", "streams", "whole_ways"]
 
-STATE_ROWS, ACTION_ROWS, ACTION_STRIDE = 100, 8, 10  # as the schema's [sample] has them
+STATE_ROWS, ACTION_ROWS, ACTION_STRIDE = 100, 8, 10  # as in the schema's [sample]
 REACH = (ACTION_ROWS - 1) * ACTION_STRIDE + 1
-NUM_FRAMES = 400_000  # drawn at random: their windows alone are 2 GB
+NUM_FRAMES = 400_000  # frames drawn at random: their windows alone are 2 GB
 Collate = Callable[[list[Any]], Any]
 Way = tuple[Dataset[Any], Collate | None]
 
@@ -30,7 +30,7 @@ Way = tuple[Dataset[Any], Collate | None]
 class Windows:
     """States ``(rows, 12)`` and actions ``(rows, 7)`` of a whole dataset end to end, and random frames of it.
 
-    ``row`` counts over all episodes; ``first`` and ``stop`` bound its episode's rows that have an action.
+    ``row`` counts over all episodes. ``first`` and ``stop`` bound the rows of the frame's episode that have an action.
     """
 
     state: NDArray[np.float32]
@@ -43,7 +43,7 @@ class Windows:
 
     @classmethod
     def of(cls, dataset: Shards) -> Windows:
-        """Copied out of a dataset into plain memory."""
+        """Copy the windows' data out of a dataset into plain memory."""
         shards = [dataset.arrays(i) for i in range(len(dataset.manifest.shards))]
         joints, pose, action = (
             np.concatenate([shard[name] for shard in shards])
@@ -66,21 +66,21 @@ class Windows:
         )
 
     def whole_rows(self) -> NDArray[np.int64]:
-        """The rows at which no window leaves its episode."""
+        """Return the rows at which no window leaves its episode."""
         return self.row[(self.row - STATE_ROWS + 1 >= self.first) & (self.row + REACH <= self.stop)]
 
 
 class WholeSamples(Dataset[Any]):
-    """All that a sample of ours has: padded, masked, with its task and its place."""
+    """Samples with everything that our loader gives: padded, with masks, task and indices."""
 
     def __init__(self, windows: Windows) -> None:
         self._state, self._action = windows.state, windows.action
         self._instruction = windows.instruction
-        # Lists: a number out of an array costs more than one out of a list.
+        # Lists, because taking a number out of a list costs less than out of an array.
         self._places = [(a.tolist()) for a in (windows.row, windows.first, windows.stop, windows.episode)]
         missing = np.arange(STATE_ROWS)
-        self._state_is_pad = np.arange(STATE_ROWS) < missing[:, None]  # a row for each number of rows that are missing
-        self._action_is_pad = np.arange(ACTION_ROWS) >= np.arange(ACTION_ROWS + 1)[:, None]  # ... that are there
+        self._state_is_pad = np.arange(STATE_ROWS) < missing[:, None]  # one row for each number of missing rows
+        self._action_is_pad = np.arange(ACTION_ROWS) >= np.arange(ACTION_ROWS + 1)[:, None]  # by number of rows there
 
     def __getitem__(self, i: int) -> tuple[Any, ...]:
         row, first, stop, episode = (place[i] for place in self._places)
@@ -101,7 +101,7 @@ class WholeSamples(Dataset[Any]):
 
 
 class BareSamples(Dataset[Any]):
-    """Two slices, at rows at which both are whole: no padding, no masks, no names."""
+    """Two slices at rows where both windows are complete: no padding, no masks, no task."""
 
     def __init__(self, windows: Windows) -> None:
         self._state, self._action = windows.state, windows.action
@@ -113,7 +113,7 @@ class BareSamples(Dataset[Any]):
 
 
 class BareTensors(BareSamples):
-    """The same as tensors, for PyTorch's own collate."""
+    """The same samples as tensors, for PyTorch's own collate."""
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         state, action = super().__getitem__(i)
@@ -121,18 +121,18 @@ class BareTensors(BareSamples):
 
 
 def join(parts: tuple[NDArray[Any], ...]) -> torch.Tensor:
-    """Stack; a concatenation is leaner than ``np.stack``."""
+    """Stack arrays. A concatenation is leaner than ``np.stack``."""
     return torch.from_numpy(np.concatenate(parts).reshape(len(parts), *parts[0].shape))
 
 
 def collate_bare(samples: list[Any]) -> dict[str, torch.Tensor]:
-    """A batch of two tensors."""
+    """Collate a batch of two tensors."""
     state, action = zip(*samples, strict=True)
     return {"observation.state": join(state), "action": join(action)}
 
 
 def collate_whole(samples: list[Any]) -> dict[str, Any]:
-    """A batch of the loader's own keys."""
+    """Collate a batch with the loader's own keys."""
     *arrays, episode, frame, index, task = zip(*samples, strict=True)
     names = ("observation.state", "action", "observation.state_is_pad", "action_is_pad")
     batch: dict[str, Any] = {name: join(part) for name, part in zip(names, arrays, strict=True)}
@@ -141,7 +141,7 @@ def collate_whole(samples: list[Any]) -> dict[str, Any]:
 
 
 class WholeTensors(WholeSamples):
-    """The same as tensors, for PyTorch's own collate."""
+    """The same samples as tensors, for PyTorch's own collate."""
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         state, action, state_is_pad, action_is_pad, episode, frame, index, task = super().__getitem__(i)
@@ -158,17 +158,17 @@ class WholeTensors(WholeSamples):
 
 
 def whole_ways(windows: Windows) -> dict[str, Way]:
-    """The same sample, in every part."""
+    """Return the ways to read samples with every entry of our loader's samples."""
     return {"numpy": (WholeSamples(windows), collate_whole), "default collate": (WholeTensors(windows), None)}
 
 
 def bare_ways(windows: Windows) -> dict[str, Way]:
-    """Only what cannot be left out."""
+    """Return the ways to read only the two windows."""
     return {"numpy": (BareSamples(windows), collate_bare), "default collate": (BareTensors(windows), None)}
 
 
 def streams(ways: dict[str, Way], num_frames: int, batch_size: int) -> dict[str, Iterator[Any]]:
-    """Endless batches by way and number of workers."""
+    """Return endless batches by way and number of workers."""
     batches = np.arange(num_frames // batch_size * batch_size).reshape(-1, batch_size).tolist()
     more: dict[int, dict[str, Any]] = {0: {}, 2: {"persistent_workers": True, "prefetch_factor": 4}}
     return {

@@ -1,8 +1,8 @@
-"""What a fresh process measures of itself, printed as one line of JSON; the other files here start it.
+"""Measures the fresh process that runs this file, and prints one line of JSON. The other benchmarks start this file.
 
 ``open DATASET``: seconds and memory to open a dataset and build its loader. ``hold DATASET WORKERS BATCHES``: private
-memory in the middle of an epoch. ``first DATASET CACHE SHUFFLE_SHARDS``: seconds to the first batch, ``0`` for the full
-shuffle. ``unpack DATASET CACHE``: the same after unpacking every shard. Imports are never counted in the seconds.
+memory in the middle of an epoch. ``first DATASET CACHE SHUFFLE_SHARDS``: seconds to the first batch, with ``0`` for the
+full shuffle. ``unpack DATASET CACHE``: seconds to unpack every shard and get a batch. Seconds never include imports.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BATCH = 64
 
 
 def status_mb(name: str) -> float:
-    """An entry of /proc/self/status in 1e6 bytes."""
+    """Return an entry of /proc/self/status in MB (1e6 bytes)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
     return int(kilobytes) * 1024 / 1e6
 
 
 def measure_opening(path: str) -> dict[str, float]:
-    """The manifest, the episodes table and the loader; no shard."""
+    """Measure reading the manifest and the episodes table and building the loader. No shard is read."""
     before = status_mb("VmRSS")
     started = time.perf_counter()
     dataset = vlapipe.open_dataset(path)
@@ -37,7 +37,7 @@ def measure_opening(path: str) -> dict[str, float]:
 
 
 def measure_holding(path: str, workers: str, batches: str) -> dict[str, float]:
-    """Anonymous memory while batches come: maps of the dataset's files are not in it."""
+    """Measure anonymous memory while batches are read. Maps of the dataset's files are not part of it."""
     before = status_mb("RssAnon")
     loader = vlapipe.Loader(vlapipe.open_dataset(path), batch_size=BATCH, num_workers=int(workers), endless=True)
     stream = iter(loader)
@@ -47,17 +47,17 @@ def measure_holding(path: str, workers: str, batches: str) -> dict[str, float]:
 
 
 def measure_first(path: str, cache: str, shuffle_shards: str) -> dict[str, float]:
-    """Whatever the loader has to unpack for its first batch."""
+    """Measure the time to the first batch, with all the unpacking that the loader does for it."""
     mixed = {"shuffle_shards": int(shuffle_shards)} if int(shuffle_shards) else {}
     started = time.perf_counter()
     dataset = vlapipe.open_dataset(path, cache_dir=cache)
     batches = iter(vlapipe.Loader(dataset, batch_size=BATCH, num_workers=2, **mixed))
-    next(batches)  # to let go of the iterator would be to wait for the batches that are in the making
+    next(batches)  # ``batches`` stays alive: deleting the iterator would wait for the batches in progress
     return {"seconds": time.perf_counter() - started}
 
 
 def measure_unpacking(path: str, cache: str) -> dict[str, float]:
-    """Every shard one after another, then a batch."""
+    """Measure unpacking every shard, one after another, and then reading a batch."""
     started = time.perf_counter()
     dataset = vlapipe.open_dataset(path, cache_dir=cache)
     for shard in range(len(dataset.manifest.shards)):

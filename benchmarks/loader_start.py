@@ -1,4 +1,4 @@
-"""How soon training starts, and how much memory it holds; each figure of a fresh process unless it says otherwise."""
+"""Measures how soon training starts and how much memory it holds. Most figures come from a fresh process."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ import vlapipe
 __all__ = ["bench_first_batch", "bench_memory", "bench_opening", "bench_resume"]
 
 NUM_EPISODES = 1_010_000  # 1.002 billion frames
-FIRST_ROWS = 375_000  # of the robot: 10 GB of sensor rows
-NUM_SHARDS = 40  # what they fill at ingest's own shard size
-MIXED = 1  # shards whose frames are mixed, where not all are
+FIRST_ROWS = 375_000  # rows of the robot: 10 GB of sensor rows
+NUM_SHARDS = 40  # number of shards that these rows fill at ingest's own shard size
+MIXED = 1  # shards whose frames are mixed, in the case without a full shuffle
 HELD_BATCHES = 300
 PROBE = Path(__file__).with_name("loader_probe.py")
 
 
 def probe(*arguments: object) -> dict[str, float]:
-    """What a fresh process measured."""
+    """Run ``loader_probe`` in a fresh process and return its figures."""
     command = [sys.executable, str(PROBE), *map(str, arguments)]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def limit(values: list[float], most: float) -> Line:
-    """A result that should stay below a limit: the ratio says how many times it fits."""
+    """Compare a result with its upper limit. The ratio is the limit over the result."""
     value = statistics.median(values)
     return {"ours": value, "baseline": most, "ratio": most / value, "target": 1.0, "met": value <= most}
 
 
 def bench_opening(settings: Settings) -> Iterator[Line]:
-    """A million episodes: open the dataset and build the loader."""
+    """Measure opening a dataset of a million episodes and building its loader."""
     dataset = many_episodes(settings)
     found = [probe("open", dataset.path) for _ in range(settings.repeat)]
     about = {"episodes": len(dataset), "shards": len(dataset.manifest.shards)}
@@ -58,13 +58,13 @@ def bench_opening(settings: Settings) -> Iterator[Line]:
 
 
 def many_episodes(settings: Settings) -> vlapipe.Dataset:
-    """See ``loader_million``."""
+    """Return the dataset of ``loader_million``."""
     count = min(NUM_EPISODES, max(100, round(NUM_EPISODES * settings.scale)))
     return vlapipe.open_dataset(write_many_episodes(settings.folder / f"episodes-{count}", count))
 
 
 def bench_memory(settings: Settings) -> Iterator[Line]:
-    """Private memory by workers and amount of data: the most against the least."""
+    """Measure private memory by workers and amount of data, the largest figure against the smallest."""
     tenth = Settings(**{**vars(settings), "scale": settings.scale / 10})
     paths = {"1x": state_dataset(tenth).path, "10x": state_dataset(settings).path}
     held: dict[str, list[float]] = {}
@@ -92,10 +92,10 @@ def bench_memory(settings: Settings) -> Iterator[Line]:
 
 
 def bench_first_batch(settings: Settings) -> Iterator[Line]:
-    """From opening to the first batch of a dataset that nobody has unpacked, cold, against unpacking it first."""
+    """Measure opening a packed, cold dataset up to the first batch, against unpacking everything first."""
     rows = int(FIRST_ROWS * max(settings.scale, 0.004))
     path = settings.folder / f"first-{rows}"
-    # A shard has whole episodes: room for a fifth more fills it with two of them.
+    # A shard has whole episodes, so a fifth more room makes two episodes fill a shard.
     shard_bytes = min(SHARD_BYTES, int(1.2 * rows * 6.5 * 1026 * 4 / NUM_SHARDS))
     write_dataset(path, ROBOT_AND_SENSOR, make_episodes(ROBOT_AND_SENSOR, rows), shard_bytes=shard_bytes)
     cache = settings.folder / "first-cache"
@@ -126,7 +126,7 @@ def bench_first_batch(settings: Settings) -> Iterator[Line]:
 
 
 def evict(folder: Path) -> None:
-    """Take the dataset's files out of the page cache."""
+    """Drop the dataset's files from the page cache."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
@@ -136,7 +136,7 @@ def evict(folder: Path) -> None:
 
 
 def bench_resume(settings: Settings) -> Iterator[Line]:
-    """From a state in the middle of epoch 3 to the next batch, with every shard open as a running training has them."""
+    """Measure resuming in the middle of epoch 3 up to a batch, with every shard open as in a training run."""
     torch.set_num_threads(1)
     dataset = many_episodes(settings)
     for shard in range(len(dataset.manifest.shards)):

@@ -1,4 +1,4 @@
-"""Rates of things side by side: all are measured in turns, and a ratio is the median of the turns' own ratios.
+"""Measures rates side by side: all rates in turns, so that a ratio is the median of the turns' own ratios.
 
 A busy machine then slows both sides of a ratio alike.
 """
@@ -23,12 +23,12 @@ __all__ = ["Line", "Rates", "Settings", "best_of", "forever", "line", "measure",
 
 Line = dict[str, Any]
 Rates = dict[str, list[float]]
-COPY_BYTES = 400_000_000  # far past any CPU's cache
+COPY_BYTES = 400_000_000  # larger than any CPU's cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """``folder`` takes the data; ``scale`` is its share of the full size; ``seconds`` is what one measurement takes."""
+    """``folder`` holds the data, ``scale`` is its fraction of full size, ``seconds`` the length of a measurement."""
 
     folder: Path
     scale: float
@@ -37,14 +37,14 @@ class Settings:
 
     @property
     def tiny(self) -> bool:
-        """Whether the run is only to see that it runs."""
+        """True if the run only checks that the benchmark works."""
         return self.scale < 0.02
 
 
 def batches_a_second(batches: Iterator[Any], seconds: float, *, skip: int = 0) -> float:
-    """How many batches come in a second, for about ``seconds``.
+    """Return the batches per second, measured for about ``seconds``.
 
-    ``skip`` are taken beforehand: those that were prepared while others were measured.
+    ``skip`` batches are taken first: they were prepared while others were measured.
     """
     for _ in range(skip):
         next(batches)
@@ -59,13 +59,13 @@ def batches_a_second(batches: Iterator[Any], seconds: float, *, skip: int = 0) -
 def warm_rate(
     batches: Iterator[Any], num_samples: int, seconds: float, *, warm_s: float | None = None, skip: int = 0
 ) -> Callable[[], float]:
-    """Measures samples a second of a stream of batches; what only its beginning costs is paid here, in ``warm_s``."""
+    """Return a function that measures samples per second of batches. One-time costs are paid here, in ``warm_s``."""
     batches_a_second(batches, seconds if warm_s is None else warm_s)
     return lambda: num_samples * batches_a_second(batches, seconds, skip=skip)
 
 
 def measure(measures: dict[str, Callable[[], float]], repeat: int) -> Rates:
-    """Each in turn, ``repeat`` times over."""
+    """Call each measure in turn, ``repeat`` times over."""
     rates: Rates = {name: [] for name in measures}
     for _ in range(repeat):
         for name, one in measures.items():
@@ -74,13 +74,13 @@ def measure(measures: dict[str, Callable[[], float]], repeat: int) -> Rates:
 
 
 def best_of(candidates: dict[str, Callable[[], float]], repeat: int = 3) -> tuple[str, dict[str, float]]:
-    """The fastest of several ways, and the median rate of each: a baseline is whichever does best here."""
+    """Return the name of the fastest candidate, and the median rate of each. The fastest becomes the baseline."""
     rates = {name: statistics.median(values) for name, values in measure(candidates, repeat).items()}
     return max(rates, key=lambda name: rates[name]), rates
 
 
 def line(rates: Rates, ours: str, baseline: str, target: float, *, scale: float = 1.0) -> Line:
-    """What a result says of two of the rates; ``scale`` brings the baseline into our unit."""
+    """Compare two of the rates in a result line. ``scale`` converts the baseline into our unit."""
     ratios = [a / (b * scale) for a, b in zip(rates[ours], rates[baseline], strict=True)]
     ratio = statistics.median(ratios)
     return {
@@ -94,9 +94,9 @@ def line(rates: Rates, ours: str, baseline: str, target: float, *, scale: float 
 
 
 def memcpy(settings: Settings, *, threads: int = 1) -> Callable[[], float]:
-    """Measures bytes a second of ``np.copyto`` between two buffers that are in memory already."""
+    """Return a function that measures the bytes per second of ``np.copyto`` between two buffers in memory."""
     num_bytes = COPY_BYTES // 400 if settings.tiny else COPY_BYTES
-    source, target = np.ones((2, num_bytes), dtype=np.uint8)  # written to, so that no page is yet to be had
+    source, target = np.ones((2, num_bytes), dtype=np.uint8)  # written once, so that every page is allocated
     edges = [num_bytes * i // threads for i in range(threads + 1)]
     spans = [slice(a, b) for a, b in pairwise(edges)]
 
@@ -122,11 +122,11 @@ def memcpy(settings: Settings, *, threads: int = 1) -> Callable[[], float]:
 
 
 def nbytes(batch: dict[str, Any]) -> int:
-    """Bytes of a batch's tensors."""
+    """Return the bytes of a batch's tensors."""
     return sum(value.numel() * value.element_size() for value in batch.values() if isinstance(value, torch.Tensor))
 
 
 def forever(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Epoch after epoch, with the same workers."""
+    """Yield batches epoch after epoch, with the same workers."""
     while True:
         yield from loader

@@ -1,4 +1,4 @@
-"""Windows of states and of a sensor, gathered on one thread, against the same windows read in other ways."""
+"""Measures windows of states and of a sensor, gathered on one thread, against other ways to read the same windows."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ import vlapipe
 
 __all__ = ["bench_hdf5", "bench_sensor", "bench_state"]
 
-STATE_ROWS = 24_000_000  # of 12 float32: 1.15 GB
-SENSOR_ROWS = 45_000  # of the robot; the sensor's 290,000 rows of 1026 float32 are 1.2 GB
-ORIGINAL_WINDOWS = 200  # of an episode's file in the original's way: 53 MB
+STATE_ROWS = 24_000_000  # rows of 12 float32: 1.15 GB
+SENSOR_ROWS = 45_000  # rows of the robot; the sensor's 290,000 rows of 1026 float32 are 1.2 GB
+ORIGINAL_WINDOWS = 200  # windows of an episode's file in the original format: 53 MB
 BATCH, LARGE_BATCH = 64, 1024
-SKIP = 16  # batches that a DataLoader's workers have prepared while others were measured
+SKIP = 16  # batches that a DataLoader's workers prepared while others were measured
 
 
 def state_dataset(settings: Settings) -> vlapipe.Dataset:
-    """States and the actions derived from them."""
+    """Return a dataset of states and the actions derived from them."""
     rows = int(STATE_ROWS * settings.scale)
     folder = settings.folder / f"state-{rows}"
     return vlapipe.open_dataset(write_dataset(folder, ROBOT, make_episodes(ROBOT, rows)))
 
 
 def sensor_dataset(settings: Settings) -> vlapipe.Dataset:
-    """The same with a sensor of 1026 columns at 650 Hz."""
+    """Return the same dataset with a sensor of 1026 columns at 650 Hz."""
     rows = int(SENSOR_ROWS * max(settings.scale, 0.05))
     folder = settings.folder / f"sensor-{rows}"
     return vlapipe.open_dataset(write_dataset(folder, ROBOT_AND_SENSOR, make_episodes(ROBOT_AND_SENSOR, rows)))
 
 
 def ours(dataset: vlapipe.Dataset, batch_size: int, settings: Settings) -> tuple[Callable[[], float], int]:
-    """Samples a second of the loader without threads of its own, and the bytes of one sample."""
+    """Measure samples per second of the loader without threads of its own. Also returns the bytes of one sample."""
     batches = iter(vlapipe.Loader(dataset, batch_size=batch_size, num_workers=0, endless=True))
     size = nbytes(next(batches)) // batch_size
-    # Long enough to have touched every page of the maps.
+    # Long enough to touch every page of the maps.
     return warm_rate(batches, batch_size, settings.seconds, warm_s=6 * settings.seconds), size
 
 
 def fastest(ways: dict[str, Way], settings: Settings) -> tuple[str, Callable[[], float], dict[str, float]]:
-    """The best of several ways and numbers of workers: its name, its measure, and what all of them reached."""
+    """Return the fastest way and number of workers: its name, its measure, and the rates of all of them."""
     candidates = {
         name: warm_rate(batches, BATCH, settings.seconds, warm_s=2 * settings.seconds, skip=SKIP)
         for name, batches in streams(ways, NUM_FRAMES, BATCH).items()
@@ -57,7 +57,7 @@ def fastest(ways: dict[str, Way], settings: Settings) -> tuple[str, Callable[[],
 
 
 def bench_state(settings: Settings) -> Iterator[Line]:
-    """Against a DataLoader over arrays in memory; and at a large batch against memcpy."""
+    """Measure state windows against a DataLoader over arrays in memory, and at a large batch size against memcpy."""
     torch.set_num_threads(1)
     dataset = state_dataset(settings)
     windows = Windows.of(dataset)
@@ -85,7 +85,7 @@ def bench_state(settings: Settings) -> Iterator[Line]:
 
 
 def against_memcpy(dataset: vlapipe.Dataset, batch_size: int, target: float, settings: Settings) -> Line:
-    """A batch's bytes a second against ``np.copyto`` on as many threads, one."""
+    """Measure the bytes per second of batches against ``np.copyto``, both on one thread."""
     mine, sample_bytes = ours(dataset, batch_size, settings)
     rates = measure({"ours": lambda: mine() * sample_bytes, "memcpy": memcpy(settings)}, settings.repeat)
     result = {"against": "memcpy", **line(rates, "ours", "memcpy", target), "unit": "bytes/s"}
@@ -93,7 +93,7 @@ def against_memcpy(dataset: vlapipe.Dataset, batch_size: int, target: float, set
 
 
 def bench_hdf5(settings: Settings) -> Iterator[Line]:
-    """Against HDF5."""
+    """Measure state windows against HDF5."""
     torch.set_num_threads(1)
     dataset = state_dataset(settings)
     windows = Windows.of(dataset)
@@ -114,7 +114,7 @@ def bench_hdf5(settings: Settings) -> Iterator[Line]:
 
 
 def bench_sensor(settings: Settings) -> Iterator[Line]:
-    """With the sensor's window, against the original's way and against memcpy."""
+    """Measure sensor windows against the original's way and against memcpy."""
     torch.set_num_threads(1)
     dataset = sensor_dataset(settings)
     path = original_file(settings)
@@ -133,7 +133,7 @@ def bench_sensor(settings: Settings) -> Iterator[Line]:
 
 
 def original_file(settings: Settings) -> Path:
-    """One episode's sensor windows, saved uncompressed, which reads fastest."""
+    """Write one episode's sensor windows in the original format, uncompressed, which reads fastest."""
     path = settings.folder / f"windows-{ORIGINAL_WINDOWS}.npz"
     if not path.exists():
         values = np.random.default_rng(0).integers(0, 4096, (ORIGINAL_WINDOWS, 65, 1026), dtype=np.int16)
@@ -143,7 +143,7 @@ def original_file(settings: Settings) -> Path:
 
 
 def original_windows(path: Path) -> Iterator[Any]:
-    """A window at a time, as the original reads them: the map mode that it asks for is ignored by NumPy."""
+    """Yield one window at a time, read as the original reads it: NumPy ignores the ``mmap_mode`` for an ``.npz``."""
     rng = np.random.default_rng(1)
     while True:
         yield torch.from_numpy(np.load(path, mmap_mode="r")["data"][int(rng.integers(ORIGINAL_WINDOWS))])

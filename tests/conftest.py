@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share: a small raw dataset, the same ingested, and the real logs."""
+"""Fixtures for the tests of several rooms: a small raw dataset, the same dataset ingested, and real logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Infers a schema and ingests by it; rows of numbers that tests print in one style of logging or another."""
+"""Infers a schema and ingests with it. Also makes the rows of numbers that tests print in different logging styles."""
 
 from __future__ import annotations
 

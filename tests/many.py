@@ -1,4 +1,4 @@
-"""Makes a large dataset out of a small one by naming its shards and episodes again and again; copies no array."""
+"""Makes a large dataset out of a small one: the manifest names its shards and episodes many times. Copies no array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, on little data; what they measure then means nothing and is not looked at."""
+"""The benchmarks run on little data. Their figures then mean nothing and are not checked."""
 
 from __future__ import annotations
 

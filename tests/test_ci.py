@@ -1,4 +1,4 @@
-"""What CI and `make` install and run: the Pythons that are named, the pins, and the run on the newest Python."""
+"""CI and `make`: the Python versions that are named, the pins, and the run on the newest Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands as people type them: what they print, their exit codes, and never a traceback for a user's mistake."""
+"""The commands as users type them: output, exit codes, and no traceback for a user's mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docs as a newcomer follows them: the quickstart runs as it stands, and links lead somewhere."""
+"""The docs as a newcomer follows them: the quickstart runs as written, and every link has a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/options.md names every option with its default, and who gives an unknown option is told all that there are."""
+"""docs/options.md lists every option with its default, and the error for an unknown option lists all options."""
 
 from __future__ import annotations
 

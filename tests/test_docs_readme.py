@@ -1,4 +1,4 @@
-"""README.md shows what the commands print: its figures, its findings, and code that runs."""
+"""README.md shows what the commands print, and its code runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package as it is laid out and shipped: links, wheel, licence, import boundaries."""
+"""The package's layout and distribution: links, wheel, licence, import boundaries."""
 
 from __future__ import annotations
 

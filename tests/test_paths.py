@@ -1,4 +1,4 @@
-"""Addresses of stores are refused in one line wherever a path is taken, and no folder called ``s3:`` is made."""
+"""Addresses of remote stores are refused in one line for every path option, and no folder called ``s3:`` is made."""
 
 from __future__ import annotations
 

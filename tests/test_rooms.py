@@ -1,4 +1,4 @@
-"""The house that the imports draw: a room imports only from floors below it, and no circle is closed."""
+"""Import layers of the rooms: a room imports only from layers below its own, and no imports form a cycle."""
 
 from __future__ import annotations
 

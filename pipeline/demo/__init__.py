@@ -1,4 +1,4 @@
-"""A simulated lab: writes raw demonstrations, good ones and broken ones, for a first try and for tests."""
+"""Simulates a lab that writes raw demonstrations, good ones and broken ones, for a first try and for tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Faults of ``robot_states.csv``: what recorders, disks, power cuts and spreadsheets leave behind.
+"""Faults of ``robot_states.csv`` as recorders, disks, power cuts and spreadsheets cause them.
 
-A function breaks the file in the episode folder that it is given and says where; all other lines stay as they were.
+Each function breaks the file in the given episode folder and returns the fault's location. No other line changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _write(episode: Path, table: Table) -> None:
 
 
 def _middle(table: Table) -> int:
-    """A row two thirds down the table; its line is one more."""
+    """Return a row two thirds down the table. The row's line number is one more."""
     return len(table) * 2 // 3
 
 
@@ -41,7 +41,7 @@ def _set_cell(episode: Path, column: str, text: str, description: str) -> FaultL
 
 
 def missing_column(episode: Path) -> FaultLocation:
-    """Leave a column out of header and rows."""
+    """Remove a column from the header and all rows."""
     table = _read(episode)
     at = table[0].index("joint_3")
     _write(episode, [cells[:at] + cells[at + 1 :] for cells in table])
@@ -49,7 +49,7 @@ def missing_column(episode: Path) -> FaultLocation:
 
 
 def duplicate_column(episode: Path) -> FaultLocation:
-    """Write a column a second time, after the last."""
+    """Repeat a column after the last one."""
     table = _read(episode)
     at = table[0].index("joint_5")
     _write(episode, [[*cells, cells[at]] for cells in table])
@@ -57,32 +57,32 @@ def duplicate_column(episode: Path) -> FaultLocation:
 
 
 def nan_value(episode: Path) -> FaultLocation:
-    """A driver without a value."""
+    """Write nan into a cell, as a driver without a value does."""
     return _set_cell(episode, "joint_4", "nan", "a joint angle is nan")
 
 
 def inf_value(episode: Path) -> FaultLocation:
-    """A division by zero."""
+    """Write inf into a cell, as after a division by zero."""
     return _set_cell(episode, "pose_z", "inf", "a coordinate is infinite")
 
 
 def empty_cell(episode: Path) -> FaultLocation:
-    """A value left out."""
+    """Empty a cell."""
     return _set_cell(episode, "pose_a", "", "a cell is empty")
 
 
 def text_in_number(episode: Path) -> FaultLocation:
-    """A driver that logs its errors among the numbers."""
+    """Write text into a cell, as a driver that logs its errors among the numbers does."""
     return _set_cell(episode, "joint_1", "ERR", "a number's cell holds the text ERR")
 
 
 def value_out_of_range(episode: Path) -> FaultLocation:
-    """An angle that no joint can have."""
+    """Write an angle that no joint can have."""
     return _set_cell(episode, "joint_2", "4000.0", "joint 2 is at 4000 degrees")
 
 
 def clock_backwards(episode: Path) -> FaultLocation:
-    """One stamp from a clock that was being set."""
+    """Set one stamp back by 1 s, as if the clock had been adjusted."""
     column = "origin_timestamp"
     table = _read(episode)
     stamp = float(table[_middle(table)][table[0].index(column)])
@@ -90,7 +90,7 @@ def clock_backwards(episode: Path) -> FaultLocation:
 
 
 def ragged_row(episode: Path) -> FaultLocation:
-    """A row without its last three cells."""
+    """Remove the last three cells of a row."""
     table = _read(episode)
     row = _middle(table)
     table[row] = table[row][:-3]
@@ -99,7 +99,7 @@ def ragged_row(episode: Path) -> FaultLocation:
 
 
 def extra_cells_row(episode: Path) -> FaultLocation:
-    """A row with two cells too many."""
+    """Add two cells to a row."""
     table = _read(episode)
     row = _middle(table)
     table[row] += ["0.0", "0.0"]
@@ -108,7 +108,7 @@ def extra_cells_row(episode: Path) -> FaultLocation:
 
 
 def truncated_last_line(episode: Path) -> FaultLocation:
-    """A recorder killed while it wrote: the last row ends within a number."""
+    """End the last row within a number, as if the recorder had been killed while writing."""
     table = _read(episode)
     last = table[-1]
     text = "".join(",".join(cells) + "\n" for cells in table[:-1]) + ",".join([*last[:-4], last[-4][:5]])
@@ -119,25 +119,25 @@ def truncated_last_line(episode: Path) -> FaultLocation:
 
 
 def empty_csv(episode: Path) -> FaultLocation:
-    """A file that was only opened."""
+    """Empty the file: it was opened and nothing was written."""
     (episode / FILE).write_bytes(b"")
     return FaultLocation(file=FILE, description="the CSV holds 0 bytes")
 
 
 def header_only_csv(episode: Path) -> FaultLocation:
-    """A recording without a row."""
+    """Remove every row and keep the header."""
     _write(episode, _read(episode)[:1])
     return FaultLocation(file=FILE, line=1, description="the CSV holds its header and no row")
 
 
 def missing_csv(episode: Path) -> FaultLocation:
-    """No CSV at all."""
+    """Remove the CSV."""
     (episode / FILE).unlink()
     return FaultLocation(file=FILE, description="there is no CSV")
 
 
 def nul_bytes(episode: Path) -> FaultLocation:
-    """A power cut: the size of the file reached the disk, the last block did not."""
+    """Replace the end by NUL bytes, as after a power cut: the file's size reached the disk, the last block did not."""
     data = (episode / FILE).read_bytes()
     whole = data[:-NUM_NUL_BYTES]
     (episode / FILE).write_bytes(whole + bytes(NUM_NUL_BYTES))

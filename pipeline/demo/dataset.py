@@ -1,4 +1,4 @@
-"""Makes a raw dataset in the ``meca500`` layout; its bytes depend on the arguments alone, not on the workers."""
+"""Makes a raw dataset in the ``meca500`` layout. Its bytes depend only on the arguments, not on the workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BROKEN_DURATION_S = 1.2  # enough rows for every fault
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What was made: ``num_episodes`` and ``hours`` count the good episodes, files and bytes everything."""
+    """What was made. ``num_episodes`` and ``hours`` count only the good episodes; files and bytes count everything."""
 
     directory: Path
     num_episodes: int
@@ -63,15 +63,15 @@ def make_demo(
     """Write demonstrations of a simulated arm that puts a needle into the pad that the instruction names.
 
     Args:
-        directory: where to; must be new or empty.
-        num_episodes: good episodes of 3.5 to 5 s, some 13 MB each.
-        seed: the same one gives the same bytes.
-        defects: add one short broken episode for each entry of the catalogue, and ``planted_defects.json``.
-        workers: processes, by default one a CPU; with 1 everything runs in this process. They are spawned and import
-            the main module, so a script must guard its own work by ``if __name__ == "__main__"``.
+        directory: the folder to write to; it must be new or empty.
+        num_episodes: number of good episodes, each of 3.5 to 5 s and about 13 MB.
+        seed: the same seed gives the same bytes.
+        defects: add one short broken episode for each fault of the catalogue, and ``planted_defects.json``.
+        workers: number of processes, by default one a CPU. With 1, everything runs in this process. The processes are
+            spawned and import the main module, so a script must guard its work by ``if __name__ == "__main__"``.
 
     Raises:
-        UsageError: the directory holds something, or an argument is out of range.
+        UsageError: the directory is not empty, or an argument is out of range.
     """
     _check(local_path(directory, "directory"), num_episodes, seed, workers)
     directory.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _check(directory: Path, num_episodes: int, seed: int, workers: int | None) -
 
 @contextmanager
 def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """A process pool, or ``None`` for one worker; a failure or Ctrl-C drops the episodes not yet begun."""
+    """Yield a process pool, or ``None`` for one worker. On failure or Ctrl-C, episodes not yet begun are dropped."""
     if num_workers == 1:
         yield None
         return
@@ -124,7 +124,7 @@ def _results(futures: dict[Future[_Made], int]) -> Iterator[tuple[int, _Made]]:
 
 
 def _make_episode(job: _Job) -> _Made:
-    """Write one episode under a hidden name and rename it, so that a stopped demo leaves no half episode."""
+    """Write one episode under a hidden name and rename it, so that a stopped demo leaves no partial episode."""
     recording = simulate(job.seed, job.index, max_duration_s=BROKEN_DURATION_S if job.defect else None)
     task, name = recording.scene.task, recording.name
     folder = job.directory / task / f".{name}.partial"

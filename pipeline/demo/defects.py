@@ -1,6 +1,6 @@
-"""The catalogue of faults that a demo can hold, and where each was planted.
+"""Catalogue of the faults that a demo can hold, with the location where each fault was planted.
 
-Every fault stands alone in an episode that is otherwise good, so that a validator must find exactly this place.
+Each broken episode has exactly one fault, so that a validator must find exactly this location.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {**CSV_DEFECTS, **SENSOR_D
 class PlantedDefect:
     """A fault of the demo.
 
-    ``episode`` and ``file`` are relative to the dataset, with ``/``. ``file`` is what is broken, or what is not there;
-    ``line`` is its first faulty line, where the CSV's header is line 1; ``column`` names a CSV column or an array.
+    ``episode`` and ``file`` are relative to the dataset, with ``/``. ``file`` is the broken or missing file. ``line``
+    is the first faulty line, where the CSV's header is line 1. ``column`` names a CSV column or an array.
     """
 
     name: str

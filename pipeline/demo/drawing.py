@@ -1,4 +1,4 @@
-"""Anti-aliased primitives on an RGB image; each touches only the box of pixels around it."""
+"""Draws anti-aliased shapes on an RGB image. Each function changes only a box of pixels around its shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Box = tuple[slice, slice]  # rows, columns
 
 
 def box_of(points: Floats, margin: float, shape: tuple[int, ...]) -> Box:
-    """The pixels within ``margin`` of points ``(N, 2)``, cut off at the image's edge; may be empty."""
+    """Return the box of pixels within ``margin`` of points ``(N, 2)``, clipped to the image. The box may be empty."""
     low = np.floor(points.min(axis=0) - margin).astype(int)
     high = np.ceil(points.max(axis=0) + margin).astype(int) + 1
     (x0, x1), (y0, y1) = (np.clip((low[i], high[i]), 0, shape[1 - i]).tolist() for i in (0, 1))
@@ -24,14 +24,14 @@ def box_of(points: Floats, margin: float, shape: tuple[int, ...]) -> Box:
 
 
 def blend(image: Image, box: Box, colour: Floats32, coverage: Floats32) -> None:
-    """Lay ``colour`` (3,) or (h, w, 3) over a box of the image by ``coverage (h, w)`` in [0, 1]."""
+    """Blend ``colour``, (3,) or (h, w, 3), into a box of the image, weighted by ``coverage (h, w)`` in [0, 1]."""
     part = image[box]
     share = coverage[..., None]
     part[...] = part + share * (colour - part) + np.float32(0.5)
 
 
 def capsule_coverage(box: Box, ends: Floats, radii: tuple[float, float]) -> tuple[Floats32, Floats32]:
-    """How much of each pixel a line with round ends covers.
+    """Compute how much of each pixel a line with round ends covers.
 
     Args:
         box: the pixels.
@@ -53,7 +53,7 @@ def capsule_coverage(box: Box, ends: Floats, radii: tuple[float, float]) -> tupl
 
 
 def draw_capsule(image: Image, ends: Floats, radii: tuple[float, float], colour: Floats, shine: float = 0.5) -> None:
-    """A rounded rod: ``colour`` along its middle, darker by ``shine`` towards its edge."""
+    """Draw a rounded rod with ``colour`` along its middle, darker by ``shine`` towards its edge."""
     box = box_of(ends, max(radii) + 1, image.shape)
     if image[box].size:
         coverage, square = capsule_coverage(box, ends, radii)
@@ -72,7 +72,7 @@ def draw_disc(
     opacity: float = 1.0,
     soft_mm: float = 0.0,
 ) -> None:
-    """A disc that lies flat at height z, its edge blurred over ``soft_mm`` (or one pixel)."""
+    """Draw a horizontal disc at height z. Its edge is blurred over ``soft_mm``, or over one pixel if that is more."""
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     reach = radius_mm + soft_mm
     rim = np.stack([centre_mm[0] + reach * np.cos(turn), centre_mm[1] + reach * np.sin(turn)], axis=1)

@@ -1,4 +1,4 @@
-"""One simulated episode: everything that the recorder gets to see, as a pure function of seed and index.
+"""Simulates one episode: everything that the recorder receives, as a pure function of seed and index.
 
 All streams sample the same motion, each on its own clock.
 """
@@ -31,24 +31,24 @@ ENCODER_TICK_DEG = 0.0005
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """What was recorded; all stamps are epoch seconds, robot and sensor streams have one row a stamp."""
+    """The recorded streams. All stamps are epoch seconds; robot and sensor streams have one row a stamp."""
 
     scene: Scene
-    name: str  # of the episode's folder
-    robot_s: Floats  # when the state was true
+    name: str  # name of the episode's folder
+    robot_s: Floats  # when the robot was in this state
     robot_sent_s: Floats
     robot_received_s: Floats
     joint_deg: NDArray[np.float32]  # (rows, 6)
-    pose: NDArray[np.float32]  # (rows, 6), mm and degrees, of exactly these joints
+    pose: NDArray[np.float32]  # (rows, 6), mm and degrees, computed from exactly these joints
     sensor_s: Floats
     sensor_sent_s: Floats
     force_n: NDArray[np.float32]  # (rows,)
     aline: NDArray[np.float32]  # (rows, 1025)
-    images: dict[str, list[tuple[float, bytes]]]  # by view: stamp and JPEG
+    images: dict[str, list[tuple[float, bytes]]]  # by camera: stamp and JPEG
 
 
 def make_plan(seed: int, index: int) -> tuple[Scene, Motion]:
-    """What happens in an episode, before anything of it is recorded."""
+    """Return what happens in an episode, before any of it is recorded."""
     scene = make_scene(seed, index)
     return scene, plan_motion(scene, np.random.default_rng([seed, index, 2]))
 
@@ -68,7 +68,7 @@ def simulate(seed: int, index: int, *, max_duration_s: float | None = None) -> R
     gap = surface_gap(scene, motion.tip_mm(sensor), euler_matrix(motion.euler_deg(sensor))[:, :, 2])
     images = {}
     for camera in CAMERAS:
-        phase_s = -float(rng.uniform(0.2, 1.0)) / CAMERA_HZ  # a frame is there when the robot's first row comes
+        phase_s = -float(rng.uniform(0.2, 1.0)) / CAMERA_HZ  # the first image precedes the robot's first row
         shown = ticks(phase_s, end_s, CAMERA_HZ, 0.001, rng)
         frames = render_jpegs(scene, camera, forward(motion.joint_deg(shown))[0])
         images[camera.name] = list(zip((epoch_s + shown).tolist(), frames, strict=True))

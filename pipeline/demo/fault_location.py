@@ -1,4 +1,4 @@
-"""Where in an episode a fault was planted."""
+"""The location in an episode where a fault was planted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["FaultLocation"]
 
 @dataclass(frozen=True, kw_only=True)
 class FaultLocation:
-    """``file`` is relative to the episode; ``line`` counts from 1, the CSV's header; ``column`` may name an array."""
+    """``file`` is relative to the episode. ``line`` counts from 1, the CSV's header. ``column`` may name an array."""
 
     file: str
     description: str

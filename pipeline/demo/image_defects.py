@@ -1,4 +1,4 @@
-"""Faults of the image folders; each touches one file, one view, or all images of an episode."""
+"""Faults of the image folders. Each fault touches one file, one camera, or all images of an episode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAMERA_NAMES = tuple(camera.name for camera in CAMERAS)
 
 
 def _an_image(episode: Path) -> Path:
-    """The image in the middle of the first view."""
+    """Return the middle image of the first camera."""
     images = sorted((episode / "images" / CAMERA_NAMES[0]).iterdir())
     return images[len(images) // 2]
 
@@ -27,7 +27,7 @@ def _place(episode: Path, path: Path, description: str) -> FaultLocation:
 
 
 def truncated_jpeg(episode: Path) -> FaultLocation:
-    """A JPEG whose end was never written."""
+    """Cut a JPEG: its end was never written."""
     image = _an_image(episode)
     data = image.read_bytes()
     image.write_bytes(data[: len(data) * 6 // 10])
@@ -35,35 +35,35 @@ def truncated_jpeg(episode: Path) -> FaultLocation:
 
 
 def empty_jpeg(episode: Path) -> FaultLocation:
-    """A file that was only opened."""
+    """Empty an image: the file was opened and nothing was written."""
     image = _an_image(episode)
     image.write_bytes(b"")
     return _place(episode, image, "the JPEG holds 0 bytes")
 
 
 def not_a_jpeg(episode: Path) -> FaultLocation:
-    """A PNG under a JPEG's name."""
+    """Write a PNG under a JPEG's name."""
     image = _an_image(episode)
     image.write_bytes(_grey_png(WIDTH, HEIGHT))
     return _place(episode, image, "a PNG is named .jpg")
 
 
 def bad_image_name(episode: Path) -> FaultLocation:
-    """A frame renamed by hand; its time is lost."""
+    """Rename an image, as by hand, so that its time is lost."""
     image = _an_image(episode)
     renamed = image.rename(image.with_name("frame_abc.jpg"))
     return _place(episode, renamed, "the image's name is not a time")
 
 
 def missing_camera(episode: Path) -> FaultLocation:
-    """A camera that was unplugged."""
+    """Remove the images of one camera, as if it had been unplugged."""
     camera = episode / "images" / CAMERA_NAMES[1]
     shutil.rmtree(camera)
     return _place(episode, camera, f"camera {CAMERA_NAMES[1]} is missing, though the metadata names it")
 
 
 def no_images(episode: Path) -> FaultLocation:
-    """No camera at all."""
+    """Remove the images of all cameras."""
     images = episode / "images"
     shutil.rmtree(images)
     images.mkdir()

@@ -1,8 +1,8 @@
-"""Forward and inverse kinematics of a Meca500-like arm with a needle; forward(inverse(pose)) is the pose.
+"""Forward and inverse kinematics of a Meca500-like arm with a needle. ``forward(inverse(pose))`` is the pose.
 
 Lengths follow Mecademic's drawing of the Meca500 R3, whose joints at zero put the flange at (190, 0, 308) mm. The tool
-is a needle along the flange's axis: its tip is the pose's point, and the tool's z axis points from flange to tip.
-Euler angles are Mecademic's: mobile XYZ, R = Rx(a) Ry(b) Rz(r), in degrees.
+is a needle along the flange's axis. The pose's point is the needle's tip, and the tool's z axis points from flange to
+tip. Euler angles follow Mecademic's convention: mobile XYZ, R = Rx(a) Ry(b) Rz(r), in degrees.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINK_RAD = float(np.arctan2(ELBOW_MM, FOREARM_MM))
 
 
 def _rotation(axis: int, angle_rad: Floats) -> Floats:
-    """Rotations ``(N, 3, 3)`` about a coordinate axis by ``angle_rad (N,)``."""
+    """Return rotations ``(N, 3, 3)`` about a coordinate axis by ``angle_rad (N,)``."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.zeros((len(angle_rad), 3, 3))
     matrix[:, axis, axis] = 1.0
@@ -42,14 +42,14 @@ _TOOL = _rotation(1, np.array([np.pi / 2]))[0]  # the last joint's x axis is the
 
 
 def euler_matrix(euler_deg: Floats) -> Floats:
-    """``(N, 3)`` angles a, b, r to rotations ``(N, 3, 3)``."""
+    """Convert angles a, b, r ``(N, 3)`` to rotations ``(N, 3, 3)``."""
     a, b, r = np.radians(euler_deg).T
     matrix: Floats = _rotation(0, a) @ _rotation(1, b) @ _rotation(2, r)
     return matrix
 
 
 def matrix_euler(rotation: Floats) -> Floats:
-    """Rotations ``(N, 3, 3)`` to angles a, b, r ``(N, 3)``, with b in [-90, 90]."""
+    """Convert rotations ``(N, 3, 3)`` to angles a, b, r ``(N, 3)``, with b in [-90, 90]."""
     b = np.arcsin(np.clip(rotation[:, 0, 2], -1.0, 1.0))
     a = np.arctan2(-rotation[:, 1, 2], rotation[:, 2, 2])
     r = np.arctan2(-rotation[:, 0, 1], rotation[:, 0, 0])
@@ -58,10 +58,10 @@ def matrix_euler(rotation: Floats) -> Floats:
 
 
 def forward(joint_deg: Floats) -> tuple[Floats, Floats]:
-    """Where the arm is for joints ``(N, 6)``.
+    """Return the positions of the arm's parts for joint angles ``(N, 6)``.
 
     Returns:
-        Points ``(N, 7, 3)`` in mm: base, shoulder, elbow, forearm's root, wrist, flange, needle tip; and the tool's
+        Points ``(N, 7, 3)`` in mm (base, shoulder, elbow, forearm's root, wrist, flange, needle tip), and the tool's
         rotation ``(N, 3, 3)``.
     """
     q1, q2, q3, q4, q5, q6 = np.radians(joint_deg).T
@@ -79,9 +79,10 @@ def forward(joint_deg: Floats) -> tuple[Floats, Floats]:
 
 
 def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
-    """Joints ``(N, 6)`` in degrees for tips ``(N, 3)`` and tool rotations ``(N, 3, 3)``: front, elbow up, wrist down.
+    """Return joint angles ``(N, 6)`` in degrees for tips ``(N, 3)`` and tool rotations ``(N, 3, 3)``.
 
-    The pose must be in reach and off the wrist's singularity (joint 5 at zero).
+    The solution is front, elbow up, wrist down. The pose must be in reach and off the wrist's singularity (joint 5 at
+    zero).
     """
     wrist = tip_mm - (FLANGE_MM + NEEDLE_MM) * rotation[:, :, 2]
     q1 = np.arctan2(wrist[:, 1], wrist[:, 0])
@@ -90,7 +91,7 @@ def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
     at_shoulder = (UPPER_ARM_MM**2 + reach**2 - _LINK_MM**2) / (2 * UPPER_ARM_MM * reach)
     at_elbow = (reach**2 - UPPER_ARM_MM**2 - _LINK_MM**2) / (2 * UPPER_ARM_MM * _LINK_MM)
     assert (np.abs(at_elbow) < 1).all(), "the pose is out of the arm's reach"
-    upper_rad = np.arctan2(height, radius) + np.arccos(at_shoulder)  # above the horizontal
+    upper_rad = np.arctan2(height, radius) + np.arccos(at_shoulder)  # angle above the horizontal
     link_rad = upper_rad - np.arccos(at_elbow)
     q2 = np.pi / 2 - upper_rad
     q3 = _LINK_RAD - link_rad - q2
@@ -104,6 +105,6 @@ def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
 
 
 def tip_pose(joint_deg: Floats) -> Floats:
-    """The pose ``(N, 6)`` that the controller reports: the tip's x, y, z in mm, then a, b, r in degrees."""
+    """Return the poses ``(N, 6)`` that the controller reports: the tip's x, y, z in mm, then a, b, r in degrees."""
     points, rotation = forward(joint_deg)
     return np.concatenate([points[:, 6], matrix_euler(rotation)], axis=1)

@@ -1,6 +1,6 @@
-"""How the operator moves the needle: approach above the named pad, descend along the needle, enter, hold.
+"""The operator's motion of the needle: approach above the named pad, descend along the needle, enter, hold.
 
-A motion is a closed formula of time, so that every stream can sample the same movement on its own clock.
+A motion is a closed formula of time, so that every stream can sample the same motion on its own clock.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ __all__ = ["Motion", "plan_motion"]
 
 Floats = NDArray[np.float64]
 
-# The needle leans about 30 degrees from the vertical: a near 150, b near 0. There no angle comes near its +-180 jump,
-# b is far from the singularity at +-90, and joint 5 stays above 15 degrees.
+# The needle leans about 30 degrees from the vertical: a is near 150, b near 0. No angle then comes near its jump at
+# +-180, b is far from the singularity at +-90, and joint 5 stays above 15 degrees.
 EULER_DEG = np.array([152.0, 0.0, 20.0])
 EULER_SPREAD_DEG = np.array([5.0, 7.0, 12.0])
 START_MM = ((120.0, 195.0), (-115.0, 10.0), (62.0, 95.0))
 DRIFT_HZ, TREMOR_HZ = (0.3, 1.2), (5.0, 9.0)  # a hand sways slowly, and shakes by a few hundredths of a millimetre
 DRIFT_MM, TREMOR_MM = 0.35, 0.04
-AIM_MM = 1.5  # standard deviation of where on the pad the operator aims
+AIM_MM = 1.5  # standard deviation of the point on the pad that the operator aims at
 MAX_AIM_MM = 4.0
-MIN_DURATION_S = 3.5  # a quick operator holds longer
+MIN_DURATION_S = 3.5  # if the operator is quick, the holding phase is longer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Times in seconds from the recording's start, places in mm, angles in degrees (a, b, r)."""
+    """Times are in seconds from the start of the recording, positions in mm, angles (a, b, r) in degrees."""
 
     start_mm: Floats
     hover_mm: Floats
@@ -47,7 +47,7 @@ class Motion:
     sway_rad: Floats  # (waves, 3)
 
     def tip_mm(self, time_s: Floats) -> Floats:
-        """The needle's tip ``(N, 3)`` at times ``(N,)``."""
+        """Return the position of the needle's tip ``(N, 3)`` at times ``(N,)``."""
         near = _minimum_jerk(time_s, self.approach_s)[:, None]
         down = _minimum_jerk(time_s, self.descend_s)[:, None]
         path = self.start_mm + near * (self.hover_mm - self.start_mm) + down * (self.end_mm - self.hover_mm)
@@ -57,17 +57,17 @@ class Motion:
         return path + sway * (1 - 0.85 * down)  # the pad steadies the needle
 
     def euler_deg(self, time_s: Floats) -> Floats:
-        """The tool's angles ``(N, 3)`` at times ``(N,)``."""
+        """Return the tool's Euler angles ``(N, 3)`` at times ``(N,)``."""
         near = _minimum_jerk(time_s, self.approach_s)[:, None]
         return self.start_euler_deg + near * (self.end_euler_deg - self.start_euler_deg)
 
     def joint_deg(self, time_s: Floats) -> Floats:
-        """The arm's joints ``(N, 6)`` at times ``(N,)``."""
+        """Return the arm's joint angles ``(N, 6)`` at times ``(N,)``."""
         return inverse(self.tip_mm(time_s), euler_matrix(self.euler_deg(time_s)))
 
 
 def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
-    """A motion for the scene; where it starts, how fast it is and how the needle leans do not depend on the pads."""
+    """Draw a motion for the scene. Its start, its speed and the needle's lean do not depend on the pads."""
     start = rng.uniform(*np.array(START_MM).T)
     end_euler = EULER_DEG + EULER_SPREAD_DEG * rng.uniform(-1, 1, 3)
     start_euler = EULER_DEG + EULER_SPREAD_DEG * rng.uniform(-1, 1, 3)
@@ -77,7 +77,7 @@ def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
     axis = euler_matrix(end_euler[None])[0, :, 2]
     approach_begin = rng.uniform(0.1, 0.25)
     approach_end = approach_begin + rng.uniform(1.3, 2.1)
-    descend_begin = approach_end - rng.uniform(0.0, 0.15)  # an eager operator is already going down
+    descend_begin = approach_end - rng.uniform(0.0, 0.15)  # an eager operator descends before the approach has ended
     descend_end = descend_begin + rng.uniform(1.0, 1.5)
     return Motion(
         start_mm=start,
@@ -96,6 +96,6 @@ def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
 
 
 def _minimum_jerk(time_s: Floats, span_s: tuple[float, float]) -> Floats:
-    """0 before the span, 1 after it, and between them the smoothest way of a hand (Flash and Hogan 1985)."""
+    """Return 0 before the span, 1 after it, and between them a minimum-jerk hand motion (Flash and Hogan 1985)."""
     u = np.clip((time_s - span_s[0]) / (span_s[1] - span_s[0]), 0.0, 1.0)
     return np.asarray(u**3 * (10 - 15 * u + 6 * u * u))

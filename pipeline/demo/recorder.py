@@ -1,4 +1,4 @@
-"""Writes an episode's files as the lab's recorder does; the same recording always gives the same bytes."""
+"""Writes an episode's files as the lab's recorder does. The same recording always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLUMNS = (
     *(f"joint_{number}" for number in range(1, 7)),
     *(f"pose_{axis}" for axis in "xyzabr"),
 )
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # np.savez writes the time of day
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # np.savez would write the time of day
 
 
 def write_episode(folder: Path, recording: Recording) -> None:
-    """Fill ``folder``, which must be new, with ``robot_states.csv``, ``sensor_data.npz``, images and metadata."""
+    """Write ``robot_states.csv``, ``sensor_data.npz``, images and metadata into ``folder``, which must be new."""
     folder.mkdir(parents=True)
     (folder / "robot_states.csv").write_text(_csv_text(recording), encoding="ascii", newline="")
     arrays: dict[str, NDArray[Any]] = {
@@ -50,7 +50,7 @@ def write_episode(folder: Path, recording: Recording) -> None:
 
 
 def _csv_text(recording: Recording) -> str:
-    """Stamps as Python prints them; float32 values widened first, which gives them up to 17 digits."""
+    """Return the CSV text. Numbers are printed as Python prints float64: float32 values get up to 17 digits."""
     values = np.concatenate([recording.joint_deg, recording.pose], axis=1)
     stamps = np.stack([recording.robot_received_s, recording.robot_s, recording.robot_sent_s], axis=1)
     lines = [",".join(COLUMNS)]
@@ -60,7 +60,7 @@ def _csv_text(recording: Recording) -> str:
 
 
 def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """``np.savez`` with a fixed date; object arrays are pickled, as it does."""
+    """Write arrays like ``np.savez``, but with a fixed date. Object arrays are pickled."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", ZIP_DATE)

@@ -1,6 +1,7 @@
-"""Draws the scene as a camera sees it; what does not move is drawn once an episode, the arm on a copy of it.
+"""Draws the scene as a camera sees it. Static parts are drawn once an episode; the arm is drawn on a copy of them.
 
-A frame shows all that the policy needs: every pad in its colour, the needle, and the needle's shadow for its height.
+An image shows everything that a policy needs: each pad in its colour, the needle, and its shadow, which tells its
+height.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ QUALITY = 85
 TABLE_MM = ((-110.0, 330.0), (-260.0, 190.0))
 TABLE, GRID, FLOOR, FAR = ((92, 98, 108), (112, 118, 128), (62, 58, 58), (140, 134, 128))
 FOOT_MM = ((40.0, 22.0), (36.0, 26.0))  # radius and height of the arm's foot on the table
-SUN = np.array([0.10, 0.22, -1.0])  # where the light goes
+SUN = np.array([0.10, 0.22, -1.0])  # direction in which the light travels
 SHADOW, METAL, DARK, HUB = ((14, 15, 20), (202, 205, 210), (66, 70, 80), (232, 126, 36))
 NEEDLE = (255, 253, 240)
-NEEDLE_RADIUS_MM = 1.5  # thicker than a real one, so that it survives at 128 x 96
-# Rods of the arm: points of kinematics.forward, radii in mm, colour; drawn in this order unless one lies nearer.
+NEEDLE_RADIUS_MM = 1.5  # thicker than a real needle, so that it stays visible at 128 x 96
+# Rods of the arm: indices of kinematics.forward's points, radii in mm, colour. Farther rods are drawn first.
 RODS = (
     (0, 1, 34.0, 30.0, DARK),
     (1, 2, 25.0, 21.0, METAL),
@@ -39,7 +40,7 @@ RODS = (
 
 @lru_cache(maxsize=len(CAMERAS))
 def _background(camera: Camera) -> Image:
-    """Floor, table and the arm's foot in full light, ``(480, 640, 3)`` RGB."""
+    """Draw the floor, the table and the arm's foot in full light, ``(480, 640, 3)`` RGB."""
     x, y, meets = camera.plane(0.0, slice(0, HEIGHT), slice(0, WIDTH))
     px_mm = np.hypot(*np.gradient(np.hypot(x, y))) + 1e-3
 
@@ -65,13 +66,13 @@ def _background(camera: Camera) -> Image:
 
 
 def _grid(value_mm: Floats, px_mm: Floats) -> Floats:
-    """Share of each pixel that lines of 1 mm every 40 mm cover."""
+    """Return the fraction of each pixel that grid lines of 1 mm every 40 mm cover."""
     off = np.abs((value_mm + 20) % 40 - 20)
     return np.asarray(np.clip(0.5 + (0.5 - off) / np.maximum(px_mm, 0.5), 0, 1) * 0.5)
 
 
 def render_still(scene: Scene, camera: Camera) -> Image:
-    """Table and pads without the arm, ``(480, 640, 3)`` RGB."""
+    """Draw the table and the pads without the arm, ``(480, 640, 3)`` RGB."""
     image: Image = np.clip(_background(camera) * scene.light, 0, 255).astype(np.uint8)
     for centre in scene.centres_mm:
         offset = centre + PAD_HEIGHT_MM / 2 * SUN[:2]
@@ -87,7 +88,7 @@ def render_still(scene: Scene, camera: Camera) -> Image:
 
 
 def render_jpegs(scene: Scene, camera: Camera, points_mm: Floats) -> list[bytes]:
-    """One JPEG for each of the arm's poses ``(N, 7, 3)``."""
+    """Render one JPEG for each of the arm's poses ``(N, 7, 3)``."""
     still = render_still(scene, camera)
     frames = []
     for points in points_mm:
@@ -99,11 +100,11 @@ def render_jpegs(scene: Scene, camera: Camera, points_mm: Floats) -> list[bytes]
 
 
 def _draw_shadow(image: Image, scene: Scene, camera: Camera, points: Floats) -> None:
-    """The shadow of hand and needle on whatever lies below them."""
+    """Draw the shadow of hand and needle on the surface below them."""
     share = np.linspace(0, 1, 7)[:, None]
     line = np.concatenate([points[4] + share * (points[5] - points[4]), points[5] + share * (points[6] - points[5])])
     radius_mm = np.repeat([9.0, NEEDLE_RADIUS_MM + 0.5], len(share))
-    for _ in range(2):  # the second time with the height of where it falls
+    for _ in range(2):  # the second pass uses the surface's height at the point where the shadow falls
         height = scene.height_at(_fall(line, 0.0)[:, :2])
     ground = _fall(line, np.minimum(height, line[:, 2]))
     pixels, scale = camera.project(ground)
@@ -134,7 +135,7 @@ def _draw_arm(image: Image, scene: Scene, camera: Camera, points: Floats) -> Non
         draw_capsule(image, pixels[[begin, end]], radii, np.array(colour) * scene.light)
     flange, tip = points[5], points[6]
     surface = float(scene.height_at(tip[None, :2])[0])
-    if tip[2] < surface:  # inside the pad it is hidden
+    if tip[2] < surface:  # the part of the needle inside the pad is hidden
         tip = flange + (tip - flange) * (surface - flange[2]) / (tip[2] - flange[2])
     hub = flange + 0.22 * (points[6] - flange)
     ends, scales = camera.project(np.stack([flange, hub, tip]))

@@ -1,6 +1,6 @@
-"""What lies on the table: three coloured pads, far enough apart, one of which the instruction names.
+"""The scene on the table: three coloured pads, far enough apart. The instruction names one of them.
 
-Millimetres in the arm's base frame: x forward, y to the left, z up; the table is the plane z = 0.
+Positions are in mm in the arm's base frame: x forward, y to the left, z up. The table is the plane z = 0.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 PAD_RADIUS_MM = 15.0
 PAD_HEIGHT_MM = 12.0
 NUM_PADS = 3
-MIN_SEPARATION_MM = 40.0  # between centres: the pads never touch, and an aim 3 mm off is still plainly the named one
-WORKSPACE_MM = ((120.0, 200.0), (-118.0, 12.0))  # where pads may stand: all of it well within the arm's reach
+MIN_SEPARATION_MM = 40.0  # between centres: pads never touch, and an aim 3 mm off still clearly hits the named pad
+WORKSPACE_MM = ((120.0, 200.0), (-118.0, 12.0))  # where pads may lie, well within the arm's reach
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """``colours[i]`` stands at ``centres_mm[i]`` (pads, 2); ``named`` is the index of the one to enter."""
+    """The pad of colour ``colours[i]`` lies at ``centres_mm[i]`` (pads, 2). ``named`` is the index of the named pad."""
 
     colours: tuple[str, ...]
     centres_mm: Floats
@@ -38,27 +38,27 @@ class Scene:
 
     @property
     def instruction(self) -> str:
-        """What the operator was told."""
+        """The instruction that the operator was given."""
         return f"insert the needle into the {self.colours[self.named]} target"
 
     @property
     def task(self) -> str:
-        """The folder that the recording is filed under."""
+        """The task's folder that holds the recording."""
         return f"insert_needle_{self.colours[self.named]}_target"
 
     def pad_at(self, points_mm: Floats) -> NDArray[np.int64]:
-        """Index of the pad above or below each of ``(N, 2)`` points of the table, -1 beside them."""
+        """Return the index of the pad at each of ``(N, 2)`` points of the table, -1 where there is no pad."""
         distance = np.linalg.norm(points_mm[:, None] - self.centres_mm, axis=2)
         nearest = distance.argmin(axis=1)
         return np.where(distance.min(axis=1) <= PAD_RADIUS_MM, nearest, -1)
 
     def height_at(self, points_mm: Floats) -> Floats:
-        """Height of the surface at ``(N, 2)`` points: a pad's top, or the table."""
+        """Return the height of the surface at ``(N, 2)`` points: a pad's top, or the table."""
         return np.where(self.pad_at(points_mm) >= 0, PAD_HEIGHT_MM, 0.0)
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """The scene of one episode; four episodes in a row name each colour once."""
+    """Draw the scene of one episode. Each block of four episodes names every colour once."""
     colours = list(COLOURS)
     block, place = divmod(index, len(colours))
     wanted = colours[int(np.random.default_rng([seed, block, 0]).permutation(len(colours))[place])]
@@ -76,7 +76,7 @@ def make_scene(seed: int, index: int) -> Scene:
 
 
 def _place_pads(rng: np.random.Generator) -> Floats:
-    """Draw all pads until they stand apart; about one draw in three does."""
+    """Draw the positions of all pads until they are far enough apart, which about one draw in three is."""
     low, high = np.array(WORKSPACE_MM).T
     while True:
         centres = rng.uniform(low, high, (NUM_PADS, 2))

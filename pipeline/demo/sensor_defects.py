@@ -1,4 +1,4 @@
-"""Faults of ``sensor_data.npz`` and ``metadata.json``; the other arrays of a faulty archive stay as they were."""
+"""Faults of ``sensor_data.npz`` and ``metadata.json``. The other arrays of a faulty archive do not change."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _read(episode: Path) -> dict[str, NDArray[Any]]:
 
 
 def sensor_truncated(episode: Path) -> FaultLocation:
-    """A disk that was full: only the archive's first half is there."""
+    """Cut the archive in half, as if the disk had been full."""
     data = (episode / FILE).read_bytes()
     (episode / FILE).write_bytes(data[: len(data) // 2])
     return FaultLocation(file=FILE, description="the archive is cut in half")
 
 
 def sensor_missing_array(episode: Path) -> FaultLocation:
-    """An archive without forces."""
+    """Remove the array of forces."""
     arrays = _read(episode)
     del arrays["forces"]
     write_npz(episode / FILE, arrays)
@@ -39,7 +39,7 @@ def sensor_missing_array(episode: Path) -> FaultLocation:
 
 
 def sensor_length_mismatch(episode: Path) -> FaultLocation:
-    """Fewer stamps than rows."""
+    """Remove the last stamps, so that there are fewer stamps than rows."""
     arrays = _read(episode)
     arrays["timestamps"] = arrays["timestamps"][:-NUM_LOST_STAMPS]
     write_npz(episode / FILE, arrays)
@@ -48,7 +48,7 @@ def sensor_length_mismatch(episode: Path) -> FaultLocation:
 
 
 def sensor_object_array(episode: Path) -> FaultLocation:
-    """Forces as Python objects, which only pickle can read."""
+    """Store the forces as Python objects, which only pickle can read."""
     arrays = _read(episode)
     arrays["forces"] = arrays["forces"].astype(object)
     write_npz(episode / FILE, arrays)
@@ -56,7 +56,7 @@ def sensor_object_array(episode: Path) -> FaultLocation:
 
 
 def sensor_nan(episode: Path) -> FaultLocation:
-    """One force that is not a number."""
+    """Set one force to nan."""
     arrays = _read(episode)
     row = len(arrays["forces"]) * 2 // 3
     arrays["forces"][row] = np.nan
@@ -65,7 +65,7 @@ def sensor_nan(episode: Path) -> FaultLocation:
 
 
 def sensor_clock_backwards(episode: Path) -> FaultLocation:
-    """One stamp from a clock that was being set."""
+    """Set one stamp back by 1 s, as if the clock had been adjusted."""
     arrays = _read(episode)
     row = len(arrays["timestamps"]) * 2 // 3
     arrays["timestamps"][row] -= 1.0
@@ -76,7 +76,7 @@ def sensor_clock_backwards(episode: Path) -> FaultLocation:
 
 
 def bad_metadata_json(episode: Path) -> FaultLocation:
-    """JSON that ends in its middle."""
+    """Cut the JSON in half."""
     data = (episode / "metadata.json").read_bytes()
     kept = data[: len(data) // 2]
     (episode / "metadata.json").write_bytes(kept)

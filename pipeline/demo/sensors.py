@@ -1,7 +1,7 @@
-"""What the needle feels: force along it, and the OCT A-line that looks ahead of its tip; both follow from the geometry.
+"""Simulates the needle's sensors: the force along it, and the OCT A-line ahead of its tip. Both follow from geometry.
 
-Until the tip passes a pad's surface the force is noise and the A-line's peak is the surface coming nearer; from then on
-the force rises and the peak stays at depth zero.
+Before the tip passes a pad's surface, the force is noise and the A-line's peak shows the surface coming nearer. After
+that the force rises and the peak stays at depth zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ALINE_ROWS", "alines", "forces", "surface_gap"]
 Floats = NDArray[np.float64]
 
 ALINE_ROWS = 1025
-ALINE_DEPTH_MM = 12.0  # what the A-line sees ahead of the tip
+ALINE_DEPTH_MM = 12.0  # depth that the A-line covers ahead of the tip
 ADC_LEVELS = 4096  # 12 bits
 FRICTION_N, FRICTION_SPEED_MM_S, FRICTION_DEPTH_MM = 0.12, 1.5, 0.6
 FORCE_NOISE_N = 0.004
@@ -25,11 +25,11 @@ PEAK_MM, DECAY_MM = 0.09, 1.9
 
 
 def surface_gap(scene: Scene, tip_mm: Floats, axis: Floats) -> Floats:
-    """Way from the tip along the needle to the surface, ``(N,)`` in mm; negative inside a pad.
+    """Return the distance from the tip along the needle to the surface, ``(N,)`` in mm; negative inside a pad.
 
     Args:
         scene: the pads.
-        tip_mm: ``(N, 3)``.
+        tip_mm: the tip's positions ``(N, 3)``.
         axis: the needle's directions ``(N, 3)``, unit vectors that point down.
     """
     to_pad = (PAD_HEIGHT_MM - tip_mm[:, 2]) / axis[:, 2]
@@ -39,7 +39,7 @@ def surface_gap(scene: Scene, tip_mm: Floats, axis: Floats) -> Floats:
 
 
 def forces(gap_mm: Floats, time_s: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Axial force ``(N,)`` in newtons: stiffness times depth, friction while the needle moves in, and noise."""
+    """Return the axial force ``(N,)`` in newtons: stiffness times depth, friction while the needle moves, and noise."""
     stiffness_n_mm = rng.uniform(0.09, 0.15)
     depth = np.maximum(-gap_mm, 0.0)
     speed = np.gradient(depth, time_s)
@@ -49,7 +49,10 @@ def forces(gap_mm: Floats, time_s: Floats, rng: np.random.Generator) -> NDArray[
 
 
 def alines(gap_mm: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A-lines ``(N, 1025)``: intensity over depth in [0, 1), each a multiple of 1/4096 as from a 12-bit converter."""
+    """Return A-lines ``(N, 1025)``: intensity over depth in [0, 1).
+
+    Each value is a multiple of 1/4096, as from a 12-bit converter.
+    """
     depth = np.linspace(0, ALINE_DEPTH_MM, ALINE_ROWS, dtype=np.float32)
     below = depth - np.maximum(gap_mm, 0.0).astype(np.float32)[:, None]
     tissue = np.where(below >= 0, 0.42 * np.exp(-np.maximum(below, 0) / np.float32(DECAY_MM)), np.float32(0))

@@ -1,4 +1,4 @@
-"""The same command again: nothing to do if it is finished, what has changed if something has; unfinished folders."""
+"""Running the same command again: nothing to do if finished, a report of changes if the input changed, resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs: values against the raw files, the same bytes for any workers, faults set aside, kills finished."""
+"""Whole runs: values equal the raw files, workers do not change bytes, faults are set aside, killed runs finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any name that a file system holds: what is no text is named and left out, all else is ingested, no output breaks."""
+"""Any file name: names that are not text are reported and left out, all others are ingested, and no output breaks."""
 
 from __future__ import annotations
 

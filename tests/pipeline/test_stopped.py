@@ -1,4 +1,4 @@
-"""An ingest that its surroundings stop: exit code 5, the path, the reason in words; the same command then goes on."""
+"""An ingest that its environment stops: exit code 5, the path, the reason in words. The same command then continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stamps in another unit than declared: one finding with the likelier unit, file and line; the episode is set aside."""
+"""Stamps in another unit than declared: one finding with the likelier unit and location; the episode is set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors and findings: how they read, and that they cross process borders."""
+"""Errors and findings: their text, and that they survive pickling between processes."""
 
 from __future__ import annotations
 

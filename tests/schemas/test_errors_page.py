@@ -1,4 +1,4 @@
-"""docs/errors.md says what the code can report, no more and no less."""
+"""docs/errors.md lists exactly the findings that the code can report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schema language: what it says, and how a mistake in it is answered."""
+"""The schema language: the meaning of each key, and the message for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that have changed are understood for a release, with one warning that says the new name."""
+"""Old names are accepted for one release, with one warning that states the new name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes mean what people write, or are refused."""
+"""Sizes are read as people write them, or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the surroundings lack is told apart from what a file lacks, with the limit's name and a cure."""
+"""Faults of the environment are told apart from faults of a file; the message names the limit and a cure."""
 
 from __future__ import annotations
 

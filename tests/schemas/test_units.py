@@ -1,4 +1,4 @@
-"""Units convert by declaration, and only between things of one kind."""
+"""Units convert only as declared, and only between units of the same quantity."""
 
 from __future__ import annotations
 

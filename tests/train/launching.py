@@ -1,4 +1,4 @@
-"""Starts ranks for tests: under torchrun as users do, or by a launcher that never ends one because another failed."""
+"""Starts ranks for tests: with torchrun as users do, or with a launcher that does not end them if one fails."""
 
 from __future__ import annotations
 

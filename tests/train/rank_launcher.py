@@ -1,7 +1,7 @@
-"""A launcher of ranks that ends none of them: each lives until it ends by itself, as under a plain shell loop.
+"""Launches ranks and ends none of them: each rank lives until it ends by itself, as under a plain shell loop.
 
-It has imported the trainer once and forks it for each rank, so that four ranks start and end in a moment. A request is
-a line on stdin, ``{"ranks": 4, "code": "...", "argument": ..., "environment": {...}}``; the answer holds each rank's
+The launcher imports the trainer once and forks for each rank, so that four ranks start and end quickly. A request is a
+line on stdin, ``{"ranks": 4, "code": "...", "argument": ..., "environment": {...}}``. The answer holds each rank's
 exit code, output and seconds.
 """
 

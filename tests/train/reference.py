@@ -1,4 +1,4 @@
-"""What a batch must hold, worked out from the raw files in plain Python, one sample at a time."""
+"""Computes what a batch must hold, from the raw files in plain Python, one sample at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches by arguments, of the shapes that the loader gives, for tests that need no dataset."""
+"""Makes batches from arguments, with the shapes that the loader gives, for tests without a dataset."""
 
 from __future__ import annotations
 

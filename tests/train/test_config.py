@@ -1,4 +1,4 @@
-"""The config comes from three layers, refuses what it does not know, and survives JSON."""
+"""The config combines three layers, refuses unknown keys, and survives JSON."""
 
 from __future__ import annotations
 

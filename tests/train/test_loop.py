@@ -1,4 +1,4 @@
-"""A real run on a real dataset: it learns, resumes exactly, validates on held-out episodes alone, and stops in time."""
+"""A real run on a real dataset learns, resumes exactly, validates only on held-out episodes, and stops in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any module with ``loss`` and ``act`` trains, on one rank and on four; one that cannot be trained is told why."""
+"""Any module with ``loss`` and ``act`` trains, on one rank and on four; the error for any other module says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal is a wish to stop after the step; a second one much later is not ignored."""
+"""A signal asks the run to stop after the step. A second signal much later is not ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains as its arguments say, for tests that need processes of their own; prints the result as JSON on stdout."""
+"""Trains as its arguments say, for tests that need separate processes. Prints the result as JSON on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real schedulers and workers on loopback: one without workers, workers without vlapipe, and those that die."""
+"""Real schedulers and workers on loopback: a scheduler without workers, workers without vlapipe, workers that die."""
 
 from __future__ import annotations
 

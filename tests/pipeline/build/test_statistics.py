@@ -1,4 +1,4 @@
-"""Statistics against numpy over the whole, and independence of how the rows were grouped."""
+"""Statistics equal numpy's over all rows, and do not depend on how the rows were grouped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--image-size`` and ``--image-storage`` in whole runs: what is stored, what is refused, and what is said of it."""
+"""``--image-size`` and ``--image-storage`` in whole runs: what is stored, what is refused, what is reported."""
 
 from __future__ import annotations
 

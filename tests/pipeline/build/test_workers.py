@@ -1,4 +1,4 @@
-"""The same files whether threads or worker processes build the shards, and processes only where they pay."""
+"""Threads and worker processes build the same files, and processes are used only if they pay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For `import streams_under_test`; importlib mode adds no path."""
+"""Makes `import streams_under_test` work; importlib mode adds no path."""
 
 from __future__ import annotations
 

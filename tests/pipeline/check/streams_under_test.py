@@ -1,4 +1,4 @@
-"""Builds streams by arguments, as readers hand them on."""
+"""Builds streams from arguments, in the form that readers return."""
 
 from __future__ import annotations
 

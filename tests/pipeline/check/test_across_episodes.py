@@ -1,4 +1,4 @@
-"""What only all episodes together show: the same recording twice, in both splits, and tasks of one episode."""
+"""Checks across episodes: a recording that occurs twice, a recording in both splits, a task with one episode."""
 
 from __future__ import annotations
 

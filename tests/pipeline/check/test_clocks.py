@@ -1,4 +1,4 @@
-"""A clock must run forwards; what else is wrong with it is said with its place."""
+"""A clock must run forwards. Each other fault of a clock is reported with its location."""
 
 from __future__ import annotations
 

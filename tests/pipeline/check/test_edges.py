@@ -1,4 +1,4 @@
-"""How streams lie to the anchor: late, early, elsewhere, or at another pace."""
+"""How streams relate to the anchor in time: they begin late, end early, do not overlap, or run at another rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quaternions of another length, and Euler angles at their singularity, each by its convention."""
+"""Quaternions whose length is not 1, and Euler angles at their singularity, for each convention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What values over time tell: constant columns, sensors that hang, jumps; missing values raise nothing."""
+"""Checks of values over time: constant columns, sensors that hang, jumps. Missing values cause no finding."""
 
 from __future__ import annotations
 

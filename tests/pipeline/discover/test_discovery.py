@@ -1,4 +1,4 @@
-"""Finding episodes and planning shards: names and sizes alone decide."""
+"""Finding episodes and planning shards depend only on the names and sizes of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes that are files, links, and names of every kind."""
+"""Episodes that are files, links, and unusual names."""
 
 from __future__ import annotations
 

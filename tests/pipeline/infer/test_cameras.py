@@ -1,4 +1,4 @@
-"""Which number of an image's name is its stamp, and which images of one folder are one camera."""
+"""Guesses which number in an image's name is its stamp, and which images of one folder belong to one camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A schema tried on recordings: what fits, what does not, and what is there instead."""
+"""A schema tried on recordings: the report says what fits, what does not, and what was found instead."""
 
 from __future__ import annotations
 

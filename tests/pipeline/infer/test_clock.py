@@ -1,4 +1,4 @@
-"""Which column is the clock, in which unit, and when the guess is not certain."""
+"""Guesses which column is the clock and its unit, and says so if the guess is not certain."""
 
 from __future__ import annotations
 

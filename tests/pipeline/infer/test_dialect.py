@@ -1,4 +1,4 @@
-"""What a text table is taken for, from its first lines."""
+"""Guesses how a text table is cut, from its first lines."""
 
 from __future__ import annotations
 

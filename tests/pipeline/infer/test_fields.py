@@ -1,4 +1,4 @@
-"""Which columns become one field, what they are called, and what is known of them."""
+"""Guesses which columns form one field, the field's name, and its properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings in the styles of well-known logs: each is inferred, ingested by that schema, and equal to its file."""
+"""Recordings in the styles of well-known logs: each is inferred, ingested by that schema, and equals its file."""
 
 from __future__ import annotations
 

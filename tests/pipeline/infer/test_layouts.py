@@ -1,4 +1,4 @@
-"""What is taken for an episode, and which files for its streams; each layout is ingested as it was inferred."""
+"""Guesses the episodes and the files of their streams. Each layout is ingested with the inferred schema."""
 
 from __future__ import annotations
 

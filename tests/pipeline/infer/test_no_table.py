@@ -1,4 +1,4 @@
-"""What cannot be read as a table of numbers is refused for the reason that keeps it from being one."""
+"""A file that cannot be read as a table of numbers is refused, and the message gives the real reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which words above a table are its rate, and that infer takes it where no column is a clock."""
+"""Finds the rate stated above a table. Infer uses this rate if no column is a clock."""
 
 from __future__ import annotations
 

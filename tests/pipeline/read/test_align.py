@@ -1,4 +1,4 @@
-"""Clocks related: last row at or before, and the row an action looks ahead to, against plain loops."""
+"""Alignment of clocks (last row at or before; the row an action looks ahead to), compared to plain loops."""
 
 from __future__ import annotations
 

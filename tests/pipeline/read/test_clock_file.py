@@ -1,4 +1,4 @@
-"""A clock in a file of its own: an array, a stamp a line, or a column of a table."""
+"""A clock in a separate file: an array, one stamp a line, or a column of a table."""
 
 from __future__ import annotations
 

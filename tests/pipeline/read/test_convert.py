@@ -1,4 +1,4 @@
-"""Units and quaternions are converted by declaration, and by nothing else."""
+"""Units and quaternions are converted only as the schema declares."""
 
 from __future__ import annotations
 

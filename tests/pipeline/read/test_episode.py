@@ -1,4 +1,4 @@
-"""One episode read whole: all its faults together, its gaps, and what a schema lets pass."""
+"""Reading a whole episode: all faults are reported together; its gaps; what a schema allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks, texts and rotations from the raw file to a training batch: each is there, and says what the file says."""
+"""Masks, texts and rotations reach a training batch with the values of the raw file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock of its own begins with another stream."""
+"""A stream with a clock of its own starts together with another stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that hold several episodes, cut by a column or where the clock jumps; every row goes where it belongs."""
+"""Files with several episodes, cut by a column or at jumps of the clock: every row goes to its episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes to text: archives, encodings, and what is no text."""
+"""Decoding bytes to text: archives, encodings, and files that are not text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of Arrow are the same in NumPy, in one piece or in many, and pandas is not needed for it."""
+"""Arrow columns become equal NumPy arrays, from one chunk or many, without pandas."""
 
 from __future__ import annotations
 

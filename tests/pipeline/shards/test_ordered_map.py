@@ -1,4 +1,4 @@
-"""Jobs in threads: results in the jobs' order, and an end from any state that waits for the jobs in progress alone."""
+"""Jobs in threads: results come in the jobs' order, and ending at any point waits only for the jobs in progress."""
 
 from __future__ import annotations
 

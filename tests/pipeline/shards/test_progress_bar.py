@@ -1,4 +1,4 @@
-"""The time that is left: from the recent pace, and nothing before that is known; shown so by ingest and by training."""
+"""The remaining time is estimated from the recent pace and not shown before that is known, in ingest and training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vlapipe cache` says what is unpacked, and removes nothing but that."""
+"""`vlapipe cache` reports what is unpacked, and removes nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there; one that is damaged, unknown or newer is refused in one line."""
+"""A checkpoint is complete or absent. A damaged, unknown or newer checkpoint is refused in one line."""
 
 from __future__ import annotations
 

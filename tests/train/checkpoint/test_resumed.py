@@ -1,4 +1,4 @@
-"""A resumed run keeps its learning rate's schedule unless told, and says in a line each what it does otherwise."""
+"""A resumed run keeps its learning-rate schedule unless told otherwise, and reports each difference in one line."""
 
 from __future__ import annotations
 

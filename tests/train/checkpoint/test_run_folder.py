@@ -1,4 +1,4 @@
-"""A run's folder: made and taken away again, held, begun again after a kill, resumed from anywhere on its own data."""
+"""A run's folder: made, removed, locked, restarted after a kill, and resumed from another folder on its own data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder is held against runs that the kernel's lock does not see, and never by the dead for long."""
+"""A run's folder is locked even where the kernel's lock has no effect, and a dead run's lock ends soon."""
 
 from __future__ import annotations
 

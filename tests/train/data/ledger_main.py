@@ -1,6 +1,6 @@
-"""A run that may be killed at any moment: commits its ranks' frames together with where the loader stands.
+"""Runs a loader that may be killed at any moment: commits its ranks' frames together with the loader's state.
 
-``python ledger_main.py DATA LEDGER WORLD_SIZE BATCH_SIZE NUM_WORKERS EPOCHS OPTIONS`` goes on where the ledger ends.
+``python ledger_main.py DATA LEDGER WORLD_SIZE BATCH_SIZE NUM_WORKERS EPOCHS OPTIONS`` continues where the ledger ends.
 """
 
 from __future__ import annotations

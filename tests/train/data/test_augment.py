@@ -1,4 +1,4 @@
-"""Augmentation: a pure function of the seed and the sample's position, each part of it against a slow reference."""
+"""Augmentation is a pure function of the seed and the sample's position; each part is compared to a slow reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a dataset that is not unpacked: they come at once, are the same, and shards are unpacked meanwhile."""
+"""Batches of a packed dataset come at once and are the same as later; shards are unpacked meanwhile."""
 
 from __future__ import annotations
 

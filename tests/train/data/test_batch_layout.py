@@ -1,4 +1,4 @@
-"""Entries of any mix of widths, and values that are not finite: from raw arrays through statistics to a training."""
+"""Entries of any mix of widths, and values that are not finite, from raw arrays through statistics to training."""
 
 from __future__ import annotations
 

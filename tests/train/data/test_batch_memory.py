@@ -1,4 +1,4 @@
-"""The memory of batches: used again, but never while anything can reach a part of it."""
+"""The memory of batches is recycled, but never while a tensor or view of it can be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in a batch: exact where nothing is resized, close to a slow reference elsewhere, the same for any threads."""
+"""Images in a batch are exact without resizing, close to a slow reference otherwise, and the same for any threads."""
 
 from __future__ import annotations
 

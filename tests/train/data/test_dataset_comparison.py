@@ -1,4 +1,4 @@
-"""Datasets that are joined must mean the same: each difference is named with both datasets, and none is passed over."""
+"""Joined datasets must agree: every difference is reported, each with both datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches that are copied to a GPU by the loader's own threads are the batches of the CPU."""
+"""Batches that the loader's threads copy to a GPU equal the batches of the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No batch holds a window across a gap; what remains is drawn once an epoch, and a resume is exact."""
+"""No batch holds a window across a gap. All other frames are drawn once an epoch, and a resume is exact."""
 
 from __future__ import annotations
 

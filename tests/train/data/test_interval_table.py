@@ -1,4 +1,4 @@
-"""The run that a number falls in, however uneven the runs are."""
+"""Finds the interval that contains a number, also if the intervals' lengths differ much."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are killed for real, again and again, and go on with other ranks: no frame is missed, none comes twice."""
+"""Runs that are really killed again and again and resume with other ranks: no frame is missed and none comes twice."""
 
 from __future__ import annotations
 

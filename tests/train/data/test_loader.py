@@ -1,4 +1,4 @@
-"""Batches against a plain reading of the raw files; order, ranks, resume, threads and damage."""
+"""Batches equal a plain reading of the raw files; also order, ranks, resume, threads and damage."""
 
 from __future__ import annotations
 

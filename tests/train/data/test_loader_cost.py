@@ -1,4 +1,4 @@
-"""What a batch costs, in calls and in copies instead of seconds: neither may grow with the number of samples in it."""
+"""The cost of a batch, counted in calls and copies: neither may grow with the number of samples in the batch."""
 
 from __future__ import annotations
 

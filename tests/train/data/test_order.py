@@ -1,4 +1,4 @@
-"""The orders: every frame as often as it should come, spread evenly, and cut anywhere the same."""
+"""Each order has every frame as often as it should, spread evenly, and is the same however it is cut."""
 
 from __future__ import annotations
 

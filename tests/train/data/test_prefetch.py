@@ -1,4 +1,4 @@
-"""LoaderThreads that work ahead: in order, bounded, ended on every path; and how many of them are chosen."""
+"""LoaderThreads work ahead in order, within a limit, and end on every path; also how their number is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of open shards: both ways of copying them against a naive one, wherever arrays lie and whatever their state."""
+"""Reading rows of open shards: both ways of copying equal a naive one, for any memory layout and shard state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards beyond what a process should map are closed and opened again; what fails is called by its name."""
+"""Shards beyond a process's limit of maps are closed and reopened, and errors name what failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights and several datasets: how often each episode comes, over any number of ranks."""
+"""Weights and several datasets: how often each episode is drawn, over any number of ranks."""
 
 from __future__ import annotations
 

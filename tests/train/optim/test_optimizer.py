@@ -1,4 +1,4 @@
-"""The learning rate is a function of the step alone; the optimizer's state is named after its parameters."""
+"""The learning rate depends only on the step, and the optimizer's state is named after its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number format is chosen by the hardware, and torch's global switches are put back."""
+"""The hardware decides the number format, and torch's global switches are restored."""
 
 from __future__ import annotations
 

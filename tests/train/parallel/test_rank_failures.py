@@ -1,4 +1,4 @@
-"""Four ranks that nobody watches: whatever one of them meets, all end within seconds, one of them says why."""
+"""Four ranks without a supervisor: if one fails in any way, all end within seconds, and one says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four real processes train as one would, speak with one voice, and fail together, whoever started them."""
+"""Four real processes train like one process, print each message once, and fail together, with any launcher."""
 
 from __future__ import annotations
 

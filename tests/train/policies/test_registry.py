@@ -1,4 +1,4 @@
-"""A policy that cannot be loaded is refused in one line that says what to do."""
+"""A policy that cannot be loaded is refused in one line with the cure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in policy keeps the contract: what is padded or constant does not count, and what matters is learned."""
+"""The built-in policy keeps the contract: padded and constant values do not count, and relevant values are learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl has each step once, whatever was killed and resumed."""
+"""metrics.jsonl has each step once, after any kill and resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step's time is split into phases, and the one that holds the run back is named."""
+"""A step's time is split into phases, and the phase that limits the run is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W&B may die, hang or fail to start: it is said once, every step is made, and the command ends."""
+"""If W&B dies, hangs or fails to start, this is reported once, every step is made, and the command ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks of CSV streams: exact to the last nanosecond wherever they are written so."""
+"""Clocks of CSV streams are exact to the last nanosecond if they are written with nanoseconds."""
 
 from __future__ import annotations
 

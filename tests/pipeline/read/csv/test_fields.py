@@ -1,4 +1,4 @@
-"""Fields of a CSV stream: which columns they are, what may be missing, lists, texts, units and rotations."""
+"""Fields of a CSV stream: their columns, missing values, lists, texts, units and rotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that the printed text and the stored type do not agree on: rounding together, decimal signs."""
+"""Printed numbers that the stored type cannot hold exactly: values that become equal by rounding, decimal signs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any table printed in any dialect reads back equal, and any single corruption of it is found on its line."""
+"""Any table printed in any dialect reads back equal, and any single corruption is reported on its line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV: every value exact, every fault placed."""
+"""CSV: every value is exact, and every fault is reported with its location."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""read_table: every cell as it is printed, or a refusal with a place, whatever the bytes."""
+"""read_table returns every cell as printed, or refuses the file with a location, whatever the bytes are."""
 
 from __future__ import annotations
 

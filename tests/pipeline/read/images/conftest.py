@@ -1,4 +1,4 @@
-"""For `import jpeg_variants`; importlib mode adds no path."""
+"""Makes `import jpeg_variants` work; importlib mode adds no path."""
 
 from __future__ import annotations
 

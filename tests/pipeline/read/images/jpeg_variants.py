@@ -1,4 +1,4 @@
-"""JPEGs of other kinds, made by changing bytes of a plain one's header."""
+"""Makes JPEGs of unusual kinds by changing bytes in the header of a plain JPEG."""
 
 from __future__ import annotations
 

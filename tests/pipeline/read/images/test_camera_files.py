@@ -1,4 +1,4 @@
-"""JPEG files: order by stamp, bytes untouched, every broken one named."""
+"""JPEG files are ordered by stamp, their bytes do not change, and every broken file is reported by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of each image: in its name, by the number in it, or in a file of its own."""
+"""The time of each image is in its name, follows from the number in its name, or is in a separate file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a JPEG's header tells: size, colours, coding, orientation; a cut file is never taken for a whole one."""
+"""Reading a JPEG's header: size, colours, coding, orientation. A truncated file is never taken for a complete one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images made smaller at ingest: what training would have made of the files, with as much colour as they have."""
+"""Images resized at ingest equal what training would make of the files, and keep their colour resolution."""
 
 from __future__ import annotations
 

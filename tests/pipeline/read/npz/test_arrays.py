@@ -1,4 +1,4 @@
-"""NPZ: arrays as they are, nothing unpickled, every fault named with its array."""
+"""NPZ: arrays are read unchanged, nothing is unpickled, and every fault is reported with its array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows laid end to end give the recording they were cut from, whatever they repeat of each other."""
+"""Overlapping windows are joined to the recording that they were cut from, however much they overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions derived from stored fields: what each kind means, and angles that wrap."""
+"""Actions derived from stored fields: the meaning of each kind, and angles that wrap around."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotations as six numbers: against axis turns composed by hand, known values, and between the ways to write one."""
+"""Rotations as six numbers, compared to composed axis rotations, to known values, and between the input conventions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames whose windows cross a gap, against a plain look at every stamp of every window."""
+"""Frames whose windows cross a gap, compared to a plain check of every stamp of every window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of rows in which a chunk of every n-th row is one run of memory."""
+"""Stride order: the order of rows in which a chunk of every n-th row is contiguous in memory."""
 
 from __future__ import annotations
 

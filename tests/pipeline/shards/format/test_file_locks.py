@@ -1,4 +1,4 @@
-"""Who waits for a file that another makes goes on when it is made, however long it is then read."""
+"""A process that waits for a file continues as soon as the file is made, however long other processes then read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps keep no file open, stay valid as long as they are held, and a limit that is reached is called by its name."""
+"""Maps keep no file open and stay valid while they are referenced. If a limit is reached, the error names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One suite over both kinds of shard: bits, plain readers, alignment, determinism, damage."""
+"""One suite for both shard formats: exact values, plain readers, alignment, determinism, damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes decoded out of the middle of a Blosc buffer; a damaged one is refused or wrong, and ends nothing."""
+"""Decoding bytes inside a Blosc buffer. A damaged buffer is refused or read wrong, and never ends the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ZIP writer against Python's reader, beyond 4 GB and 65,535 members too."""
+"""Python's reader reads what the ZIP writer wrote, also beyond 4 GB and 65,535 members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset of very many episodes opens by what it is asked for, and its table is verified before anything is used."""
+"""A very large dataset reads only the columns asked for, and its table is verified before values are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest and its table are what was written, or they are refused."""
+"""The manifest and its table are exactly as written, or are refused."""
 
 from __future__ import annotations
 

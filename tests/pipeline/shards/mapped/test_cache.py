@@ -1,4 +1,4 @@
-"""A shard is unpacked once by whoever comes first, whole or not at all, and what is damaged is found."""
+"""A shard is unpacked once, by the first process that needs it, completely or not at all; damage is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache keeps to its limit as far as it can, never ends a run because of it, and says when a disk is full."""
+"""The cache keeps its limit as far as possible, never ends a run because of it, and reports a full disk."""
 
 from __future__ import annotations
 

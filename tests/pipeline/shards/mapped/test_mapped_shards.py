@@ -1,4 +1,4 @@
-"""What training reads of a shard: packed, mapped, equal to what was ingested; arrays keep their own shape and dtype."""
+"""Training reads from packed and mapped shards exactly what was ingested; arrays keep their shape and dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words get the same numbers in every process and language, and their order counts."""
+"""Words get the same numbers in every process and language, and the order of words matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalizing and back is the identity, but for constant columns, which come back as their constant."""
+"""Normalizing and unnormalizing is the identity. A constant column becomes its constant."""
 
 from __future__ import annotations
 
