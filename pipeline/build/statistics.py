@@ -110,9 +110,7 @@ class FieldStatistics:
 
     @classmethod
     def with_moments(cls, moments: Sequence[Moments], parts: Sequence[NDArray[Any]]) -> FieldStatistics:
-        """Compute the same statistics as ``of``, with the moments of each part already known.
-        Merge statistics into those of all parts' rows together. There must be at least one part.
-        """
+        """Compute the same statistics as ``of``, with the moments of each part already known."""
         wide = _is_wide(parts[0])
         histogram = _wide_histogram if wide else _narrow_histogram
         num_columns = len(moments[0].mean)
@@ -130,7 +128,7 @@ class FieldStatistics:
 
     @classmethod
     def merged(cls, parts: Iterable[FieldStatistics]) -> FieldStatistics:
-        """Statistics of all the parts' rows together; at least one part."""
+        """Merge statistics into those of all parts' rows together. There must be at least one part."""
         all_parts = list(parts)
         moments = Moments.merged([part.moments for part in all_parts])
         histograms = [
