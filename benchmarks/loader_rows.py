@@ -1,4 +1,4 @@
-"""The two ways of copying rows, side by side: the gather over addresses, and the plain one that it stands in for."""
+"""Measures the two ways of copying rows side by side: the gather over addresses, and the plain strided copy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vlapipe.train.row_reader import StridedRows
 
 __all__ = ["bench_rows"]
 
-SMALL_SHARD_BYTES = 6_000_000  # so that the same states lie in some 200 shards, as those of 50 GB would
-EARNED = 1.2  # what the fast way must bring where it is the default
+SMALL_SHARD_BYTES = 6_000_000  # spreads the states over about 200 shards, as 50 GB of data would be
+EARNED = 1.2  # the ratio that the fast way must reach to be the default
 
 
 def bench_rows(settings: Settings) -> Iterator[Line]:
-    """States in few and in many shards, a sensor, and images: fast against plain."""
+    """Measure the fast way against the plain one: states in few and in many shards, a sensor, and images."""
     torch.set_num_threads(1)
     few, many = state_dataset(settings), many_shards(settings)
     for dataset, batch_size in [(few, BATCH), (few, LARGE_BATCH), (many, BATCH), (many, LARGE_BATCH)]:
@@ -35,7 +35,7 @@ def bench_rows(settings: Settings) -> Iterator[Line]:
 
 
 def many_shards(settings: Settings) -> vlapipe.Dataset:
-    """The states of ``state_dataset`` in small shards."""
+    """Return the states of ``state_dataset`` in small shards."""
     rows = int(STATE_ROWS * settings.scale)
     folder = settings.folder / f"state-many-{rows}"
     episodes = make_episodes(ROBOT, rows)
@@ -45,7 +45,7 @@ def many_shards(settings: Settings) -> vlapipe.Dataset:
 def compared(
     what: str, dataset: vlapipe.Dataset, settings: Settings, target: float, *, batch_size: int, threads: int = 0
 ) -> Line:
-    """Samples a second both ways, in turns."""
+    """Measure samples per second of both ways, in turns."""
 
     def rate() -> Callable[[], float]:
         loader = vlapipe.Loader(dataset, batch_size=batch_size, num_workers=threads, endless=True)

@@ -1,4 +1,4 @@
-"""Decides whether an episode trains or validates: by its own id alone, so that no other episode can move it."""
+"""Decides whether an episode is for training or validation. Only the episode's own id decides, not other episodes."""
 
 from __future__ import annotations
 
