@@ -256,7 +256,7 @@ def bench_work(scratch: Path, raw: Path, schema: Path) -> Iterator[dict[str, Any
 
 def parser_options(raw: Path) -> dict[str, Any]:
     """Return the options that our reader passes to pyarrow, caught by replacing its CSV module."""
-    from vlapipe.pipeline.read import csv_rows
+    from vlapipe.pipeline.read.csv import rows as csv_rows
     from vlapipe.pipeline.read.csv.table import read_csv_stream
     from vlapipe.schemas.findings import Findings
     from vlapipe.schemas.parse import parse_schema
