@@ -13,7 +13,7 @@ from loader_timing import Line, Settings, line, measure, warm_rate
 from loader_windows import BATCH, LARGE_BATCH, STATE_ROWS, sensor_dataset, state_dataset
 
 import vlapipe
-from vlapipe.train import batches
+from vlapipe.train.data import batch_maker
 from vlapipe.train.data.row_reader import StridedRows
 
 __all__ = ["bench_rows"]
@@ -54,12 +54,12 @@ def compared(
             return rate_of(stream, settings)
         return warm_rate(stream, batch_size, settings.seconds, warm_s=4 * settings.seconds)
 
-    fast, chosen = rate(), batches.choose_reader
-    batches.choose_reader = StridedRows
+    fast, chosen = rate(), batch_maker.choose_reader
+    batch_maker.choose_reader = StridedRows
     try:
         plain = rate()
     finally:
-        batches.choose_reader = chosen
+        batch_maker.choose_reader = chosen
     rates = measure({"fast": fast, "plain": plain}, settings.repeat)
     about = {"rows": what, "batch_size": batch_size, "threads": threads or 1, "shards": len(dataset.manifest.shards)}
     return {"against": "the plain way", **about, "unit": "samples/s", **line(rates, "fast", "plain", target)}
