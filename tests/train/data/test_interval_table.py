@@ -15,7 +15,7 @@ from vlapipe.train.data.frame_index import IntervalTable
     lengths=st.lists(st.one_of(st.integers(1, 3), st.integers(1, 5000)), min_size=1, max_size=300),
     first_is_long=st.booleans(),
 )
-def test_every_number_is_found_in_its_run(lengths: list[int], first_is_long: bool) -> None:
+def test_every_number_is_found_in_its_interval(lengths: list[int], first_is_long: bool) -> None:
     if first_is_long:
         lengths = [100_000, *lengths]
     ends = np.cumsum(lengths)
@@ -25,7 +25,7 @@ def test_every_number_is_found_in_its_run(lengths: list[int], first_is_long: boo
 
 
 @pytest.mark.parametrize("length", [1, 2, 1023, 1024, 1025])
-def test_table_is_small_and_few_halvings_are_left_for_even_runs(length: int) -> None:
+def test_table_is_small_and_few_halvings_are_left_for_even_intervals(length: int) -> None:
     table = IntervalTable(np.arange(10_000) * length, 10_000 * length)
-    assert len(table._last_run) <= 2 * 10_000 + 2
+    assert len(table._last_interval) <= 2 * 10_000 + 2
     assert table._halvings <= 1

@@ -12,7 +12,7 @@ import torch
 from many import repeat_dataset
 
 import vlapipe
-from vlapipe.pipeline.shards.format import file_map as maps
+from vlapipe.pipeline.shards.format import file_maps as maps
 from vlapipe.schemas.errors import DamageError, StoppedError
 from vlapipe.train.data import batch_maker as batches
 from vlapipe.train.data import shard_table as open_shards

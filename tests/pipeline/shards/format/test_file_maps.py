@@ -13,7 +13,7 @@ import pytest
 from many import repeat_dataset
 
 import vlapipe
-from vlapipe.pipeline.shards.format import file_map as maps
+from vlapipe.pipeline.shards.format import file_maps as maps
 from vlapipe.schemas.surroundings import max_map_count
 
 NUM_SHARDS = 200
