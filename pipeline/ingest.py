@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import load_schema
 from vlapipe.schemas.surroundings import raise_if_stopped
+
+_SCHEDULER = re.compile(r"((tcp|tls|ws|wss|ucx|ucxx)://)?[^/\s]+:\d+/?")
 
 __all__ = ["IngestConfig", "IngestReport", "ingest"]
 
@@ -66,6 +69,9 @@ class IngestConfig:
             raise UsageError(f"--format {self.shard_format}: unknown", f"choose from {', '.join(SHARD_FORMATS)}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers {self.workers}: expected 1 or more")
+        if self.scheduler is not None and not _SCHEDULER.fullmatch(self.scheduler):
+            cure = "give the address that dask scheduler prints, such as tcp://host:8786"
+            raise UsageError(f"--scheduler {self.scheduler}: expected tcp://host:port", cure)
         if not self.scheduler_timeout_s > 0:
             raise UsageError(f"--scheduler-timeout {self.scheduler_timeout_s:g}: expected more than 0 seconds")
         if self.shard_bytes < 1:

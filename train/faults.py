@@ -18,7 +18,12 @@ from vlapipe.train.run import Run
 
 __all__ = ["explain_out_of_memory", "require_finite", "require_loss"]
 
-_NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+# What torch and oneDNN say on a CPU without memory.
+_NO_HOST_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "could not create a primitive",
+    "could not create a memory",
+)
 _NAMED = 20  # maximum number of frames that a message names; the message counts the others
 
 
@@ -99,7 +104,7 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
-        if not (on_gpu or isinstance(error, MemoryError) or _NO_HOST_MEMORY in str(error)):
+        if not (on_gpu or isinstance(error, MemoryError) or any(text in str(error) for text in _NO_HOST_MEMORY)):
             raise
         half = max(1, config.batch_size // 2)
         ways = [f"--batch-size {half} --grad-accum {config.grad_accum * 2}"] if config.batch_size > 1 else []

@@ -19,7 +19,7 @@ from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
@@ -83,7 +83,7 @@ def is_whole(path: Path, made_from: MadeFrom) -> bool:
 
     Raises:
         UsageError: the folder holds a dataset that was made from something else.
-        VlapipeError: the manifest cannot be read.
+        NewerFormatError: a newer vlapipe wrote the dataset.
     """
     has_manifest = (path / MANIFEST).exists()
     if not has_manifest and ((path / WORK_FOLDER).exists() or not (path / SHARD_FOLDER).exists()):
@@ -96,7 +96,12 @@ def is_whole(path: Path, made_from: MadeFrom) -> bool:
     changes = made_from.changes(before)
     if changes:
         raise UsageError(f"--out {path}: already holds a dataset made from something else: {changes}", cure)
-    return has_manifest and not Manifest.read(path).damage(path)
+    if not has_manifest:
+        return False
+    try:
+        return not Manifest.read(path).damage(path)
+    except NotADatasetError:  # the manifest itself is damaged, and is written again
+        return False
 
 
 def tidy(path: Path, kept: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from vlapipe.pipeline.demo.recorder import write_episode
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["DemoReport", "make_demo"]
 
@@ -72,9 +74,24 @@ def make_demo(
 
     Raises:
         UsageError: the directory is not empty, or an argument is out of range.
+        StoppedError: the disk is full, for example. Nothing is left in the directory.
     """
     _check(local_path(directory, "directory"), num_episodes, seed, workers)
-    directory.mkdir(parents=True, exist_ok=True)
+    made_folder = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return _make(directory, num_episodes, seed, workers, defects=defects)
+    except OSError as error:
+        # The folder was new or empty, so all that is in it is ours: the same command can begin again.
+        for path in directory.iterdir() if directory.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if made_folder and directory.is_dir():
+            directory.rmdir()
+        raise_if_stopped(error, directory)
+        raise
+
+
+def _make(directory: Path, num_episodes: int, seed: int, workers: int | None, *, defects: bool) -> DemoReport:
     names = [None] * num_episodes + (list(DEFECTS) if defects else [])
     jobs = [_Job(directory=directory, seed=seed, index=i, defect=name) for i, name in enumerate(names)]
     made: list[_Made | None] = [None] * len(jobs)

@@ -180,7 +180,9 @@ def _print_damage(console: Console, report: dict[str, Any]) -> None:
     """Print the damaged files. This comes last, so that the user sees it without scrolling."""
     for entry in report["damage"][:_MAX_DAMAGE]:
         found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
-        expected = "" if entry["expected_bytes"] is None else f" expected {entry['expected_bytes']:,} bytes,"
+        expected = f" expected {entry['expected_bytes']:,} bytes," if entry["expected_bytes"] is not None else ""
+        if not expected and entry["found_bytes"] is not None:
+            found = "other bytes than were written"
         console.print(f"damaged: {printable(report['path'])}/{entry['file']}:{expected} found {found}", soft_wrap=True)
     if report["damage"]:
         more = len(report["damage"]) - _MAX_DAMAGE

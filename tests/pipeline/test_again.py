@@ -244,3 +244,25 @@ def test_inspect_names_a_shard_that_is_missing_or_cut_short(raw: Path, out: Path
     expected = {"file": f"shards/{shard.name}", "expected_bytes": size, "found_bytes": found_bytes}
     assert json.loads(done.stdout)["damage"] == [expected]
     assert Manifest.read(out).damage(out) == [expected]
+
+
+@pytest.mark.parametrize("name", ["gaps-*.parquet", "episodes-*.parquet", "manifest.json"])
+@pytest.mark.parametrize("how", ["one bit", "cut short"])
+def test_altered_table_or_manifest_is_named_and_made_whole_by_the_same_command(
+    raw: Path, out: Path, name: str, how: str
+) -> None:
+    (file,) = out.glob(name)
+    whole = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file() and ".cache" not in path.parts}
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.chmod(0o644)
+    file.write_bytes(bytes(data) if how == "one bit" else bytes(data[: len(data) // 2]))
+    said = command("inspect", out)
+    if name != "manifest.json":
+        assert said.returncode == 1
+        assert file.name in said.stdout + said.stderr
+    done = command("ingest", "--dataset", raw, "--out", out)
+    assert done.returncode == 0, done.stderr
+    if how == "cut short" or name != "manifest.json":
+        assert "nothing to do" not in done.stdout
+        assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole

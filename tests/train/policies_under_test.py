@@ -67,6 +67,8 @@ class FailsAtStep(RegressionPolicy):
             return loss
         if self.how == "forward":
             raise RuntimeError("forward fails")
+        if self.how == "exit":
+            sys.exit()
         if self.how == "memory":
             torch.empty(1 << 50, dtype=torch.uint8)
         loss.register_hook(self._fail)

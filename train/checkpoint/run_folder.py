@@ -15,7 +15,7 @@ from vlapipe.pipeline.shards.format.atomic import (
     try_lock,
     write_bytes,
 )
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import UsageError, is_text
 from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint
 from vlapipe.train.checkpoint.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
@@ -58,6 +58,8 @@ def save_config(config: TrainConfig) -> None:
 def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
     """Returns the run's newest checkpoint, or None if a new run may begin in the folder."""
     out = config.out
+    if not is_text(str(out.absolute())):  # safetensors cannot open files there
+        raise UsageError(f"--out {out}: its path is not UTF-8 text", "give a folder whose path is")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file", "give a folder")
     try:

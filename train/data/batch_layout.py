@@ -102,11 +102,15 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
     """Shapes and statistics of a sample. Several datasets have the statistics of all their training rows together.
 
     Raises:
-        UsageError: a dataset has no training episode.
+        UsageError: no dataset has a training episode.
     """
+    with_rows = [dataset for dataset in sources.datasets if dataset.stats]
+    if not with_rows:
+        cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"
+        raise UsageError(f"{sources.name()}: there is no training episode to normalize with", cure)
     rows = row_shapes(sources.first.schema)
     sensors = {name: rows[f"observation.sensors.{name}"] for name, _ in sources.first.schema.sample.sensors}
-    fields = [(dataset, sample_fields(dataset.schema)) for dataset in sources.datasets]
+    fields = [(dataset, sample_fields(dataset.schema)) for dataset in with_rows]
     return SampleSpec(
         state=(window.state_rows or 1, rows[STATE][0]),
         sensors={name: (window.sensor_rows or 1, *shape) for name, shape in sensors.items()},
@@ -133,9 +137,6 @@ class _Counted:
 
 
 def _counted(dataset: Dataset, paths: tuple[str, ...], row_shape: tuple[int, ...]) -> _Counted:
-    if not dataset.stats:
-        cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"
-        raise UsageError(f"{dataset.path}: there is no training episode to normalize with", cure)
     stats = [dataset.stats[path] for path in paths]
     for path, summary in zip(paths, stats, strict=True):
         if not (np.isfinite(summary.mean).all() and np.isfinite(summary.std).all()):

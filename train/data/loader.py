@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -248,6 +249,9 @@ class Loader:
                 raise UsageError(f"loader state: {name} was {state[name]}, is {ours[name]}", cure)
         self._position = state["epoch"] * max(1, self._order.num_positions) + state["position"]
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a Loader cannot be pickled: send the dataset to the other process and make the Loader there")
+
     def close(self) -> None:
         """Do nothing: a loader holds nothing between iterations. The method lets a loader be used with ``with``."""
 
@@ -270,6 +274,9 @@ class _Iteration(Iterator[Batch]):
         if self._is_closed:
             raise StopIteration
         return next(self._batches)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Loader cannot be pickled: send the dataset to the other process and make the Loader there")
 
     def close(self) -> None:
         """End the threads after the batches that they are preparing; any thread may call this."""

@@ -128,6 +128,11 @@ def distributed() -> Iterator[Ranks]:
         ending = links.watch.ends_with(error)
         if ending is not error:
             raise ending from None
+        if isinstance(error, SystemExit) and not error.code:  # else this rank alone would report success
+            problem = f"rank {rank} was ended by sys.exit({error.code!r}), and with it all {world_size} ranks"
+            raise VlapipeError(
+                problem, "raise an error that says why, in the policy or where else it was called"
+            ) from None
         if not isinstance(error, VlapipeError | SystemExit):
             error.add_note(f"vlapipe: this ended rank {rank}, and with it all {world_size} ranks")
         raise

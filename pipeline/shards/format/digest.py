@@ -10,9 +10,9 @@ from pathlib import Path
 from vlapipe.schemas.errors import DamageError, VlapipeError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["damage_or_bug", "file_sha256", "require_digest"]
+__all__ = ["RESTORE", "damage_or_bug", "file_sha256", "require_digest"]
 
-_CURE = "copy it again, or ingest again"
+RESTORE = "copy it again, or remove it and run the same vlapipe ingest command again"
 
 
 def file_sha256(path: Path) -> str:
@@ -27,7 +27,7 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise_if_stopped(error, path)
-        raise DamageError(f"{path}: cannot be read: {error.strerror}", _CURE) from None
+        raise DamageError(f"{path}: cannot be read: {error.strerror}", RESTORE) from None
 
 
 def require_digest(path: Path, found: str, expected: str) -> None:
@@ -37,7 +37,7 @@ def require_digest(path: Path, found: str, expected: str) -> None:
         DamageError: the digests differ.
     """
     if found != expected:
-        raise DamageError(f"{path}: its bytes differ from those that were written", _CURE)
+        raise DamageError(f"{path}: its bytes differ from those that were written", RESTORE)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from zarr.storage import ZipStore
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
 from vlapipe.pipeline.shards.format.codec import RAW, Codec
+from vlapipe.pipeline.shards.format.digest import RESTORE
 from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
@@ -238,5 +239,5 @@ def _find_stored(path: Path, shard_format: str) -> dict[str, StoredArray]:
                 if stored is not None:
                     arrays[name] = stored
     except zipfile.BadZipFile as error:
-        raise DamageError(f"{path}: not a whole shard: {error}", "copy it again, or ingest again") from None
+        raise DamageError(f"{path}: not a whole shard: {error}", RESTORE) from None
     return arrays

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
+from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -80,21 +81,24 @@ class Manifest:
         return (json.dumps(document, indent=1) + "\n").encode()
 
     def damage(self, folder: Path) -> list[dict[str, Any]]:
-        """Returns the files that are missing in ``folder``, and the shards with a wrong size. Reads no content.
+        """Returns the files that are missing in ``folder``, the tables that were altered, and shards with a wrong size.
 
-        Each entry has ``file``, ``expected_bytes`` and ``found_bytes``. ``expected_bytes`` is ``None`` for a file that
-        may have any size (the tables and the rejects). ``found_bytes`` is ``None`` if the file is missing.
+        The tables are read for their digests. The content of shards is not read.
+
+        Each entry has ``file``, ``expected_bytes`` and ``found_bytes``. ``expected_bytes`` is ``None`` for a table,
+        whose digest is compared instead. ``found_bytes`` is ``None`` if the file is missing.
         """
         tables = [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
-        expected: dict[str, int | None] = {table["file"]: None for table in tables}
-        expected |= {shard["file"]: shard["bytes"] for shard in self.shards}
+        expected: dict[str, tuple[int | None, str]] = {table["file"]: (None, table["sha256"]) for table in tables}
+        expected |= {shard["file"]: (shard["bytes"], "") for shard in self.shards}
         damaged = []
-        for file, size in expected.items():
+        for file, (size, sha256) in expected.items():
             try:
                 found: int | None = (folder / file).stat().st_size
             except FileNotFoundError:
                 found = None
-            if found is None or size not in (None, found):
+            is_altered = found is not None and bool(sha256) and file_sha256(folder / file) != sha256
+            if found is None or size not in (None, found) or is_altered:
                 damaged.append({"file": file, "expected_bytes": size, "found_bytes": found})
         return damaged
 
@@ -117,7 +121,9 @@ class Manifest:
             ) from None
         except (OSError, ValueError) as error:
             raise_if_stopped(error, path)
-            raise NotADatasetError(f"{path}: cannot be read: {error}", "ingest again") from None
+            raise NotADatasetError(
+                f"{path}: cannot be read: {error}", "run the same vlapipe ingest command again"
+            ) from None
         if not isinstance(document, dict) or document.get("format") != "vlapipe":
             raise NotADatasetError(f"{path}: not a vlapipe manifest", "give the folder that vlapipe ingest wrote")
         version = document.get("format_version")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER
-from vlapipe.pipeline.shards.format.digest import damage_or_bug
+from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug
 from vlapipe.pipeline.shards.format.file_maps import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
@@ -181,9 +181,7 @@ class MappedShards:
             size = -1
         if size != entry["bytes"]:
             found = "no such file" if size < 0 else f"{size}"
-            raise DamageError(
-                f"{path}: expected {entry['bytes']} bytes, found {found}", "copy it again, or ingest again"
-            )
+            raise DamageError(f"{path}: expected {entry['bytes']} bytes, found {found}", RESTORE)
         shard_format = shard_format_of(entry["file"])
         with damage_or_bug(path, entry["sha256"]):
             whole, arrays = map_arrays(path, shard_format)

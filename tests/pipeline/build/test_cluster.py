@@ -20,7 +20,7 @@ from factories import make_dataset
 import vlapipe
 from vlapipe.pipeline.build import cluster
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.schemas.errors import StoppedError
+from vlapipe.schemas.errors import StoppedError, UsageError
 
 PACKAGE = str(Path(vlapipe.__file__).parents[1])
 # Runs a Dask command where nothing of ours can be imported: -S reads no .pth file, through which we may be installed.
@@ -176,3 +176,11 @@ def test_scheduler_that_dies_ends_the_run_with_5(tmp_path: Path) -> None:
         with pytest.raises(StoppedError, match="the scheduler was lost"):
             run(raw, out, address)
         killer.join()
+
+
+@pytest.mark.parametrize("address", ["s3://x", "tcp://host", "nonsense", "http://host:1"])
+def test_address_that_cannot_be_a_scheduler_is_refused_before_anything_is_made(tmp_path: Path, address: str) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UsageError, match="expected tcp://host:port"):
+        IngestConfig(source=tmp_path / "raw", out=tmp_path / "data", scheduler=address)
+    assert not (tmp_path / "data").exists()

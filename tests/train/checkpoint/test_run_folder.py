@@ -194,3 +194,10 @@ def test_demo_goes_on_with_a_run_that_was_killed_before_its_first_checkpoint(
     )
     assert done.returncode == 0, done.stderr
     assert "trained 6 of 6 steps" in done.stdout
+
+
+def test_folder_whose_path_is_no_text_is_refused_before_the_first_step(tiny_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"o\xff") / "run"
+    with pytest.raises(UsageError, match="not UTF-8"):
+        train(config(tiny_dataset, out, max_steps=1))
+    assert not out.parent.exists()

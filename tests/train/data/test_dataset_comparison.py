@@ -168,3 +168,13 @@ def test_sensor_entries_on_the_anchor_and_on_a_stream_of_their_own_are_refused(t
     on_anchor = make(tmp_path / "a", edits={'force = "wrench/newton"': 'force = "robot/grip"'})
     with pytest.raises(UsageError, match="clock"):
         Loader([on_anchor, make(tmp_path / "b", edits={'force = "wrench/newton"': 'force = "wrench/newton"'})])
+
+
+def test_dataset_without_a_training_episode_takes_the_statistics_of_the_others(first: Dataset, tmp_path: Path) -> None:
+    validates = make(tmp_path, edits={"val = 0": "val = 0.999999"})
+    assert set(validates.column("split").tolist()) == {"val"}
+    both = Loader([first, validates], num_workers=0)
+    alone = Loader(first, num_workers=0)
+    assert (both.spec.moments["action"].mean == alone.spec.moments["action"].mean).all()
+    with pytest.raises(UsageError, match="no training episode to normalize with"):
+        Loader(validates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import shutil
 import threading
 from pathlib import Path
@@ -380,3 +381,8 @@ def test_window_takes_numpy_integers() -> None:
     window = Window(state_rows=np.int64(5))  # type: ignore[arg-type]
     assert window == Window(state_rows=5)
     assert type(window.state_rows) is int
+
+
+def test_loader_says_what_to_send_instead_of_itself(tiny_dataset: Path) -> None:
+    with pytest.raises(TypeError, match="send the dataset"):
+        pickle.dumps(Loader(vlapipe.open_dataset(tiny_dataset)))

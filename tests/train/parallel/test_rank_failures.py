@@ -197,6 +197,12 @@ def test_rank_that_is_missing_in_the_exchange_of_gradients_ends_all(
     assert not any("Traceback" in ranks[i].err for i in (0, 2, 3)), ranks
 
 
+def test_rank_that_leaves_by_sys_exit_does_not_report_success(tiny_dataset: Path, tmp_path: Path) -> None:
+    ranks = fails(tiny_dataset, tmp_path / "run", "exit", 3, 2, eval_every=9)
+    assert codes(ranks) == [1] * 4, ranks
+    assert ranks[2].err.splitlines()[-1].startswith("vlapipe: rank 2 was ended by sys.exit(None)")
+
+
 def test_lack_of_memory_on_one_rank_ends_all_with_advice(tiny_dataset: Path, tmp_path: Path) -> None:
     ranks = fails(tiny_dataset, tmp_path / "run", "memory", 2, 1, eval_every=9)
     assert codes(ranks) == [StoppedError.exit_code] * 4, ranks
