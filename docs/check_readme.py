@@ -44,7 +44,7 @@ def demo_output(folder: Path) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
     text = done.stdout.replace(str(folder / "demo"), "demo")
-    return text[text.rindex("train: step") :]
+    return text[text.rindex("train: 300 of 300 steps") :]
 
 
 def findings_output(folder: Path) -> str:
