@@ -136,6 +136,7 @@ def test_training_prints_how_the_loss_fell_and_where_everything_is(tiny_dataset:
 
 @pytest.mark.real
 def test_robond_trains_ten_steps(real: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     source, data = real / "robond", tmp_path / "data"
     assert vlapipe_command("ingest", "--dataset", source, "--schema", "robond", "--out", data).returncode == 0
     done = vlapipe_command(

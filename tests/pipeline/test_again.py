@@ -165,6 +165,7 @@ def test_every_command_calls_an_unfinished_folder_unfinished(raw: Path, tmp_path
 
 
 def test_training_calls_an_unfinished_folder_unfinished(raw: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     from vlapipe.train.config import TrainConfig
     from vlapipe.train.loop import train
 

@@ -129,12 +129,14 @@ def num_maps(folder: Path) -> int:
 
 
 def test_more_shards_than_a_process_may_open_files_are_held_at_the_same_time(many_shards: Path) -> None:
+    pytest.importorskip("torch")
     ((in_maps, in_files),) = (map(int, line.split()) for line in run(HOLD_ALL, many_shards))
     assert in_maps == 2 * NUM_SHARDS
     assert in_files < 32
 
 
 def test_too_many_open_files_are_no_damage(tiny_dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     said = run(NO_FILES, tiny_dataset, tmp_path)
     assert len(said) == 6
     for line in said:
