@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -83,10 +84,11 @@ def make_demo(
         return _make(directory, num_episodes, seed, workers, defects=defects)
     except OSError as error:
         # The folder was new or empty, so all that is in it is ours: the same command can begin again.
-        for path in directory.iterdir() if directory.is_dir() else ():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if made_folder and directory.is_dir():
-            directory.rmdir()
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            for path in directory.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if made_folder:
+                directory.rmdir()
         raise_if_stopped(error, directory)
         raise
 

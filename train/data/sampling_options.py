@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.arguments import parse_whole_number
+from vlapipe.train.data.arguments import parse_number, parse_whole_number
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import FrameIndex
 from vlapipe.train.data.order import Blocked, Order, Sequential, Shuffled, Weighted
@@ -99,9 +98,7 @@ def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
                 f"{what} {kind}: expected a table, found {of!r:.60}", f'write {{"{kind}": {{"name": 2.0}}}}'
             )
         for name, factor in of.items():
-            is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
-            if not is_number or not math.isfinite(factor) or factor < 0:
-                raise UsageError(f"{what} {kind} {name!r}: expected a number from 0, found {factor!r}")
+            parse_number(f"{what} {kind} {name!r}", factor, least=0)
     return {kind: {str(name): float(factor) for name, factor in of.items()} for kind, of in weights.items() if of}
 
 
