@@ -77,9 +77,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "load_schema": load_schema,
     "ingest source": lambda path: IngestConfig(source=path, dry_run=True),
     "ingest out": lambda path: IngestConfig(source=Path(), out=path),
-    "train data": lambda path: TrainConfig(data=(path,), out=Path("run")),
-    "train out": lambda path: TrainConfig(data=(Path("data"),), out=path),
-    "train cache_dir": lambda path: TrainConfig(data=(Path("data"),), out=Path("run"), cache_dir=path),
+    "train data": lambda path: TrainConfig.of(data=(path,), out=Path("run")),
+    "train out": lambda path: TrainConfig.of(data=(Path("data"),), out=path),
+    "train cache_dir": lambda path: TrainConfig.of(data=(Path("data"),), out=Path("run"), cache_dir=path),
     "train config": lambda path: TrainConfig.from_sources(path, {}),
     "train resume": lambda path: TrainConfig.from_sources(None, {"out": path, "resume": True}),
 }

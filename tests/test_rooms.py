@@ -19,7 +19,7 @@ FLOORS = [
     ["pipeline.shards.mapped"],
     ["pipeline.shards.dataset"],
     ["pipeline.discover", "train.data", "train.stopping", "train.weight_names"],
-    ["pipeline.check"],
+    ["pipeline.check", "train.option_values"],
     ["pipeline.read", "train.config", "train.policies", "train.parallel", "train.optim", "train.report"],
     ["pipeline.plan", "train.run"],
     ["pipeline.build", "train.checkpoint"],

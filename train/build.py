@@ -71,14 +71,16 @@ def build(config: TrainConfig) -> Iterator[Run]:
             precision=precision,
             policy=policy,
             module=wrap(module, policy, ranks),
-            optimizer=make_optimizer(policy, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
-            schedule=make_schedule(config.to_dict()),
+            optimizer=make_optimizer(
+                policy, learning_rate=config.optim.learning_rate, weight_decay=config.optim.weight_decay
+            ),
+            schedule=make_schedule(config.to_flat()),
             loader=loader,
             val_loader=val_loader,
             batches=iter(()),
             timer=StepTimer(ranks.device),
             console=console,
-            step_log=StepLog(progress=console, device=ranks.device, every=config.log_every),
+            step_log=StepLog(progress=console, device=ranks.device, every=config.log.log_every),
             stop=stack.enter_context(StopSignal()),
             dataset_digest=_digest(loader.datasets),
         )
@@ -93,7 +95,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
                 if not run.step:  # a resumed run replaces its saved options only after its first step
                     save_config(config)
                 run.step_log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
-            run.step_log.sink = open_wandb(config.wandb, config.out, config.to_dict(), console.say)
+            run.step_log.sink = open_wandb(config.log.wandb, config.out, config.to_dict(), console.say)
             stack.callback(run.step_log.sink.close)
         run.first_step = run.step
         stack.enter_context(tell_failure(ranks))
@@ -115,7 +117,8 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
     """Returns the endless training loader, and the validation loader if the val split has a frame."""
     try:
         datasets = [
-            open_dataset(path, cache_dir=config.cache_dir, cache_bytes=config.cache_size) for path in config.data
+            open_dataset(path, cache_dir=config.data.cache_dir, cache_bytes=config.data.cache_size)
+            for path in config.data.paths
         ]
     except NotADatasetError as error:
         if config.resume:
@@ -125,13 +128,13 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
     def make(split: str, **options: Any) -> Loader:
         return Loader(
             datasets,
-            batch_size=config.batch_size,
+            batch_size=config.data.batch_size,
             seed=config.seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            prefetch_factor=config.prefetch_factor,
+            prefetch_factor=config.data.prefetch_factor,
             split=split,
-            image_size=config.image_size,
+            image_size=config.data.image_size,
             device=ranks.device,
             **options,
         )
@@ -139,20 +142,20 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
     loader = make(
         "train",
         endless=True,
-        num_workers=config.num_workers,
-        shuffle_shards=config.shuffle_shards,
-        weights=with_dataset_names(config.weights, config.data, [str(dataset.path) for dataset in datasets]),
-        augmentation=Augmentation.from_table(config.augmentation, "[augmentation]")
-        if config.augment or config.augmentation
+        num_workers=config.data.num_workers,
+        shuffle_shards=config.data.shuffle_shards,
+        weights=with_dataset_names(config.data.weights, config.data.paths, [str(dataset.path) for dataset in datasets]),
+        augmentation=Augmentation.from_table(config.data.augmentation, "[augmentation]")
+        if config.data.augment or config.data.augmentation
         else None,
         say=say,
     )
     if not loader.num_frames:
         raise UsageError(
-            f"--data {config.data_text}: no training frame", "vlapipe inspect shows what the dataset holds"
+            f"--data {config.data.text}: no training frame", "vlapipe inspect shows what the dataset holds"
         )
     # A validation is too short for the loader to tune its number of threads.
-    num_workers = min(2, threads_at_most()) if config.num_workers is None else config.num_workers
+    num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
     val_loader = make("val", shuffle=False, num_workers=num_workers)
     return loader, val_loader if val_loader.num_frames else None
 
@@ -193,15 +196,16 @@ def _announce(run: Run, why_precision: str) -> None:
     counted = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
     say(f"device {where}, {counted}, precision {run.precision} ({why_precision})")
     say(f"policy {config.policy}: {run.num_parameters:,} parameters")
-    global_batch = config.batch_size * config.grad_accum * ranks.world_size
+    global_batch = config.data.batch_size * config.optim.grad_accum * ranks.world_size
     frames = run.loader.num_frames
     say(f"train split: {frames:,} frames; {global_batch} a step, {frames / global_batch:.1f} steps an epoch")
     if run.val_loader is None:
         say("val split: no episode, so nothing is validated (training data is never used for it)")
     else:
-        say(f"val split: {run.val_loader.num_frames:,} frames of held-out episodes, every {config.eval_every} steps")
+        every = config.eval.eval_every
+        say(f"val split: {run.val_loader.num_frames:,} frames of held-out episodes, every {every} steps")
     if run.step:
         of = f" of {config.max_steps}" if run.step < config.max_steps else ""
         say(f"resumed after step {run.step}{of}")
     elif schedule_note(config):
-        say(f"decay_steps is {config.decay_steps}, max_steps {config.max_steps}: {schedule_note(config)}")
+        say(f"decay_steps is {config.optim.decay_steps}, max_steps {config.max_steps}: {schedule_note(config)}")

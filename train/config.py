@@ -1,127 +1,63 @@
-"""The options of a training run: one frozen dataclass, which checks and completes itself when it is created.
+"""The options of a training run: frozen dataclasses in groups, which check and complete themselves when created.
 
-Options come from three sources. A later source overrides an earlier one: the run's own ``config.json`` (if the run is
-resumed), ``--config FILE.toml``, flags.
+Each option has one flat name, which is also the name of its flag. A TOML file may write an option by its flat name, or
+in the table of its group. Options come from three sources. A later source overrides an earlier one: the run's own
+``config.json`` (if the run is resumed), ``--config FILE.toml``, flags.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.arguments import parse_number, parse_whole_number
+from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import with_dataset_names
 
-__all__ = ["CONFIG_FILE", "TrainConfig", "read_saved_config"]
+__all__ = ["CONFIG_FILE", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
 
 CONFIG_FILE = "config.json"
-_CHOICES = {
-    "precision": ("auto", "bf16", "fp32"),
-    "compile": ("default", "reduce-overhead", "max-autotune"),
-    "parallel": ("ddp",),
-    "wandb": ("offline", "online", "disabled"),
-}
-# Minimum of each number. A field that may be None is checked only if it has a number.
-_AT_LEAST: dict[str, int] = {
-    "batch_size": 1,
-    "grad_accum": 1,
-    "num_workers": 0,
-    "prefetch_factor": 1,
-    "shuffle_shards": 1,
-    "cache_size": 0,
-    "image_resize_height": 8,
-    "image_resize_width": 8,
-    "max_steps": 1,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "decay_steps": 1,
-    "min_lr_ratio": 0,
-    "grad_clip": 0,
-    "eval_every": 1,
-    "eval_batches": 0,
-    "save_every": 1,
-    "keep_checkpoints": 1,
-    "log_every": 1,
-    "seed": 0,
-}
-_AT_MOST: dict[str, int] = {"min_lr_ratio": 1, "seed": 2**63 - 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Options of ``vlapipe train``. A field has the name of its flag, with underscores.
+class _Group:
+    def __post_init__(self) -> None:
+        parse_fields(self)
 
-    If a field's default is ``None``, then ``None`` means that vlapipe chooses the value. The constructor computes
-    ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``. Other fields stay ``None``.
-    """
 
-    data: tuple[Path, ...]  # one or more datasets; a single path is accepted
-    out: Path
-    policy: str = "regression"  # or pkg.module:Class
-    policy_args: Mapping[str, Any] = field(default_factory=dict)  # for the policy's constructor; [policy_args] in TOML
-    batch_size: int = 32  # samples of one rank and one backward pass
-    grad_accum: int = 1  # backward passes of one rank in a step
-    num_workers: int | None = None  # None: the loader tunes the number of threads
-    prefetch_factor: int = 6
-    cache_dir: Path | None = None  # folder of the unpacked shards
-    cache_size: int | None = None  # limit of the unpacked shards, in bytes; a text such as "50GB" in TOML
-    shuffle_shards: int | None = None  # number of shards whose frames are mixed at a time; None mixes all shards
-    weights: Mapping[str, Any] = field(default_factory=dict)  # see Loader; [weights.task] and so on in TOML
-    augment: bool = False
-    augmentation: Mapping[str, Any] = field(default_factory=dict)  # see Augmentation; [augmentation] in TOML
-    image_resize_height: int | None = None
-    image_resize_width: int | None = None
-    precision: str = "auto"
-    compile: str | None = None  # mode of torch.compile
-    gradient_checkpointing: bool = False
-    parallel: str = "ddp"
-    deterministic: bool = False
-    resume: bool = False
-    wandb: str = "offline"
-    max_steps: int = 1000
-    learning_rate: float = 3e-4  # maximum, reached at the end of the warm-up
-    weight_decay: float = 0.01
-    warmup_steps: int | None = None
-    decay_steps: int | None = None  # steps until the learning rate is lowest; a resumed run keeps its first value
-    min_lr_ratio: float = 0.1  # lowest learning rate, as a fraction of learning_rate
-    grad_clip: float = 1.0  # maximum norm of the gradient; 0 does not clip
-    eval_every: int | None = None
-    eval_batches: int = 32  # batches of a validation on each rank; 0 reads the whole val split
-    save_every: int | None = None
-    keep_checkpoints: int = 2
-    log_every: int = 1
-    seed: int = 0
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(_Group):
+    """Which samples a step reads, and how they are prepared."""
+
+    paths: tuple[Path, ...] = option(flat="data")  # one or more datasets; a single path is accepted
+    batch_size: int = option(32, least=1)  # samples of one rank and one backward pass
+    num_workers: int | None = option(None, least=0)  # None: the loader tunes the number of threads
+    prefetch_factor: int = option(6, least=1)
+    cache_dir: Path | None = option(None)  # folder of the unpacked shards
+    cache_size: int | None = option(None, least=0, is_size=True)  # limit of the unpacked shards, in bytes
+    shuffle_shards: int | None = option(None, least=1)  # number of shards mixed at a time; None mixes all shards
+    weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
+    augment: bool = option(False)
+    augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
+    image_resize_height: int | None = option(None, least=8)
+    image_resize_width: int | None = option(None, least=8)
 
     def __post_init__(self) -> None:
-        for name in self._names():
-            object.__setattr__(self, name, _checked(name, getattr(self, name)))
-        derived = {
-            "warmup_steps": min(100, self.max_steps // 10),
-            "decay_steps": self.max_steps,
-            "eval_every": min(500, max(50, self.max_steps // 10)),
-            "save_every": min(1000, max(50, self.max_steps // 4)),
-        }
-        for name, value in derived.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        super().__post_init__()
         if (self.image_resize_height is None) != (self.image_resize_width is None):
             missing = "width" if self.image_resize_width is None else "height"
             raise UsageError(f"images cannot be resized without a {missing}", f"add --image-resize-{missing}")
 
     @property
-    def data_text(self) -> str:
+    def text(self) -> str:
         """Paths of the datasets, separated by commas, for messages."""
-        return ", ".join(map(str, self.data))
+        return ", ".join(map(str, self.paths))
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -130,15 +66,121 @@ class TrainConfig:
             return None
         return self.image_resize_height, self.image_resize_width
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns every field as a JSON value. Paths are absolute, so they stay valid in any working folder."""
-        values = {name: getattr(self, name) for name in self._names()}
-        values["weights"] = with_dataset_names(self.weights, self.data, [str(path.absolute()) for path in self.data])
-        return {name: _as_json(v) for name, v in values.items()}
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(_Group):
+    """How a step moves the weights."""
+
+    grad_accum: int = option(1, least=1)  # backward passes of one rank in a step
+    learning_rate: float = option(3e-4, least=0)  # maximum, reached at the end of the warm-up
+    weight_decay: float = option(0.01, least=0)
+    warmup_steps: int | None = option(None, least=0)
+    decay_steps: int | None = option(None, least=1)  # steps until the rate is lowest; a resume keeps its first value
+    min_lr_ratio: float = option(0.1, least=0, most=1)  # lowest learning rate, as a fraction of learning_rate
+    grad_clip: float = option(1.0, least=0)  # maximum norm of the gradient; 0 does not clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig(_Group):
+    """How several ranks share the work."""
+
+    kind: str = option("ddp", flat="parallel", choices=("ddp",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(_Group):
+    """When checkpoints are written, and which are kept."""
+
+    save_every: int | None = option(None, least=1)
+    keep_checkpoints: int = option(2, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(_Group):
+    """When the policy is validated, and on how much."""
+
+    eval_every: int | None = option(None, least=1)
+    eval_batches: int = option(32, least=0)  # batches of a validation on each rank; 0 reads the whole val split
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig(_Group):
+    """What is reported, and where."""
+
+    log_every: int = option(1, least=1)
+    wandb: str = option("offline", choices=("offline", "online", "disabled"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of ``vlapipe train``; ``TrainConfig.of`` makes one from flat names.
+
+    If a field's default is ``None``, then ``None`` means that vlapipe chooses the value. The constructor computes
+    ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``. Other fields stay ``None``.
+    """
+
+    data: DataConfig
+    out: Path = option()
+    policy: str = option("regression")  # or pkg.module:Class
+    policy_args: Mapping[str, Any] = option(dict)  # for the policy's constructor; [policy_args] in TOML
+    precision: str = option("auto", choices=("auto", "bf16", "fp32"))
+    compile: str | None = option(None, choices=("default", "reduce-overhead", "max-autotune"))  # torch.compile's mode
+    gradient_checkpointing: bool = option(False)
+    deterministic: bool = option(False)
+    resume: bool = option(False)
+    max_steps: int = option(1000, least=1)
+    seed: int = option(0, least=0, most=2**63 - 1)
+    optim: OptimConfig
+    parallel: ParallelConfig
+    checkpoint: CheckpointConfig
+    eval: EvalConfig
+    log: LogConfig
+
+    def __post_init__(self) -> None:
+        parse_fields(self)
+        self._fill("optim", warmup_steps=min(100, self.max_steps // 10), decay_steps=self.max_steps)
+        self._fill("eval", eval_every=min(500, max(50, self.max_steps // 10)))
+        self._fill("checkpoint", save_every=min(1000, max(50, self.max_steps // 4)))
+
+    def _fill(self, group: str, **defaults: Any) -> None:
+        options = getattr(self, group)
+        missing = {name: value for name, value in defaults.items() if getattr(options, name) is None}
+        object.__setattr__(self, group, replace(options, **missing))
 
     @classmethod
-    def _names(cls) -> list[str]:
-        return [f.name for f in fields(cls)]
+    def of(cls, **values: Any) -> TrainConfig:
+        """Returns the config of these options, by their flat names or in a table for each group.
+
+        Raises:
+            UsageError: an option is unknown, missing or out of range.
+        """
+        values = flat_options(values)
+        _refuse_unknown(values, "train")
+        groups: dict[str, dict[str, Any]] = {name: {} for name in _GROUPS}
+        own: dict[str, Any] = {}
+        for name, (group, field) in _OPTIONS.items():
+            if name in values:
+                (groups[group] if group else own)[field.name] = values[name]
+            elif field.default is MISSING and field.default_factory is MISSING:
+                raise UsageError(f"--{name} is missing", f"add --{name} DIR, or {name} in the --config file")
+        return cls(**own, **{name: kind(**groups[name]) for name, kind in _GROUPS.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every option as a JSON value, in a table for each group. ``TrainConfig.of`` reads the result.
+
+        Paths are absolute, so they stay valid in any working folder.
+        """
+        values = {f.name: _as_json(getattr(self, f.name)) for f in fields(self) if f.name not in _GROUPS}
+        for name in _GROUPS:
+            group = getattr(self, name)
+            values[name] = {f.name: _as_json(getattr(group, f.name)) for f in fields(group)}
+        moved = with_dataset_names(self.data.weights, self.data.paths, [str(p.absolute()) for p in self.data.paths])
+        values["data"]["weights"] = moved
+        return values
+
+    def to_flat(self) -> dict[str, Any]:
+        """Returns every option as a JSON value, by its flat name."""
+        return flat_options(self.to_dict())
 
     @classmethod
     def from_sources(cls, file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
@@ -149,17 +191,57 @@ class TrainConfig:
         Raises:
             UsageError: a file cannot be read, or an option is unknown, missing or out of range.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
-        _refuse_unknown(given, cls._names(), "train")
-        values = (_read_toml(file, cls._names()) if file is not None else {}) | given
+        given = {name: value for name, value in flat_options(overrides).items() if value is not None}
+        _refuse_unknown(given, "train")
+        values = (_read_toml(file) if file is not None else {}) | given
         if values.get("resume") and "out" in values:
             saved = read_saved_config(local_path(values["out"], "out"))
             # Another version may have saved options that this version does not know. They are left out.
-            values = {k: v for k, v in _carried_over(saved, values).items() if k in cls._names() and v is not None}
-        for f in fields(cls):
-            if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
-                raise UsageError(f"--{f.name} is missing", f"add --{f.name} DIR, or {f.name} in the --config file")
-        return cls(**values)
+            values = {k: v for k, v in _carried_over(saved, values).items() if k in _OPTIONS and v is not None}
+        return cls.of(**values)
+
+
+_GROUPS: dict[str, Any] = {
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "parallel": ParallelConfig,
+    "checkpoint": CheckpointConfig,
+    "eval": EvalConfig,
+    "log": LogConfig,
+}
+
+
+def option_fields() -> dict[str, tuple[str, Field[Any]]]:
+    """Returns each option by its flat name: its group (empty for an option of the run itself) and its field."""
+    found: dict[str, tuple[str, Field[Any]]] = {}
+    for outer in fields(TrainConfig):
+        inner = fields(_GROUPS[outer.name]) if outer.name in _GROUPS else None
+        for field in (outer,) if inner is None else inner:
+            found[flat_name(field)] = (outer.name if inner else "", field)
+    return found
+
+
+_OPTIONS = option_fields()
+
+
+def flat_options(values: Mapping[str, Any], where: str = "train") -> dict[str, Any]:
+    """Returns options by their flat names. ``values`` may have them flat, in a table for each group, or both.
+
+    Raises:
+        UsageError: the table of a group has an unknown option.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _GROUPS or not isinstance(value, Mapping):
+            flat[name] = value
+            continue
+        of_group = {field.name: flat_name for flat_name, (group, field) in _OPTIONS.items() if group == name}
+        for inner, setting in value.items():
+            if inner.replace("-", "_") not in of_group:
+                cure = did_you_mean(inner, of_group, page="docs/options.md")
+                raise UsageError(f"{where}: unknown option {inner!r} in [{name}]", cure)
+            flat[of_group[inner.replace("-", "_")]] = setting
+    return flat
 
 
 def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +261,7 @@ def _as_json(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
 
 
-def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
+def _read_toml(file: Path) -> dict[str, Any]:
     local_path(file, "--config")
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -187,13 +269,13 @@ def _read_toml(file: Path, known: list[str]) -> dict[str, Any]:
         raise UsageError(f"--config {file}: cannot be read: {error.strerror}", "give an existing TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {file}: not TOML: {error}", "write for example: batch_size = 32") from None
-    values = {name.replace("-", "_"): value for name, value in values.items()}
-    _refuse_unknown(values, known, str(file))
+    values = flat_options({name.replace("-", "_"): value for name, value in values.items()}, str(file))
+    _refuse_unknown(values, str(file))
     return values
 
 
 def read_saved_config(out: Path) -> dict[str, Any]:
-    """Returns the saved options of the run in ``out``, unchecked; an empty dict if the run has saved none.
+    """Returns the saved options of the run in ``out`` by flat names, unchecked; an empty dict if there are none.
 
     Raises:
         UsageError: the file of options cannot be read.
@@ -209,55 +291,21 @@ def read_saved_config(out: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: cannot be read: {error}", cure) from None
     if not isinstance(saved, dict):
         raise UsageError(f"{file}: expected a table of options, found {saved!r:.40}", cure)
-    return saved
+    return flat_saved(saved)
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: list[str], where: str) -> None:
+def flat_saved(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns saved options by flat names, of any version. Options that this version does not know are left out."""
+    known = {
+        name: {inner: v for inner, v in value.items() if inner in {f.name for f in fields(_GROUPS[name])}}
+        if name in _GROUPS and isinstance(value, Mapping)
+        else value
+        for name, value in saved.items()
+    }
+    return flat_options(known)
+
+
+def _refuse_unknown(values: Mapping[str, Any], where: str) -> None:
     for name in values:
-        if name not in known:
-            raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, known, page="docs/options.md"))
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Returns ``value`` converted to the field's type, or raises a UsageError that says expected and found."""
-    field_of = next(f for f in fields(TrainConfig) if f.name == name)
-    kind = str(field_of.type).removesuffix(" | None")
-    if value is None:
-        if field_of.default is None:
-            return None
-        raise UsageError(f"{name}: expected {_NOUN.get(kind, kind)}, found nothing")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise UsageError(f"{name} {value!r}: unknown", did_you_mean(str(value), _CHOICES[name]))
-    if name == "cache_size" and isinstance(value, str):
-        value = parse_size(value)
-    if kind == "Path" and isinstance(value, str | Path):
-        return local_path(value, name)
-    if kind == "tuple[Path, ...]":
-        paths = (value,) if isinstance(value, str | Path) else value
-        if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
-            return tuple(local_path(path, name) for path in paths)
-        raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
-    if kind == "int":
-        return parse_whole_number(name, value, least=_AT_LEAST[name], most=_AT_MOST.get(name))
-    if kind == "float":
-        return parse_number(name, value, least=_AT_LEAST[name], most=_AT_MOST.get(name, math.inf))
-    if not isinstance(value, _TYPES[kind]):
-        raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
-    return dict(value) if kind.startswith("Mapping") else value
-
-
-_TYPES: dict[str, Any] = {
-    "bool": bool,
-    "str": str,
-    "Path": Path,
-    "Mapping[str, Any]": Mapping,
-}
-_NOUN = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "Path": "a path",
-    "tuple[Path, ...]": "a path or several",
-    "Mapping[str, Any]": "a table",
-}
+        if name not in _OPTIONS:
+            raise UsageError(f"{where}: unknown option {name!r}", did_you_mean(name, _OPTIONS, page="docs/options.md"))

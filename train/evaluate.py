@@ -29,8 +29,8 @@ def evaluate(run: Run) -> float | None:
     if run.val_loader is None:
         return None
     # The number of batches counts the frames of all ranks, because some ranks may have no part of the last batch.
-    num_batches = -(-run.val_loader.num_frames // (run.config.batch_size * run.ranks.world_size))
-    most = run.config.eval_batches or num_batches
+    num_batches = -(-run.val_loader.num_frames // (run.config.data.batch_size * run.ranks.world_size))
+    most = run.config.eval.eval_batches or num_batches
     every = max(1, num_batches // most)
     total = count = 0.0
     run.policy.eval()

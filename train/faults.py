@@ -106,14 +106,14 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or any(text in str(error) for text in _NO_HOST_MEMORY)):
             raise
-        half = max(1, config.batch_size // 2)
-        ways = [f"--batch-size {half} --grad-accum {config.grad_accum * 2}"] if config.batch_size > 1 else []
+        half = max(1, config.data.batch_size // 2)
+        ways = [f"--batch-size {half} --grad-accum {config.optim.grad_accum * 2}"] if config.data.batch_size > 1 else []
         ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
         ways += ["smaller images (--image-resize-height, --image-resize-width)"]
         whose = "the GPU's memory" if on_gpu else "this machine's memory"
         tried = re.search(r"you tried to allocate \d+ bytes", str(error))
         first = tried[0] if tried else str(error).split(". ")[0]
         raise StoppedError(
-            f"{whose} does not hold batch_size {config.batch_size}: {first or 'out of memory'}",
+            f"{whose} does not hold batch_size {config.data.batch_size}: {first or 'out of memory'}",
             f"try {', or '.join(ways)}",
         ) from None

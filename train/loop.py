@@ -59,8 +59,8 @@ def train_step(run: Run) -> StepOutcome:
     config, device, timer = run.config, run.ranks.device, run.timer
     began = time.perf_counter()
     batches, shares, losses = [], [], []
-    for i in range(config.grad_accum):
-        exchanges = i == config.grad_accum - 1
+    for i in range(config.optim.grad_accum):
+        exchanges = i == config.optim.grad_accum - 1
         with timer.phase("data"), timing_waits(partial(timer.add, "h2d")):
             batch = next(run.batches)
         with timer.phase("h2d"):
@@ -72,15 +72,15 @@ def train_step(run: Run) -> StepOutcome:
             with before_exchange, explain_out_of_memory(config), autocast(run.precision, device):
                 loss = require_loss(run, run.module(on_device)) * share
             with explain_out_of_memory(config):
-                torch.autograd.backward(loss / config.grad_accum)
+                torch.autograd.backward(loss / config.optim.grad_accum)
         batches.append(batch)
         shares.append(share)
         losses.append(loss.detach())
     own_loss, own_share = torch.stack([*losses, *shares]).double().view(2, -1).sum(1).tolist()
     loss_sum, share_sum, wishes = sum_of([own_loss, own_share, bool(run.stop.requested)], run.ranks)
     with timer.phase("optimizer"):
-        mean_share = share_sum / (config.grad_accum * run.ranks.world_size)
-        grad_norm = float(rescale_and_clip(run.policy, mean_share, config.grad_clip))
+        mean_share = share_sum / (config.optim.grad_accum * run.ranks.world_size)
+        grad_norm = float(rescale_and_clip(run.policy, mean_share, config.optim.grad_clip))
     require_finite(run, loss_sum, own_loss, grad_norm, batches)
     with timer.phase("optimizer"), explain_out_of_memory(config):
         learning_rate = run.schedule.at(run.step)

@@ -75,16 +75,16 @@ class Run:
     @property
     def global_batch_size(self) -> int:
         """Number of samples of one step, summed over all ranks."""
-        return self.config.batch_size * self.config.grad_accum * self.ranks.world_size
+        return self.config.data.batch_size * self.config.optim.grad_accum * self.ranks.world_size
 
     @property
     def save_every(self) -> int:
         """Number of steps between two checkpoints."""
-        assert self.config.save_every is not None  # TrainConfig fills in the default
-        return self.config.save_every
+        assert self.config.checkpoint.save_every is not None  # TrainConfig fills in the default
+        return self.config.checkpoint.save_every
 
     @property
     def evaluates_now(self) -> bool:
         """Whether to validate after this step: True after every ``eval_every``-th step and after the last step."""
-        assert self.config.eval_every is not None
-        return self.step % self.config.eval_every == 0 or self.step == self.config.max_steps
+        assert self.config.eval.eval_every is not None
+        return self.step % self.config.eval.eval_every == 0 or self.step == self.config.max_steps

@@ -170,7 +170,7 @@ def test_training_calls_an_unfinished_folder_unfinished(raw: Path, tmp_path: Pat
     from vlapipe.train.loop import train
 
     with pytest.raises(NotADatasetError, match=r"unfinished: .*run the same vlapipe ingest command again"):
-        train(TrainConfig(data=(killed(raw, tmp_path),), out=tmp_path / "run", wandb="disabled"))
+        train(TrainConfig.of(data=(killed(raw, tmp_path),), out=tmp_path / "run", wandb="disabled"))
 
 
 def test_unfinished_folder_that_an_ingest_holds_is_waited_for(raw: Path, tmp_path: Path) -> None:

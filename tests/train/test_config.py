@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.config import CONFIG_FILE, TrainConfig
+from vlapipe.train.config import CONFIG_FILE, TrainConfig, option_fields
 
 REQUIRED: dict[str, Any] = {"data": "data", "out": "run"}
 
@@ -24,28 +23,28 @@ def write_toml(folder: Path, text: str) -> Path:
 def test_option_list_is_as_documented() -> None:
     # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
     names = """
-        data out policy policy_args batch_size grad_accum num_workers prefetch_factor cache_dir cache_size
-        shuffle_shards weights augment augmentation image_resize_height image_resize_width precision compile
-        gradient_checkpointing parallel deterministic resume wandb max_steps learning_rate weight_decay warmup_steps
-        decay_steps min_lr_ratio grad_clip eval_every eval_batches save_every keep_checkpoints log_every seed
+        data batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards weights augment augmentation
+        image_resize_height image_resize_width out policy policy_args precision compile gradient_checkpointing
+        deterministic resume max_steps seed grad_accum learning_rate weight_decay warmup_steps decay_steps min_lr_ratio
+        grad_clip parallel save_every keep_checkpoints eval_every eval_batches log_every wandb
     """
-    assert [f.name for f in dataclasses.fields(TrainConfig)] == names.split()
+    assert list(option_fields()) == names.split()
 
 
 def test_flags_lie_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
     file = write_toml(tmp_path, 'batch_size = 8\nmax-steps = 50\nlearning_rate = 1\ndata = "a"\nout = "b"\n')
     config = TrainConfig.from_sources(file, {"batch_size": 4, "max_steps": None, "data": Path("c")})
-    assert (config.batch_size, config.max_steps, config.learning_rate) == (4, 50, 1.0)
-    assert (config.data, config.out) == ((Path("c"),), Path("b"))
+    assert (config.data.batch_size, config.max_steps, config.optim.learning_rate) == (4, 50, 1.0)
+    assert (config.data.paths, config.out) == ((Path("c"),), Path("b"))
 
 
 def test_data_is_one_path_or_several(tmp_path: Path) -> None:
     file = write_toml(tmp_path, 'data = ["a", "b"]\nout = "run"\n')
-    assert TrainConfig.from_sources(file, {}).data == (Path("a"), Path("b"))
-    assert TrainConfig.from_sources(file, {"data": (Path("c"),)}).data == (Path("c"),)
+    assert TrainConfig.from_sources(file, {}).data.paths == (Path("a"), Path("b"))
+    assert TrainConfig.from_sources(file, {"data": (Path("c"),)}).data.paths == (Path("c"),)
     for wrong in (7, [], ["a", 7]):
         with pytest.raises(UsageError, match="data: expected a path or several, found "):
-            TrainConfig(data=wrong, out=tmp_path)  # type: ignore[arg-type]
+            TrainConfig.of(data=wrong, out=tmp_path)
 
 
 def test_policy_arguments_come_from_a_table(tmp_path: Path) -> None:
@@ -56,28 +55,44 @@ def test_policy_arguments_come_from_a_table(tmp_path: Path) -> None:
 def test_size_of_the_cache_is_bytes_or_a_text(tmp_path: Path) -> None:
     file = write_toml(tmp_path, 'cache_size = "1.5GB"\ncache_dir = "scratch"\n')
     config = TrainConfig.from_sources(file, REQUIRED)
-    assert (config.cache_size, config.cache_dir) == (1_500_000_000, Path("scratch"))
-    assert TrainConfig.from_sources(file, REQUIRED | {"cache_size": 7}).cache_size == 7
+    assert (config.data.cache_size, config.data.cache_dir) == (1_500_000_000, Path("scratch"))
+    assert TrainConfig.from_sources(file, REQUIRED | {"cache_size": 7}).data.cache_size == 7
 
 
 def test_what_is_left_open_is_derived_from_max_steps() -> None:
-    config = TrainConfig(**REQUIRED, max_steps=300)
-    assert (config.warmup_steps, config.eval_every, config.save_every) == (30, 50, 75)
-    assert TrainConfig(**REQUIRED, max_steps=100_000).save_every == 1000
+    config = TrainConfig.of(**REQUIRED, max_steps=300)
+    assert (config.optim.warmup_steps, config.eval.eval_every, config.checkpoint.save_every) == (30, 50, 75)
+    assert TrainConfig.of(**REQUIRED, max_steps=100_000).checkpoint.save_every == 1000
 
 
 def test_dict_survives_json_and_gives_the_same_config() -> None:
-    config = TrainConfig(data=Path("/data"), out=Path("/run"), compile="max-autotune", policy_args={"dim": 64})
-    assert TrainConfig(**json.loads(json.dumps(config.to_dict()))) == config
+    config = TrainConfig.of(data=Path("/data"), out=Path("/run"), compile="max-autotune", policy_args={"dim": 64})
+    assert TrainConfig.of(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_options_may_stand_in_the_table_of_their_group(tmp_path: Path) -> None:
+    file = write_toml(tmp_path, 'out = "run"\n[data]\npaths = ["a"]\nbatch-size = 8\n[parallel]\nkind = "ddp"\n')
+    config = TrainConfig.from_sources(file, {"learning_rate": 1.0})
+    assert (config.data.paths, config.data.batch_size, config.optim.learning_rate) == ((Path("a"),), 8, 1.0)
+    file = write_toml(tmp_path, "[optim]\nbatch_size = 8\n")
+    with pytest.raises(UsageError, match=r"unknown option 'batch_size' in \[optim\]"):
+        TrainConfig.from_sources(file, REQUIRED)
+
+
+def test_config_that_an_earlier_version_saved_flat_is_read(tmp_path: Path) -> None:
+    saved = TrainConfig.of(data=Path("old"), out=tmp_path, batch_size=7, max_steps=40, save_every=9).to_flat()
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(saved))
+    config = TrainConfig.from_sources(None, {"out": tmp_path, "resume": True})
+    assert (config.data.batch_size, config.max_steps, config.checkpoint.save_every) == (7, 40, 9)
 
 
 def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
-    saved = TrainConfig(data=Path("old"), out=tmp_path, batch_size=7, max_steps=40, seed=3)
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(saved.to_dict() | {"from_another_version": 1}))
+    saved = TrainConfig.of(data=Path("old"), out=tmp_path, batch_size=7, max_steps=40, seed=3)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(saved.to_dict() | {"from_another_version": 1, "log": {"odd": 2}}))
     file = write_toml(tmp_path, "seed = 4\n")
     config = TrainConfig.from_sources(file, {"out": tmp_path, "resume": True, "data": "new", "max_steps": 80})
-    assert (config.batch_size, config.max_steps, config.seed, config.data) == (7, 80, 4, (Path("new"),))
-    assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).batch_size == 32
+    assert (config.data.batch_size, config.max_steps, config.seed, config.data.paths) == (7, 80, 4, (Path("new"),))
+    assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).data.batch_size == 32
 
 
 @pytest.mark.parametrize(
@@ -114,8 +129,8 @@ def test_option_that_cannot_be_used_is_refused(overrides: dict[str, Any], messag
 
 def test_saved_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    saved = TrainConfig(data=Path("data"), out=Path("run")).to_dict()
-    assert (saved["data"], saved["out"]) == ([str(tmp_path / "data")], str(tmp_path / "run"))
+    saved = TrainConfig.of(data=Path("data"), out=Path("run")).to_dict()
+    assert (saved["data"]["paths"], saved["out"]) == ([str(tmp_path / "data")], str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"data"', "{", "\x80"])
@@ -151,5 +166,5 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_image_size_is_height_then_width() -> None:
-    assert TrainConfig(**REQUIRED, image_resize_height=96, image_resize_width=128).image_size == (96, 128)
-    assert TrainConfig(**REQUIRED).image_size is None
+    assert TrainConfig.of(**REQUIRED, image_resize_height=96, image_resize_width=128).data.image_size == (96, 128)
+    assert TrainConfig.of(**REQUIRED).data.image_size is None

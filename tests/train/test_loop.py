@@ -40,7 +40,7 @@ def config(data: Path, out: Path, **changes: Any) -> TrainConfig:
         "num_workers": 1,
         "policy_args": SMALL,
     }
-    return TrainConfig(data=data, out=out, **(options | changes))
+    return TrainConfig.of(data=data, out=out, **(options | changes))
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_run_leaves_metrics_checkpoint_and_config(tiny_dataset: Path, tmp_path: 
     }
     assert [line["step"] for line in lines(out) if "val/loss" in line] == [4, 6]
     assert result.checkpoint == latest_checkpoint(out) == out / FOLDER / "step-00000006"
-    assert json.loads((out / "config.json").read_text())["batch_size"] == 8
+    assert json.loads((out / "config.json").read_text())["data"]["batch_size"] == 8
     assert (result.step, result.stopped_by, result.precision, result.device) == (6, "", "fp32", "cpu")
     assert sum(result.phase_shares.values()) == pytest.approx(1.0)
     assert (result.first_loss, result.last_loss) == (lines(out)[0]["train/loss"], lines(out)[-1]["train/loss"])

@@ -33,22 +33,21 @@ def make_schedule(options: Mapping[str, Any]) -> Schedule:
 
 def schedule_note(config: TrainConfig) -> str:
     """Returns a note on the learning rate if ``decay_steps`` differs from ``max_steps``; otherwise an empty text."""
-    schedule, last = make_schedule(config.to_dict()), config.max_steps - 1
-    assert config.decay_steps is not None  # TrainConfig fills in the default
-    if config.decay_steps == config.max_steps:
+    schedule, last = make_schedule(config.to_flat()), config.max_steps - 1
+    steps = config.optim.decay_steps
+    assert steps is not None  # TrainConfig fills in the default
+    if steps == config.max_steps:
         return ""
     cure = f"--decay-steps {config.max_steps} lets it fall over all {config.max_steps} steps"
-    if config.decay_steps < config.max_steps:
-        return f"the learning rate stays at {schedule.at(last):.3g} after step {config.decay_steps} ({cure})"
-    return (
-        f"the learning rate falls over {config.decay_steps} steps, to {schedule.at(last):.3g} in the last one ({cure})"
-    )
+    if steps < config.max_steps:
+        return f"the learning rate stays at {schedule.at(last):.3g} after step {steps} ({cure})"
+    return f"the learning rate falls over {steps} steps, to {schedule.at(last):.3g} in the last one ({cure})"
 
 
 def same_weights(saved: Mapping[str, Any], config: TrainConfig) -> bool:
     """Whether the saved weights equal ``config``'s weights. Datasets are compared by position, not by path."""
     before = by_position(saved.get("weights"), [Path(path) for path in saved.get("data", ())])
-    return bool(before == by_position(config.weights, config.data))
+    return bool(before == by_position(config.data.weights, config.data.paths))
 
 
 def resume_changes(
@@ -64,7 +63,7 @@ def resume_changes(
 def _changes(
     saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
 ) -> Iterator[str]:
-    options = config.to_dict()
+    options = config.to_flat()
     saved = {"decay_steps": saved.get("max_steps"), **saved}  # the value that earlier versions used
     names = [name for name in options if name in saved and name not in _HARMLESS]
     saved = options | saved

@@ -9,6 +9,7 @@ from vlapipe.train.checkpoint.files import Checkpoint, read_checkpoint, write_ch
 from vlapipe.train.checkpoint.resumed import resume_changes, same_weights
 from vlapipe.train.checkpoint.run_folder import save_config
 from vlapipe.train.checkpoint.saved_policy import load_weights, spec_to_json
+from vlapipe.train.config import flat_saved
 from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import gather_rng, restore_rng
@@ -40,7 +41,7 @@ def save(run: Run) -> None:
                 },
             )
             with explain_surroundings(run.config.out):
-                write_checkpoint(run.config.out, checkpoint, keep=run.config.keep_checkpoints)
+                write_checkpoint(run.config.out, checkpoint, keep=run.config.checkpoint.keep_checkpoints)
     run.checkpoint_step = run.step
 
 
@@ -55,14 +56,15 @@ def restore(run: Run, path: Path) -> None:
     began_with = checkpoint.state.get("dataset", {}).get("manifest_sha256", run.dataset_digest)
     if began_with != run.dataset_digest:
         cure = "say with --data where that dataset is now, or begin a new run with another --out"
-        raise UsageError(f"--data {run.config.data_text}: is not the dataset that this run began with", cure)
+        raise UsageError(f"--data {run.config.data.text}: is not the dataset that this run began with", cure)
     load_weights(run.policy, checkpoint.policy, path)
     try:
         load_optimizer_tensors(run.optimizer, run.policy, checkpoint.optimizer)
     except (KeyError, ValueError) as error:
         raise DamageError(f"{path}: the optimizer's state does not fit the policy: {error}") from None
+    saved = flat_saved(checkpoint.state["config"])
     loader_state = dict(checkpoint.state["loader"])
-    if same_weights(checkpoint.state["config"], run.config):
+    if same_weights(saved, run.config):
         # The loader compares weights by their text. The text may differ only because a dataset has another path now.
         loader_state["weights"] = run.loader.state_dict()["weights"]
     run.loader.load_state_dict(loader_state)
@@ -71,9 +73,7 @@ def restore(run: Run, path: Path) -> None:
     run.val_loss = checkpoint.state.get("val_loss")
     if run.step < run.config.max_steps:
         ranks_before = checkpoint.state.get("world_size", run.ranks.world_size)
-        for line in resume_changes(
-            checkpoint.state["config"], ranks_before, run.config, run.ranks.world_size, run.step
-        ):
+        for line in resume_changes(saved, ranks_before, run.config, run.ranks.world_size, run.step):
             run.console.say(f"resumed otherwise: {line}")
 
 

@@ -118,7 +118,7 @@ def read_only_folder() -> Iterator[Path]:
 @pytest.mark.parametrize("below", ["", "run"])
 def test_folder_that_cannot_be_written_is_said_with_its_cure(read_only_folder: Path, below: str) -> None:
     out = read_only_folder / below
-    asked = TrainConfig(data=Path("data"), out=out)
+    asked = TrainConfig.of(data=Path("data"), out=out)
     with (
         pytest.raises(UsageError, match=r"cannot be written: Permission denied \(check its path and permissions\)"),
         run_folder(asked, print),
