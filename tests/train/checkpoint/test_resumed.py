@@ -138,7 +138,7 @@ def test_weights_by_relative_path_are_resumed_from_another_folder_and_go_along_w
     resume(Path("../run"), max_steps=2)
     (tmp_path / "data").rename(tmp_path / "moved")
     resume(Path("../run"), max_steps=3, data=["../moved/a", "../moved/b"])
-    assert [line.partition(" ")[0] for line in said()] == ["max_steps", "data", "max_steps"]
+    assert [line.partition(" ")[0] for line in said()] == ["max_steps", "max_steps", "data"]
     # As an earlier version kept it, seen from where it means nothing.
     for kept in (tmp_path / "run" / CONFIG_FILE, tmp_path / "run" / "checkpoints" / "step-00000003" / "state.json"):
         values = json.loads(kept.read_text())
