@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,21 @@ from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
+from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.optimizer import make_optimizer
 from vlapipe.train.optim.precision import backend_rules, choose_precision
-from vlapipe.train.parallel.ddp import wrap
+from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
-from vlapipe.train.parallel.rng import seed_rng
+from vlapipe.train.parallel.strategy import Single, Strategy
+from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.loss_module import LossOf, LossSums
+from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.report.metrics import MetricsLog
 from vlapipe.train.report.step_log import StepLog
 from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.report.wandb_run import open_wandb
-from vlapipe.train.run import LossOf, Run
+from vlapipe.train.run import Run
 from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.weight_names import with_dataset_names
 
@@ -61,28 +66,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
             policy = _make_policy(config, loader, ranks)
-        module = LossOf(policy)
-        if config.compile is not None:
-            module.compile(mode=config.compile)
         precision, why = choose_precision(config.precision, ranks.device)
-        run = Run(
-            config=config,
-            ranks=ranks,
-            precision=precision,
-            policy=policy,
-            module=wrap(module, policy, ranks),
-            optimizer=make_optimizer(
-                policy, learning_rate=config.optim.learning_rate, weight_decay=config.optim.weight_decay
-            ),
-            schedule=make_schedule(config.to_flat()),
-            loader=loader,
-            val_loader=val_loader,
-            batches=iter(()),
-            timer=StepTimer(ranks.device),
-            console=console,
-            step_log=StepLog(progress=console, device=ranks.device, every=config.log.log_every),
-            stop=stack.enter_context(StopSignal()),
-            dataset_digest=_digest(loader.datasets),
+        run = _make_run(
+            config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
         )
         stack.callback(run.leave_ranks)
         with agree(ranks):
@@ -94,9 +80,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
             with explain_surroundings(config.out):
                 if not run.step:  # a resumed run replaces its saved options only after its first step
                     save_config(config)
-                run.step_log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
-            run.step_log.sink = open_wandb(config.log.wandb, config.out, config.to_dict(), console.say)
-            stack.callback(run.step_log.sink.close)
+                run.log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
+            run.log.sink = open_wandb(config.log.wandb, config.out, config.to_dict(), console.say)
+            stack.callback(run.log.sink.close)
         run.first_step = run.step
         stack.enter_context(tell_failure(ranks))
         yield run
@@ -160,13 +146,82 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
     return loader, val_loader if val_loader.num_frames else None
 
 
+def _make_run(
+    config: TrainConfig,
+    ranks: Ranks,
+    console: Progress,
+    policy: nn.Module,
+    loaders: tuple[Loader, Loader | None],
+    precision: str,
+    stop: StopSignal,
+) -> Run:
+    """Returns the run before its first step. Only the run may reference the strategy and the module; see ``ranks``."""
+    strategy = _make_strategy(config, ranks, precision)
+    module = _make_module(config, policy, strategy)
+    loader, val_loader = loaders
+    run = Run(
+        config=config,
+        ranks=ranks,
+        precision=precision,
+        policy=policy,
+        strategy=strategy,
+        module=module,
+        sums=LossSums(),
+        is_bad=torch.zeros((), dtype=torch.bool, device=ranks.device),
+        optimizer=make_optimizer(
+            policy, learning_rate=config.optim.learning_rate, weight_decay=config.optim.weight_decay
+        ),
+        schedule=make_schedule(config.to_flat()),
+        loader=loader,
+        val_loader=val_loader,
+        batches=iter(()),
+        timer=StepTimer(ranks.device),
+        console=console,
+        log=StepLog(
+            progress=console,
+            device=ranks.device,
+            every=config.log.log_every,
+            num_samples=config.data.batch_size * config.optim.grad_accum * ranks.world_size,
+            check=lambda values: stop_if_bad(run, values),
+        ),
+        stop=stop,
+        dataset_digest=_digest(loader.datasets),
+    )
+    return run
+
+
+def _make_strategy(config: TrainConfig, ranks: Ranks, precision: str) -> Strategy:
+    kind = config.parallel.kind
+    if ranks.world_size == 1:
+        return Single()
+    if kind == "ddp":
+        return Replicated(ranks, unused_parameters=config.parallel.unused_parameters)
+    from vlapipe.train.parallel.fsdp import Sharded
+
+    return Sharded(ranks, precision=precision, shard_size=_shard_size(config, ranks) if kind == "hsdp" else None)
+
+
+def _shard_size(config: TrainConfig, ranks: Ranks) -> int:
+    """Returns the number of ranks that share a copy of the policy: those of this machine, unless the user says."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world_size))
+    return config.parallel.shard_size or here
+
+
+def _make_module(config: TrainConfig, policy: nn.Module, strategy: Strategy) -> nn.Module:
+    """Returns the module whose forward is the loss, with checkpointed blocks, compiled and split as the options say."""
+    blocks, module = blocks_of(policy), LossOf(policy)
+    if config.gradient_checkpointing:
+        recompute_in_backward(policy, blocks)
+    if config.compile is not None:
+        for part in blocks if strategy.splits_blocks and blocks else [module]:
+            part.compile(mode=config.compile, dynamic=False)
+    return strategy.wrap(module, policy, blocks)
+
+
 def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module:
     torch.manual_seed(config.seed)  # every rank begins with the same weights
     policy_class = load_policy_class(config.policy)
-    policy = build_policy(
-        policy_class, loader.spec, config.policy_args, gradient_checkpointing=config.gradient_checkpointing
-    )
-    seed_rng(config.seed, ranks)
+    policy = build_policy(policy_class, loader.spec, config.policy_args)
     if any(isinstance(p, nn.UninitializedParameter) for p in policy.parameters()):
         cure = "give its layers their sizes, which the spec says"
         raise UsageError(f"policy {policy_class.__name__}: has lazy layers, whose sizes are not known yet", cure)

@@ -84,7 +84,9 @@ class OptimConfig(_Group):
 class ParallelConfig(_Group):
     """How several ranks share the work."""
 
-    kind: str = option("ddp", flat="parallel", choices=("ddp",))
+    kind: str = option("ddp", flat="parallel", choices=("ddp", "fsdp", "hsdp"))
+    shard_size: int | None = option(None, least=1)  # ranks that share a copy of the policy (hsdp); None: of a machine
+    unused_parameters: str = option("search", choices=("search", "static", "none"))  # of a policy under ddp
 
 
 @dataclass(frozen=True, kw_only=True)

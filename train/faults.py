@@ -1,22 +1,22 @@
-"""Turns the faults of a step into one clear line: a wrong loss, numbers that are not finite, lack of memory."""
+"""Turns the faults of a step into one clear line: numbers that are not finite, lack of memory."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
+from vlapipe.schemas.errors import StoppedError, VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.parallel.ranks import agree
+from vlapipe.train.report.step_log import StepValues
 from vlapipe.train.run import Run
 
-__all__ = ["explain_out_of_memory", "require_finite", "require_loss"]
+__all__ = ["explain_out_of_memory", "stop_if_bad"]
 
 # What torch and oneDNN say on a CPU without memory.
 _NO_HOST_MEMORY = (
@@ -27,46 +27,27 @@ _NO_HOST_MEMORY = (
 _NAMED = 20  # maximum number of frames that a message names; the message counts the others
 
 
-def require_loss(run: Run, loss: Any, *, to_train: bool = True) -> torch.Tensor:
-    """Returns the result of the policy's ``loss`` as a scalar tensor.
+def stop_if_bad(run: Run, values: StepValues) -> None:
+    """Stop the run after a step whose loss or gradient is not finite. The optimizer has not moved since that step.
 
     Raises:
-        UsageError: the result is not a floating-point scalar, or it has no gradient although ``to_train`` is True.
+        VlapipeError: always. The message names the step and the frames of its batches.
     """
-    problem, cure = "", ""
-    if not isinstance(loss, torch.Tensor):
-        problem, cure = f"expected a scalar tensor, found a {type(loss).__name__}", "return the total loss alone"
-    elif loss.numel() != 1:
-        problem, cure = f"expected a scalar, found a tensor of shape {tuple(loss.shape)}", "return its mean()"
-    elif not loss.is_floating_point():
-        problem, cure = f"expected a floating-point scalar, found {loss.dtype}", "return a float tensor"
-    elif to_train and not loss.requires_grad:
-        problem = "it has no gradient"
-        cure = "compute it from the policy's parameters, without no_grad, detach or item"
-    if problem:
-        raise UsageError(f"policy {run.policy_name}: loss(batch): {problem}", cure)
-    scalar: torch.Tensor = loss.reshape(())
-    return scalar
-
-
-def require_finite(run: Run, loss: float, own_loss: float, grad_norm: float, batches: Sequence[Batch]) -> None:
-    """Stop the run before the optimizer changes the weights, if the loss or the gradient is not finite.
-
-    ``loss`` is the sum over all ranks, ``own_loss`` is this rank's loss.
-
-    Raises:
-        VlapipeError: the loss or the gradient is not finite. The message names the step and the frames of its batches.
-    """
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
     with agree(run.ranks):
         # If another rank's batch caused the fault, only that rank raises the error.
-        if math.isfinite(loss) or not math.isfinite(own_loss):
-            what = f"loss is {own_loss}" if not math.isfinite(own_loss) else f"norm of the gradient is {grad_norm}"
+        own_is_bad = not math.isfinite(values.own_loss)
+        if own_is_bad or math.isfinite(values.loss):
+            what = f"loss is {values.own_loss}" if own_is_bad else f"norm of the gradient is {values.grad_norm}"
             cure = "look at these frames with vlapipe inspect --episode; if they are good, lower learning_rate"
-            raise VlapipeError(
-                f"step {run.step + 1}: the {what}; the weights have not moved; {_suspects(batches)}", cure
-            )
+            named = _suspects(_batches_again(run, values.data_position))
+            raise VlapipeError(f"step {values.step}: the {what}; the weights have not moved; {named}", cure)
+
+
+def _batches_again(run: Run, data_position: Mapping[str, int]) -> list[Batch]:
+    """Read the batches of a step again. Their order and augmentation depend only on the loader's position."""
+    run.loader.load_state_dict(dict(data_position))
+    batches = run.loader.every_other(0, 1)
+    return [next(batches) for _ in range(run.config.optim.grad_accum)]
 
 
 def _suspects(batches: Sequence[Batch]) -> str:

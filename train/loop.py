@@ -1,9 +1,7 @@
-"""The training loop, from top to bottom: step, evaluate, save, log, until the last step or a request to stop."""
+"""The training loop, from top to bottom: step, validate, log, save, until the last step or a request to stop."""
 
 from __future__ import annotations
 
-import contextlib
-import time
 from functools import partial
 
 import torch
@@ -11,13 +9,14 @@ import torch
 from vlapipe.train.build import build
 from vlapipe.train.checkpoint.run_state import keep_options, save
 from vlapipe.train.config import TrainConfig
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
-from vlapipe.train.faults import explain_out_of_memory, require_finite, require_loss
-from vlapipe.train.optim.optimizer import kept_share, rescale_and_clip
+from vlapipe.train.faults import explain_out_of_memory
+from vlapipe.train.optim.optimizer import step_unless
 from vlapipe.train.optim.precision import autocast
-from vlapipe.train.parallel.ddp import unless
-from vlapipe.train.parallel.ranks import agree, sum_of
+from vlapipe.train.parallel.ranks import agree
+from vlapipe.train.parallel.rng import seed_generators
 from vlapipe.train.report.step_log import StepOutcome
 from vlapipe.train.result import TrainResult, summarize
 from vlapipe.train.run import Run
@@ -38,62 +37,60 @@ def train(config: TrainConfig) -> TrainResult:
         while run.step < config.max_steps and not stopped:
             outcome = train_step(run)
             run.step += 1
+            stopped = run.stops_after(outcome)
             keep_options(run)
-            stopped = outcome.stop
-            last = stopped or run.step == config.max_steps
-            val_loss = evaluate(run) if run.evaluates_now else None
-            if last or run.step % run.save_every == 0:
+            saves = stopped or run.saves_now
+            validated = evaluate(run) if run.evaluates_now else {}
+            run.log.add(outcome, validated, now=saves)  # a step that is not finite ends the run before it is saved
+            if saves:
                 save(run)
-            run.step_log.write(run.step, outcome, val_loss, last=last)
         return summarize(run, stopped=stopped)
 
 
 def train_step(run: Run) -> StepOutcome:
-    """Make one step of the optimizer. The gradient is that of the mean loss over all actions of the step.
+    """Make one step of the optimizer: its gradient is that of the mean loss over all samples of the step.
 
-    A step reads ``grad_accum`` batches on each rank.
-
-    Raises:
-        VlapipeError: the loss or the gradient is not finite. The weights are then unchanged.
+    A step reads ``grad_accum`` batches on each rank. It never waits for the device. If the loss or the gradient is not
+    finite, then neither this step nor a later one moves the weights; ``run.log`` finds that out and ends the run.
     """
-    config, device, timer = run.config, run.ranks.device, run.timer
-    began = time.perf_counter()
-    batches, shares, losses = [], [], []
-    for i in range(config.optim.grad_accum):
-        exchanges = i == config.optim.grad_accum - 1
-        with timer.phase("data"), timing_waits(partial(timer.add, "h2d")):
-            batch = next(run.batches)
+    config, ranks, timer = run.config, run.ranks, run.timer
+    position = run.loader.state_dict()
+    for part in range(config.optim.grad_accum):
+        # What follows has a time-out on several ranks, so it begins only after every rank has its batch.
+        with timer.phase("ranks"), agree(ranks, wish=bool(run.stop.requested)) as agreed:
+            batch = _next_batch(run)
         with timer.phase("h2d"):
-            on_device = to_device(batch, device)
-        share = kept_share(on_device)
-        with timer.phase("compute"), unless(exchanges, run.module):
-            # The reduce of the gradients has a time-out, so it begins only after every rank has read its batch.
-            before_exchange = agree(run.ranks) if exchanges else contextlib.nullcontext()
-            with before_exchange, explain_out_of_memory(config), autocast(run.precision, device):
-                loss = require_loss(run, run.module(on_device)) * share
-            with explain_out_of_memory(config):
-                torch.autograd.backward(loss / config.optim.grad_accum)
-        batches.append(batch)
-        shares.append(share)
-        losses.append(loss.detach())
-    own_loss, own_share = torch.stack([*losses, *shares]).double().view(2, -1).sum(1).tolist()
-    loss_sum, share_sum, wishes = sum_of([own_loss, own_share, bool(run.stop.requested)], run.ranks)
-    with timer.phase("optimizer"):
-        mean_share = share_sum / (config.optim.grad_accum * run.ranks.world_size)
-        grad_norm = float(rescale_and_clip(run.policy, mean_share, config.optim.grad_clip))
-    require_finite(run, loss_sum, own_loss, grad_norm, batches)
+            batch = to_device(batch, ranks.device)
+        seed_generators(config.seed, "train", step=run.step, rank=ranks.rank, part=part)
+        last = part == config.optim.grad_accum - 1
+        with run.strategy.gradient_sync(enabled=last), explain_out_of_memory(config):
+            with timer.phase("forward"), autocast(run.precision, ranks.device):
+                loss = run.module(batch)
+            with timer.phase("backward"):
+                loss[0].backward()
+        run.sums.add(loss)
     with timer.phase("optimizer"), explain_out_of_memory(config):
+        own = run.sums.take()
+        mean = run.strategy.mean(own)
+        factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)
+        norm = run.strategy.clip(run.policy, config.optim.grad_clip, factor)
+        run.is_bad |= ~(mean[0].isfinite() & norm.isfinite())
         learning_rate = run.schedule.at(run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate
-        run.optimizer.step()
+        step_unless(run.optimizer, run.strategy.for_optimizer(run.is_bad.float()))
         run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
-        loss=loss_sum / share_sum if share_sum else 0.0,
-        grad_norm=grad_norm,
+        step=run.step + 1,
+        values=torch.stack([norm.double(), run.is_bad.double(), own[0] / own[1], *run.sums.means(mean)]),
+        names=run.sums.names,
         learning_rate=learning_rate,
-        seconds=timer.read(),
-        wall_s=time.perf_counter() - began,
-        num_samples=run.global_batch_size,
-        stop=wishes > 0,
+        times=timer.take(),
+        stop=agreed.wished,
+        data_position=position,
     )
+
+
+def _next_batch(run: Run) -> Batch:
+    with run.timer.phase("data"), timing_waits(partial(run.timer.add, "h2d")):
+        return next(run.batches)

@@ -19,7 +19,9 @@ __all__ = ["TrainResult", "print_train_result", "summarize"]
 _PHASE_NAMES = {
     "data": "waiting for data",
     "h2d": "host-to-device",
-    "compute": "forward/backward",
+    "ranks": "waiting for other ranks",
+    "forward": "forward",
+    "backward": "backward",
     "optimizer": "optimizer",
 }
 
@@ -41,14 +43,14 @@ class TrainResult:
     num_parameters: int
     device: str
     precision: str
-    phase_shares: dict[str, float]  # fraction of the steps' time by phase: data, h2d, compute, optimizer
+    phase_shares: dict[str, float]  # fraction of the steps' time by phase
     bottleneck: str  # the phase that limits the speed; empty if no step was timed
     rank: int
 
 
 def summarize(run: Run, *, stopped: bool) -> TrainResult:
     """Build the result. Print which phase limited the speed, and how to continue the run."""
-    totals = run.timer.totals
+    totals = run.log.totals
     spent = sum(totals.values())
     phase, share = bottleneck(totals)
     first, last = median_ends(read_metrics(run.config.out / METRICS_FILE) if run.ranks.is_first else [])
@@ -62,7 +64,7 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         last_loss=last,
         val_loss=run.val_loss,
         num_new_steps=run.step - run.first_step,
-        samples_per_s=run.timer.num_steps * run.global_batch_size / spent if spent else None,
+        samples_per_s=run.log.num_timed * run.global_batch_size / spent if spent else None,
         num_parameters=run.num_parameters,
         device=str(run.ranks.device),
         precision=run.precision,

@@ -14,24 +14,13 @@ from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.parallel.ranks import Ranks
-from vlapipe.train.report.step_log import StepLog
+from vlapipe.train.parallel.strategy import Single, Strategy
+from vlapipe.train.policies.loss_module import LossSums
+from vlapipe.train.report.step_log import StepLog, StepOutcome
 from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.stopping import StopSignal
 
-__all__ = ["LossOf", "Run"]
-
-
-class LossOf(nn.Module):
-    """The policy's loss as a module. DDP and torch.compile wrap this module, because their hooks run in ``forward``."""
-
-    def __init__(self, policy: nn.Module) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns the policy's loss, a scalar."""
-        loss: Tensor = self.policy.loss(batch)  # type: ignore[operator]
-        return loss
+__all__ = ["Run"]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +31,10 @@ class Run:
     ranks: Ranks
     precision: str
     policy: nn.Module
-    module: nn.Module  # LossOf(policy); wrapped in DDP if there are several ranks
+    strategy: Strategy
+    module: nn.Module  # LossOf(policy), as the strategy wraps it
+    sums: LossSums  # of the step in progress, or of the validation
+    is_bad: Tensor  # scalar on the device: 1 after a loss or gradient that is not finite, and then for ever
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     loader: Loader
@@ -50,7 +42,7 @@ class Run:
     batches: Iterator[Batch]
     timer: StepTimer
     console: Progress
-    step_log: StepLog
+    log: StepLog
     stop: StopSignal
     dataset_digest: str  # SHA-256 over the manifests of all datasets
     step: int = 0
@@ -59,8 +51,8 @@ class Run:
     val_loss: float | None = None  # newest validation loss
 
     def leave_ranks(self) -> None:
-        """Drop DDP, which would keep the process group and its threads alive. The run cannot make a step afterwards."""
-        self.module = LossOf(self.policy)
+        """Drop all that keeps the process group and its threads alive. The run cannot make a step afterwards."""
+        self.strategy, self.module = Single(), nn.Identity()
 
     @property
     def num_parameters(self) -> int:
@@ -77,11 +69,15 @@ class Run:
         """Number of samples of one step, summed over all ranks."""
         return self.config.data.batch_size * self.config.optim.grad_accum * self.ranks.world_size
 
+    def stops_after(self, outcome: StepOutcome) -> bool:
+        """Whether to stop: one process at once, several ranks when all of them have been told of the request."""
+        return outcome.stop or (self.ranks.world_size == 1 and bool(self.stop.requested))
+
     @property
-    def save_every(self) -> int:
-        """Number of steps between two checkpoints."""
+    def saves_now(self) -> bool:
+        """Whether to write a checkpoint after this step: True after every ``save_every``-th and after the last step."""
         assert self.config.checkpoint.save_every is not None  # TrainConfig fills in the default
-        return self.config.checkpoint.save_every
+        return self.step % self.config.checkpoint.save_every == 0 or self.step == self.config.max_steps
 
     @property
     def evaluates_now(self) -> bool:

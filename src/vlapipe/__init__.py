@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlapipe.train.data.loader import Loader
     from vlapipe.train.data.torch_dataset import torch_dataset
     from vlapipe.train.data.window_size import Window
+    from vlapipe.train.policies.base import LossOutput
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "Episode",
     "Loader",
+    "LossOutput",
     "Window",
     "__version__",
     "load_policy",
@@ -35,6 +37,7 @@ _HOMES = {
     "Episode": "vlapipe.pipeline.shards.dataset",
     "open_dataset": "vlapipe.pipeline.shards.dataset",
     "Loader": "vlapipe.train.data.loader",
+    "LossOutput": "vlapipe.train.policies.base",
     "Window": "vlapipe.train.data.window_size",
     "Augmentation": "vlapipe.train.data.augment",
     "load_policy": "vlapipe.train.checkpoint.saved_policy",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import SampleSpec
+from vlapipe.train.policies.base import LossOutput
 from vlapipe.train.policies.regression import RegressionPolicy
 
 
@@ -28,7 +29,7 @@ class NaNAtStep(RegressionPolicy):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """As it should be until then."""
         self.seen += self.training
-        loss = super().loss(batch)
+        loss = super().loss(batch).mean
         if self.training and self.seen == self.at and self.here:
             # sqrt(0) has a value and no gradient.
             loss = loss * float("nan") if self.where == "loss" else loss + (self.head.bias * 0).sum().sqrt()
@@ -43,7 +44,7 @@ class SignalAtStep(RegressionPolicy):
         self.at, self.seen = at, 0
         self.here = int(os.environ.get("RANK", "0")) == on_rank
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
         """As it should be."""
         self.seen += self.training
         if self.training and self.seen == self.at and self.here:
@@ -62,7 +63,7 @@ class FailsAtStep(RegressionPolicy):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """As it should be until then."""
         self.seen += self.training
-        loss = super().loss(batch)
+        loss = super().loss(batch).mean
         if not (self.training and self.seen == self.at and self.here):
             return loss
         if self.how == "forward":
@@ -87,7 +88,7 @@ class HurtsWandb(RegressionPolicy):
         super().__init__(spec, **sizes)
         self.signal_number, self.seen = signal_number, 0
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
         """As it should be."""
         self.seen += self.training
         if self.training and self.seen == 2:
@@ -108,7 +109,7 @@ class Noisy(RegressionPolicy):
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """With noise."""
-        return super().loss(batch) * (1 + 0.1 * torch.rand(()))
+        return super().loss(batch).mean * (1 + 0.1 * torch.rand(()))
 
 
 class DrawsEverywhere(RegressionPolicy):
@@ -117,13 +118,13 @@ class DrawsEverywhere(RegressionPolicy):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """With noise."""
         noise = float(torch.rand(())) + np.random.rand() + random.random()  # noqa: NPY002, S311
-        return super().loss(batch) * (1 + 0.1 * noise)
+        return super().loss(batch).mean * (1 + 0.1 * noise)
 
 
 class SaysWhatItValidates(RegressionPolicy):
     """Writes the number of each frame that it validates."""
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
         """As it should be."""
         if not self.training:
             sys.stderr.write(f"validates {batch['index'].tolist()}\n")

@@ -26,7 +26,8 @@ def test_option_list_is_as_documented() -> None:
         data batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards weights augment augmentation
         image_resize_height image_resize_width out policy policy_args precision compile gradient_checkpointing
         deterministic resume max_steps seed grad_accum learning_rate weight_decay warmup_steps decay_steps min_lr_ratio
-        grad_clip parallel save_every keep_checkpoints eval_every eval_batches log_every wandb
+        grad_clip parallel shard_size unused_parameters save_every keep_checkpoints eval_every eval_batches
+        log_every wandb
     """
     assert list(option_fields()) == names.split()
 
@@ -109,7 +110,7 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
         ({"precision": "bf61"}, "precision 'bf61': unknown (did you mean 'bf16'?)"),
         ({"precision": "int4"}, "precision 'int4': unknown (known: auto, bf16, fp32)"),
         ({"compile": "fast"}, "compile 'fast': unknown (known: default, max-autotune, reduce-overhead)"),
-        ({"parallel": "fsdp"}, "parallel 'fsdp': unknown"),
+        ({"parallel": "fdsp"}, "parallel 'fdsp': unknown (did you mean 'fsdp'?)"),
         ({"wandb": "offlin"}, "did you mean 'offline'?"),
         ({"resume": 1}, "resume: expected true or false, found 1"),
         ({"policy_args": 3}, "policy_args: expected a table, found 3"),

@@ -25,7 +25,10 @@ POLICY = "policies_under_test:Odd"
     ("kind", "message"),
     [
         ("vector", r"loss\(batch\): expected a scalar, found a tensor of shape \(8,\) \(return its mean\(\)\)"),
-        ("dict", r"loss\(batch\): expected a scalar tensor, found a dict \(return the total loss alone\)"),
+        (
+            "dict",
+            r"expected a scalar tensor, found a dict \(return the total loss alone, or a LossOutput\)",
+        ),
         ("number", r"expected a scalar tensor, found a float"),
         ("whole", r"expected a floating-point scalar, found torch.int64"),
         ("detached", r"it has no gradient \(compute it from the policy's parameters"),

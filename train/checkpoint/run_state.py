@@ -12,7 +12,6 @@ from vlapipe.train.checkpoint.saved_policy import load_weights, spec_to_json
 from vlapipe.train.config import flat_saved
 from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
 from vlapipe.train.parallel.ranks import agree
-from vlapipe.train.parallel.rng import gather_rng, restore_rng
 from vlapipe.train.run import Run
 from vlapipe.train.stopping import explain_surroundings
 
@@ -23,14 +22,13 @@ def save(run: Run) -> None:
     """Write a checkpoint, unless this step already has one. A collective; only rank 0 writes."""
     if run.checkpoint_step == run.step:
         return
-    rng = gather_rng(run.ranks)
     with agree(run.ranks):
         if run.ranks.is_first:
             checkpoint = Checkpoint(
                 step=run.step,
                 policy=run.policy.state_dict(),
                 optimizer=optimizer_tensors(run.optimizer, run.policy),
-                rng=rng,
+                rng={},
                 state={
                     "loader": run.loader.state_dict(),
                     "config": run.config.to_dict(),
@@ -68,7 +66,6 @@ def restore(run: Run, path: Path) -> None:
         # The loader compares weights by their text. The text may differ only because a dataset has another path now.
         loader_state["weights"] = run.loader.state_dict()["weights"]
     run.loader.load_state_dict(loader_state)
-    restore_rng(checkpoint.rng, run.ranks, seed=run.config.seed, step=checkpoint.step)
     run.step = run.checkpoint_step = checkpoint.step
     run.val_loss = checkpoint.state.get("val_loss")
     if run.step < run.config.max_steps:

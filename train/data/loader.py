@@ -6,10 +6,12 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size, D s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from vlapipe.pipeline.shards.dataset import Dataset
@@ -164,15 +166,20 @@ class Loader:
         """
         return self._iterate(self._steps(), moves=True)
 
-    def every_other(self, first: int, every: int) -> Iterator[Batch]:
-        """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays."""
-        return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False)
+    def every_other(self, first: int, every: int, *, fill_up: bool = False) -> Iterator[Batch]:
+        """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays.
 
-    def _iterate(self, work: Iterator[Steps], *, moves: bool) -> _Iteration:
+        If ``fill_up``, a short last batch gets its full size, on every rank: the epoch's last frame is repeated, with
+        all of its actions marked as padding.
+        """
+        return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False, fill_up=fill_up)
+
+    def _iterate(self, work: Iterator[Steps], *, moves: bool, fill_up: bool = False) -> _Iteration:
         finds_out = self._num_workers is None
         pace = Pace(threads_at_most(), self._say, lambda: self._maker.is_settled) if finds_out else None
         num_threads = 1 if self._num_workers is None else self._num_workers
-        made = ahead(work, self._make, num_threads=num_threads, depth=self._depth, pace=pace)
+        make = self._make_full if fill_up else self._make
+        made = ahead(work, make, num_threads=num_threads, depth=self._depth, pace=pace)
         return _Iteration(made, self._batches(made, moves))
 
     def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
@@ -203,6 +210,23 @@ class Loader:
         frames = self._frames.plan(of_steps.frames, of_steps.positions)
         batches = self._maker.make(frames, len(of_steps.ends))
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
+
+    def _make_full(self, of_steps: Steps) -> _Made:
+        num_frames = len(of_steps.frames)
+        missing = self.batch_size - num_frames
+        if missing <= 0:
+            return self._make(of_steps)
+        last = np.full(missing, of_steps.ends[-1] - 1)
+        filled = replace(
+            of_steps,
+            frames=np.concatenate([of_steps.frames, self._order.frames(last)]),
+            positions=np.concatenate([of_steps.positions, last]),
+        )
+        ends, batches = self._make(filled)
+        for batch, arrived in batches:
+            self._side_copy.finish(batch, arrived)
+            batch["action_is_pad"][num_frames:] = True
+        return ends, [(batch, None) for batch, _ in batches]
 
     def state_dict(self) -> dict[str, int]:
         """The loader's position, as plain integers; the same on every rank and for any number of ranks."""

@@ -1,10 +1,4 @@
-"""The optimizer, its learning rate, and the gradient of a step.
-
-The learning rate is a pure function of the step, so a resume needs no scheduler. The gradient does not depend on how a
-step's samples are divided into batches and ranks. The loss of a batch is a mean over its actions that are not padded.
-To give every action the same weight, the trainer multiplies a batch's loss by the fraction of actions that are not
-padded, and divides the summed gradient by the mean of these fractions.
-"""
+"""The optimizer: which parameters decay, its state by the names of the parameters, and a step that may be skipped."""
 
 from __future__ import annotations
 
@@ -13,14 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vlapipe.train.data.batch_layout import Batch
-
 __all__ = [
-    "kept_share",
     "load_optimizer_tensors",
     "make_optimizer",
     "optimizer_tensors",
-    "rescale_and_clip",
+    "step_unless",
 ]
 
 
@@ -65,18 +56,10 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, 
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def kept_share(batch: Batch) -> Tensor:
-    """Returns the fraction of actions that are not padded: a scalar on the batch's device, without a device sync."""
-    share: Tensor = (~batch["action_is_pad"]).float().mean()
-    return share
-
-
-def rescale_and_clip(module: nn.Module, mean_share: float, max_norm: float) -> Tensor:
-    """Divide the gradients by ``mean_share``, then clip their norm to ``max_norm`` (0: do not clip).
-
-    Returns the norm before clipping.
-    """
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if gradients and mean_share > 0:
-        torch._foreach_mul_(gradients, 1.0 / mean_share)
-    return torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm or float("inf"))
+def step_unless(optimizer: torch.optim.Optimizer, is_bad: Tensor) -> None:
+    """Move the weights, unless ``is_bad`` is not 0. A fused optimizer decides on the device: the host never waits."""
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = is_bad  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
+        optimizer.step()
+    elif not is_bad.item():
+        optimizer.step()

@@ -1,82 +1,74 @@
-"""Reduces gradients over the ranks with DDP: averages the gradient of each parameter that any rank's loss reaches.
+"""DDP: every rank has a copy of the policy, and backward averages the gradients over the ranks.
 
-DDP looks in every step for parameters that the loss does not reach (``find_unused_parameters``). Otherwise DDP would
-wait for their gradients, and a rank could step with a gradient that differs from the other ranks.
+By default, DDP looks in every step for parameters that the loss of no rank reaches. A policy that always reaches the
+same parameters needs no search (``unused_parameters``).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vlapipe.schemas.errors import UsageError
-from vlapipe.train.parallel.ranks import Ranks, agree, gather_bytes
+from vlapipe.train.parallel.ranks import Ranks
+from vlapipe.train.parallel.same_policy import require_same_policy
+from vlapipe.train.parallel.strategy import Single
 
-__all__ = ["require_same_policy", "unless", "wrap"]
+__all__ = ["Replicated"]
 
 
-def wrap(module: nn.Module, policy: nn.Module, ranks: Ranks) -> nn.Module:
-    """Wrap ``module``, which contains ``policy``, in DDP. Every rank then begins with rank 0's weights.
+class Replicated(Single):
+    """Every rank has a copy of the policy. All ranks begin with rank 0's weights.
 
-    With one rank, the function returns ``module`` unchanged. A parameter that no rank's loss reaches in a step has no
-    gradient in that step, as with one rank.
-
-    Raises:
-        UsageError: the ranks built different policies.
+    A parameter that no rank's loss reaches in a step has no gradient in that step, as with one rank.
     """
-    if ranks.world_size == 1:
-        return module
-    require_same_policy(policy, ranks)
-    # DDP warns on every rank if it looks for unused parameters and finds none. This parameter is always unused.
-    module.register_parameter("never_reached", nn.Parameter(torch.zeros((), device=ranks.device)))
-    device_ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-    wrapped = DistributedDataParallel(
-        module, device_ids=device_ids, gradient_as_bucket_view=True, find_unused_parameters=True
-    )
-    wrapped.broadcast_buffers = False  # DDP's constructor has broadcast the buffers; do not repeat it in every forward
-    return wrapped
+
+    def __init__(self, ranks: Ranks, *, unused_parameters: str = "search") -> None:
+        """``unused_parameters``: ``search`` in every step, ``static`` (the same in every step), or ``none``."""
+        self._ranks, self._unused = ranks, unused_parameters
+        self._wrapped: DistributedDataParallel | None = None
+
+    def wrap(self, module: nn.Module, policy: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:  # noqa: ARG002
+        """Wrap ``module`` in DDP.
+
+        Raises:
+            UsageError: the ranks built different policies.
+        """
+        require_same_policy(policy, self._ranks)
+        if self._unused == "search":
+            # DDP warns on every rank if it looks for unused parameters and finds none. This one is always unused.
+            device = self._ranks.device
+            module.register_parameter("never_reached", nn.Parameter(torch.zeros((), device=device)))
+        self._wrapped = DistributedDataParallel(
+            module,
+            device_ids=[self._ranks.device.index] if self._ranks.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=self._unused == "search",
+            static_graph=self._unused == "static",
+        )
+        self._wrapped.broadcast_buffers = False  # the constructor has broadcast them; not again in every forward
+        return self._wrapped
+
+    def gradient_sync(self, enabled: bool) -> contextlib.AbstractContextManager[None]:
+        """Let only the last pass of a step reduce the gradients; DDP decides that in forward."""
+        assert self._wrapped is not None
+        return contextlib.nullcontext() if enabled else self._wrapped.no_sync()
+
+    def mean(self, scalars: Tensor) -> Tensor:
+        """Returns the mean of ``scalars`` over the ranks."""
+        return mean_over_ranks(scalars)
+
+    def full_state(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns a copy of every tensor on rank 0, and nothing on the other ranks."""
+        return super().full_state(named) if self._ranks.is_first else {}
 
 
-@contextlib.contextmanager
-def unless(exchanges: bool, module: nn.Module) -> Iterator[None]:
-    """Suppress the reduce of gradients in the block, unless ``exchanges`` is True.
-
-    The block must contain forward and backward, because DDP decides in forward whether this pass reduces gradients.
-    """
-    if isinstance(module, DistributedDataParallel) and not exchanges:
-        with module.no_sync():
-            yield
-    else:
-        yield
-
-
-def require_same_policy(policy: nn.Module, ranks: Ranks) -> None:
-    """Compare the policies of all ranks by name, dtype and shape of each tensor; a collective.
-
-    Every rank compares the same texts, so every rank comes to the same result.
-
-    Raises:
-        UsageError: a rank's policy differs from rank 0's policy.
-    """
-    lines = []
-    for name, parameter in policy.named_parameters():
-        lines.append(f"parameter {_described(name, parameter)}{'' if parameter.requires_grad else ', frozen'}")
-    lines += [f"buffer {_described(name, buffer)}" for name, buffer in policy.named_buffers()]
-    first, *others = [text.decode().split("\n") for text in gather_bytes("\n".join(lines).encode(), ranks)]
-    with agree(ranks):
-        for rank, other in enumerate(others, start=1):
-            if other != first:
-                a, b = next((a, b) for a, b in zip_longest(first, other, fillvalue="nothing more") if a != b)
-                raise UsageError(
-                    f"the ranks built different policies: rank 0 has {a}, rank {rank} has {b}",
-                    "build the policy from its arguments alone, the same on every rank",
-                )
-
-
-def _described(name: str, tensor: Tensor) -> str:
-    return f"{name} {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+def mean_over_ranks(scalars: Tensor) -> Tensor:
+    """Returns the mean of ``scalars`` over the ranks: one reduce over the group of the gradients."""
+    total = scalars.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -239,31 +239,42 @@ def sum_of(values: Sequence[float], ranks: Ranks) -> list[float]:
     return [float(total) for total in torch.stack(parts).sum(0).tolist()]
 
 
+class Agreed:
+    """The result of ``agree``: ``wished`` is True if any rank wished it."""
+
+    wished = False
+
+
 @contextlib.contextmanager
-def agree(ranks: Ranks) -> Iterator[None]:
+def agree(ranks: Ranks, *, wish: bool = False) -> Iterator[Agreed]:
     """Run the block on every rank. If the block fails on a rank, all ranks end.
 
     The lowest failed rank raises its own error; all others end silently. No rank leaves the block before all ranks have
-    completed it. The block must contain no collective.
+    completed it. The block must contain no collective of the host group. After the block, ``wished`` says whether
+    ``wish`` was True on any rank.
 
     Raises:
         SystemExit: the block failed on another rank, which is the lowest failed rank. The exit code is that rank's.
     """
+    agreed = Agreed()
     if ranks.links is None:
-        yield
+        yield agreed
+        agreed.wished = wish
         return
     stopped: BaseException | None = None
     try:
-        yield
+        yield agreed
     except BaseException as error:  # noqa: BLE001 - the other ranks wait for this rank, whatever the error is
         stopped = error
         ranks.links.watch.tell_failure(error)  # reaches also the ranks that are still in the block
     try:
-        codes = [int(code) for code in _gather(torch.tensor([exit_code_of(stopped) if stopped else 0]), ranks)]
+        mine = torch.tensor([exit_code_of(stopped) if stopped else 0, int(wish)])
+        codes, wishes = zip(*(part.tolist() for part in _gather(mine, ranks)), strict=True)
     except RuntimeError:
         if stopped is not None:  # a rank that was still in the block has ended
             raise stopped from None
         raise
+    agreed.wished = any(wishes)
     failed = [rank for rank, code in enumerate(codes) if code]
     if not failed:
         return

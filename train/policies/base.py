@@ -5,43 +5,80 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import Batch
 
-__all__ = ["Batch", "Policy", "masked_mean"]
+__all__ = ["Batch", "LossOutput", "Policy", "blocks_of"]
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of one batch as a sum. The trainer divides the sum of a step by the weight of the step.
+
+    A step adds up ``total`` and ``weight`` over all its batches and ranks. So its gradient equals that of one large
+    batch, also if batches have different numbers of padded actions. A further term of the loss must be added to
+    ``total`` as a sum too, in the same measure: for example the sum over samples, multiplied by H.
+    """
+
+    total: Tensor  # scalar: the sum of the errors that count
+    weight: Tensor  # scalar: how much counts, for example the number of actions that are not padded
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)  # further scalars to log: means over the batch
+
+    @classmethod
+    def masked(cls, values: Tensor, counts: Tensor, metrics: Mapping[str, Tensor] | None = None) -> LossOutput:
+        """Returns the sum of ``values`` where ``counts`` (bool, broadcast to ``values``) is True, and their number.
+
+        A value that does not count may be infinite or NaN.
+        """
+        counts = counts.expand_as(values)
+        kept = torch.where(counts, values, torch.zeros((), dtype=values.dtype, device=values.device))
+        return cls(kept.sum(), counts.sum(), metrics or {})
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this batch alone: ``total / weight``; 0 if nothing counts."""
+        return self.total / self.weight.clamp_min(1)
 
 
 class Policy(nn.Module, ABC):
     """Base class of the built-in policies. Your own policy may be any ``nn.Module`` with these methods.
 
-    The trainer calls the constructor as ``Class(spec, **policy_args)`` with a ``SampleSpec``. If the user gives
-    ``--gradient-checkpointing``, the constructor also gets ``gradient_checkpointing=True``. A checkpoint saves only
+    The trainer calls the constructor as ``Class(spec, **policy_args)`` with a ``SampleSpec``. A checkpoint saves only
     parameters and buffers, so store the statistics of normalization in buffers too.
     """
 
     @abstractmethod
-    def loss(self, batch: Batch) -> Tensor:
-        """Returns the mean loss, a scalar, over the entries of ``action`` (B, H, A) where ``action_is_pad`` is False.
+    def loss(self, batch: Batch) -> LossOutput | Tensor:
+        """Returns the loss over the entries of ``action`` (B, H, A) where ``action_is_pad`` (B, H) is False.
 
-        ``action_is_pad`` has shape ``(B, H)``.
+        A plain scalar is their mean.
         """
 
     @abstractmethod
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` in the dataset's units. The batch may lack the ``action`` keys."""
 
-    def forward(self, batch: Batch) -> Tensor:
+    def blocks(self) -> Iterable[nn.Module]:
+        """Returns the layers that are repeated or large, from the input to the output; none by default.
+
+        FSDP splits each of them by itself. Gradient checkpointing recomputes each of them in backward. Each must be
+        called as a module, so that hooks of its ``forward`` run.
+        """
+        return ()
+
+    def forward(self, batch: Batch) -> LossOutput | Tensor:
         """Returns ``loss(batch)``."""
         return self.loss(batch)
 
 
-def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Returns the mean of ``values`` where ``weight`` (broadcast to ``values``) is not 0; 0 if ``weight`` is all 0."""
-    weight = weight.to(values.dtype).expand_as(values)
-    # A padded entry may be infinite, and 0 * infinity is NaN.
-    kept = torch.where(weight > 0, values, torch.zeros((), dtype=values.dtype, device=values.device))
-    return (kept * weight).sum() / weight.sum().clamp_min(1.0)
+def blocks_of(policy: nn.Module) -> list[nn.Module]:
+    """Returns the layers that the policy's method ``blocks`` names; none if the policy has no such method."""
+    named = getattr(policy, "blocks", None)
+    return [*named()] if inspect.ismethod(named) else []

@@ -43,9 +43,7 @@ def load_policy_class(name: str) -> type[nn.Module]:
     return _checked(name, found)
 
 
-def build_policy(
-    policy_class: type[nn.Module], spec: SampleSpec, args: Mapping[str, Any], *, gradient_checkpointing: bool = False
-) -> nn.Module:
+def build_policy(policy_class: type[nn.Module], spec: SampleSpec, args: Mapping[str, Any]) -> nn.Module:
     """Build the policy for a dataset with the shapes and statistics of ``spec``.
 
     Raises:
@@ -54,19 +52,13 @@ def build_policy(
     where = f"policy {policy_class.__name__}"
     parameters = inspect.signature(policy_class).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    known = [key for key in list(parameters)[1:] if key != "gradient_checkpointing"]
+    known = list(parameters)[1:]
     for key in args:
         if key not in known and not anything:
             cure = did_you_mean(key, known) if known else "it takes none"
             raise UsageError(f"{where}: unknown argument {key!r} in policy_args", cure)
-    given = dict(args)
-    if gradient_checkpointing:
-        if "gradient_checkpointing" not in parameters and not anything:
-            cure = "leave --gradient-checkpointing away, or give the constructor a keyword of that name"
-            raise UsageError(f"{where} does not do gradient checkpointing", cure)
-        given["gradient_checkpointing"] = True
     try:
-        return policy_class(spec, **given)
+        return policy_class(spec, **args)
     except VlapipeError:
         raise
     except Exception as error:

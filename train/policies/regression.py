@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
-from vlapipe.train.policies.base import Policy, masked_mean
+from vlapipe.train.policies.base import LossOutput, Policy
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
@@ -44,7 +44,6 @@ class RegressionPolicy(Policy):
         num_heads: int = 4,
         image_width: int = 32,
         num_word_buckets: int = 2048,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(
@@ -65,20 +64,24 @@ class RegressionPolicy(Policy):
         )
         self.source = nn.Parameter(torch.randn(len(shapes) + len(self.images), dim) * 0.02)
         self.query = nn.Parameter(torch.randn(H, dim) * 0.02)
-        self.trunk = Trunk(dim, depth=depth, num_heads=num_heads, gradient_checkpointing=gradient_checkpointing)
+        self.trunk = Trunk(dim, depth=depth, num_heads=num_heads)
         self.head = nn.Linear(dim, A)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Returns the mean absolute error of normalized actions, without padded actions and constant columns.
+    def loss(self, batch: Batch) -> LossOutput:
+        """Returns the absolute error of normalized actions, without padded actions and constant columns.
 
         Targets that are not finite are left out too.
         """
         predicted = self._predict(batch).float()
         target = self.action_normalizer(batch["action"])
-        weight = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
-        return masked_mean((predicted - target).abs(), weight)
+        counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
+        return LossOutput.masked((predicted - target).abs(), counts)
+
+    def blocks(self) -> list[nn.Module]:
+        """Returns the encoders of the cameras, which have the largest activations, and the blocks of the trunk."""
+        return [*self.images, *self.trunk.blocks]
 
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units.

@@ -42,7 +42,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def rates(out: Path) -> list[float]:
-    return [line["train/lr"] for line in lines(out)]
+    return [line["train/learning_rate"] for line in lines(out)]
 
 
 def test_longer_run_stays_at_the_lowest_rate_and_says_how_to_change_that(run: Path, said: Any) -> None:

@@ -54,7 +54,8 @@ def test_wait_for_a_copy_is_measured_and_a_copy_that_has_ended_costs_nothing() -
             torch.cuda.synchronize(device)
         with timer.phase("data"), timing_waits(partial(timer.add, "h2d")):
             side_copy.finish(copied, arrived)
-        return timer.read()["h2d"]
+        torch.cuda.synchronize(device)
+        return timer.take().read()["h2d"]
 
     waited(ended=True)
     assert waited(ended=False) > 2e-3  # at 60 GB/s it takes 4 ms

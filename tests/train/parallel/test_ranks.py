@@ -12,7 +12,7 @@ from launching import SMALL, options, run_ranks, torchrun
 from test_loop import lines
 
 from vlapipe.pipeline.shards.dataset import open_dataset
-from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint, read_checkpoint
+from vlapipe.train.checkpoint.files import FOLDER
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
@@ -39,19 +39,14 @@ def test_four_ranks_train_as_one_process_with_the_same_global_batch(
     assert result["val_loss"] == pytest.approx(one.val_loss, rel=1e-3)
 
 
-def test_four_ranks_speak_with_one_voice_and_draw_different_numbers(
+def test_four_ranks_speak_with_one_voice(
     whole_run: tuple[Path, dict[str, Any], str],
 ) -> None:
-    out, result, said = whole_run
+    _, result, said = whole_run
     assert result["unwanted"] == []
     assert said.count("first batch:") == 1
     assert "4 ranks" in said
     assert "Warning" not in said
-    newest = latest_checkpoint(out)
-    assert newest is not None
-    rng = read_checkpoint(newest).rng
-    assert set(rng) == {f"rank{rank}/cpu" for rank in range(4)}
-    assert len({tuple(state.tolist()) for state in rng.values()}) == 4
 
 
 def test_four_ranks_resume_exactly_stop_together_and_one_rank_goes_on(
@@ -62,7 +57,7 @@ def test_four_ranks_resume_exactly_stop_together_and_one_rank_goes_on(
     shutil.rmtree(out / FOLDER / "step-00000006")
     policy: dict[str, Any] = {
         "policy": "policies_under_test:SignalAtStep",
-        "policy_args": SMALL | {"at": 2, "on_rank": 1},
+        "policy_args": SMALL | {"at": 1, "on_rank": 1},
     }
     values = options(tiny_dataset, out, resume=True, **policy)
     ranks = run_ranks(values)

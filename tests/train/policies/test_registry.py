@@ -11,6 +11,8 @@ from synthetic import make_spec
 from torch import nn
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.policies.regression import RegressionPolicy
 
@@ -129,9 +131,7 @@ def test_refused_value_is_one_line() -> None:
         build_policy(load_policy_class("my_policy:Greedy"), make_spec(), {"x": 1})
 
 
-def test_gradient_checkpointing_is_refused_where_the_policy_has_none() -> None:
-    policy_class = load_policy_class("my_policy:Policy")
+def test_gradient_checkpointing_is_refused_where_the_policy_names_no_blocks() -> None:
+    policy = build_policy(load_policy_class("my_policy:Policy"), make_spec(), {})
     with pytest.raises(UsageError, match="does not do gradient checkpointing"):
-        build_policy(policy_class, make_spec(), {}, gradient_checkpointing=True)
-    policy = build_policy(RegressionPolicy, make_spec(), {"dim": 32}, gradient_checkpointing=True)
-    assert policy.trunk.gradient_checkpointing  # type: ignore[union-attr]
+        recompute_in_backward(policy, blocks_of(policy))

@@ -8,6 +8,8 @@ import torch
 from synthetic import make_batch, make_spec
 
 from vlapipe.train.data.batch_layout import SampleSpec
+from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.regression import RegressionPolicy
 
 SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
@@ -32,7 +34,7 @@ SPECS = {
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_loss_is_a_finite_scalar_and_every_parameter_has_a_gradient(spec: SampleSpec) -> None:
     policy = small_policy(spec)
-    loss = policy.loss(make_batch(spec))
+    loss = policy.loss(make_batch(spec)).mean
     loss.backward()
     assert loss.shape == ()
     assert torch.isfinite(loss)
@@ -57,7 +59,7 @@ def test_padded_actions_do_not_change_loss_or_gradient() -> None:
     for filler in (0.0, 1e30, float("nan")):
         batch["action"][batch["action_is_pad"]] = filler
         policy.zero_grad()
-        loss = policy.loss(batch)
+        loss = policy.loss(batch).mean
         loss.backward()
         gradients.append((loss.item(), policy.head.weight.grad.clone()))  # type: ignore[union-attr]
     for loss_value, gradient in gradients[1:]:
@@ -70,14 +72,14 @@ def test_loss_is_the_mean_over_the_actions_that_are_not_padded() -> None:
     policy, batch = small_policy(spec).eval(), make_batch(spec)
     errors = (policy.act(batch) - batch["action"]).abs() / torch.from_numpy(spec.moments["action"].std)
     expected = errors[~batch["action_is_pad"]].mean()
-    assert policy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert policy.loss(batch).mean.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_all_actions_padded_gives_zero_loss_and_zero_gradient() -> None:
     spec = make_spec()
     policy, batch = small_policy(spec), make_batch(spec)
     batch["action_is_pad"][:] = True
-    loss = policy.loss(batch)
+    loss = policy.loss(batch).mean
     loss.backward()
     assert loss.item() == 0.0
     assert policy.head.weight.grad.abs().sum() == 0.0  # type: ignore[union-attr]
@@ -108,16 +110,16 @@ def test_absent_image_does_not_matter_but_its_mark_does() -> None:
 def test_constant_action_column_does_not_count_and_comes_back_exactly() -> None:
     spec = make_spec(constant_columns=1)
     policy, batch = small_policy(spec).eval(), make_batch(spec)
-    before = policy.loss(batch).item()
+    before = policy.loss(batch).mean.item()
     batch["action"][..., -1] = 123.0
-    assert policy.loss(batch).item() == before
+    assert policy.loss(batch).mean.item() == before
     assert (policy.act(batch)[..., -1] == 5.0).all()
 
 
 def test_every_action_column_constant_trains_without_blowing_up() -> None:
     spec = make_spec(constant_columns=2)
     policy = small_policy(spec)
-    loss = policy.loss(make_batch(spec))
+    loss = policy.loss(make_batch(spec)).mean
     loss.backward()
     assert loss.item() == 0.0
 
@@ -147,7 +149,7 @@ def test_absurd_sensor_spike_leaves_the_loss_finite() -> None:
     spec = make_spec()
     policy, batch = small_policy(spec), make_batch(spec)
     batch["observation.sensors.force"][0, -1] = 1e30
-    assert torch.isfinite(policy.loss(batch))
+    assert torch.isfinite(policy.loss(batch).mean)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
@@ -155,8 +157,10 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     batch = make_batch(spec)
     gradients = []
     for checkpointing in (False, True):
-        policy = small_policy(spec, gradient_checkpointing=checkpointing)
-        policy.loss(batch).backward()
+        policy = small_policy(spec)
+        if checkpointing:
+            recompute_in_backward(policy, blocks_of(policy))
+        policy.loss(batch).mean.backward()
         gradients.append([p.grad for p in policy.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))  # type: ignore[arg-type]
 
@@ -165,9 +169,9 @@ def test_bf16_autocast_stays_close_to_fp32() -> None:
     spec = make_spec()
     policy, batch = small_policy(spec), make_batch(spec)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = policy.loss(batch)
+        low = policy.loss(batch).mean
     assert low.dtype == torch.float32
-    assert low.item() == pytest.approx(policy.loss(batch).item(), rel=0.02)
+    assert low.item() == pytest.approx(policy.loss(batch).mean.item(), rel=0.02)
 
 
 def test_statistics_travel_in_the_state_dict() -> None:
@@ -185,7 +189,7 @@ def test_batch_can_be_overfitted() -> None:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     losses = []
     for _ in range(200):
-        loss = policy.loss(batch)
+        loss = policy.loss(batch).mean
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -204,7 +208,7 @@ def test_instruction_alone_can_choose_which_way_to_go() -> None:
         batch[key][:] = batch[key][:1]  # nothing but the instruction differs
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     for _ in range(60):
-        loss = policy.loss(batch)
+        loss = policy.loss(batch).mean
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Block", "Trunk"]
 
@@ -47,9 +46,8 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """A sequence of blocks. The last block computes only the tokens that are returned."""
 
-    def __init__(self, dim: int, *, depth: int, num_heads: int, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, dim: int, *, depth: int, num_heads: int) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         for block in self.blocks:
@@ -62,10 +60,6 @@ class Trunk(nn.Module):
         """Returns the first ``num_out`` tokens, ``(B, num_out, dim)``, of ``tokens`` ``(B, N, dim)``."""
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            wanted = num_out if i == last else None
-            if self.gradient_checkpointing and self.training:
-                tokens = checkpoint(block, tokens, wanted, use_reentrant=False)
-            else:
-                tokens = block(tokens, wanted)
+            tokens = block(tokens, num_out if i == last else None)
         normed: Tensor = self.norm(tokens[:, :num_out])
         return normed

@@ -1,0 +1,130 @@
+"""FSDP2: the ranks share one copy of the policy, its gradients and the optimizer's state.
+
+Each block of the policy (``policy.blocks()``) is gathered for its own forward and backward, and the remaining
+parameters for the whole pass. Every pass reduces its gradients, so that no rank holds whole gradients: accumulation
+costs more exchanges than with DDP, and no memory. HSDP splits the policy within groups of ranks, for example the GPUs
+of a machine, and copies it to each group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.parallel.ddp import mean_over_ranks
+from vlapipe.train.parallel.ranks import Ranks
+from vlapipe.train.parallel.same_policy import require_same_policy
+from vlapipe.train.parallel.strategy import ReadTensor, scale_and_clip
+
+__all__ = ["Sharded"]
+
+
+class Sharded:
+    """The ranks share one copy of the policy, which begins with rank 0's weights.
+
+    Each rank's loss must reach the same parameters in a step.
+    """
+
+    splits_blocks = True
+
+    def __init__(self, ranks: Ranks, *, precision: str, shard_size: int | None = None) -> None:
+        """Connect the ranks; a collective.
+
+        Args:
+            ranks: this process and the number of ranks.
+            precision: ``bf16`` gathers the parameters in bf16 and reduces the gradients in fp32.
+            shard_size: number of ranks that share a copy (HSDP); ``None`` for all ranks.
+
+        Raises:
+            UsageError: ``shard_size`` does not divide the number of ranks.
+        """
+        self._ranks = ranks
+        self._dtype = torch.bfloat16 if precision == "bf16" else None
+        if shard_size is None:
+            self._mesh = init_device_mesh(ranks.device.type, (ranks.world_size,), mesh_dim_names=("shard",))
+            return
+        if ranks.world_size % shard_size:
+            cure = f"give a number that divides {ranks.world_size}"
+            raise UsageError(f"shard_size {shard_size}: does not divide the number of ranks, {ranks.world_size}", cure)
+        sizes = (ranks.world_size // shard_size, shard_size)
+        self._mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=("copy", "shard"))
+
+    def wrap(self, module: nn.Module, policy: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+        """Split each of ``blocks``, then the rest of ``module``.
+
+        Raises:
+            UsageError: the ranks built different policies.
+        """
+        require_same_policy(policy, self._ranks)
+        with torch.no_grad():
+            for tensor in (*policy.parameters(), *policy.buffers()):
+                dist.broadcast(tensor.detach(), 0)
+        # Inputs keep their precision: the policy normalizes them in fp32. Autocast rounds them where it may.
+        rules = MixedPrecisionPolicy(
+            param_dtype=self._dtype, reduce_dtype=torch.float32 if self._dtype else None, cast_forward_inputs=False
+        )
+        for block in blocks:
+            fully_shard(block, mesh=self._mesh, mp_policy=rules)
+        fully_shard(module, mesh=self._mesh, mp_policy=rules)
+        return module
+
+    def gradient_sync(self, enabled: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Returns a context that does nothing: each pass reduces its gradients, so that no rank keeps whole ones."""
+        return contextlib.nullcontext()
+
+    def clip(self, policy: nn.Module, max_norm: float, factor: Tensor) -> Tensor:
+        """Multiply all gradients by ``factor``, then clip the norm over all ranks. Returns the norm before."""
+        gradients = [p.grad for p in policy.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return scale_and_clip([_own_part(gradient) for gradient in gradients], whole, max_norm, factor)
+
+    def mean(self, scalars: Tensor) -> Tensor:
+        """Returns the mean of ``scalars`` over the ranks."""
+        return mean_over_ranks(scalars)
+
+    def for_optimizer(self, flag: Tensor) -> Tensor:
+        """Returns ``flag`` as a tensor that is replicated on the mesh, as the optimizer's kernel requires."""
+        return DTensor.from_local(flag, self._mesh, [Replicate()] * self._mesh.ndim, run_check=False)
+
+    def full_state(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gather each tensor; the rank that has to save it keeps a copy. The names are dealt out by size."""
+        load = [0] * self._ranks.world_size
+        mine: dict[str, Tensor] = {}
+        for name, tensor in named.items():
+            owner = load.index(min(load))
+            load[owner] += tensor.numel() * tensor.element_size()
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if owner == self._ranks.rank:
+                mine[name] = whole.detach().to("cpu", copy=True)
+        return mine
+
+    def load_state(self, named: Mapping[str, Tensor], read: ReadTensor) -> None:
+        """Copy this rank's part of each stored tensor."""
+        with torch.no_grad():
+            for name, tensor in named.items():
+                part = _own_part(tensor)
+                if part.numel():
+                    part.copy_(read(name, _own_slices(tensor)))
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part
+
+
+def _own_slices(tensor: Tensor) -> tuple[slice, ...]:
+    """Returns where this rank's part of ``tensor`` lies in the whole tensor."""
+    if not isinstance(tensor, DTensor):
+        return (slice(None),) * tensor.dim()
+    sizes, first = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(slice(begin, begin + size) for begin, size in zip(first, sizes, strict=True))

@@ -1,0 +1,106 @@
+"""The policy's loss as a module, whose ``forward`` DDP, FSDP and torch.compile can hook; and the sums of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.data.batch_layout import Batch
+from vlapipe.train.policies.base import LossOutput
+
+__all__ = ["LossOf", "LossSums"]
+
+_Sums = tuple[Tensor, Tensor, dict[str, Tensor]]  # total, weight, metrics; a tuple, because FSDP looks for its tensors
+
+
+class LossOf(nn.Module):
+    """Contains the policy. ``forward`` is its loss, in training and in validation."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch) -> _Sums:
+        """Returns the total, the weight and the metrics of the batch: scalars on the device.
+
+        Raises:
+            UsageError: the policy's ``loss`` returned no ``LossOutput`` and no scalar, or it has no gradient.
+        """
+        loss = self.policy.loss(batch)  # type: ignore[operator]
+        if isinstance(loss, LossOutput):
+            total, weight = self._scalar(loss.total, "total"), loss.weight.detach().to(loss.total.dtype).reshape(())
+            metrics = {name: value.detach().reshape(()) for name, value in loss.metrics.items()}
+        else:
+            # A plain scalar is the mean over the actions that are not padded.
+            weight = (~batch["action_is_pad"]).sum().float()
+            mean = self._scalar(loss)
+            total, metrics = torch.where(weight > 0, mean * weight, torch.zeros_like(mean)), {}
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise self._wrong(
+                "it has no gradient", "compute it from the policy's parameters, without no_grad, detach or item"
+            )
+        return total, weight, metrics
+
+    def _scalar(self, loss: Any, name: str = "") -> Tensor:
+        found = f"{name}: " if name else ""
+        if not isinstance(loss, Tensor):
+            cure = "return the total loss alone, or a LossOutput"
+            raise self._wrong(f"{found}expected a scalar tensor, found a {type(loss).__name__}", cure)
+        if loss.numel() != 1:
+            cure = "return its mean()" if not name else "return its sum()"
+            raise self._wrong(f"{found}expected a scalar, found a tensor of shape {tuple(loss.shape)}", cure)
+        if not loss.is_floating_point():
+            raise self._wrong(f"{found}expected a floating-point scalar, found {loss.dtype}", "return a float tensor")
+        return loss.reshape(())
+
+    def _wrong(self, problem: str, cure: str) -> UsageError:
+        return UsageError(f"policy {type(self.policy).__name__}: loss(batch): {problem}", cure)
+
+
+class LossSums:
+    """Adds up the losses of the passes of one step on the device. Each pass has metrics of the same names."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] | None = None
+        self._passes: list[Tensor] = []
+
+    def add(self, sums: _Sums) -> None:
+        """Add one pass: the result of ``LossOf``. Metrics are weighted by the pass's weight.
+
+        Raises:
+            UsageError: the metrics have other names than in an earlier pass.
+        """
+        total, weight, metrics = sums
+        names = tuple(sorted(metrics))
+        if self._names is None:
+            self._names = names
+        if names != self._names:
+            found, expected = (", ".join(each) or "none" for each in (names, self._names))
+            raise UsageError(f"LossOutput.metrics: expected {expected}, found {found}", "return the same in each pass")
+        own = torch.stack([total.detach(), weight, *(metrics[name] * weight for name in names)])
+        self._passes.append(own.double())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the metrics, in order."""
+        return self._names or ()
+
+    def take(self) -> Tensor:
+        """Returns the sums since the last call: total, weight, and each metric times its weight; (K,) float64."""
+        added = self._passes[0] if len(self._passes) == 1 else torch.stack(self._passes).sum(0)
+        self._passes.clear()
+        return added
+
+    def means(self, sums: Tensor) -> Tensor:
+        """Returns the loss and the metrics of ``sums`` (K,), each divided by the weight; (K - 1,), 0 if it is 0."""
+        weight = sums[1]
+        values = torch.cat([sums[:1], sums[2:]])
+        return torch.where(weight > 0, values / weight, torch.zeros_like(values))
+
+    def named(self, prefix: str, means: list[float]) -> Mapping[str, float]:
+        """Returns the values of ``means`` by the names of the loss and the metrics."""
+        return dict(zip((f"{prefix}/{name}" for name in ("loss", *self.names)), means, strict=True))
