@@ -31,7 +31,7 @@ def test_gradient_of_four_passes_on_each_rank_is_that_of_the_whole_batch(kind: s
 
 
 def test_ranks_reduce_their_gradients_once_a_step() -> None:
-    for found in compared("ddp", 4):
+    for found in compared("ddp", 4, dim=16):
         first, second, third, last = found["reduces"]
         assert (first, second, third) == (0, 0, 0)
         assert last == 2  # the gradients, and which parameters a rank has reached
