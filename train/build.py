@@ -175,7 +175,7 @@ def _make_run(
         loader=loader,
         val_loader=val_loader,
         batches=iter(()),
-        timer=StepTimer(ranks.device),
+        timer=StepTimer(ranks.device, ranks.during),
         console=console,
         log=StepLog(
             progress=console,

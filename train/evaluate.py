@@ -37,7 +37,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
             with agree(run.ranks):
                 batch = to_device(next(batches), run.ranks.device)
             seed_generators(run.config.seed, "validation", step=i, rank=run.ranks.rank)
-            with autocast(run.precision, run.ranks.device):
+            with run.ranks.during("validation"), autocast(run.precision, run.ranks.device):
                 sums.add(run.module(batch))
         means = sums.means(run.strategy.mean(sums.take())).tolist()
     run.policy.train()

@@ -1,66 +1,91 @@
-"""Ends all ranks within seconds after one rank failed or was lost, also ranks that wait in a collective.
+"""Ends all ranks soon after one rank failed, was lost or hangs, also ranks that wait in a collective.
 
-A thread of each rank reduces a status with the other ranks twice a second, over connections of its own. The status
-says: running, finished, or failed with an exit code. If several ranks fail, the failure of the lowest rank counts. If a
-process ends without a status, its connections close and the other ranks notice at once. There is no time-out for a
-busy rank: the other ranks wait for it.
+A thread of each rank exchanges a row with the other ranks twice a second, over connections of its own. The row's first
+number says: running, finished, or failed with an exit code. If several ranks fail, the failure of the lowest rank
+counts. The rest of the row says what the rank's main thread does, so that every rank sees which rank hangs
+(``activity.py``). If a process ends without a status, its connections close and the other ranks notice at once. If a
+process is stopped, or its machine or the network is gone, its row does not come, and the exchange times out.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
-from torch._C._distributed_c10d import AllreduceOptions, PrefixStore, ProcessGroupGloo, ReduceOp, Store
+from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store
 
 from vlapipe.schemas.errors import StoppedError, VlapipeError
 from vlapipe.schemas.surroundings import is_from_surroundings
+from vlapipe.train.parallel.activity import Activity, hanging_ranks
 
-__all__ = ["RankWatch", "exit_code_of"]
+__all__ = ["HANG_TIMEOUT_S", "RankWatch", "exit_code_of"]
 
+HANG_TIMEOUT_S = 40.0  # all ranks then end within a minute: the roll call and the grace come on top
 _BEAT_S = 0.5
-_WAITS = timedelta(days=7)  # time-out of the reduce: the thread of a busy rank may come late
+_FOR_EVER = timedelta(days=7)
 _GRACE_S = 3.0  # time that a rank has to end by itself after another rank failed
 _VERDICT_S = 10.0
 _ROLL_CALL_S = 1.0
-# A reduce takes the minimum. The status of a failed rank is _FAILED * rank + exit code, which is the smallest status.
+_STORE_S = 5.0  # time that the store has to answer; on a lost machine it never does
+# The smallest status counts. The status of a failed rank is _FAILED * rank + exit code.
 _FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256
 _LOST_CURE = "its machine's log may say why, often it was killed for its memory; --resume goes on"
+_SILENT_CURE = "check its machine and the network; --resume goes on, --hang-timeout sets the seconds"
+_HANGS_CURE = "its stack stands above; --resume goes on, --hang-timeout sets the seconds, 0 waits for ever"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """Why all ranks end: ``rank`` failed with ``code``, or ranks were lost (``rank`` is None).
+    """Why all ranks end: ``rank`` failed with ``code``, or ranks were lost or hang (``rank`` is None).
 
-    ``lost`` is the message about lost ranks. Only one rank has a message; on the others ``lost`` is empty.
+    ``said`` is the message about these ranks. Only one rank has a message; on the others ``said`` is empty.
     """
 
     code: int
     rank: int | None = None
-    lost: str = ""
+    said: str = ""
+    cure: str = ""
 
     def as_exception(self) -> BaseException:
-        return StoppedError(self.lost, _LOST_CURE) if self.lost else SystemExit(self.code)
+        return StoppedError(self.said, self.cure) if self.said else SystemExit(self.code)
 
 
 class RankWatch:
     """The watching thread of this rank. Call ``close`` at the end."""
 
-    def __init__(self, store: Store, rank: int, world_size: int, *, start_within: timedelta) -> None:
+    def __init__(
+        self, store: Store, rank: int, world_size: int, *, start_within: timedelta, hang_timeout_s: float
+    ) -> None:
         """Connect to the other ranks and start the thread; a collective.
+
+        Args:
+            store: shared by all ranks.
+            rank: number of this rank.
+            world_size: number of ranks.
+            start_within: time that all ranks have to connect.
+            hang_timeout_s: seconds that a rank may hang or be silent before all ranks end; 0 for any time.
 
         Raises:
             RuntimeError: the other ranks did not connect within ``start_within``.
         """
+        self.activity = Activity()
         self._store, self._rank, self._world_size = store, rank, world_size
+        self._limit_s = hang_timeout_s or math.inf
+        self._patience = timedelta(seconds=hang_timeout_s) if hang_timeout_s else _FOR_EVER
         self._group: ProcessGroupGloo | None = ProcessGroupGloo(
             PrefixStore("vlapipe/watch", store), rank, world_size, start_within
         )
+        self._nodes = [node for [node] in self._gather([_own_node(rank)], start_within)]
         self._word = _RUNNING
         self._wake, self._known, self._leaves = threading.Event(), threading.Event(), threading.Event()
         self._ending: _Ending | None = None
@@ -107,63 +132,133 @@ class RankWatch:
             self._thread.join()
 
     def _run(self) -> None:
-        word, broken = _RUNNING, False
-        while word == _RUNNING and not broken:
+        word, hanging, broken, began = _RUNNING, list[int](), False, time.monotonic()
+        while word == _RUNNING and not hanging and not broken:
+            began = time.monotonic()
             if self._word == _RUNNING:
                 self._wake.wait(_BEAT_S)
                 self._wake.clear()
             try:
-                word = self._meet()
+                rows = self._gather([self._word, *self.activity.row()], self._patience)
             except RuntimeError:
                 broken = True
+            else:
+                word = min(row[0] for row in rows)
+                hanging = hanging_ranks([row[1:] for row in rows], self._limit_s)
+        if hanging and word == _RUNNING and self._rank in hanging:
+            self._end_hanging_process(hanging)
         # Dropping the group closes the connections, so every rank that waits for this rank notices the end.
         self._group = None
         if broken:
-            self._ending = self._roll_call()
+            self._ending = self._roll_call(waited_s=time.monotonic() - began)
         elif word < _RUNNING:
             rank, code = divmod(word, _FAILED)
             self._ending = _Ending(code, rank)
+        elif word == _RUNNING:
+            self._ending = _Ending(StoppedError.exit_code)
         self._known.set()
         if self._ending is not None and self._ending.rank != self._rank:
             self._end_process_unless_it_ends(self._ending)
 
-    def _meet(self) -> int:
+    def _gather(self, row: list[int], patience: timedelta) -> list[list[int]]:
+        """Returns the rows of all ranks; a collective."""
         assert self._group is not None
-        options = AllreduceOptions()
-        options.reduceOp, options.timeout = ReduceOp(ReduceOp.MIN), _WAITS
-        word = torch.tensor([self._word])
-        self._group.allreduce([word], options).wait()  # type: ignore[attr-defined]
-        return int(word)
+        options = AllgatherOptions()
+        options.timeout = patience
+        mine = torch.tensor(row)
+        rows = [torch.empty_like(mine) for _ in range(self._world_size)]
+        self._group.allgather([rows], [mine], options).wait()  # type: ignore[attr-defined]
+        return [other.tolist() for other in rows]
 
-    def _roll_call(self) -> _Ending:
-        """Find the lost ranks after a rank ended without a status. Only the lowest living rank gets a message."""
-        here = [f"vlapipe/here/{rank}" for rank in range(self._world_size)]
+    def _roll_call(self, waited_s: float) -> _Ending:
+        """Find the lost ranks after the exchange broke. Only the lowest living rank, or that of a node, speaks."""
+        silent = waited_s > self._limit_s / 2  # else a connection was closed, by the end of a process
+        if waited_s > self._limit_s + _STORE_S:
+            return self._lost([self._rank], silent)  # this process was stopped, and the others have ended
         try:
-            self._store.set(here[self._rank], "")
-            self._store.check([here[self._rank]])
-        except RuntimeError:
-            return _Ending(StoppedError.exit_code, lost="rank 0 was lost: its process ended without a word")
+            self._ask(self._answer_roll_call)
+        except RuntimeError:  # the store is on rank 0's node
+            own, first = self._nodes[self._rank], self._nodes[0]
+            speaks = self._rank == self._nodes.index(own)
+            return self._lost([rank for rank, node in enumerate(self._nodes) if node == first], silent, speaks)
         time.sleep(_ROLL_CALL_S)
         try:
-            present = [rank for rank in range(self._world_size) if self._store.check([here[rank]])]
+            present = self._ask(lambda: [r for r in range(self._world_size) if self._store.check([_here(r)])])
         except RuntimeError:  # rank 0, which hosts the store, has printed its message and ended
             return _Ending(StoppedError.exit_code)
-        if present[0] != self._rank:
+        absent = [rank for rank in range(self._world_size) if rank not in present]
+        return self._lost(absent, silent, speaks=self._rank == present[0])
+
+    def _answer_roll_call(self) -> None:
+        self._store.set(_here(self._rank), "")
+        self._store.check([_here(self._rank)])
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        """Returns the store's answer.
+
+        Raises:
+            RuntimeError: the store is gone, or does not answer.
+        """
+        answers: queue.SimpleQueue[_T | RuntimeError] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(question())
+            except RuntimeError as error:
+                answers.put(error)
+
+        threading.Thread(target=ask, name="vlapipe-roll-call", daemon=True).start()
+        try:
+            answer = answers.get(timeout=_STORE_S)
+        except queue.Empty:
+            raise RuntimeError("no answer") from None
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    def _lost(self, ranks: list[int], silent: bool, speaks: bool = True) -> _Ending:
+        if not speaks:
             return _Ending(StoppedError.exit_code)
-        absent = [str(rank) for rank in range(self._world_size) if rank not in present]
-        if not absent:
-            return _Ending(StoppedError.exit_code, lost="the connections between the ranks broke")
-        were = "rank {} was lost: its process" if len(absent) == 1 else "ranks {} were lost: their processes"
-        return _Ending(StoppedError.exit_code, lost=were.format(", ".join(absent)) + " ended without a word")
+        if not ranks:
+            return _Ending(StoppedError.exit_code, None, "the connections between the ranks broke", _SILENT_CURE)
+        were = f"{_named(ranks)} {'was' if len(ranks) == 1 else 'were'} lost"
+        if silent:
+            why = f"no sign of life for {self._limit_s:g} s (stopped, or the machine or its network is gone)"
+        else:
+            why = f"{'its process' if len(ranks) == 1 else 'their processes'} ended without a word"
+        return _Ending(StoppedError.exit_code, None, f"{were}: {why}", _SILENT_CURE if silent else _LOST_CURE)
+
+    def _end_hanging_process(self, hanging: list[int]) -> None:
+        """End this process, whose main thread nothing else can interrupt. The lowest rank that hangs speaks for all."""
+        sys.stderr.write(f"rank {self._rank} hangs here:\n{self.activity.stack()}")
+        if self._rank == hanging[0]:
+            verb = "hangs" if len(hanging) == 1 else "hang"
+            said = f"{_named(hanging)} {verb}: {self.activity.told()}"
+            sys.stderr.write(f"vlapipe: {StoppedError(said, _HANGS_CURE)}\n")
+        sys.stderr.flush()
+        os._exit(StoppedError.exit_code)
 
     def _end_process_unless_it_ends(self, ending: _Ending) -> None:
         """End the process if the main thread does not. It may wait in a collective that nothing else can interrupt."""
         if self._leaves.wait(_GRACE_S):
             return
-        if ending.lost:
+        if ending.said:
             sys.stderr.write(f"vlapipe: {ending.as_exception()}\n")
             sys.stderr.flush()
         os._exit(ending.code)
+
+
+def _own_node(rank: int) -> int:
+    """Returns the number of this machine among those that torchrun joined, or else a number of this rank alone."""
+    return int(os.environ.get("GROUP_RANK", -1 - rank))
+
+
+def _here(rank: int) -> str:
+    return f"vlapipe/here/{rank}"
+
+
+def _named(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -24,7 +24,8 @@ import torch.distributed.nn
 from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store, TCPStore
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
-from vlapipe.train.parallel.rank_watch import RankWatch, exit_code_of
+from vlapipe.train.parallel.network_interface import interface_towards
+from vlapipe.train.parallel.rank_watch import HANG_TIMEOUT_S, RankWatch, exit_code_of
 
 __all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_failure"]
 
@@ -39,9 +40,9 @@ class _Links:
     ``close`` drops the connections, even if something still references this object.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, rank: int, world_size: int, hang_timeout_s: float) -> None:
         store = _make_store(rank, world_size)
-        self.watch = RankWatch(store, rank, world_size, start_within=_TIMEOUT)
+        self.watch = RankWatch(store, rank, world_size, start_within=_TIMEOUT, hang_timeout_s=hang_timeout_s)
         self.host: ProcessGroupGloo | None = ProcessGroupGloo(
             PrefixStore("vlapipe/host", store), rank, world_size, _TIMEOUT
         )
@@ -66,6 +67,10 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is rank 0, which writes the files and prints."""
         return self.rank == 0
+
+    def during(self, phase: str) -> contextlib.AbstractContextManager[None]:
+        """Say to the other ranks that the block is ``phase``: a rank that hangs in some phases ends all ranks."""
+        return contextlib.nullcontext() if self.links is None else self.links.watch.activity.during(phase)
 
 
 def _from_environment() -> tuple[int, int, int]:
@@ -94,8 +99,10 @@ def _own_device(rank: int, local_rank: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def distributed() -> Iterator[Ranks]:
-    """Connect to the other ranks for the duration of the block. If one rank fails, all ranks end.
+def distributed(*, hang_timeout_s: float = HANG_TIMEOUT_S) -> Iterator[Ranks]:
+    """Connect to the other ranks for the duration of the block. If one rank fails or hangs, all ranks end.
+
+    All ranks end ``hang_timeout_s`` seconds after one rank began to hang; 0 waits for ever.
 
     A thread of a group takes the GIL to release tensors. If it does so while Python ends, the process is killed
     (CPython 3.11: terminate called without an active exception). The threads end when the last reference to their
@@ -111,7 +118,7 @@ def distributed() -> Iterator[Ranks]:
         device = _own_device(rank, local_rank)
         yield Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=device)
         return
-    links = _meet(rank, world_size)
+    links = _meet(rank, world_size, hang_timeout_s)
     try:
         ranks = Ranks(
             rank=rank,
@@ -150,7 +157,7 @@ def _clear_frames(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _meet(rank: int, world_size: int) -> _Links:
+def _meet(rank: int, world_size: int, hang_timeout_s: float) -> _Links:
     """Connect to the other ranks, which must start within ten minutes.
 
     Raises:
@@ -161,8 +168,11 @@ def _meet(rank: int, world_size: int) -> _Links:
     if os.environ["MASTER_ADDR"] in _LOOPBACK:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    elif interface := interface_towards(os.environ["MASTER_ADDR"]):
+        # By itself, gloo takes the address of this machine's own name, which is often 127.0.0.1.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     try:
-        return _Links(rank, world_size)
+        return _Links(rank, world_size, hang_timeout_s)
     except (RuntimeError, OSError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         first = " ".join(str(error).split())[:200]
@@ -220,7 +230,8 @@ def _gather(mine: torch.Tensor, ranks: Ranks) -> list[torch.Tensor]:
     parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
     options = AllgatherOptions()
     options.timeout = _PATIENCE
-    ranks.links.host.allgather([parts], [mine], options).wait()  # type: ignore[attr-defined]
+    with ranks.during("waiting for the other ranks"):
+        ranks.links.host.allgather([parts], [mine], options).wait()  # type: ignore[attr-defined]
     return parts
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -20,6 +21,10 @@ PHASES = ("data", "ranks", "h2d", "forward", "backward", "optimizer")
 _ON_HOST = ("data", "ranks")
 # If waiting for data takes more than this fraction of the time, it is reported as the bottleneck.
 _DATA_SHARE = 0.2
+
+
+def _alone(_: str) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 class PhaseTimes:
@@ -39,7 +44,9 @@ class PhaseTimes:
 class StepTimer:
     """Measures the seconds of each phase of a step."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, during: Callable[[str], AbstractContextManager[None]] = _alone) -> None:
+        """Measure on ``device``. Each phase also enters ``during(name)``, which tells the other ranks."""
+        self._during = during
         self._device, self._on_gpu = device, device.type == "cuda"
         self._host = dict.fromkeys(PHASES, 0.0)
         self._inner_s = 0.0  # time of the host's phases inside the current one
@@ -48,6 +55,11 @@ class StepTimer:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the block's time to phase ``name``, without the time of phases inside the block."""
+        with self._during(name), self._timed(name):
+            yield
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
         if self._on_gpu and name not in _ON_HOST:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             stream = torch.cuda.current_stream(self._device)
