@@ -56,7 +56,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
         VlapipeError: the run cannot be built with these options.
     """
     with contextlib.ExitStack() as stack:
-        ranks = stack.enter_context(distributed())
+        ranks = stack.enter_context(distributed(hang_timeout_s=config.parallel.hang_timeout_s))
         console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         with agree(ranks):

@@ -87,6 +87,7 @@ class ParallelConfig(_Group):
     kind: str = option("ddp", flat="parallel", choices=("ddp", "fsdp", "hsdp"))
     shard_size: int | None = option(None, least=1)  # ranks that share a copy of the policy (hsdp); None: of a machine
     unused_parameters: str = option("search", choices=("search", "static", "none"))  # of a policy under ddp
+    hang_timeout_s: float = option(40.0, least=0)  # until all ranks end after one rank began to hang; 0 waits for ever
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,3 +215,29 @@ class Unlike(RegressionPolicy):
             self.extra.bfloat16()
         if last and kind == "frozen":
             self.extra.requires_grad_(False)
+
+
+class HangsAtStep(RegressionPolicy):
+    """One rank never ends its ``at``-th training batch, in ``forward`` or ``backward``, or is ``stopped`` there."""
+
+    def __init__(self, spec: SampleSpec, *, how: str, at: int, on_rank: int, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.how, self.at, self.seen = how, at, 0
+        self.here = int(os.environ.get("RANK", "0")) == on_rank
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be until then."""
+        self.seen += self.training
+        loss = super().loss(batch)
+        if not (self.training and self.seen == self.at and self.here):
+            return loss
+        if self.how == "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.how == "forward":
+            self._loop_for_ever(loss)
+        loss.register_hook(self._loop_for_ever)
+        return loss
+
+    def _loop_for_ever(self, x: Tensor) -> None:
+        while True:
+            x = torch.relu(x)

@@ -52,7 +52,10 @@ def _run(code: str) -> int:
 
 
 def _wait(pids: dict[int, int]) -> dict[int, tuple[int, float]]:
-    """Exit code and seconds of each rank; one that still lives after the deadline is killed."""
+    """Exit code and seconds of each rank.
+
+    A rank that still lives after the deadline is killed, and so is a stopped rank when all others have ended.
+    """
     began = time.monotonic()
     ended: dict[int, tuple[int, float]] = {}
     while len(ended) < len(pids):
@@ -62,10 +65,15 @@ def _wait(pids: dict[int, int]) -> dict[int, tuple[int, float]]:
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 ended[rank] = (os.waitstatus_to_exitcode(status), time.monotonic() - began)
-            elif time.monotonic() - began > _DEADLINE_S:
+            elif time.monotonic() - began > _DEADLINE_S or (len(ended) == len(pids) - 1 and _is_stopped(pid)):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     return ended
+
+
+def _is_stopped(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def main() -> None:

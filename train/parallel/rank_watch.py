@@ -25,22 +25,22 @@ from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGro
 
 from vlapipe.schemas.errors import StoppedError, VlapipeError
 from vlapipe.schemas.surroundings import is_from_surroundings
-from vlapipe.train.parallel.activity import Activity, hanging_ranks
+from vlapipe.train.parallel.activity import Activity, hanging_ranks, seconds_kept_waiting
 
-__all__ = ["HANG_TIMEOUT_S", "RankWatch", "exit_code_of"]
+__all__ = ["RankWatch", "exit_code_of"]
 
-HANG_TIMEOUT_S = 40.0  # all ranks then end within a minute: the roll call and the grace come on top
 _BEAT_S = 0.5
 _FOR_EVER = timedelta(days=7)
 _GRACE_S = 3.0  # time that a rank has to end by itself after another rank failed
 _VERDICT_S = 10.0
+_NOTICE_S = 60.0  # after so long, and then twice as long, a rank says that the others wait for it
 _ROLL_CALL_S = 1.0
 _STORE_S = 5.0  # time that the store has to answer; on a lost machine it never does
 # The smallest status counts. The status of a failed rank is _FAILED * rank + exit code.
 _FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256
 _LOST_CURE = "its machine's log may say why, often it was killed for its memory; --resume goes on"
-_SILENT_CURE = "check its machine and the network; --resume goes on, --hang-timeout sets the seconds"
-_HANGS_CURE = "its stack stands above; --resume goes on, --hang-timeout sets the seconds, 0 waits for ever"
+_SILENT_CURE = "check its machine and the network; --resume goes on, --hang-timeout-s sets the seconds"
+_HANGS_CURE = "its stack stands above; --resume goes on, --hang-timeout-s sets the seconds, 0 waits for ever"
 _T = TypeVar("_T")
 
 
@@ -89,6 +89,7 @@ class RankWatch:
         self._word = _RUNNING
         self._wake, self._known, self._leaves = threading.Event(), threading.Event(), threading.Event()
         self._ending: _Ending | None = None
+        self._notice_s = _NOTICE_S
         self._thread = threading.Thread(target=self._run, name="vlapipe-rank-watch", daemon=True)
         self._thread.start()
 
@@ -145,6 +146,7 @@ class RankWatch:
             else:
                 word = min(row[0] for row in rows)
                 hanging = hanging_ranks([row[1:] for row in rows], self._limit_s)
+                self._say_that_others_wait(seconds_kept_waiting([row[1:] for row in rows], self._rank))
         if hanging and word == _RUNNING and self._rank in hanging:
             self._end_hanging_process(hanging)
         # Dropping the group closes the connections, so every rank that waits for this rank notices the end.
@@ -169,6 +171,17 @@ class RankWatch:
         rows = [torch.empty_like(mine) for _ in range(self._world_size)]
         self._group.allgather([rows], [mine], options).wait()  # type: ignore[attr-defined]
         return [other.tolist() for other in rows]
+
+    def _say_that_others_wait(self, seconds: float) -> None:
+        if not seconds:
+            self._notice_s = _NOTICE_S
+        elif seconds >= self._notice_s:
+            self._notice_s *= 2
+            place = self.activity.place()
+            sys.stderr.write(
+                f"the other ranks have waited for rank {self._rank} for {seconds:.0f} s: it is at {place}\n"
+            )
+            sys.stderr.flush()
 
     def _roll_call(self, waited_s: float) -> _Ending:
         """Find the lost ranks after the exchange broke. Only the lowest living rank, or that of a node, speaks."""
@@ -233,7 +246,7 @@ class RankWatch:
         sys.stderr.write(f"rank {self._rank} hangs here:\n{self.activity.stack()}")
         if self._rank == hanging[0]:
             verb = "hangs" if len(hanging) == 1 else "hang"
-            said = f"{_named(hanging)} {verb}: {self.activity.told()}"
+            said = f"{_named(hanging)} {verb}: {self.activity.phase}, at {self.activity.place()}"
             sys.stderr.write(f"vlapipe: {StoppedError(said, _HANGS_CURE)}\n")
         sys.stderr.flush()
         os._exit(StoppedError.exit_code)

@@ -24,13 +24,15 @@ import torch.distributed.nn
 from torch._C._distributed_c10d import AllgatherOptions, PrefixStore, ProcessGroupGloo, Store, TCPStore
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
+from vlapipe.train.parallel.activity import WAITING
 from vlapipe.train.parallel.network_interface import interface_towards
-from vlapipe.train.parallel.rank_watch import HANG_TIMEOUT_S, RankWatch, exit_code_of
+from vlapipe.train.parallel.rank_watch import RankWatch, exit_code_of
 
 __all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_failure"]
 
 _TIMEOUT = timedelta(minutes=10)  # until all ranks have started; for a gradient after all ranks have their batch
 _PATIENCE = timedelta(days=7)  # rank 0 may unpack a dataset, or write a checkpoint for hours on a slow disk
+_HANG_TIMEOUT_S = 40.0  # all ranks then end within a minute: the roll call and the grace come on top
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -99,7 +101,7 @@ def _own_device(rank: int, local_rank: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def distributed(*, hang_timeout_s: float = HANG_TIMEOUT_S) -> Iterator[Ranks]:
+def distributed(*, hang_timeout_s: float = _HANG_TIMEOUT_S) -> Iterator[Ranks]:
     """Connect to the other ranks for the duration of the block. If one rank fails or hangs, all ranks end.
 
     All ranks end ``hang_timeout_s`` seconds after one rank began to hang; 0 waits for ever.
@@ -230,7 +232,7 @@ def _gather(mine: torch.Tensor, ranks: Ranks) -> list[torch.Tensor]:
     parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
     options = AllgatherOptions()
     options.timeout = _PATIENCE
-    with ranks.during("waiting for the other ranks"):
+    with ranks.during(WAITING):
         ranks.links.host.allgather([parts], [mine], options).wait()  # type: ignore[attr-defined]
     return parts
 
