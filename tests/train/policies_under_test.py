@@ -241,3 +241,13 @@ class HangsAtStep(RegressionPolicy):
     def _loop_for_ever(self, x: Tensor) -> None:
         while True:
             x = torch.relu(x)
+
+
+class SaysWhatItReads(RegressionPolicy):
+    """Writes the number of each frame that it trains on."""
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be."""
+        if self.training:
+            sys.stderr.write(f"rank {os.environ['RANK']} reads {batch['index'].tolist()}\n")
+        return super().loss(batch)
