@@ -225,7 +225,7 @@ class HangsAtStep(RegressionPolicy):
         self.how, self.at, self.seen = how, at, 0
         self.here = int(os.environ.get("RANK", "0")) == on_rank
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
         """As it should be until then."""
         self.seen += self.training
         loss = super().loss(batch)
@@ -234,8 +234,8 @@ class HangsAtStep(RegressionPolicy):
         if self.how == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self.how == "forward":
-            self._loop_for_ever(loss)
-        loss.register_hook(self._loop_for_ever)
+            self._loop_for_ever(loss.total)
+        loss.total.register_hook(self._loop_for_ever)
         return loss
 
     def _loop_for_ever(self, x: Tensor) -> None:
@@ -246,7 +246,7 @@ class HangsAtStep(RegressionPolicy):
 class SaysWhatItReads(RegressionPolicy):
     """Writes the number of each frame that it trains on."""
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
         """As it should be."""
         if self.training:
             sys.stderr.write(f"rank {os.environ['RANK']} reads {batch['index'].tolist()}\n")

@@ -26,8 +26,8 @@ def test_option_list_is_as_documented() -> None:
         data batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards weights augment augmentation
         image_resize_height image_resize_width out policy policy_args precision compile gradient_checkpointing
         deterministic resume max_steps seed grad_accum learning_rate weight_decay warmup_steps decay_steps min_lr_ratio
-        grad_clip parallel shard_size unused_parameters hang_timeout_s save_every keep_checkpoints eval_every eval_batches
-        log_every wandb
+        grad_clip parallel shard_size unused_parameters hang_timeout_s save_every keep_checkpoints eval_every
+        eval_batches log_every wandb
     """
     assert list(option_fields()) == names.split()
 

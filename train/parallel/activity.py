@@ -25,7 +25,7 @@ __all__ = ["WAITING", "Activity", "hanging_ranks", "seconds_kept_waiting"]
 
 WAITING = "waiting for the other ranks"
 
-_LIMITED = ("compute", "forward", "backward", "optimizer", "validation")
+_LIMITED = ("forward", "backward", "optimizer", "validation")
 _FREE, _WAITS = -1, -2  # every other phase
 _TIMES_LONGEST = 3
 _SOON_S = 1.0  # a phase that is younger is not looked at

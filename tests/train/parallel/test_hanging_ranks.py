@@ -9,17 +9,16 @@ import pytest
 from launching import SMALL, Rank, options, run_ranks
 
 from vlapipe.schemas.errors import StoppedError
-from vlapipe.train.checkpoint.files import latest_checkpoint
 from vlapipe.train.parallel.activity import Activity, hanging_ranks
 
-LIMIT_S = 3.0
+LIMIT_S = 4.0
 WITHIN_S = 30.0
 
 
 def hang(data: Path, out: Path, how: str) -> list[Rank]:
     policy_args = SMALL | {"how": how, "at": 3, "on_rank": 2}
     values = {"policy": "policies_under_test:HangsAtStep", "policy_args": policy_args, "hang_timeout_s": LIMIT_S}
-    return run_ranks(options(data, out, save_every=2, max_steps=5) | values)
+    return run_ranks(options(data, out, max_steps=5) | values)
 
 
 @pytest.mark.parametrize("how", ["forward", "backward"])
@@ -36,7 +35,6 @@ def test_policy_that_loops_for_ever_on_one_rank_ends_all_with_its_name_place_and
     assert "in _loop_for_ever" in said[0]
     assert said[0] in ranks[2].err
     assert "in train_step" in ranks[2].err  # of the stack
-    assert latest_checkpoint(tmp_path / "run") is not None
 
 
 def test_rank_that_is_stopped_ends_the_others_and_is_named(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -46,7 +44,7 @@ def test_rank_that_is_stopped_ends_the_others_and_is_named(tiny_dataset: Path, t
     assert max(rank.seconds for rank in others) < WITHIN_S
     said = [line for rank in others for line in rank.err.splitlines() if line.startswith("vlapipe: ")]
     assert len(said) == 1
-    assert said[0].startswith("vlapipe: rank 2 was lost: no sign of life for 3 s")
+    assert said[0].startswith("vlapipe: rank 2 was lost: no sign of life for 4 s")
 
 
 WAITS = """
@@ -72,20 +70,20 @@ def test_rank_that_is_busy_for_longer_than_the_limit_ends_nothing_and_says_that_
 
 
 def row(number: int, seconds: float, *, waits: bool = False, longest_s: float = 1.0) -> list[int]:
-    return [number, int(1e3 * seconds), int(waits), *[int(1e3 * longest_s)] * 5]
+    return [number, int(1e3 * seconds), int(waits), *[int(1e3 * longest_s)] * 4]
 
 
 @pytest.mark.parametrize(
     ("rows", "hanging"),
     [
-        ([row(-2, 99), row(1, 41), row(-2, 99)], [1]),
-        ([row(-2, 99), row(1, 39), row(-2, 99)], []),
+        ([row(-2, 99), row(0, 41), row(-2, 99)], [1]),
+        ([row(-2, 99), row(0, 39), row(-2, 99)], []),
         ([row(-2, 99), row(-1, 999), row(-2, 99)], []),  # reads, or saves
-        ([row(2, 50, waits=True), row(2, 50), row(2, 50, waits=True)], [1]),
-        ([row(2, 50, waits=True)] * 3, [0, 1, 2]),
-        ([row(2, 50, waits=True), row(-1, 50), row(2, 50, waits=True)], []),  # the gradient of a rank that reads
-        ([row(1, 41, longest_s=0), row(1, 41, longest_s=14)], []),  # 14 s are usual
-        ([row(1, 600, longest_s=0)] * 2, []),  # the first one may compile
+        ([row(1, 50, waits=True), row(1, 50), row(1, 50, waits=True)], [1]),
+        ([row(1, 50, waits=True)] * 3, [0, 1, 2]),
+        ([row(1, 50, waits=True), row(-1, 50), row(1, 50, waits=True)], []),  # the gradient of a rank that reads
+        ([row(0, 41, longest_s=0), row(0, 41, longest_s=14)], []),  # 14 s are usual
+        ([row(0, 600, longest_s=0)] * 2, []),  # the first one may compile
     ],
 )
 def test_rank_hangs_by_what_all_ranks_do(rows: list[list[int]], hanging: list[int]) -> None:
@@ -97,6 +95,6 @@ def test_time_of_an_inner_phase_is_not_that_of_the_outer_one() -> None:
     with activity.during("forward"):
         with activity.during("data"):
             time.sleep(0.05)
-        assert activity.row()[:2] == [1, 0]
+        assert activity.row()[:2] == [0, 0]
     assert activity.row()[0] == -1
-    assert 0 < activity.row()[4] < 40
+    assert 0 < activity.row()[3] < 40
