@@ -41,8 +41,10 @@ class Replicated(Single):
         require_same_policy(policy, self._ranks)
         if self._unused == "search":
             # DDP warns on every rank if it looks for unused parameters and finds none. This one is always unused.
-            device = self._ranks.device
-            module.register_parameter("never_reached", nn.Parameter(torch.zeros((), device=device)))
+            like = next(policy.parameters())
+            module.register_parameter(
+                "never_reached", nn.Parameter(torch.zeros((), device=like.device, dtype=like.dtype))
+            )
         self._wrapped = DistributedDataParallel(
             module,
             device_ids=[self._ranks.device.index] if self._ranks.device.type == "cuda" else None,
