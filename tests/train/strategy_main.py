@@ -118,5 +118,24 @@ def compare(kind: str, sizes: dict[str, int], ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def start() -> None:
+    """Make one step of a policy of any size; print its parameters, the loss and the norm, which all ranks must share."""
+    kind, sizes = json.loads(sys.argv[1])
+    with distributed() as ranks:
+        spec = make_spec(sensors={}, images={})
+        torch.manual_seed(0)
+        policy = RegressionPolicy(spec, **sizes)
+        strategy, sums = make_strategy(kind, ranks), LossSums()
+        module = strategy.wrap(LossOf(policy), policy, blocks_of(policy))
+        output = module(make_batch(spec, 2, seed=ranks.rank))
+        output[0].backward()
+        sums.add(output)
+        mean = strategy.mean(sums.take())
+        norm = strategy.clip(policy, 1.0, 1 / mean[1])
+        found = [sum(p.numel() for p in policy.parameters()), float(mean[0] / mean[1]).hex(), float(norm).hex()]
+        del policy, module, strategy, output
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
 if __name__ == "__main__":
     main()

@@ -55,3 +55,18 @@ def test_fsdp_has_the_losses_of_ddp_for_fifty_steps(tiny_dataset: Path, tmp_path
     for a, b in pairs:
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-5)
     assert pairs[-1][1]["val/loss"] == pytest.approx(pairs[-1][0]["val/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize(("millions", "dim", "depth"), [(1, 96, 8), (20, 512, 6), (150, 1024, 12)])
+def test_policies_of_any_size_start_on_any_number_of_ranks_and_agree(
+    kind: str, num_ranks: int, millions: int, dim: int, depth: int
+) -> None:
+    code = "import strategy_main; strategy_main.start()"
+    ranks = run_ranks([kind, {"dim": dim, "depth": depth, "num_heads": 8}], num_ranks=num_ranks, code=code)
+    assert [rank.code for rank in ranks] == [0] * num_ranks, [rank.err for rank in ranks]
+    found = {rank.out for rank in ranks}
+    assert len(found) == 1
+    assert json.loads(found.pop())[0] > 0.9e6 * millions
