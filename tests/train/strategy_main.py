@@ -119,7 +119,7 @@ def compare(kind: str, sizes: dict[str, int], ranks: Ranks) -> dict[str, Any]:
 
 
 def start() -> None:
-    """Make one step of a policy of any size; print its parameters, the loss and the norm, which all ranks must share."""
+    """Make one step of a policy of any size. Print its parameters, loss and norm, which all ranks must share."""
     kind, sizes = json.loads(sys.argv[1])
     with distributed() as ranks:
         spec = make_spec(sensors={}, images={})
