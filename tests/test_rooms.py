@@ -18,7 +18,7 @@ FLOORS = [
     ["pipeline.shards.manifest"],
     ["pipeline.shards.mapped"],
     ["pipeline.shards.dataset"],
-    ["pipeline.discover", "train.data", "train.stopping", "train.weight_names"],
+    ["pipeline.discover", "train.data", "train.background_work", "train.stopping", "train.weight_names"],
     ["pipeline.check", "train.option_values"],
     ["pipeline.read", "train.config", "train.policies", "train.parallel", "train.optim", "train.report"],
     ["pipeline.plan", "train.run"],

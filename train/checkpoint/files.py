@@ -1,64 +1,69 @@
-"""Reads and writes checkpoints: all that an exact resume needs, in safetensors and JSON, without pickle.
+"""Finds, verifies and reads checkpoints: safetensors and JSON, never pickle.
 
-``OUT/checkpoints/step-00000200/`` contains ``policy.safetensors``, ``optimizer.safetensors``, ``rng.safetensors`` and
-``state.json``, which lists the other files with size and SHA-256. A checkpoint is complete or absent: its folder is
-written under a temporary name, fsynced and renamed.
+``OUT/checkpoints/step-00000200/`` holds the tensors of each part of the run (``policy.safetensors``, and so on) and
+``state.json``. A part that several ranks wrote has several files, ``policy-00001-of-00004.safetensors``, and Hugging
+Face's index of them. Each tensor is whole in one file, so any number of ranks reads any checkpoint. ``state.json``
+lists the other files with size and SHA-256, and ends with a digest of itself. A checkpoint is complete or absent,
+because its folder is renamed last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, fsync_folder
-from vlapipe.schemas.errors import DamageError, NewerFormatError, VlapipeError
+from vlapipe.schemas.errors import DamageError, NewerFormatError
 from vlapipe.schemas.surroundings import raise_if_stopped
+from vlapipe.train.config import flat_saved
 
 __all__ = [
     "FOLDER",
+    "FORMAT",
+    "STATE_FILE",
     "VERSION",
-    "Checkpoint",
+    "StoredCheckpoint",
+    "StoredPart",
+    "StoredTensors",
+    "all_checkpoints",
     "checkpoint_path",
+    "damage_of",
+    "digest_of",
     "latest_checkpoint",
+    "open_checkpoint",
     "read_checkpoint",
-    "read_policy_part",
+    "sealed",
     "step_of",
-    "write_checkpoint",
 ]
 
-VERSION = 1
+VERSION = 2
 FOLDER = "checkpoints"
-_FORMAT = "vlapipe-checkpoint"
-_STATE = "state.json"
+FORMAT = "vlapipe-checkpoint"
+STATE_FILE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})\Z")
-_PARTS = ("policy", "optimizer", "rng")
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n\}\n\Z')
+_UNSEALED = b"0" * 64
+_OF_VERSION_1 = ("policy", "optimizer", "rng")  # each was one file; the other values stood in the state itself
+
+Index = EllipsisType | slice | tuple[slice, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The state of a run after ``step`` steps. Tensors are by name, and on the CPU after reading. ``state`` is JSON."""
-
-    step: int
-    policy: Mapping[str, Tensor]
-    optimizer: Mapping[str, Tensor]
-    rng: Mapping[str, Tensor]
-    state: Mapping[str, Any]  # "loader", "config", "spec", and other entries of the trainer
+def all_checkpoints(out: Path) -> list[Path]:
+    """Returns the checkpoints of the run in ``out``, oldest first. They may be damaged."""
+    return sorted((path for path in (out / FOLDER).glob("step-*") if _NAME.match(path.name)), key=step_of)
 
 
 def latest_checkpoint(out: Path) -> Path | None:
     """Returns the newest checkpoint of the run in ``out``, or None if there is none."""
-    found = _all(out / FOLDER)
+    found = all_checkpoints(out)
     return found[-1] if found else None
 
 
@@ -70,142 +75,196 @@ def checkpoint_path(out: Path, step: int) -> Path:
 def step_of(path: Path) -> int:
     """Returns the step of a checkpoint, from its folder's name."""
     match = _NAME.match(path.name)
-    assert match is not None  # latest_checkpoint returns only folders with such a name
+    assert match is not None  # all_checkpoints returns only folders with such a name
     return int(match[1])
 
 
-def write_checkpoint(out: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write the checkpoint, then remove all but the newest ``keep`` checkpoints. Returns the checkpoint's folder.
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a part, by name. A tensor is read when it is asked for: whole by ``[name]``, or a slice of it."""
 
-    Only one process may write to a run's folder.
-    """
-    folder = out / FOLDER
-    folder.mkdir(exist_ok=True)
-    _sweep(folder)
-    path = checkpoint_path(out, checkpoint.step)
-    temporary = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
-    temporary.mkdir()
-    try:
-        _write_parts(temporary, checkpoint)
-        if path.exists():
-            _remove(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    fsync_folder(folder)
-    for old in _all(folder)[:-keep]:
-        _remove(old)
-    return path
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Open the files, which must have been verified: a file that is cut short later would end the process."""
+        self._file_of: dict[str, Any] = {}
+        for path in files:
+            try:
+                file = safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise_if_stopped(error, path)
+                raise _damage(path, f"cannot be read: {error}") from None
+            self._file_of |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file_of[name].get_tensor(name)
+        return tensor
+
+    def read(self, name: str, index: Index = ...) -> Tensor:
+        """Returns ``self[name][index]``, and reads no other bytes of the tensor."""
+        tensor: Tensor = self._file_of[name].get_slice(name)[index]
+        return tensor
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns a tensor's shape, without reading the tensor."""
+        return tuple(self._file_of[name].get_slice(name).get_shape())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint.
+@dataclass(frozen=True, kw_only=True)
+class StoredPart:
+    """A part of a checkpoint: tensors, and JSON values."""
+
+    path: Path  # the checkpoint, for messages
+    options: Mapping[str, Any]  # of the run at that time, by flat names
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCheckpoint:
+    """A checkpoint whose state has been read. Its tensors are read when they are asked for."""
+
+    path: Path
+    state: Mapping[str, Any]  # "config", "spec", and other entries of the trainer
+
+    @property
+    def step(self) -> int:
+        """Number of steps that the run had made."""
+        return int(self.state["step"])
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options that the run had, by flat names."""
+        return flat_saved(self.state["config"])
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Size (``bytes``) and digest (``sha256``) of every file except the state, by name."""
+        files: Mapping[str, Mapping[str, Any]] = self.state["files"]
+        return files
+
+    def files_of(self, *parts: str) -> list[str]:
+        """Returns the names of the files with the tensors of these parts."""
+        return [name for part in parts for name in self.state["parts"].get(part, {}).get("files", [])]
+
+    def __contains__(self, part: object) -> bool:
+        return part in self.state["parts"]
+
+    def part(self, name: str) -> StoredPart:
+        """Returns a part. Verify its files first.
+
+        Raises:
+            KeyError: the run had no such part.
+            DamageError: a file is no safetensors file.
+        """
+        values = self.state["parts"][name].get("values", {})
+        files = [self.path / file for file in self.files_of(name)]
+        return StoredPart(path=self.path, options=self.options, tensors=StoredTensors(files), values=values)
+
+
+def read_checkpoint(path: Path, *parts: str) -> StoredCheckpoint:
+    """Read the state of a checkpoint, and verify the files of ``parts``; of all parts if none is named.
 
     Raises:
         DamageError: a file is missing, cut short or altered.
         NewerFormatError: a newer vlapipe wrote the checkpoint.
     """
-    state = _read_state(path)
-    tensors = {part: _read_part(path, part, state["files"]) for part in _PARTS}
-    return Checkpoint(step=state["step"], state=state, **tensors)
+    stored = open_checkpoint(path)
+    for name in stored.files_of(*parts) if parts else stored.files:
+        _verify(path / name, stored.files[name])
+    return stored
 
 
-def read_policy_part(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read and verify only the policy's weights and the state of a checkpoint.
+def damage_of(stored: StoredCheckpoint, files: Sequence[str]) -> str:
+    """Returns the first damage of these files of a checkpoint as a text; empty if all are whole."""
+    for name in files:
+        try:
+            _verify(stored.path / name, stored.files[name])
+        except DamageError as error:
+            return error.problem
+    return ""
+
+
+def open_checkpoint(path: Path) -> StoredCheckpoint:
+    """Read and verify the state of a checkpoint, but not its other files.
 
     Raises:
-        DamageError: one of the two files is missing, cut short or altered.
+        DamageError: the state is missing or altered.
         NewerFormatError: a newer vlapipe wrote the checkpoint.
     """
-    state = _read_state(path)
-    return _read_part(path, "policy", state["files"]), state
+    return StoredCheckpoint(path=path, state=_read_state(path))
 
 
-def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
-    files: dict[str, dict[str, Any]] = {}
-    for part in _PARTS:
-        name = f"{part}.safetensors"
-        # Tensors are cloned because safetensors refuses tensors that share memory (tied weights).
-        tensors = {key: _stored(part, key, value) for key, value in getattr(checkpoint, part).items()}
-        save_file(tensors, folder / name)
-        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
-        _fsync(folder / name)
-    own = {"format": _FORMAT, "version": VERSION, "step": checkpoint.step, "files": files}
-    (folder / _STATE).write_text(json.dumps({**own, **checkpoint.state}, indent=1) + "\n", encoding="utf-8")
-    _fsync(folder / _STATE)
-    fsync_folder(folder)
+def sealed(state: Mapping[str, Any]) -> bytes:
+    """Returns a state as the bytes of ``state.json``. Its last entry is the digest of all its other bytes."""
+    data = (json.dumps({**state, "sha256": _UNSEALED.decode()}, indent=1) + "\n").encode()
+    return _with_digest(data, hashlib.sha256(data).hexdigest().encode())
 
 
-def _stored(part: str, key: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise VlapipeError(
-            f"{part} state {key!r} cannot be saved: it is a {type(value).__name__}",
-            "hold what must be saved in buffers",
-        )
-    return value.detach().cpu().clone().contiguous()
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    file = path / _STATE
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise_if_stopped(error, file)
-        raise _damage(file, f"cannot be read: {error}") from None
-    if not isinstance(state, dict) or state.get("format") != _FORMAT or not isinstance(state.get("version"), int):
-        raise _damage(file, f"expected a {_FORMAT}, found something else")
-    if state["version"] > VERSION:
-        found = f"{file}: checkpoint version {state['version']}, this vlapipe reads up to {VERSION}"
-        raise NewerFormatError(found, "update vlapipe")
-    missing = [key for key in ("step", "files", "loader", "config", "spec") if key not in state]
-    if missing:
-        raise _damage(file, f"has no {', '.join(missing)}")
-    return state
-
-
-def _read_part(path: Path, part: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    file = path / f"{part}.safetensors"
-    try:
-        expected = files[file.name]
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise _damage(file, f"expected {expected['bytes']} bytes, found {size}")
-        if _digest(file) != expected["sha256"]:
-            raise _damage(file, "its bytes have changed since it was written")
-        tensors: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise_if_stopped(error, file)
-        raise _damage(file, f"cannot be read: {error}") from None
-    return tensors
-
-
-def _damage(file: Path, problem: str) -> DamageError:
-    return DamageError(f"{file}: {problem}", f"remove {file.parent.name} to go on from the checkpoint before it")
-
-
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """Returns the SHA-256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _fsync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+def _with_digest(data: bytes, digest: bytes) -> bytes:
+    match = _SEAL.search(data)
+    assert match is not None
+    return data[: match.start(1)] + digest + data[match.end(1) :]
 
 
-def _all(folder: Path) -> list[Path]:
-    """Returns the checkpoints in ``folder``, oldest first."""
-    return sorted((path for path in folder.glob("step-*") if _NAME.match(path.name)), key=step_of)
+def _read_state(path: Path) -> dict[str, Any]:
+    file = path / STATE_FILE
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise_if_stopped(error, file)
+        raise _damage(file, f"cannot be read: {error}") from None
+    seal = _SEAL.search(data)
+    if seal and hashlib.sha256(_with_digest(data, _UNSEALED)).hexdigest().encode() != seal[1]:
+        raise _damage(file, "its bytes have changed since it was written")
+    try:
+        state: Any = json.loads(data)
+    except ValueError as error:
+        raise _damage(file, f"cannot be read: {error}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("version"), int):
+        raise _damage(file, f"expected a {FORMAT}, found something else")
+    if state["version"] > VERSION:
+        found = f"{file}: checkpoint version {state['version']}, this vlapipe reads up to {VERSION}"
+        raise NewerFormatError(found, "update vlapipe")
+    if state["version"] == VERSION and not seal:
+        raise _damage(file, "its bytes have changed since it was written")
+    values: dict[str, Any] = state if state["version"] == VERSION else _as_version_2(state)
+    missing = [key for key in ("step", "files", "parts", "config", "spec") if values.get(key) is None]
+    if missing:
+        raise _damage(file, f"has no {', '.join(missing)}")
+    return values
 
 
-def _remove(path: Path) -> None:
-    """Rename the checkpoint before deleting it, so that a kill during the deletion leaves no partial checkpoint."""
-    hidden = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-old-{path.name}")
-    path.rename(hidden)
-    shutil.rmtree(hidden)
+def _as_version_2(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the state that version 2 would have written for the same checkpoint."""
+    parts: dict[str, Any] = {part: {"files": [f"{part}.safetensors"]} for part in _OF_VERSION_1}
+    if "loader" in state:
+        parts["loader"] = {"values": state["loader"]}
+    parts["counters"] = {"values": {"val_loss": state.get("val_loss")}}
+    metrics = {} if state.get("val_loss") is None else {"val/loss": state["val_loss"]}
+    return state | {"parts": parts, "metrics": metrics}
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the temporary folders that killed runs left."""
-    for left in folder.glob(f"{TEMP_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+def _verify(file: Path, expected: Mapping[str, Any]) -> None:
+    try:
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise _damage(file, f"expected {expected['bytes']} bytes, found {size}")
+        if digest_of(file) != expected["sha256"]:
+            raise _damage(file, "its bytes have changed since it was written")
+    except OSError as error:
+        raise_if_stopped(error, file)
+        raise _damage(file, f"cannot be read: {error}") from None
+
+
+def _damage(file: Path, problem: str) -> DamageError:
+    return DamageError(f"{file}: {problem}", f"remove {file.parent.name} to go on from the checkpoint before it")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.train.checkpoint.files import latest_checkpoint, read_policy_part
+from vlapipe.train.checkpoint.files import latest_checkpoint, read_checkpoint
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 
@@ -31,10 +31,10 @@ def load_policy(path: str | Path) -> nn.Module:
     folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
     if folder is None:
         raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
-    weights, state = read_policy_part(folder)  # not the optimizer's part, which is twice as large
-    config = state["config"]
-    policy = build_policy(load_policy_class(config["policy"]), _spec_from_json(state["spec"]), config["policy_args"])
-    load_weights(policy, weights, folder)
+    stored = read_checkpoint(folder, "policy")  # not the optimizer's part, which is twice as large
+    config, spec = stored.state["config"], _spec_from_json(stored.state["spec"])
+    policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
+    load_weights(policy, stored.part("policy").tensors, folder)
     return policy.eval()
 
 

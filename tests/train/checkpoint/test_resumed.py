@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from launching import options, run_ranks
+from making_checkpoints import edit_state
 from test_loop import config, lines
 
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, flat_saved
@@ -65,11 +66,10 @@ def test_schedule_is_stretched_if_asked_for_which_is_said(run: Path, said: Any, 
 
 
 def test_run_of_an_earlier_version_keeps_its_schedule_too(run: Path) -> None:
-    for file in (run / CONFIG_FILE, run / "checkpoints" / "step-00000006" / "state.json"):
-        values = json.loads(file.read_text())
-        flat = flat_saved(values.get("config", values))  # as it was saved then
-        del flat["decay_steps"]
-        file.write_text(json.dumps(values | {"config": flat} if "config" in values else flat))
+    flat = flat_saved(json.loads((run / CONFIG_FILE).read_text()))  # as it was saved then
+    del flat["decay_steps"]
+    (run / CONFIG_FILE).write_text(json.dumps(flat))
+    edit_state(run / "checkpoints" / "step-00000006", lambda state: state.update(config=flat))
     resume(run, max_steps=7)
     assert rates(run)[-1] == pytest.approx(3e-5)
 
@@ -140,9 +140,13 @@ def test_weights_by_relative_path_are_resumed_from_another_folder_and_go_along_w
     resume(Path("../run"), max_steps=3, data=["../moved/a", "../moved/b"])
     assert [line.partition(" ")[0] for line in said()] == ["max_steps", "max_steps", "data"]
     # As an earlier version kept it, seen from where it means nothing.
-    for kept in (tmp_path / "run" / CONFIG_FILE, tmp_path / "run" / "checkpoints" / "step-00000003" / "state.json"):
-        values = json.loads(kept.read_text())
-        values.get("config", values)["data"]["weights"] = {"dataset": {"moved/b": 0.0}}
-        kept.write_text(json.dumps(values))
+    weights = {"dataset": {"moved/b": 0.0}}
+    file = tmp_path / "run" / CONFIG_FILE
+    values = json.loads(file.read_text())
+    values["data"]["weights"] = weights
+    file.write_text(json.dumps(values))
+    edit_state(
+        tmp_path / "run/checkpoints/step-00000003", lambda state: state["config"]["data"].update(weights=weights)
+    )
     resume(Path("../run"), max_steps=4)
     assert lines(tmp_path / "run")[-1]["step"] == 4

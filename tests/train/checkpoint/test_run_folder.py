@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from making_checkpoints import edit_state
 from test_loop import SMALL, config, exact, lines
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
@@ -166,9 +167,7 @@ def test_checkpoint_of_a_version_that_kept_no_dataset_is_resumed(tiny_dataset: P
     train(config(tiny_dataset, out, max_steps=1))
     newest = latest_checkpoint(out)
     assert newest is not None
-    state = json.loads((newest / "state.json").read_text())
-    del state["dataset"]
-    (newest / "state.json").write_text(json.dumps(state))
+    edit_state(newest, lambda state: state.pop("dataset"))
     assert train(config(tiny_dataset, out, max_steps=2, resume=True)).step == 2
 
 

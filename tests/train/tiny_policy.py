@@ -1,0 +1,34 @@
+"""A policy of a few hundred numbers, for tests of what is around a policy: checkpoints, resumes, ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.train.data.batch_layout import SampleSpec
+
+
+class TinyPolicy(nn.Module):
+    """One layer from the newest state to the action chunk, with dropout and a buffer that counts batches."""
+
+    def __init__(self, spec: SampleSpec, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = spec.action
+        self.layer = nn.Linear(spec.state[1], spec.action[0] * spec.action[1])
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """The mean over all actions that are not padded."""
+        if self.training:
+            self.num_batches += 1
+        errors = (self.act(batch) - batch["action"]).square().mean(-1)
+        kept = ~batch["action_is_pad"]
+        return (errors * kept).sum() / kept.sum().clamp_min(1)
+
+    def act(self, observation: dict[str, Any]) -> Tensor:
+        """Actions (B, H, A)."""
+        newest = self.dropout(observation["observation.state"][:, -1] / 100)
+        return self.layer(newest).view(len(newest), *self.shape)

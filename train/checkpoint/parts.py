@@ -1,0 +1,103 @@
+"""The parts of a run that a checkpoint saves. To save more of a run, add a part to ``PARTS``.
+
+``snapshot`` is short and a collective: it copies the part to the CPU, so that the run can go on while the copy is being
+written. ``restore`` is a collective too. A part that the run does not have (no EMA) has no snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vlapipe.schemas.errors import DamageError, VlapipeError
+from vlapipe.train.checkpoint.commit import PartState
+from vlapipe.train.checkpoint.files import StoredPart
+from vlapipe.train.checkpoint.resumed import same_weights
+from vlapipe.train.checkpoint.saved_policy import load_weights
+from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
+from vlapipe.train.parallel.rng import gather_rng, restore_rng
+from vlapipe.train.run import Run
+
+__all__ = ["PARTS", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a part of the run is saved and restored."""
+
+    snapshot: Callable[[Run], PartState | None]
+    restore: Callable[[Run, StoredPart], None]
+
+
+def _full_state(run: Run, part: str, named: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns CPU copies of the tensors that this rank writes; a collective."""
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise VlapipeError(
+                f"{part} state {name!r} cannot be saved: it is a {type(value).__name__}",
+                "hold what must be saved in buffers",
+            )
+    if not run.ranks.is_first:
+        return {}
+    # Each tensor is cloned, because safetensors refuses tensors that share memory (tied weights).
+    return {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}
+
+
+def _policy(run: Run) -> PartState:
+    return PartState(tensors=_full_state(run, "policy", run.policy.state_dict()))
+
+
+def _restore_policy(run: Run, stored: StoredPart) -> None:
+    load_weights(run.policy, stored.tensors, stored.path)
+
+
+def _optimizer(run: Run) -> PartState:
+    return PartState(tensors=_full_state(run, "optimizer", optimizer_tensors(run.optimizer, run.policy)))
+
+
+def _restore_optimizer(run: Run, stored: StoredPart) -> None:
+    try:
+        load_optimizer_tensors(run.optimizer, run.policy, stored.tensors)
+    except (KeyError, ValueError) as error:
+        raise DamageError(f"{stored.path}: the optimizer's state does not fit the policy: {error}") from None
+
+
+def _rng(run: Run) -> PartState:
+    states = gather_rng(run.ranks)
+    return PartState(tensors=states if run.ranks.is_first else {})
+
+
+def _restore_rng(run: Run, stored: StoredPart) -> None:
+    restore_rng(stored.tensors, run.ranks, seed=run.config.seed, step=run.step)
+
+
+def _loader(run: Run) -> PartState:
+    return PartState(values=run.loader.state_dict())
+
+
+def _restore_loader(run: Run, stored: StoredPart) -> None:
+    state = dict(stored.values)
+    if same_weights(stored.options, run.config):
+        # The loader compares weights by their text. The text may differ only because a dataset has another path now.
+        state["weights"] = run.loader.state_dict()["weights"]
+    run.loader.load_state_dict(state)
+
+
+def _counters(run: Run) -> PartState:
+    return PartState(values={"val_loss": run.val_loss})
+
+
+def _restore_counters(run: Run, stored: StoredPart) -> None:
+    run.val_loss = stored.values.get("val_loss")
+
+
+PARTS: Mapping[str, Part] = {
+    "policy": Part(_policy, _restore_policy),
+    "optimizer": Part(_optimizer, _restore_optimizer),
+    "rng": Part(_rng, _restore_rng),
+    "loader": Part(_loader, _restore_loader),
+    "counters": Part(_counters, _restore_counters),
+}
