@@ -82,12 +82,12 @@ def test_file_in_the_page_is_one_that_is_taken() -> None:
     assert config.policy_args == {"dim": 256, "depth": 6}
 
 
-def test_unknown_option_is_told_every_option_and_the_page() -> None:
+def test_unknown_option_is_told_forty_options_how_many_more_there_are_and_the_page() -> None:
     with pytest.raises(UsageError) as caught:
         TrainConfig.from_sources(None, {"zzz": 1})
-    for name in option_fields():
+    for name in sorted(option_fields())[:40]:
         assert re.search(rf"\b{name}\b", str(caught.value)), name
-    assert "docs/options.md" in str(caught.value)
+    assert f" and {len(option_fields()) - 40} more; docs/options.md describes each" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

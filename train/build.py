@@ -71,9 +71,8 @@ def build(config: TrainConfig) -> Iterator[Run]:
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
         )
         stack.callback(run.leave_ranks)
-        with agree(ranks):
-            if resume_from is not None:
-                restore(run, resume_from)
+        if resume_from is not None:
+            restore(run, resume_from)
         run.batches = stack.enter_context(contextlib.closing(_batches(loader, console)))
         _announce(run, why)
         if ranks.is_first:
@@ -85,6 +84,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
             stack.callback(run.log.sink.close)
         run.first_step = run.step
         stack.enter_context(tell_failure(ranks))
+        stack.enter_context(run.saving)
         yield run
 
 

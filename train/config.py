@@ -95,7 +95,12 @@ class CheckpointConfig(_Group):
     """When checkpoints are written, and which are kept."""
 
     save_every: int | None = option(None, least=1)
-    keep_checkpoints: int = option(2, least=1)
+    async_save: bool = option(False)  # write checkpoints in a thread, while the run goes on
+    keep_checkpoints: int = option(2, least=1)  # number of newest checkpoints that are kept
+    keep_best: int = option(1, least=0)  # number of best checkpoints that are kept besides
+    best_metric: str = option("val/loss")
+    best_is: str = option("lowest", choices=("lowest", "highest"))
+    keep_every: int | None = option(None, least=1)  # checkpoints at multiples of this step are kept for good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +148,12 @@ class TrainConfig:
         parse_fields(self)
         self._fill("optim", warmup_steps=min(100, self.max_steps // 10), decay_steps=self.max_steps)
         self._fill("eval", eval_every=min(500, max(50, self.max_steps // 10)))
-        self._fill("checkpoint", save_every=min(1000, max(50, self.max_steps // 4)))
+        assert self.eval.eval_every is not None
+        # A checkpoint can be the best one only if it is validated, so it falls on a validation if that is possible.
+        save_every, eval_every = min(1000, max(50, self.max_steps // 4)), self.eval.eval_every
+        if eval_every <= save_every:
+            save_every = -(-save_every // eval_every) * eval_every
+        self._fill("checkpoint", save_every=save_every)
 
     def _fill(self, group: str, **defaults: Any) -> None:
         options = getattr(self, group)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.train.background_work import BackgroundWork
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
@@ -48,6 +49,7 @@ class Run:
     step: int = 0
     first_step: int = 0  # steps that were made before this process began
     checkpoint_step: int | None = None  # step of the newest checkpoint
+    saving: BackgroundWork = field(default_factory=BackgroundWork)  # the checkpoint that is being written
     val_loss: float | None = None  # newest validation loss
 
     def leave_ranks(self) -> None:

@@ -26,8 +26,8 @@ def test_option_list_is_as_documented() -> None:
         data batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards weights augment augmentation
         image_resize_height image_resize_width out policy policy_args precision compile gradient_checkpointing
         deterministic resume max_steps seed grad_accum learning_rate weight_decay warmup_steps decay_steps min_lr_ratio
-        grad_clip parallel shard_size unused_parameters hang_timeout_s save_every keep_checkpoints eval_every
-        eval_batches log_every wandb
+        grad_clip parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
+        best_metric best_is keep_every eval_every eval_batches log_every wandb
     """
     assert list(option_fields()) == names.split()
 
@@ -62,7 +62,7 @@ def test_size_of_the_cache_is_bytes_or_a_text(tmp_path: Path) -> None:
 
 def test_what_is_left_open_is_derived_from_max_steps() -> None:
     config = TrainConfig.of(**REQUIRED, max_steps=300)
-    assert (config.optim.warmup_steps, config.eval.eval_every, config.checkpoint.save_every) == (30, 50, 75)
+    assert (config.optim.warmup_steps, config.eval.eval_every, config.checkpoint.save_every) == (30, 50, 100)
     assert TrainConfig.of(**REQUIRED, max_steps=100_000).checkpoint.save_every == 1000
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import torch
@@ -32,3 +34,28 @@ class TinyPolicy(nn.Module):
         """Actions (B, H, A)."""
         newest = self.dropout(observation["observation.state"][:, -1] / 100)
         return self.layer(newest).view(len(newest), *self.shape)
+
+
+class WithExtraState(TinyPolicy):
+    """Has state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        """What torch puts into the ``state_dict``."""
+        return {"seen": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Forget it."""
+
+
+class WatchesSaves(TinyPolicy):
+    """Says if a checkpoint is being written while it computes. Its ballast makes a write take longer than a step."""
+
+    def __init__(self, spec: SampleSpec, *, ballast_mb: int) -> None:
+        super().__init__(spec)
+        self.register_buffer("ballast", torch.zeros(ballast_mb * 250_000))
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be."""
+        if any(thread.name == "vlapipe-save" for thread in threading.enumerate()):
+            sys.stdout.write("a save is in progress\n")
+        return super().loss(batch)

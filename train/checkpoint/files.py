@@ -250,8 +250,7 @@ def _as_version_2(state: dict[str, Any]) -> dict[str, Any]:
     if "loader" in state:
         parts["loader"] = {"values": state["loader"]}
     parts["counters"] = {"values": {"val_loss": state.get("val_loss")}}
-    metrics = {} if state.get("val_loss") is None else {"val/loss": state["val_loss"]}
-    return state | {"parts": parts, "metrics": metrics}
+    return state | {"parts": parts}
 
 
 def _verify(file: Path, expected: Mapping[str, Any]) -> None:

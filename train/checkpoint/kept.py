@@ -12,7 +12,7 @@ from vlapipe.schemas.errors import DamageError, NewerFormatError
 from vlapipe.train.checkpoint.commit import remove
 from vlapipe.train.checkpoint.files import all_checkpoints, open_checkpoint, step_of
 
-__all__ = ["KeepRules", "best_first", "remove_old"]
+__all__ = ["KeepRules", "best_first", "metrics_of", "remove_old"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,16 +14,9 @@ __all__ = ["make_schedule", "resume_changes", "same_weights", "schedule_note"]
 
 # These options change a run's paths, speed and reports, but not the training result.
 _HARMLESS = (
-    *("out", "resume", "wandb", "num_workers", "prefetch_factor", "cache_dir", "cache_size", "log_every"),
-    *(
-        "hang_timeout_s",
-        "eval_every",
-        "save_every",
-        "keep_checkpoints",
-        "compile",
-        "gradient_checkpointing",
-        "deterministic",
-    ),
+    *("out", "resume", "wandb", "num_workers", "prefetch_factor", "cache_dir", "cache_size", "log_every", "eval_every"),
+    *("save_every", "async_save", "keep_checkpoints", "keep_best", "best_metric", "best_is", "keep_every"),
+    *("hang_timeout_s", "compile", "gradient_checkpointing", "deterministic"),
 )
 _OF_A_STEP = ("batch_size", "grad_accum")
 _OF_THE_RATE = ("learning_rate", "warmup_steps", "decay_steps", "min_lr_ratio")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint.commit import Plan, Snapshot, plan_files, sweep, write_checkpoint
-from vlapipe.train.checkpoint.files import read_checkpoint
 from vlapipe.train.checkpoint.kept import KeepRules, remove_old
 from vlapipe.train.checkpoint.parts import PARTS
 from vlapipe.train.checkpoint.resumed import resume_changes
 from vlapipe.train.checkpoint.run_folder import save_config
 from vlapipe.train.checkpoint.saved_policy import spec_to_json
+from vlapipe.train.checkpoint.whole import newest_whole
+from vlapipe.train.config import CheckpointConfig
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.run import Run
 from vlapipe.train.stopping import explain_surroundings
@@ -21,21 +23,42 @@ from vlapipe.train.stopping import explain_surroundings
 __all__ = ["keep_options", "restore", "save"]
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint, unless this step already has one. A collective."""
+def save(run: Run, *, wait: bool = True) -> None:
+    """Save a checkpoint, unless this step already has one. A collective.
+
+    With ``async_save``, a thread writes the files while the run goes on, unless the caller asks to ``wait``.
+    """
+    options = run.config.checkpoint
+    with agree(run.ranks):
+        # A newer save waits for the one in progress: it needs the memory of the copies, and the disk.
+        if wait or run.checkpoint_step != run.step:
+            run.saving.finish()
+        if run.checkpoint_step != run.step and run.ranks.is_first:
+            sweep(run.config.out)
     if run.checkpoint_step == run.step:
         return
-    with agree(run.ranks):
-        if run.ranks.is_first:
-            sweep(run.config.out)
     states = {name: part.snapshot(run) for name, part in PARTS.items()}
     snapshot = Snapshot(
         step=run.step, parts={name: state for name, state in states.items() if state is not None}, state=_state(run)
     )
     plan = plan_files(snapshot.parts, run.ranks)
-    with agree(run.ranks):  # its end waits for rank 0 on a group with a time-out of days, so a slow disk ends no run
-        _write(run.config.out, snapshot, plan, KeepRules(last=run.config.checkpoint.keep_checkpoints))
+    write = partial(_write, run.config.out, snapshot, plan, _rules(options))
+    if options.async_save and not wait:
+        run.saving.start(write, name="vlapipe-save")
+    else:
+        with agree(run.ranks):  # its end waits for rank 0 with a time-out of days, so a slow disk ends no run
+            write()
     run.checkpoint_step = run.step
+
+
+def _rules(options: CheckpointConfig) -> KeepRules:
+    return KeepRules(
+        last=options.keep_checkpoints,
+        best=options.keep_best,
+        metric=options.best_metric,
+        lowest_is_best=options.best_is == "lowest",
+        every=options.keep_every,
+    )
 
 
 def _state(run: Run) -> dict[str, Any]:
@@ -44,7 +67,7 @@ def _state(run: Run) -> dict[str, Any]:
         "spec": spec_to_json(run.loader.spec),
         "dataset": {"manifest_sha256": run.dataset_digest},
         "world_size": run.ranks.world_size,
-        "metrics": {},
+        "metrics": {"val/loss": run.val_loss} if run.evaluates_now and run.val_loss is not None else {},
     }
 
 
@@ -57,13 +80,13 @@ def _write(
 
 
 def restore(run: Run, path: Path) -> None:
-    """Restore the run's state from a checkpoint.
+    """Restore the run's state from the newest whole checkpoint up to ``path``. A collective.
 
     Raises:
         UsageError: the checkpoint belongs to another policy, dataset or seed.
-        DamageError: the checkpoint is incomplete or altered.
+        DamageError: no checkpoint is whole.
     """
-    stored = read_checkpoint(path)
+    stored = newest_whole(path, run.ranks, run.console.say)
     began_with = stored.state.get("dataset", {}).get("manifest_sha256", run.dataset_digest)
     if began_with != run.dataset_digest:
         cure = "say with --data where that dataset is now, or begin a new run with another --out"
@@ -79,7 +102,11 @@ def restore(run: Run, path: Path) -> None:
 
 
 def keep_options(run: Run) -> None:
-    """Save the options in the run's folder after this process's first step. A resume without a step changes nothing."""
+    """After a step: save the options if the step is this process's first, and raise the error of a background save.
+
+    A resume without a step changes no options.
+    """
+    run.saving.check()
     if run.ranks.is_first and run.step == run.first_step + 1:
         with explain_surroundings(run.config.out):
             save_config(run.config)

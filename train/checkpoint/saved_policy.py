@@ -11,31 +11,67 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.train.checkpoint.files import latest_checkpoint, read_checkpoint
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.checkpoint.files import (
+    STATE_FILE,
+    all_checkpoints,
+    checkpoint_path,
+    latest_checkpoint,
+    open_checkpoint,
+    read_checkpoint,
+    step_of,
+)
+from vlapipe.train.checkpoint.kept import best_first, metrics_of
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 
 __all__ = ["load_policy", "load_weights", "spec_to_json"]
 
 
-def load_policy(path: str | Path) -> nn.Module:
-    """Load the policy of a run (from its newest checkpoint) or of one checkpoint, on the CPU and in evaluation mode.
+def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
+    """Load the policy of a run or of one checkpoint, on the CPU and in evaluation mode.
 
     The optimizer's state is not read.
 
+    Args:
+        path: the run's folder, or the folder of one of its checkpoints.
+        checkpoint: ``newest``, or ``best`` by the run's ``best_metric``.
+        ema: whether to take the averaged weights (EMA). None takes them if the checkpoint has them.
+
     Raises:
-        UsageError: there is no checkpoint, or ``path`` is the address of a store.
+        UsageError: there is no such checkpoint, or ``path`` is the address of a store.
         DamageError: the checkpoint's weights or state are incomplete or altered.
     """
-    path = local_path(path)
-    folder = path if (path / "state.json").is_file() else latest_checkpoint(path)
-    if folder is None:
-        raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
-    stored = read_checkpoint(folder, "policy")  # not the optimizer's part, which is twice as large
+    folder = _chosen(local_path(path), checkpoint)
+    stored = read_checkpoint(folder, "policy", "ema")  # not the optimizer's part, which is twice as large
+    if ema and "ema" not in stored:
+        raise UsageError(f"{folder}: has no EMA", "leave ema=True away, or train with --ema")
+    averaged = stored.part("ema").tensors if "ema" in stored and ema is not False else {}
     config, spec = stored.state["config"], _spec_from_json(stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
-    load_weights(policy, stored.part("policy").tensors, folder)
+    load_weights(policy, {**stored.part("policy").tensors, **averaged}, folder)
     return policy.eval()
+
+
+def _chosen(path: Path, checkpoint: str) -> Path:
+    """Returns the checkpoint that ``checkpoint`` names in the run ``path``, or ``path`` if it is a checkpoint."""
+    if checkpoint not in ("newest", "best"):
+        raise UsageError(f"checkpoint {checkpoint!r}: unknown", did_you_mean(checkpoint, ("newest", "best")))
+    if (path / STATE_FILE).is_file():
+        return path
+    newest = latest_checkpoint(path)
+    if newest is None:
+        raise UsageError(f"{path}: no checkpoint", "give the --out folder of a run that has saved one")
+    if checkpoint == "newest":
+        return newest
+    options = open_checkpoint(newest).options
+    metric, is_lowest = options.get("best_metric", "val/loss"), options.get("best_is", "lowest") == "lowest"
+    measured = {step_of(other): metrics_of(other) for other in all_checkpoints(path)}
+    best = best_first(measured, metric, lowest=is_lowest)
+    if not best:
+        cure = 'take checkpoint="newest", or save after a validation (save_every a multiple of eval_every)'
+        raise UsageError(f"{path}: no checkpoint was saved with {metric}", cure)
+    return checkpoint_path(path, best[0])
 
 
 def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -1,0 +1,232 @@
+"""A run's checkpoints: old ones resume, damaged ones are passed over, a thread may write them, the best one is kept."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import options, run_ranks
+from test_loop import config, exact, lines
+from torch import Tensor
+
+from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
+from vlapipe.train.checkpoint.files import (
+    FOLDER,
+    all_checkpoints,
+    checkpoint_path,
+    latest_checkpoint,
+    open_checkpoint,
+    read_checkpoint,
+    step_of,
+)
+from vlapipe.train.checkpoint.saved_policy import load_policy
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.loop import train
+
+OLD_RUN = Path(__file__).with_name("run_of_version_1")
+ROOM = Path(__file__).resolve().parents[3] / "train" / "checkpoint"
+TINY = {"policy": "tiny_policy:TinyPolicy", "policy_args": {}, "batch_size": 4}
+
+
+def tiny(data: Path, out: Path, **changes: Any) -> TrainConfig:
+    return config(data, out, **(TINY | changes))
+
+
+def steps(out: Path) -> list[int]:
+    return [step_of(path) for path in all_checkpoints(out)]
+
+
+def flip_last_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def weights(out: Path, step: int) -> dict[str, Tensor]:
+    stored = read_checkpoint(checkpoint_path(out, step))
+    return {f"{part}/{k}": v for part in ("policy", "optimizer") for k, v in stored.part(part).tensors.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_run_of_version_1_is_read_and_resumed(tiny_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(OLD_RUN, out)
+    assert open_checkpoint(checkpoint_path(out, 3)).state["version"] == 1
+    assert int(load_policy(out).num_batches) == 3  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no checkpoint was saved with val/loss"):
+        load_policy(out, checkpoint="best")
+    assert train(TrainConfig.from_sources(None, {"data": tiny_dataset, "out": out, "resume": True})).step == 6
+    for line, before in zip(lines(out)[3:], lines(OLD_RUN)[3:], strict=True):
+        assert line["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
+        assert line["train/lr"] == pytest.approx(before["train/lr"], rel=1e-6)
+    assert open_checkpoint(checkpoint_path(out, 6)).state["version"] == 2
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps with three checkpoints, to be copied."""
+    out = tmp_path_factory.mktemp("state") / "run"
+    train(tiny(tiny_dataset, out, save_every=2, keep_checkpoints=3))
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def cut(checkpoint: Path) -> None:
+    file = checkpoint / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+DAMAGES: dict[str, tuple[Any, str]] = {
+    "flipped": (lambda path: flip_last_bit(path / "policy.safetensors"), "policy.safetensors: its bytes have changed"),
+    "cut": (cut, "optimizer.safetensors: expected "),
+    "missing": (lambda path: (path / "rng.safetensors").unlink(), "rng.safetensors: cannot be read: "),
+    "state": (lambda path: (path / "state.json").write_text("{}"), "state.json: expected a vlapipe-checkpoint"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_checkpoint_is_named_and_the_one_before_it_resumes(
+    run: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = exact(run)
+    damage, said = DAMAGES[how]
+    damage(checkpoint_path(run, 6))
+    capsys.readouterr()
+    assert train(TrainConfig.from_sources(None, {"out": run, "resume": True})).step == 6
+    told = [line for line in capsys.readouterr().err.splitlines() if "damaged: " in line]
+    assert len(told) == 1
+    assert f"{checkpoint_path(run, 6)}/{said}" in told[0]
+    assert told[0].endswith("set aside as step-00000006.damaged, the run goes on from step-00000004")
+    assert exact(run) == before
+    assert steps(run) == [2, 4, 6]
+
+
+def test_two_damaged_checkpoints_are_passed_over_and_do_not_count_as_kept(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (4, 6):
+        flip_last_bit(checkpoint_path(run, step) / "state.json")
+    resumed = {"out": run, "resume": True, "save_every": 1, "max_steps": 3, "keep_checkpoints": 1, "keep_best": 0}
+    assert train(TrainConfig.from_sources(None, resumed)).step == 3
+    assert capsys.readouterr().err.count("damaged: ") == 2
+    assert steps(run) == [3]
+    assert sorted(path.name for path in (run / FOLDER).glob("*.damaged")) == [
+        "step-00000004.damaged",
+        "step-00000006.damaged",
+    ]
+
+
+def test_damage_of_every_checkpoint_is_one_error_and_changes_nothing(run: Path) -> None:
+    for step in (2, 4, 6):
+        flip_last_bit(checkpoint_path(run, step) / "policy.safetensors")
+    said = r"no checkpoint is whole: .*00006/policy.*00004/policy.*00002/policy"
+    with pytest.raises(DamageError, match=said) as error:
+        train(TrainConfig.from_sources(None, {"out": run, "resume": True}))
+    assert error.value.exit_code == 1
+    assert steps(run) == [2, 4, 6]
+
+
+def test_four_ranks_share_the_verification_and_pass_over_damage_together(run: Path, tiny_dataset: Path) -> None:
+    # The last of the files, by name: another rank than rank 0 verifies it.
+    flip_last_bit(checkpoint_path(run, 6) / "rng.safetensors")
+    values = options(tiny_dataset, run, resume=True, save_every=2, keep_checkpoints=3, **TINY)
+    ranks = run_ranks(values)
+    assert [rank.code for rank in ranks] == [0] * 4, ranks
+    assert ranks[0].err.count("set aside as step-00000006.damaged, the run goes on from step-00000004") == 1
+    assert not any("damaged" in rank.err for rank in ranks[1:])
+
+
+def test_state_that_is_no_tensor_is_refused_and_leaves_nothing(tiny_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(VlapipeError, match="policy state '_extra_state' cannot be saved: it is a dict"):
+        train(tiny(tiny_dataset, out, policy="tiny_policy:WithExtraState", max_steps=1))
+    assert not list((out / FOLDER).glob("*"))
+
+
+def test_checkpoint_written_by_a_thread_is_that_of_its_step_though_the_run_goes_on(
+    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: dict[str, Any] = {"save_every": 4, "max_steps": 12, "keep_checkpoints": 9}
+    kept |= {"policy": "tiny_policy:WatchesSaves", "policy_args": {"ballast_mb": 64}}
+    train(tiny(tiny_dataset, tmp_path / "sync", **kept))
+    assert "a save is in progress" not in capsys.readouterr().out
+    result = train(tiny(tiny_dataset, tmp_path / "async", **kept, async_save=True))
+    assert "a save is in progress" in capsys.readouterr().out
+    assert result.checkpoint == checkpoint_path(tmp_path / "async", 12)
+    assert exact(tmp_path / "async") == exact(tmp_path / "sync")
+    assert steps(tmp_path / "async") == [4, 8, 12]
+    for step in (4, 8, 12):
+        assert same(weights(tmp_path / "async", step), weights(tmp_path / "sync", step))
+
+
+LIMITED = """
+import json, resource, sys, train_main
+values = json.loads(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (values.pop("limit"), resource.RLIM_INFINITY))
+sys.argv[1] = json.dumps(values)
+train_main.main()
+"""
+
+
+@pytest.mark.parametrize("num_ranks", [1, 4])
+def test_thread_that_cannot_write_ends_the_run_as_stopped_and_the_older_checkpoint_loads(
+    run: Path, tiny_dataset: Path, num_ranks: int
+) -> None:
+    values = options(tiny_dataset, run, resume=True, save_every=2, max_steps=400, async_save=True, **TINY)
+    values |= {"log_every": 1000, "eval_every": 1000}
+    ranks = run_ranks(values | {"limit": 5_500}, num_ranks=num_ranks, code=LIMITED)
+    assert [rank.code for rank in ranks] == [5] * num_ranks, ranks
+    cure = "raise the limit (ulimit -f); the same command then goes on with --resume"
+    assert ranks[0].err.splitlines()[-1] == f"vlapipe: {run}: no file may become so large here ({cure})"
+    assert not any("vlapipe: " in rank.err for rank in ranks[1:])
+    assert int(load_policy(run).num_batches) == 6  # type: ignore[arg-type]
+    assert train(TrainConfig.from_sources(None, {"out": run, "resume": True, "max_steps": 8})).step == 8
+
+
+def test_best_checkpoint_is_kept_beside_the_newest_and_loaded(tiny_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # It learns, and then forgets: the rate is far too high for a decay of the weights by a hundredth.
+    changes = {"max_steps": 40, "save_every": 4, "eval_every": 4, "learning_rate": 0.3, "warmup_steps": 0}
+    train(tiny(tiny_dataset, out, keep_checkpoints=1, **changes))
+    measured = {line["step"]: line["val/loss"] for line in lines(out) if "val/loss" in line}
+    best = min(measured, key=lambda step: measured[step])
+    assert steps(out) == sorted({best, 40})
+    assert int(load_policy(out, checkpoint="best").num_batches) == best  # type: ignore[arg-type]
+    assert int(load_policy(out).num_batches) == 40  # type: ignore[arg-type]
+    newest = latest_checkpoint(out)
+    assert newest is not None
+    assert open_checkpoint(newest).state["metrics"]["val/loss"] == measured[40]
+
+
+def test_policy_without_an_average_says_so_if_one_is_asked_for(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no EMA \(leave ema=True away, or train with --ema\)"):
+        load_policy(run, ema=True)
+    with pytest.raises(UsageError, match=r"checkpoint 'newst': unknown \(did you mean 'newest'\?\)"):
+        load_policy(run, checkpoint="newst")
+
+
+def test_nothing_is_unpickled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ROOM.glob("*.py"):
+        assert not re.search(r"\b(pickle|torch\.load|torch\.save)\b", file.read_text().split('"""', 2)[2]), file
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    load_policy(run)
+    assert train(TrainConfig.from_sources(None, {"out": run, "resume": True, "max_steps": 8})).step == 8
