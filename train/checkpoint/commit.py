@@ -33,6 +33,7 @@ from vlapipe.train.checkpoint.files import (
     sealed,
 )
 from vlapipe.train.parallel.ranks import Ranks, gather_bytes
+from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["Cancelled", "PartState", "Plan", "Snapshot", "plan_files", "remove", "sweep", "write_checkpoint"]
 
@@ -94,11 +95,15 @@ class Cancelled(Exception):  # noqa: N818 - not an error: the run ended meanwhil
 
 def plan_files(parts: Mapping[str, PartState], ranks: Ranks) -> Plan:
     """Find out which ranks have tensors to write; a collective."""
-    mine = {"token": os.urandom(6).hex(), "parts": [name for name, part in parts.items() if part.tensors]}
+    mine = {"token": _token(), "parts": [name for name, part in parts.items() if part.tensors]}
     every = [json.loads(text) for text in gather_bytes(json.dumps(mine).encode(), ranks)]
     writers = {name: [r for r, other in enumerate(every) if name in other["parts"]] for name in parts}
     store = None if ranks.links is None else ranks.links.store
     return Plan(rank=ranks.rank, writers=writers, token=every[0]["token"], store=store)
+
+
+def _token() -> str:
+    return os.urandom(6).hex()
 
 
 def write_checkpoint(
@@ -111,7 +116,8 @@ def write_checkpoint(
     Raises:
         Cancelled: ``cancelled`` was set while rank 0 waited for another rank.
     """
-    plan = plan or Plan(writers={name: [0] for name, part in snapshot.parts.items() if part.tensors}, token="alone")  # noqa: S106
+    if plan is None:
+        plan = Plan(writers={name: [0] for name, part in snapshot.parts.items() if part.tensors}, token=_token())
     path = checkpoint_path(out, snapshot.step)
     temporary = path.with_name(f"{TEMP_PREFIX}{plan.token}-{path.name}")
     try:
@@ -119,7 +125,6 @@ def write_checkpoint(
             if plan.rank in plan.others:
                 _write_and_report(temporary, snapshot, plan)
             return None
-        shutil.rmtree(temporary, ignore_errors=True)
         reports = [_write_files(temporary, snapshot, plan)]
         reports += [_report_of(rank, temporary, plan, cancelled) for rank in plan.others]
         _write_state(temporary, snapshot, plan, reports)
@@ -174,7 +179,8 @@ def _write_and_report(folder: Path, snapshot: Snapshot, plan: Plan) -> None:
     """Write the files of a rank that is not rank 0, and tell rank 0 of them, or of the error."""
     assert plan.store is not None
     try:
-        report: dict[str, Any] = {"files": _write_files(folder, snapshot, plan)}
+        with explain_surroundings(folder.parent.parent):
+            report: dict[str, Any] = {"files": _write_files(folder, snapshot, plan)}
     except BaseException as error:
         known = isinstance(error, VlapipeError)
         said = (error.problem, error.cure) if known else (f"{type(error).__name__}: {error}", "")  # type: ignore[attr-defined]
