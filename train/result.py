@@ -49,7 +49,8 @@ class TrainResult:
 
 
 def summarize(run: Run, *, stopped: bool) -> TrainResult:
-    """Build the result. Print which phase limited the speed, and how to continue the run."""
+    """Wait for the last checkpoint and build the result. Print what limited the speed, and how to continue the run."""
+    run.saving.finish()
     totals = run.log.totals
     spent = sum(totals.values())
     phase, share = bottleneck(totals)

@@ -119,7 +119,7 @@ class StoredPart:
 
     path: Path  # the checkpoint, for messages
     options: Mapping[str, Any]  # of the run at that time, by flat names
-    tensors: Mapping[str, Tensor]
+    tensors: StoredTensors
     values: Mapping[str, Any]
 
 

@@ -2,6 +2,8 @@
 
 ``snapshot`` is short and a collective: it copies the part to the CPU, so that the run can go on while the copy is being
 written. ``restore`` is a collective too. A part that the run does not have (no EMA) has no snapshot.
+
+The learning rate and the random numbers need no part: both are functions of the options and the step.
 """
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vlapipe.schemas.errors import DamageError, VlapipeError
 from vlapipe.train.checkpoint.commit import PartState
 from vlapipe.train.checkpoint.files import StoredPart
 from vlapipe.train.checkpoint.resumed import same_weights
-from vlapipe.train.checkpoint.saved_policy import load_weights
+from vlapipe.train.checkpoint.saved_policy import require_fit
 from vlapipe.train.optim.optimizer import load_optimizer_tensors, optimizer_tensors
-from vlapipe.train.parallel.rng import gather_rng, restore_rng
 from vlapipe.train.run import Run
 
 __all__ = ["PARTS", "Part"]
@@ -32,7 +34,7 @@ class Part:
     restore: Callable[[Run, StoredPart], None]
 
 
-def _full_state(run: Run, part: str, named: Mapping[str, Any]) -> dict[str, Tensor]:
+def _full_state(run: Run, part: str, named: Mapping[str, Any]) -> PartState:
     """Returns CPU copies of the tensors that this rank writes; a collective."""
     for name, value in named.items():
         if not isinstance(value, Tensor):
@@ -40,38 +42,39 @@ def _full_state(run: Run, part: str, named: Mapping[str, Any]) -> dict[str, Tens
                 f"{part} state {name!r} cannot be saved: it is a {type(value).__name__}",
                 "hold what must be saved in buffers",
             )
-    if not run.ranks.is_first:
-        return {}
-    # Each tensor is cloned, because safetensors refuses tensors that share memory (tied weights).
-    return {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}
+    # safetensors stores tensors in row-major order only
+    return PartState(tensors={name: copy.contiguous() for name, copy in run.strategy.full_state(named).items()})
 
 
 def _policy(run: Run) -> PartState:
-    return PartState(tensors=_full_state(run, "policy", run.policy.state_dict()))
+    return _full_state(run, "policy", run.policy.state_dict())
 
 
 def _restore_policy(run: Run, stored: StoredPart) -> None:
-    load_weights(run.policy, stored.tensors, stored.path)
+    here = run.policy.state_dict()
+    require_fit({name: tensor.shape for name, tensor in here.items()}, stored.tensors, stored.path)
+    run.strategy.load_state(here, stored.tensors.read)
 
 
 def _optimizer(run: Run) -> PartState:
-    return PartState(tensors=_full_state(run, "optimizer", optimizer_tensors(run.optimizer, run.policy)))
+    return _full_state(run, "optimizer", optimizer_tensors(run.optimizer, run.policy))
 
 
 def _restore_optimizer(run: Run, stored: StoredPart) -> None:
+    parameters = dict(run.policy.named_parameters())
+
+    def empty(name: str) -> Tensor:
+        parameter = parameters[name.rpartition("|")[0]]
+        shape = stored.tensors.shape(name)
+        # An entry of the parameter's shape is split over the ranks as the parameter is.
+        return torch.zeros_like(parameter) if shape and shape == parameter.shape else torch.zeros(shape)
+
     try:
-        load_optimizer_tensors(run.optimizer, run.policy, stored.tensors)
+        # AdamW makes its state in its first step. Here the state is made first, then filled.
+        load_optimizer_tensors(run.optimizer, run.policy, {name: empty(name) for name in stored.tensors})
+        run.strategy.load_state(optimizer_tensors(run.optimizer, run.policy), stored.tensors.read)
     except (KeyError, ValueError) as error:
         raise DamageError(f"{stored.path}: the optimizer's state does not fit the policy: {error}") from None
-
-
-def _rng(run: Run) -> PartState:
-    states = gather_rng(run.ranks)
-    return PartState(tensors=states if run.ranks.is_first else {})
-
-
-def _restore_rng(run: Run, stored: StoredPart) -> None:
-    restore_rng(stored.tensors, run.ranks, seed=run.config.seed, step=run.step)
 
 
 def _loader(run: Run) -> PartState:
@@ -97,7 +100,6 @@ def _restore_counters(run: Run, stored: StoredPart) -> None:
 PARTS: Mapping[str, Part] = {
     "policy": Part(_policy, _restore_policy),
     "optimizer": Part(_optimizer, _restore_optimizer),
-    "rng": Part(_rng, _restore_rng),
     "loader": Part(_loader, _restore_loader),
     "counters": Part(_counters, _restore_counters),
 }

@@ -23,32 +23,34 @@ from vlapipe.train.stopping import explain_surroundings
 __all__ = ["keep_options", "restore", "save"]
 
 
-def save(run: Run, *, wait: bool = True) -> None:
+def save(run: Run) -> None:
     """Save a checkpoint, unless this step already has one. A collective.
 
-    With ``async_save``, a thread writes the files while the run goes on, unless the caller asks to ``wait``.
+    With ``async_save``, a thread writes the files while the run goes on.
     """
-    options = run.config.checkpoint
-    with agree(run.ranks):
-        # A newer save waits for the one in progress: it needs the memory of the copies, and the disk.
-        if wait or run.checkpoint_step != run.step:
-            run.saving.finish()
-        if run.checkpoint_step != run.step and run.ranks.is_first:
-            sweep(run.config.out)
     if run.checkpoint_step == run.step:
         return
+    with run.log.aside(), agree(run.ranks):
+        run.saving.finish()  # one save at a time: each needs memory for its copies
+        if run.ranks.is_first:
+            sweep(run.config.out)
+    with run.log.aside():
+        _save(run)
+    run.checkpoint_step = run.step
+
+
+def _save(run: Run) -> None:
     states = {name: part.snapshot(run) for name, part in PARTS.items()}
     snapshot = Snapshot(
         step=run.step, parts={name: state for name, state in states.items() if state is not None}, state=_state(run)
     )
     plan = plan_files(snapshot.parts, run.ranks)
-    write = partial(_write, run.config.out, snapshot, plan, _rules(options))
-    if options.async_save and not wait:
+    write = partial(_write, run.config.out, snapshot, plan, _rules(run.config.checkpoint))
+    if run.config.checkpoint.async_save:
         run.saving.start(write, name="vlapipe-save")
     else:
         with agree(run.ranks):  # its end waits for rank 0 with a time-out of days, so a slow disk ends no run
             write()
-    run.checkpoint_step = run.step
 
 
 def _rules(options: CheckpointConfig) -> KeepRules:
@@ -67,7 +69,7 @@ def _state(run: Run) -> dict[str, Any]:
         "spec": spec_to_json(run.loader.spec),
         "dataset": {"manifest_sha256": run.dataset_digest},
         "world_size": run.ranks.world_size,
-        "metrics": {"val/loss": run.val_loss} if run.evaluates_now and run.val_loss is not None else {},
+        "metrics": dict(run.log.newest),
     }
 
 

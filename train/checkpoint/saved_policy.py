@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.checkpoint.files import (
     STATE_FILE,
+    StoredTensors,
     all_checkpoints,
     checkpoint_path,
     latest_checkpoint,
@@ -25,7 +26,9 @@ from vlapipe.train.checkpoint.kept import best_first, metrics_of
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 
-__all__ = ["load_policy", "load_weights", "spec_to_json"]
+__all__ = ["load_policy", "load_weights", "require_fit", "spec_to_json"]
+
+_FITTING = "resume with the policy, policy_args, window and dataset that the run began with"
 
 
 def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
@@ -74,6 +77,22 @@ def _chosen(path: Path, checkpoint: str) -> Path:
     return checkpoint_path(path, best[0])
 
 
+def require_fit(here: Mapping[str, Sequence[int]], stored: StoredTensors, where: Path) -> None:
+    """Check that a checkpoint has the tensors of a policy. ``here`` are the policy's shapes by name.
+
+    Raises:
+        UsageError: the tensors belong to another policy.
+    """
+    there = {name: stored.shape(name) for name in stored}
+    found = [f"{name} is missing there" for name in here if name not in there]
+    found += [f"{name} is only there" for name in there if name not in here]
+    both = [name for name in here if name in there]
+    found += [f"{n} is {tuple(there[n])} there, {tuple(here[n])} here" for n in both if tuple(here[n]) != there[n]]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise UsageError(f"{where}: the weights do not fit the policy: {', '.join(found[:3])}{more}", _FITTING)
+
+
 def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
     """Copy a checkpoint's weights and buffers into a policy.
 
@@ -84,8 +103,7 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
         policy.load_state_dict(dict(weights))
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
-        cure = "resume with the policy, policy_args, window and dataset that the run began with"
-        raise UsageError(f"{where}: the weights do not fit the policy: {first}", cure) from None
+        raise UsageError(f"{where}: the weights do not fit the policy: {first}", _FITTING) from None
 
 
 def spec_to_json(spec: SampleSpec) -> dict[str, Any]:

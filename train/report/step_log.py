@@ -93,6 +93,7 @@ class StepLog:
     file: MetricsLog | None = None
     sink: MetricsSink = field(default_factory=NullSink)
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))  # seconds by phase
+    newest: Mapping[str, float] = field(default_factory=dict)  # values of the line that was written last
     num_timed: int = 0  # number of steps in ``totals``: all but the first, which builds caches and compiles
 
     def __post_init__(self) -> None:
@@ -156,6 +157,7 @@ class StepLog:
             "system/cpu_mem_%": cpu_memory_percent(),
             **validated,
         }
+        self.newest = line
         with explain_surroundings(self.file.path):
             self.file.write(outcome.step, line)
         self.sink.write(outcome.step, line)

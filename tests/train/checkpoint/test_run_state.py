@@ -66,7 +66,7 @@ def test_run_of_version_1_is_read_and_resumed(tiny_dataset: Path, tmp_path: Path
     assert train(TrainConfig.from_sources(None, {"data": tiny_dataset, "out": out, "resume": True})).step == 6
     for line, before in zip(lines(out)[3:], lines(OLD_RUN)[3:], strict=True):
         assert line["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
-        assert line["train/lr"] == pytest.approx(before["train/lr"], rel=1e-6)
+        assert line["train/learning_rate"] == pytest.approx(before["train/lr"], rel=1e-6)
     assert open_checkpoint(checkpoint_path(out, 6)).state["version"] == 2
 
 
@@ -92,7 +92,7 @@ def cut(checkpoint: Path) -> None:
 DAMAGES: dict[str, tuple[Any, str]] = {
     "flipped": (lambda path: flip_last_bit(path / "policy.safetensors"), "policy.safetensors: its bytes have changed"),
     "cut": (cut, "optimizer.safetensors: expected "),
-    "missing": (lambda path: (path / "rng.safetensors").unlink(), "rng.safetensors: cannot be read: "),
+    "missing": (lambda path: (path / "policy.safetensors").unlink(), "policy.safetensors: cannot be read: "),
     "state": (lambda path: (path / "state.json").write_text("{}"), "state.json: expected a vlapipe-checkpoint"),
 }
 
@@ -141,12 +141,60 @@ def test_damage_of_every_checkpoint_is_one_error_and_changes_nothing(run: Path) 
 
 def test_four_ranks_share_the_verification_and_pass_over_damage_together(run: Path, tiny_dataset: Path) -> None:
     # The last of the files, by name: another rank than rank 0 verifies it.
-    flip_last_bit(checkpoint_path(run, 6) / "rng.safetensors")
+    flip_last_bit(checkpoint_path(run, 6) / "policy.safetensors")
     values = options(tiny_dataset, run, resume=True, save_every=2, keep_checkpoints=3, **TINY)
     ranks = run_ranks(values)
     assert [rank.code for rank in ranks] == [0] * 4, ranks
     assert ranks[0].err.count("set aside as step-00000006.damaged, the run goes on from step-00000004") == 1
     assert not any("damaged" in rank.err for rank in ranks[1:])
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps by four ranks that share one copy of the policy, with a checkpoint in the middle."""
+    out = tmp_path_factory.mktemp("sharded") / "run"
+    ranks = run_ranks(options(tiny_dataset, out, parallel="fsdp", save_every=3, keep_checkpoints=9))
+    assert [rank.code for rank in ranks] == [0] * 4, ranks
+    return out
+
+
+def test_ranks_that_share_a_policy_write_their_shares_and_each_tensor_is_whole(sharded: Path) -> None:
+    names = {path.name for path in checkpoint_path(sharded, 3).iterdir()}
+    for part in ("policy", "optimizer"):
+        assert {f"{part}-0000{i}-of-00004.safetensors" for i in range(1, 5)} < names
+        assert f"{part}.safetensors.index.json" in names
+    shapes = {name: tuple(value.shape) for name, value in load_policy(sharded).state_dict().items()}
+    stored = read_checkpoint(checkpoint_path(sharded, 6)).part("policy").tensors
+    assert {name: stored.shape(name) for name in stored} == shapes
+
+
+@pytest.mark.parametrize(("num_ranks", "parallel"), [(4, "fsdp"), (2, "fsdp"), (2, "ddp"), (1, "ddp")])
+def test_shares_of_four_ranks_are_resumed_by_any_number_of_ranks_and_any_parallelism(
+    sharded: Path, tiny_dataset: Path, tmp_path: Path, num_ranks: int, parallel: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(sharded, out)
+    shutil.rmtree(checkpoint_path(out, 6))
+    values = options(tiny_dataset, out, resume=True, parallel=parallel, batch_size=8 // num_ranks)
+    ranks = run_ranks(values, num_ranks=num_ranks)
+    assert [rank.code for rank in ranks] == [0] * num_ranks, ranks
+    for line, before in zip(lines(out), lines(sharded), strict=True):
+        assert line["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
+    before, after = weights(sharded, 6), weights(out, 6)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, rtol=1e-3, atol=1e-5), name
+
+
+def test_checkpoint_of_one_rank_is_resumed_by_ranks_that_share_the_policy(tiny_dataset: Path, tmp_path: Path) -> None:
+    one, four = tmp_path / "one", tmp_path / "four"
+    train(TrainConfig.from_sources(None, options(tiny_dataset, one, save_every=3, batch_size=8, keep_checkpoints=9)))
+    shutil.copytree(one, four)
+    shutil.rmtree(checkpoint_path(four, 6))
+    ranks = run_ranks(options(tiny_dataset, four, resume=True, parallel="fsdp"))
+    assert [rank.code for rank in ranks] == [0] * 4, ranks
+    for line, before in zip(lines(four), lines(one), strict=True):
+        assert line["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
 
 
 def test_state_that_is_no_tensor_is_refused_and_leaves_nothing(tiny_dataset: Path, tmp_path: Path) -> None:
