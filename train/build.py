@@ -70,6 +70,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
         )
+        del policy  # only the run may reference it, see leave_ranks
         stack.callback(run.leave_ranks)
         if resume_from is not None:
             restore(run, resume_from)

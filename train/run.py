@@ -15,7 +15,7 @@ from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.parallel.ranks import Ranks
-from vlapipe.train.parallel.strategy import Single, Strategy
+from vlapipe.train.parallel.strategy import Strategy
 from vlapipe.train.policies.loss_module import LossSums
 from vlapipe.train.report.step_log import StepLog, StepOutcome
 from vlapipe.train.report.step_timer import StepTimer
@@ -53,8 +53,9 @@ class Run:
     val_loss: float | None = None  # newest validation loss
 
     def leave_ranks(self) -> None:
-        """Drop all that keeps the process group and its threads alive. The run cannot make a step afterwards."""
-        self.strategy, self.module = Single(), nn.Identity()
+        """Drop all that keeps the process groups and their threads alive. The run cannot make a step afterwards."""
+        self.strategy.close()
+        del self.strategy, self.module, self.policy, self.optimizer
 
     @property
     def num_parameters(self) -> int:

@@ -68,6 +68,10 @@ class Replicated(Single):
         """Returns a copy of every tensor on rank 0, and nothing on the other ranks."""
         return super().full_state(named) if self._ranks.is_first else {}
 
+    def close(self) -> None:
+        """Drop the wrapped module, which keeps the group of the gradients alive."""
+        self._wrapped = None
+
 
 def mean_over_ranks(scalars: Tensor) -> Tensor:
     """Returns the mean of ``scalars`` over the ranks: one reduce over the group of the gradients."""

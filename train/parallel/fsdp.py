@@ -116,6 +116,10 @@ class Sharded:
                 if part.numel():
                     part.copy_(read(name, _own_slices(tensor)))
 
+    def close(self) -> None:
+        """Drop the mesh's groups. torch caches the layouts of tensors, and with them the mesh, until Python ends."""
+        getattr(self._mesh, "_pg_registry", {}).clear()
+
 
 def _own_part(tensor: Tensor) -> Tensor:
     part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -9,6 +9,7 @@ MASTER_ADDR names another machine.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import traceback
@@ -146,6 +147,7 @@ def distributed(*, hang_timeout_s: float = _HANG_TIMEOUT_S) -> Iterator[Ranks]:
             error.add_note(f"vlapipe: this ended rank {rank}, and with it all {world_size} ranks")
         raise
     finally:
+        gc.collect()  # FSDP's hooks refer to each other, and to the groups
         if dist.is_initialized():
             dist.destroy_process_group()
         links.close()

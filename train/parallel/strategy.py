@@ -53,6 +53,9 @@ class Strategy(Protocol):
     def load_state(self, named: Mapping[str, Tensor], read: ReadTensor) -> None:
         """Copy stored values into the tensors ``named``. Only the part that this rank holds is read."""
 
+    def close(self) -> None:
+        """Drop what keeps the process groups alive. The module cannot be called afterwards."""
+
 
 class Single:
     """One process that has the whole policy."""
@@ -89,6 +92,9 @@ class Single:
         with torch.no_grad():
             for name, tensor in named.items():
                 tensor.copy_(read(name, (slice(None),) * tensor.dim()))
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def scale_and_clip(gradients: list[Tensor], norm: Tensor, max_norm: float, factor: Tensor) -> Tensor:
