@@ -55,7 +55,7 @@ class LossOf(nn.Module):
             raise self._wrong(f"{found}expected a scalar, found a tensor of shape {tuple(loss.shape)}", cure)
         if not loss.is_floating_point():
             raise self._wrong(f"{found}expected a floating-point scalar, found {loss.dtype}", "return a float tensor")
-        return loss.reshape(())
+        return loss.sum() if loss.dim() else loss  # not a view, of which FSDP would warn
 
     def _wrong(self, problem: str, cure: str) -> UsageError:
         return UsageError(f"policy {type(self.policy).__name__}: loss(batch): {problem}", cure)

@@ -58,7 +58,8 @@ class ImageEncoder(nn.Module):
             x = F.silu(torch.addcmul(shift, stage(x), 1 + scale))
         tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T))
         tokens = tokens + self.position + self.row
-        return torch.where(is_pad[:, :, None, None], self.absent.to(tokens.dtype), tokens).flatten(1, 2)
+        is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
+        return torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
 
 
 def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:
