@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.checkpoint.commit import Plan, Snapshot, plan_files, sweep, write_checkpoint
 from vlapipe.train.checkpoint.kept import KeepRules, remove_old
 from vlapipe.train.checkpoint.parts import PARTS
@@ -30,21 +31,21 @@ def save(run: Run) -> None:
     """
     if run.checkpoint_step == run.step:
         return
-    with run.log.aside(), agree(run.ranks):
-        run.saving.finish()  # one save at a time: each needs memory for its copies
-        if run.ranks.is_first:
-            sweep(run.config.out)
-    with run.log.aside():
+    with run.log.aside(), run.ranks.during("saving a checkpoint"):
+        with agree(run.ranks):
+            run.saving.finish()  # one save at a time: each needs memory for its copies
+            if run.ranks.is_first:
+                sweep(run.config.out)
+                _say_if_metric_is_unknown(run)
         _save(run)
     run.checkpoint_step = run.step
 
 
 def _save(run: Run) -> None:
     states = {name: part.snapshot(run) for name, part in PARTS.items()}
-    snapshot = Snapshot(
-        step=run.step, parts={name: state for name, state in states.items() if state is not None}, state=_state(run)
-    )
-    plan = plan_files(snapshot.parts, run.ranks)
+    parts = {name: state for name, state in states.items() if state is not None}
+    snapshot = Snapshot(step=run.step, parts=parts, state=_state(run))
+    plan = plan_files(parts, run.ranks)
     write = partial(_write, run.config.out, snapshot, plan, _rules(run.config.checkpoint))
     if run.config.checkpoint.async_save:
         run.saving.start(write, name="vlapipe-save")
@@ -61,6 +62,19 @@ def _rules(options: CheckpointConfig) -> KeepRules:
         lowest_is_best=options.best_is == "lowest",
         every=options.keep_every,
     )
+
+
+def _say_if_metric_is_unknown(run: Run) -> None:
+    """Say at this process's first save if the line of its step has no ``best_metric`` although it should have one."""
+    options, found = run.config.checkpoint, run.log.newest
+    is_due = run.evaluates_now and run.val_loader is not None
+    if (
+        options.keep_best
+        and run.checkpoint_step in (None, run.first_step)
+        and options.best_metric not in found
+        and (is_due or not options.best_metric.startswith("val/"))
+    ):
+        run.console.say(f"best_metric {options.best_metric!r}: unknown ({did_you_mean(options.best_metric, found)})")
 
 
 def _state(run: Run) -> dict[str, Any]:

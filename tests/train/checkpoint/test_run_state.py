@@ -262,6 +262,23 @@ def test_best_checkpoint_is_kept_beside_the_newest_and_loaded(tiny_dataset: Path
     assert open_checkpoint(newest).state["metrics"]["val/loss"] == measured[40]
 
 
+def test_best_checkpoint_is_that_of_any_metric_and_an_unknown_one_is_said(
+    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"max_steps": 16, "save_every": 2, "keep_checkpoints": 1}
+    out = tmp_path / "run"
+    train(tiny(tiny_dataset, out, **changes, best_metric="train/grad_norm", best_is="highest"))
+    norms = {line["step"]: line["train/grad_norm"] for line in lines(out)}
+    best = max(range(2, 17, 2), key=lambda step: norms[step])
+    assert steps(out) == sorted({best, 16})
+    assert int(load_policy(out, checkpoint="best").num_batches) == best  # type: ignore[arg-type]
+    assert "best_metric" not in capsys.readouterr().err
+    train(tiny(tiny_dataset, tmp_path / "typo", **changes, best_metric="train/grad_nrom"))
+    said = "best_metric 'train/grad_nrom': unknown (did you mean 'train/grad_norm'?)"
+    assert capsys.readouterr().err.count(said) == 1
+    assert steps(tmp_path / "typo") == [16]
+
+
 def test_policy_without_an_average_says_so_if_one_is_asked_for(run: Path) -> None:
     with pytest.raises(UsageError, match=r"has no EMA \(leave ema=True away, or train with --ema\)"):
         load_policy(run, ema=True)
