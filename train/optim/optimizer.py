@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from vlapipe.train.optim.groups import optimizer_groups, set_learning_rate
+
 __all__ = [
     "load_optimizer_tensors",
     "make_optimizer",
@@ -15,17 +17,14 @@ __all__ = [
 ]
 
 
-def make_optimizer(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Returns a fused AdamW. Only parameters with 2 or more dimensions decay; biases, gains and vectors do not."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def make_optimizer(policy: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Returns a fused AdamW over the policy's parameter groups. Frozen parameters are left out."""
+    groups = optimizer_groups(policy, weight_decay=weight_decay)
+    parameters = [p for group in groups for p in group["params"]]
     fused = all(p.is_floating_point() and p.device.type in ("cuda", "cpu") for p in parameters)
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.95), fused=fused
-    )
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=fused)
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -39,7 +38,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the optimizer's state from the result of ``optimizer_tensors``.
+    """Restore the optimizer's state from the result of ``optimizer_tensors``. Groups may be others than then.
+
+    A parameter that is frozen now loses its state. A parameter that was frozen then begins without a state.
 
     Raises:
         KeyError: the state has a parameter that the module does not have.
@@ -51,7 +52,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, 
     parameters = dict(module.named_parameters())
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     place = {parameter: i for i, parameter in enumerate(order)}
-    state = {place[parameters[name]]: entries for name, entries in by_name.items()}
+    trained = {name: entries for name, entries in by_name.items() if parameters[name] in place}
+    state = {place[parameters[name]]: entries for name, entries in trained.items()}
     # load_state_dict moves each entry to the device of its parameter.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,5 +1,7 @@
 """The interface of a policy: an ``nn.Module`` with ``loss(batch)`` and ``act(observation)``.
 
+A policy may also have ``parameter_groups()``, which returns a list of ``ParameterGroup``.
+
 Shape letters: B batch, T rows of a window, H action horizon, A action size.
 """
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import Batch
 
-__all__ = ["Batch", "LossOutput", "Policy", "blocks_of"]
+__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class LossOutput:
     def mean(self) -> Tensor:
         """The loss of this batch alone: ``total / weight``; 0 if nothing counts."""
         return self.total / self.weight.clamp_min(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that the optimizer treats alike. ``parameters`` may be an iterator; it is read once.
+
+    A group with ``frozen=True`` is not trained, unless the user's ``[trainable]`` table names its parameters.
+    """
+
+    name: str
+    parameters: Iterable[nn.Parameter]
+    learning_rate_factor: float = 1.0  # times the learning rate of the schedule
+    weight_decay: float | None = None  # None: the run's weight_decay for parameters with 2 or more dimensions, else 0
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", tuple(self.parameters))
 
 
 class Policy(nn.Module, ABC):

@@ -1,4 +1,4 @@
-"""The learning rate depends only on the step, and the optimizer's state is named after its parameters."""
+"""The optimizer's state is named after its parameters, so that groups may change between runs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,7 @@ import torch
 from torch import nn
 
 from vlapipe.train.optim.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from vlapipe.train.optim.schedule import Schedule
-
-SCHEDULE = Schedule(learning_rate=1.0, warmup_steps=10, decay_steps=110, min_ratio=0.1)
-
-
-def test_rate_rises_in_a_line_to_its_highest() -> None:
-    assert [round(SCHEDULE.at(step), 9) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
-
-
-def test_rate_falls_to_its_lowest_at_the_last_step_and_stays() -> None:
-    rates = [SCHEDULE.at(step) for step in range(10, 110)]
-    assert rates == sorted(rates, reverse=True)
-    assert SCHEDULE.at(109) == pytest.approx(0.1)
-    assert SCHEDULE.at(500) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("max_steps", [1, 2, 3])
-def test_shortest_runs_have_a_rate(max_steps: int) -> None:
-    schedule = Schedule(learning_rate=1.0, warmup_steps=0, decay_steps=max_steps, min_ratio=0.0)
-    assert schedule.at(0) == 1.0
+from vlapipe.train.policies.base import ParameterGroup
 
 
 def test_only_matrices_decay() -> None:
@@ -63,6 +44,22 @@ def test_state_put_back_makes_the_same_next_step() -> None:
     steps(first, first_optimizer, 2)
     steps(second, second_optimizer, 2)
     assert torch.equal(first.weight, second.weight)
+
+
+def test_state_survives_other_groups_and_other_frozen_parameters() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    optimizer = make_optimizer(module, learning_rate=1e-2, weight_decay=0.1)
+    module(torch.ones(2, 3)).square().sum().backward()
+    optimizer.step()
+    tensors = optimizer_tensors(optimizer, module)
+    module[0].requires_grad_(False)
+    module.parameter_groups = lambda: [ParameterGroup(name="one", parameters=module.parameters(), weight_decay=0.2)]
+    later = make_optimizer(module, learning_rate=1e-2, weight_decay=0.1)
+    load_optimizer_tensors(later, module, tensors)
+    kept = {name: value for name, value in tensors.items() if name.startswith("1.")}
+    assert optimizer_tensors(later, module).keys() == kept.keys()
+    assert all(torch.equal(optimizer_tensors(later, module)[name], value) for name, value in kept.items())
+    assert later.param_groups[0]["weight_decay"] == 0.2
 
 
 def test_state_of_an_unknown_parameter_is_an_error() -> None:
