@@ -17,6 +17,7 @@ from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.checkpoint.files import checkpoint_path, step_of
+from vlapipe.train.checkpoint.initial_weights import init_policy
 from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
 from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.checkpoint.run_state import restore
@@ -26,8 +27,11 @@ from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.faults import stop_if_bad
+from vlapipe.train.optim.ema import EMA
+from vlapipe.train.optim.groups import freeze_groups
 from vlapipe.train.optim.optimizer import make_optimizer
 from vlapipe.train.optim.precision import backend_rules, choose_precision
+from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
@@ -65,7 +69,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
         resume_from = _on_every_rank(found, config, ranks)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
-            policy = _make_policy(config, loader, ranks)
+            policy = _make_policy(config, loader, ranks, console.say, resumes=resume_from is not None)
         precision, why = choose_precision(config.precision, ranks.device)
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
@@ -187,6 +191,9 @@ def _make_run(
         ),
         stop=stop,
         dataset_digest=_digest(loader.datasets),
+        ema=None
+        if config.optim.ema is None
+        else EMA(policy, decay=config.optim.ema, warmup=config.optim.ema_warmup),
     )
     return run
 
@@ -219,7 +226,9 @@ def _make_module(config: TrainConfig, policy: nn.Module, strategy: Strategy) -> 
     return strategy.wrap(module, policy, blocks)
 
 
-def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module:
+def _make_policy(
+    config: TrainConfig, loader: Loader, ranks: Ranks, say: Callable[[str], None], *, resumes: bool
+) -> nn.Module:
     torch.manual_seed(config.seed)  # every rank begins with the same weights
     policy_class = load_policy_class(config.policy)
     policy = build_policy(policy_class, loader.spec, config.policy_args)
@@ -230,6 +239,10 @@ def _make_policy(config: TrainConfig, loader: Loader, ranks: Ranks) -> nn.Module
         raise UsageError(
             f"policy {policy_class.__name__}: has no parameter to train", "hold its weights in nn.Parameter"
         )
+    if config.init is not None and not resumes:
+        say(init_policy(policy, config.init))
+    freeze_groups(policy)
+    Trainable.from_table(config.trainable).apply(policy)
     return policy.to(ranks.device)
 
 
@@ -251,7 +264,11 @@ def _announce(run: Run, why_precision: str) -> None:
         where += f" ({torch.get_num_threads()} threads)"
     counted = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
     say(f"device {where}, {counted}, precision {run.precision} ({why_precision})")
-    say(f"policy {config.policy}: {run.num_parameters:,} parameters")
+    num_trained = sum(p.numel() for p in run.policy.parameters() if p.requires_grad)
+    trained = f", {num_trained:,} of them trained" if num_trained < run.num_parameters else ""
+    say(f"policy {config.policy}: {run.num_parameters:,} parameters{trained}")
+    if config.optim.ema is not None:
+        say(f"EMA: the average of the weights, of decay {config.optim.ema:g}, is what is validated and loaded")
     global_batch = config.data.batch_size * config.optim.grad_accum * ranks.world_size
     frames = run.loader.num_frames
     say(f"train split: {frames:,} frames; {global_batch} a step, {frames / global_batch:.1f} steps an epoch")

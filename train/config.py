@@ -74,10 +74,32 @@ class OptimConfig(_Group):
     grad_accum: int = option(1, least=1)  # backward passes of one rank in a step
     learning_rate: float = option(3e-4, least=0)  # maximum, reached at the end of the warm-up
     weight_decay: float = option(0.01, least=0)
+    schedule: str = option("warmup-cosine", choices=("warmup-cosine", "constant", "linear", "wsd"))
     warmup_steps: int | None = option(None, least=0)
+    stable_steps: int | None = option(None, least=0)  # of wsd, between warm-up and decay; None: until a fifth is left
     decay_steps: int | None = option(None, least=1)  # steps until the rate is lowest; a resume keeps its first value
     min_lr_ratio: float = option(0.1, least=0, most=1)  # lowest learning rate, as a fraction of learning_rate
     grad_clip: float = option(1.0, least=0)  # maximum norm of the gradient; 0 does not clip
+    ema: float | None = option(None, least=0, most=1)  # decay of the average of the weights; None: no average
+    ema_warmup: bool = option(True)  # a smaller decay in the first steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema == 1:
+            raise UsageError("ema: expected a number below 1, found 1", "0.999 averages about the last 1000 steps")
+        if self.schedule == "wsd" and None not in (self.warmup_steps, self.stable_steps, self.decay_steps):
+            self._require_a_decay()
+
+    def _require_a_decay(self) -> None:
+        assert self.warmup_steps is not None
+        assert self.stable_steps is not None
+        assert self.decay_steps is not None
+        if self.warmup_steps + self.stable_steps > self.decay_steps - 2:
+            raise UsageError(
+                f"stable_steps {self.stable_steps} after warmup_steps {self.warmup_steps} leave no steps to decay in: "
+                f"decay_steps is {self.decay_steps}",
+                "give fewer stable_steps, or a larger decay_steps",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +153,8 @@ class TrainConfig:
     out: Path = option()
     policy: str = option("regression")  # or pkg.module:Class
     policy_args: Mapping[str, Any] = option(dict)  # for the policy's constructor; [policy_args] in TOML
+    init: Path | None = option(None)  # a run, or one of its checkpoints, whose weights a new run begins with
+    trainable: Mapping[str, Any] = option(dict)  # see Trainable; [trainable] in TOML
     precision: str = option("auto", choices=("auto", "bf16", "fp32"))
     compile: str | None = option(None, choices=("default", "reduce-overhead", "max-autotune"))  # torch.compile's mode
     gradient_checkpointing: bool = option(False)

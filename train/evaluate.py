@@ -1,5 +1,7 @@
 """Computes the policy's loss on held-out episodes: the exact mean over all frames that the ranks read.
 
+If the run averages its weights (EMA), the average is validated.
+
 Every validation reads the same frames, and seeds the random generators in the same way.
 """
 
@@ -32,7 +34,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     batches = run.val_loader.every_other(0, max(1, num_batches // most), fill_up=True)
     sums = LossSums()
     run.policy.eval()
-    with run.log.aside(), torch.no_grad():
+    with run.log.aside(), run.averaged(), torch.no_grad():
         for i in range(most):
             with agree(run.ranks):
                 batch = to_device(next(batches), run.ranks.device)

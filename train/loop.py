@@ -13,6 +13,7 @@ from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
 from vlapipe.train.faults import explain_out_of_memory
+from vlapipe.train.optim.groups import set_learning_rate
 from vlapipe.train.optim.optimizer import step_unless
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ranks import agree
@@ -76,9 +77,10 @@ def train_step(run: Run) -> StepOutcome:
         norm = run.strategy.clip(run.policy, config.optim.grad_clip, factor)
         run.is_bad |= ~(mean[0].isfinite() & norm.isfinite())
         learning_rate = run.schedule.at(run.step)
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(run.optimizer, learning_rate)
         step_unless(run.optimizer, run.strategy.for_optimizer(run.is_bad.float()))
+        if run.ema is not None:
+            run.ema.update(run.step, moved=~run.is_bad)
         run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
         step=run.step + 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from vlapipe.train.background_work import BackgroundWork
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
+from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.parallel.strategy import Strategy
@@ -46,6 +48,7 @@ class Run:
     log: StepLog
     stop: StopSignal
     dataset_digest: str  # SHA-256 over the manifests of all datasets
+    ema: EMA | None = None
     step: int = 0
     first_step: int = 0  # steps that were made before this process began
     checkpoint_step: int | None = None  # step of the newest checkpoint
@@ -56,6 +59,10 @@ class Run:
         """Drop all that keeps the process groups and their threads alive. The run cannot make a step afterwards."""
         self.strategy.close()
         del self.strategy, self.module, self.policy, self.optimizer
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which the policy has the weights that are validated: the EMA's, if there is one."""
+        return contextlib.nullcontext() if self.ema is None else self.ema.swapped()
 
     @property
     def num_parameters(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import SampleSpec
-from vlapipe.train.policies.base import LossOutput
+from vlapipe.train.policies.base import LossOutput, ParameterGroup
 from vlapipe.train.policies.regression import RegressionPolicy
 
 
@@ -251,3 +251,25 @@ class SaysWhatItReads(RegressionPolicy):
         if self.training:
             sys.stderr.write(f"rank {os.environ['RANK']} reads {batch['index'].tolist()}\n")
         return super().loss(batch)
+
+
+class Grouped(RegressionPolicy):
+    """The head has the schedule's rate, one part is frozen, the rest has a smaller rate; one part may be left out."""
+
+    def __init__(
+        self, spec: SampleSpec, *, factor: float = 1.0, frozen: str = "none", left_out: str = "none", **sizes: Any
+    ) -> None:
+        super().__init__(spec, **sizes)
+        self.factor, self.frozen, self.left_out = factor, frozen, left_out
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Head, frozen part, rest."""
+        parts: dict[str, list[nn.Parameter]] = {"head": [], self.frozen: [], self.left_out: [], "rest": []}
+        for name, parameter in self.named_parameters():
+            part = name.partition(".")[0]
+            parts[part if part in parts else "rest"].append(parameter)
+        return [
+            ParameterGroup(name="head", parameters=parts["head"]),
+            ParameterGroup(name="frozen", parameters=parts[self.frozen], frozen=True),
+            ParameterGroup(name="rest", parameters=parts["rest"], learning_rate_factor=self.factor),
+        ]

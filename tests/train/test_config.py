@@ -10,6 +10,7 @@ import pytest
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, option_fields
+from vlapipe.train.optim.schedule import SCHEDULES
 
 REQUIRED: dict[str, Any] = {"data": "data", "out": "run"}
 
@@ -24,9 +25,10 @@ def test_option_list_is_as_documented() -> None:
     # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
     names = """
         data batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards weights augment augmentation
-        image_resize_height image_resize_width out policy policy_args precision compile gradient_checkpointing
-        deterministic resume max_steps seed grad_accum learning_rate weight_decay warmup_steps decay_steps min_lr_ratio
-        grad_clip parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
+        image_resize_height image_resize_width out policy policy_args init trainable precision compile
+        gradient_checkpointing deterministic resume max_steps seed grad_accum learning_rate weight_decay schedule
+        warmup_steps stable_steps decay_steps min_lr_ratio grad_clip ema ema_warmup
+        parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
         best_metric best_is keep_every eval_every eval_batches log_every wandb
     """
     assert list(option_fields()) == names.split()
@@ -37,6 +39,23 @@ def test_flags_lie_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
     config = TrainConfig.from_sources(file, {"batch_size": 4, "max_steps": None, "data": Path("c")})
     assert (config.data.batch_size, config.max_steps, config.optim.learning_rate) == (4, 50, 1.0)
     assert (config.data.paths, config.out) == ((Path("c"),), Path("b"))
+
+
+def test_schedules_are_those_that_there_are() -> None:
+    assert option_fields()["schedule"][1].metadata["choices"] == SCHEDULES
+
+
+def test_average_that_would_never_move_is_refused() -> None:
+    with pytest.raises(UsageError, match="ema: expected a number below 1, found 1"):
+        TrainConfig.of(**REQUIRED, ema=1)
+
+
+def test_stable_steps_leave_steps_to_decay_in() -> None:
+    options = {**REQUIRED, "schedule": "wsd", "max_steps": 100, "warmup_steps": 10}
+    assert TrainConfig.of(**options, stable_steps=88).optim.stable_steps == 88
+    with pytest.raises(UsageError, match="stable_steps 89 after warmup_steps 10 leave no steps to decay in: decay_st"):
+        TrainConfig.of(**options, stable_steps=89)
+    assert TrainConfig.of(**options, stable_steps=89, decay_steps=200).optim.stable_steps == 89
 
 
 def test_data_is_one_path_or_several(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint.saved_policy import chosen_checkpoint, saved_weights
 from vlapipe.train.policies.nn.normalize import Normalizer
 
-__all__ = ["Fit", "copy_what_fits"]
+__all__ = ["Fit", "copy_what_fits", "init_policy"]
 
 _NAMED = 3  # maximum number of tensors that the line names of each kind; the line counts the others
 
@@ -39,6 +41,18 @@ class Fit:
         parts += [f"{len(self.only_there)} only there: {_first(self.only_there)}"] if self.only_there else []
         parts += ["statistics are those of the new data"] if self.own_statistics else []
         return "; ".join(parts)
+
+
+def init_policy(policy: nn.Module, path: Path) -> str:
+    """Begin ``policy`` with the weights of a run or a checkpoint. Returns a line that says what fitted.
+
+    Raises:
+        UsageError: there is no checkpoint, or no parameter fits.
+        DamageError: the checkpoint is incomplete or altered.
+    """
+    folder = chosen_checkpoint(path)
+    weights, _ = saved_weights(folder)
+    return f"init from {folder}: {copy_what_fits(policy, weights, where=str(path)).line}"
 
 
 @torch.no_grad()

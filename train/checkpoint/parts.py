@@ -54,6 +54,18 @@ def _restore_policy(run: Run, stored: StoredPart) -> None:
     here = run.policy.state_dict()
     require_fit({name: tensor.shape for name, tensor in here.items()}, stored.tensors, stored.path)
     run.strategy.load_state(here, stored.tensors.read)
+    if run.ema is not None:
+        run.ema.restart()  # what the part "ema" does not have, because the run had no EMA or trained other parameters
+
+
+def _ema(run: Run) -> PartState | None:
+    return None if run.ema is None else _full_state(run, "ema", run.ema.named_tensors())
+
+
+def _restore_ema(run: Run, stored: StoredPart) -> None:
+    if run.ema is not None:
+        here = {name: tensor for name, tensor in run.ema.named_tensors().items() if name in stored.tensors}
+        run.strategy.load_state(here, stored.tensors.read)
 
 
 def _optimizer(run: Run) -> PartState:
@@ -99,6 +111,7 @@ def _restore_counters(run: Run, stored: StoredPart) -> None:
 
 PARTS: Mapping[str, Part] = {
     "policy": Part(_policy, _restore_policy),
+    "ema": Part(_ema, _restore_ema),
     "optimizer": Part(_optimizer, _restore_optimizer),
     "loader": Part(_loader, _restore_loader),
     "counters": Part(_counters, _restore_counters),

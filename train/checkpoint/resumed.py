@@ -19,7 +19,7 @@ _HARMLESS = (
     *("hang_timeout_s", "compile", "gradient_checkpointing", "deterministic"),
 )
 _OF_A_STEP = ("batch_size", "grad_accum")
-_OF_THE_RATE = ("learning_rate", "warmup_steps", "decay_steps", "min_lr_ratio")
+_OF_THE_RATE = ("learning_rate", "schedule", "warmup_steps", "stable_steps", "decay_steps", "min_lr_ratio")
 
 
 def make_schedule(options: Mapping[str, Any]) -> Schedule:
@@ -29,6 +29,8 @@ def make_schedule(options: Mapping[str, Any]) -> Schedule:
         warmup_steps=options["warmup_steps"],
         decay_steps=options.get("decay_steps") or options["max_steps"],
         min_ratio=options["min_lr_ratio"],
+        kind=options["schedule"],
+        stable_steps=options["stable_steps"],
     )
 
 
@@ -37,7 +39,7 @@ def schedule_note(config: TrainConfig) -> str:
     schedule, last = make_schedule(config.to_flat()), config.max_steps - 1
     steps = config.optim.decay_steps
     assert steps is not None  # TrainConfig fills in the default
-    if steps == config.max_steps:
+    if steps == config.max_steps or config.optim.schedule == "constant":
         return ""
     cure = f"--decay-steps {config.max_steps} lets it fall over all {config.max_steps} steps"
     if steps < config.max_steps:
@@ -65,7 +67,8 @@ def _changes(
     saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
 ) -> Iterator[str]:
     options = config.to_flat()
-    saved = {"decay_steps": saved.get("max_steps"), **saved}  # the value that earlier versions used
+    # The values that earlier versions used.
+    saved = {"decay_steps": saved.get("max_steps"), "schedule": "warmup-cosine", **saved}
     names = [name for name in options if name in saved and name not in _HARMLESS]
     saved = options | saved
     changed = {name for name in names if options[name] != saved[name]}
@@ -83,6 +86,8 @@ def _changes(
             line += f": step {step + 1} has a learning rate of {rates[1]:.3g}, and would have had {rates[0]:.3g}"
         elif name in _OF_A_STEP:
             line += f": {_compared(*samples)}"
+        elif name == "init":
+            line += ": a resumed run goes on with its own weights"
         elif name == "data":
             line += ": the same dataset at another place"
         yield line

@@ -14,6 +14,7 @@ from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.checkpoint.files import (
     STATE_FILE,
+    StoredCheckpoint,
     StoredTensors,
     all_checkpoints,
     checkpoint_path,
@@ -24,11 +25,13 @@ from vlapipe.train.checkpoint.files import (
 )
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
+from vlapipe.train.optim.lora import merged
+from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 
-__all__ = ["load_policy", "load_weights", "require_fit", "spec_to_json"]
+__all__ = ["chosen_checkpoint", "load_policy", "load_weights", "require_fit", "saved_weights", "spec_to_json"]
 
-_FITTING = "resume with the policy, policy_args, window and dataset that the run began with"
+_FITTING = "resume with the policy, policy_args, [trainable.lora], window and dataset that the run began with"
 
 
 def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
@@ -45,18 +48,31 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
         UsageError: there is no such checkpoint, or ``path`` is the address of a store.
         DamageError: the checkpoint's weights or state are incomplete or altered.
     """
-    folder = _chosen(local_path(path), checkpoint)
+    folder = chosen_checkpoint(local_path(path), checkpoint)
+    weights, stored = saved_weights(folder, ema=ema)
+    config, spec = stored.state["config"], _spec_from_json(stored.state["spec"])
+    policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
+    load_weights(policy, weights, folder)
+    return policy.eval()
+
+
+def saved_weights(folder: Path, *, ema: bool | None = None) -> tuple[dict[str, Tensor], StoredCheckpoint]:
+    """Read the weights that a policy has after training: averaged as ``load_policy`` says, adapters of LoRA merged.
+
+    Raises:
+        UsageError: ``ema`` is True, and the checkpoint has no EMA.
+        DamageError: the checkpoint's weights or state are incomplete or altered.
+    """
     stored = read_checkpoint(folder, "policy", "ema")  # not the optimizer's part, which is twice as large
     if ema and "ema" not in stored:
         raise UsageError(f"{folder}: has no EMA", "leave ema=True away, or train with --ema")
     averaged = stored.part("ema").tensors if "ema" in stored and ema is not False else {}
-    config, spec = stored.state["config"], _spec_from_json(stored.state["spec"])
-    policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
-    load_weights(policy, {**stored.part("policy").tensors, **averaged}, folder)
-    return policy.eval()
+    weights = {**stored.part("policy").tensors, **averaged}
+    lora = Trainable.from_table(stored.options.get("trainable", {})).lora
+    return (weights if lora is None else merged(weights, lora.scale)), stored
 
 
-def _chosen(path: Path, checkpoint: str) -> Path:
+def chosen_checkpoint(path: Path, checkpoint: str = "newest") -> Path:
     """Returns the checkpoint that ``checkpoint`` names in the run ``path``, or ``path`` if it is a checkpoint."""
     if checkpoint not in ("newest", "best"):
         raise UsageError(f"checkpoint {checkpoint!r}: unknown", did_you_mean(checkpoint, ("newest", "best")))

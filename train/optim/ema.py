@@ -34,6 +34,12 @@ class EMA:
         # A tied parameter has several names, and a state_dict has all of them.
         self._names = {name: p for name, p in policy.named_parameters(remove_duplicate=False) if p in self._average_of}
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the policy's present weights."""
+        for p, average in self._average_of.items():
+            average.copy_(p)
+
     def decay_at(self, step: int) -> float:
         """Returns the decay of the update after ``step`` (from 0), as TensorFlow's ExponentialMovingAverage.
 

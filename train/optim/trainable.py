@@ -30,7 +30,7 @@ class LoRA:
 
     targets: tuple[str, ...]
     rank: int = 8
-    alpha: float | None = None  # the adapters' output is multiplied by alpha / rank; None: 2 x rank
+    alpha: float | None = None  # the adapters' output is multiplied by alpha / rank; None: 2 x rank, also in saved runs
 
     def __post_init__(self) -> None:
         where = "[trainable.lora]"
