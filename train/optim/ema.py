@@ -27,7 +27,7 @@ class EMA:
             decay: weight of the old average in an update.
             warmup: begin with a smaller decay, see ``decay_at``.
         """
-        self.decay, self.warmup = decay, warmup
+        self.decay, self.warmup, self._policy = decay, warmup, policy
         trained = [p for p in policy.parameters() if p.requires_grad]
         # bf16 cannot hold an average: a change below 1/256 of a value would be rounded away.
         self._average_of = {p: p.detach().to(_average_dtype(p), copy=True) for p in trained}
@@ -92,6 +92,8 @@ class EMA:
 
         Values are copied, not tensors: DDP, FSDP and CUDA graphs rely on the addresses.
         """
+        # FSDP may leave gathered copies in the policy after a forward. They would not see the exchange.
+        assert self._average_of.keys() <= set(self._policy.parameters()), "parameters are gathered; reshard them first"
         for p, average in self._average_of.items():
             if average.dtype == p.dtype:
                 held = p.detach().clone()

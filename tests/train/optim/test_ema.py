@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from launching import run_ranks
 from torch import Tensor, nn
 
 from vlapipe.train.optim.ema import EMA
+
+HERE = str(Path(__file__).parent)
 
 
 def policy_with_norm() -> nn.Sequential:
@@ -139,3 +144,48 @@ def test_tied_parameter_is_averaged_once_and_has_all_its_names() -> None:
     assert tensors.keys() == policy.state_dict().keys()
     assert tensors["0.weight"] is tensors["1.weight"]
     torch.testing.assert_close(tensors["0.weight"], start + 0.5)
+
+
+SHARDED = """
+import torch
+from torch.distributed.fsdp import fully_shard
+from test_ema import policy_without_buffers, steps_of
+from vlapipe.train.parallel.ranks import distributed
+
+with distributed():
+    whole, sharded = policy_without_buffers(), policy_without_buffers()
+    for module in (sharded[0], sharded):
+        fully_shard(module, reshard_after_forward=True)
+    averages = [steps_of(policy) for policy in (whole, sharded)]
+    named = [ema.named_tensors() for ema in averages]
+    for name, average in named[0].items():
+        torch.testing.assert_close(named[1][name].full_tensor(), average)
+    own = {name: p.full_tensor().clone() for name, p in sharded.named_parameters()}
+    with averages[0].swapped(), averages[1].swapped(), torch.inference_mode():
+        torch.testing.assert_close(sharded(torch.ones(2, 3)), whole(torch.ones(2, 3)))
+    assert all(torch.equal(p.full_tensor(), own[name]) for name, p in sharded.named_parameters())
+    torch.testing.assert_close(sharded(torch.ones(2, 3)), whole(torch.ones(2, 3)))
+"""
+
+
+def policy_without_buffers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+
+
+def steps_of(policy: nn.Module) -> EMA:
+    """The averages after four steps, of which the third did not move."""
+    ema = EMA(policy, decay=0.7, warmup=False)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
+    for step in range(4):
+        inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        policy(inputs).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(step, torch.tensor(float(step != 2)))
+    return ema
+
+
+def test_shards_of_four_ranks_are_averaged_and_swapped_as_the_whole() -> None:
+    ranks = run_ranks(None, code=f"import sys; sys.path.append({HERE!r})\n{SHARDED}")
+    assert [rank.code for rank in ranks] == [0] * 4, ranks
