@@ -50,7 +50,7 @@ def test_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
 def test_policy_of_ones_own_in_the_docs_trains_and_acts(tiny_dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "data").symlink_to(tiny_dataset)
-    assert run_page("policies.md", tmp_path) == 3
+    assert run_page("policies.md", tmp_path) == 5
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["policy"], config["policy_args"]) == ("my_policy:StatePolicy", {"width": 32})
 
