@@ -191,9 +191,7 @@ def _make_run(
         ),
         stop=stop,
         dataset_digest=_digest(loader.datasets),
-        ema=None
-        if config.optim.ema is None
-        else EMA(policy, decay=config.optim.ema, warmup=config.optim.ema_warmup),
+        ema=None if config.optim.ema is None else EMA(policy, decay=config.optim.ema, warmup=config.optim.ema_warmup),
     )
     return run
 
