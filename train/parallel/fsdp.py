@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -75,6 +75,7 @@ class Sharded:
         for block in blocks:
             fully_shard(block, mesh=self._mesh, mp_policy=rules)
         fully_shard(module, mesh=self._mesh, mp_policy=rules)
+        module.register_forward_hook(_reshard_without_backward)
         return module
 
     def gradient_sync(self, enabled: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
@@ -119,6 +120,17 @@ class Sharded:
     def close(self) -> None:
         """Drop the mesh's groups. torch caches the layouts of tensors, and with them the mesh, until Python ends."""
         getattr(self._mesh, "_pg_registry", {}).clear()
+
+
+def _reshard_without_backward(module: nn.Module, *_: object) -> None:
+    """Split the root's parameters again after a validation; FSDP does that in backward.
+
+    Otherwise the policy keeps gathered copies. They are other tensors than those of the optimizer and the EMA, and the
+    next pass would use them with the values of the validation.
+    """
+    if not torch.is_grad_enabled():
+        assert isinstance(module, FSDPModule)
+        module.reshard()
 
 
 def _own_part(tensor: Tensor) -> Tensor:
