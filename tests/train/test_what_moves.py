@@ -20,6 +20,8 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint.files import FOLDER, read_checkpoint
+from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import build, train, train_step
 
@@ -96,6 +98,71 @@ def test_ema_leaves_training_as_it_is_and_is_what_is_validated(tiny_dataset: Pat
     plain, averaged = lines(tmp_path / "plain"), lines(tmp_path / "averaged")
     assert [line["train/loss"] for line in plain] == [line["train/loss"] for line in averaged]
     assert plain[-1]["val/loss"] != pytest.approx(averaged[-1]["val/loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_step_that_is_not_finite_leaves_the_average_as_it_is(tiny_dataset: Path, tmp_path: Path, where: str) -> None:
+    args = {**SMALL, "at": 3, "where": where}
+    changes: dict[str, Any] = {"policy": "policies_under_test:NaNAtStep", "policy_args": args, "learning_rate": 1e-2}
+    with build(config(tiny_dataset, tmp_path / "run", ema=0.9, **changes)) as run:
+        assert run.ema is not None
+        seen = []
+        for _ in range(4):
+            train_step(run)
+            run.step += 1
+            seen.append({name: average.clone() for name, average in run.ema.named_tensors().items()})
+    assert not torch.equal(seen[0]["head.weight"], seen[1]["head.weight"])
+    assert all(torch.equal(later[name], seen[1][name]) for later in seen[2:] for name in later)
+
+
+def ema_of(checkpoint: Path) -> dict[str, Tensor]:
+    return dict(read_checkpoint(checkpoint).part("ema").tensors)
+
+
+def test_average_is_resumed_to_the_last_bit(tiny_dataset: Path, tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    train(config(tiny_dataset, whole, save_every=3, eval_every=2, ema=0.9, learning_rate=1e-2))
+    shutil.copytree(whole, torn)
+    shutil.rmtree(torn / FOLDER / "step-00000006")
+    train(TrainConfig.from_sources(None, {"data": tiny_dataset, "out": torn, "resume": True}))
+    assert [line.get("val/loss") for line in lines(torn)] == [line.get("val/loss") for line in lines(whole)]
+    averages = [ema_of(out / FOLDER / "step-00000006") for out in (whole, torn)]
+    assert averages[0]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_loaded_policy_has_the_average_unless_asked_otherwise(tiny_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(config(tiny_dataset, out, ema=0.9, learning_rate=1e-2, eval_batches=0))
+    [batch] = Loader(open_dataset(tiny_dataset), split="val", batch_size=10_000)
+    with torch.no_grad():
+        losses = [vlapipe.load_policy(out, ema=ema).loss(batch).mean.item() for ema in (None, False)]  # type: ignore[operator]
+    assert losses[0] == pytest.approx(result.val_loss, rel=1e-5)
+    assert losses[1] != pytest.approx(result.val_loss, rel=1e-5)
+
+
+def test_average_that_begins_on_a_resume_begins_with_the_weights_of_the_checkpoint(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(config(tiny_dataset, out, max_steps=3, learning_rate=1e-2))
+    with build(config(tiny_dataset, out, max_steps=6, ema=0.9, resume=True)) as run:
+        assert run.ema is not None
+        averages, own = run.ema.named_tensors(), weights(run.policy)
+        assert averages.keys() == {name for name, _ in run.policy.named_parameters()}
+        assert all(torch.equal(average, own[name]) for name, average in averages.items())
+
+
+def test_average_of_what_is_trained_anew_begins_with_its_weights(tiny_dataset: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "run", {"train": ["head.*"]}
+    train(config(tiny_dataset, out, max_steps=3, learning_rate=1e-2, ema=0.9, trainable=table))
+    stored = ema_of(out / FOLDER / "step-00000003")
+    assert stored.keys() == {"head.weight", "head.bias"}
+    with build(config(tiny_dataset, out, max_steps=6, ema=0.9, resume=True, trainable={})) as run:
+        assert run.ema is not None
+        averages, own = run.ema.named_tensors(), weights(run.policy)
+        assert all(torch.equal(average, stored.get(name, own[name])) for name, average in averages.items())
+        assert not torch.equal(averages["head.weight"], own["head.weight"])
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
