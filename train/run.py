@@ -58,7 +58,7 @@ class Run:
     def leave_ranks(self) -> None:
         """Drop all that keeps the process groups and their threads alive. The run cannot make a step afterwards."""
         self.strategy.close()
-        del self.strategy, self.module, self.policy, self.optimizer
+        del self.strategy, self.module, self.policy, self.optimizer, self.ema
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which the policy has the weights that are validated: the EMA's, if there is one."""

@@ -100,14 +100,16 @@ class StepLog:
         self._unread: list[StepOutcome] = []  # since the last step that was read
         self._due: tuple[StepOutcome, Mapping[str, float]] | None = None  # the step that is read after the next one
         self._is_first = True
-        self._read_at, self._aside_s = time.perf_counter(), 0.0
+        self._read_at = time.perf_counter()
+        self._aside: list[tuple[float, float]] = []  # end and seconds of each validation and checkpoint
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Leave the time of the block out of the steps' time: a validation or a checkpoint."""
         began = time.perf_counter()
         yield
-        self._aside_s += time.perf_counter() - began
+        ended = time.perf_counter()
+        self._aside.append((ended, ended - began))
 
     def add(self, outcome: StepOutcome, validated: Mapping[str, float], *, now: bool) -> None:
         """Take over a step. If a line is due, it is written after the next step, or immediately if ``now``.
@@ -139,8 +141,10 @@ class StepLog:
                 self.totals[name] += 0.0 if self._is_first else spent
             self.num_timed += not self._is_first
             self._is_first = False
-        wall_s = max(1e-9, outcome.ended - self._read_at - self._aside_s)
-        self._read_at, self._aside_s = outcome.ended, 0.0
+        aside_s = sum(seconds for ended, seconds in self._aside if ended <= outcome.ended)
+        self._aside = [entry for entry in self._aside if entry[0] > outcome.ended]
+        wall_s = max(1e-9, outcome.ended - self._read_at - aside_s)
+        self._read_at = outcome.ended
         speed = len(steps) / wall_s
         self.progress.reach(outcome.step, f"loss {values.loss:.3f}, {speed:.2f} steps/s")
         if self.file is None:
