@@ -145,6 +145,15 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         raise UsageError(
             f"--data {config.data.text}: no training frame", "vlapipe inspect shows what the dataset holds"
         )
+    at_once = config.data.batch_size * ranks.world_size
+    if at_once > loader.num_frames:
+        of_ranks = "" if ranks.world_size == 1 else f" on {ranks.world_size} ranks"
+        raise UsageError(
+            f"batch_size {config.data.batch_size}{of_ranks}: the train split has only {loader.num_frames} frames",
+            f"give --batch-size {loader.num_frames // ranks.world_size} or less"
+            if loader.num_frames >= ranks.world_size
+            else f"start at most {loader.num_frames} ranks",
+        )
     # A validation is too short for the loader to tune its number of threads.
     num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
     val_loader = make("val", shuffle=False, num_workers=num_workers)

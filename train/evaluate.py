@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from vlapipe.train.data.device_copy import to_device
+from vlapipe.train.faults import explain_out_of_memory
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import seed_generators
@@ -39,7 +40,11 @@ def evaluate(run: Run) -> Mapping[str, float]:
             with agree(run.ranks):
                 batch = to_device(next(batches), run.ranks.device)
             seed_generators(run.config.seed, "validation", step=i, rank=run.ranks.rank)
-            with run.ranks.during("validation"), autocast(run.precision, run.ranks.device):
+            with (
+                run.ranks.during("validation"),
+                explain_out_of_memory(run.config),
+                autocast(run.precision, run.ranks.device),
+            ):
                 sums.add(run.module(batch))
         means = sums.means(run.strategy.mean(sums.take())).tolist()
     run.policy.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
 import signal
@@ -53,21 +54,28 @@ class SignalAtStep(RegressionPolicy):
 
 
 class FailsAtStep(RegressionPolicy):
-    """One rank fails in its ``at``-th training batch, in ``forward`` or ``backward``, for ``memory``, or by a kill."""
+    """One rank fails in its ``at``-th training batch, or in ``validation``.
 
-    def __init__(self, spec: SampleSpec, *, how: str, at: int, on_rank: int, **sizes: Any) -> None:
+    ``how`` is ``forward``, ``backward``, ``validation``, ``memory``, ``exit`` or ``killed``; ``error`` what is raised.
+    """
+
+    def __init__(
+        self, spec: SampleSpec, *, how: str, at: int, on_rank: int, error: str = "RuntimeError", **sizes: Any
+    ) -> None:
         super().__init__(spec, **sizes)
-        self.how, self.at, self.seen = how, at, 0
+        self.how, self.at, self.seen, self.error = how, at, 0, getattr(builtins, error)
         self.here = int(os.environ.get("RANK", "0")) == on_rank
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """As it should be until then."""
         self.seen += self.training
         loss = super().loss(batch).mean
+        if not self.training and self.how == "validation" and self.here:
+            raise self.error("validation fails")
         if not (self.training and self.seen == self.at and self.here):
             return loss
         if self.how == "forward":
-            raise RuntimeError("forward fails")
+            raise self.error("forward fails")
         if self.how == "exit":
             sys.exit()
         if self.how == "memory":
@@ -78,7 +86,7 @@ class FailsAtStep(RegressionPolicy):
     def _fail(self, _: Tensor) -> None:
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise RuntimeError("backward fails")
+        raise self.error("backward fails")
 
 
 class HurtsWandb(RegressionPolicy):
@@ -128,6 +136,16 @@ class SaysWhatItValidates(RegressionPolicy):
         """As it should be."""
         if not self.training:
             sys.stderr.write(f"validates {batch['index'].tolist()}\n")
+        return super().loss(batch)
+
+
+class SaysWhatItTrains(RegressionPolicy):
+    """Writes the number of each frame that it trains on."""
+
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
+        """As it should be."""
+        if self.training:
+            sys.stderr.write(f"trains {batch['index'].tolist()}\n")
         return super().loss(batch)
 
 

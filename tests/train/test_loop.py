@@ -177,9 +177,10 @@ def test_no_held_out_episode_is_said_and_nothing_is_validated(
     assert not any("val/loss" in line for line in lines(tmp_path / "run"))
 
 
-def test_batch_larger_than_the_dataset_trains(tiny_dataset: Path, tmp_path: Path) -> None:
-    result = train(config(tiny_dataset, tmp_path / "run", max_steps=2, batch_size=600, eval_batches=1))
-    assert math.isfinite(result.last_loss)
+def test_batch_larger_than_the_train_split_is_refused_with_what_fits(tiny_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"train split has only (\d+) frames \(give --batch-size \1 or less\)"):
+        train(config(tiny_dataset, tmp_path / "run", batch_size=600))
+    assert not (tmp_path / "run").exists()
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -237,3 +237,26 @@ def test_disk_that_takes_no_more_ends_all_ranks_as_stopped_and_the_run_resumes(
     assert [rank.err for rank in ranks[1:]] == [""] * 3
     assert max(rank.seconds for rank in ranks) < WITHIN_S
     assert train(TrainConfig.from_sources(None, {"out": out, "resume": True, "max_steps": 1})).step == 1
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("how", "error", "said_as"),
+    [
+        ("forward", "OSError", "vlapipe: this ended rank 2, and with it all 4 ranks"),
+        ("backward", "RuntimeError", "vlapipe: this ended rank 2, and with it all 4 ranks"),
+        ("validation", "MemoryError", "vlapipe: this machine's memory does not hold batch_size 2"),
+    ],
+)
+def test_any_error_of_a_policy_on_one_of_four_ranks_ends_all_and_is_said_once(
+    tiny_dataset: Path, tmp_path: Path, parallel: str, how: str, error: str, said_as: str
+) -> None:
+    policy_args = SMALL | {"how": how, "at": 9 if how == "validation" else 2, "on_rank": 2, "error": error}
+    changes = {"policy": "policies_under_test:FailsAtStep", "policy_args": policy_args, "parallel": parallel}
+    ranks = run_ranks(options(tiny_dataset, tmp_path / "run", eval_every=3, **changes))
+    assert 0 not in codes(ranks), ranks
+    assert max(rank.seconds for rank in ranks) < WITHIN_S
+    said = [rank.err for rank in ranks]
+    assert f"{how} fails" in said[2]
+    assert said_as in said[2]
+    assert not any("Error" in text for text in said[:2] + said[3:])

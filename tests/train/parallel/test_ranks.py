@@ -139,3 +139,16 @@ def test_ranks_started_by_hand_listen_on_loopback_alone() -> None:
     ranks = run_ranks(None, code=LISTENERS)
     assert [rank.code for rank in ranks] == [0] * 4, ranks
     assert {address for rank in ranks for address in rank.out.split()} == {"0100007F"}
+
+
+def test_run_goes_from_two_to_four_ranks_and_back_with_the_same_frames(tiny_dataset: Path, tmp_path: Path) -> None:
+    policy = {"policy": "policies_under_test:SaysWhatItTrains", "save_every": 3, "resume": False}
+    steps: list[set[int]] = []
+    for num_ranks, max_steps in ((2, 3), (4, 6), (2, 9)):
+        changes = policy | {"batch_size": 8 // num_ranks, "max_steps": max_steps, "resume": max_steps > 3}
+        ranks = run_ranks(options(tiny_dataset, tmp_path / "run", **changes), num_ranks=num_ranks)
+        assert [rank.code for rank in ranks] == [0] * num_ranks, ranks
+        said = [[json.loads(line[7:]) for line in r.err.splitlines() if line.startswith("trains ")] for r in ranks]
+        steps += [{frame for rank in said for frame in rank[step]} for step in range(3)]
+    loader = Loader(open_dataset(tiny_dataset), batch_size=8, endless=True)
+    assert steps == [set(next(batches)["index"].tolist()) for batches in [iter(loader)] for _ in range(9)]
