@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vlapipe.train.data.torch_dataset import torch_dataset
     from vlapipe.train.data.window_size import Window
     from vlapipe.train.policies.base import LossOutput
+    from vlapipe.train.policies.registry import build_policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LossOutput",
     "Window",
     "__version__",
+    "build_policy",
     "load_policy",
     "open_dataset",
     "torch_dataset",
@@ -42,6 +44,7 @@ _HOMES = {
     "Augmentation": "vlapipe.train.data.augment",
     "load_policy": "vlapipe.train.checkpoint.saved_policy",
     "torch_dataset": "vlapipe.train.data.torch_dataset",
+    "build_policy": "vlapipe.train.policies.registry",
 }
 
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -43,12 +43,20 @@ def load_policy_class(name: str) -> type[nn.Module]:
     return _checked(name, found)
 
 
-def build_policy(policy_class: type[nn.Module], spec: SampleSpec, args: Mapping[str, Any]) -> nn.Module:
-    """Build the policy for a dataset with the shapes and statistics of ``spec``.
+def build_policy(
+    policy: str | type[nn.Module], spec: SampleSpec, args: Mapping[str, Any] = MappingProxyType({})
+) -> nn.Module:
+    """Build a policy for samples with the shapes and statistics of ``spec``, which a loader or a dataset has.
+
+    Args:
+        policy: a class, or a name as for ``--policy``: ``regression``, or ``pkg.module:Class``.
+        spec: shapes and statistics of the samples.
+        args: keywords for the class, as in the table ``[policy_args]``.
 
     Raises:
-        UsageError: the constructor does not accept an argument, or raises an error.
+        UsageError: there is no such policy, or its constructor does not accept an argument or raises an error.
     """
+    policy_class = load_policy_class(policy) if isinstance(policy, str) else policy
     where = f"policy {policy_class.__name__}"
     parameters = inspect.signature(policy_class).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
