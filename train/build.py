@@ -36,6 +36,7 @@ from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
 from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.compiled import CompileWatch, compile_policy
 from vlapipe.train.policies.loss_module import LossOf, LossSums
 from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
@@ -171,7 +172,7 @@ def _make_run(
 ) -> Run:
     """Returns the run before its first step. Only the run may reference the strategy and the module; see ``ranks``."""
     strategy = _make_strategy(config, ranks, precision)
-    module = _make_module(config, policy, strategy)
+    module, compiled = _make_module(config, policy, strategy, ranks, console.say)
     loader, val_loader = loaders
     run = Run(
         config=config,
@@ -180,6 +181,7 @@ def _make_run(
         policy=policy,
         strategy=strategy,
         module=module,
+        compiled=compiled,
         sums=LossSums(),
         is_bad=torch.zeros((), dtype=torch.bool, device=ranks.device),
         optimizer=make_optimizer(
@@ -222,15 +224,24 @@ def _shard_size(config: TrainConfig, ranks: Ranks) -> int:
     return config.parallel.shard_size or here
 
 
-def _make_module(config: TrainConfig, policy: nn.Module, strategy: Strategy) -> nn.Module:
+def _make_module(
+    config: TrainConfig, policy: nn.Module, strategy: Strategy, ranks: Ranks, say: Callable[[str], None]
+) -> tuple[nn.Module, CompileWatch | None]:
     """Returns the module whose forward is the loss, with checkpointed blocks, compiled and split as the options say."""
     blocks, module = blocks_of(policy), LossOf(policy)
     if config.gradient_checkpointing:
         recompute_in_backward(policy, blocks)
+    compiled = None
     if config.compile is not None:
-        for part in blocks if strategy.splits_blocks and blocks else [module]:
-            part.compile(mode=config.compile, dynamic=False)
-    return strategy.wrap(module, policy, blocks)
+        compiled = compile_policy(
+            module,
+            blocks if strategy.splits_blocks else [],
+            config.compile,
+            device=ranks.device,
+            num_passes=config.optim.grad_accum,
+            say=say,
+        )
+    return strategy.wrap(module, policy, blocks), compiled
 
 
 def _make_policy(

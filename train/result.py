@@ -74,6 +74,8 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         rank=run.ranks.rank,
     )
     run.console.close()
+    if run.compiled is not None and run.compiled.counts.versions:
+        run.console.say(f"compiled in all: {run.compiled.counts}")
     if result.phase_shares:
         split = ", ".join(f"{_PHASE_NAMES[name]} {100 * part:.0f} %" for name, part in result.phase_shares.items())
         run.console.say(f"time: {split}")

@@ -18,6 +18,7 @@ from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.schedule import Schedule
 from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.parallel.strategy import Strategy
+from vlapipe.train.policies.compiled import CompileWatch
 from vlapipe.train.policies.loss_module import LossSums
 from vlapipe.train.report.step_log import StepLog, StepOutcome
 from vlapipe.train.report.step_timer import StepTimer
@@ -36,6 +37,7 @@ class Run:
     policy: nn.Module
     strategy: Strategy
     module: nn.Module  # LossOf(policy), as the strategy wraps it
+    compiled: CompileWatch | None  # with --compile: what torch.compile made so far
     sums: LossSums  # of the step in progress, or of the validation
     is_bad: Tensor  # scalar on the device: 1 after a loss or gradient that is not finite, and then for ever
     optimizer: torch.optim.Optimizer
@@ -58,6 +60,8 @@ class Run:
     def leave_ranks(self) -> None:
         """Drop all that keeps the process groups and their threads alive. The run cannot make a step afterwards."""
         self.strategy.close()
+        if self.compiled is not None:
+            self.compiled.close()
         del self.strategy, self.module, self.policy, self.optimizer, self.ema
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:

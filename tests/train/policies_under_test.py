@@ -291,3 +291,31 @@ class Grouped(RegressionPolicy):
             ParameterGroup(name="frozen", parameters=parts[self.frozen], frozen=True),
             ParameterGroup(name="rest", parameters=parts["rest"], learning_rate_factor=self.factor),
         ]
+
+
+class HardToCompile(nn.Module):
+    """One layer and a ``loss`` that torch.compile splits, compiles again in the fourth batch, or cannot compile."""
+
+    def __init__(self, spec: SampleSpec, *, kind: str) -> None:
+        super().__init__()
+        self.kind, self.seen, self.factor = kind, 0, 1
+        self.layer = nn.Linear(spec.state[1], 1)
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count batches; ``loss`` depends on ``factor``, a number that a graph holds as a constant."""
+        self.seen += self.training
+        self.factor = 2 if self.kind == "again" and self.seen >= 4 else 1
+        return batch | {"task": ["again " * self.seen]}
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Of the newest state alone."""
+        error = self.layer(batch["observation.state"][:, -1] / 1000).square().mean() * self.factor
+        if self.kind == "split" and error.item() < 0:
+            return error * 2
+        if self.kind == "texts":
+            return error * len(batch["task"][0]) / 20
+        return error
+
+    def act(self, observation: dict[str, Any]) -> Tensor:
+        """Nothing useful."""
+        return torch.zeros(len(observation["task"]), 1, 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import Batch
 
-__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of"]
+__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of", "prepared"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ class Policy(nn.Module, ABC):
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` in the dataset's units. The batch may lack the ``action`` keys."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Returns what ``loss`` needs instead of ``batch``: for example, numbers in place of the texts of ``task``.
+
+        torch.compile compiles ``loss``, and cannot compile work on texts. So this method does such work before.
+        """
+        return batch
+
     def blocks(self) -> Iterable[nn.Module]:
         """Returns the layers that are repeated or large, from the input to the output; none by default.
 
@@ -101,3 +108,9 @@ def blocks_of(policy: nn.Module) -> list[nn.Module]:
     """Returns the layers that the policy's method ``blocks`` names; none if the policy has no such method."""
     named = getattr(policy, "blocks", None)
     return [*named()] if inspect.ismethod(named) else []
+
+
+def prepared(policy: nn.Module, batch: Batch) -> Batch:
+    """Returns ``policy.prepare(batch)``; ``batch`` itself if the policy has no such method."""
+    prepare = getattr(policy, "prepare", None)
+    return prepare(batch) if inspect.ismethod(prepare) else batch

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Batch
-from vlapipe.train.policies.base import LossOutput
+from vlapipe.train.policies.base import LossOutput, prepared
 
 __all__ = ["LossOf", "LossSums"]
 
@@ -25,7 +25,13 @@ class LossOf(nn.Module):
         self.policy = policy
 
     def forward(self, batch: Batch) -> _Sums:
+        """Returns ``compute(batch)`` after the policy's own ``prepare``."""
+        return self.compute(prepared(self.policy, batch))
+
+    def compute(self, batch: Batch) -> _Sums:
         """Returns the total, the weight and the metrics of the batch: scalars on the device.
+
+        torch.compile compiles this method.
 
         Raises:
             UsageError: the policy's ``loss`` returned no ``LossOutput`` and no scalar, or it has no gradient.

@@ -24,6 +24,7 @@ __all__ = ["RegressionPolicy"]
 
 # Size -> (minimum, required factor).
 _SIZES = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "image_width": (8, 8), "num_word_buckets": (2, 1)}
+_WORDS = "task.words"  # (B, words, 2) int64; see InstructionEncoder.ids
 _LIMIT = 10.0  # in standard deviations; an observation beyond this limit is a sensor fault
 
 
@@ -69,6 +70,13 @@ class RegressionPolicy(Policy):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Returns the batch with the numbers of the words of ``task``, in place of the texts."""
+        if _WORDS in batch:
+            return batch
+        words = self.instruction.ids(batch["task"], self.query.device)
+        return {key: value for key, value in batch.items() if key != "task"} | {_WORDS: words}
+
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the absolute error of normalized actions, without padded actions and constant columns.
 
@@ -103,7 +111,7 @@ class RegressionPolicy(Policy):
 
     def _predict(self, batch: Batch) -> Tensor:
         """Returns normalized actions ``(B, H, A)``."""
-        ids = self.instruction.ids(batch["task"], self.query.device)
+        ids = self.prepare(batch)[_WORDS]
         said = self.instruction(ids)
         tokens = [self.query.expand(len(ids), -1, -1), said.unsqueeze(1)]
         source = iter(self.source)

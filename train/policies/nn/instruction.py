@@ -50,7 +50,6 @@ class InstructionEncoder(nn.Module):
         self.block = Block(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot trace strings
     def ids(self, task: list[str], device: torch.device) -> Tensor:
         """Returns table rows ``(B, max_words, 2)`` int64; 0 after the end of the instruction."""
         out = torch.zeros(len(task), self.max_words, _HASHES, dtype=torch.int64)
