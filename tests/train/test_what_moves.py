@@ -168,14 +168,15 @@ def test_average_of_what_is_trained_anew_begins_with_its_weights(tiny_dataset: P
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_four_ranks_with_groups_and_ema_train_as_one(tiny_dataset: Path, tmp_path: Path, parallel: str) -> None:
     changes: dict[str, Any] = {"policy": GROUPED, "policy_args": {**SMALL, "factor": 0.5, "frozen": "images"}}
-    changes |= {"ema": 0.9, "max_steps": 4, "trainable": {"freeze": ["source"]}, "eval_every": 1}
+    changes |= {"ema": 0.9, "max_steps": 4, "trainable": {"freeze": ["source"]}, "eval_every": 2}
     changes |= {"learning_rate": 1e-2, "warmup_steps": 0}
     ranks = run_ranks(options(tiny_dataset, tmp_path / "four", batch_size=1, parallel=parallel, **changes))
     assert [rank.code for rank in ranks] == [0] * 4, ranks
     train(config(tiny_dataset, tmp_path / "one", batch_size=4, eval_batches=0, **changes))
     for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "four"), strict=True):
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
-        assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-4)
+        if a["step"] % 2 == 0:
+            assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-4)
 
 
 def test_trainable_parts_move_and_the_rest_does_not(
