@@ -15,17 +15,17 @@ LIMIT_S = 4.0
 WITHIN_S = 30.0
 
 
-def hang(data: Path, out: Path, how: str) -> list[Rank]:
+def hang(data: Path, out: Path, how: str, parallel: str = "ddp") -> list[Rank]:
     policy_args = SMALL | {"how": how, "at": 3, "on_rank": 2}
     values = {"policy": "policies_under_test:HangsAtStep", "policy_args": policy_args, "hang_timeout_s": LIMIT_S}
-    return run_ranks(options(data, out, max_steps=5) | values)
+    return run_ranks(options(data, out, max_steps=5, parallel=parallel) | values)
 
 
-@pytest.mark.parametrize("how", ["forward", "backward"])
+@pytest.mark.parametrize(("how", "parallel"), [("forward", "ddp"), ("backward", "ddp"), ("forward", "fsdp")])
 def test_policy_that_loops_for_ever_on_one_rank_ends_all_with_its_name_place_and_stack(
-    tiny_dataset: Path, tmp_path: Path, how: str
+    tiny_dataset: Path, tmp_path: Path, how: str, parallel: str
 ) -> None:
-    ranks = hang(tiny_dataset, tmp_path / "run", how)
+    ranks = hang(tiny_dataset, tmp_path / "run", how, parallel)
     assert [rank.code for rank in ranks] == [StoppedError.exit_code] * 4, ranks
     assert max(rank.seconds for rank in ranks) < WITHIN_S
     said = [line for rank in ranks for line in rank.err.splitlines() if line.startswith("vlapipe: ")]
