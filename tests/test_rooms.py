@@ -26,6 +26,7 @@ FLOORS = [
     ["pipeline.ingest", "train.faults", "train.result"],
     ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build", "train.evaluate"],
     ["train.loop"],
+    ["train.bench"],
 ]
 STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand on floors of their own
 # Inside the room that reads recordings.

@@ -37,13 +37,16 @@ from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell
 from vlapipe.train.parallel.strategy import Single, Strategy
 from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
+from vlapipe.train.policies.flops import flops_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
 from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.mfu import peak_flops, peak_share
+from vlapipe.train.report.outputs import Outputs, open_outputs
 from vlapipe.train.report.step_log import StepLog
+from vlapipe.train.report.step_profile import StepProfile
 from vlapipe.train.report.step_timer import StepTimer
-from vlapipe.train.report.wandb_run import open_wandb
+from vlapipe.train.report.tensorboard_run import require_tensorboard
 from vlapipe.train.run import Run
 from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.weight_names import with_dataset_names
@@ -65,6 +68,8 @@ def build(config: TrainConfig) -> Iterator[Run]:
         console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         with agree(ranks):
+            if config.log.tensorboard:
+                require_tensorboard()
             # Only rank 0 looks at the run's folder, because rank 0 also creates it.
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
@@ -85,10 +90,11 @@ def build(config: TrainConfig) -> Iterator[Run]:
             with explain_surroundings(config.out):
                 if not run.step:  # a resumed run replaces its saved options only after its first step
                     save_config(config)
-                run.log.file = stack.enter_context(MetricsLog(config.out, resumed_step=run.step))
-            run.log.sink = open_wandb(config.log.wandb, config.out, config.to_dict(), console.say)
-            stack.callback(run.log.sink.close)
+            run.log.outputs = stack.enter_context(_open_outputs(run))
         run.first_step = run.step
+        if config.log.profile:
+            run.log.profile = _make_profile(run)
+            stack.callback(run.log.profile.close)
         stack.enter_context(tell_failure(ranks))
         stack.enter_context(run.saving)
         yield run
@@ -172,6 +178,7 @@ def _make_run(
 ) -> Run:
     """Returns the run before its first step. Only the run may reference the strategy and the module; see ``ranks``."""
     strategy = _make_strategy(config, ranks, precision)
+    share = _peak_share(policy, ranks)  # counted before the blocks are compiled
     module, compiled = _make_module(config, policy, strategy, ranks, console.say)
     loader, val_loader = loaders
     run = Run(
@@ -195,16 +202,46 @@ def _make_run(
         console=console,
         log=StepLog(
             progress=console,
-            device=ranks.device,
             every=config.log.log_every,
             num_samples=config.data.batch_size * config.optim.grad_accum * ranks.world_size,
             check=lambda values: stop_if_bad(run, values),
+            peak_share=share,
         ),
         stop=stop,
         dataset_digest=_digest(loader.datasets),
         ema=None if config.optim.ema is None else EMA(policy, decay=config.optim.ema, warmup=config.optim.ema_warmup),
     )
     return run
+
+
+def _peak_share(policy: nn.Module, ranks: Ranks) -> float | None:
+    """Returns the part of the GPUs' peak that one sample a second uses; None if the policy or the GPU does not say."""
+    peak = peak_flops(torch.cuda.get_device_name(ranks.device)) if ranks.device.type == "cuda" else None
+    flops = flops_of(policy) if peak else None
+    return peak_share(flops, peak, ranks.world_size) if flops and peak else None
+
+
+def _open_outputs(run: Run) -> contextlib.AbstractContextManager[Outputs]:
+    return open_outputs(
+        run.config.out,
+        config=run.config.to_dict(),
+        resumed_step=run.step,
+        device=run.ranks.device,
+        manifests=[dataset.path / MANIFEST for dataset in run.loader.datasets],
+        dataset_digest=run.dataset_digest,
+        say=run.console.say,
+    )
+
+
+def _make_profile(run: Run) -> StepProfile:
+    return StepProfile(
+        run.config.out,
+        num_steps=run.config.log.profile,
+        steps_left=run.config.max_steps - run.step,
+        rank=run.ranks.rank,
+        timer=run.timer,
+        say=run.console.say,
+    )
 
 
 def _make_strategy(config: TrainConfig, ranks: Ranks, precision: str) -> Strategy:

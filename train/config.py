@@ -139,6 +139,8 @@ class LogConfig(_Group):
 
     log_every: int = option(1, least=1)
     wandb: str = option("offline", choices=("offline", "online", "disabled"))
+    tensorboard: bool = option(False)
+    profile: int = option(0, least=0)  # steps that torch's profiler traces; 0 traces none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     batches = run.val_loader.every_other(0, max(1, num_batches // most), fill_up=True)
     sums = LossSums()
     run.policy.eval()
-    with run.log.aside(), run.averaged(), torch.no_grad():
+    with run.log.aside("validation"), run.averaged(), torch.no_grad():
         for i in range(most):
             with agree(run.ranks):
                 batch = to_device(next(batches), run.ranks.device)

@@ -9,21 +9,13 @@ from pathlib import Path
 import click
 
 from vlapipe.train.checkpoint.files import latest_checkpoint
+from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.optim.precision import choose_precision
 from vlapipe.train.report.metrics import METRICS_FILE, median_ends, read_metrics
-from vlapipe.train.report.step_timer import bottleneck
+from vlapipe.train.report.verdict import Setting, judge
 from vlapipe.train.run import Run
 
-__all__ = ["TrainResult", "print_train_result", "summarize"]
-
-_PHASE_NAMES = {
-    "data": "waiting for data",
-    "h2d": "host-to-device",
-    "ranks": "waiting for other ranks",
-    "forward": "forward",
-    "backward": "backward",
-    "optimizer": "optimizer",
-}
+__all__ = ["TrainResult", "print_train_result", "setting_of", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +31,21 @@ class TrainResult:
     last_loss: float  # median of train/loss over the last 5 % of the logged steps
     val_loss: float | None  # newest validation loss
     num_new_steps: int  # steps that this process made
-    samples_per_s: float | None  # over all ranks, by this rank's time; without the first step; None if no other ran
+    samples_per_s: float | None  # over all ranks, in the time of the steps without the first; None if no other ran
     num_parameters: int
     device: str
     precision: str
-    phase_shares: dict[str, float]  # fraction of the steps' time by phase
-    bottleneck: str  # the phase that limits the speed; empty if no step was timed
+    phase_shares: dict[str, float]  # fraction of the time by phase, with validation, checkpoints and "other"
+    bottleneck: str  # what limits the speed: a phase, or "compute"; empty if no step was timed
+    possible_gain: float | None  # factor by which the advice could raise the speed
     rank: int
 
 
 def summarize(run: Run, *, stopped: bool) -> TrainResult:
     """Wait for the last checkpoint and build the result. Print what limited the speed, and how to continue the run."""
     run.saving.finish()
-    totals = run.log.totals
-    spent = sum(totals.values())
-    phase, share = bottleneck(totals)
+    spent = run.log.spent
+    verdict = judge(spent, setting_of(run))
     first, last = median_ends(read_metrics(run.config.out / METRICS_FILE) if run.ranks.is_first else [])
     result = TrainResult(
         out=run.config.out,
@@ -65,21 +57,20 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         last_loss=last,
         val_loss=run.val_loss,
         num_new_steps=run.step - run.first_step,
-        samples_per_s=run.log.num_timed * run.global_batch_size / spent if spent else None,
+        samples_per_s=spent.num_steps * run.global_batch_size / spent.steps_s if spent.num_steps else None,
         num_parameters=run.num_parameters,
         device=str(run.ranks.device),
         precision=run.precision,
-        phase_shares={name: seconds / spent for name, seconds in totals.items()} if spent else {},
-        bottleneck=phase,
+        phase_shares=spent.shares,
+        bottleneck=verdict.cause if verdict else "",
+        possible_gain=verdict.gain if verdict else None,
         rank=run.ranks.rank,
     )
     run.console.close()
     if run.compiled is not None and run.compiled.counts.versions:
         run.console.say(f"compiled in all: {run.compiled.counts}")
-    if result.phase_shares:
-        split = ", ".join(f"{_PHASE_NAMES[name]} {100 * part:.0f} %" for name, part in result.phase_shares.items())
-        run.console.say(f"time: {split}")
-        run.console.say(f"held back by {_PHASE_NAMES[phase]} ({100 * share:.0f} % of each step): {_advice(phase, run)}")
+    for line in verdict.lines if verdict else ():
+        run.console.say(line)
     if stopped:
         run.console.say(f"stopped by {result.stopped_by} after step {run.step}; the same command with --resume goes on")
     elif not result.num_new_steps:
@@ -87,19 +78,21 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
     return result
 
 
-def _advice(phase: str, run: Run) -> str:
-    """Returns advice that would shorten ``phase``. It leaves out what the run already uses or the device cannot do."""
-    if phase == "data":
-        return "raise --num-workers, resize images to less, or put the dataset on a faster disk"
-    if phase == "h2d":
-        return "resize images to less"
-    if phase == "optimizer":
-        return "raise --grad-accum, so that the optimizer steps less often"
-    on_gpu = run.ranks.device.type == "cuda"
-    faster_in_bf16 = run.precision == "fp32" and choose_precision("auto", run.ranks.device)[0] == "bf16"
-    ways = ["--precision bf16"] if faster_in_bf16 else []
-    ways += ["--compile"] if on_gpu and not run.config.compile else []
-    return f"try {', '.join([*ways, 'smaller images', 'more GPUs' if on_gpu else 'a GPU'])}"
+def setting_of(run: Run) -> Setting:
+    """Returns what the run uses, so that advice leaves out what is in use already or what the device cannot do."""
+    config = run.config
+    assert config.eval.eval_every is not None  # TrainConfig fills in the defaults
+    assert config.checkpoint.save_every is not None
+    return Setting(
+        on_gpu=run.ranks.device.type == "cuda",
+        compiles=config.compile is not None,
+        faster_in_bf16=run.precision == "fp32" and choose_precision("auto", run.ranks.device)[0] == "bf16",
+        num_workers=config.data.num_workers,
+        most_workers=threads_at_most(),
+        grad_accum=config.optim.grad_accum,
+        eval_every=config.eval.eval_every,
+        save_every=config.checkpoint.save_every,
+    )
 
 
 def print_train_result(result: TrainResult) -> None:

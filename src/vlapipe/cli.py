@@ -359,6 +359,10 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--deterministic", is_flag=True, default=None, help="The same numbers each run, at some speed.")
 @click.option("--resume", is_flag=True, default=None, help="Go on exactly where the run in --out stopped.")
 @click.option("--wandb", help="offline (default), online, or disabled.")
+@click.option("--tensorboard", is_flag=True, default=None, help="Also write OUT/tensorboard.")
+@click.option(
+    "--profile", type=int, is_flag=False, flag_value=3, help="Trace 3 steps with torch's profiler, or as many as said."
+)
 @click.option("--max-steps", type=int, help="Steps of the optimizer. Default 1000.")
 @click.option("--decay-steps", type=int, help="Steps in which the learning rate falls. Default: --max-steps.")
 @click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")

@@ -30,6 +30,7 @@ def test_option_list_is_as_documented() -> None:
         warmup_steps stable_steps decay_steps min_lr_ratio grad_clip ema ema_warmup
         parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
         best_metric best_is keep_every eval_every eval_batches log_every wandb
+        tensorboard profile
     """
     assert list(option_fields()) == names.split()
 

@@ -19,12 +19,12 @@ from vlapipe.schemas.errors import UsageError, is_text
 from vlapipe.train.checkpoint.files import FOLDER, latest_checkpoint
 from vlapipe.train.checkpoint.run_lock import LOCK_FILE, held_by_this_run
 from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
-from vlapipe.train.report.metrics import METRICS_FILE
-from vlapipe.train.report.wandb_run import WANDB_FOLDER, WANDB_ID_FILE
+from vlapipe.train.report.outputs import REPORT_NAMES
+from vlapipe.train.report.wandb_run import WANDB_ID_FILE
 
 __all__ = ["run_folder", "save_config"]
 
-_OURS = {CONFIG_FILE, FOLDER, METRICS_FILE, WANDB_FOLDER, WANDB_ID_FILE}
+_OURS = {CONFIG_FILE, FOLDER, *REPORT_NAMES}
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def save(run: Run) -> None:
     """
     if run.checkpoint_step == run.step:
         return
-    with run.log.aside(), run.ranks.during("saving a checkpoint"):
+    with run.log.aside("checkpoints"), run.ranks.during("saving a checkpoint"):
         with agree(run.ranks):
             run.saving.finish()  # one save at a time: each needs memory for its copies
             if run.ranks.is_first:

@@ -14,6 +14,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.policies.base import LossOutput, Policy
+from vlapipe.train.policies.flops import count_forward_flops
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
@@ -50,6 +51,7 @@ class RegressionPolicy(Policy):
         _check_sizes(
             dim=dim, depth=depth, num_heads=num_heads, image_width=image_width, num_word_buckets=num_word_buckets
         )
+        self._spec = spec
         moments = spec.moments.get
         H, A = spec.action
         self.action_normalizer = Normalizer(moments("action"))
@@ -90,6 +92,10 @@ class RegressionPolicy(Policy):
     def blocks(self) -> list[nn.Module]:
         """Returns the encoders of the cameras, which have the largest activations, and the blocks of the trunk."""
         return [*self.images, *self.trunk.blocks]
+
+    def flops_per_sample(self) -> float:
+        """Returns the operations of the forward pass, counted for the shapes that the policy was built for."""
+        return count_forward_flops(self, self._spec)
 
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units.

@@ -1,4 +1,4 @@
-"""Reads the results of steps from the device one step late, and writes them to metrics.jsonl and W&B.
+"""Reads the results of steps from the device one step late, and writes them to the destinations of a run.
 
 Nothing in a step waits for the device. The values of a step are copied to the host while the next step is launched.
 """
@@ -9,20 +9,18 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.train.report.metrics import MetricsLog
+from vlapipe.train.report.outputs import Outputs
+from vlapipe.train.report.step_profile import StepProfile
 from vlapipe.train.report.step_timer import PHASES, PhaseTimes
-from vlapipe.train.report.wandb_run import MetricsSink, NullSink
-from vlapipe.train.stopping import explain_surroundings
+from vlapipe.train.report.verdict import TimeSpent
 
-__all__ = ["StepLog", "StepOutcome", "StepValues", "cpu_memory_percent", "gpu_memory_gb"]
+__all__ = ["StepLog", "StepOutcome", "StepValues"]
 
-_MEMINFO = Path("/proc/meminfo")
 _NAMES = {"data": "data_wait", "ranks": "ranks_wait"}
 
 
@@ -56,6 +54,7 @@ class StepOutcome:
         """``values`` are: norm, is bad, own loss, loss, and a value for each of ``names``; float64."""
         self.step, self.learning_rate, self.times, self.stop = step, learning_rate, times, stop
         self.ended = time.perf_counter()
+        self.wall_s = 0.0  # since the end of the step before, without what ran aside; the log sets it
         self._names, self._data_position = names, data_position
         self._arrived: torch.cuda.Event | None = None
         if values.is_cuda:
@@ -83,33 +82,33 @@ class StepOutcome:
 
 @dataclass(kw_only=True)
 class StepLog:
-    """Shows the progress of a run and writes the run's steps. Only rank 0 has a ``file``."""
+    """Shows the progress of a run and writes the run's steps. Only rank 0 has ``outputs``."""
 
     progress: Progress
-    device: torch.device
     every: int  # number of steps between two lines
     num_samples: int  # samples of one step over all ranks
     check: Callable[[StepValues], None]  # raises an error for a bad step; all ranks call it for the same steps
-    file: MetricsLog | None = None
-    sink: MetricsSink = field(default_factory=NullSink)
-    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))  # seconds by phase
+    peak_share: float | None = None  # part of the GPUs' peak that one sample a second uses
+    outputs: Outputs | None = None
+    profile: StepProfile | None = None
     newest: Mapping[str, float] = field(default_factory=dict)  # values of the line that was written last
-    num_timed: int = 0  # number of steps in ``totals``: all but the first, which builds caches and compiles
+    spent: TimeSpent = field(default_factory=TimeSpent)
 
     def __post_init__(self) -> None:
         self._unread: list[StepOutcome] = []  # since the last step that was read
         self._due: tuple[StepOutcome, Mapping[str, float]] | None = None  # the step that is read after the next one
         self._is_first = True
-        self._read_at = time.perf_counter()
-        self._aside: list[tuple[float, float]] = []  # end and seconds of each validation and checkpoint
+        self._ended = time.perf_counter()  # of the newest step
+        self._asides: list[tuple[float, float]] = []  # when it began, and how long it took; since the newest step
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Leave the time of the block out of the steps' time: a validation or a checkpoint."""
+    def aside(self, name: str) -> Iterator[None]:
+        """Count the time of the block as ``name`` (validation, checkpoints), and not as time of the steps."""
         began = time.perf_counter()
         yield
-        ended = time.perf_counter()
-        self._aside.append((ended, ended - began))
+        spent_s = time.perf_counter() - began
+        self._asides.append((began, spent_s))
+        self.spent.aside[name] = self.spent.aside.get(name, 0.0) + spent_s
 
     def add(self, outcome: StepOutcome, validated: Mapping[str, float], *, now: bool) -> None:
         """Take over a step. If a line is due, it is written after the next step, or immediately if ``now``.
@@ -118,12 +117,23 @@ class StepLog:
             VlapipeError: a step had a loss or gradient that is not finite.
             StoppedError: the disk is full, or a quota is used up.
         """
+        outcome.wall_s = self._wall_s(outcome.ended)
         self._write_due()
         self._unread.append(outcome)
         if now or validated or outcome.step % self.every == 0:
             self._due = outcome, validated
         if now:
             self._write_due()
+        if self.profile is not None:
+            with self.aside("profile"):
+                self.profile.after_step(outcome.step)
+
+    def _wall_s(self, ended: float) -> float:
+        """Returns the seconds from the end of the step before to ``ended``, without those that ran aside."""
+        aside_s = sum(spent_s for began, spent_s in self._asides if began < ended)
+        self._asides = [aside for aside in self._asides if aside[0] >= ended]
+        wall_s, self._ended = ended - self._ended - aside_s, ended
+        return wall_s
 
     def _write_due(self) -> None:
         if self._due is None:
@@ -134,49 +144,35 @@ class StepLog:
         steps = steps[: len(steps) - len(self._unread)]
         if values.is_bad:
             self.check(next(found for found in (step.read() for step in steps) if found.is_bad))
-        seconds = dict.fromkeys(PHASES, 0.0)
-        for step in steps:
-            for name, spent in step.times.read().items():
-                seconds[name] += spent
-                self.totals[name] += 0.0 if self._is_first else spent
-            self.num_timed += not self._is_first
-            self._is_first = False
-        aside_s = sum(seconds for ended, seconds in self._aside if ended <= outcome.ended)
-        self._aside = [entry for entry in self._aside if entry[0] > outcome.ended]
-        wall_s = max(1e-9, outcome.ended - self._read_at - aside_s)
-        self._read_at = outcome.ended
-        speed = len(steps) / wall_s
+        phases = self._add_times(steps)
+        speed = len(steps) / max(1e-9, sum(step.wall_s for step in steps))
         self.progress.reach(outcome.step, f"loss {values.loss:.3f}, {speed:.2f} steps/s")
-        if self.file is None:
+        if self.outputs is None:
             return
+        samples_per_s = speed * self.num_samples
         line = {
             "train/loss": values.loss,
             **values.metrics,
             "train/learning_rate": outcome.learning_rate,
             "train/grad_norm": values.grad_norm,
             "train/step": speed,  # steps per second
-            "train/samples_per_s": speed * self.num_samples,
-            **{f"time/{_NAMES.get(name, name)}_ms": 1e3 * spent / len(steps) for name, spent in seconds.items()},
-            "system/gpu_mem_GB": gpu_memory_gb(self.device),
-            "system/cpu_mem_%": cpu_memory_percent(),
+            "train/samples_per_s": samples_per_s,
+            **({} if self.peak_share is None else {"train/mfu_%": 100 * self.peak_share * samples_per_s}),
+            **{f"time/{_NAMES.get(name, name)}_ms": 1e3 * spent / len(steps) for name, spent in phases.items()},
             **validated,
         }
         self.newest = line
-        with explain_surroundings(self.file.path):
-            self.file.write(outcome.step, line)
-        self.sink.write(outcome.step, line)
+        self.outputs.write(outcome.step, line)
 
-
-def gpu_memory_gb(device: torch.device) -> float:
-    """Returns the maximum GPU memory that this process has reserved, in units of 1e9 bytes; 0 on a CPU."""
-    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
-
-
-def cpu_memory_percent() -> float:
-    """Returns the machine's used memory in percent, without the page cache; 0 if the system does not report it."""
-    try:
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        available, total = (float(lines[key].split()[0]) for key in ("MemAvailable", "MemTotal"))
-    except (OSError, KeyError, ValueError, IndexError):
-        return 0.0
-    return 100.0 * (1 - available / total) if total else 0.0
+    def _add_times(self, steps: Sequence[StepOutcome]) -> dict[str, float]:
+        """Returns the seconds of the steps by phase, and adds them to ``spent`` without those of the first step."""
+        seconds = dict.fromkeys(PHASES, 0.0)
+        for step in steps:
+            for name, spent in step.times.read().items():
+                seconds[name] += spent
+                self.spent.phases[name] += 0.0 if self._is_first else spent
+            if not self._is_first:
+                self.spent.num_steps += 1
+                self.spent.steps_s += step.wall_s
+            self._is_first = False
+        return seconds

@@ -1,9 +1,9 @@
 """Splits a step's time into its phases, without waiting for the device in the step.
 
 On a GPU, a host clock measures the launch of kernels, not their execution. So the timer records CUDA events, which are
-read after the step. Waiting for data and for other ranks is always host time. The loader's threads copy batches while
-the GPU computes. ``h2d`` is the time that the GPU waited for a copy, not the duration of the copy. ``h2d`` is 0 if
-computation hides the whole copy.
+read after the step. This holds for waiting too: a batch that the host waits for while the GPU still computes costs
+nothing, and the events before and after that wait then lie close together. The loader's threads copy batches while the
+GPU computes. ``h2d`` is the time that the GPU waited for a copy, not the duration of the copy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
-__all__ = ["PHASES", "PhaseTimes", "StepTimer", "bottleneck"]
+__all__ = ["PHASES", "PhaseTimes", "StepTimer"]
 
 PHASES = ("data", "ranks", "h2d", "forward", "backward", "optimizer")
-_ON_HOST = ("data", "ranks")
-# If waiting for data takes more than this fraction of the time, it is reported as the bottleneck.
-_DATA_SHARE = 0.2
+_Span = tuple[str, str, torch.cuda.Event, torch.cuda.Event]  # phase, the phase around it or "", start, end
 
 
 def _alone(_: str) -> AbstractContextManager[None]:
@@ -30,15 +28,22 @@ def _alone(_: str) -> AbstractContextManager[None]:
 class PhaseTimes:
     """The times of one step, which may still be running on the device."""
 
-    def __init__(self, host: dict[str, float], events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]]) -> None:
-        self._seconds, self._events = host, events
+    def __init__(self, host: dict[str, float], spans: list[_Span]) -> None:
+        self._seconds, self._spans = host, spans
 
     def read(self) -> dict[str, float]:
         """Returns the seconds by phase. The device must have completed the step."""
-        for name, start, end in self._events:
-            self._seconds[name] += start.elapsed_time(end) / 1e3
-        self._events = []
+        for name, outer, start, end in self._spans:
+            _add(self._seconds, name, outer, start.elapsed_time(end) / 1e3)
+        self._spans = []
         return self._seconds
+
+
+def _add(seconds: dict[str, float], name: str, outer: str, spent: float) -> None:
+    """Add ``spent`` to phase ``name``, and take it out of the phase around it."""
+    seconds[name] += spent
+    if outer:
+        seconds[outer] -= spent
 
 
 class StepTimer:
@@ -47,10 +52,11 @@ class StepTimer:
     def __init__(self, device: torch.device, during: Callable[[str], AbstractContextManager[None]] = _alone) -> None:
         """Measure on ``device``. Each phase also enters ``during(name)``, which tells the other ranks."""
         self._during = during
+        self.names_in_trace = False  # whether torch's profiler sees the phases
         self._device, self._on_gpu = device, device.type == "cuda"
         self._host = dict.fromkeys(PHASES, 0.0)
-        self._inner_s = 0.0  # time of the host's phases inside the current one
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._inside = ""  # the current phase
+        self._spans: list[_Span] = []
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -60,36 +66,28 @@ class StepTimer:
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        if self._on_gpu and name not in _ON_HOST:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            stream = torch.cuda.current_stream(self._device)
-            start.record(stream)
+        outer, self._inside = self._inside, name
+        start = self._mark() if self._on_gpu else None
+        began = time.perf_counter()
+        with torch.profiler.record_function(name) if self.names_in_trace else contextlib.nullcontext():
             yield
-            end.record(stream)
-            self.add(name, start, end)
+        self._inside = outer
+        if start is not None:
+            self.add(name, start, self._mark())
         else:
-            began, outer_s, self._inner_s = time.perf_counter(), self._inner_s, 0.0
-            yield
-            spent = time.perf_counter() - began
-            self._host[name] += spent - self._inner_s
-            self._inner_s = outer_s + spent
+            _add(self._host, name, outer, time.perf_counter() - began)
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def add(self, name: str, start: torch.cuda.Event, end: torch.cuda.Event) -> None:
-        """Add the time between two events on the device to phase ``name``."""
-        self._events.append((name, start, end))
+        """Add the time between two events on the device to phase ``name``, and not to the current phase."""
+        self._spans.append((name, self._inside, start, end))
 
     def take(self) -> PhaseTimes:
         """Returns the times since the last call."""
-        times = PhaseTimes(self._host, self._events)
-        self._host, self._events = dict.fromkeys(PHASES, 0.0), []
+        times = PhaseTimes(self._host, self._spans)
+        self._host, self._spans = dict.fromkeys(PHASES, 0.0), []
         return times
-
-
-def bottleneck(totals: dict[str, float]) -> tuple[str, float]:
-    """Returns the phase that limits the speed, and its fraction of the time; ``("", 0.0)`` if there is no time."""
-    spent = sum(totals.values())
-    if not spent:
-        return "", 0.0
-    shares = {name: seconds / spent for name, seconds in totals.items()}
-    name = "data" if shares["data"] > _DATA_SHARE else max(shares, key=lambda key: shares[key])
-    return name, shares[name]

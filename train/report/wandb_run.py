@@ -4,135 +4,141 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
+import re
 import secrets
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.train.report.sinks import MetricsSink
 
-__all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "MetricsSink", "NullSink", "open_wandb"]
+__all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "open_wandb"]
 
 WANDB_FOLDER = "wandb"  # the folder that wandb itself creates
 WANDB_ID_FILE = "wandb_run_id"
-_MOST_WAITING = 10_000  # maximum number of steps in the queue
-_CLOSE_S = 60.0
-_TEAR_DOWN_S = 2.0
+_ONLINE_S = 30.0  # until the server must have answered at the start
 
 
-class MetricsSink(Protocol):
-    """A second destination of a step's values, besides metrics.jsonl."""
+class _WandbRun:
+    """A W&B run as a destination. The datasets are recorded first, because an online run waits for the server."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Accept a step's values."""
+    def __init__(self, run: Any, datasets: Any, say: Callable[[str], None]) -> None:
+        self._run, self._datasets, self._say = run, datasets, say
 
-    def close(self) -> None:
-        """Send the remaining values."""
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._record_datasets()
+        self._run.log(dict(values), step=step)
 
+    def finish(self) -> None:
+        self._record_datasets()
+        self._run.finish()
 
-class NullSink:
-    """A sink that discards all values."""
+    def abandon(self) -> None:
+        # At exit, wandb would wait for its helper process. teardown cancels this wait, but may itself block.
+        import wandb
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Discard the values."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class _WandbSink:
-    """Sends values to W&B on a separate thread, so training continues even if W&B or its helper process fails.
-
-    The first failure is printed. After it, the sink sends nothing more.
-    """
-
-    def __init__(self, run: Any, say: Callable[[str], None]) -> None:
-        self._run, self._say = run, say
-        self._values: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(_MOST_WAITING)
-        self._is_broken = False
-        self._thread = threading.Thread(target=self._send, name="vlapipe-wandb", daemon=True)
-        self._thread.start()
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        if self._is_broken:
-            return
-        try:
-            self._values.put_nowait((step, values))
-        except queue.Full:
-            self._break(f"it takes no more after {_MOST_WAITING} steps")
-
-    def close(self) -> None:
-        """Send the remaining values. Waits one minute at most."""
-        with contextlib.suppress(queue.Full):
-            self._values.put_nowait(None)
-        self._thread.join(0 if self._is_broken else _CLOSE_S)
-        if self._thread.is_alive():
-            self._break(f"it does not finish within {_CLOSE_S:.0f} s")
-        if self._is_broken:
-            # At exit, wandb would wait for its helper process. teardown cancels this wait, but may itself block.
-            ending = threading.Thread(target=_tear_down, daemon=True)
-            ending.start()
-            ending.join(_TEAR_DOWN_S)
-
-    def _send(self) -> None:
-        try:
-            while (item := self._values.get()) is not None:
-                step, values = item
-                self._run.log(dict(values), step=step)
-            self._run.finish()
-        except Exception as error:  # noqa: BLE001 - a killed helper process, a full disk, a changed API
-            self._break(f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
-
-    def _break(self, why: str) -> None:
-        if not self._is_broken:
-            self._is_broken = True
-            self._say(f"wandb: {why}; training goes on, and metrics.jsonl has all metrics")
-
-
-def _tear_down() -> None:
-    import wandb
-
-    with contextlib.suppress(Exception):
         wandb.teardown()
 
+    def _record_datasets(self) -> None:
+        datasets, self._datasets = self._datasets, None
+        if datasets is None:
+            return
+        try:
+            if self._run.offline:
+                # use_artifact refuses an offline run. It would make this call, which `wandb sync` sends later.
+                self._run._log_artifact(datasets, is_user_created=True, use_after_commit=True)
+            else:
+                self._run.use_artifact(datasets)
+        except Exception as error:  # noqa: BLE001 - a changed API, a server that refuses artifacts
+            self._say(f"wandb: the dataset is not recorded as an input of the run: {_one_line(error)}")
 
-def open_wandb(mode: str, out: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> MetricsSink:
-    """Returns a sink for W&B in ``online`` or ``offline`` mode.
 
-    Returns a ``NullSink`` if W&B is disabled, is not installed or fails to start.
+def open_wandb(
+    mode: str,
+    out: Path,
+    config: Mapping[str, Any],
+    manifests: Sequence[Path],
+    dataset_digest: str,
+    say: Callable[[str], None],
+) -> MetricsSink | None:
+    """Returns a sink for W&B in ``online`` or ``offline`` mode; None if W&B is not installed or fails to start.
+
+    W&B gets the whole config, and the datasets as an input artifact: references to their manifests, and the digest of
+    all manifests. No data is sent. A run without a key or without a connection is kept offline.
     """
-    if mode == "disabled":
-        return NullSink()
     try:
         import wandb
     except ModuleNotFoundError:
         say("wandb is not installed: metrics go to metrics.jsonl only (pip install wandb, or --wandb disabled)")
-        return NullSink()
+        return None
     except Exception as error:  # noqa: BLE001 - a broken installation
-        say(f"wandb cannot be imported: {' '.join(str(error).split())}; metrics go to metrics.jsonl only")
-        return NullSink()
-    if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-        say("wandb: no API key, so this run is kept offline (run 'wandb login', or set WANDB_API_KEY)")
-        mode = "offline"
+        say(f"wandb cannot be imported: {_one_line(error)}; metrics go to metrics.jsonl only")
+        return None
+    known = {**config, "dataset_digest": dataset_digest}
+    sent_later = f"later, 'wandb sync {out / WANDB_FOLDER}/offline-run-*' sends it"
     try:
-        run = wandb.init(
-            project="vlapipe",
-            dir=out,
-            id=_run_id(out),
-            name=out.name,
-            resume="allow",
-            mode="online" if mode == "online" else "offline",
-            config=dict(config),
-            settings=wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True
-            ),
-        )
+        if mode == "online" and not _has_key(wandb):
+            say(f"wandb: no API key, so this run is kept offline ('wandb login' stores one; {sent_later})")
+            mode = "offline"
+        try:
+            run = _start(wandb, mode, out, known)
+        except Exception as error:
+            if mode != "online":
+                raise
+            say(f"wandb: no connection, so this run is kept offline ({sent_later}): {_one_line(error)}")
+            with contextlib.suppress(SystemExit):
+                wandb.teardown()  # else the run's id stays in use
+            run = _start(wandb, "offline", out, known)
+        datasets = _artifact(wandb, manifests, dataset_digest)
     except Exception as error:  # noqa: BLE001 - no failure of a reporter stops a training
-        say(f"wandb does not start: {' '.join(str(error).split())}; metrics go to metrics.jsonl only")
-        return NullSink()
-    return _WandbSink(run, say)
+        say(f"wandb does not start: {_one_line(error)}; metrics go to metrics.jsonl only")
+        return None
+    return MetricsSink("wandb", _WandbRun(run, datasets, say), say)
+
+
+def _has_key(wandb: Any) -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except TypeError:  # older than 0.30
+        return bool(wandb.api.api_key)
+
+
+def _start(wandb: Any, mode: str, out: Path, config: Mapping[str, Any]) -> Any:
+    return wandb.init(
+        project="vlapipe",
+        dir=out,
+        id=_run_id(out),
+        name=out.name,
+        resume="allow",
+        mode=mode,
+        config=dict(config),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            x_disable_stats=True,
+            disable_git=True,
+            disable_code=True,
+            **({"init_timeout": _ONLINE_S} if mode == "online" else {}),
+        ),
+    )
+
+
+def _artifact(wandb: Any, manifests: Sequence[Path], digest: str) -> Any:
+    """Returns the datasets as an artifact, whose name is that of their folders and whose version is their content."""
+    folders = [manifest.parent.name for manifest in manifests]
+    metadata = {"digest": digest, "paths": [str(manifest.parent.absolute()) for manifest in manifests]}
+    name = re.sub(r"[^\w.-]", "_", "-".join(folders), flags=re.ASCII)[:100]
+    artifact = wandb.Artifact(name or "dataset", type="dataset", metadata=metadata)
+    for i, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+        artifact.add_reference(manifest.absolute().as_uri(), name=f"{i}-{folder}/{manifest.name}")
+    return artifact
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _run_id(out: Path) -> str:

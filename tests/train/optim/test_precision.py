@@ -7,7 +7,6 @@ import torch
 
 from vlapipe.train.optim import precision
 from vlapipe.train.optim.precision import autocast, backend_rules, choose_precision
-from vlapipe.train.report.step_log import cpu_memory_percent, gpu_memory_gb
 
 CPU = torch.device("cpu")
 
@@ -45,15 +44,3 @@ def test_deterministic_switches_are_put_back() -> None:
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
     assert torch.are_deterministic_algorithms_enabled() is before
-
-
-def test_memory_figures_are_plausible() -> None:
-    assert 0.0 <= cpu_memory_percent() <= 100.0
-    assert gpu_memory_gb(CPU) == 0.0
-
-
-def test_unknown_memory_is_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from vlapipe.train.report import step_log as memory
-
-    monkeypatch.setattr(memory, "_MEMINFO", memory.Path("/nonexistent"))
-    assert cpu_memory_percent() == 0.0

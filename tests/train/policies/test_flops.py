@@ -1,0 +1,65 @@
+"""A policy's operations are those that its forward pass makes, and are counted without computing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import SMALL
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.policies.flops import flops_of
+from vlapipe.train.policies.regression import RegressionPolicy
+
+
+@pytest.fixture(scope="module")
+def loader(tiny_dataset: Path) -> Loader:
+    return Loader(open_dataset(tiny_dataset), batch_size=3, num_workers=0)
+
+
+def test_count_is_what_a_real_batch_takes_for_each_sample(loader: Loader) -> None:
+    policy = RegressionPolicy(loader.spec, **SMALL)
+    generator = torch.get_rng_state()
+    counted = flops_of(policy)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert not any(tensor.is_meta for tensor in policy.state_dict().values())
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the fused attention of a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        policy.loss(next(iter(loader)))
+    assert counted == pytest.approx(counter.get_total_flops() / 3)
+
+
+def test_twice_the_width_of_the_trunk_takes_more(loader: Loader) -> None:
+    one, two = (flops_of(RegressionPolicy(loader.spec, **SMALL | {"dim": dim})) for dim in (32, 64))
+    assert one is not None
+    assert two is not None
+    assert 1.5 * one < two < 4 * one
+
+
+class Says(nn.Module):
+    """A policy that says some number."""
+
+    def __init__(self, flops: Any) -> None:
+        super().__init__()
+        self.flops = flops
+
+    def flops_per_sample(self) -> Any:
+        """The number."""
+        return self.flops
+
+
+def test_own_policy_may_say_its_number_or_none() -> None:
+    assert flops_of(Says(3e9)) == 3e9
+    assert flops_of(Says(None)) is None
+    assert flops_of(nn.Linear(1, 1)) is None
+    for wrong in (0, -1.0, float("nan"), "many"):
+        with pytest.raises(UsageError, match=r"policy Says: flops_per_sample\(\): expected a positive number, found"):
+            flops_of(Says(wrong))
