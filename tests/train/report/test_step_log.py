@@ -10,8 +10,10 @@ import torch
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.train.report import step_log
 from vlapipe.train.report.metrics import MetricsLog, read_metrics
+from vlapipe.train.report.outputs import Outputs
 from vlapipe.train.report.step_log import StepLog, StepOutcome
 from vlapipe.train.report.step_timer import StepTimer
+from vlapipe.train.report.system import BusyMeter
 
 
 def test_validation_and_checkpoint_do_not_count_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,17 +22,18 @@ def test_validation_and_checkpoint_do_not_count_as_steps(tmp_path: Path, monkeyp
     device = torch.device("cpu")
     timer = StepTimer(device)
     progress = Progress("train", 3, "step", silent=True)
-    with MetricsLog(tmp_path) as file:
-        log = StepLog(progress=progress, device=device, every=1, num_samples=4, check=lambda _: None, file=file)
+    with MetricsLog(tmp_path) as file, BusyMeter(device) as busy:
+        outputs = Outputs(file=file, sinks=[], device=device, busy=busy)
+        log = StepLog(progress=progress, every=1, num_samples=4, check=lambda _: None, outputs=outputs)
         for step in (1, 2, 3):
             now[0] += 0.5
             values = torch.tensor([1.0, 0.0, 2.0, 2.0], dtype=torch.float64)
             outcome = StepOutcome(
                 step=step, values=values, names=(), learning_rate=0.1, times=timer.take(), stop=False, data_position={}
             )
-            with log.aside():
-                now[0] += 7.0  # a validation
+            with log.aside("validation"):
+                now[0] += 7.0
             log.add(outcome, {"val/loss": 1.0}, now=step >= 2)
-            with log.aside():
-                now[0] += 3.0  # a checkpoint
+            with log.aside("checkpoints"):
+                now[0] += 3.0
     assert [line["train/step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == pytest.approx([2.0] * 3)
