@@ -24,7 +24,7 @@ def test_validation_and_checkpoint_do_not_count_as_steps(tmp_path: Path, monkeyp
     progress = Progress("train", 3, "step", silent=True)
     with MetricsLog(tmp_path) as file, BusyMeter(device) as busy:
         outputs = Outputs(file=file, sinks=[], device=device, busy=busy)
-        log = StepLog(progress=progress, every=1, num_samples=4, check=lambda _: None, outputs=outputs)
+        log = StepLog(progress=progress, every=1, num_samples=4, check=lambda _: None, outputs=outputs, peak_share=0.01)
         for step in (1, 2, 3):
             now[0] += 0.5
             values = torch.tensor([1.0, 0.0, 2.0, 2.0], dtype=torch.float64)
@@ -36,4 +36,11 @@ def test_validation_and_checkpoint_do_not_count_as_steps(tmp_path: Path, monkeyp
             log.add(outcome, {"val/loss": 1.0}, now=step >= 2)
             with log.aside("checkpoints"):
                 now[0] += 3.0
-    assert [line["train/step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == pytest.approx([2.0] * 3)
+    written = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["train/step"] for line in written] == pytest.approx([2.0] * 3)
+    assert [line["train/samples_per_s"] for line in written] == pytest.approx([8.0] * 3)
+    assert [line["train/mfu_%"] for line in written] == pytest.approx([8.0] * 3)
+    # The first step is not counted: it builds caches and compiles.
+    assert (log.spent.num_steps, log.spent.steps_s) == (2, pytest.approx(1.0))
+    assert log.spent.aside == {"validation": 21.0, "checkpoints": 9.0}
+    assert log.spent.shares["other"] == pytest.approx(1 / 31)
