@@ -14,7 +14,7 @@ from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
 from vlapipe.train.faults import explain_out_of_memory
 from vlapipe.train.optim.groups import set_learning_rate
-from vlapipe.train.optim.optimizer import step_unless
+from vlapipe.train.optim.optimizer import step_unless, trained_parameters
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import seed_generators
@@ -74,7 +74,7 @@ def train_step(run: Run) -> StepOutcome:
         own = run.sums.take()
         mean = run.strategy.mean(own)
         factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)
-        norm = run.strategy.clip(run.policy, config.optim.grad_clip, factor)
+        norm = run.strategy.clip(trained_parameters(run.optimizer), config.optim.grad_clip, factor)
         run.is_bad |= ~(mean[0].isfinite() & norm.isfinite())
         learning_rate = run.schedule.at(run.step)
         set_learning_rate(run.optimizer, learning_rate)

@@ -99,7 +99,7 @@ def compare(kind: str, sizes: dict[str, int], ranks: Ranks) -> dict[str, Any]:
         sums.add(output)
         reduces.append(num_reduces(profile))
     mean = strategy.mean(sums.take())
-    norm = strategy.clip(policy, 0.0, 1 / mean[1])
+    norm = strategy.clip(policy.parameters(), 0.0, 1 / mean[1])
     ours = gradients(policy)
     assert set(ours) == set(expected)
     optimizer = make_optimizer(policy, learning_rate=1e-3, weight_decay=0.0)
@@ -131,7 +131,7 @@ def start() -> None:
         output[0].backward()
         sums.add(output)
         mean = strategy.mean(sums.take())
-        norm = strategy.clip(policy, 1.0, 1 / mean[1])
+        norm = strategy.clip(policy.parameters(), 1.0, 1 / mean[1])
         found = [sum(p.numel() for p in policy.parameters()), float(mean[0] / mean[1]).hex(), float(norm).hex()]
         del policy, module, strategy, output
     sys.stdout.write(json.dumps(found) + "\n")

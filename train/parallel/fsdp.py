@@ -9,7 +9,7 @@ of a machine, and copies it to each group.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -82,9 +82,9 @@ class Sharded:
         """Returns a context that does nothing: each pass reduces its gradients, so that no rank keeps whole ones."""
         return contextlib.nullcontext()
 
-    def clip(self, policy: nn.Module, max_norm: float, factor: Tensor) -> Tensor:
-        """Multiply all gradients by ``factor``, then clip the norm over all ranks. Returns the norm before."""
-        gradients = [p.grad for p in policy.parameters() if p.grad is not None]
+    def clip(self, parameters: Iterable[Tensor], max_norm: float, factor: Tensor) -> Tensor:
+        """Multiply the gradients by ``factor``, then clip the norm over all ranks. Returns the norm before."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
         return scale_and_clip([_own_part(gradient) for gradient in gradients], whole, max_norm, factor)

@@ -7,7 +7,7 @@ the policy over the ranks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -32,8 +32,8 @@ class Strategy(Protocol):
     def gradient_sync(self, enabled: bool) -> contextlib.AbstractContextManager[None]:
         """Let the block, which holds forward and backward, average the gradients over the ranks if ``enabled``."""
 
-    def clip(self, policy: nn.Module, max_norm: float, factor: Tensor) -> Tensor:
-        """Multiply all gradients by ``factor``, then clip their norm to ``max_norm`` (0: do not clip).
+    def clip(self, parameters: Iterable[Tensor], max_norm: float, factor: Tensor) -> Tensor:
+        """Multiply the gradients of ``parameters`` by ``factor``, then clip the norm to ``max_norm`` (0: not).
 
         Returns the norm before clipping: a scalar on the device, equal on all ranks.
         """
@@ -70,9 +70,9 @@ class Single:
         """Returns a context that does nothing."""
         return contextlib.nullcontext()
 
-    def clip(self, policy: nn.Module, max_norm: float, factor: Tensor) -> Tensor:
-        """Multiply all gradients by ``factor``, then clip their norm to ``max_norm``. Returns the norm before."""
-        gradients = [p.grad for p in policy.parameters() if p.grad is not None]
+    def clip(self, parameters: Iterable[Tensor], max_norm: float, factor: Tensor) -> Tensor:
+        """Multiply the gradients by ``factor``, then clip their norm to ``max_norm``. Returns the norm before."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
         return scale_and_clip(gradients, torch.nn.utils.get_total_norm(gradients), max_norm, factor)
 
     def mean(self, scalars: Tensor) -> Tensor:
