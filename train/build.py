@@ -75,7 +75,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
         resume_from = _on_every_rank(found, config, ranks)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
-            policy = _make_policy(config, loader, ranks, console.say, resumes=resume_from is not None)
+            policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
         precision, why = choose_precision(config.precision, ranks.device)
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
@@ -265,6 +265,8 @@ def _make_module(
     config: TrainConfig, policy: nn.Module, strategy: Strategy, ranks: Ranks, say: Callable[[str], None]
 ) -> tuple[nn.Module, CompileWatch | None]:
     """Returns the module whose forward is the loss, with checkpointed blocks, compiled and split as the options say."""
+    if not strategy.splits_blocks:
+        policy.to(ranks.device)
     blocks, module = blocks_of(policy), LossOf(policy)
     if config.gradient_checkpointing:
         recompute_in_backward(policy, blocks)
@@ -281,9 +283,7 @@ def _make_module(
     return strategy.wrap(module, policy, blocks), compiled
 
 
-def _make_policy(
-    config: TrainConfig, loader: Loader, ranks: Ranks, say: Callable[[str], None], *, resumes: bool
-) -> nn.Module:
+def _make_policy(config: TrainConfig, loader: Loader, say: Callable[[str], None], *, resumes: bool) -> nn.Module:
     torch.manual_seed(config.seed)  # every rank begins with the same weights
     policy_class = load_policy_class(config.policy)
     policy = build_policy(policy_class, loader.spec, config.policy_args)
@@ -298,7 +298,7 @@ def _make_policy(
         say(init_policy(policy, config.init))
     freeze_groups(policy)
     Trainable.from_table(config.trainable).apply(policy)
-    return policy.to(ranks.device)
+    return policy
 
 
 def _batches(loader: Loader, console: Progress) -> Generator[Batch, None, None]:

@@ -65,18 +65,27 @@ class Sharded:
             UsageError: the ranks built different policies.
         """
         require_same_policy(policy, self._ranks)
-        with torch.no_grad():
-            for tensor in (*policy.parameters(), *policy.buffers()):
-                dist.broadcast(tensor.detach(), 0)
         # Inputs keep their precision: the policy normalizes them in fp32. Autocast rounds them where it may.
         rules = MixedPrecisionPolicy(
             param_dtype=self._dtype, reduce_dtype=torch.float32 if self._dtype else None, cast_forward_inputs=False
         )
-        for block in blocks:
-            fully_shard(block, mesh=self._mesh, mp_policy=rules)
-        fully_shard(module, mesh=self._mesh, mp_policy=rules)
+        for unit in (*blocks, module):
+            self._take_over(unit)
+            fully_shard(unit, mesh=self._mesh, mp_policy=rules)
         module.register_forward_hook(_reshard_without_backward)
         return module
+
+    def _take_over(self, unit: nn.Module) -> None:
+        """Move a unit to the device, with rank 0's values. The device need not hold the whole policy at any time."""
+        for parameter in unit.parameters():
+            if not isinstance(parameter, DTensor):  # not yet split, as a part of another unit
+                parameter.data = parameter.data.to(self._ranks.device)
+                dist.broadcast(parameter.data, 0)
+        for part in unit.modules():
+            for name, buffer in part.named_buffers(recurse=False):
+                moved = buffer.to(self._ranks.device)
+                dist.broadcast(moved, 0)
+                part._buffers[name] = moved
 
     def gradient_sync(self, enabled: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Returns a context that does nothing: each pass reduces its gradients, so that no rank keeps whole ones."""
