@@ -30,7 +30,7 @@ from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.groups import freeze_groups
 from vlapipe.train.optim.optimizer import make_optimizer
-from vlapipe.train.optim.precision import backend_rules, choose_precision
+from vlapipe.train.optim.precision import attention_kernel, backend_rules, choose_precision
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
@@ -67,7 +67,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
         ranks = stack.enter_context(distributed(hang_timeout_s=config.parallel.hang_timeout_s))
         console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
+        precision, why = choose_precision(config.precision, ranks.device)
         with agree(ranks):
+            stack.enter_context(attention_kernel(config.attention, precision=precision, device=ranks.device))
             if config.log.tensorboard:
                 require_tensorboard()
             # Only rank 0 looks at the run's folder, because rank 0 also creates it.
@@ -76,7 +78,6 @@ def build(config: TrainConfig) -> Iterator[Run]:
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
-        precision, why = choose_precision(config.precision, ranks.device)
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
         )

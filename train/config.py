@@ -159,6 +159,9 @@ class TrainConfig:
     trainable: Mapping[str, Any] = option(dict)  # see Trainable; [trainable] in TOML
     precision: str = option("auto", choices=("auto", "bf16", "fp32"))
     compile: str | None = option(None, choices=("default", "reduce-overhead", "max-autotune"))  # torch.compile's mode
+    attention: str = option(
+        "auto", choices=("auto", "flash", "efficient", "math", "cudnn")
+    )  # kernel of torch's own attention
     gradient_checkpointing: bool = option(False)
     deterministic: bool = option(False)
     resume: bool = option(False)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from vlapipe.train.data.device_copy import to_device
-from vlapipe.train.faults import explain_out_of_memory
+from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.precision import autocast
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.parallel.rng import seed_generators
@@ -42,7 +42,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
             seed_generators(run.config.seed, "validation", step=i, rank=run.ranks.rank)
             with (
                 run.ranks.during("validation"),
-                explain_out_of_memory(run.config),
+                explain_device_errors(run.config),
                 autocast(run.precision, run.ranks.device),
             ):
                 sums.add(run.module(batch))

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from vlapipe.schemas.errors import StoppedError, VlapipeError
+from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.parallel.ranks import agree
 from vlapipe.train.report.step_log import StepValues
 from vlapipe.train.run import Run
 
-__all__ = ["explain_out_of_memory", "stop_if_bad"]
+__all__ = ["explain_device_errors", "stop_if_bad"]
 
 # What torch and oneDNN say on a CPU without memory.
 _NO_HOST_MEMORY = (
@@ -24,6 +24,8 @@ _NO_HOST_MEMORY = (
     "could not create a primitive",
     "could not create a memory",
 )
+# What torch says if no kernel that is switched on fits the arguments.
+_NO_ATTENTION = ("No viable backend for scaled_dot_product_attention", "No available kernel")
 _NAMED = 20  # maximum number of frames that a message names; the message counts the others
 
 
@@ -75,15 +77,20 @@ def _frames(batch: Batch, chosen: torch.Tensor | None) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Turn an out-of-memory error of the GPU or the CPU into advice.
+def explain_device_errors(config: TrainConfig) -> Iterator[None]:
+    """Turn an error of the GPU or the CPU into one line: no memory, or no kernel for the attention that was asked for.
 
     Raises:
         StoppedError: the block ran out of memory.
+        UsageError: the policy's attention cannot use the kernel of ``--attention``.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if config.attention != "auto" and any(text in str(error) for text in _NO_ATTENTION):
+            problem = f"--attention {config.attention}: the policy's attention cannot use this kernel"
+            cure = "--attention auto takes one that fits the policy's masks, head sizes and number formats"
+            raise UsageError(problem, cure) from None
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or any(text in str(error) for text in _NO_HOST_MEMORY)):
             raise

@@ -12,7 +12,7 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
 from vlapipe.train.evaluate import evaluate
-from vlapipe.train.faults import explain_out_of_memory
+from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.groups import set_learning_rate
 from vlapipe.train.optim.optimizer import step_unless, trained_parameters
 from vlapipe.train.optim.precision import autocast
@@ -64,13 +64,13 @@ def train_step(run: Run) -> StepOutcome:
             batch = to_device(batch, ranks.device)
         seed_generators(config.seed, "train", step=run.step, rank=ranks.rank, part=part)
         last = part == config.optim.grad_accum - 1
-        with run.strategy.gradient_sync(enabled=last), explain_out_of_memory(config):
+        with run.strategy.gradient_sync(enabled=last), explain_device_errors(config):
             with timer.phase("forward"), autocast(run.precision, ranks.device):
                 loss = run.module(batch)
             with timer.phase("backward"):
                 loss[0].backward()
         run.sums.add(loss)
-    with timer.phase("optimizer"), explain_out_of_memory(config):
+    with timer.phase("optimizer"), explain_device_errors(config):
         own = run.sums.take()
         mean = run.strategy.mean(own)
         factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)

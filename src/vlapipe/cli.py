@@ -353,6 +353,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option(
     "--compile", "compile_mode", is_flag=False, flag_value="default", help="torch.compile, or --compile max-autotune."
 )
+@click.option("--attention", help="Kernel of attention: auto (default), flash, efficient, math or cudnn.")
 @click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a little slower.")
 @click.option("--parallel", help="How several ranks share the work: ddp (default).")
 @click.option("--hang-timeout-s", type=float, help="Seconds until all ranks end if one hangs. Default 40; 0 never.")

@@ -293,6 +293,23 @@ class Grouped(RegressionPolicy):
         ]
 
 
+class FlatAttention(nn.Module):
+    """Its attention has no dimension for heads, which only the plain kernel takes."""
+
+    def __init__(self, spec: SampleSpec, **_: Any) -> None:
+        super().__init__()
+        self.layer = nn.Linear(spec.state[1], 16)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Of all states."""
+        tokens = self.layer(batch["observation.state"] / 1000)
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).square().mean()
+
+    def act(self, observation: dict[str, Any]) -> Tensor:
+        """Nothing useful."""
+        return torch.zeros(len(observation["task"]), 1, 1)
+
+
 class HardToCompile(nn.Module):
     """One layer and a ``loss`` that torch.compile splits, compiles again in the fourth batch, or cannot compile."""
 

@@ -1,14 +1,27 @@
-"""Chooses the precision and the kernel rules of a run, and restores torch's global settings afterwards."""
+"""Chooses the precision and the kernels of a run, and restores torch's global settings afterwards."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["autocast", "backend_rules", "choose_precision"]
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["ATTENTION", "attention_kernel", "autocast", "backend_rules", "choose_precision"]
+
+# Kernels of scaled_dot_product_attention, by the words of --attention.
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 
 
 def choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
@@ -55,3 +68,34 @@ def backend_rules(*, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
         torch.backends.cuda.enable_mem_efficient_sdp(before[2])
+
+
+@contextlib.contextmanager
+def attention_kernel(kind: str, *, precision: str, device: torch.device) -> Iterator[None]:
+    """Let ``scaled_dot_product_attention`` use only the kernel ``kind``; ``auto`` leaves the choice to torch.
+
+    Raises:
+        UsageError: this device does not have the kernel for this precision.
+    """
+    if kind == "auto":
+        yield
+        return
+    with sdpa_kernel(ATTENTION[kind]):
+        if reason := _lacks_attention(precision, device):
+            where = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+            cure = "--attention auto takes the fastest kernel that there is"
+            raise UsageError(f"--attention {kind}: not on {where} in {precision}: {reason}", cure)
+        yield
+
+
+def _lacks_attention(precision: str, device: torch.device) -> str:
+    """Try forward and backward on a few numbers. Returns the first sentence of the error, or an empty string."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    tokens = torch.ones(1, 1, 8, 64, dtype=dtype, device=device, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of each reason and then raises one error
+        try:
+            scaled_dot_product_attention(tokens, tokens, tokens).sum().backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+    return ""
