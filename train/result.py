@@ -69,8 +69,10 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
     run.console.close()
     if run.compiled is not None and run.compiled.counts.versions:
         run.console.say(f"compiled in all: {run.compiled.counts}")
-    for line in verdict.lines if verdict else ():
-        run.console.say(line)
+    if verdict is not None:
+        run.console.say(verdict.lines[0])
+        hint = " (vlapipe bench measures what each gives)" if verdict.cause == "compute" else ""
+        run.console.say(verdict.lines[1] + hint)
     if stopped:
         run.console.say(f"stopped by {result.stopped_by} after step {run.step}; the same command with --resume goes on")
     elif not result.num_new_steps:

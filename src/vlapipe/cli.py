@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import io
@@ -10,6 +11,7 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -383,20 +385,58 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
     On several GPUs: torchrun --nproc-per-node=4 -m vlapipe train ... ; options not shown here go into --config, and
     docs/options.md describes them all.
     """
-    try:
+    with _needing_torch("train"):
         from vlapipe.train.config import TrainConfig
         from vlapipe.train.loop import train as run
         from vlapipe.train.result import print_train_result
+
+    result = run(TrainConfig.from_sources(config, _flags(compile_mode, options)))
+    if result.rank == 0:
+        print_train_result(result)
+
+
+# Options of ``train`` that decide how fast a step is; the rest of them can be set in the --config file.
+_OF_SPEED = (
+    *("data", "config", "policy", "batch_size", "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards"),
+    *("augment", "image_resize_height", "image_resize_width", "precision", "compile_mode", "gradient_checkpointing"),
+    *("parallel", "deterministic", "cache_dir", "cache_size"),
+)
+
+
+@cli.command(params=[option for option in train.params if option.name in _OF_SPEED])
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Of each of the three."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def bench(compile_mode: str | None, config: Path | None, seconds: float, as_json: bool, **options: Any) -> None:
+    """Measure this machine with a dataset: the loader alone, the policy alone, both together; keep nothing.
+
+    Says whether data or compute is the limit, and by how much. Options are those of vlapipe train; try --batch-size,
+    --precision, --compile or smaller images. On several GPUs: torchrun --nproc-per-node=4 -m vlapipe bench ...
+    """
+    with _needing_torch("bench"):
+        from vlapipe.train.bench import bench as run
+
+    result = run(config, _flags(compile_mode, options), seconds=seconds)
+    if result.rank == 0:
+        click.echo(json.dumps(result.to_json(), indent=1) if as_json else "\n".join(result.lines()))
+
+
+@contextlib.contextmanager
+def _needing_torch(command: str) -> Iterator[None]:
+    """Explain that the block, which imports the trainer, cannot be run without torch."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise
         cure = "in the checkout of vlapipe: pip install '.[train]' -c constraints.txt"
-        raise UsageError(f"vlapipe train needs {error.name}, which is not installed", cure) from None
+        raise UsageError(f"vlapipe {command} needs {error.name}, which is not installed", cure) from None
 
-    options["data"] = options["data"] or None
-    result = run(TrainConfig.from_sources(config, {**options, "compile": compile_mode}))
-    if result.rank == 0:
-        print_train_result(result)
+
+def _flags(compile_mode: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns flags by the names of the options of training; None for a flag that was not given."""
+    return {**options, "data": options["data"] or None, "compile": compile_mode}
 
 
 def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -336,3 +337,16 @@ class HardToCompile(nn.Module):
     def act(self, observation: dict[str, Any]) -> Tensor:
         """Nothing useful."""
         return torch.zeros(len(observation["task"]), 1, 1)
+
+
+class Slow(RegressionPolicy):
+    """Takes some seconds for each batch."""
+
+    def __init__(self, spec: SampleSpec, *, seconds: float, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.seconds = seconds
+
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
+        """As it should be, but late."""
+        time.sleep(self.seconds)
+        return super().loss(batch)

@@ -109,7 +109,7 @@ class Loader:
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
         self.share = RankPart.parse(rank, world_size)  # ``BatchStream`` may replace it before an iteration
-        self._num_workers = (
+        self.num_workers = (  # of the next iteration; may be lowered
             None if num_workers is None else parse_whole_number("Loader num_workers", num_workers, least=0)
         )
         self._prefetch_factor = parse_whole_number("Loader prefetch_factor", prefetch_factor, least=1)
@@ -117,7 +117,7 @@ class Loader:
         require_memory("Loader", self.spec, self.batch_size)
         self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights)
         self._order = self._ordering.make(self._sources, self._frames, self._seed)
-        threads = threads_at_most() if self._num_workers is None else self._num_workers
+        threads = threads_at_most() if self.num_workers is None else self.num_workers
         at_once_bytes = min(_AT_ONCE_BYTES, _AHEAD_BYTES // (threads + 1))
         self._at_once = max(1, at_once_bytes // (self.batch_size * sample_bytes(self.spec)))
         self._depth = -(-self._prefetch_factor // self._at_once)
@@ -144,6 +144,11 @@ class Loader:
     def num_frames(self) -> int:
         """Number of the split's frames whose windows cross no gap; 0 if the split has no episode."""
         return self._frames.num_frames
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the time of a batch is representative: no shard is being unpacked in the background."""
+        return self._maker.is_settled
 
     @property
     def num_left_out(self) -> int:
@@ -175,9 +180,9 @@ class Loader:
         return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False, fill_up=fill_up)
 
     def _iterate(self, work: Iterator[Steps], *, moves: bool, fill_up: bool = False) -> _Iteration:
-        finds_out = self._num_workers is None
+        finds_out = self.num_workers is None
         pace = Pace(threads_at_most(), self._say, lambda: self._maker.is_settled) if finds_out else None
-        num_threads = 1 if self._num_workers is None else self._num_workers
+        num_threads = 1 if self.num_workers is None else self.num_workers
         make = self._make_full if fill_up else self._make
         made = ahead(work, make, num_threads=num_threads, depth=self._depth, pace=pace)
         return _Iteration(made, self._batches(made, moves))

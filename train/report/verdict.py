@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vlapipe.train.report.step_timer import PHASES
 
-__all__ = ["Setting", "TimeSpent", "Verdict", "judge"]
+__all__ = ["Setting", "TimeSpent", "Verdict", "judge", "milliseconds"]
 
 # If waiting for data takes more than this share of the time, it is named: it is the easiest to cure.
 _DATA_SHARE = 0.2
@@ -81,12 +81,18 @@ def judge(spent: TimeSpent, setting: Setting) -> Verdict | None:
     cause = "data" if grouped["data"] > _DATA_SHARE else max(grouped, key=lambda name: grouped[name])
     rest = {name: share for name, share in shares.items() if name != cause and share >= 0.005}
     split = ", ".join(f"{_NAMES[name]} {_percent(rest[name])}" for name in sorted(rest, key=lambda key: -rest[key]))
-    step_ms = 1e3 * spent.steps_s / spent.num_steps
-    first = f"held back by {_NAMES[cause]}, {_percent(grouped[cause])} of the time; a step took {step_ms:,.3g} ms"
+    step = milliseconds(spent.steps_s / spent.num_steps)
+    first = f"held back by {_NAMES[cause]}, {_percent(grouped[cause])} of the time; a step took {step}"
     way, saved, condition = _cure(cause, setting)
     gain = 1 / (1 - min(saved * grouped[cause], 0.999))
     second = f"try {way}: {gain:.2f} times as many samples/s {condition}"
     return Verdict(cause=cause, lines=(f"{first}{f' ({split})' if split else ''}", second), gain=gain)
+
+
+def milliseconds(seconds: float) -> str:
+    """Returns ``0.52 ms``, ``5.2 ms``, ``52 ms`` or ``5,200 ms``."""
+    ms = 1e3 * seconds
+    return f"{ms:,.{0 if ms >= 10 else 1 if ms >= 1 else 2}f} ms"
 
 
 def _percent(share: float) -> str:
@@ -117,4 +123,4 @@ def _cure(cause: str, setting: Setting) -> tuple[str, float, str]:
     ways = ["--precision bf16"] if s.faster_in_bf16 else []
     ways += ["--compile"] if s.on_gpu and not s.compiles else []
     ways += ["smaller images", "more GPUs" if s.on_gpu else "a GPU"]
-    return ", ".join(ways), 0.5, "if forward and backward took half the time (vlapipe bench measures each way)"
+    return ", ".join(ways), 0.5, "if forward and backward took half the time"

@@ -38,7 +38,7 @@ def test_waiting_for_data_is_named_with_its_share_and_what_it_costs() -> None:
     found = verdict(spent(data=3.0, forward=2.0, backward=4.0, optimizer=1.0))
     assert found.cause == "data"
     assert found.lines[0] == (
-        "held back by waiting for data, 30 % of the time; a step took 1e+03 ms "
+        "held back by waiting for data, 30 % of the time; a step took 1,000 ms "
         "(backward 40 %, forward 20 %, optimizer 10 %)"
     )
     assert found.lines[1].endswith(": 1.43 times as many samples/s at most, when no step waits for data")
