@@ -26,7 +26,7 @@ NO_PATHS = {
     "shard_size", "image_size", "image_storage", "strict", "as_json", "policy", "batch_size", "grad_accum",
     "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
     "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
-    "tensorboard", "profile", "seconds", "schedule", "ema",
+    "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save",
     "keep_best", "keep_every", "cache_size", "version", "help",
 }  # fmt: skip

@@ -357,7 +357,9 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 )
 @click.option("--attention", help="Kernel of attention: auto (default), flash, efficient, math or cudnn.")
 @click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a little slower.")
-@click.option("--parallel", help="How several ranks share the work: ddp (default).")
+@click.option(
+    "--parallel", help="How several ranks share the policy: ddp (default: a copy each), fsdp (a part each), hsdp."
+)
 @click.option("--hang-timeout-s", type=float, help="Seconds until all ranks end if one hangs. Default 40; 0 never.")
 @click.option("--deterministic", is_flag=True, default=None, help="The same numbers each run, at some speed.")
 @click.option("--resume", is_flag=True, default=None, help="Go on exactly where the run in --out stopped.")

@@ -44,7 +44,8 @@ class NoSyncInOperators(TorchDispatchMode):
         by_mask = func.overloadpacket in _INDEXING and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        assert func.overloadpacket not in _OPERATORS and not by_mask, f"{func} waits for the device"
+        waits = by_mask or func.overloadpacket in _OPERATORS
+        assert not waits, f"{func} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
