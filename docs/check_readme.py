@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 DEMO = "`make demo` ends like this:\n"
 BROKEN = "## What it says of a broken recording\n"
 BROKEN_CODES = ("csv.out_of_range", "image.truncated")
-SPEEDS = re.compile(r"[\d,.]+(?= steps/s| samples/s| %)|(?<=held back by ).*")
+SPEEDS = re.compile(r"[\d,.]+(?= steps/s| samples/s| %)|(?<=held back by ).*|(?<=^try ).*", re.MULTILINE)
 LOSSES = re.compile(r"(?<=loss )[\d.]+( -> [\d.]+)?")
 
 

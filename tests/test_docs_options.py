@@ -67,6 +67,15 @@ def test_every_option_of_ingest_has_its_row_with_default() -> None:
         assert meaning.endswith(".")
 
 
+def test_every_flag_of_bench_that_is_not_one_of_training_has_its_row() -> None:
+    own = {flag: option for flag, option in flags("bench").items() if flag not in flags("train")}
+    table = rows("## `vlapipe bench`")
+    assert [row[0] for row in table] == [f"`{flag}`" for flag in own]
+    for option, (_, default, meaning) in zip(own.values(), table, strict=True):
+        assert default == ("off" if option.is_flag else f"`{option.to_info_dict()['default']}`")
+        assert meaning.endswith(".")
+
+
 def test_every_argument_of_the_built_in_policy_has_its_row() -> None:
     pytest.importorskip("torch")
     from vlapipe.train.policies.regression import RegressionPolicy
