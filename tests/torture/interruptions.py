@@ -103,19 +103,22 @@ def start(values: dict[str, Any], ranks: int, log: Path) -> list[int]:
     return pids
 
 
-def num_lines(out: Path) -> int:
+def num_lines(out: Path, since: float = 0.0) -> int:
+    """Lines of a metrics file that was written after ``since``; a resumed run first removes those it makes again."""
     file = out / "metrics.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
+    return file.read_bytes().count(b"\n") if file.exists() and file.stat().st_mtime > since else 0
 
 
 def end(pids: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-def wait_for_line(out: Path, number: int, pids: list[int]) -> bool:
-    """Whether the run reaches that line before it ends."""
+def wait_for_line(out: Path, number: int, pids: list[int], started: float) -> bool:
+    """Whether the run reaches that line, and makes at least one step, before it ends."""
     deadline = time.monotonic() + _DEADLINE_S
-    while num_lines(out) < number:
+    newest = latest_checkpoint(out)
+    number = max(number, 1 + (step_of(newest) if newest else 0))
+    while num_lines(out, started) < number:
         if any(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) for pid in pids):
             return False
         assert time.monotonic() < deadline, f"line {number} does not come"
@@ -141,8 +144,9 @@ def interrupt(data: Path, folder: Path, ranks: int, interruptions: int, seed: in
     assert codes == [0] * ranks, log.read_text()
     steps = sorted(chance.sample(range(1, MAX_STEPS - 1), interruptions))
     for step in [*steps, None]:
+        started = time.time()
         pids = start(options(data, torn, ranks) | {"resume": (torn / "checkpoints").exists()}, ranks, log)
-        if step is None or not wait_for_line(torn, step, pids):
+        if step is None or not wait_for_line(torn, step, pids, started):
             codes = end(pids)
             assert codes == [0] * ranks, (codes, log.read_text()[-2000:])
             continue
