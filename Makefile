@@ -24,7 +24,7 @@ FAST_TESTS := -m "not slow" -n 2 --hypothesis-profile=repeatable
 CORE_TYPES := --follow-imports=silent -p vlapipe.schemas -p vlapipe.pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint types test test-core test-newest try-newest test-all bench docs readme pins
+.PHONY: help setup demo lint types test test-core test-newest try-newest test-all bench gpu docs readme pins
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,14 @@ test-all: setup  ## every test, the long ones too
 
 bench: setup  ## every benchmark; one JSON line a case
 	@for f in benchmarks/bench_*.py; do echo "# $$f" >&2; $(BIN)/python $$f || exit 1; done
+
+# With BIN=FOLDER nothing is installed: the packages are those of that environment.
+gpu: $(if $(filter command line,$(origin BIN)),,setup)  ## gpu tests, the trainer's benchmarks and the guide's table, on a machine with an NVIDIA GPU
+	@$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit("make gpu: no NVIDIA GPU that torch can use")'
+	PYTHONPATH=src $(BIN)/python -m pytest -m gpu
+	PYTHONPATH=src $(BIN)/python benchmarks/bench_train.py --out benchmarks/results/train.jsonl
+	PYTHONPATH=src $(BIN)/python benchmarks/bench_guide.py --out benchmarks/results/guide.jsonl
+	PYTHONPATH=src $(BIN)/python benchmarks/guide_table.py --write
 
 docs: setup  ## write docs/errors.md from the code
 	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md

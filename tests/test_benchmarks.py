@@ -121,3 +121,44 @@ def test_what_the_loader_is_measured_against_reads_the_same_windows(
         for i, of_whole in enumerate(inside[:50].tolist()):
             for theirs, expected in zip(samples[i], whole[of_whole][:2], strict=True):
                 np.testing.assert_array_equal(theirs, expected)
+
+
+def run_small(name: str, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
+    """Lines of a benchmark of the trainer that runs on as little as it can."""
+    out = tmp_path / f"{name}.jsonl"
+    options = ["--small", "--episodes", "3", "--turns", "2", "--folder", str(tmp_path / "data"), "--out", str(out)]
+    lines = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), *options, *more],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ).stdout
+    assert out.read_text() == lines
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+@pytest.mark.slow
+def test_benchmarks_of_the_trainer_give_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    results = run_small("bench_train", tmp_path, "--steps", "8", "--cases", "overhead,data,loader")
+    assert [r["case"] for r in results] == ["overhead", "data", "loader"]
+    assert all(r["ratio"] > 0 for r in results if "ratio" in r)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    claims = __import__("guide_table")
+    cases = [case for case, *_ in claims.CLAIMS if case != "compile"]  # minutes where nothing is compiled yet
+    results = run_small("bench_guide", tmp_path, "--cases", ",".join([*cases, "batch"]))
+    assert {r["case"] for r in results} >= {*cases, "batch"} - claims.ONLY_ON_GPU
+    page = claims.with_table(claims.PAGE.read_text(), results)
+    assert "activations that backward keeps" in page
+    rows = [row.split(" | ") for row in page.splitlines() if row.count(" | ") == 4]
+    assert [row[0] for row in rows if row[3] == claims.NOT_YET] == ["| torch.compile"]
+
+
+def test_page_about_the_guide_holds_the_newest_figures_and_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    claims, guide = __import__("guide_table"), __import__("bench_guide")
+    assert [case for case, *_ in claims.CLAIMS] + ["batch"] == list(guide.CASES)
+    page = claims.PAGE.read_text()
+    assert page == claims.with_table(page, claims.read_results()), "python benchmarks/guide_table.py --write"
