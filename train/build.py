@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from vlapipe.train.optim.optimizer import make_optimizer
 from vlapipe.train.optim.precision import attention_kernel, backend_rules, choose_precision
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
-from vlapipe.train.parallel.ranks import Ranks, agree, distributed, sum_of, tell_failure
+from vlapipe.train.parallel.ranks import Ranks, agree, distributed, gather_bytes, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
 from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
@@ -190,7 +191,7 @@ def _make_run(
         strategy=strategy,
         module=module,
         compiled=compiled,
-        sums=LossSums(),
+        sums=LossSums(partial(gather_bytes, ranks=ranks)),
         is_bad=torch.zeros((), dtype=torch.bool, device=ranks.device),
         optimizer=make_optimizer(
             policy, learning_rate=config.optim.learning_rate, weight_decay=config.optim.weight_decay

@@ -111,6 +111,11 @@ class ParallelConfig(_Group):
     unused_parameters: str = option("search", choices=("search", "static", "none"))  # of a policy under ddp
     hang_timeout_s: float = option(40.0, least=0)  # until all ranks end after one rank began to hang; 0 waits for ever
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard_size is not None and self.kind != "hsdp":
+            raise UsageError(f"shard_size: has no meaning with parallel {self.kind!r}", "add --parallel hsdp")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(_Group):
@@ -274,16 +279,24 @@ def flat_options(values: Mapping[str, Any], where: str = "train") -> dict[str, A
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in _GROUPS or not isinstance(value, Mapping):
-            flat[name] = value
+        if name not in _GROUPS or (name in _OPTIONS and not isinstance(value, Mapping)):
+            _add(flat, name, value, where)
             continue
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: {name}: expected a table of options, found {value!r:.40}")
         of_group = {field.name: flat_name for flat_name, (group, field) in _OPTIONS.items() if group == name}
         for inner, setting in value.items():
             if inner.replace("-", "_") not in of_group:
                 cure = did_you_mean(inner, of_group, page="docs/options.md")
                 raise UsageError(f"{where}: unknown option {inner!r} in [{name}]", cure)
-            flat[of_group[inner.replace("-", "_")]] = setting
+            _add(flat, of_group[inner.replace("-", "_")], setting, where)
     return flat
+
+
+def _add(flat: dict[str, Any], name: str, value: Any, where: str) -> None:
+    if name in flat:
+        raise UsageError(f"{where}: {name!r} is given twice", "leave one of them away")
+    flat[name] = value
 
 
 def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,6 +324,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UsageError(f"--config {file}: cannot be read: {error.strerror}", "give an existing TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {file}: not TOML: {error}", "write for example: batch_size = 32") from None
+    twice = [name for name in values if "-" in name and name.replace("-", "_") in values]
+    if twice:
+        raise UsageError(f"{file}: {twice[0]!r} is given twice", "leave one of them away")
     values = flat_options({name.replace("-", "_"): value for name, value in values.items()}, str(file))
     _refuse_unknown(values, str(file))
     return values

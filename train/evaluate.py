@@ -8,13 +8,14 @@ Every validation reads the same frames, and seeds the random generators in the s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
 from vlapipe.train.data.device_copy import to_device
 from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.precision import autocast
-from vlapipe.train.parallel.ranks import agree
+from vlapipe.train.parallel.ranks import agree, gather_bytes
 from vlapipe.train.parallel.rng import seed_generators
 from vlapipe.train.policies.loss_module import LossSums
 from vlapipe.train.run import Run
@@ -32,8 +33,9 @@ def evaluate(run: Run) -> Mapping[str, float]:
         return {}
     num_batches = -(-run.val_loader.num_frames // (run.config.data.batch_size * run.ranks.world_size))
     most = min(run.config.eval.eval_batches or num_batches, num_batches)
-    batches = run.val_loader.every_other(0, max(1, num_batches // most), fill_up=True)
-    sums = LossSums()
+    batches = run.val_loader.at_steps([i * num_batches // most for i in range(most)])
+    sums = LossSums(partial(gather_bytes, ranks=run.ranks))
+    modes = {module: module.training for module in run.policy.modules()}
     run.policy.eval()
     with run.log.aside("validation"), run.averaged(), torch.no_grad():
         for i in range(most):
@@ -47,7 +49,8 @@ def evaluate(run: Run) -> Mapping[str, float]:
             ):
                 sums.add(run.module(batch))
         means = sums.means(run.strategy.mean(sums.take())).tolist()
-    run.policy.train()
+    for module, mode in modes.items():  # a frozen part may have been in evaluation mode before
+        module.training = mode
     found = sums.named("val", means)
     run.val_loss = found["val/loss"]
     return found

@@ -12,7 +12,7 @@ import torch
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
-from vlapipe.train.parallel.ranks import agree
+from vlapipe.train.parallel.ranks import agree, gather_bytes
 from vlapipe.train.report.step_log import StepValues
 from vlapipe.train.run import Run
 
@@ -35,14 +35,25 @@ def stop_if_bad(run: Run, values: StepValues) -> None:
     Raises:
         VlapipeError: always. The message names the step and the frames of its batches.
     """
+    own_is_bad = not math.isfinite(values.own_loss)
     with agree(run.ranks):
-        # If another rank's batch caused the fault, only that rank raises the error.
-        own_is_bad = not math.isfinite(values.own_loss)
-        if own_is_bad or math.isfinite(values.loss):
-            what = f"loss is {values.own_loss}" if own_is_bad else f"norm of the gradient is {values.grad_norm}"
-            cure = "look at these frames with vlapipe inspect --episode; if they are good, lower learning_rate"
-            named = _suspects(_batches_again(run, values.data_position))
-            raise VlapipeError(f"step {values.step}: the {what}; the weights have not moved; {named}", cure)
+        run.saving.finish()  # the checkpoint in progress is of a good step
+        named = _suspects(_batches_again(run, values.data_position))
+    of_ranks = [text.decode() for text in gather_bytes(named.encode(), run.ranks)]
+    with agree(run.ranks):
+        cure = "look at these frames with vlapipe inspect --episode; if they are good, lower learning_rate"
+        problem = ""
+        if own_is_bad:
+            problem = f"the loss is {values.own_loss}; the weights have not moved; {named}"
+        elif math.isfinite(values.loss):
+            what = f"the norm of the gradient is {values.grad_norm}"
+            if math.isfinite(values.grad_norm):
+                what, cure = "the weight of the loss is negative or not finite", "see LossOutput in docs/policies.md"
+            several = len(of_ranks) > 1
+            texts = [f"rank {rank}: {text}" if several else text for rank, text in enumerate(of_ranks)]
+            problem = f"{what}; the weights have not moved; {'; '.join(texts)}"
+        if problem:  # else another rank's batch is the cause, and that rank says so
+            raise VlapipeError(f"step {values.step}: {problem}", cure)
 
 
 def _batches_again(run: Run, data_position: Mapping[str, int]) -> list[Batch]:

@@ -75,7 +75,7 @@ def train_step(run: Run) -> StepOutcome:
         mean = run.strategy.mean(own)
         factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)
         norm = run.strategy.clip(trained_parameters(run.optimizer), config.optim.grad_clip, factor)
-        run.is_bad |= ~(mean[0].isfinite() & norm.isfinite())
+        run.is_bad |= ~(mean[0].isfinite() & norm.isfinite() & (mean[1] >= 0) & mean[1].isfinite())
         learning_rate = run.schedule.at(run.step)
         set_learning_rate(run.optimizer, learning_rate)
         step_unless(run.optimizer, run.strategy.for_optimizer(run.is_bad.float()))
@@ -84,7 +84,7 @@ def train_step(run: Run) -> StepOutcome:
         run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
         step=run.step + 1,
-        values=torch.stack([norm.double(), run.is_bad.double(), own[0] / own[1], *run.sums.means(mean)]),
+        values=torch.stack([norm.double(), run.is_bad.double(), own[0] / own[1].clamp_min(1), *run.sums.means(mean)]),
         names=run.sums.names,
         learning_rate=learning_rate,
         times=timer.take(),

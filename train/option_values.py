@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -70,7 +71,14 @@ def _parsed(field: Field[Any], value: Any) -> Any:
         return parse_number(name, value, least=rules["least"], most=rules.get("most", math.inf))
     if not isinstance(value, _TYPES[kind]):
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
-    return dict(value) if kind.startswith("Mapping") else value
+    if not kind.startswith("Mapping"):
+        return value
+    try:
+        json.dumps(value)  # a checkpoint keeps the options as JSON
+    except TypeError as error:
+        cure = "write dates and times as text"
+        raise UsageError(f"{name}: expected texts, numbers, lists and tables: {error}", cure) from None
+    return dict(value)
 
 
 _TYPES: dict[str, Any] = {

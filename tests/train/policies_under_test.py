@@ -140,6 +140,19 @@ class SaysWhatItValidates(RegressionPolicy):
         return super().loss(batch)
 
 
+class FrozenInEvaluationMode(RegressionPolicy):
+    """Has a part that is in evaluation mode, as a frozen backbone is, and looks at it in each batch."""
+
+    def __init__(self, spec: SampleSpec, **sizes: Any) -> None:
+        super().__init__(spec, **sizes)
+        self.frozen = nn.Dropout(0.5).eval()
+
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
+        """As it should be."""
+        assert not self.frozen.training
+        return super().loss(batch)
+
+
 class SaysWhatItTrains(RegressionPolicy):
     """Writes the number of each frame that it trains on."""
 

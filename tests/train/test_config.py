@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,10 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
         ({"learning_rate": 10**400}, "learning_rate: expected a number from 0, found 1000"),
         ({"cache_size": "12 parsecs"}, "'12 parsecs' is not a size (write for example 256MB)"),
         ({"cache_size": -1}, "cache_size: expected a whole number from 0, found -1"),
+        ({"log": 5}, "log: expected a table of options, found 5"),
+        ({"data": {"paths": "a", "batch_size": 4}, "batch_size": 8}, "'batch_size' is given twice"),
+        ({"shard_size": 2}, "shard_size: has no meaning with parallel 'ddp'"),
+        ({"policy_args": {"when": date(2026, 1, 1)}}, "policy_args: expected texts, numbers, lists and tables"),
         ({"eval_every": 0}, "eval_every: expected a whole number from 1, found 0"),
     ],
 )
@@ -172,7 +177,12 @@ def test_missing_folder_is_asked_for(missing: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("batch_size = ", "not TOML"), ("btch = 1", "unknown option 'btch'"), ("\xff", "not TOML")],
+    [
+        ("batch_size = ", "not TOML"),
+        ("btch = 1", "unknown option 'btch'"),
+        ("seed = 1\nmax-steps = 2\nmax_steps = 3", "given twice"),
+        ("\xff", "not TOML"),
+    ],
 )
 def test_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "train.toml"

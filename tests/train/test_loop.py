@@ -126,6 +126,22 @@ def test_validation_is_the_mean_over_every_held_out_frame(tiny_dataset: Path, tm
     assert result.val_loss == pytest.approx(policy.loss(batch).mean.item(), rel=1e-5)  # type: ignore[operator]
 
 
+def test_few_batches_of_a_validation_lie_all_over_the_split(
+    tiny_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    policy = {"policy": "policies_under_test:SaysWhatItValidates", "batch_size": 1, "max_steps": 1}
+    train(config(tiny_dataset, tmp_path / "run", eval_batches=32, **policy))
+    read = [json.loads(line[10:])[0] for line in capfd.readouterr().err.splitlines() if line.startswith("validates ")]
+    num_frames = Loader(open_dataset(tiny_dataset), split="val").num_frames
+    assert 32 < num_frames < 64
+    assert read == [i * num_frames // 32 for i in range(32)]
+
+
+def test_part_in_evaluation_mode_stays_so_after_a_validation(tiny_dataset: Path, tmp_path: Path) -> None:
+    policy = {"policy": "policies_under_test:FrozenInEvaluationMode"}
+    train(config(tiny_dataset, tmp_path / "run", max_steps=4, eval_every=2, **policy))
+
+
 def test_validation_leaves_the_randomness_of_training_alone_and_repeats_its_own(
     tiny_dataset: Path, tmp_path: Path
 ) -> None:

@@ -171,13 +171,19 @@ class Loader:
         """
         return self._iterate(self._steps(), moves=True)
 
-    def every_other(self, first: int, every: int, *, fill_up: bool = False) -> Iterator[Batch]:
-        """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays.
+    def every_other(self, first: int, every: int) -> Iterator[Batch]:
+        """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays."""
+        return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False)
 
-        If ``fill_up``, a short last batch gets its full size, on every rank: the epoch's last frame is repeated, with
-        all of its actions marked as padding.
+    def at_steps(self, numbers: Sequence[int]) -> Iterator[Batch]:
+        """Iterate over the batches of these steps, counted from the loader's position; the position stays.
+
+        A short last batch gets its full size, on every rank: the epoch's last frame is repeated, with all of its
+        actions marked as padding.
         """
-        return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False, fill_up=fill_up)
+        wanted = set(numbers)
+        chosen = (step for number, step in enumerate(self._steps(at_once=1)) if number in wanted)
+        return self._iterate(islice(chosen, len(wanted)), moves=False, fill_up=True)
 
     def _iterate(self, work: Iterator[Steps], *, moves: bool, fill_up: bool = False) -> _Iteration:
         finds_out = self.num_workers is None

@@ -71,7 +71,14 @@ class Sharded:
         )
         for unit in (*blocks, module):
             self._take_over(unit)
-            fully_shard(unit, mesh=self._mesh, mp_policy=rules)
+            try:
+                fully_shard(unit, mesh=self._mesh, mp_policy=rules)
+            except (ValueError, AssertionError, RuntimeError, TypeError, AttributeError) as error:
+                part = type(policy if unit is module else unit).__name__
+                raise UsageError(
+                    f"--parallel fsdp cannot split {part}: {' '.join(str(error).split())[:200]}",
+                    "see blocks() in docs/policies.md, or train with --parallel ddp",
+                ) from None
         module.register_forward_hook(_reshard_without_backward)
         return module
 
@@ -107,11 +114,14 @@ class Sharded:
         return DTensor.from_local(flag, self._mesh, [Replicate()] * self._mesh.ndim, run_check=False)
 
     def full_state(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Gather each tensor; the rank that has to save it keeps a copy. The names are dealt out by size."""
+        """Gather each tensor; the rank that has to save it keeps a copy. The names are dealt out by size.
+
+        What is not split, such as a buffer, may differ between the ranks; rank 0 saves it.
+        """
         load = [0] * self._ranks.world_size
         mine: dict[str, Tensor] = {}
         for name, tensor in named.items():
-            owner = load.index(min(load))
+            owner = load.index(min(load)) if isinstance(tensor, DTensor) else 0
             load[owner] += tensor.numel() * tensor.element_size()
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if owner == self._ranks.rank:

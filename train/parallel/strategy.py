@@ -105,5 +105,6 @@ def scale_and_clip(gradients: list[Tensor], norm: Tensor, max_norm: float, facto
     norm = norm * factor.to(norm.dtype)
     if gradients:
         scale = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0) if max_norm else factor
-        torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+        for dtype in {gradient.dtype for gradient in gradients}:
+            torch._foreach_mul_([g for g in gradients if g.dtype == dtype], scale.to(dtype))
     return norm

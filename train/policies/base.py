@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Batch
 
 __all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of", "prepared"]
@@ -114,9 +115,27 @@ class Policy(nn.Module, ABC):
 
 
 def blocks_of(policy: nn.Module) -> list[nn.Module]:
-    """Returns the layers that the policy's method ``blocks`` names; none if the policy has no such method."""
+    """Returns the layers that the policy's method ``blocks`` names; none if the policy has no such method.
+
+    Raises:
+        UsageError: a block is no module of the policy, is named twice, or lies within another one that comes before.
+    """
     named = getattr(policy, "blocks", None)
-    return [*named()] if inspect.ismethod(named) else []
+    blocks = [*named()] if inspect.ismethod(named) else []
+    parts, seen = set(policy.modules()), set[nn.Module]()
+    for block in blocks:
+        problem = ""
+        if not isinstance(block, nn.Module) or isinstance(block, nn.ModuleList | nn.ModuleDict):
+            problem = f"expected modules that are called, found a {type(block).__name__}"
+        elif block not in parts:
+            problem = f"{type(block).__name__} is no part of the policy"
+        elif block in seen:
+            problem = f"a {type(block).__name__} is named twice, or after a block that holds it"
+        if problem:
+            cure = "return each large layer once, the inner ones first"
+            raise UsageError(f"policy {type(policy).__name__}: blocks(): {problem}", cure)
+        seen |= set(block.modules())
+    return blocks
 
 
 def prepared(policy: nn.Module, batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from vlapipe.train.policies.base import LossOutput, prepared
 
 __all__ = ["LossOf", "LossSums"]
 
+_TAKEN = {"loss", "grad_norm", "learning_rate", "step", "samples_per_s", "mfu_%"}
 _Sums = tuple[Tensor, Tensor, dict[str, Tensor]]  # total, weight, metrics; a tuple, because FSDP looks for its tensors
 
 
@@ -38,13 +39,13 @@ class LossOf(nn.Module):
         """
         loss = self.policy.loss(batch)  # type: ignore[operator]
         if isinstance(loss, LossOutput):
-            total, weight = self._scalar(loss.total, "total"), loss.weight.detach().to(loss.total.dtype).reshape(())
-            metrics = {name: value.detach().reshape(()) for name, value in loss.metrics.items()}
+            total, weight = self._scalar(loss.total, "total"), self._number(loss.weight, "weight", loss.total)
+            metrics = {name: self._number(value, f"metrics {name}", total) for name, value in loss.metrics.items()}
         else:
             # A plain scalar is the mean over the actions that are not padded.
-            weight = (~batch["action_is_pad"]).sum().float()
+            weight = (~batch["action_is_pad"]).sum().double()
             mean = self._scalar(loss)
-            total, metrics = torch.where(weight > 0, mean * weight, torch.zeros_like(mean)), {}
+            total, metrics = torch.where(weight > 0, mean * weight.to(mean.dtype), torch.zeros_like(mean)), {}
         if torch.is_grad_enabled() and not total.requires_grad:
             raise self._wrong(
                 "it has no gradient", "compute it from the policy's parameters, without no_grad, detach or item"
@@ -63,6 +64,13 @@ class LossOf(nn.Module):
             raise self._wrong(f"{found}expected a floating-point scalar, found {loss.dtype}", "return a float tensor")
         return loss.sum() if loss.dim() else loss  # not a view, of which FSDP would warn
 
+    def _number(self, value: Any, name: str, like: Tensor) -> Tensor:
+        """Returns a number or a tensor of one number as a float64 scalar without gradient."""
+        if not isinstance(value, Tensor | int | float) or (isinstance(value, Tensor) and value.numel() != 1):
+            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.40}"
+            raise self._wrong(f"{name}: expected one number, found {found}", "return its sum() or mean()")
+        return torch.as_tensor(value, device=like.device).detach().double().reshape(())
+
     def _wrong(self, problem: str, cure: str) -> UsageError:
         return UsageError(f"policy {type(self.policy).__name__}: loss(batch): {problem}", cure)
 
@@ -70,25 +78,37 @@ class LossOf(nn.Module):
 class LossSums:
     """Adds up the losses of the passes of one step on the device. Each pass has metrics of the same names."""
 
-    def __init__(self) -> None:
+    def __init__(self, gather: Callable[[bytes], list[bytes]] = lambda mine: [mine]) -> None:
+        """``gather`` returns a text of every rank; the names of the metrics are compared by it, once."""
+        self._gather = gather
         self._names: tuple[str, ...] | None = None
         self._passes: list[Tensor] = []
 
     def add(self, sums: _Sums) -> None:
-        """Add one pass: the result of ``LossOf``. Metrics are weighted by the pass's weight.
+        """Add one pass: the result of ``LossOf``. Metrics are weighted by the pass's weight. The first one: collective.
 
         Raises:
-            UsageError: the metrics have other names than in an earlier pass.
+            UsageError: the metrics have other names than in an earlier pass or on another rank, or a name of a metric
+                that the trainer itself logs.
         """
         total, weight, metrics = sums
         names = tuple(sorted(metrics))
         if self._names is None:
             self._names = names
+            self._require_same_on_ranks(names)
         if names != self._names:
-            found, expected = (", ".join(each) or "none" for each in (names, self._names))
-            raise UsageError(f"LossOutput.metrics: expected {expected}, found {found}", "return the same in each pass")
-        own = torch.stack([total.detach(), weight, *(metrics[name] * weight for name in names)])
-        self._passes.append(own.double())
+            raise _other_names(self._names, names)
+        values = [total.detach(), weight, *(metrics[name] * weight for name in names)]
+        self._passes.append(torch.stack([value.double() for value in values]))
+
+    def _require_same_on_ranks(self, names: tuple[str, ...]) -> None:
+        first, *others = [tuple(text.decode().splitlines()) for text in self._gather("\n".join(names).encode())]
+        for other in others:
+            if other != first:
+                raise _other_names(first, other, " on another rank")
+        taken = sorted(set(names) & _TAKEN)
+        if taken:
+            raise UsageError(f"LossOutput.metrics: {taken[0]!r} is a metric of the trainer", "give it another name")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,3 +130,9 @@ class LossSums:
     def named(self, prefix: str, means: list[float]) -> Mapping[str, float]:
         """Returns the values of ``means`` by the names of the loss and the metrics."""
         return dict(zip((f"{prefix}/{name}" for name in ("loss", *self.names)), means, strict=True))
+
+
+def _other_names(expected: tuple[str, ...], found: tuple[str, ...], where: str = "") -> UsageError:
+    texts = [", ".join(names) or "none" for names in (expected, found)]
+    problem = f"LossOutput.metrics: expected {texts[0]}, found {texts[1]}{where}"
+    return UsageError(problem, "return metrics of the same names in each pass and on each rank")

@@ -33,7 +33,7 @@ class StepValues:
     metrics: Mapping[str, float]  # further values of the policy's loss, by their names
     grad_norm: float  # over all ranks, before clipping
     is_bad: bool  # whether a loss or gradient of this step or of an earlier one is not finite
-    own_loss: float  # of this rank; NaN also if nothing counts in this rank's batches
+    own_loss: float  # of this rank
     data_position: Mapping[str, int]  # the loader's state before the step
 
 
