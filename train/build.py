@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,21 @@ from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
-from vlapipe.train.batch_size import (
-    blank_batch,
-    is_within_memory,
-    largest_that_fits,
-    remembered,
-    require_gpu,
-    split_of_step,
-)
 from vlapipe.train.checkpoint.files import checkpoint_path, step_of
 from vlapipe.train.checkpoint.initial_weights import init_policy
 from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
 from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.checkpoint.run_state import restore
-from vlapipe.train.config import DEFAULT_BATCH_SIZE, TrainConfig
+from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.batch_layout import Batch, batch_entries
+from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.groups import freeze_groups
 from vlapipe.train.optim.optimizer import make_optimizer
-from vlapipe.train.optim.precision import attention_kernel, autocast, backend_rules, choose_precision
+from vlapipe.train.optim.precision import attention_kernel, backend_rules, choose_precision
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, gather_bytes, sum_of, tell_failure
@@ -85,8 +76,6 @@ def build(config: TrainConfig) -> Iterator[Run]:
             # Only rank 0 looks at the run's folder, because rank 0 also creates it.
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
-        if not config.data.batch_size:
-            config = _with_largest_batch(config, ranks, console, precision)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
@@ -178,59 +167,6 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
     num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
     val_loader = make("val", shuffle=False, num_workers=num_workers)
     return loader, val_loader if val_loader.num_frames else None
-
-
-def _with_largest_batch(config: TrainConfig, ranks: Ranks, console: Progress, precision: str) -> TrainConfig:
-    """Returns the config with the largest batch that fits on every rank; a step sees as many samples as it would."""
-
-    def trial(batch_size: int) -> TrainConfig:
-        data, optim = replace(config.data, batch_size=batch_size), replace(config.optim, grad_accum=1)
-        return replace(config, data=data, optim=optim, checkpoint=replace(config.checkpoint, async_save=False))
-
-    def fits(batch_size: int) -> bool:
-        return is_within_memory(lambda: _trial_step(trial(batch_size), alone, console, loader, precision), ranks.device)
-
-    with agree(ranks):
-        require_gpu(config, ranks.device)
-        alone = Ranks(rank=0, world_size=1, local_rank=ranks.local_rank, device=ranks.device)
-        loader, _ = _open_data(trial(1), alone, console.say)
-        key = {
-            "policy": [config.policy, dict(config.policy_args), dict(config.trainable), config.optim.ema],
-            "sample": {name: (entry.shape, str(entry.dtype)) for name, entry in batch_entries(loader.spec).items()},
-            "memory": [precision, config.compile, config.attention, config.gradient_checkpointing],
-            "gpu": [torch.cuda.get_device_name(ranks.device), torch.__version__],
-        }
-        found = remembered(key, lambda: largest_that_fits(fits))
-    most = min(int.from_bytes(text, "little") for text in gather_bytes(found.to_bytes(8, "little"), ranks))
-    if not most:
-        cure = "try --gradient-checkpointing, smaller images, or --parallel fsdp on several GPUs"
-        raise UsageError("--batch-size auto: not even one sample fits into the GPU's memory", cure)
-    samples = DEFAULT_BATCH_SIZE * config.optim.grad_accum
-    batch_size, grad_accum = split_of_step(samples, min(most, max(1, loader.num_frames // ranks.world_size)))
-    console.say(
-        f"--batch-size auto: {most} samples fit; {batch_size} x {grad_accum} passes make the {samples} of a step"
-    )
-    data, optim = replace(config.data, batch_size=batch_size), replace(config.optim, grad_accum=grad_accum)
-    return replace(config, data=data, optim=optim)
-
-
-def _trial_step(config: TrainConfig, ranks: Ranks, console: Progress, loader: Loader, precision: str) -> None:
-    """Make two steps as training would, the second one with the optimizer's moments, on a batch of zeros."""
-    policy = _make_policy(config, loader, lambda _: None, resumes=True)
-    run = _make_run(config, ranks, console, policy, (loader, None), precision, StopSignal())
-    del policy
-    batch = blank_batch(loader.spec, config.data.batch_size, ranks.device)
-    try:
-        for _ in range(2):
-            with autocast(precision, ranks.device):
-                loss = run.module(dict(batch))
-            loss[0].backward()
-            run.optimizer.step()
-            if run.ema is not None:
-                run.ema.update(0)
-            run.optimizer.zero_grad(set_to_none=True)
-    finally:
-        run.leave_ranks()
 
 
 def _make_run(

@@ -20,11 +20,9 @@ from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import with_dataset_names
 
-__all__ = ["CONFIG_FILE", "DEFAULT_BATCH_SIZE", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
+__all__ = ["CONFIG_FILE", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
 
 CONFIG_FILE = "config.json"
-DEFAULT_BATCH_SIZE = 32
-AUTO = {"auto": 0}  # a batch size of 0 stands for the largest one that fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class DataConfig(_Group):
     """Which samples a step reads, and how they are prepared."""
 
     paths: tuple[Path, ...] = option(flat="data")  # one or more datasets; a single path is accepted
-    batch_size: int = option(DEFAULT_BATCH_SIZE, least=1, words=AUTO)  # samples of one rank and one backward pass
+    batch_size: int = option(32, least=1)  # samples of one rank and one backward pass
     num_workers: int | None = option(None, least=0)  # None: the loader tunes the number of threads
     prefetch_factor: int = option(6, least=1)
     cache_dir: Path | None = option(None)  # folder of the unpacked shards

@@ -110,14 +110,9 @@ def explain_device_errors(config: TrainConfig) -> Iterator[None]:
         ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
         ways += ["smaller images (--image-resize-height, --image-resize-width)"]
         whose = "the GPU's memory" if on_gpu else "this machine's memory"
-        ways += ["--batch-size auto, which finds what fits"] if on_gpu and config.parallel.kind == "ddp" else []
-        used = ""
-        if on_gpu:
-            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            used = f", with {torch.cuda.max_memory_allocated() / 1e9:.1f} of {total / 1e9:.1f} GB in use"
         tried = re.search(r"you tried to allocate \d+ bytes", str(error))
         first = tried[0] if tried else str(error).split(". ")[0]
         raise StoppedError(
-            f"{whose} does not hold batch_size {config.data.batch_size}: {first or 'out of memory'}{used}",
+            f"{whose} does not hold batch_size {config.data.batch_size}: {first or 'out of memory'}",
             f"try {', or '.join(ways)}",
         ) from None

@@ -22,9 +22,8 @@ __all__ = ["flat_name", "option", "parse_fields"]
 def option(default: Any = MISSING, **rules: Any) -> Any:
     """Returns a dataclass field with the rules of its values.
 
-    ``choices`` lists the words of a text. ``least`` and ``most`` limit a number; ``words`` names special values of a
-    number. ``flat`` is the name of the flag, if it differs from the field's name. ``is_size`` allows a text such as
-    ``50GB``.
+    ``choices`` lists the words of a text. ``least`` and ``most`` limit a number. ``flat`` is the name of the flag, if
+    it differs from the field's name. ``is_size`` allows a text such as ``50GB``.
     """
     if default is dict:
         return dataclass_field(default_factory=dict, metadata=rules)
@@ -55,8 +54,6 @@ def _parsed(field: Field[Any], value: Any) -> Any:
         if field.default is None:
             return None
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found nothing")
-    if isinstance(value, str) and value in rules.get("words", {}):
-        return rules["words"][value]
     if "choices" in rules and value not in rules["choices"]:
         raise UsageError(f"{name} {value!r}: unknown", did_you_mean(str(value), rules["choices"]))
     if rules.get("is_size") and isinstance(value, str):

@@ -28,13 +28,6 @@ from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 __all__ = ["main"]
 
 
-class _IntOrAuto(click.ParamType[Any]):
-    name = "number|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else click.INT.convert(value, param, ctx)
-
-
 class _Bytes(click.ParamType[int]):
     """A size such as 256MB (powers of 1000) or 256MiB (powers of 1024)."""
 
@@ -350,7 +343,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--config", type=_PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
 @click.option("--init", type=_PATH, help="Begin with the weights of another run, or of one of its checkpoints.")
-@click.option("--batch-size", type=_IntOrAuto(), help="Samples a rank and pass, or auto: as fit. Default 32.")
+@click.option("--batch-size", type=int, help="Samples a rank and pass. Default 32.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
 @click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")
