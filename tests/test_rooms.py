@@ -21,7 +21,7 @@ FLOORS = [
     ["pipeline.discover", "train.data", "train.background_work", "train.stopping", "train.weight_names"],
     ["pipeline.check", "train.option_values", "train.policies"],
     ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report"],
-    ["pipeline.plan", "train.run"],
+    ["pipeline.plan", "train.run", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
     ["pipeline.ingest", "train.faults", "train.result"],
     ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build", "train.evaluate"],

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
+from vlapipe.train.batch_size import fit_batch_size, joined, require_measurable
 from vlapipe.train.checkpoint.files import checkpoint_path, step_of
 from vlapipe.train.checkpoint.initial_weights import init_policy
 from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
@@ -70,12 +73,16 @@ def build(config: TrainConfig) -> Iterator[Run]:
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         precision, why = choose_precision(config.precision, ranks.device)
         with agree(ranks):
+            if config.data.fit_batch_size:
+                require_measurable(config, ranks)
             stack.enter_context(attention_kernel(config.attention, precision=precision, device=ranks.device))
             if config.log.tensorboard:
                 require_tensorboard()
             # Only rank 0 looks at the run's folder, because rank 0 also creates it.
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
+        if config.data.fit_batch_size:
+            config = _fitted(config, ranks, precision, console.say)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
@@ -106,6 +113,17 @@ def _on_every_rank(found: Path | None, config: TrainConfig, ranks: Ranks) -> Pat
     """Returns the checkpoint that rank 0 found; a collective. Ranks that search alone could find different ones."""
     [code] = sum_of([step_of(found) + 1 if found else 0], ranks)
     return checkpoint_path(config.out, int(code) - 1) if code else None
+
+
+def _fitted(config: TrainConfig, ranks: Ranks, precision: str, say: Callable[[str], None]) -> TrainConfig:
+    """Returns the config with the largest batch size that fits. Its trials have a policy of their own."""
+    with agree(ranks):
+        probe = replace(config, data=replace(config.data, batch_size=1, num_workers=0))
+        loader, _ = _open_data(probe, replace(ranks, device=torch.device("cpu")), lambda _: None)
+        policy = _make_policy(config, loader, lambda _: None, resumes=True)  # with any weights
+        batch = joined([*islice(loader, 8)])  # texts differ in length
+    most = loader.num_frames // ranks.world_size
+    return fit_batch_size(config, ranks, precision, policy, batch, most=most, say=say)
 
 
 def _digest(datasets: Iterable[Dataset]) -> str:

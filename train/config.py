@@ -37,6 +37,7 @@ class DataConfig(_Group):
 
     paths: tuple[Path, ...] = option(flat="data")  # one or more datasets; a single path is accepted
     batch_size: int = option(32, least=1)  # samples of one rank and one backward pass
+    fit_batch_size: bool = option(False)  # batch_size "auto": cut a step's samples into as few passes as fit the GPU
     num_workers: int | None = option(None, least=0)  # None: the loader tunes the number of threads
     prefetch_factor: int = option(6, least=1)
     cache_dir: Path | None = option(None)  # folder of the unpacked shards
@@ -290,6 +291,11 @@ def flat_options(values: Mapping[str, Any], where: str = "train") -> dict[str, A
                 cure = did_you_mean(inner, of_group, page="docs/options.md")
                 raise UsageError(f"{where}: unknown option {inner!r} in [{name}]", cure)
             _add(flat, of_group[inner.replace("-", "_")], setting, where)
+    if flat.get("batch_size") == "auto":  # the number of an earlier source says how many samples a step has
+        flat["fit_batch_size"] = True
+        del flat["batch_size"]
+    elif flat.get("batch_size") is not None:
+        flat.setdefault("fit_batch_size", False)
     return flat
 
 

@@ -44,7 +44,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
             seed_generators(run.config.seed, "validation", step=i, rank=run.ranks.rank)
             with (
                 run.ranks.during("validation"),
-                explain_device_errors(run.config),
+                explain_device_errors(run),
                 autocast(run.precision, run.ranks.device),
             ):
                 sums.add(run.module(batch))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from vlapipe.schemas.errors import StoppedError, UsageError, VlapipeError
+from vlapipe.train.batch_size import Room, divisors, measure_room, with_batch_size
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.parallel.ranks import agree, gather_bytes
@@ -88,13 +90,14 @@ def _frames(batch: Batch, chosen: torch.Tensor | None) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def explain_device_errors(config: TrainConfig) -> Iterator[None]:
+def explain_device_errors(run: Run) -> Iterator[None]:
     """Turn an error of the GPU or the CPU into one line: no memory, or no kernel for the attention that was asked for.
 
     Raises:
         StoppedError: the block ran out of memory.
         UsageError: the policy's attention cannot use the kernel of ``--attention``.
     """
+    config = run.config
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -105,14 +108,35 @@ def explain_device_errors(config: TrainConfig) -> Iterator[None]:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or any(text in str(error) for text in _NO_HOST_MEMORY)):
             raise
-        half = max(1, config.data.batch_size // 2)
-        ways = [f"--batch-size {half} --grad-accum {config.optim.grad_accum * 2}"] if config.data.batch_size > 1 else []
-        ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
-        ways += ["smaller images (--image-resize-height, --image-resize-width)"]
-        whose = "the GPU's memory" if on_gpu else "this machine's memory"
         tried = re.search(r"you tried to allocate \d+ bytes", str(error))
-        first = tried[0] if tried else str(error).split(". ")[0]
-        raise StoppedError(
-            f"{whose} does not hold batch_size {config.data.batch_size}: {first or 'out of memory'}",
-            f"try {', or '.join(ways)}",
-        ) from None
+        first = (tried[0] if tried else str(error).split(". ")[0]) or "out of memory"
+        whose = "the GPU's memory" if on_gpu else "this machine's memory"
+        room = _room_on_gpu(run, error) if on_gpu else None
+        problem = f"{whose} does not hold batch_size {config.data.batch_size}: {first}"
+        raise StoppedError(f"{problem}; {room}" if room else problem, _smaller(config, room)) from None
+
+
+def _smaller(config: TrainConfig, room: Room | None) -> str:
+    """Returns what needs less memory. A smaller batch has more passes, so that a step sees the same samples."""
+    batch_size = config.data.batch_size
+    limit = room.num_samples if room is not None and room.num_samples < batch_size else batch_size // 2
+    ways = []
+    if sizes := [size for size in divisors(batch_size * config.optim.grad_accum) if size <= limit]:
+        smaller = with_batch_size(config, sizes[-1])
+        ways = [f"--batch-size {sizes[-1]} --grad-accum {smaller.optim.grad_accum}"]
+        ways += ["--batch-size auto"] if room is not None else []
+    ways += [] if config.gradient_checkpointing else ["--gradient-checkpointing"]
+    ways += ["smaller images (--image-resize-height, --image-resize-width)"]
+    return f"try {', or '.join(ways)}"
+
+
+def _room_on_gpu(run: Run, error: BaseException) -> Room | None:
+    """Measure what fits, once the tensors of the failed pass are gone; ``None`` if ranks share the policy."""
+    if run.strategy.splits_blocks:
+        return None
+    device = run.ranks.device
+    free, total = torch.cuda.mem_get_info(device)
+    traceback.clear_frames(error.__traceback__)
+    run.optimizer.zero_grad(set_to_none=True)
+    batch = _batches_again(run, run.loader.state_dict())[0]
+    return measure_room(run.policy, run.optimizer, batch, run.precision, device, used=total - free)

@@ -64,13 +64,13 @@ def train_step(run: Run) -> StepOutcome:
             batch = to_device(batch, ranks.device)
         seed_generators(config.seed, "train", step=run.step, rank=ranks.rank, part=part)
         last = part == config.optim.grad_accum - 1
-        with run.strategy.gradient_sync(enabled=last), explain_device_errors(config):
+        with run.strategy.gradient_sync(enabled=last), explain_device_errors(run):
             with timer.phase("forward"), autocast(run.precision, ranks.device):
                 loss = run.module(batch)
             with timer.phase("backward"):
                 loss[0].backward()
         run.sums.add(loss)
-    with timer.phase("optimizer"), explain_device_errors(config):
+    with timer.phase("optimizer"), explain_device_errors(run):
         own = run.sums.take()
         mean = run.strategy.mean(own)
         factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)

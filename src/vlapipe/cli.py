@@ -42,6 +42,15 @@ class _Bytes(click.ParamType[int]):
             self.fail(f"{error.problem}; {error.cure}", param, ctx)
 
 
+class _NumberOrAuto(click.ParamType[int | str]):
+    """A whole number, or the word auto."""
+
+    name = "number or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else click.INT.convert(value, param, ctx)
+
+
 class _ImageSize(click.ParamType[tuple[int, int]]):
     """Width and height in pixels, such as 224x224."""
 
@@ -343,7 +352,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--config", type=_PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
 @click.option("--init", type=_PATH, help="Begin with the weights of another run, or of one of its checkpoints.")
-@click.option("--batch-size", type=int, help="Samples a rank and pass. Default 32.")
+@click.option("--batch-size", type=_NumberOrAuto(), help="Samples a rank and pass, or auto. Default 32.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
 @click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")

@@ -17,7 +17,7 @@ _HARMLESS = (
     *("out", "resume", "wandb", "num_workers", "prefetch_factor", "cache_dir", "cache_size", "log_every", "eval_every"),
     *("save_every", "async_save", "keep_checkpoints", "keep_best", "best_metric", "best_is", "keep_every"),
     *("tensorboard", "profile", "hang_timeout_s"),
-    *("compile", "attention", "gradient_checkpointing", "deterministic"),
+    *("compile", "attention", "fit_batch_size", "gradient_checkpointing", "deterministic"),
 )
 _OF_A_STEP = ("batch_size", "grad_accum")
 _OF_THE_RATE = ("learning_rate", "schedule", "warmup_steps", "stable_steps", "decay_steps", "min_lr_ratio")
