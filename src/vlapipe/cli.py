@@ -410,7 +410,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
 _OF_SPEED = (
     *("data", "config", "policy", "batch_size", "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards"),
     *("augment", "image_resize_height", "image_resize_width", "precision", "compile_mode", "gradient_checkpointing"),
-    *("parallel", "deterministic", "cache_dir", "cache_size"),
+    *("attention", "parallel", "deterministic", "cache_dir", "cache_size"),
 )
 
 
