@@ -41,14 +41,15 @@ class Sharded:
 
         Args:
             ranks: this process and the number of ranks.
-            precision: ``bf16`` gathers the parameters in bf16 and reduces the gradients in fp32.
+            precision: ``bf16`` gathers the parameters on a GPU in bf16 and reduces the gradients in fp32.
             shard_size: number of ranks that share a copy (HSDP); ``None`` for all ranks.
 
         Raises:
             UsageError: ``shard_size`` does not divide the number of ranks.
         """
         self._ranks = ranks
-        self._dtype = torch.bfloat16 if precision == "bf16" else None
+        # On a CPU, autocast alone chooses bf16: norms there take no input and weight of different types.
+        self._dtype = torch.bfloat16 if precision == "bf16" and ranks.device.type == "cuda" else None
         if shard_size is None:
             self._mesh = init_device_mesh(ranks.device.type, (ranks.world_size,), mesh_dim_names=("shard",))
             return

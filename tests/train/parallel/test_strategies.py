@@ -57,6 +57,15 @@ def test_fsdp_has_the_losses_of_ddp_for_fifty_steps(tiny_dataset: Path, tmp_path
     assert pairs[-1][1]["val/loss"] == pytest.approx(pairs[-1][0]["val/loss"], rel=1e-5)
 
 
+def test_fsdp_trains_in_bf16(tiny_dataset: Path, tmp_path: Path) -> None:
+    for kind in ("ddp", "fsdp"):
+        values = options(tiny_dataset, tmp_path / kind, parallel=kind, precision="bf16", max_steps=3, ema=0.9)
+        ranks = run_ranks(values | {"eval_every": 2}, num_ranks=2)
+        assert [rank.code for rank in ranks] == [0] * 2, [rank.err for rank in ranks]
+    for a, b in zip(lines(tmp_path / "ddp"), lines(tmp_path / "fsdp"), strict=True):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
