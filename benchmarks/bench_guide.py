@@ -44,7 +44,8 @@ from train_cases import (
 import vlapipe
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.camera_reader import ImageReader
-from vlapipe.train.optim.precision import attention_kernel
+from vlapipe.train.optim.precision import attention_kernel, autocast
+from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.run import Run
 
 Step = Callable[[], object]
@@ -117,7 +118,7 @@ def steps_of(settings: Settings, ours: Step, baseline: Step, *, ways: str, skip:
 
 
 def bytes_of_step(run: Run) -> float:
-    """Return the bytes of a step beyond weights and optimizer: the peak on a GPU; on a CPU, what backward keeps."""
+    """Return the bytes of a step beyond the weights: the peak on a GPU; on a CPU, what a pass keeps for backward."""
     if ON_GPU:
         one_step(run)
         settle()
@@ -127,17 +128,23 @@ def bytes_of_step(run: Run) -> float:
         settle()
         return float(torch.cuda.max_memory_allocated() - before)
     weights = {tensor.untyped_storage().data_ptr() for tensor in run.policy.state_dict().values()}
-    kept: dict[int, int] = {}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+    def keep(tensor: Any) -> Any:
+        if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in weights:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes(), tensor  # the tensor, so that its address stays taken
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        one_step(run)
-    return float(sum(kept.values()))
+    # Blocks that are recomputed keep their inputs without saving them as tensors of backward.
+    hooks = [
+        block.register_forward_pre_hook(lambda _, inputs: (keep(inputs[0]), None)[1]) for block in blocks_of(run.policy)
+    ]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(run.precision, DEVICE):
+        run.module(next(run.batches))
+    for hook in hooks:
+        hook.remove()
+    return float(sum(size for size, _ in kept.values()))
 
 
 def memory_of(ours: Run, baseline: Run, *, ways: str) -> Line:
@@ -258,11 +265,14 @@ def bench_cudnn(settings: Settings) -> Iterator[Line]:
 
 
 def bench_bf16(settings: Settings) -> Iterator[Line]:
-    """Precision."""
-    with two_runs(settings, {"precision": "bf16"}, {"precision": "fp32"}) as (ours, baseline):
-        ways = "bf16 against fp32"
-        yield steps_of(settings, partial(one_step, ours), partial(one_step, baseline), ways=ways)
-        yield memory_of(ours, baseline, ways=ways)
+    """Precision. On a CPU the size of the policy decides: small layers cost more to convert than they gain."""
+    sizes = () if ON_GPU or settings.small else (1, 20)
+    named = {f", {millions} million parameters": {"policy_args": POLICIES[millions]} for millions in sizes} or {"": {}}
+    for name, policy in named.items():
+        with two_runs(settings, policy | {"precision": "bf16"}, policy | {"precision": "fp32"}) as (ours, baseline):
+            ways = f"bf16 against fp32{name}"
+            yield steps_of(settings, partial(one_step, ours), partial(one_step, baseline), ways=ways)
+            yield memory_of(ours, baseline, ways=ways)
 
 
 def bench_csv(settings: Settings) -> Iterator[Line]:

@@ -34,7 +34,7 @@ def policies() -> tuple[WithDropout, WithDropout]:
     return plain, recomputing
 
 
-def bytes_kept(work: Callable[[], Tensor], policy: nn.Module) -> int:
+def bytes_kept(work: Callable[[], Tensor], policy: RegressionPolicy) -> int:
     """Bytes that ``work`` keeps for backward, beside the policy's own tensors."""
     own = {tensor.untyped_storage().data_ptr() for tensor in policy.state_dict().values()}
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -45,6 +45,9 @@ def bytes_kept(work: Callable[[], Tensor], policy: nn.Module) -> int:
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor, so that its address stays taken
         return tensor
 
+    # Blocks that are recomputed keep their inputs without saving them as tensors of backward.
+    for block in policy.blocks():
+        block.register_forward_pre_hook(lambda _, inputs: (keep(inputs[0]), None)[1])
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         work()
     return sum(size for size, _ in kept.values())
