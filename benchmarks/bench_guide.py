@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import math
 import os
 import statistics
@@ -33,11 +32,10 @@ from train_cases import (
     Line,
     demo_dataset,
     in_memory,
-    machine,
     medians,
     one_step,
     open_run,
-    rounded,
+    report,
     settle,
 )
 
@@ -87,12 +85,7 @@ def main() -> None:
         options.raw = folder / f"demo-{options.episodes}"
         for case in options.cases.split(","):
             for line in CASES[case](options):
-                values = {key: rounded(value) for key, value in line.items()}
-                text = json.dumps({"bench": "guide", "case": case, **values, "device": DEVICE.type, **machine()})
-                print(text, flush=True)
-                if options.out:
-                    with options.out.open("a") as file:
-                        file.write(text + "\n")
+                report("guide", case, line, options.out)
             gc.collect()
 
 

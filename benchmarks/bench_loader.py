@@ -23,8 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +32,7 @@ from loader_rows import bench_rows
 from loader_start import bench_first_batch, bench_memory, bench_opening, bench_resume
 from loader_timing import Line, Settings
 from loader_windows import bench_hdf5, bench_sensor, bench_state
+from machine import machine, rounded
 
 CASES: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "a": bench_state,
@@ -48,25 +47,6 @@ CASES: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "j": bench_resume,
     "k": bench_rows,
 }
-
-
-def rounded(value: object) -> object:
-    """Round a number to its significant digits."""
-    if not isinstance(value, float):
-        return value
-    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
-
-
-def machine() -> Line:
-    """Describe the machine and the commit."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    named = f"{platform.machine()}, {os.cpu_count()} cores, {model}"
-    return {"machine": named, "commit": commit.stdout.strip()}
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ One JSON line a case. The trainer and its baseline make steps in turns, and a ra
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,12 +28,11 @@ from train_cases import (
     Line,
     demo_dataset,
     in_memory,
-    machine,
     medians,
     one_step,
     open_run,
     ratio,
-    rounded,
+    report,
     settle,
 )
 
@@ -70,12 +68,7 @@ def main() -> None:
         dataset = demo_dataset(folder, options.episodes)
         for case in options.cases.split(","):
             for line in CASES[case](dataset, options):
-                values = {key: rounded(value) for key, value in line.items()}
-                text = json.dumps({"bench": "train", "case": case, **values, "device": DEVICE.type, **machine()})
-                print(text, flush=True)
-                if options.out:
-                    with options.out.open("a") as file:
-                        file.write(text + "\n")
+                report("train", case, line, options.out)
 
 
 def sizes(options: argparse.Namespace) -> Iterator[tuple[Line, Line]]:

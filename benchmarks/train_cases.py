@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine, rounded
 
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.ingest import IngestConfig, ingest
@@ -29,11 +29,11 @@ __all__ = [
     "POLICIES",
     "Line",
     "demo_dataset",
-    "machine",
     "medians",
     "one_step",
     "open_run",
-    "rounded",
+    "ratio",
+    "report",
     "settle",
 ]
 
@@ -47,32 +47,16 @@ POLICIES: dict[int, Line] = {
 }
 
 
-def machine() -> Line:
-    """Describe the machine, its GPU, and the commit."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    named = f"{platform.machine()}, {os.cpu_count()} cores, {model}"
+def report(bench: str, case: str, line: Line, out: Path | None) -> None:
+    """Print a figure as one JSON line, with the machine, the commit and the load; also append it to ``out``."""
     gpu = {"gpu": torch.cuda.get_device_name()} if DEVICE.type == "cuda" else {}
-    return {
-        **gpu,
-        "machine": named,
-        "torch": torch.__version__,
-        "commit": os.environ.get("VLAPIPE_COMMIT") or commit.stdout.strip(),
-        "load_before": round(os.getloadavg()[0], 1),  # how busy the cores are with other work
-    }
-
-
-def rounded(value: object) -> object:
-    """Round a number to its significant digits."""
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    if not isinstance(value, float):
-        return value
-    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+    about = {**gpu, **machine(), "torch": torch.__version__, "load_before": round(os.getloadavg()[0], 1)}
+    values = {key: rounded(value) for key, value in line.items()}
+    text = json.dumps({"bench": bench, "case": case, **values, "device": DEVICE.type, **about})
+    print(text, flush=True)
+    if out:
+        with out.open("a") as file:
+            file.write(text + "\n")
 
 
 def demo_dataset(folder: Path, num_episodes: int) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
@@ -331,9 +332,7 @@ class Memory:
         """Remember ``batch_size``."""
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self._all() | {self.key: batch_size}, indent=1), encoding="utf-8")
-            temporary.replace(self.file)
+            write_bytes(self.file, json.dumps(self._all() | {self.key: batch_size}, indent=1).encode())
 
     def _all(self) -> dict[str, Any]:
         try:

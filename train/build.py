@@ -344,9 +344,8 @@ def _announce(run: Run, why_precision: str) -> None:
     say(f"policy {config.policy}: {run.num_parameters:,} parameters{trained}")
     if config.optim.ema is not None:
         say(f"EMA: the average of the weights, of decay {config.optim.ema:g}, is what is validated and loaded")
-    global_batch = config.data.batch_size * config.optim.grad_accum * ranks.world_size
-    frames = run.loader.num_frames
-    say(f"train split: {frames:,} frames; {global_batch} a step, {frames / global_batch:.1f} steps an epoch")
+    frames, a_step = run.loader.num_frames, run.global_batch_size
+    say(f"train split: {frames:,} frames; {a_step} a step, {frames / a_step:.1f} steps an epoch")
     if run.val_loader is None:
         say("val split: no episode, so nothing is validated (training data is never used for it)")
     else:

@@ -74,11 +74,6 @@ class Run:
         return sum(p.numel() for p in self.policy.parameters())
 
     @property
-    def policy_name(self) -> str:
-        """Name of the policy's class, for messages."""
-        return type(self.policy).__name__
-
-    @property
     def global_batch_size(self) -> int:
         """Number of samples of one step, summed over all ranks."""
         return self.config.data.batch_size * self.config.optim.grad_accum * self.ranks.world_size

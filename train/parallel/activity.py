@@ -97,7 +97,7 @@ def _is_library(file: str) -> bool:
 def hanging_ranks(rows: Sequence[Sequence[int]], limit_s: float) -> list[int]:
     """Returns the ranks that hang, by the rows of all ranks. Ranks that wait for one of them are not returned.
 
-    If every rank is late and all of them seem to wait, all are returned.
+    If every rank is late, all are returned if all of them seem to wait, and none if none of them does.
     """
     late, waiting = [], 0
     for rank, (number, milliseconds, waits, *_) in enumerate(rows):
