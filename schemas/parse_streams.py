@@ -17,6 +17,7 @@ from vlapipe.schemas.parse_fields import (
 from vlapipe.schemas.schema import (
     ISO,
     WHITESPACE,
+    Align,
     CsvStream,
     Dialect,
     ImageStream,
@@ -46,12 +47,16 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         "files": files,
         "rate_hz": table.number("rate_hz", None, least=1e-6),
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
+        "optional": table.flag("optional", False),
         "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
     }
     many_cameras = any("{camera}" in pattern for pattern in files)
     if kind != "images" and (many_cameras or "{camera}" in (common["time"].file or "")):
         table.fail("{camera} stands for a camera", "only files of images may have it")
     stream: Stream
+    if kind != "images":
+        common["align"] = table.choice("align", get_args(Align), None) if "align" in table.values else None
+        common["tolerance_s"] = table.number("tolerance_s", None, least=0)
     if kind == "images":
         if "cameras" in table.values and not many_cameras:
             table.fail(

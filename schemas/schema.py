@@ -15,6 +15,7 @@ __all__ = [
     "WHITESPACE",
     "ActionConstant",
     "ActionSpec",
+    "Align",
     "CheckSpec",
     "CsvStream",
     "DerivedSpec",
@@ -38,6 +39,7 @@ TimePart = Literal[
     "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
 ]
 OnMissing = Literal["refuse", "drop", "mask"]
+Align = Literal["last", "nearest", "linear"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -212,6 +214,9 @@ class CsvStream:
     derived: tuple[DerivedSpec, ...] = ()
     rate_hz: float | None = None
     max_gap_s: float | None = None
+    optional: bool = False  # an episode may lack the stream
+    align: Align | None = None  # how state and action take its values at the anchor's times; see [sample]
+    tolerance_s: float | None = None  # a value further away in time counts as missing
     dialect: Dialect = field(default_factory=Dialect)
     missing: tuple[str, ...] = ("",)
     drop: tuple[str, ...] = ()
@@ -234,6 +239,9 @@ class NpzStream:
     derived: tuple[DerivedSpec, ...] = ()
     rate_hz: float | None = None
     max_gap_s: float | None = None
+    optional: bool = False  # an episode may lack the stream
+    align: Align | None = None  # how state and action take its values at the anchor's times; see [sample]
+    tolerance_s: float | None = None  # a value further away in time counts as missing
     kind: Literal["npz"] = "npz"
 
 
@@ -246,6 +254,7 @@ class ImageStream:
     time: TimeSpec
     rate_hz: float | None = None
     max_gap_s: float | None = None
+    optional: bool = False  # an episode may lack the camera
     cameras: tuple[str, ...] = ()
     one_per_row: bool = False  # the camera must have as many images as the anchor has rows
     kind: Literal["images"] = "images"

@@ -51,6 +51,10 @@ class Moments:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     is_finite: bool = True
+    min: NDArray[np.float32] | None = None
+    max: NDArray[np.float32] | None = None
+    q01: NDArray[np.float32] | None = None  # one value in a hundred is smaller
+    q99: NDArray[np.float32] | None = None  # one value in a hundred is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class SampleSpec:
     images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # camera -> (T, 3, height, width) uint8
     action: tuple[int, int] = (0, 0)  # (H, A) float32 of "action"
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
+    optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
+    newest: int = -1  # the frame's own row in the window of the state
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
