@@ -19,10 +19,10 @@ from vlapipe.pipeline.build.commit import assemble
 from vlapipe.pipeline.build.record import Record, ShardRecord
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import Plan
-from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW
+from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at_or_before
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.shard_file import write_shard

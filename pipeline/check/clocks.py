@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.check.location import clock_location, clock_row
+from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CheckSpec, Stream
 
-__all__ = ["RATE_TOLERANCE", "check_clock", "find_gaps", "steps_s"]
+__all__ = ["RATE_TOLERANCE", "check_clock", "steps_s"]
 
 RATE_TOLERANCE = 0.2  # a larger relative distance from the declared rate is worth a warning
 _UNITS = ("s", "ms", "us", "ns")
@@ -27,14 +28,6 @@ _LEAST_STEPS = 19  # fewer steps say little about how evenly a clock ticks
 def steps_s(timestamp: NDArray[Any]) -> NDArray[np.float64]:
     """Returns the seconds from each row to the next, ``(rows - 1,)``; subtracted first, then converted."""
     return seconds(timestamp[1:] - timestamp[:-1])
-
-
-def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
-    """Returns the rows that follow a step longer than ``max_gap_s``; no rows if ``max_gap_s`` is ``None``."""
-    if max_gap_s is None:
-        return np.empty(0, dtype=np.int32)
-    limit = round(max_gap_s * 1e9) if timestamp.dtype == np.int64 else max_gap_s
-    return (np.flatnonzero(timestamp[1:] - timestamp[:-1] > limit) + 1).astype(np.int32)
 
 
 def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Findings) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlapipe.pipeline.check.clocks import RATE_TOLERANCE, find_gaps, steps_s
+from vlapipe.pipeline.check.clocks import RATE_TOLERANCE, steps_s
+from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import Rows, StreamRows
 from vlapipe.schemas.findings import Findings

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.check.clocks import find_gaps, steps_s
+from vlapipe.pipeline.check.clocks import steps_s
 from vlapipe.pipeline.check.location import add_at_row, column_name, column_names
+from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.check.clocks import find_gaps
 from vlapipe.pipeline.check.streams import check_streams
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
-from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before
 from vlapipe.pipeline.read.file_parts import read_part
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.read.streams import read_streams
 from vlapipe.pipeline.shards.derive.actions import rows_of_finite_actions
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
+from vlapipe.pipeline.shards.derive.gaps import find_gaps
+from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at_or_before
 from vlapipe.pipeline.shards.derive.stamps import seconds_between
 from vlapipe.pipeline.stream_rows import Rows, StreamRows
 from vlapipe.schemas.errors import is_text, printable

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.schema import SampleDefaults
 
-__all__ = ["frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
+__all__ = ["find_gaps", "frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
+
+
+def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
+    """Returns the rows that follow a step longer than ``max_gap_s``; no rows if ``max_gap_s`` is ``None``."""
+    if max_gap_s is None:
+        return np.empty(0, dtype=np.int32)
+    limit = round(max_gap_s * 1e9) if timestamp.dtype == np.int64 else max_gap_s
+    return (np.flatnonzero(timestamp[1:] - timestamp[:-1] > limit) + 1).astype(np.int32)
 
 
 def window_rows(sample: SampleDefaults, anchor: str, cameras: Iterable[str]) -> dict[str, int]:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams_under_test import images_of, rows_of, stream_of, ticks
 
-from vlapipe.pipeline.check.clocks import check_clock, find_gaps
+from vlapipe.pipeline.check.clocks import check_clock
 from vlapipe.pipeline.read.csv.table import read_csv_stream
+from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import CheckSpec, FieldSpec
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.check.clocks import find_gaps
-from vlapipe.pipeline.read.align import last_row_at_or_before
-from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.derive.gaps import find_gaps, frames_between, gap_rows, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.derive.rows_in_time import last_row_at_or_before
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.schemas.schema import SampleDefaults
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.read.align import action_rows, last_row_at_or_before, row_ahead
+from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at_or_before, row_ahead
 from vlapipe.schemas.parse import parse_schema
 
 clocks = st.lists(st.integers(0, 10**9), min_size=1, max_size=30).map(sorted)
