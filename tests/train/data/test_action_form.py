@@ -390,6 +390,12 @@ def test_zeros_from_a_policy_are_a_finite_action(kind: str, rotation: Rotation |
         assert form.decode(torch.zeros(2, H, form.size), torch.zeros(2, 13)).isfinite().all()
 
 
+def test_a_predicted_6d_with_two_parallel_columns_keeps_the_first() -> None:
+    form = form_of(schema_of(QUATERNION, of=["quaternion"]), rotation="6d")
+    found = form.decode(torch.tensor([[[0.0, 1.0, 0.0, 0.0, 2.0, 0.0]]]), torch.zeros(1, 4)).numpy()
+    np.testing.assert_allclose(matrix(QUATERNION, np.float64(found))[..., 0], [[[0, 1, 0]]], atol=1e-6)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSALS = [
