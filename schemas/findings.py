@@ -125,6 +125,10 @@ CODES: dict[str, Code] = {
     "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),
     "image.count": _error("a camera has another number of images than rows", "check for lost frames"),
+    "align.too_far": _warning(
+        "a stream has no value near enough in time for the state or the action",
+        "check for lost rows, or say tolerance_s in the stream",
+    ),
     "clock.backwards": _fatal(
         "time runs backwards", "sort or cut the recording there; a counter that begins again is no clock"
     ),

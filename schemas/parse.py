@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import PurePath
+from typing import Any, get_args
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import CODES, SEVERITIES
@@ -12,19 +13,21 @@ from vlapipe.schemas.parse_streams import parse_stream
 from vlapipe.schemas.renamed import bring_up_to_date, warn_renamed
 from vlapipe.schemas.schema import (
     ActionConstant,
+    ActionKind,
     ActionSpec,
     CheckSpec,
     CsvStream,
     EpisodeLayout,
     ImageStream,
     InstructionSpec,
+    Rotation,
     SampleDefaults,
     Schema,
     Stream,
 )
-from vlapipe.schemas.toml_table import TomlTable, did_you_mean
+from vlapipe.schemas.toml_table import TomlTable, did_you_mean, is_number
 
-__all__ = ["SCHEMA_VERSION", "parse_schema"]
+__all__ = ["SCHEMA_VERSION", "check_sample", "field_paths", "parse_action", "parse_schema"]
 
 SCHEMA_VERSION = 1
 _CHOSEN_SEVERITIES = (*SEVERITIES, "off")
@@ -55,14 +58,14 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
     episodes = _parse_episodes(top.table("episodes", {}))
     if episodes.split_column:
         streams = tuple(_without(episodes.split_column, s) if s.name == anchor else s for s in streams)
-    sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams))
+    sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams), streams)
     schema = Schema(
         name=top.text("name", PurePath(source).stem),
         description=top.text("description", ""),
         anchor=anchor,
         episodes=episodes,
         streams=streams,
-        action=_parse_action(top.table("action", {"kind": "next", "of": list(sample.state)})),
+        action=parse_action(top.table("action", {"kind": "next", "of": list(sample.state)})),
         sample=sample,
         instruction=_parse_instruction(top.table("instruction", {})),
         checks=_parse_checks(top.table("checks", {})),
@@ -148,7 +151,8 @@ def _parse_split(table: TomlTable) -> float:
     return float(fraction)
 
 
-def _parse_action(table: TomlTable) -> ActionSpec:
+def parse_action(table: TomlTable) -> ActionSpec:
+    """Parses ``[action]``."""
     kind = table.choice("kind", ("delta", "absolute", "next", "column"))
     append = table.table("append", {})
     period_s = float(table.number("period_s", 0.0, least=0))
@@ -208,22 +212,65 @@ def _parse_checks(table: TomlTable) -> CheckSpec:
     return checks
 
 
-def _parse_sample(table: TomlTable, every_field: tuple[str, ...]) -> SampleDefaults:
+def _parse_sample(table: TomlTable, every_field: tuple[str, ...], streams: tuple[Stream, ...]) -> SampleDefaults:
     sensors = table.table("sensors", {})
     state = table.texts("state", every_field)
     if not state:
         table.fail("state: a sample without a state", "name at least one field")
+    named = tuple((name, sensors.text(name)) for name in sensors.values)
+    declared = {stream.name: stream.rate_hz for stream in streams}
+    of_windows = {
+        "state": declared.get(state[0].partition("/")[0]),
+        "sensor": declared.get(named[0][1].partition("/")[0]) if named else None,
+        "image": next((stream.rate_hz for stream in streams if isinstance(stream, ImageStream)), None),
+        "action": declared.get(state[0].partition("/")[0]),
+    }
+    windows: dict[str, Any] = {}
+    for window, rate_hz in of_windows.items():
+        windows |= _parse_window(table, window, rate_hz)
     sample = SampleDefaults(
         state=state,
-        sensors=tuple((name, sensors.text(name)) for name in sensors.values),
-        state_rows=table.count("state_rows", 1),
-        sensor_rows=table.count("sensor_rows", 1),
-        image_rows=table.count("image_rows", 1),
-        action_rows=table.count("action_rows", 1),
-        action_stride=table.count("action_stride", 1),
+        sensors=named,
+        cameras=table.texts("cameras") if "cameras" in table.values else None,
+        ahead_rows=table.count("ahead_rows", 0, least=0),
+        action_form=table.choice("action_form", get_args(ActionKind), "absolute"),
+        rotation=table.choice("rotation", get_args(Rotation), None) if "rotation" in table.values else None,
+        relative_to=table.texts("relative_to", ()),
+        delta_timestamps=_parse_timestamps(table),
+        **windows,
     )
     table.finish()
     return sample
+
+
+def _parse_timestamps(table: TomlTable) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Returns the seconds of each batch entry that has its own, as LeRobot's ``delta_timestamps`` says them."""
+    given = table.table("delta_timestamps", {})
+    found = []
+    for entry, seconds in given.values.items():
+        times = seconds if isinstance(seconds, list) else [seconds]
+        if not times or not all(is_number(t) for t in times) or sorted(times) != times:
+            given.fail(f"{entry}: expected ascending numbers of seconds, found {seconds!r}", "for example [-0.1, 0.0]")
+        found.append((entry, tuple(float(t) for t in times)))
+    return tuple(found)
+
+
+def _parse_window(table: TomlTable, window: str, rate_hz: float | None) -> dict[str, Any]:
+    """Returns rows, stride and seconds of a window; with seconds alone, the declared rate gives the rows."""
+    seconds = table.number(f"{window}_s", None, least=1e-9)
+    if seconds is not None and f"{window}_stride" in table.values:
+        table.fail(f"{window}_s and {window}_stride cannot both be given", "the rows lie at equal times, or at rows")
+    if seconds is not None and f"{window}_rows" not in table.values:
+        if rate_hz is None:
+            table.fail(f"{window}_s: how many rows are that?", f"add {window}_rows, or rate_hz in the stream")
+        rows = max(1, round(seconds * rate_hz))
+    else:
+        rows = 1
+    return {
+        f"{window}_rows": table.count(f"{window}_rows", rows),
+        f"{window}_stride": table.count(f"{window}_stride", 1),
+        f"{window}_s": None if seconds is None else float(seconds),
+    }
 
 
 def _check_references(top: TomlTable, schema: Schema) -> None:
@@ -245,15 +292,24 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
         schema.anchor_stream, CsvStream
     ):
         top.fail("episodes: only a csv file can hold several episodes", "leave split_column and split_gap_s out")
-    fields = _field_paths(schema)
-    on_anchor = [path for path in fields if path.startswith(f"{schema.anchor}/")]
-    uses = [("action.of", path, on_anchor) for path in schema.action.of]
-    uses += [("action.append", constant.field, on_anchor) for constant in schema.action.append if constant.field]
-    uses += [("sample.state", path, on_anchor) for path in schema.sample.state]
-    uses += [("sample.sensors", path, fields) for _, path in schema.sample.sensors]
-    for where, path, known in uses:
-        if path not in known:
-            top.fail(f"{where}: no field {path!r}", did_you_mean(path, known))
+    check_sample(top, schema)
+
+
+def check_sample(top: TomlTable, schema: Schema) -> None:
+    """Checks that the schema declares every field that its sample and its action name.
+
+    Raises:
+        UsageError: a field is not declared, is text, or cannot be used there.
+    """
+    fields = field_paths(schema)
+    uses = [("action.of", path) for path in schema.action.of]
+    uses += [("action.append", constant.field) for constant in schema.action.append if constant.field]
+    uses += [("sample.state", path) for path in schema.sample.state]
+    uses += [("sample.sensors", path) for _, path in schema.sample.sensors]
+    uses += [("sample.relative_to", path) for path in schema.sample.relative_to]
+    for where, path in uses:
+        if path not in fields:
+            top.fail(f"{where}: no field {path!r}", did_you_mean(path, fields))
         if schema.field(path).text:
             top.fail(f"{where}: {path!r} is text", "only numbers can be trained on")
     derived = {f"{s.name}/{d.name}" for s in schema.streams if not isinstance(s, ImageStream) for d in s.derived}
@@ -277,7 +333,7 @@ def _refuse_stem(top: TomlTable, schema: Schema) -> None:
             top.fail(f"{where}: {{stem}} in {text!r} stands for nothing", "say per_file = true under [episodes]")
 
 
-def _field_paths(schema: Schema) -> list[str]:
+def field_paths(schema: Schema) -> list[str]:
     """Returns each ``<stream>/<field>`` that an episode has, including masks and derived fields."""
     paths: list[str] = []
     for stream in schema.streams:

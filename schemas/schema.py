@@ -14,6 +14,7 @@ __all__ = [
     "NANOSECONDS",
     "WHITESPACE",
     "ActionConstant",
+    "ActionKind",
     "ActionSpec",
     "Align",
     "CheckSpec",
@@ -26,6 +27,7 @@ __all__ = [
     "InstructionSpec",
     "NpzStream",
     "OnMissing",
+    "Rotation",
     "SampleDefaults",
     "Schema",
     "Stream",
@@ -40,6 +42,8 @@ TimePart = Literal[
 ]
 OnMissing = Literal["refuse", "drop", "mask"]
 Align = Literal["last", "nearest", "linear"]
+ActionKind = Literal["absolute", "relative", "delta"]
+Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -314,7 +318,7 @@ class ActionConstant:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpec:
-    """How actions follow from the anchor stream's fields.
+    """How actions follow from fields, which the stream's ``align`` brings to the anchor's rows.
 
     ``delta``: the change of ``of`` over ``period_s``, with angles wrapped by their period. ``absolute``: ``of`` at the
     end of ``period_s``. ``next``: ``of`` one row later. ``column``: ``of`` at the row itself. The end row is the row
@@ -346,15 +350,42 @@ class CheckSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDefaults:
-    """The default content of one training sample; names are ``<stream>/<field>``."""
+    """The content of one training sample; names are ``<stream>/<field>``. Training may choose other values.
+
+    State, sensor and image windows end at the frame, and the action chunk begins there. A window has ``rows`` rows,
+    each ``stride`` rows apart. With ``s``, the rows are ``s / rows`` seconds apart instead, and are found by time: of
+    the anchor the nearest row, of any other stream the last row at or before that time. ``ahead_rows`` observations
+    follow after the frame, as far apart as the actions, so that T actions lie between T + 1 observations.
+
+    ``delta_timestamps`` gives the times of single batch entries in seconds from the frame. ``action_form``,
+    ``rotation`` and ``relative_to`` say how the recorded action is expressed; see ``train.data.action_form``.
+    """
 
     state: tuple[str, ...]
     sensors: tuple[tuple[str, str], ...] = ()  # (name in the batch, field)
+    cameras: tuple[str, ...] | None = None  # None: all of the recording
     state_rows: int = 1
     sensor_rows: int = 1
     image_rows: int = 1
     action_rows: int = 1
+    state_stride: int = 1
+    sensor_stride: int = 1
+    image_stride: int = 1
     action_stride: int = 1
+    state_s: float | None = None
+    sensor_s: float | None = None
+    image_s: float | None = None
+    action_s: float | None = None
+    ahead_rows: int = 0
+    delta_timestamps: tuple[tuple[str, tuple[float, ...]], ...] = ()  # (batch entry, seconds)
+    action_form: ActionKind = "absolute"
+    rotation: Rotation | None = None
+    relative_to: tuple[str, ...] = ()
+
+    @property
+    def is_by_time(self) -> bool:
+        """Returns whether any window is given in seconds, so that rows are found by time."""
+        return bool(self.delta_timestamps) or (self.state_s, self.sensor_s, self.image_s, self.action_s) != (None,) * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,3 +432,7 @@ class Schema:
         stream = self.stream(self.anchor)
         assert not isinstance(stream, ImageStream)
         return stream
+
+    def is_on_anchor(self, path: str) -> bool:
+        """Returns whether field ``<stream>/<field>`` belongs to the stream on whose clock frames lie."""
+        return path.partition("/")[0] == self.anchor

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.check.clocks import steps_s
 from vlapipe.pipeline.read.episode import Episode
-from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE, derive_actions
+from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
-from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, rows_ahead, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, spans_of
 from vlapipe.pipeline.shards.ordered_map import in_order
@@ -67,7 +67,7 @@ class ShardRecord:
 def _numbers_of(episode: Episode, schema: Schema) -> dict[str, NDArray[Any]]:
     fields = episode.fields()
     fields |= derive_fields(schema, fields)
-    actions, valid = derive_actions(schema, fields, episode.action_row), episode.action_row >= 0
+    actions, valid = episode.sample(schema).actions(0, len(episode.action_row)), episode.action_row >= 0
     count = int(np.count_nonzero(valid))
     # Rows without an action are nearly always the last rows; a slice then needs no copy. Otherwise the valid rows are
     # selected on the transposed array, which keeps the column-major layout.
@@ -85,8 +85,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
     ``next_row`` maps each stream to the shard row where its next episode begins; this call advances it.
     """
     cameras = (name for name, stream in episode.streams.items() if isinstance(stream, ImageRows))
-    num_rows = window_rows(schema.sample, schema.anchor, cameras)
-    beside = _gaps_beside(episode, num_rows, schema.anchor)
+    num_rows = window_rows(schema.sample, schema.anchor, cameras, episode.rate_hz)
+    beside = _gaps_beside(episode, schema.anchor)
     row: Record = {
         "id": episode.raw.id,
         "task": episode.raw.task,
@@ -110,12 +110,12 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
     return row
 
 
-def _gaps_beside(episode: Episode, num_rows: Mapping[str, int], anchor: str) -> list[Record]:
-    """Return the gaps of the streams other than the anchor that windows read, as rows for the table of gaps."""
+def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:
+    """Return the gaps of the streams other than the anchor, as rows for the table of gaps."""
     found = []
-    for name in num_rows:
+    for name in episode.align:
         max_gap_s = episode.max_gaps_s[name]
-        if name != anchor and max_gap_s is not None:
+        if max_gap_s is not None:
             clocks = episode.streams[anchor].timestamp, episode.streams[name].timestamp
             rows = gap_rows(*clocks, episode.align[name], episode.gaps[name], max_gap_s)
             found += [{"stream": name, **gap} for gap in rows]
@@ -124,9 +124,11 @@ def _gaps_beside(episode: Episode, num_rows: Mapping[str, int], anchor: str) -> 
 
 def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int], beside: list[Record]) -> int:
     """Count the frames that are not drawn because their window, by the schema's own sizes, would cross a gap."""
+    actions, observations = rows_ahead(schema.sample, episode.rate_hz(schema.anchor))
     _, others = spans_of(gaps_table((0, gap) for gap in beside), num_rows)
-    spans = [spans_across_gaps(schema.sample, episode.gaps[schema.anchor], num_rows[schema.anchor]), others]
-    all_spans = np.concatenate(spans)
+    others[:, 0] -= observations
+    ours = spans_across_gaps(episode.gaps[schema.anchor], num_rows[schema.anchor], max(actions, observations))
+    all_spans = np.concatenate([ours, others])
     _, _, lengths = frames_between(
         np.array([episode.frame_start]),
         np.array([episode.num_frames]),

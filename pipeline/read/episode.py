@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.file_parts import read_part
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.read.streams import read_streams
-from vlapipe.pipeline.shards.derive.actions import rows_of_finite_actions
-from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
+from vlapipe.pipeline.shards.derive.aligned_fields import Use, place, tolerance_s
+from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, foreign_streams
 from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at_or_before
 from vlapipe.pipeline.shards.derive.stamps import seconds_between
@@ -60,6 +61,16 @@ class Episode:
             if isinstance(stream, StreamRows)
             for field, values in stream.fields.items()
         }
+
+    def rate_hz(self, stream: str) -> float:
+        """Returns the mean rate of a stream's clock; 1 if all its rows have one time."""
+        clock = self.streams[stream].timestamp
+        span = seconds_between(clock, 0, -1) if len(clock) > 1 else 0.0
+        return (len(clock) - 1) / span if span > 0 else 1.0
+
+    def sample(self, schema: Schema) -> EpisodeSample:
+        """Returns what training reads of the episode by the schema's own sample."""
+        return _sample(self.streams, schema, self.action_row)
 
 
 def read_episode(
@@ -160,7 +171,7 @@ def _relate(
     others = {name: stream for name, stream in streams.items() if name != schema.anchor}
     align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
     action = schema.action
-    action_row = _without_unusable(action_rows(clock, schema), streams[schema.anchor], schema)
+    action_row = _usable(action_rows(clock, schema), streams, schema)
     begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
     with_action = np.flatnonzero(action_row >= 0)
     num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0
@@ -176,6 +187,7 @@ def _relate(
     elif num_frames < checks.min_frames:
         expected = f"{checks.min_frames} frames or more"
         findings.add("episode.too_short", label, expected=expected, found=f"{num_frames}")
+    _report_missing(streams, schema, range(begun, begun + num_frames), findings)
     if findings.errors:
         return None
     return Episode(
@@ -191,15 +203,54 @@ def _relate(
     )
 
 
-def _without_unusable(action_row: NDArray[np.int32], anchor: Rows, schema: Schema) -> NDArray[np.int32]:
-    """Marks the rows whose action is not finite as rows without an action.
+def _sample(streams: dict[str, Rows], schema: Schema, action_row: NDArray[np.int32]) -> EpisodeSample:
+    def read(name: str, start: int, stop: int) -> NDArray[Any]:
+        stream, _, field = name.partition("/")
+        if name == ACTION_ROW:
+            return action_row[start:stop]
+        rows = streams[stream]
+        assert isinstance(rows, StreamRows) or field == "timestamp"
+        values: NDArray[Any] = rows.timestamp if field == "timestamp" else rows.fields[field]  # type: ignore[union-attr]
+        return values[start:stop]
+
+    return EpisodeSample(schema, read, {name: rows.num_rows for name, rows in streams.items()}, chosen=False)
+
+
+def _usable(action_row: NDArray[np.int32], streams: dict[str, Rows], schema: Schema) -> NDArray[np.int32]:
+    """Marks rows as rows without an action: a field has no value within its tolerance, or the action is not finite.
 
     The schema may allow NaN and infinite values in a field, so actions that follow from them are possible.
     """
-    assert isinstance(anchor, StreamRows)
-    numbers = [values for values in anchor.fields.values() if values.dtype.kind == "f"]
-    if all(len(values) == 0 or (np.abs([values.min(), values.max()]) < _HALF).all() for values in numbers):
+    paths = tuple(action_fields(schema))
+    foreign = foreign_streams(schema, paths)
+    fields: list[NDArray[Any]] = []
+    for name in (schema.anchor, *foreign):
+        rows = streams[name]
+        assert isinstance(rows, StreamRows)
+        fields += [values for values in rows.fields.values() if values.dtype.kind == "f" and len(values)]
+    if not foreign and all((np.abs([values.min(), values.max()]) < _HALF).all() for values in fields):
         return action_row
-    fields = {f"{schema.anchor}/{name}": values for name, values in anchor.fields.items()}
-    anchor_only = replace(schema, streams=(schema.anchor_stream,))
-    return rows_of_finite_actions(schema, fields | derive_fields(anchor_only, fields), action_row)
+    sample = _sample(streams, schema, action_row)
+    return sample.usable_actions(action_row, {path: sample.field(path, "action", 0, len(action_row)) for path in paths})
+
+
+def _report_missing(streams: dict[str, Rows], schema: Schema, frames: range, findings: Findings) -> None:
+    """Reports frames at which a stream has no value for the state or the action within its tolerance."""
+    clock = streams[schema.anchor].timestamp
+    uses: list[tuple[Use, tuple[str, ...]]] = [("state", schema.sample.state), ("action", tuple(action_fields(schema)))]
+    for use, paths in uses:
+        for name in foreign_streams(schema, paths):
+            spec, rows = schema.stream(name), streams[name]
+            assert not isinstance(spec, ImageStream)
+            placed = place(spec, use, clock[frames.start : frames.stop], rows.timestamp)
+            missing = np.flatnonzero(placed.is_missing)
+            if len(missing) and rows.num_rows:
+                row = frames.start + int(missing[0])
+                near = seconds_between(np.array([clock[row], rows.timestamp[placed.before[missing[0]]]]), 0, 1)
+                findings.add(
+                    "align.too_far",
+                    rows.source.path,
+                    expected=f"a row within {tolerance_s(spec, rows.timestamp):.4g} s for the {use}",
+                    found=f"{abs(near):.4g} s away at row {row} of {schema.anchor}; such rows are padding",
+                    count=len(missing),
+                )

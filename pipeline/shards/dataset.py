@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.cache_files import cache_folder, cache_limit
-from vlapipe.pipeline.shards.mapped.mapped_shards import MappedShards
+from vlapipe.pipeline.shards.mapped.mapped_shards import MappedShards, choice_of
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.renamed import warn_renamed
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ActionSpec, SampleDefaults, Schema
 
 __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
 
@@ -52,21 +53,55 @@ class Dataset:
     """A dataset that ``vlapipe ingest`` wrote. Use ``open_dataset`` to create a ``Dataset``."""
 
     def __init__(
-        self, path: Path, manifest: Manifest, cache_dir: Path | None = None, cache_bytes: int | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        cache_dir: Path | None = None,
+        cache_bytes: int | None = None,
+        chosen: tuple[SampleDefaults, ActionSpec] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self.schema: Schema = parse_schema(
+        self._recorded: Schema = parse_schema(
             manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}", is_stored=True
         )
+        self.schema: Schema = self._recorded  # samples are read by it, so it may have a chosen sample and action
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
-        cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
-        self._mapped = MappedShards(path, manifest, self.schema, cache, self._table)
+        self._cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
+        self._mapped = self._samples = MappedShards(path, manifest, self._recorded, self._cache, self._table)
         self._opened_with = (path, manifest, cache_dir, cache_bytes)
+        if chosen is not None:
+            self._choose(*chosen)
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
         # Another process opens the dataset again, and maps the arrays itself.
-        return Dataset, self._opened_with
+        return Dataset, (*self._opened_with, (self.schema.sample, self.schema.action))
+
+    def choose(self, sample: SampleDefaults, action: ActionSpec) -> Dataset:
+        """Returns a view of this dataset whose samples have other fields, windows or actions. Nothing is ingested.
+
+        ``schema`` of the view has the sample and the action; every other part is the recording's.
+        """
+        view = copy(self)
+        view._choose(sample, action)
+        return view
+
+    def _choose(self, sample: SampleDefaults, action: ActionSpec) -> None:
+        self.schema = replace(self._recorded, sample=sample, action=action)
+        self._samples = self._mapped
+        if choice_of(self.schema) != choice_of(self._recorded):
+            shared = (self.path, self.manifest, self.schema, self._cache, self._table)
+            self._samples = MappedShards(*shared, chosen=True)
+
+    @property
+    def recorded(self) -> Schema:
+        """The schema that the dataset was made by; ``frame_start``, ``num_frames`` and ``stats`` belong to it."""
+        return self._recorded
+
+    @property
+    def stored_stride(self) -> int:
+        """The stride n of ``action/stride_order`` in ``sample_arrays``; 1 if there is no such array."""
+        return self._samples.schema.sample.action_stride
 
     def __len__(self) -> int:
         return int(self.manifest.episodes["count"])
@@ -95,14 +130,20 @@ class Dataset:
 
     @property
     def cameras(self) -> list[str]:
-        """Names of the camera streams."""
-        return [name for name, stream in self.manifest.streams.items() if stream["kind"] == "images"]
+        """Names of the camera streams that samples have; all of the recording unless others were chosen."""
+        chosen = self.schema.sample.cameras
+        return [camera for camera in self.manifest.cameras if chosen is None or camera in chosen]
 
     @property
     def views(self) -> list[str]:
         """The old name of ``cameras``."""
         warn_renamed("vlapipe.Dataset", "views", "cameras")
         return self.cameras
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of all columns of ``episodes``."""
+        return self._table.names
 
     def column(self, name: str) -> NDArray[Any]:
         """Returns a column of ``episodes`` as a NumPy array. Reads only this column. Equal strings are one object.
@@ -147,7 +188,7 @@ class Dataset:
             DamageError: the shard is missing, cut short or altered.
             UsageError: the shard cannot be unpacked into the cache.
         """
-        return self._mapped.sample_arrays(shard)
+        return self._samples.sample_arrays(shard)
 
     def sample_rows(self, shard: int) -> PackedRows | None:
         """Returns a reader of ``sample_arrays``' rows from the packed shard. Training can then begin before unpacking.
@@ -158,7 +199,7 @@ class Dataset:
         Raises:
             DamageError: the shard is missing or cut short.
         """
-        return self._mapped.sample_rows(shard)
+        return self._samples.sample_rows(shard)
 
     def row(self, index: int) -> dict[str, Any]:
         """Returns all columns of one episode. Reads only the episode's row group of the table."""
@@ -214,7 +255,7 @@ class Episode(Mapping[str, NDArray[Any]]):
         # align/* and action/* have one row for each anchor row.
         clock = self._dataset.schema.anchor if stream in ("align", "action") else stream
         start, rows = self.row[f"{clock}/start"], self.row[f"{clock}/rows"]
-        if stream in self._dataset.cameras and field in ("bytes", "offset"):
+        if stream in self._dataset.manifest.cameras and field in ("bytes", "offset"):
             offset = self._arrays[f"{stream}/offset"][start : start + rows + 1]
             return array[offset[0] : offset[-1]] if field == "bytes" else offset - offset[0]
         return array[start : start + rows]

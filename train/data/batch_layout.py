@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
-from vlapipe.train.data.window_size import Window
+from vlapipe.train.data.sample_steps import Steps
 
 __all__ = [
     "Batch",
@@ -79,7 +80,7 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
     sizes: dict[str, tuple[int, int]] = {}
     for camera in sources.first.cameras:
         recorded = np.stack([sources.column(f"{camera}/height"), sources.column(f"{camera}/width")], axis=1)
-        recorded = np.unique(recorded, axis=0)
+        recorded = np.unique(recorded[recorded[:, 0] > 0], axis=0)  # an episode may lack the camera
         if chosen is None and len(recorded) > 1:
             found = ", ".join(f"{w}x{h}" for h, w in recorded[:4])
             raise UsageError(f"{sources.name()}: images of {camera} differ in size: {found}", "choose an image size")
@@ -95,7 +96,8 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
     for camera, (num_rows, channels, height, width) in spec.images.items():
         entries[f"observation.images.{camera}"] = Entry((num_rows, height, width, channels), np.uint8)
     entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
-    return entries | {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
+    numbers = {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
+    return entries | numbers | {"timestamp": Entry((), np.float64)}
 
 
 def sample_bytes(spec: SampleSpec) -> int:
@@ -104,7 +106,7 @@ def sample_bytes(spec: SampleSpec) -> int:
     return sum(math.prod(entry.shape) * np.dtype(entry.dtype).itemsize for entry in entries)
 
 
-def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, int]]) -> SampleSpec:
+def sample_spec(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, tuple[int, int]]) -> SampleSpec:
     """Shapes and statistics of a sample. Several datasets have the statistics of all their training rows together.
 
     Raises:
@@ -118,15 +120,25 @@ def sample_spec(sources: Sources, window: Window, sizes: dict[str, tuple[int, in
     sensors = {name: rows[f"observation.sensors.{name}"] for name, _ in sources.first.schema.sample.sensors}
     fields = [(dataset, sample_fields(dataset.schema)) for dataset in with_rows]
     return SampleSpec(
-        state=(window.state_rows or 1, rows[STATE][0]),
-        sensors={name: (window.sensor_rows or 1, *shape) for name, shape in sensors.items()},
-        images={camera: (window.image_rows or 1, 3, *size) for camera, size in sizes.items()},
-        action=(window.action_rows or 1, rows["action"][0]),
+        state=(steps[STATE].num_rows, rows[STATE][0]),
+        sensors={n: (steps[f"observation.sensors.{n}"].num_rows, *shape) for n, shape in sensors.items()},
+        images={c: (steps[f"observation.images.{c}"].num_rows, 3, *size) for c, size in sizes.items()},
+        action=(steps["action"].num_rows, rows["action"][0]),
+        newest=steps[STATE].newest,
+        optional=_optional(sources),
         moments={
             entry: _merged([_counted(dataset, of[entry], shape) for dataset, of in fields])
             for entry, shape in rows.items()
         },
     )
+
+
+def _optional(sources: Sources) -> frozenset[str]:
+    """The batch keys that some episodes lack wholly."""
+    keys = {f"observation.sensors.{name}": name for name, _ in sources.first.schema.sample.sensors}
+    keys |= {f"observation.images.{camera}": camera for camera in sources.first.cameras}
+    lacking = {key for key, stream in keys.items() if not sources.stream_column(stream, "rows").all()}
+    return frozenset(lacking)
 
 
 @dataclass(frozen=True)

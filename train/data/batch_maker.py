@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import DamageError, ImageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 from vlapipe.train.data.augment import Augmentation
@@ -21,9 +22,9 @@ from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.row_addresses import choose_reader
 from vlapipe.train.data.row_lookup import BatchRows, RowLookup
-from vlapipe.train.data.row_reader import RowReader, Rows
+from vlapipe.train.data.row_reader import AnyRows, RowReader
+from vlapipe.train.data.sample_steps import Steps
 from vlapipe.train.data.shard_table import ShardTable
-from vlapipe.train.data.window_size import Window
 
 __all__ = ["BatchMaker", "fill"]
 
@@ -34,7 +35,7 @@ class BatchMaker:
     def __init__(
         self,
         sources: Sources,
-        window: Window,
+        steps: Mapping[str, Steps],
         spec: SampleSpec,
         *,
         num_samples: int = 0,
@@ -53,7 +54,7 @@ class BatchMaker:
         self._sources = sources
         self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
-        self._locator = RowLookup(sources, self._shards, self._reader, window)
+        self._locator = RowLookup(sources, self._shards, self._reader, steps)
         self._cameras = {
             camera: CameraReader(self._shards, self._reader, camera, shape, augmentation, seed)
             for camera, shape in spec.images.items()
@@ -117,7 +118,20 @@ def fill(
         ImageError: an image cannot be decoded; the error's ``index`` is the sample's number in the batch.
     """
     for key, rows in places.windows.items():
-        _copy(rows, reader, out[key], out[f"{key}_is_pad"])
+        entry, is_pad = out[key], out[f"{key}_is_pad"]
+        if key not in places.present:
+            _copy(rows, reader, entry, is_pad)
+            continue
+        entry[...], is_pad[...] = 0, True
+        present = places.present[key]
+        if len(present):
+            found, found_pad = entry[present], is_pad[present]
+            _copy(rows, reader, found, found_pad)
+            entry[present], is_pad[present] = found, found_pad
+    if places.state_is_missing is not None:
+        missing = np.empty((*out[f"{STATE}_is_pad"].shape, 1), dtype=np.uint8)
+        reader.read(places.state_is_missing, missing)
+        out[f"{STATE}_is_pad"] |= missing[:, :, 0].astype(bool)
     _copy(places.actions, reader, out["action"], out["action_is_pad"])
     if places.no_action is not None:
         out["action_is_pad"] |= places.no_action
@@ -125,14 +139,24 @@ def fill(
         out["action"][out["action_is_pad"]] = 0
     for camera, images in places.images.items():
         key = f"observation.images.{camera}"
-        out[f"{key}_is_pad"][...] = images.is_pad
-        cameras[camera].read(places.frames, images, out[key])
+        if key not in places.present:
+            out[f"{key}_is_pad"][...] = images.is_pad
+            cameras[camera].read(images.frames, images, out[key])
+            continue
+        out[key][...], out[f"{key}_is_pad"][...] = 0, True
+        present = places.present[key]
+        if len(present):
+            out[f"{key}_is_pad"][present] = images.is_pad
+            found = out[key][present]
+            cameras[camera].read(images.frames, images, found)
+            out[key][present] = found
     out["episode_index"][...] = places.frames.episode
     out["frame_index"][...] = places.frames.row
     out["index"][...] = places.frames.index
+    out["timestamp"][...] = places.time
 
 
-def _copy(rows: Rows, reader: RowReader, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
+def _copy(rows: AnyRows, reader: RowReader, out: NDArray[Any], is_pad: NDArray[np.bool_]) -> None:
     reader.read(rows, out)
     is_pad[...] = False
     is_pad[rows.apart] = rows.is_pad

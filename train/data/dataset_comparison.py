@@ -8,7 +8,7 @@ streams may differ, and so may the stream that is the anchor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -87,18 +87,18 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
     A name is compared only if both datasets have it.
     """
     schema = dataset.schema
-    sample, resolved = schema.sample, window.resolve(schema.sample)
+    sample = resolved = schema.sample
     details: _Meaning = {f"{STATE}: fields": _named(sample.state)}
     details |= {f"{STATE}: {_name(path)}": _field(schema, path) for path in sample.state}
     details |= {f"observation.sensors.{name}: numbers": _field(schema, path) for name, path in sample.sensors}
     details |= {f"observation.sensors.{name}: clock": _clock(schema, path) for name, path in sample.sensors}
     details |= _action(schema)
-    used = {"state_rows", "action_rows", "action_stride"}
-    used |= {"sensor_rows"} if sample.sensors else set()
-    used |= {"image_rows"} if dataset.cameras else set()
-    for field in fields(window):
-        if field.name in used and getattr(window, field.name) is None:
-            details[f"[sample] {field.name}"] = str(getattr(sample, field.name))
+    used = ["state", "action", *(["sensor"] if sample.sensors else []), *(["image"] if dataset.cameras else [])]
+    for name in used:
+        for what in ("rows", "stride", "s"):
+            if getattr(window, f"{name}_{what}") is None and getattr(window, f"{name}_s") is None:
+                value = getattr(sample, f"{name}_{what}")
+                details[f"[sample] {name}_{what}"] = "none" if value is None else f"{value:g}"
 
     def add_rate(what: str, stream: str) -> None:
         hz = _rate_hz(dataset, stream)
@@ -106,12 +106,13 @@ def _details(dataset: Dataset, window: Window) -> _Meaning:
             details[f"{what}: rate"] = _Rate(hz)
 
     # A window of one row means the same at any rate, unless the action is the value of the next row.
-    if resolved.state_rows != 1 or resolved.action_rows != 1 or schema.action.kind == "next":
+    of_anchor = (resolved.state_rows != 1 and resolved.state_s is None) or resolved.ahead_rows
+    if of_anchor or (resolved.action_rows != 1 and resolved.action_s is None) or schema.action.kind == "next":
         add_rate(f"{STATE} and action", schema.anchor)
-    if resolved.sensor_rows != 1:
+    if resolved.sensor_rows != 1 and resolved.sensor_s is None:
         for name, path in sample.sensors:
             add_rate(f"observation.sensors.{name}", path.partition("/")[0])
-    if resolved.image_rows != 1:
+    if resolved.image_rows != 1 and resolved.image_s is None:
         for camera in dataset.cameras:
             add_rate(f"observation.images.{camera}", camera)
     return details

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, action_size
-from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
+from vlapipe.pipeline.shards.mapped.layout import STATE, STATE_IS_MISSING, TIME, is_aligned, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["ANCHOR", "Sources", "row_shapes"]
+__all__ = ["ANCHOR", "Sources", "frames_of", "row_shapes"]
 
 ANCHOR = ""  # stands for the anchor stream, whatever its name in each dataset
 
@@ -43,6 +43,8 @@ class Sources:
             each.read_columns(_columns(each))
         self.first_episode = np.cumsum([0, *(len(dataset) for dataset in self.datasets)])
         self._first_shard = np.cumsum([0, *(len(dataset.manifest.shards) for dataset in self.datasets)])
+        frames = [frames_of(dataset) for dataset in self.datasets]
+        self.frame_start, self.num_frames = (_joined([each[i] for each in frames]) for i in range(2))
 
     @property
     def first(self) -> Dataset:
@@ -76,6 +78,26 @@ class Sources:
             [d.column(f"{_stream_name(d, stream)}/{name}").astype(np.int64, copy=False) for d in self.datasets]
         )
 
+    def span_s(self, stream: str) -> NDArray[np.float64]:
+        """The seconds from the first row of a stream to its last row, for each episode; 0 if it has no row."""
+        spans = [d.column(f"{_stream_name(d, stream)}/last_s") - self._first_s(d, stream) for d in self.datasets]
+        span_s: NDArray[np.float64] = np.nan_to_num(_joined(spans))
+        return span_s
+
+    def begin_s(self, stream: str) -> NDArray[np.float64]:
+        """The time of a stream's first row, in seconds since the first anchor row, for each episode."""
+        begins = [self._first_s(dataset, stream) - self._first_s(dataset, ANCHOR) for dataset in self.datasets]
+        begin_s: NDArray[np.float64] = np.nan_to_num(_joined(begins))
+        return begin_s
+
+    def _first_s(self, dataset: Dataset, stream: str) -> NDArray[np.float64]:
+        return dataset.column(f"{_stream_name(dataset, stream)}/first_s")
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether any dataset's state has fields of another stream than the anchor."""
+        return any(is_aligned(dataset.schema) for dataset in self.datasets)
+
     def is_on_anchor(self, stream: str) -> bool:
         """Whether the stream is the anchor itself, as that of a sensor entry may be: its rows need no alignment."""
         return all(_stream_name(dataset, stream) == dataset.schema.anchor for dataset in self.datasets)
@@ -104,16 +126,21 @@ class Sources:
         """The name in the shard's own dataset of each array in ``sample_arrays``.
 
         There is one array for each float32 batch entry, ``action/row``, ``align/<stream>`` for each sensor entry and
-        camera beside the anchor, each camera's images, and ``action/stride_order`` if the schema's action stride is
-        not 1.
+        camera beside the anchor, each camera's images, the times of the anchor, and ``action/stride_order`` if the
+        schema's action stride is not 1. A state of several streams adds the mask of missing rows, and windows in
+        seconds add the times of all other streams.
         """
         dataset, _ = self.place_of_shard(shard)
-        names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW]}
-        if dataset.schema.sample.action_stride > 1:
+        names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW, TIME]}
+        if is_aligned(dataset.schema):
+            names[STATE_IS_MISSING] = STATE_IS_MISSING
+        if dataset.stored_stride > 1:
             names[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
         for stream in [*dict(dataset.schema.sample.sensors), *dataset.cameras]:
             if not self.is_on_anchor(stream):
                 names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
+                if dataset.schema.sample.is_by_time:
+                    names[f"{TIME}/{stream}"] = f"{TIME}/{_stream_name(dataset, stream)}"
         for camera in dataset.cameras:
             kinds = ("pixels",) if dataset.manifest.image_storage(camera) == "raw" else ("bytes", "offset")
             names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}
@@ -141,6 +168,36 @@ class Sources:
         return str(self.datasets[which].episode_column("id")[row].as_py())
 
 
+def frames_of(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first frame and the number of frames of each episode, both ``(episodes,)``.
+
+    The first frame is the first anchor row at which each stream of a sample has begun. The last frame is the last row
+    that has an action. For a chosen action with a period, the mean rate says which row that is; a row there whose
+    action does not exist after all is padding.
+    """
+    start, count = (dataset.column(name).astype(np.int64, copy=False) for name in ("frame_start", "num_frames"))
+    if dataset.schema == dataset.recorded:
+        return start, count
+    schema, names = dataset.schema, dataset.column_names
+    streams = [path.partition("/")[0] for path in (*schema.sample.state, *dict(schema.sample.sensors).values())]
+    streams = [stream for stream in dict.fromkeys([*streams, *dataset.cameras]) if stream != schema.anchor]
+    begins = [f"{stream}/begin" for stream in streams]
+    stop, anchor = start + count, schema.anchor
+    if all(name in names for name in begins):  # a dataset of an older vlapipe keeps the frames that it was made with
+        start = np.zeros_like(start)
+        for name in begins:
+            start = np.maximum(start, dataset.column(name))
+    if schema.action != dataset.recorded.action:
+        rows = dataset.column(f"{anchor}/rows").astype(np.int64, copy=False)
+        span_s = dataset.column(f"{anchor}/last_s") - dataset.column(f"{anchor}/first_s")
+        rate_hz = (rows - 1) / np.maximum(span_s, 1e-9)
+        least_s = schema.action.period_s - schema.action.tolerance_s
+        rows_ahead = {"column": 0, "next": 1}.get(schema.action.kind)
+        ahead = np.maximum(1, np.ceil(least_s * rate_hz - 1e-3)) if rows_ahead is None else rows_ahead
+        stop = rows - np.minimum(ahead, rows).astype(np.int64)
+    return start, np.maximum(stop - start, 0)
+
+
 def row_shapes(schema: Schema) -> dict[str, tuple[int, ...]]:
     """The shape of one row of each float32 batch entry."""
 
@@ -159,6 +216,8 @@ def _columns(dataset: Dataset) -> list[str]:
     columns = ["split", "shard", "frame_start", "num_frames", "instruction"]
     for stream in dataset.manifest.streams:
         columns += [f"{stream}/{name}" for name in ("start", "rows")]
+        if dataset.schema != dataset.recorded:
+            columns += [f"{stream}/{name}" for name in ("first_s", "last_s")]
     columns.append(f"{dataset.schema.anchor}/gaps")
     return columns + [f"{camera}/{side}" for camera in dataset.cameras for side in ("height", "width")]
 

@@ -6,7 +6,8 @@ Frames whose windows would cross a gap have no number (``pipeline.shards.derive.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, spans_across_gaps, window_rows
+from vlapipe.pipeline.shards.derive.gaps import frames_between, gap_rows, rows_ahead, spans_across_gaps, window_rows
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, spans_of
-from vlapipe.schemas.schema import SampleDefaults
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.window_size import Window
+from vlapipe.train.data.window_size import measured_rate_hz
 
 __all__ = ["BatchPlan", "FrameIndex", "IntervalTable"]
 
@@ -43,17 +43,18 @@ class BatchPlan:
 class FrameIndex:
     """Numbers the frames of one split (of all episodes if ``None``) from 0, episode by episode.
 
-    ``window`` has the number of rows of each stream in a sample; each dataset's own schema names the streams. A frame
-    has no number if one of its windows would cross a gap.
+    Each dataset's (chosen) schema says how far the windows of a sample reach. A frame has no number if one of its
+    windows would cross a gap.
     """
 
-    def __init__(self, sources: Sources, split: str | None, window: Window) -> None:
+    def __init__(self, sources: Sources, split: str | None) -> None:
         intervals, num_found = [], 0
         for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
             of_split = np.flatnonzero(_in_split(dataset, split))
-            num_found += int(dataset.column("num_frames")[of_split].sum())
-            sample = replace(dataset.schema.sample, **vars(window))
-            episode, first_row, lengths = _intervals(dataset, of_split, sample)
+            of_all = slice(int(first_episode), int(first_episode) + len(dataset))
+            first_row, lengths = sources.frame_start[of_all][of_split], sources.num_frames[of_all][of_split]
+            num_found += int(lengths.sum())
+            episode, first_row, lengths = _intervals(dataset, of_split, first_row, lengths)
             intervals.append((episode + first_episode, first_row, lengths))
         columns = zip(*intervals, strict=True)
         self.episode, self._first_row, self.lengths = (c[0] if len(c) == 1 else np.concatenate(c) for c in columns)
@@ -84,16 +85,16 @@ class FrameIndex:
 
 
 def _intervals(
-    dataset: Dataset, episode: NDArray[np.int64], sample: SampleDefaults
+    dataset: Dataset, episode: NDArray[np.int64], first_row: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Intervals of frames of these episodes. An episode is one interval, unless gaps divide it.
+
+    ``first_row`` and ``lengths`` are the first frame and the number of frames of each episode.
 
     Returns:
         the episode, the first anchor row and the number of frames of each interval; none is empty.
     """
-    first_row = dataset.column("frame_start")[episode].astype(np.int64, copy=False)
-    lengths = dataset.column("num_frames")[episode].astype(np.int64, copy=False)
-    of_span, spans = _crossed_gaps(dataset, sample)
+    of_span, spans = _crossed_gaps(dataset)
     if len(spans):
         place = np.full(len(dataset), -1)
         place[episode] = np.arange(len(episode))
@@ -111,7 +112,7 @@ def _in_split(dataset: Dataset, split: str | None) -> NDArray[np.bool_]:
     return in_split
 
 
-def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _crossed_gaps(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Spans of anchor rows ``[first, stop)`` at which a window crosses a gap.
 
     No shard is opened, unless the dataset was made by a version without a table of gaps.
@@ -119,14 +120,20 @@ def _crossed_gaps(dataset: Dataset, sample: SampleDefaults) -> tuple[NDArray[np.
     Returns:
         each span's episode ``(S,)``, and the spans ``(S, 2)``, in no order; they may overlap.
     """
-    anchor = dataset.schema.anchor
-    num_rows = window_rows(sample, anchor, dataset.cameras)
+    anchor, sample = dataset.schema.anchor, dataset.schema.sample
+    if all(_max_gap_s(dataset, stream) is None for stream in dataset.manifest.streams):
+        return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
+    num_rows = window_rows(sample, anchor, dataset.cameras, partial(measured_rate_hz, dataset))
+    num_ahead, num_observed = rows_ahead(sample, measured_rate_hz(dataset, anchor))
     found = []
     if _max_gap_s(dataset, anchor) is not None:
         lists = dataset.episode_column(f"{anchor}/gaps")
         episode = np.repeat(np.arange(len(dataset)), as_numpy(pc.list_value_length(lists)))
-        found.append((episode, spans_across_gaps(sample, as_numpy(pc.list_flatten(lists)), num_rows[anchor])))
-    found += [spans_of(table, num_rows) for table in _tables(dataset, list(num_rows))]
+        gaps = as_numpy(pc.list_flatten(lists))
+        found.append((episode, spans_across_gaps(gaps, num_rows[anchor], max(num_ahead, num_observed))))
+    for table in _tables(dataset, list(num_rows)):
+        of_table, spans = spans_of(table, num_rows)
+        found.append((of_table, spans - np.array([num_observed, 0])))
     episodes = [episode for episode, _ in found]
     return (
         np.concatenate([np.empty(0, dtype=np.int64), *episodes]),

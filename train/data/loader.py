@@ -44,6 +44,7 @@ class Loader:
     schema's units. Each of these has a bool tensor ``..._is_pad`` of its first two dimensions (``action_is_pad`` for
     actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions.
     ``episode_index``, ``frame_index`` (the anchor row) and ``index`` (the frame's number in the split) are (B,) int64.
+    ``timestamp`` (B,) float64 is the frame's time in seconds since the first anchor row of its episode.
 
     You own the batch. Its memory is recycled only after you drop every tensor of it and every view of these tensors.
 
@@ -77,7 +78,7 @@ class Loader:
 
         Args:
             dataset: from ``open_dataset``; or several, whose samples mean the same (fields, units, rates, actions).
-            window: rows of each stream; the schema's default holds for each count that is ``None``.
+            window: what a sample holds; the schema's default holds for everything that is ``None``.
             batch_size: B, the samples of a batch on this rank.
             seed: determines the order of frames and the augmentation.
             rank: number of this process, from 0.
@@ -105,7 +106,7 @@ class Loader:
         """
         selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size)
         self._sources, self._frames = selection.sources, selection.frames
-        self.dataset, self.window, self.spec = self._sources.first, selection.window, selection.spec
+        self.dataset, self.spec = self._sources.first, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
         self.share = RankPart.parse(rank, world_size)  # ``BatchStream`` may replace it before an iteration
@@ -123,7 +124,7 @@ class Loader:
         self._depth = -(-self._prefetch_factor // self._at_once)
         self._maker = BatchMaker(
             self._sources,
-            self.window,
+            selection.steps,
             self.spec,
             num_samples=self.batch_size * self._at_once,
             num_kept=max(self._depth, threads + 1) + 2,  # the user has one batch, and receives the next

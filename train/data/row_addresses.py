@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlapipe.train.data.row_reader import WIDE_BYTES, RowReader, Rows, StridedRows
+from vlapipe.train.data.row_reader import WIDE_BYTES, AnyRows, RowReader, StridedRows
 from vlapipe.train.data.shard_table import MappedShard, OpenShard, ShardTable
 
 __all__ = ["AddressedRows", "choose_reader"]
@@ -41,14 +41,14 @@ class AddressedRows:
         self._plain, self._places = StridedRows(shards), _Places(shards.num_shards)
         shards.watch(self._places.change)
 
-    def read(self, rows: Rows, out: NDArray[Any]) -> None:
+    def read(self, rows: AnyRows, out: NDArray[Any]) -> None:
         """See ``RowReader``."""
         places = self._places.of(rows.name)
         if places is None or out[0].nbytes >= WIDE_BYTES or not _read(places, rows, out):
             self._plain.read(rows, out)
 
 
-def _read(arrays: _Arrays, rows: Rows, out: NDArray[Any]) -> bool:
+def _read(arrays: _Arrays, rows: AnyRows, out: NDArray[Any]) -> bool:
     """Read the rows by address if every check allows it; returns whether ``out`` is filled."""
     if (out.dtype, out.shape[2:]) != (arrays.dtype, arrays.row_shape):
         return False

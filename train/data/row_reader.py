@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.train.data.shard_table import OpenShard, ShardTable
 
-__all__ = ["WIDE_BYTES", "RowReader", "Rows", "StridedRows"]
+__all__ = ["WIDE_BYTES", "AnyRows", "PickedRows", "RowReader", "Rows", "StridedRows"]
 
 WIDE_BYTES = 1 << 15  # windows at least this wide are copied one by one: the cost of Python is then negligible
 _FEW = 10  # up to so many samples of a shard, on average, copying one by one is as fast as indexing
@@ -77,10 +77,65 @@ class Rows:
         return np.arange(self.num_rows) * self.stride
 
 
+@dataclass(frozen=True)
+class PickedRows:
+    """For each of N samples, any T rows of the array ``name`` in its shard: ``rows`` (N, T), counted within the shard.
+
+    ``is_padding`` (N, T) marks rows that stand for one that the episode does not have. The properties are those of
+    ``Rows``, so that both are read in the same way.
+    """
+
+    name: str
+    shard: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    is_padding: NDArray[np.bool_]
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return int(self.rows.shape[1])
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """The lowest row that is read for each sample (N,)."""
+        first: NDArray[np.int64] = self.rows.min(axis=1)
+        return first
+
+    @property
+    def begin(self) -> NDArray[np.int64]:
+        """See ``Rows``."""
+        return self.first
+
+    @cached_property
+    def end(self) -> NDArray[np.int64]:
+        """See ``Rows``."""
+        end: NDArray[np.int64] = self.rows.max(axis=1)
+        return end
+
+    @cached_property
+    def apart(self) -> NDArray[np.int64]:
+        """All samples, since their rows may lie anywhere."""
+        return np.arange(len(self.rows))
+
+    @cached_property
+    def ahead(self) -> NDArray[np.int64]:
+        """See ``Rows``."""
+        ahead: NDArray[np.int64] = self.rows - self.first[:, None]
+        return ahead
+
+    @property
+    def is_pad(self) -> NDArray[np.bool_]:
+        """See ``Rows``."""
+        return self.is_padding
+
+
+AnyRows = Rows | PickedRows
+
+
 class RowReader(Protocol):
     """A way of copying rows; thread-safe."""
 
-    def read(self, rows: Rows, out: NDArray[Any]) -> None:
+    def read(self, rows: AnyRows, out: NDArray[Any]) -> None:
         """Fill ``out`` ``(N, T, ...)``, C-contiguous and of the array's dtype. The caller holds a lease of the shards.
 
         Raises:
@@ -94,7 +149,7 @@ class StridedRows:
     def __init__(self, shards: ShardTable) -> None:
         self._shards = shards
 
-    def read(self, rows: Rows, out: NDArray[Any]) -> None:
+    def read(self, rows: AnyRows, out: NDArray[Any]) -> None:
         """See ``RowReader``."""
         by_shard = np.argsort(rows.shard, kind="stable")
         cuts = np.flatnonzero(np.diff(rows.shard[by_shard])) + 1
@@ -113,7 +168,7 @@ class StridedRows:
             if len(apart):
                 out[apart] = shard.picked(rows.name, rows.first[apart, None] + rows.ahead[place[apart]])
 
-    def _read_one_by_one(self, rows: Rows, out: NDArray[Any], place: NDArray[np.int64]) -> None:
+    def _read_one_by_one(self, rows: AnyRows, out: NDArray[Any], place: NDArray[np.int64]) -> None:
         spans = zip(rows.begin.tolist(), rows.end.tolist(), place.tolist(), strict=True)
         for sample, (begin, end, of_apart) in enumerate(spans):
             shard = self._shard(rows, sample, begin, end)
@@ -122,7 +177,7 @@ class StridedRows:
             else:
                 out[sample] = shard.picked(rows.name, rows.first[sample] + rows.ahead[None, of_apart])[0]
 
-    def _shard(self, rows: Rows, sample: int, begin: int, end: int) -> OpenShard:
+    def _shard(self, rows: AnyRows, sample: int, begin: int, end: int) -> OpenShard:
         """The shard of a sample. It is checked that the shard has the rows from ``begin`` to ``end``."""
         number = int(rows.shard[sample])
         self._shards.require(rows.name, number, begin, end + 1)

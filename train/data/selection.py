@@ -11,6 +11,7 @@ from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import require_alike
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import FrameIndex
+from vlapipe.train.data.sample_steps import Steps, sample_steps
 from vlapipe.train.data.window_size import Window
 
 __all__ = ["Selection"]
@@ -18,10 +19,10 @@ __all__ = ["Selection"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The selected data. ``window`` has every row count; ``spec`` holds the shapes and statistics of a sample."""
+    """The selected data. ``steps`` lays out each entry's rows; ``spec`` holds a sample's shapes and statistics."""
 
     sources: Sources
-    window: Window
+    steps: dict[str, Steps]
     spec: SampleSpec
     frames: FrameIndex
 
@@ -40,11 +41,16 @@ class Selection:
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        sources = Sources([dataset] if isinstance(dataset, Dataset) else dataset)
-        for each in sources.datasets:
+        datasets = [dataset] if isinstance(dataset, Dataset) else [*dataset]
+        for each in datasets:
             refuse_unknown_split(f"{what} split", split, each)
-        require_alike(sources.datasets, window or Window())
-        window = (window or Window()).resolve(sources.first.schema.sample)
-        spec = sample_spec(sources, window, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
-        frames = FrameIndex(sources, split, window)
-        return cls(sources=sources, window=window, spec=spec, frames=frames)
+        window = window or Window()
+        if datasets:  # all datasets get the rows of the first, and their own fields of the same meaning
+            chosen = window.choose(datasets[0])
+            counts = window.counted(chosen) if window.is_by_time else window
+            datasets = [chosen, *(counts.choose(each) for each in datasets[1:])]
+        sources = Sources(datasets)
+        require_alike(sources.datasets, window)
+        steps = sample_steps(sources.first)
+        spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
+        return cls(sources=sources, steps=steps, spec=spec, frames=FrameIndex(sources, split))

@@ -70,7 +70,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
         selection = Selection.parse("torch_dataset", dataset, window=window, split=split, image_size=image_size)
         self.spec, self._frames = selection.spec, selection.frames
-        self._maker = BatchMaker(selection.sources, selection.window, self.spec, may_unpack=_is_worker)
+        self._maker = BatchMaker(selection.sources, selection.steps, self.spec, may_unpack=_is_worker)
 
     def __len__(self) -> int:
         return self._frames.num_frames

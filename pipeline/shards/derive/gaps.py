@@ -6,7 +6,8 @@ A window crosses a gap if two consecutive rows of the window, or its newest row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.schema import SampleDefaults
 
-__all__ = ["find_gaps", "frames_between", "gap_rows", "spans_across_gaps", "window_rows"]
+__all__ = ["STATE", "find_gaps", "frames_between", "gap_rows", "rows_ahead", "spans_across_gaps", "window_rows"]
+
+STATE = "observation.state"
 
 
 def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
@@ -26,30 +29,62 @@ def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.in
     return (np.flatnonzero(timestamp[1:] - timestamp[:-1] > limit) + 1).astype(np.int32)
 
 
-def window_rows(sample: SampleDefaults, anchor: str, cameras: Iterable[str]) -> dict[str, int]:
-    """Returns the number of rows that a sample reads of each stream, up to the frame."""
-    rows = {anchor: sample.state_rows}
-    for _, path in sample.sensors:
-        stream = path.partition("/")[0]
-        rows[stream] = max(rows.get(stream, 0), sample.sensor_rows)
-    return rows | dict.fromkeys(cameras, sample.image_rows)
+def window_rows(
+    sample: SampleDefaults, anchor: str, cameras: Iterable[str], rate_hz: Callable[[str], float]
+) -> dict[str, int]:
+    """Returns for each stream how many rows lie between the oldest row that a sample reads and the frame, both counted.
+
+    ``rate_hz(stream)`` is the rate of a stream's clock, by which windows in seconds are counted in rows.
+    """
+    timestamps = dict(sample.delta_timestamps)
+
+    def reach(entry: str, stream: str, num_rows: int, stride: int, window_s: float | None) -> int:
+        if entry in timestamps:
+            return math.ceil(max(0.0, -min(timestamps[entry])) * rate_hz(stream)) + 1
+        if window_s is not None:
+            return math.ceil(window_s * (num_rows - 1) / num_rows * rate_hz(stream)) + 1
+        return (num_rows - 1) * stride + 1
+
+    rows = {anchor: reach(STATE, anchor, sample.state_rows, sample.state_stride, sample.state_s)}
+    for name, path in sample.sensors:
+        stream, entry = path.partition("/")[0], f"observation.sensors.{name}"
+        found = reach(entry, stream, sample.sensor_rows, sample.sensor_stride, sample.sensor_s)
+        rows[stream] = max(rows.get(stream, 0), found)
+    for camera in cameras:
+        entry = f"observation.images.{camera}"
+        rows[camera] = reach(entry, camera, sample.image_rows, sample.image_stride, sample.image_s)
+    return rows
 
 
-def spans_across_gaps(sample: SampleDefaults, gaps: NDArray[Any], num_rows: int) -> NDArray[np.int64]:
+def rows_ahead(sample: SampleDefaults, rate_hz: float) -> tuple[int, int]:
+    """Returns how many anchor rows after the frame the last action, and the last observation, of a sample lie.
+
+    ``rate_hz`` is the rate of the anchor's clock.
+    """
+    timestamps = dict(sample.delta_timestamps)
+    observed = [times for entry, times in timestamps.items() if entry != "action"]
+    last_s = max((max(times) for times in observed), default=0.0)
+    step = sample.action_stride if sample.action_s is None else sample.action_s / sample.action_rows * rate_hz
+    observations = max(math.ceil(sample.ahead_rows * step), math.ceil(max(last_s, 0.0) * rate_hz))
+    if "action" in timestamps:
+        return math.ceil(max(0.0, *timestamps["action"]) * rate_hz), observations
+    return math.ceil((sample.action_rows - 1) * step), observations
+
+
+def spans_across_gaps(gaps: NDArray[Any], num_rows: int, num_ahead: int) -> NDArray[np.int64]:
     """Returns the anchor rows ``[first, stop)`` whose windows of the anchor cross a gap of the anchor, ``(gaps, 2)``.
 
-    An action chunk counts with all its ``action_rows`` strides, also if it extends past the end of the episode. The row
-    that the last action looks ahead to does not count, because an action exists only if that row is within the schema's
-    tolerance in time.
+    An action chunk counts with all its rows, also if it extends past the end of the episode. The row that the last
+    action looks ahead to does not count, because an action exists only if that row is within the schema's tolerance in
+    time.
 
     Args:
-        sample: gives the rows and the stride of an action chunk.
         gaps: the anchor rows that follow a gap.
-        num_rows: number of anchor rows in a window that ends at the frame.
+        num_rows: number of anchor rows from the oldest one that a window reads to the frame.
+        num_ahead: number of anchor rows after the frame that a sample reaches.
     """
     gaps = gaps.astype(np.int64)
-    reach = (sample.action_rows - 1) * sample.action_stride
-    return np.stack([gaps - reach, gaps + num_rows - 1], axis=1)
+    return np.stack([gaps - num_ahead, gaps + num_rows - 1], axis=1)
 
 
 def gap_rows(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -69,12 +70,12 @@ def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
 def spans_of(table: pa.Table, num_rows: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the anchor rows whose windows cross each gap.
 
-    ``num_rows`` is the number of rows of a window, by stream. The result is the episode of each gap ``(G,)``, and the
-    interval of anchor rows ``[first, stop)``, ``(G, 2)``.
+    ``num_rows`` is the number of rows of a window, by stream. Gaps of other streams are passed over. The result is the
+    episode of each gap ``(G,)``, and the interval of anchor rows ``[first, stop)``, ``(G, 2)``.
     """
+    table = table.filter(pc.is_in(table["stream"], pa.array([*num_rows], pa.string()))).combine_chunks()
     if not len(table):
         return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
-    table = table.combine_chunks()
     wanted = np.array([num_rows[stream] for stream in as_numpy(table["stream"])], dtype=np.int64)
     lists = table["rows_behind"].chunk(0)
     offsets = as_numpy(lists.offsets).astype(np.int64)

@@ -69,6 +69,11 @@ class Manifest:
         """The oldest version that can describe this dataset: 2 if a camera is stored as pixels, otherwise 1."""
         return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
 
+    @property
+    def cameras(self) -> list[str]:
+        """Returns the names of all camera streams."""
+        return [name for name, stream in self.streams.items() if stream["kind"] == "images"]
+
     def image_storage(self, camera: str) -> str:
         """Returns the storage of a camera's images: ``"jpeg"`` (also if an old manifest has no entry) or ``"raw"``."""
         storage: str = self.streams[camera].get("storage", "jpeg")

@@ -16,12 +16,26 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, ACTION_VALUE, action_size
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
+from vlapipe.pipeline.shards.derive.episode_sample import foreign_streams
+from vlapipe.pipeline.shards.derive.gaps import STATE
 from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ImageStream, Schema
 
-__all__ = ["STATE", "Block", "BlockColumns", "Layout", "lay_out", "sample_fields"]
+__all__ = [
+    "STATE",
+    "STATE_IS_MISSING",
+    "TIME",
+    "Block",
+    "BlockColumns",
+    "Layout",
+    "is_aligned",
+    "lay_out",
+    "sample_fields",
+]
 
-STATE = "observation.state"
+STATE_IS_MISSING = "observation.state_is_missing"  # uint8 (rows, 1): a field has no value within its tolerance
+TIME = "timestamp"  # float64 (rows, 1): seconds since the first anchor row; "timestamp/<stream>" of another stream
+_CHOSEN_ROW = "chosen/row"  # of a chosen action, beside the mapped action/row of the schema's own
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -77,20 +91,39 @@ def sample_fields(schema: Schema) -> dict[str, tuple[str, ...]]:
     return {STATE: schema.sample.state, **sensors, "action": (ACTION_VALUE,)}
 
 
-def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Mapping[str, NDArray[Any]]) -> Layout:
+def is_aligned(schema: Schema) -> bool:
+    """Returns whether any field of the state belongs to another stream than the anchor."""
+    return bool(foreign_streams(schema, schema.sample.state))
+
+
+def lay_out(
+    arrays: Mapping[str, Mapping[str, Any]],
+    schema: Schema,
+    mapped: Mapping[str, NDArray[Any]],
+    clocks: tuple[str, ...],
+    *,
+    chosen: bool,
+) -> Layout:
     """Compute the layout of a shard's cache entry.
 
     Args:
         arrays: the manifest's description of the shard's arrays.
         schema: the schema, which names the derived fields and the fields of a sample.
         mapped: the arrays that are uncompressed in the shard, mapped.
+        clocks: the streams beside the anchor whose times a sample needs.
+        chosen: whether the sample was chosen when training. The entry then has only what the sample reads, because
+            the shard's other arrays lie in the entry of the schema's own sample, if anybody reads them.
     """
     kinds = _kinds(arrays, schema)
     layout = Layout()
     # The state comes last. A sensor needs a contiguous block of its own; the state then copies a field that is in both.
     for entry, fields in sorted(sample_fields(schema).items(), key=lambda item: item[0] == STATE):
         alone = fields[0] if len(fields) == 1 and kinds[fields[0]].dtype == _FLOAT32 else None
-        if alone is not None and (alone not in mapped or mapped[alone].flags.c_contiguous):
+        if entry == STATE and is_aligned(schema):
+            layout.sample[entry] = entry
+            num_columns = sum(kinds[field].num_columns for field in fields)
+            _append_block(layout, entry, fields, _FLOAT32, kinds[ACTION_ROW].shape[0], num_columns)
+        elif alone is not None and (alone not in mapped or mapped[alone].flags.c_contiguous):
             layout.sample[entry] = alone
             if alone not in mapped and alone not in layout.blocks:
                 _add_block(layout, alone, (alone,), _FLOAT32, kinds, mapped)
@@ -98,13 +131,30 @@ def lay_out(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, mapped: Map
             layout.sample[entry] = entry
             _add_block(layout, entry, fields, _FLOAT32, kinds, mapped)
     for name, kind in kinds.items():
-        if name not in mapped and name not in layout.places:
+        if name not in mapped and name not in layout.places and not (chosen and _is_of_fields(name, schema)):
             _add_block(layout, name, (name,), kind.dtype, kinds, mapped)
+    num_rows = kinds[ACTION_ROW].shape[0]
+    if chosen and ACTION_ROW in mapped:
+        layout.sample[ACTION_ROW] = _CHOSEN_ROW
+        _append_block(layout, _CHOSEN_ROW, (), kinds[ACTION_ROW].dtype, num_rows, 1)
+    if is_aligned(schema):
+        layout.sample[STATE_IS_MISSING] = STATE_IS_MISSING
+        _append_block(layout, STATE_IS_MISSING, (), np.dtype(np.uint8), num_rows, 1)
+    for name, stream in {TIME: schema.anchor, **{f"{TIME}/{stream}": stream for stream in clocks}}.items():
+        layout.sample[name] = name
+        rows = kinds[f"{stream}/timestamp"].shape[0]
+        _append_block(layout, name, (), np.dtype(np.float64), rows, 1)
     if schema.sample.action_stride > 1:
         layout.sample[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
         num_columns = kinds[ACTION_VALUE].num_columns
-        _append_block(layout, ACTION_STRIDE_ORDER, (ACTION_VALUE,), _FLOAT32, kinds[ACTION_VALUE].shape[0], num_columns)
+        _append_block(layout, ACTION_STRIDE_ORDER, (ACTION_VALUE,), _FLOAT32, num_rows, num_columns)
     return layout
+
+
+def _is_of_fields(name: str, schema: Schema) -> bool:
+    """Whether an array is a clock or a field of a stream with rows, and not of a camera or of the alignment."""
+    stream = name.partition("/")[0]
+    return any(stream == each.name and not isinstance(each, ImageStream) for each in schema.streams)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
+from vlapipe.pipeline.shards.derive.episode_sample import foreign_streams
 from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug
 from vlapipe.pipeline.shards.format.file_maps import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
@@ -31,9 +32,9 @@ from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
 
-__all__ = ["MappedShards", "shard_key"]
+__all__ = ["MappedShards", "choice_of", "shard_key"]
 
-_CACHE_VERSION = 5  # part of the key; increase it if the meaning of cached arrays changes
+_CACHE_VERSION = 6  # part of the key; increase it if the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
@@ -53,9 +54,12 @@ class _Found:
     layout: Layout
 
 
-def shard_key(manifest: Manifest, shard: int) -> str:
-    """Returns the key of a shard's cache entry: 32 hexadecimal digits, from the digests of the shard and the schema."""
-    key = f"{_CACHE_VERSION}-{manifest.shards[shard]['sha256']}-{manifest.schema['sha256']}"
+def shard_key(manifest: Manifest, shard: int, choice: str = "") -> str:
+    """Returns the key of a shard's cache entry: 32 hexadecimal digits.
+
+    The key follows from the digests of the shard and the schema, and from ``choice``, which describes a chosen sample.
+    """
+    key = f"{_CACHE_VERSION}-{manifest.shards[shard]['sha256']}-{manifest.schema['sha256']}{choice}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -69,6 +73,8 @@ class MappedShards:
         schema: Schema,
         cache: Cache,
         table: EpisodesTable,
+        *,
+        chosen: bool = False,
     ) -> None:
         """Store the arguments. Opens nothing yet.
 
@@ -78,11 +84,14 @@ class MappedShards:
             schema: the schema, which names the derived fields and the fields of a sample.
             cache: the cache into which shards are unpacked.
             table: the episodes table, which gives the rows of each episode in a shard.
+            chosen: whether the schema's sample and action are others than those of the dataset's own schema.
         """
-        self._folder, self._manifest, self._schema, self._cache = folder, manifest, schema, cache
-        self._table = table
-        cameras = [name for name, stream in manifest.streams.items() if stream["kind"] == "images"]
-        self._images = {f"{camera}/{kind}" for camera in cameras for kind in ("bytes", "offset", "pixels")}
+        self._folder, self._manifest, self.schema, self._cache = folder, manifest, schema, cache
+        self._table, self._chosen = table, chosen
+        self._clocks = _clocks(schema, manifest)
+        # An entry of a chosen sample keeps the stride order too, so its key has the stride.
+        self._choice = f"-{choice_of(schema)}-{schema.sample.action_stride}" if chosen else ""
+        self._images = {f"{camera}/{kind}" for camera in manifest.cameras for kind in ("bytes", "offset", "pixels")}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # the least recently used first
         self._opening: dict[int, threading.Lock] = {}
 
@@ -106,12 +115,19 @@ class MappedShards:
 
     def _packed_rows(self, shard: int) -> PackedRows | None:
         found = self._find(shard)
-        if found.format == "npz" or self._cache.has(shard_key(self._manifest, shard), found.layout):
+        if found.format == "npz" or self._cache.has(self._key(shard), found.layout):
             return None
         entry = self._manifest.shards[shard]
-        episodes = self._table.rows_of_shard(shard, self._schema.anchor)
         rows = PackedRows(
-            found.path, entry["sha256"], self._schema, entry["arrays"], found.whole, found.mapped, episodes
+            found.path,
+            entry["sha256"],
+            self.schema,
+            entry["arrays"],
+            found.whole,
+            found.mapped,
+            found.layout,
+            self._rows_of_episodes(shard),
+            chosen=self._chosen,
         )
         return rows if rows.are_quick else None
 
@@ -162,12 +178,31 @@ class MappedShards:
         described = {"dataset": str(self._folder.absolute()), "shard": self._manifest.shards[shard]["file"]}
 
         def fill(blocks: Arrays) -> None:
-            episodes = self._table.rows_of_shard(shard, self._schema.anchor)
-            unpack_shard(found.path, sha256, self._schema, found.layout, found.mapped, episodes, blocks)
+            unpack_shard(
+                found.path,
+                sha256,
+                self.schema,
+                found.layout,
+                found.mapped,
+                self._rows_of_episodes(shard),
+                blocks,
+                self._manifest.shards[shard]["arrays"],
+                chosen=self._chosen,
+            )
 
-        key = shard_key(self._manifest, shard)
+        key = self._key(shard)
         blocks = self._cache.blocks(key, found.layout, described, fill, self._let_go)
-        return _open_shard(self._schema, found.layout, found.mapped, blocks, self._images)
+        return _open_shard(self.schema, found.layout, found.mapped, blocks, self._images)
+
+    def _key(self, shard: int) -> str:
+        return shard_key(self._manifest, shard, self._choice)
+
+    def _rows_of_episodes(self, shard: int) -> dict[str, NDArray[np.int64]]:
+        """Start and number of rows of the shard's episodes, ``(episodes, 2)``, in each stream that samples need."""
+        schema = self.schema
+        fields = [path for fields in (schema.sample.state, tuple(action_fields(schema))) for path in fields]
+        streams = dict.fromkeys([schema.anchor, *foreign_streams(schema, tuple(fields)), *self._clocks])
+        return {stream: self._table.rows_of_shard(shard, stream) for stream in streams}
 
     def _find(self, shard: int) -> _Found:
         while are_many_maps() and self._let_go():
@@ -186,8 +221,27 @@ class MappedShards:
         with damage_or_bug(path, entry["sha256"]):
             whole, arrays = map_arrays(path, shard_format)
             mapped = {name: array for name, array in arrays.items() if name in entry["arrays"]}
-            layout = lay_out(entry["arrays"], self._schema, mapped)
+            layout = lay_out(entry["arrays"], self.schema, mapped, self._clocks, chosen=self._chosen)
         return _Found(path, shard_format, whole, mapped, layout)
+
+
+def _clocks(schema: Schema, manifest: Manifest) -> tuple[str, ...]:
+    """The streams beside the anchor whose times samples need: those of sensors and cameras, if windows go by time."""
+    if not schema.sample.is_by_time:
+        return ()
+    chosen = schema.sample.cameras
+    streams = [path.partition("/")[0] for _, path in schema.sample.sensors]
+    streams += [camera for camera in manifest.cameras if chosen is None or camera in chosen]
+    return tuple(stream for stream in dict.fromkeys(streams) if stream != schema.anchor)
+
+
+def choice_of(schema: Schema) -> str:
+    """Returns a description of all of a chosen sample and action that the arrays of a cache entry depend on.
+
+    How many rows a window has, and how far apart, is not part of it: the arrays hold all rows.
+    """
+    sample = schema.sample
+    return repr((sample.state, sample.sensors, sample.cameras, sample.is_by_time, schema.action))
 
 
 def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, images: Collection[str]) -> _OpenShard:
@@ -198,9 +252,12 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, 
         packed = blocks[name] if name in blocks else mapped[name]
         row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
-    if ACTION_STRIDE_ORDER in blocks:
-        sample[ACTION_STRIDE_ORDER] = blocks[ACTION_STRIDE_ORDER]
     for name in arrays:
         if name == ACTION_ROW or name in images or name.startswith("align/"):
             sample[name] = arrays[name]
+    for name, block in layout.sample.items():
+        if name not in sample and block in blocks:
+            sample[name] = blocks[block]
+    if layout.sample.get(ACTION_ROW) in blocks:
+        sample[ACTION_ROW] = blocks[layout.sample[ACTION_ROW]][:, 0]
     return _OpenShard(arrays, {name: array.view(np.ndarray) for name, array in sample.items()})

@@ -14,18 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import (
-    ACTION_ROW,
-    ACTION_STRIDE_ORDER,
-    ACTION_VALUE,
-    action_fields,
-    derive_actions,
-    in_stride_order,
-)
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, ACTION_VALUE, in_stride_order
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
+from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
-from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
+from vlapipe.pipeline.shards.mapped.decode_shard import sample_sources
+from vlapipe.pipeline.shards.mapped.layout import STATE, STATE_IS_MISSING, TIME, Layout, is_aligned, sample_fields
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["PackedRows"]
@@ -42,7 +37,10 @@ class PackedRows:
         arrays: Mapping[str, Mapping[str, Any]],
         whole: NDArray[np.uint8],
         mapped: Mapping[str, NDArray[Any]],
-        episodes: NDArray[np.int64],
+        layout: Layout,
+        episodes: Mapping[str, NDArray[np.int64]],
+        *,
+        chosen: bool,
     ) -> None:
         """Read the directory of a Zarr shard.
 
@@ -53,85 +51,114 @@ class PackedRows:
             arrays: the manifest's description of the shard's arrays.
             whole: a map of the shard.
             mapped: the arrays that are uncompressed in the shard, mapped.
-            episodes: start and number of anchor rows of each of the shard's episodes, ``(episodes, 2)``, in order.
+            layout: the layout of the cache entry that the shard would be unpacked into.
+            episodes: for each stream, start and number of rows of each of the shard's episodes, ``(episodes, 2)``.
+            chosen: whether the sample was chosen when training; see ``lay_out``.
 
         Raises:
             DamageError: the shard's bytes have changed since they were written.
         """
         self._path, self._sha256, self._schema, self._arrays, self._mapped = path, sha256, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
-        self._episodes = episodes
+        self._layout, self._episodes, self._chosen = layout, episodes, chosen
+        self._samples: dict[int, EpisodeSample] = {}
         with damage_or_bug(path, sha256):
             self._stored = ZarrRows(path, whole)
 
     @property
     def are_quick(self) -> bool:
         """Whether rows can be decoded without decoding the whole array."""
-        entries = {field for fields in self._entries.values() for field in fields}
-        stored = {self._derived[field][0] if field in self._derived else field for field in entries}
-        stored = (stored | {ACTION_ROW, *action_fields(self._schema)}) - {ACTION_VALUE}
+        stored = {*sample_sources(self._schema, self._layout)}
         stored |= {name for name in self._arrays if name.startswith("align/") or name.endswith("/offset")}
         return all(name in self._mapped or name in self._stored for name in stored)
 
     def num_rows(self, name: str) -> int:
         """Returns the number of rows of the whole array ``name``."""
+        if name.startswith(f"{TIME}/"):
+            return int(self._arrays[f"{name.removeprefix(f'{TIME}/')}/timestamp"]["shape"][0])
         field = self._entries.get(name, (name,))[0]
-        if field in (ACTION_VALUE, ACTION_STRIDE_ORDER):
+        if name == STATE or field in (ACTION_VALUE, ACTION_STRIDE_ORDER, STATE_IS_MISSING, TIME):
             field = ACTION_ROW
         stored = self._derived[field][0] if field in self._derived else field
         return int(self._arrays[stored]["shape"][0])
 
     @np.errstate(over="ignore")  # a schema may allow float64 values beyond float32's range
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Returns the rows ``start <= i < stop``, C-contiguous. Rows of actions must be within one episode.
+        """Returns the rows ``start <= i < stop``, C-contiguous. Rows that are derived must be within one episode.
 
         Raises:
             DamageError: the rows cannot be decoded because the shard is damaged.
         """
         with damage_or_bug(self._path, self._sha256):
-            return self._read(name, start, stop)
+            return np.ascontiguousarray(self._read(name, start, stop))
 
     def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        anchor = self._schema.anchor
         if name == ACTION_STRIDE_ORDER:
             return self._in_stride_order(start, stop)
+        if name == TIME or name.startswith(f"{TIME}/"):
+            stream = anchor if name == TIME else name.removeprefix(f"{TIME}/")
+            episode, begin = self._episode_at(stream, start)
+            return episode.times(stream)[start - begin : stop - begin, None]
+        if name == "action":
+            return self._actions(start, stop)
+        if name == ACTION_ROW and self._chosen:
+            episode, begin = self._episode_at(anchor, start)
+            return episode.action_rows()[start - begin : stop - begin]
+        if name == STATE_IS_MISSING:
+            episode, begin = self._episode_at(anchor, start)
+            missing = episode.is_missing(self._schema.sample.state, "state", start - begin, stop - begin)
+            return missing.astype(np.uint8)[:, None]
+        if name == STATE and is_aligned(self._schema):
+            episode, begin = self._episode_at(anchor, start)
+            return episode.state(start - begin, stop - begin)
         if name not in self._entries:
-            return np.ascontiguousarray(self._rows(name, start, stop))
-        fields = [self._rows(field, start, stop) for field in self._entries[name]]
+            return self._rows(name, start, stop)
+        fields = [self._field(field, start, stop) for field in self._entries[name]]
         if len(fields) == 1 and name != STATE:
-            return np.ascontiguousarray(fields[0], dtype=np.float32)
+            return np.asarray(fields[0], dtype=np.float32)
         columns = [field.reshape(stop - start, math.prod(field.shape[1:])) for field in fields]
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
 
-    def _rows(self, field: str, start: int, stop: int) -> NDArray[Any]:
-        if field in self._mapped:
-            return self._mapped[field][start:stop]
-        if field == ACTION_VALUE:
-            return self._actions(start, stop)
+    def _field(self, field: str, start: int, stop: int) -> NDArray[Any]:
         if field in self._derived:
             of = self._derived[field][0]
             return rotation_6d(self._schema.field(of), self._rows(of, start, stop))
-        return self._stored.read(field, start, stop)
+        return self._rows(field, start, stop)
+
+    def _rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        return self._mapped[name][start:stop] if name in self._mapped else self._stored.read(name, start, stop)
 
     def _in_stride_order(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns actions in stride order. They are not adjacent in the shard, so all rows between them are decoded."""
-        begin, num_rows = self._episode_at(start)
-        rows = begin + in_stride_order(num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
+        episode, begin = self._episode_at(self._schema.anchor, start)
+        rows = (
+            begin + in_stride_order(episode.num_rows, self._schema.sample.action_stride)[start - begin : stop - begin]
+        )
         if not len(rows):
             return self._actions(start, stop)
         first = int(rows.min())
         return self._actions(first, int(rows.max()) + 1)[rows - first]
 
-    def _episode_at(self, row: int) -> tuple[int, int]:
-        """Returns start and number of rows of the episode that contains an anchor row."""
-        start, num_rows = self._episodes[np.searchsorted(self._episodes[:, 0], row, side="right") - 1].tolist()
-        return start, num_rows
-
     def _actions(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Returns the actions of the rows. Also decodes the later rows that the actions look ahead to."""
-        ahead = self._rows(ACTION_ROW, start, stop)
-        shift = self._episode_at(start)[0] - start
-        end = max(stop, start + shift + int(ahead.max(initial=0)) + 1)
-        rows = np.full(end - start, -1, dtype=np.int32)
-        rows[: stop - start] = np.where(ahead < 0, -1, ahead + shift)
-        fields = {field: self._rows(field, start, end) for field in action_fields(self._schema)}
-        return derive_actions(self._schema, fields, rows)[: stop - start]
+        episode, begin = self._episode_at(self._schema.anchor, start)
+        return episode.actions(start - begin, stop - begin)
+
+    def _episode_at(self, stream: str, row: int) -> tuple[EpisodeSample, int]:
+        """Returns the episode that contains a row of a stream, and the episode's first row."""
+        starts = self._episodes[stream][:, 0]
+        index = int(np.searchsorted(starts, row, side="right")) - 1
+        if index not in self._samples:
+            self._samples[index] = self._make_sample(index)
+        return self._samples[index], int(starts[index])
+
+    def _make_sample(self, index: int) -> EpisodeSample:
+        begins = {stream: int(each[index, 0]) for stream, each in self._episodes.items()}
+        num_rows = {stream: int(each[index, 1]) for stream, each in self._episodes.items()}
+
+        def read(name: str, start: int, stop: int) -> NDArray[Any]:
+            stream = name.partition("/")[0]
+            begin = begins[self._schema.anchor if stream == "action" else stream]
+            return self._rows(name, begin + start, begin + stop)
+
+        return EpisodeSample(self._schema, read, num_rows, chosen=self._chosen)

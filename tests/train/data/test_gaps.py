@@ -91,7 +91,7 @@ def has_gap(stamps: Any, limit: float) -> bool:
 
 def frames_without_gaps(dataset: Dataset, window: Window) -> set[tuple[int, int]]:
     """Every frame whose windows have no gap, frame by frame and stamp by stamp."""
-    rows = window.resolve(dataset.schema.sample)
+    rows = window.choose(dataset).schema.sample
     found = set()
     for index in range(len(dataset)):
         episode = dataset.episode(index)

@@ -61,9 +61,8 @@ def test_frames_left_are_those_whose_stamps_lie_close(
 ) -> None:  # fmt: skip
     ours, theirs, limit = clock(0, anchor, unit), clock(start, camera, unit), limit_s(unit)
     align = last_row_at_or_before(ours, theirs)
-    sample = SampleDefaults(state=(), state_rows=state_rows, action_rows=action_rows, action_stride=stride)
     others = beside(image_rows, ours, theirs, align, find_gaps(theirs, limit), limit)
-    spans = np.concatenate([spans_across_gaps(sample, find_gaps(ours, limit), state_rows), others])
+    spans = np.concatenate([spans_across_gaps(find_gaps(ours, limit), state_rows, (action_rows - 1) * stride), others])
     found = [row for begin, length in left(0, len(ours), spans) for row in range(begin, begin + length)]
 
     limit_in_unit = MAX_GAP_MS * 1_000_000 if unit == "ns" else limit
@@ -90,8 +89,7 @@ def test_anchor_in_nanoseconds_and_camera_in_seconds() -> None:
 
 
 def test_nothing_is_left_out_without_gaps() -> None:
-    sample = SampleDefaults(state=(), state_rows=100, action_rows=50)
-    assert left(3, 7, spans_across_gaps(sample, np.array([], dtype=np.int32), 100)) == [(3, 7)]
+    assert left(3, 7, spans_across_gaps(np.array([], dtype=np.int32), 100, 49)) == [(3, 7)]
 
 
 @given(
@@ -129,4 +127,4 @@ def test_frames_between_spans_equal_a_plain_search(
 )
 def test_window_rows_of_each_stream(sensors: tuple[tuple[str, str], ...], expected: dict[str, int]) -> None:
     sample = SampleDefaults(state=(), sensors=sensors, state_rows=4, sensor_rows=9, image_rows=3)
-    assert window_rows(sample, "robot", ["front"]) == expected
+    assert window_rows(sample, "robot", ["front"], lambda _: 10.0) == expected

@@ -31,8 +31,8 @@ import vlapipe
 from vlapipe.pipeline.shards.mapped import mapped_shards as view
 data, cache, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 unpack = view.unpack_shard
-def counted(*args):
-    unpack(*args)
+def counted(*args, **options: object):
+    unpack(*args, **options)
     with (work / "unpacked").open("a") as log:
         log.write(sys.argv[4] + "\\n")
     while not (work / f"gate-{sys.argv[4]}").exists():
@@ -71,10 +71,10 @@ def count_unpacking(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found = []
     unpack = camera.unpack_shard
 
-    def counted(path: Path, *rest: object) -> None:
+    def counted(path: Path, *rest: object, **options: object) -> None:
         found.append(path)
         time.sleep(0.02)  # long enough for another thread to come by
-        unpack(path, *rest)  # type: ignore[arg-type]
+        unpack(path, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(camera, "unpack_shard", counted)
     return found
@@ -140,10 +140,10 @@ def test_different_shards_are_unpacked_side_by_side(
     """Each waits until the other has begun, which never comes to pass if one must end first."""
     unpack, begun = camera.unpack_shard, set()
 
-    def both(path: Path, *rest: object) -> None:
+    def both(path: Path, *rest: object, **options: object) -> None:
         begun.add(path)
         wait_for(lambda: len(begun) == 2)
-        unpack(path, *rest)  # type: ignore[arg-type]
+        unpack(path, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(camera, "unpack_shard", both)
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
@@ -203,7 +203,7 @@ def test_shard_that_was_altered_leaves_nothing_in_the_cache(tiny_dataset: Path, 
 def test_failed_unpacking_can_be_tried_again(
     tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: object) -> Blocks:
+    def interrupted(*args: object, **options: object) -> Blocks:
         raise KeyboardInterrupt
 
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)

@@ -1,0 +1,81 @@
+"""Lays out the rows of each batch entry around a frame: by row numbers or by seconds, before the frame and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.mapped.layout import STATE
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.schema import SampleDefaults
+
+__all__ = ["Steps", "sample_steps"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Where the rows of a window lie, from the frame on.
+
+    ``offsets`` are rows of the entry's own stream, or seconds if ``by_time``. The ``ahead`` rows follow after them:
+    rows or seconds of the anchor, at which an observation of another stream is the newest one.
+    """
+
+    offsets: Sequence[float]  # a range if they are rows, so that a window beyond any memory costs none
+    by_time: bool
+    ahead: Sequence[float] = ()
+    ahead_by_time: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the window."""
+        return len(self.offsets) + len(self.ahead)
+
+    @property
+    def stride(self) -> int | None:
+        """The distance of the rows if the window ends at the frame, row by row; ``None`` if it is another one."""
+        if self.by_time or self.ahead:
+            return None
+        return self.offsets.step if isinstance(self.offsets, range) else None
+
+    @property
+    def newest(self) -> int:
+        """The frame's own row in the window; -1 if the window does not have it."""
+        return self.offsets.index(0) if 0 in self.offsets else -1
+
+
+def sample_steps(dataset: Dataset) -> dict[str, Steps]:
+    """Return the steps of every batch entry, as the dataset's (chosen) schema says."""
+    sample = dataset.schema.sample
+    timestamps = dict(sample.delta_timestamps)
+    steps = {STATE: _observed(sample, "state")}
+    steps |= {f"observation.sensors.{name}": _observed(sample, "sensor") for name, _ in sample.sensors}
+    steps |= {f"observation.images.{camera}": _observed(sample, "image") for camera in dataset.cameras}
+    if sample.action_s is None:
+        offsets = range(0, sample.action_rows * sample.action_stride, sample.action_stride)
+        steps["action"] = Steps(offsets=offsets, by_time=False)
+    else:
+        step_s = sample.action_s / sample.action_rows
+        steps["action"] = Steps(offsets=tuple(k * step_s for k in range(sample.action_rows)), by_time=True)
+    for entry, seconds in timestamps.items():
+        if sample.ahead_rows and entry != "action":
+            raise UsageError(f"delta_timestamps {entry} and ahead_rows cannot both be given", "leave out one of them")
+        steps[entry] = Steps(offsets=seconds, by_time=True)
+    return steps
+
+
+def _observed(sample: SampleDefaults, window: str) -> Steps:
+    num_rows, window_s = getattr(sample, f"{window}_rows"), getattr(sample, f"{window}_s")
+    if window_s is None:
+        stride = getattr(sample, f"{window}_stride")
+        offsets: Sequence[float] = range(-(num_rows - 1) * stride, 1, stride)
+    else:
+        offsets = tuple(-k * window_s / num_rows for k in reversed(range(num_rows)))
+    if sample.action_s is not None:
+        ahead: Sequence[float] = tuple(
+            k * sample.action_s / sample.action_rows for k in range(1, sample.ahead_rows + 1)
+        )
+    else:
+        ahead = range(sample.action_stride, (sample.ahead_rows + 1) * sample.action_stride, sample.action_stride)
+    by_time = sample.action_s is not None
+    return Steps(offsets=offsets, by_time=window_s is not None, ahead=ahead, ahead_by_time=by_time)
