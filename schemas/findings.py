@@ -48,7 +48,10 @@ def _note(meaning: str, cure: str) -> Code:
 
 
 CODES: dict[str, Code] = {
-    "file.missing": _fatal("a stream's file is not there", "record it again, or correct files in the schema"),
+    "file.missing": _fatal(
+        "a stream's file is not there",
+        "record it again, correct files in the schema, or say optional = true if episodes may lack the stream",
+    ),
     "file.several": _fatal("more than one file fits one stream", "keep one, or make files in the schema narrower"),
     "file.unreadable": _fatal("the file cannot be read", "check its permissions and the disk"),
     "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
@@ -106,9 +109,24 @@ CODES: dict[str, Code] = {
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
     "npz.rounded": _warning("values were rounded to the schema's dtype", "declare dtype = 'float64' to keep them all"),
     "npz.windows": _note("windows were laid end to end", "nothing needs to be done"),
-    "image.none": _fatal("there is no image of any camera", "record them again, or correct files in the schema"),
-    "image.missing_camera": _fatal("a camera that other episodes have is missing", "record it again"),
-    "image.extra_camera": _warning("a camera that most episodes lack; not kept", "list it in cameras in the schema"),
+    # What a schema allows an episode to lack, or to leave out.
+    "stream.absent": _note("an optional stream is absent; samples mark it as padding", "nothing needs to be done"),
+    "stream.in_no_episode": _warning(
+        "no episode has an optional stream", "correct files in the schema, or leave the stream out"
+    ),
+    "clock.no_start": _fatal(
+        "the stream that starts_with names is absent", "name a stream that every episode has in starts_with"
+    ),
+    "image.none": _fatal(
+        "there is no image of any camera",
+        "record them again, correct files in the schema, or say optional = true if episodes may lack the camera",
+    ),
+    "image.missing_camera": _fatal(
+        "a camera that other episodes have is missing", "record it again, or say optional = true in the schema"
+    ),
+    "image.extra_camera": _warning(
+        "a camera that most episodes lack; not kept", "say optional = true, or list it in cameras in the schema"
+    ),
     "image.bad_name": _fatal("an image's name is not a time", "rename it, or correct time in the schema"),
     "image.empty": _fatal("an image file holds nothing", "delete it, or record it again"),
     "image.not_jpeg": _fatal("an image is not a JPEG", "convert it to JPEG"),

@@ -88,6 +88,8 @@ def _parse_anchor(top: TomlTable, streams: tuple[Stream, ...]) -> str:
         top.fail(f"anchor: no stream {anchor!r}", did_you_mean(anchor, names))
     if anchor not in with_rows:
         top.fail(f"anchor: {anchor!r} is a camera", "frames lie on the clock of a csv or npz stream")
+    if next(stream for stream in streams if stream.name == anchor).optional:
+        top.fail(f"streams.{anchor}: the anchor cannot be optional", "frames lie on its rows; name another anchor")
     return anchor
 
 

@@ -69,7 +69,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     Returns:
         A record with the entries ``shard`` (file, bytes, sha256, arrays; ``None`` if nothing was written), ``episodes``
         (one row each), ``rejects``, ``findings`` of kept episodes, and ``statistics`` over the train split. A dry run
-        adds ``sample``: the rows, stored bytes and encoding seconds of one episode.
+        adds ``sample``: the rows, stored bytes and encoding seconds of one episode for each stream.
 
     Raises:
         StoppedError: a folder cannot be reached from this machine, or its disk, memory or a limit failed.
@@ -89,7 +89,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
                 rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
             else:
                 if task.place is None:
-                    sample = sample or _write_nowhere(task, episode)
+                    sample = _write_nowhere(task, episode, sample)
                 else:
                     for name, array in _arrays_of(episode):
                         parts.setdefault(name, []).append(array)
@@ -145,17 +145,25 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
     return episode, findings
 
 
-def _write_nowhere(task: ShardTask, episode: Episode) -> Record:
+def _write_nowhere(task: ShardTask, episode: Episode, before: Record | None) -> Record:
     """Encode one episode without writing it, and return the figures from which the whole run is estimated.
 
-    The entries are ``rows`` and ``stored_bytes`` by stream, and the ``seconds`` that encoding took.
+    The entries are ``rows`` and ``stored_bytes`` by stream, and the ``seconds`` that encoding took. Of an episode after
+    the first one, only streams that all episodes ``before`` lacked are encoded.
     """
+    sample = before or {"rows": {}, "stored_bytes": {}, "seconds": 0.0}
+    rows = {name: stream.num_rows for name, stream in episode.streams.items() if stream.num_rows}
+    fresh = rows.keys() - sample["rows"].keys()
+    if not fresh:
+        return sample
+    wanted = fresh if before else {*fresh, "align", "action"}
     began = time.perf_counter()
-    stored_bytes = stored_sizes(dict(_arrays_of(episode)), shard_format=task.shard_format, codec=task.codec)
+    arrays = {name: array for name, array in _arrays_of(episode) if name.partition("/")[0] in wanted}
+    stored_bytes = stored_sizes(arrays, shard_format=task.shard_format, codec=task.codec)
     return {
-        "rows": {name: stream.num_rows for name, stream in episode.streams.items()},
-        "stored_bytes": stored_bytes,
-        "seconds": time.perf_counter() - began,
+        "rows": rows | sample["rows"],
+        "stored_bytes": stored_bytes | sample["stored_bytes"],
+        "seconds": sample["seconds"] + time.perf_counter() - began,
     }
 
 

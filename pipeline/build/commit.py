@@ -104,6 +104,7 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
         "rate_hz": stream.rate_hz,
         "max_gap_s": stream.max_gap_s,
         "time": {"dtype": stream.time.dtype, "unit": time_unit},
+        **({"optional": True} if stream.optional else {}),
     }
 
 
@@ -135,13 +136,20 @@ def _merge_statistics(records: list[Record]) -> dict[str, dict[str, Any]]:
     return {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
 
 
+def _type_of(column: str) -> pa.DataType | None:
+    """Return the type of a column, or ``None`` if Arrow infers it. It infers none from lists that are all empty."""
+    if column == "sources":
+        return pa.list_(_SOURCE)
+    if column.endswith("/gaps"):
+        return pa.list_(pa.int32())
+    return pa.int32() if column.endswith("/begin") else None
+
+
 def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
         if name == GAPS:
             continue
         values = [row[name] for row in rows]
-        # The type is given because Arrow cannot infer one from values that are all empty.
-        kind = pa.list_(_SOURCE) if name == "sources" else pa.list_(pa.int32()) if name.endswith("/gaps") else None
-        columns[name] = pa.array(values, kind)
+        columns[name] = pa.array(values, _type_of(name))
     return pa.table(columns)

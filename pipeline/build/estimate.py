@@ -21,7 +21,7 @@ class Estimate:
 
 
 def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num_parallel: int) -> Estimate:
-    """Scale each shard's sample episode up to the whole shard, stream by stream, and sum over the shards.
+    """Scale each shard's sample of each stream up to the whole shard, stream by stream, and sum over the shards.
 
     Args:
         records: records of a dry run, one a shard.

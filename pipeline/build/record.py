@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,8 @@ class ShardRecord:
         """Describe the next episode. Call this in the order in which the shard stores the episodes."""
         numbers = _numbers_of(episode, self._schema)
         moments = {path: Moments.of(values) for path, values in numbers.items()}
-        kept = {path: each.to_dict() for path, each in moments.items()}
+        # A stream that the episode lacks has no statistics there.
+        kept = {path: each.to_dict() for path, each in moments.items() if len(numbers[path])}
         self.rows.append({**_describe(episode, split, self._schema, self._next_row), "statistics": kept})
         if split == "train":
             for path, values in numbers.items():
@@ -105,6 +107,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         next_row[name] = start + stream.num_rows
         row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
         row[f"{name}/gaps"] = episode.gaps[name].tolist()
+        if name in episode.begin:
+            row[f"{name}/begin"] = episode.begin[name]
         if isinstance(stream, ImageRows):
             row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
     return row
@@ -115,7 +119,7 @@ def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:
     found = []
     for name in episode.align:
         max_gap_s = episode.max_gaps_s[name]
-        if max_gap_s is not None:
+        if max_gap_s is not None and episode.streams[name].num_rows:
             clocks = episode.streams[anchor].timestamp, episode.streams[name].timestamp
             rows = gap_rows(*clocks, episode.align[name], episode.gaps[name], max_gap_s)
             found += [{"stream": name, **gap} for gap in rows]
@@ -139,8 +143,11 @@ def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int
 
 
 def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
-    """Return the first and last time of the stream's clock in seconds, its jitter, and its longest step."""
-    first, last = seconds(timestamp[[0, -1]])
+    """Return the first and last time of the stream's clock in seconds, its jitter, and its longest step.
+
+    The times of a stream without rows are NaN.
+    """
+    first, last = seconds(timestamp[[0, -1]]) if len(timestamp) else (math.nan, math.nan)
     steps = steps_s(timestamp)
     return {
         f"{name}/first_s": float(first),

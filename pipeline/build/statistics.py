@@ -49,7 +49,10 @@ class Moments:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Moments:
-        """Compute the moments of the finite values in ``(rows, ...)`` values, which have at least one row."""
+        """Compute the moments of the finite values in ``(rows, ...)`` values, which may have no row."""
+        if not len(values):
+            none = np.zeros(len(_columns(values)))
+            return cls(count=0, mean=none, m2=none, min=none + np.inf, max=none - np.inf)
         rows = max(1, _BLOCK // math.prod(values.shape[1:]))
         if _is_wide(values) and len(values) > rows:
             return cls.merged([cls.of(values[start : start + rows]) for start in range(0, len(values), rows)])
@@ -216,7 +219,7 @@ def _is_wide(values: NDArray[Any]) -> bool:
 
 def _columns(values: NDArray[Any]) -> NDArray[Any]:
     """Return the values as ``(columns, rows)``, or as ``(1, values)`` if wide. Column-major values are not copied."""
-    return values.reshape(1, -1) if _is_wide(values) else values.reshape(len(values), -1).T
+    return values.reshape(1, -1) if _is_wide(values) else values.reshape(len(values), math.prod(values.shape[1:])).T
 
 
 def _narrow_histogram(parts: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

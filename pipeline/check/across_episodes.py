@@ -9,7 +9,7 @@ from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ImageStream, Schema
 
 __all__ = ["check_across_episodes", "check_what_is_left_out"]
 
@@ -50,6 +50,7 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
                 found=row["split"],
             )
     _check_rates(rows, schema.anchor, findings)
+    _check_optional(discovery, schema, findings)
     if rows and all(row["split"] == "val" for row in rows):
         found = f"{len(rows)} of {len(rows)} episodes validate"
         findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
@@ -103,6 +104,22 @@ def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) ->
         findings.add(
             "clock.rates_differ", _anchor_source(slow, anchor)["path"], expected=expected, found=f"{low:.4g} Hz"
         )
+
+
+def _check_optional(discovery: Discovery, schema: Schema, findings: Findings) -> None:
+    """Reports optional streams that no episode has: a pattern that fits no file would otherwise go unnoticed."""
+    for stream in schema.streams:
+        if not stream.optional:
+            continue
+        present = {
+            name
+            for episode in discovery.episodes
+            for name in episode.cameras.get(stream.name, (stream.name,))
+            if episode.files.get(name)
+        }
+        listed = set(stream.cameras) if isinstance(stream, ImageStream) else set()
+        for name in sorted(listed - present) if listed or present else [stream.name]:
+            findings.add("stream.in_no_episode", name, expected=" or ".join(stream.files), found="no such file")
 
 
 def _anchor_source(row: dict[str, Any], anchor: str) -> dict[str, Any]:

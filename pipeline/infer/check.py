@@ -126,6 +126,8 @@ def _files(files: tuple[RawFile, ...], raw: RawEpisode, stream: Stream) -> str:
 def _rows(name: str, row: Record | None) -> str:
     if row is None:
         return ""
+    if not row[f"{name}/rows"]:
+        return ": absent, which the schema allows"
     count, span = row[f"{name}/rows"], row[f"{name}/last_s"] - row[f"{name}/first_s"]
     rate = f", {(count - 1) / span:.4g} Hz" if span > 0 else ""
     return f": {count:,} rows over {span:.4g} s{rate}"

@@ -90,9 +90,10 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
 
 
 def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
-    """Return the cameras that an episode must have, by stream.
+    """Return the cameras of a dataset, by stream: an episode must have them unless the stream is optional.
 
-    These are the cameras that the schema lists, or else the cameras that at least half of the episodes have.
+    These are the cameras that the schema lists, or else the cameras that at least half of the episodes have. Of an
+    optional stream, they are all cameras that an episode may have: by default those that any episode has.
     """
     cameras: dict[str, tuple[str, ...]] = {}
     taken = {stream.name for stream in schema.streams}
@@ -103,7 +104,8 @@ def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[s
             cameras[stream.name] = (stream.name,)
             continue
         seen = Counter(camera for episode in discovery.episodes for camera in episode.cameras[stream.name])
-        common = tuple(sorted(camera for camera, count in seen.items() if 2 * count >= len(discovery.episodes)))
+        least = 1 if stream.optional else len(discovery.episodes) / 2
+        common = tuple(sorted(camera for camera, count in seen.items() if count >= least))
         cameras[stream.name] = stream.cameras or common
         clash = sorted((taken - {stream.name}) & set(cameras[stream.name]))
         if clash:

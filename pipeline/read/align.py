@@ -12,17 +12,21 @@ from fractions import Fraction
 import numpy as np
 
 from vlapipe.pipeline.stream_rows import Rows
+from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
 
 __all__ = ["start_with_others"]
 
 
-def start_with_others(streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:
+def start_with_others(
+    streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]], findings: Findings
+) -> dict[str, Rows]:
     """Returns the streams, each one with ``starts_with`` moved to the clock of the stream that it names.
 
     ``offset_s`` is added to the start of the moved clock. The cameras of one image stream are moved by one amount, so
-    that their times relative to each other stay; the first image of all cameras counts. A stream is not moved if the
-    stream that it names could not be read.
+    that their times relative to each other stay; the first image of all cameras counts. If the named stream is optional
+    and absent, the stream that the named one would have started with takes its place. If there is none, the clock has
+    no place among the others, which is reported. A stream is not moved if the stream that it names could not be read.
     """
     moved = dict(streams)
     waiting = {stream.name: stream for stream in schema.streams if stream.time.starts_with is not None}
@@ -32,9 +36,18 @@ def start_with_others(streams: dict[str, Rows], schema: Schema, cameras: dict[st
         time = waiting.pop(name).time
         assert time.starts_with is not None
         ours = _of(name, moved, schema, cameras)
-        others = _of(time.starts_with, moved, schema, cameras)
-        if ours and others:
-            moved |= _move(ours, min(rows.timestamp[0] for rows in others.values()), time.offset_s)
+        if not ours:
+            continue
+        named, offset_s = time.starts_with, time.offset_s
+        while not (others := _of(named, moved, schema, cameras)) and schema.stream(named).optional:
+            absent = schema.stream(named).time
+            if absent.starts_with is None:
+                label = next(iter(ours.values())).source.path
+                findings.add("clock.no_start", label, expected=f"a stream {named!r} to start with", found="none")
+                break
+            named, offset_s = absent.starts_with, offset_s + absent.offset_s
+        if others:
+            moved |= _move(ours, min(rows.timestamp[0] for rows in others.values()), offset_s)
     return moved
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.check.streams import check_streams
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.read.absent import absent_rows
 from vlapipe.pipeline.read.file_parts import read_part
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
-from vlapipe.pipeline.read.streams import read_streams
+from vlapipe.pipeline.read.streams import place_of, read_streams
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
 from vlapipe.pipeline.shards.derive.aligned_fields import Use, place, tolerance_s
 from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, foreign_streams
@@ -35,18 +36,21 @@ _HALF = float(np.finfo(np.float32).max) / 2  # the difference of two values belo
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """A readable episode.
+    """A readable episode. An optional stream that the episode lacks has no rows.
 
     ``align[stream][i]`` is the index of the stream's last row at or before anchor row ``i``, or -1 if there is none.
+    ``begin[stream]`` is the first anchor row at or after the stream's first row, or 0 if the stream is absent.
     ``gaps[stream]`` holds the rows that follow a gap: the step of the clock before such a row is longer than
     ``max_gaps_s[stream]``. Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``. The first frame
-    is the first anchor row at which every stream has begun. The last frame is the last anchor row that has an action.
+    is the first anchor row at which each stream of the episode has begun. The last frame is the last anchor row that
+    has an action.
     """
 
     raw: RawEpisode
     instruction: str
     streams: dict[str, Rows]
     align: dict[str, NDArray[np.int32]]
+    begin: dict[str, int]
     gaps: dict[str, NDArray[np.int32]]
     max_gaps_s: dict[str, float | None]
     action_row: NDArray[np.int32]
@@ -87,7 +91,7 @@ def read_episode(
         root: the dataset's folder.
         raw: the episode's files.
         schema: how the files are to be read.
-        cameras: the cameras that each image stream must have.
+        cameras: the cameras of each image stream; an episode must have them unless the stream is optional.
         findings: collects the faults.
         images: how images are to be stored.
     """
@@ -101,12 +105,17 @@ def read_episode(
     check_streams(streams, specs, schema, findings)
     if findings.errors:
         return None
-    assert set(streams) == set(specs), "a stream was refused without an error"
+    absent = [name for name in specs if name not in streams]
+    assert all(specs[name].optional for name in absent), "a stream was refused without an error"
+    for name in absent:
+        findings.add("stream.absent", place_of(raw, specs[name], name), found=f"no {name}")
+    streams |= {name: absent_rows(name, specs[name], images) for name in absent}
+    streams = {name: streams[name] for name in specs}
     return _relate(raw, instruction, streams, specs, schema, findings)
 
 
 def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
-    """Returns the schema's entry for each stream that an episode must have; each camera counts as one stream."""
+    """Returns the schema's entry for each stream of the dataset; each camera counts as one stream."""
     specs: dict[str, Stream] = {}
     for stream in schema.streams:
         names = cameras[stream.name] if isinstance(stream, ImageStream) else (stream.name,)
@@ -172,7 +181,8 @@ def _relate(
     align = {name: last_row_at_or_before(clock, stream.timestamp) for name, stream in others.items()}
     action = schema.action
     action_row = _usable(action_rows(clock, schema), streams, schema)
-    begun = max((int(np.argmax(rows >= 0)) for rows in align.values()), default=0)
+    begin = {name: int(np.argmax(rows >= 0)) for name, rows in align.items()}
+    begun = max(begin.values(), default=0)
     with_action = np.flatnonzero(action_row >= 0)
     num_frames = int(with_action[-1]) + 1 - begun if len(with_action) else 0
     span = seconds_between(clock, 0, -1)
@@ -195,6 +205,7 @@ def _relate(
         instruction=instruction,
         streams=streams,
         align=align,
+        begin=begin,
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
         max_gaps_s={name: specs[name].max_gap_s for name in streams},
         action_row=action_row,

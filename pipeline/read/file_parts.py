@@ -166,7 +166,7 @@ def read_part(
         findings.add(
             "episode.interleaved", anchor.source.path, line=line, column=column, expected=expected, found=again
         )
-    return _cut(whole, schema.anchor, raw.rows, findings)
+    return _cut(whole, raw, schema, raw.rows, findings)
 
 
 def _say_why_uncut(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> None:
@@ -221,10 +221,18 @@ def _take_over(found: list[Finding], rows: tuple[int, int], anchor: Rows | None,
         findings.extend([finding])
 
 
-def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Findings) -> dict[str, Rows]:
-    """Cuts the anchor to the part's rows, and every other stream to the rows within the part's time."""
+def _cut(
+    file: _WholeFile, raw: RawEpisode, schema: Schema, rows: tuple[int, int], findings: Findings
+) -> dict[str, Rows]:
+    """Cuts the anchor to the part's rows, and every other stream to the rows within the part's time.
+
+    An optional stream may have no row in that time: it is absent then.
+    """
+    anchor = schema.anchor
     whole = file.streams[anchor]
     assert isinstance(whole, StreamRows)
+    optional = (stream.name for stream in schema.streams if stream.optional)
+    may_lack = {name for stream in optional for name in raw.cameras.get(stream, (stream,))}
     cut: dict[str, Rows] = {}
     for name, stream in file.streams.items():
         if name == anchor or (stream.source.path == whole.source.path and stream.num_rows == whole.num_rows):
@@ -239,7 +247,7 @@ def _cut(file: _WholeFile, anchor: str, rows: tuple[int, int], findings: Finding
             start, stop = _rows_within(stream.timestamp, whole.timestamp[rows[0] : rows[1]])
             if start < stop:
                 cut[name] = stream.cut(start, stop)
-            else:
+            elif name not in may_lack:
                 first, last = seconds(whole.timestamp[[rows[0], rows[1] - 1]])
                 expected = f"times within {first:.3f} to {last:.3f} s, as in this part of {whole.source.path}"
                 findings.add("clock.no_overlap", stream.source.path, expected=expected, found="no row")

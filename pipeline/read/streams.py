@@ -16,7 +16,7 @@ from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
-__all__ = ["read_rows", "read_streams"]
+__all__ = ["place_of", "read_rows", "read_streams"]
 
 _MOST_NAMED = 8  # limit on the files that a finding lists
 
@@ -31,17 +31,17 @@ def read_streams(
 ) -> dict[str, Rows]:
     """Returns the streams that could be read, in the schema's order; each camera is one stream.
 
-    The arguments are those of ``read_episode``.
+    An optional stream without files is left out, without a finding. The arguments are those of ``read_episode``.
     """
     streams: dict[str, Rows] = {}
     for stream in schema.streams:
         if isinstance(stream, ImageStream):
             streams |= _read_cameras(root, raw, stream, cameras[stream.name], findings, images)
-        else:
+        elif raw.files[stream.name] or not stream.optional:
             rows = read_rows(root, raw, stream, findings)
             if rows is not None:
                 streams[stream.name] = rows
-    return start_with_others(streams, schema, cameras)
+    return start_with_others(streams, schema, cameras, findings)
 
 
 def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
@@ -98,6 +98,13 @@ def _read_clock(
     return clock is not None, clock
 
 
+def place_of(raw: RawEpisode, stream: Stream, name: str) -> str:
+    """Returns where an episode's stream, or the camera ``name``, would be, for findings about an absent one."""
+    if isinstance(stream, ImageStream) and stream.many_cameras:
+        return _join(raw.folder, stream.files[0].split("{camera}")[0] + name)
+    return _join(raw.folder, stream.files[0].replace("{stem}", raw.stem or "{stem}"))
+
+
 def _join(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
@@ -111,13 +118,13 @@ def _read_cameras(
     images: ImageOptions,
 ) -> dict[str, ImageRows]:
     present = [camera for camera in cameras if raw.files.get(camera)]
-    if not present:
+    if not present and not stream.optional:
         expected = f"images of {', '.join(cameras) or 'a camera'}"
         place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
         findings.add("image.none", place, expected=expected, found="none")
         return {}
-    for camera in sorted(set(cameras) - set(present)):
-        place = _join(raw.folder, stream.files[0].split("{camera}")[0] + camera)
+    for camera in sorted(set(cameras) - set(present)) if not stream.optional else ():
+        place = place_of(raw, stream, camera)
         findings.add("image.missing_camera", place, expected=f"images of {camera}", found="none")
     for camera in sorted(set(raw.cameras.get(stream.name, ())) - set(cameras)):
         findings.add("image.extra_camera", str(PurePosixPath(raw.files[camera][0].path).parent), found="not kept")

@@ -53,7 +53,9 @@ def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
     streams = {}
     for name, stream in dataset.manifest.streams.items():
         own = {key.partition("/")[2]: value for key, value in row.items() if key.startswith(f"{name}/")}
-        span = own["last_s"] - own["first_s"]
+        if not own["rows"]:
+            own |= {"first_s": None, "last_s": None}
+        span = own["last_s"] - own["first_s"] if own["rows"] else 0.0
         streams[name] = {"kind": stream["kind"], "rate_hz": (own["rows"] - 1) / span if span > 0 else None, **own}
     general = {key: value for key, value in row.items() if "/" not in key}
     general["shard_file"] = dataset.manifest.shards[row["shard"]]["file"]
@@ -77,12 +79,14 @@ def _by_split(dataset: Dataset) -> dict[str, dict[str, Any]]:
 def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
     stream = dataset.manifest.streams[name]
     rows = dataset.column(f"{name}/rows")
-    span = float((dataset.column(f"{name}/last_s") - dataset.column(f"{name}/first_s")).sum())
-    steps = int((rows - 1).sum())
+    here = rows > 0  # an optional stream has no rows in an episode that lacks it
+    span = float((dataset.column(f"{name}/last_s") - dataset.column(f"{name}/first_s"))[here].sum())
+    steps = int((rows[here] - 1).sum())
     jitter = dataset.column(f"{name}/jitter_s")
     report: dict[str, Any] = {
         "kind": stream["kind"],
         "rows": int(rows.sum()),
+        "absent_in": int((~here).sum()),
         "declared_rate_hz": stream["rate_hz"],
         "rate_hz": steps / span if span > 0 else None,
         "jitter_s": float(np.sqrt(np.average(jitter**2, weights=np.maximum(rows - 1, 1)))),
@@ -90,7 +94,8 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
         "time": stream["time"],
     }
     if stream["kind"] == "images":
-        sizes = zip(dataset.column(f"{name}/width").tolist(), dataset.column(f"{name}/height").tolist(), strict=True)
+        both = (dataset.column(f"{name}/{side}")[here].tolist() for side in ("width", "height"))
+        sizes = zip(*both, strict=True)
         report["storage"] = dataset.manifest.image_storage(name)
         report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}
     else:

@@ -59,7 +59,8 @@ def print_episode(report: dict[str, Any]) -> None:
     table = _table("stream", ">rows", ">rate Hz", ">jitter ms", ">longest gap ms", ">from s", ">to s")
     for name, stream in report["streams"].items():
         clock = [stream["rows"], stream["rate_hz"], stream["jitter_s"] * 1e3, stream["max_gap_s"] * 1e3]
-        table.add_row(name, *(_number(v) for v in clock), f"{stream['first_s']:.3f}", f"{stream['last_s']:.3f}")
+        ends = ("-" if stream[end] is None else f"{stream[end]:.3f}" for end in ("first_s", "last_s"))
+        table.add_row(name, *(_number(v) for v in clock), *ends)
     console.print(table)
     table = _table("array", "shape", "dtype")
     for name, array in report["arrays"].items():
@@ -121,7 +122,7 @@ def _streams_table(report: dict[str, Any]) -> Table:
         own = sizes[name]
         table.add_row(
             name,
-            "\n".join(_holdings(stream, report["made_with"])),
+            "\n".join([*_holdings(stream, report["made_with"]), *_absences(stream)]),
             _number(stream["rows"]),
             _number(stream["rate_hz"]),
             _number(stream["declared_rate_hz"]),
@@ -148,6 +149,10 @@ def _holdings(stream: dict[str, Any], made_with: dict[str, Any]) -> list[str]:
         units = list(dict.fromkeys(unit for unit in field["unit"] if unit))
         lines.append(f"{name} ({shape}) {field['dtype']} {', '.join(units)}".rstrip())
     return lines
+
+
+def _absences(stream: dict[str, Any]) -> list[str]:
+    return [f"absent in {counted(stream['absent_in'], 'episode')}"] if stream["absent_in"] else []
 
 
 def _splits_table(report: dict[str, Any]) -> Table:

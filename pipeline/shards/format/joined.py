@@ -46,7 +46,7 @@ class Joined:
         """Whether the parts are column-major."""
         if len(self.shape) != 2 or all(part.flags.c_contiguous for part in self.parts):
             return False
-        return all(part.strides[0] == self.dtype.itemsize or len(part) == 1 for part in self.parts)
+        return all(part.strides[0] == self.dtype.itemsize or len(part) <= 1 for part in self.parts)
 
     def blocks(self, max_bytes: int, *, fortran: bool = False, within_parts: bool = False) -> list[Block]:
         """Divide the array into blocks of about ``max_bytes``, in row-major order, or column-major if ``fortran``.
