@@ -24,9 +24,9 @@ def absent_rows(name: str, stream: Stream, images: ImageOptions) -> Rows:
     if isinstance(stream, ImageStream):
         if images.storage == "raw":
             width, height = images.size or dict(images.camera_sizes).get(name, (0, 0))
-            data, offset = np.empty((0, height, width, 3), dtype=np.uint8), None
-        else:
-            data, offset = np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
+            pixels = np.empty((0, height, width, 3), dtype=np.uint8)
+            return ImageRows(timestamp=timestamp, data=pixels, offset=None, height=0, width=0, source=source)
+        data, offset = np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
         return ImageRows(timestamp=timestamp, data=data, offset=offset, height=0, width=0, source=source)
     specs = [each for field in stream.fields for each in (field, field.mask) if each is not None]
     fields = {spec.name: np.empty((0, *spec.shape), dtype=spec.dtype) for spec in specs}
