@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClockLocation", "ImageRows", "Rows", "SourceFile", "StreamRows"]
+from vlapipe.schemas.findings import Findings
+
+__all__ = ["ClockLocation", "ImageRows", "RowFaults", "Rows", "SourceFile", "StreamRows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,43 @@ class ClockLocation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowFaults:
+    """Rows with one kind of fault, in a file of several episodes: only the episode that holds such a row is refused.
+
+    ``rows`` is ascending. ``lines`` and ``found`` describe them one by one; ``found`` may end early.
+    """
+
+    code: str
+    file: str
+    column: str | None
+    expected: str
+    rows: NDArray[np.int64]
+    lines: NDArray[np.int64] | None
+    found: tuple[str, ...]
+
+    def within(self, start: int, stop: int) -> RowFaults:
+        """Returns the faults of the rows ``start <= row < stop``, which are then counted from ``start``."""
+        first, last = np.searchsorted(self.rows, [start, stop])
+        lines = None if self.lines is None else self.lines[first:last]
+        return replace(self, rows=self.rows[first:last] - start, lines=lines, found=self.found[first:last])
+
+    def report(self, findings: Findings) -> None:
+        """Adds one finding for all rows, if there is any."""
+        if len(self.rows):
+            line = None if self.lines is None else int(self.lines[0])
+            found = self.found[0] if self.found else ""
+            findings.add(
+                self.code,
+                self.file,
+                line=line,
+                column=self.column,
+                expected=self.expected,
+                found=found,
+                count=len(self.rows),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamRows:
     """One stream of one episode.
 
@@ -49,6 +88,7 @@ class StreamRows:
     ``line_of(row)`` returns the line of the source file on which the row begins, or ``None`` if the file has no lines.
     ``line_of`` may be slow. ``clock_name`` is the column or array that holds the clock. ``column_names[field]`` holds
     the names of the field's columns in the file. ``clock_location`` is set if the clock has a file of its own.
+    ``faults`` are set only in a file of several episodes; the values of such rows mean nothing.
     """
 
     timestamp: NDArray[Any]
@@ -58,6 +98,7 @@ class StreamRows:
     clock_name: str | None = None
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     clock_location: ClockLocation | None = None
+    faults: tuple[RowFaults, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -73,6 +114,7 @@ class StreamRows:
             fields={name: values[start:stop] for name, values in self.fields.items()},
             line_of=lambda row: line_of(row + start),
             clock_location=None if place is None else place.from_row(start),
+            faults=tuple(fault.within(start, stop) for fault in self.faults),
         )
 
 
@@ -80,7 +122,8 @@ class StreamRows:
 class ImageRows:
     """One camera of one episode: JPEG files end to end; row ``i`` is ``data[offset[i]:offset[i + 1]]``.
 
-    If ``offset`` is ``None``, ``data`` is RGB pixels ``(rows, height, width, 3)``.
+    If ``offset`` is ``None``, ``data`` is RGB pixels ``(rows, height, width, 3)``. ``num_dropped`` counts the images of
+    the source that were left out because they are damaged. ``faults`` are as in ``StreamRows``.
     """
 
     timestamp: NDArray[Any]
@@ -90,6 +133,8 @@ class ImageRows:
     width: int
     source: SourceFile
     clock_location: ClockLocation | None = None
+    num_dropped: int = 0
+    faults: tuple[RowFaults, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -113,6 +158,7 @@ class ImageRows:
             self,
             timestamp=self.timestamp[start:stop],
             clock_location=None if place is None else place.from_row(start),
+            faults=tuple(fault.within(start, stop) for fault in self.faults),
         )
         if self.offset is None:
             return replace(cut, data=self.data[start:stop])

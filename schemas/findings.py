@@ -114,6 +114,12 @@ CODES: dict[str, Code] = {
     "stream.in_no_episode": _warning(
         "no episode has an optional stream", "correct files in the schema, or leave the stream out"
     ),
+    "image.dropped": _note(
+        "a damaged image was left out, as the schema says", "check the camera's connection if there are many"
+    ),
+    "csv.bad_rows_dropped": _note(
+        "rows that cannot be read were left out, as the schema says", "check the recorder if there are many"
+    ),
     "clock.no_start": _fatal(
         "the stream that starts_with names is absent", "name a stream that every episode has in starts_with"
     ),
@@ -128,21 +134,25 @@ CODES: dict[str, Code] = {
         "a camera that most episodes lack; not kept", "say optional = true, or list it in cameras in the schema"
     ),
     "image.bad_name": _fatal("an image's name is not a time", "rename it, or correct time in the schema"),
-    "image.empty": _fatal("an image file holds nothing", "delete it, or record it again"),
+    "image.empty": _fatal("an image file holds nothing", "delete it, or say on_bad = 'drop' in the schema"),
     "image.not_jpeg": _fatal("an image is not a JPEG", "convert it to JPEG"),
-    "image.truncated": _fatal("an image is cut short", "delete it, or record it again"),
+    "image.truncated": _fatal("an image is cut short", "delete it, or say on_bad = 'drop' in the schema"),
     "image.size_changes": _fatal("images of one camera differ in size", "record it again, or split the episode"),
     "image.size_differs": _fatal(
         "a camera has another size than in most episodes; pixels need one size",
         "give --image-size WxH, or --image-storage jpeg",
     ),
-    "image.undecodable": _fatal("an image cannot be decoded", "delete it, or record it again"),
+    "image.undecodable": _fatal(
+        "an image cannot be decoded", "delete it, or say on_bad = 'drop' in the schema to leave such images out"
+    ),
     "image.too_large": _fatal("an image claims more pixels than any camera has", "delete it, or record it again"),
     "image.coding": _fatal("a JPEG of a kind that decoders lack", "save it as 8-bit baseline RGB or grayscale"),
     "image.gray": _note("images are grayscale; they train as three equal channels", "nothing needs to be done"),
     "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),
-    "image.count": _error("a camera has another number of images than rows", "check for lost frames"),
+    "image.count": _error(
+        "a camera has another number of images than rows", "check for lost frames, or leave one_per_row out"
+    ),
     "align.too_far": _warning(
         "a stream has no value near enough in time for the state or the action",
         "check for lost rows, or say tolerance_s in the stream",

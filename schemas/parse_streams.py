@@ -22,6 +22,7 @@ from vlapipe.schemas.schema import (
     Dialect,
     ImageStream,
     NpzStream,
+    OnBad,
     Stream,
     TimePart,
     TimeSpec,
@@ -63,7 +64,11 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
                 "cameras: files has no {camera}", "put {camera} where the folders' names stand, or leave cameras out"
             )
         cameras, one_per_row = table.texts("cameras", ()), table.flag("one_per_row", False)
-        stream = ImageStream(**common, cameras=cameras, one_per_row=one_per_row)
+        on_bad = _parse_on_bad(table)
+        decode = table.choice("decode", ("suspects", "all"), "all" if on_bad == "drop" else "suspects")
+        if (on_bad, decode) == ("drop", "suspects"):
+            table.fail("decode: images can be dropped only if all are decoded", "leave decode out")
+        stream = ImageStream(**common, cameras=cameras, one_per_row=one_per_row, on_bad=on_bad, decode=decode)
     elif kind == "csv":
         on_missing = table.choice("on_missing", ON_MISSING, "refuse")
         fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())
@@ -72,6 +77,7 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
             fields=fields,
             derived=_parse_derived_fields(table, fields),
             dialect=_parse_dialect(table),
+            on_bad=_parse_on_bad(table),
             missing=table.texts("missing", ("",)),
             drop=expand_names(table.texts("drop", ())),
         )
@@ -86,6 +92,11 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         stream = NpzStream(**common, fields=fields, derived=_parse_derived_fields(table, fields))
     table.finish()
     return stream
+
+
+def _parse_on_bad(table: TomlTable) -> OnBad:
+    on_bad: OnBad = table.choice("on_bad", get_args(OnBad), "refuse")
+    return on_bad
 
 
 def _parse_derived_fields(table: TomlTable, fields: tuple[Any, ...]) -> tuple[Any, ...]:

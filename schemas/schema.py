@@ -26,6 +26,7 @@ __all__ = [
     "ImageStream",
     "InstructionSpec",
     "NpzStream",
+    "OnBad",
     "OnMissing",
     "Rotation",
     "SampleDefaults",
@@ -41,6 +42,7 @@ TimePart = Literal[
     "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
 ]
 OnMissing = Literal["refuse", "drop", "mask"]
+OnBad = Literal["refuse", "drop"]
 Align = Literal["last", "nearest", "linear"]
 ActionKind = Literal["absolute", "relative", "delta"]
 Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
@@ -208,7 +210,8 @@ class DerivedSpec:
 class CsvStream:
     """The rows of a CSV file; ``drop`` names columns that are known and not kept.
 
-    A cell that is one of the texts in ``missing`` has no value. Each field's ``on_missing`` says what happens then.
+    A cell that is one of the texts in ``missing`` has no value. Each field's ``on_missing`` says what happens then. If
+    ``on_bad`` is ``"drop"``, a row is left out if a cell of it cannot be read, or if it has too few or too many cells.
     """
 
     name: str
@@ -222,6 +225,7 @@ class CsvStream:
     align: Align | None = None  # how state and action take its values at the anchor's times; see [sample]
     tolerance_s: float | None = None  # a value further away in time counts as missing
     dialect: Dialect = field(default_factory=Dialect)
+    on_bad: OnBad = "refuse"  # what happens with a row that cannot be read
     missing: tuple[str, ...] = ("",)
     drop: tuple[str, ...] = ()
     kind: Literal["csv"] = "csv"
@@ -251,7 +255,11 @@ class NpzStream:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStream:
-    """JPEG files. With ``{camera}`` in ``files``, each matching folder is one stream, named after the folder."""
+    """JPEG files. With ``{camera}`` in ``files``, each matching folder is one stream, named after the folder.
+
+    An image that cannot be decoded is left out if ``on_bad`` is ``"drop"``. All images are then decoded to find them.
+    Otherwise ``decode`` says whether all are, or only those that look damaged.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -259,6 +267,8 @@ class ImageStream:
     rate_hz: float | None = None
     max_gap_s: float | None = None
     optional: bool = False  # an episode may lack the camera
+    on_bad: OnBad = "refuse"  # what happens with an image that cannot be decoded
+    decode: Literal["suspects", "all"] = "suspects"  # which images are decoded to find damage
     cameras: tuple[str, ...] = ()
     one_per_row: bool = False  # the camera must have as many images as the anchor has rows
     kind: Literal["images"] = "images"

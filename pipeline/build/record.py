@@ -107,8 +107,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         next_row[name] = start + stream.num_rows
         row |= {f"{name}/start": start, f"{name}/rows": stream.num_rows, **_describe_clock(name, stream.timestamp)}
         row[f"{name}/gaps"] = episode.gaps[name].tolist()
-        if name in episode.begin:
-            row[f"{name}/begin"] = episode.begin[name]
+        if name in episode.align:  # not the anchor; of an absent stream, each row is -1, and the first such row is 0
+            row[f"{name}/begin"] = int(np.argmax(episode.align[name] >= 0))
         if isinstance(stream, ImageRows):
             row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
     return row

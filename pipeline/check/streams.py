@@ -6,7 +6,7 @@ from vlapipe.pipeline.check.clocks import check_clock
 from vlapipe.pipeline.check.edges import check_drift, check_edges
 from vlapipe.pipeline.check.poses import check_poses
 from vlapipe.pipeline.check.values import check_values
-from vlapipe.pipeline.stream_rows import Rows, StreamRows
+from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 
@@ -45,9 +45,23 @@ def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Sc
 
 
 def _check_counts(anchor: StreamRows, streams: dict[str, Rows], specs: dict[str, Stream], findings: Findings) -> None:
-    """Reports cameras with ``one_per_row`` whose number of images differs from the anchor's number of rows."""
+    """Reports cameras with ``one_per_row`` whose number of images differs from the anchor's number of rows.
+
+    Damaged images that were dropped count as images: they leave no other image in the wrong place.
+    """
     for name, rows in streams.items():
         stream = specs[name]
-        if isinstance(stream, ImageStream) and stream.one_per_row and rows.num_rows != anchor.num_rows:
+        if not (isinstance(stream, ImageStream) and isinstance(rows, ImageRows) and stream.one_per_row):
+            continue
+        # The dropped images of a file of several episodes are not known part by part.
+        if not 0 <= anchor.num_rows - rows.num_rows <= rows.num_dropped:
             expected = f"{anchor.num_rows} images, one a row of {anchor.source.path}"
-            findings.add("image.count", rows.source.path, expected=expected, found=f"{rows.num_rows}")
+            findings.add("image.count", rows.source.path, expected=expected, found=_counted(rows, anchor))
+
+
+def _counted(rows: ImageRows, anchor: StreamRows) -> str:
+    """Returns the number of images. A camera that is triggered between rows has one fewer than there are rows."""
+    if rows.num_rows + rows.num_dropped != anchor.num_rows - 1:
+        return f"{rows.num_rows}"
+    last = anchor.num_rows - 2
+    return f"{rows.num_rows}; numbered images belong to rows 0 to {last} if one_per_row is left out"

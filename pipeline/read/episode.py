@@ -39,7 +39,6 @@ class Episode:
     """A readable episode. An optional stream that the episode lacks has no rows.
 
     ``align[stream][i]`` is the index of the stream's last row at or before anchor row ``i``, or -1 if there is none.
-    ``begin[stream]`` is the first anchor row at or after the stream's first row, or 0 if the stream is absent.
     ``gaps[stream]`` holds the rows that follow a gap: the step of the clock before such a row is longer than
     ``max_gaps_s[stream]``. Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``. The first frame
     is the first anchor row at which each stream of the episode has begun. The last frame is the last anchor row that
@@ -50,7 +49,6 @@ class Episode:
     instruction: str
     streams: dict[str, Rows]
     align: dict[str, NDArray[np.int32]]
-    begin: dict[str, int]
     gaps: dict[str, NDArray[np.int32]]
     max_gaps_s: dict[str, float | None]
     action_row: NDArray[np.int32]
@@ -205,7 +203,6 @@ def _relate(
         instruction=instruction,
         streams=streams,
         align=align,
-        begin=begin,
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
         max_gaps_s={name: specs[name].max_gap_s for name in streams},
         action_row=action_row,

@@ -251,7 +251,14 @@ def _cut(
                 first, last = seconds(whole.timestamp[[rows[0], rows[1] - 1]])
                 expected = f"times within {first:.3f} to {last:.3f} s, as in this part of {whole.source.path}"
                 findings.add("clock.no_overlap", stream.source.path, expected=expected, found="no row")
-    return cut
+    return {name: stream for name, stream in cut.items() if not _has_faults(stream, findings)}
+
+
+def _has_faults(stream: Rows, findings: Findings) -> bool:
+    """Returns whether a faulty row lies in this part of a stream, and reports such rows."""
+    for fault in stream.faults:
+        fault.report(findings)
+    return any(len(fault.rows) for fault in stream.faults)
 
 
 def _shares_time(whole: StreamRows, rows: tuple[int, int]) -> bool:

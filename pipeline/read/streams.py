@@ -133,7 +133,16 @@ def _read_cameras(
         has_clock, clock = _read_clock(root, raw, camera, stream, findings)
         files = [file.path for file in raw.files[camera]]
         only_size = dict(images.camera_sizes).get(camera)
-        rows = read_images(root, files, stream, findings, clock, images=images, only_size=only_size)
+        rows = read_images(
+            root,
+            files,
+            stream,
+            findings,
+            clock,
+            images=images,
+            only_size=only_size,
+            in_parts=raw.rows is not None,
+        )
         if rows is not None and has_clock:
             read[camera] = rows
     return read
