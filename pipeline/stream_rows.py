@@ -63,13 +63,19 @@ class RowFaults:
         lines = None if self.lines is None else self.lines[first:last]
         return replace(self, rows=self.rows[first:last] - start, lines=lines, found=self.found[first:last])
 
-    def report(self, findings: Findings) -> None:
-        """Adds one finding for all rows, if there is any."""
+    def at(self, rows: NDArray[np.int64], which: NDArray[np.int64]) -> RowFaults:
+        """Returns the faults at the positions ``which``, ascending, under other row numbers."""
+        lines = None if self.lines is None else self.lines[which]
+        told = which[: int(np.searchsorted(which, len(self.found)))].tolist()
+        return replace(self, rows=rows, lines=lines, found=tuple(self.found[i] for i in told))
+
+    def report(self, findings: Findings, code: str | None = None) -> None:
+        """Adds one finding for all rows, if there is any. ``code`` overrides the fault's own."""
         if len(self.rows):
             line = None if self.lines is None else int(self.lines[0])
             found = self.found[0] if self.found else ""
             findings.add(
-                self.code,
+                code or self.code,
                 self.file,
                 line=line,
                 column=self.column,

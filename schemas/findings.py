@@ -265,7 +265,7 @@ class Findings:
     ) -> None:
         """Adds a finding. The first one of its kind keeps its line and its text; a later one only raises the count."""
         assert code in CODES, code
-        severity = self._severity.get(code, CODES[code].severity)
+        severity = self.severity_of(code)
         if severity == "off":
             return
         key = (code, file, column)
@@ -280,6 +280,10 @@ class Findings:
         )
         self._first.setdefault(key, finding)
         self._count[key] = self._count.get(key, 0) + count
+
+    def severity_of(self, code: str) -> str:
+        """Returns the severity of findings with this code, or ``off``."""
+        return self._severity.get(code, CODES[code].severity)
 
     def fresh(self) -> Findings:
         """Returns an empty collection with the same severities."""

@@ -132,6 +132,11 @@ class TimeSpec:
     starts_with: str | None = None
 
     @property
+    def counts_rows(self) -> bool:
+        """Returns whether a row's time follows from its place among the rows of its file."""
+        return self.file is not None or (self.index_rate_hz is not None and not self.sources)
+
+    @property
     def dtype(self) -> str:
         """Returns ``int64`` (nanoseconds) or ``float64`` (seconds)."""
         whole = self.integer or self.exact or self.format or self.parts or self.start_format or self.index_rate_hz

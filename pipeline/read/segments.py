@@ -88,12 +88,13 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
     assert isinstance(stream, CsvStream)
     if len(files) != 1:
         return [], 0
-    # Fields that drop rows must be read too, because they decide which rows there are.
-    dropping = tuple(field for field in stream.fields if field.on_missing == "drop")
+    # Fields that drop rows must be read too, because they decide which rows there are. So must the clock, if it does.
+    # With ``nearest``, the clock is a column near the first field, so all fields must be read.
+    all_fields = stream.on_bad == "drop" or stream.time.nearest
+    dropping = tuple(field for field in stream.fields if all_fields or field.on_missing == "drop")
     if layout.split_gap_s is not None:
-        # With ``nearest``, the clock is a column near the first field, so all fields must be read.
-        narrow = replace(stream, fields=stream.fields if stream.time.nearest else dropping, derived=())
-        rows = read_rows(root, raw, narrow, findings)
+        narrow = replace(stream, fields=dropping, derived=())
+        rows = read_rows(root, raw, narrow, findings, in_parts=True)
         return (_parts_by_gap(rows, layout.split_gap_s), rows.num_rows) if rows is not None else ([], 0)
     assert layout.split_column is not None
     for width in _WIDTHS:
@@ -101,12 +102,18 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
             name=_SPLIT_FIELD, columns=((layout.split_column,),), shape=(width,), dtype="uint8", text=True
         )
         tried = Findings()
-        narrow = replace(stream, fields=(*dropping, column), derived=(), time=_NO_CLOCK)
-        rows = read_rows(root, raw, narrow, tried)
-        if not any(finding.code == "csv.text_too_long" for finding in tried):
+        time = _NO_CLOCK if stream.time.counts_rows else stream.time
+        narrow = replace(stream, fields=(*dropping, column), derived=(), time=time)
+        rows = read_rows(root, raw, narrow, tried, in_parts=True)
+        for fault in rows.faults if rows is not None else ():
+            if fault.column == layout.split_column:  # nobody knows to which episode such a row belongs
+                fault.report(tried)
+        if not any(finding.code == "csv.text_too_long" for finding in tried.errors):
             break
     findings.extend(tried.errors)
-    return (_parts_by_value(rows.fields[_SPLIT_FIELD]), rows.num_rows) if rows is not None else ([], 0)
+    if rows is None or tried.errors:
+        return [], 0
+    return _parts_by_value(rows.fields[_SPLIT_FIELD]), rows.num_rows
 
 
 def _parts_by_gap(rows: StreamRows, gap_s: float) -> list[Part]:

@@ -38,14 +38,19 @@ def read_streams(
         if isinstance(stream, ImageStream):
             streams |= _read_cameras(root, raw, stream, cameras[stream.name], findings, images)
         elif raw.files[stream.name] or not stream.optional:
-            rows = read_rows(root, raw, stream, findings)
+            rows = read_rows(root, raw, stream, findings, in_parts=raw.rows is not None)
             if rows is not None:
                 streams[stream.name] = rows
     return start_with_others(streams, schema, cameras, findings)
 
 
-def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings) -> StreamRows | None:
-    """Reads one stream that is not a camera, with its clock. Returns ``None`` if errors were found."""
+def read_rows(
+    root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings, *, in_parts: bool = False
+) -> StreamRows | None:
+    """Reads one stream that is not a camera, with its clock. Returns ``None`` if errors were found.
+
+    ``in_parts``: the files hold several episodes; faults of single rows of a table are then told by ``faults``.
+    """
     files = raw.files[stream.name]
     arrays = isinstance(stream, NpzStream) and all(file.path.endswith(".npy") for file in files)
     if not files or (len(files) > 1 and not arrays):
@@ -54,7 +59,7 @@ def read_rows(root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findin
     has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
     if isinstance(stream, NpzStream):
         return read_npz_stream(root, [file.path for file in files], stream, findings, clock)
-    rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings)
+    rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings, in_parts=in_parts)
     if rows is None or not has_clock:
         return None
     return rows if clock is None else _with_clock(rows, clock, stream, findings)
@@ -64,7 +69,7 @@ def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings:
     """Replaces the row numbers that ``rows`` has as its clock by the stamps of the rows with these numbers."""
     numbers = rows.timestamp
     num_rows = int(numbers[-1]) + 1
-    may_drop = any(field.on_missing == "drop" for field in stream.fields)
+    may_drop = stream.on_bad == "drop" or any(field.on_missing == "drop" for field in stream.fields)
     at_least = may_drop and len(clock.timestamp) >= num_rows  # rows dropped after the last kept row are not counted
     if not at_least and not clock.fits(num_rows, rows.source.path, findings):
         return None

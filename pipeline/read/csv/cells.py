@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.csv.columns import Column
+from vlapipe.pipeline.read.csv.faulty_rows import FaultyRows
 from vlapipe.pipeline.read.csv.rows import CsvRows
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.schemas.findings import Findings
@@ -32,6 +33,7 @@ _BLANKS = " \t"
 _ALL_WHOLE = 1 << 24  # float32 holds every whole number up to this one
 _ALL_WHOLE_64 = 1 << 53  # float64 holds every whole number up to this one
 _NARROW = 64  # values are coarse if they vary by less than 1/64 of their size: by 5 at 308, or 0.7 degrees at 47
+_MOST_TOLD = 1000  # of the faults that are told row by row, so many have their cell's text
 _SHOWN = 60  # characters of a cell that a finding shows
 
 
@@ -52,6 +54,7 @@ class Cells:
         findings: Findings,
         *,
         nulls: bool,
+        faulty: FaultyRows | None = None,
     ) -> None:
         """Parses the columns.
 
@@ -62,11 +65,12 @@ class Cells:
             decimal: the decimal sign.
             findings: collects the faults.
             nulls: whether cells without a value are expected.
+            faulty: collects the faults of rows that it takes, instead of ``findings``.
 
         Raises:
             UnreadableError: the text cannot be read for certain.
         """
-        self._rows, self._decimal, self._findings = rows, decimal, findings
+        self._rows, self._decimal, self.findings, self.faulty = rows, decimal, findings, faulty or FaultyRows()
         self._bad: dict[int | None, NDArray[np.bool_]] = {}
         self._missing = tuple(dict.fromkeys(text.strip(_BLANKS) for text in missing))
         self._numeric_missing = [value for text in self._missing if (value := self._as_float(text)) is not None]
@@ -230,8 +234,13 @@ class Cells:
     def _add(self, code: str, mask: NDArray[np.bool_], column: Column, expected: str, found: str = "") -> None:
         if not mask.any():
             return
+        if self.faulty.takes(code, self.findings):
+            marked = np.flatnonzero(mask)
+            told = [found or _shown(self._cell(column, row)) for row in marked[:_MOST_TOLD].tolist()]
+            self.faulty.add(code, self.label, column.name, expected, marked, self._rows.lines_of(marked), told)
+            return
         row, count = first_rows(mask)
-        self._findings.add(
+        self.findings.add(
             code,
             self.label,
             line=self._rows.line_of(row),

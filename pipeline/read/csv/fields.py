@@ -142,13 +142,18 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
     return list(by_column), None if usable.all() else ~usable
 
 
-def kept_rows(fields: list[RawField], num_rows: int, rows: CsvRows, findings: Findings) -> NDArray[np.int64] | None:
-    """Returns the rows to keep, ``None`` for all. With ``on_missing = "drop"``, rows without a value are dropped."""
-    drop = np.zeros(num_rows, dtype=np.bool_)
+def kept_rows(fields: list[RawField], cells: Cells, rows: CsvRows, findings: Findings) -> NDArray[np.int64] | None:
+    """Returns the rows to keep, ``None`` for all. With ``on_missing = "drop"``, rows without a value are dropped.
+
+    Rows that are known to be faulty are kept: they are dealt with later.
+    """
+    drop = np.zeros(cells.num_rows, dtype=np.bool_)
     for raw in fields:
         for unset, absent in zip(raw.unset, raw.absent, strict=True):
             if unset is not None and raw.spec.on_missing == "drop" and not absent:
                 drop |= unset
+    if cells.faulty.faults:
+        drop &= ~cells.faulty.rows(cells.num_rows)
     if not drop.any():
         return None
     row, count = first_rows(drop)

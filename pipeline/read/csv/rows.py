@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.csv.faulty_rows import RAGGED, FaultyRows
 from vlapipe.pipeline.read.csv.lines import CutText, cut_text
 from vlapipe.pipeline.read.csv.records import find_records
 from vlapipe.pipeline.read.text import count_lines
@@ -44,10 +45,12 @@ class _RaggedRow:
     ends_empty: bool
 
 
-def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> CsvRows | None:
+def open_rows(
+    text: bytes, dialect: Dialect, label: str, findings: Findings, faulty: FaultyRows | None = None
+) -> CsvRows | None:
     """Reads a text's header and checks its quotes. Returns rows ready to be parsed, or ``None`` if errors were found.
 
-    The arguments are those of ``cut_text``.
+    The arguments are those of ``cut_text``; ``faulty`` collects the records that have too few or too many cells.
     """
     cut = cut_text(text, dialect, label, findings)
     if cut is None:
@@ -58,17 +61,19 @@ def open_rows(text: bytes, dialect: Dialect, label: str, findings: Findings) -> 
         expected, found = "a byte order mark in front of the file alone", "one in front of the first row"
         findings.add("csv.encoding", label, line=line, expected=expected, found=found)
         return None
-    return CsvRows(cut, dialect, label, findings)
+    return CsvRows(cut, dialect, label, findings, faulty)
 
 
 class CsvRows:
     """The rows of one text. Columns are addressed by position; ``names`` has one entry per cell."""
 
-    def __init__(self, cut: CutText, dialect: Dialect, label: str, findings: Findings) -> None:
+    def __init__(
+        self, cut: CutText, dialect: Dialect, label: str, findings: Findings, faulty: FaultyRows | None = None
+    ) -> None:
         self.names = cut.names
         self.header_line = cut.header_line
         self.label = label
-        self._cut, self._dialect, self._findings = cut, dialect, findings
+        self._cut, self._dialect, self._findings, self._faulty = cut, dialect, findings, faulty
         self._ragged: list[_RaggedRow] = []
         self._strings: dict[int, pa.ChunkedArray] = {}
         self._num_parsed = -1
@@ -97,10 +102,18 @@ class CsvRows:
     def line_finder(self, kept: NDArray[np.int64] | None = None) -> Callable[[int], int]:
         """Returns ``line_of`` as a function that does not keep the text alive. With ``kept``, row i is ``kept[i]``."""
         first = self._cut.first_line
-        if self._num_parsed == self._num_lines:  # each row is one line
+        if self._is_one_line_each:
             return lambda row: first + (row if kept is None else int(kept[row]))
         lines = self.row_lines if kept is None else self.row_lines[kept]
         return lambda row: int(lines[row])
+
+    def lines_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the line on which each of the given rows begins."""
+        return rows + self._cut.first_line if self._is_one_line_each else self.row_lines[rows]
+
+    @property
+    def _is_one_line_each(self) -> bool:
+        return self._num_parsed == self._num_lines and not self._ragged
 
     def holds(self, *texts: bytes) -> bool:
         """Returns whether any of the texts occurs in the rows; a fast scan."""
@@ -235,7 +248,7 @@ class CsvRows:
         if len(full):
             expected, found = f"{self.num_cells - 1} cells and a trailing delimiter", f"{self.num_cells}"
             line = self.line_of(int(full[0]))
-            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found, count=len(full))
+            self._findings.add(RAGGED, self.label, line=line, expected=expected, found=found, count=len(full))
         return parsed.select([str(position) for position in types])
 
     def _report_ragged(self) -> None:
@@ -243,13 +256,16 @@ class CsvRows:
         one_more = all(row.num_cells == self.num_cells + 1 and row.ends_empty for row in rows)
         hint = ", the last one empty (say trailing_delimiter = true if all rows end so)" if one_more else ""
         whole_end = self._cut.text[self._cut.stop - 1 : self._cut.stop] in (b"\n", b"\r")
-        for row in rows:
+        for before, row in enumerate(rows):
             found = f"{row.num_cells}{hint}"
             if not whole_end and row.record == len(self._record_lines) - 1:
                 found += " in a last line that ends without a newline, as if the recorder was stopped"
             line = int(self._record_lines[row.record]) if row.record < len(self._record_lines) else None
             expected = f"{self.num_cells} cells"
-            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found)
+            if line is not None and self._faulty is not None and self._faulty.takes(RAGGED, self._findings):
+                self._faulty.add(RAGGED, self.label, None, expected, [row.record - before], [line], [found])
+            else:
+                self._findings.add(RAGGED, self.label, line=line, expected=expected, found=found)
 
     @cached_property
     def _num_lines(self) -> int:
@@ -272,6 +288,6 @@ class CsvRows:
         line, count = int(blank[0]), len(blank)
         if self.num_cells == 1:
             expected, found = "a cell in each line", "a blank line: an empty cell, or none?"
-            self._findings.add("csv.ragged_row", self.label, line=line, expected=expected, found=found, count=count)
+            self._findings.add(RAGGED, self.label, line=line, expected=expected, found=found, count=count)
         else:
             self._findings.add("csv.blank_lines", self.label, line=line, found="blank", count=count)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from vlapipe.pipeline.read.csv.cells import Cells
 from vlapipe.pipeline.read.csv.clock import clock_dtype, read_clock
 from vlapipe.pipeline.read.csv.columns import Column, StreamColumns, find_columns
+from vlapipe.pipeline.read.csv.faulty_rows import FaultyRows, all_but, fill_clock
 from vlapipe.pipeline.read.csv.fields import build_fields, field_dtype, kept_rows, read_field
 from vlapipe.pipeline.read.csv.rows import CsvRows, UnreadableError, open_rows
 from vlapipe.pipeline.read.text import read_bytes, read_text
@@ -21,7 +24,9 @@ from vlapipe.schemas.schema import CsvStream
 __all__ = ["read_csv_stream"]
 
 
-def read_csv_stream(path: Path, label: str, stream: CsvStream, findings: Findings) -> StreamRows | None:
+def read_csv_stream(
+    path: Path, label: str, stream: CsvStream, findings: Findings, *, in_parts: bool = False
+) -> StreamRows | None:
     """Reads a stream's rows. Returns ``None`` if errors were found.
 
     If the clock has a file of its own (``time.file``), ``timestamp`` holds each row's number in this file, counted
@@ -32,18 +37,19 @@ def read_csv_stream(path: Path, label: str, stream: CsvStream, findings: Finding
         label: the file's name in findings, relative to the dataset.
         stream: the schema's entry for the stream.
         findings: collects the faults.
+        in_parts: the file holds several episodes. Faults of single rows are then told by ``StreamRows.faults``.
     """
     found = findings.fresh()
-    rows = _read_file(path, label, stream, found)
+    rows = _read_file(path, label, stream, FaultyRows.of(stream, in_parts=in_parts), found)
     # Findings are sorted by line, because different steps found them.
     findings.extend(sorted(found, key=lambda finding: finding.line or 0))
     return None if found.errors else rows
 
 
-def _read_file(path: Path, label: str, stream: CsvStream, findings: Findings) -> StreamRows | None:
+def _read_file(path: Path, label: str, stream: CsvStream, faulty: FaultyRows, findings: Findings) -> StreamRows | None:
     raw = read_bytes(path, label, findings)
     text = None if raw is None else read_text(raw, stream.dialect.encoding, label, findings)
-    rows = None if text is None else open_rows(text, stream.dialect, label, findings)
+    rows = None if text is None else open_rows(text, stream.dialect, label, findings, faulty)
     if raw is None or rows is None:
         return None
     try:
@@ -56,7 +62,7 @@ def _read_file(path: Path, label: str, stream: CsvStream, findings: Findings) ->
             findings.add("csv.header_only", label, line=rows.header_line or 1, found="a header and no row")
             return None
         source = SourceFile(path=label, num_files=1, num_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
-        return _read_rows(rows, columns, stream, source, findings)
+        return _read_rows(rows, columns, stream, source, faulty, findings)
     except UnreadableError as error:
         findings.add("csv.unreadable", label, line=rows.header_line, found=str(error))
         return None
@@ -72,19 +78,42 @@ def _is_parted(rows: CsvRows, stream: CsvStream) -> bool:
 
 
 def _read_rows(
-    rows: CsvRows, columns: StreamColumns, stream: CsvStream, source: SourceFile, findings: Findings
+    rows: CsvRows,
+    columns: StreamColumns,
+    stream: CsvStream,
+    source: SourceFile,
+    faulty: FaultyRows,
+    findings: Findings,
 ) -> StreamRows | None:
     may_lack = any(spec.on_missing != "refuse" for spec in stream.fields)
-    cells = Cells(rows, _types(columns, stream), stream.missing, stream.dialect.decimal, findings, nulls=may_lack)
+    types, decimal = _types(columns, stream), stream.dialect.decimal
+    cells = Cells(rows, types, stream.missing, decimal, findings, nulls=may_lack, faulty=faulty)
     fields = [read_field(cells, spec, columns.fields[spec.name]) for spec in stream.fields]
-    kept = kept_rows(fields, cells.num_rows, rows, findings)
-    if kept is not None and not len(kept):
+    with_values = kept_rows(fields, cells, rows, findings)
+    if with_values is not None and not len(with_values):
         findings.add("csv.header_only", rows.label, found="no row that has all its values")
         return None
-    timestamp = read_clock(cells, columns, stream.time, kept, findings)
-    arrays = build_fields(fields, kept, cells)
+    every = np.arange(cells.num_rows) if with_values is None else with_values
+    while True:
+        # Faults may come to light one after another, so reading is repeated without the faulty rows until none is new.
+        num_faults = len(faulty.faults)
+        kept = with_values if not num_faults else all_but(every, faulty.dropped(cells.num_rows))
+        good = with_values if not num_faults else all_but(every, faulty.rows(cells.num_rows))
+        if good is not None and not len(good):
+            for fault in faulty.faults:
+                fault.report(findings)
+            return None
+        cells.findings = findings.fresh()
+        timestamp = read_clock(cells, columns, stream.time, good, cells.findings)
+        arrays = build_fields(fields, kept, cells)
+        if len(faulty.faults) == num_faults:
+            break
+    findings.extend(cells.findings)
+    faults = faulty.settle(every if kept is None else kept, findings)
     if timestamp is None or findings.errors:
         return None
+    if kept is not None and good is not None and len(good) < len(kept):
+        timestamp = kept if stream.time.file is not None else fill_clock(timestamp, good, kept)
     return StreamRows(
         timestamp=timestamp,
         fields=arrays,
@@ -92,6 +121,7 @@ def _read_rows(
         line_of=rows.line_finder(kept),
         clock_name=columns.clock.name if columns.clock else None,
         column_names={spec.name: _names(columns.fields[spec.name], spec.quaternion) for spec in stream.fields},
+        faults=faults,
     )
 
 
