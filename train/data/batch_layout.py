@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.dataset import Dataset, FieldSummary
-from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
-from vlapipe.pipeline.shards.derive.moments import merge_moments
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
+from vlapipe.train.data.moments import Moments, entry_moments
 from vlapipe.train.data.sample_steps import Steps
 
 __all__ = [
@@ -37,25 +34,6 @@ __all__ = [
 
 
 Batch = dict[str, Any]  # tensors by key, and the list "task"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moments:
-    """Mean and standard deviation of one entry, over the finite values of the train split.
-
-    ``mean`` and ``std`` are float32. Their shape is that of one row of the entry, or ``(1,)``. A field of more than 64
-    numbers a row has only one mean and one std; in a state beside other fields, they are repeated for each of the
-    field's columns. A constant column has std 0. If ``is_finite`` is false, the schema let NaN or infinite values
-    through, and a batch holds these values unchanged.
-    """
-
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    is_finite: bool = True
-    min: NDArray[np.float32] | None = None
-    max: NDArray[np.float32] | None = None
-    q01: NDArray[np.float32] | None = None  # one value in a hundred is smaller
-    q99: NDArray[np.float32] | None = None  # one value in a hundred is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +105,7 @@ def sample_spec(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, t
         newest=steps[STATE].newest,
         optional=_optional(sources),
         moments={
-            entry: _merged([_counted(dataset, of[entry], shape) for dataset, of in fields])
+            entry: entry_moments([(dataset, of[entry]) for dataset, of in fields], shape)
             for entry, shape in rows.items()
         },
     )
@@ -139,62 +117,6 @@ def _optional(sources: Sources) -> frozenset[str]:
     keys |= {f"observation.images.{camera}": camera for camera in sources.first.cameras}
     lacking = {key for key, stream in keys.items() if not sources.stream_column(stream, "rows").all()}
     return frozenset(lacking)
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """Statistics of one dataset's entry: the number of values, their mean and their standard deviation.
-
-    Each array has the shape of one row of the entry, or ``(1,)`` if one number stands for the whole row.
-    """
-
-    count: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    is_finite: bool
-
-
-def _counted(dataset: Dataset, paths: tuple[str, ...], row_shape: tuple[int, ...]) -> _Counted:
-    stats = [dataset.stats[path] for path in paths]
-    for path, summary in zip(paths, stats, strict=True):
-        if not (np.isfinite(summary.mean).all() and np.isfinite(summary.std).all()):
-            cure = "ingest again: statistics are now over the finite values"
-            raise UsageError(f"{dataset.path}: the statistics of {path} are not finite", cure)
-    if len(paths) == 1:
-        widths = [len(stats[0].mean)]
-        shape = row_shape if row_shape and math.prod(row_shape) == widths[0] else (1,)
-    else:
-        widths = [dataset.schema.field(path).num_columns for path in paths]
-        shape = row_shape
-
-    def joined(name: str) -> NDArray[np.float64]:
-        each = [np.asarray(getattr(summary, name), dtype=np.float64) for summary in stats]
-        columns = [np.broadcast_to(values, width) for values, width in zip(each, widths, strict=True)]
-        return np.concatenate(columns).reshape(shape)
-
-    is_finite = all(_are_all_counted(dataset, path, summary) for path, summary in zip(paths, stats, strict=True))
-    return _Counted(joined("count"), joined("mean"), joined("std"), is_finite)
-
-
-def _are_all_counted(dataset: Dataset, path: str, summary: FieldSummary) -> bool:
-    """Whether a field's statistics count all of its values, which means that all of them are finite."""
-    if path == ACTION_VALUE:
-        return True  # a row whose action would not be finite has no action
-    in_train = dataset.column("split") == "train"
-    num_rows = int(dataset.column(f"{path.partition('/')[0]}/rows")[in_train].sum())
-    a_row = dataset.schema.field(path).num_columns // len(summary.mean)
-    return bool((np.asarray(summary.count) == num_rows * a_row).all())
-
-
-def _merged(parts: list[_Counted]) -> Moments:
-    """Merge statistics of several datasets into the statistics of all their values together."""
-    if len(parts) == 1:
-        [one] = parts
-        return Moments(mean=one.mean.astype(np.float32), std=one.std.astype(np.float32), is_finite=one.is_finite)
-    count, mean, m2 = merge_moments((part.count, part.mean, part.count * part.std**2) for part in parts)
-    std = np.sqrt(m2 / np.maximum(count, 1))
-    is_finite = all(part.is_finite for part in parts)
-    return Moments(mean=mean.astype(np.float32), std=std.astype(np.float32), is_finite=is_finite)
 
 
 def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:
