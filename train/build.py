@@ -43,6 +43,7 @@ from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
 from vlapipe.train.policies.flops import flops_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
+from vlapipe.train.policies.nn.normalize import flickering, with_normalization
 from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.report.mfu import peak_flops, peak_share
@@ -181,6 +182,9 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             if loader.num_frames >= ranks.world_size
             else f"start at most {loader.num_frames} ranks",
         )
+    loader.spec = with_normalization(loader.spec, config.normalize, config.normalize_floor)
+    for sentence in flickering(loader.spec):
+        say(sentence)
     # A validation is too short for the loader to tune its number of threads.
     num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
     val_loader = make("val", shuffle=False, num_workers=num_workers)

@@ -17,6 +17,7 @@ from typing import Any
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.moments import FLICKER
 from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import with_dataset_names
 
@@ -161,6 +162,8 @@ class TrainConfig:
     out: Path = option()
     policy: str = option("regression")  # or pkg.module:Class
     policy_args: Mapping[str, Any] = option(dict)  # for the policy's constructor; [policy_args] in TOML
+    normalize: Mapping[str, Any] = option(dict)  # batch key -> kind, see Normalizer; [normalize] in TOML
+    normalize_floor: float = option(FLICKER, least=0, most=1)  # columns of a smaller spread count as constant
     init: Path | None = option(None)  # a run, or one of its checkpoints, whose weights a new run begins with
     trainable: Mapping[str, Any] = option(dict)  # see Trainable; [trainable] in TOML
     precision: str = option("auto", choices=("auto", "bf16", "fp32"))

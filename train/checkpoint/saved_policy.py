@@ -24,13 +24,23 @@ from vlapipe.train.checkpoint.files import (
     step_of,
 )
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
+from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 
-__all__ = ["chosen_checkpoint", "load_policy", "load_weights", "require_fit", "saved_weights", "spec_to_json"]
+__all__ = [
+    "chosen_checkpoint",
+    "load_policy",
+    "load_weights",
+    "require_fit",
+    "saved_weights",
+    "spec_from_json",
+    "spec_to_json",
+]
 
+_ARRAYS = dict.fromkeys(("mean", "std", "min", "max", "q01", "q99", "floor"), np.float32) | {"count": np.float64}
 _FITTING = "resume with the policy, policy_args, [trainable.lora], window and dataset that the run began with"
 
 
@@ -50,7 +60,7 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     """
     folder = chosen_checkpoint(local_path(path), checkpoint)
     weights, stored = saved_weights(folder, ema=ema)
-    config, spec = stored.state["config"], _spec_from_json(stored.state["spec"])
+    config, spec = stored.state["config"], spec_from_json(stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, weights, folder)
     return policy.eval()
@@ -124,25 +134,31 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
 
 def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
     """Returns the spec as JSON values. float32 statistics survive the round trip exactly."""
-    moments = {
-        key: {"mean": m.mean.tolist(), "std": m.std.tolist(), "is_finite": m.is_finite}
-        for key, m in spec.moments.items()
-    }
+
+    def moments(of: Moments) -> dict[str, Any]:
+        arrays = {name: getattr(of, name) for name in _ARRAYS}
+        known = {name: values.tolist() for name, values in arrays.items() if values is not None}
+        return {**known, "is_finite": of.is_finite}
+
     return {
         "state": list(spec.state),
         "sensors": {name: list(shape) for name, shape in spec.sensors.items()},
         "images": {camera: list(shape) for camera, shape in spec.images.items()},
         "action": list(spec.action),
-        "moments": moments,
+        "moments": {key: moments(of) for key, of in spec.moments.items()},
+        "optional": sorted(spec.optional),
+        "newest": spec.newest,
+        "action_form": None if spec.action_form is None else spec.action_form.to_json(),
+        "normalize": spec.normalize,
     }
 
 
-def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
-    """Returns the spec from the result of ``spec_to_json``."""
+def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
+    """Returns the spec from the result of ``spec_to_json``, also of an older version, which lacks some of it."""
 
     def moments(entry: Mapping[str, Any]) -> Moments:
-        mean, std = (np.array(entry[name], np.float32) for name in ("mean", "std"))
-        return Moments(mean=mean, std=std, is_finite=entry.get("is_finite", True))
+        arrays: dict[str, Any] = {name: np.array(entry[name], kind) for name, kind in _ARRAYS.items() if name in entry}
+        return Moments(**arrays, is_finite=entry.get("is_finite", True))
 
     T, D = values["state"]
     H, A = values["action"]
@@ -152,4 +168,8 @@ def _spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
         images={camera: (shape[0], shape[1], shape[2], shape[3]) for camera, shape in values["images"].items()},
         action=(H, A),
         moments={key: moments(entry) for key, entry in values["moments"].items()},
+        optional=frozenset(values.get("optional", ())),
+        newest=values.get("newest", -1),
+        action_form=ActionForm.from_json(values["action_form"]) if values.get("action_form") else None,
+        normalize=dict(values.get("normalize", {})),
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
 from vlapipe.train.data.moments import Moments, entry_moments
@@ -47,6 +48,8 @@ class SampleSpec:
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
     optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
     newest: int = -1  # the frame's own row in the window of the state
+    action_form: ActionForm | None = None  # how "action" follows from the recorded actions; None: as recorded
+    normalize: dict[str, str] = field(default_factory=dict)  # batch key -> kind; a key that it lacks has "mean_std"
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:

@@ -26,15 +26,16 @@ __all__ = ["RegressionPolicy"]
 # Size -> (minimum, required factor).
 _SIZES = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "image_width": (8, 8), "num_word_buckets": (2, 1)}
 _WORDS = "task.words"  # (B, words, 2) int64; see InstructionEncoder.ids
-_LIMIT = 10.0  # in standard deviations; an observation beyond this limit is a sensor fault
+_LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 
 
 class RegressionPolicy(Policy):
     """Encoders turn each input into tokens, and a transformer reads all tokens and one learned query for each action.
 
-    The loss is the mean absolute error in standard deviations of each action column. A policy that always predicts the
-    mean has a loss of about 0.8. The loss leaves out columns that are constant in the training data. For these columns
-    the policy returns the constant.
+    The loss is the mean absolute error of normalized actions, in standard deviations of each column unless the run
+    normalizes them in another way. A policy that always predicts the mean then has a loss of about 0.8. The loss leaves
+    out columns that are constant in the training data, or that only flicker. For these columns the policy returns the
+    constant.
     """
 
     def __init__(
@@ -52,14 +53,13 @@ class RegressionPolicy(Policy):
             dim=dim, depth=depth, num_heads=num_heads, image_width=image_width, num_word_buckets=num_word_buckets
         )
         self._spec = spec
-        moments = spec.moments.get
         H, A = spec.action
-        self.action_normalizer = Normalizer(moments("action"))
+        self.action_normalizer = Normalizer.of(spec, "action")
         self.instruction = InstructionEncoder(dim, num_buckets=num_word_buckets, num_heads=num_heads)
         self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
         self._complete_keys = [key for key in self._series_keys if key in spec.moments and spec.moments[key].is_finite]
         shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
-        self.series_normalizers = nn.ModuleList(Normalizer(moments(key), limit=_LIMIT) for key in self._series_keys)
+        self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
         self._image_keys = [f"observation.images.{camera}" for camera in spec.images]
         self.images = nn.ModuleList(
@@ -98,7 +98,7 @@ class RegressionPolicy(Policy):
         return count_forward_flops(self, self._spec)
 
     def act(self, observation: Batch) -> Tensor:
-        """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units.
+        """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units, as actions were recorded.
 
         Raises:
             UsageError: a number of the observation is not finite, although all numbers of that entry were finite in
@@ -113,6 +113,9 @@ class RegressionPolicy(Policy):
                 raise UsageError(f"act: {key}: expected finite numbers, found NaN or infinity", cure)
         with torch.no_grad():
             actions: Tensor = self.action_normalizer.invert(self._predict(observation).float())
+            if self._spec.action_form is not None:
+                newest = observation["observation.state"][:, self._spec.newest]
+                actions = self._spec.action_form.decode(actions, newest)
         return actions
 
     def _predict(self, batch: Batch) -> Tensor:

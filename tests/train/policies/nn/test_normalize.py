@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from synthetic import make_spec
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Moments
-from vlapipe.train.policies.nn.normalize import Normalizer
+from vlapipe.train.policies.nn.normalize import Normalizer, with_normalization
 
 
 def make(mean: list[float], std: list[float], limit: float | None = None) -> Normalizer:
@@ -43,3 +45,59 @@ def test_small_unit_is_not_taken_for_a_constant() -> None:
 
 def test_limit_clips_what_is_far_out() -> None:
     assert make([0.0], [1.0], limit=10)(torch.tensor([-1e9, 5.0, 1e9])).tolist() == [-10.0, 5.0, 10.0]
+
+
+def with_limits(**changes: list[float]) -> Moments:
+    """Two columns: one from 0 to 10, of which 98 % lie from 2 to 6, and one that is 0 but for a rare 4."""
+    values = {"mean": [4, 0.01], "std": [1, 0.2], "min": [0, 0], "max": [10, 4], "q01": [2, 0], "q99": [6, 0]}
+    arrays = {name: np.array(numbers, np.float32) for name, numbers in (values | changes).items()}
+    return Moments(**arrays, count=np.array([1e4, 1e4]))  # type: ignore[arg-type]
+
+
+ENDS = {
+    "mean_std": [[4.0, 0.01], [5.0, 0.21], [0, 0], [1, 1]],
+    "quantiles": [[2.0, 0.0], [6.0, 4.0], [-1, -1], [1, 1]],
+    "min_max": [[0.0, 0.0], [10.0, 4.0], [-1, -1], [1, 1]],
+    "none": [[7.0, 3.0], [1e9, -2.0], [7, 3], [1e9, -2]],
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_each_kind_puts_its_ends_where_it_says_and_brings_them_back(kind: str) -> None:
+    normalizer = Normalizer(with_limits(), kind)
+    low, high, at_low, at_high = (torch.tensor(row, dtype=torch.float32) for row in ENDS[kind])
+    torch.testing.assert_close(normalizer(low), at_low)
+    torch.testing.assert_close(normalizer(high), at_high)
+    torch.testing.assert_close(normalizer.invert(at_high), high)
+    assert normalizer.varies.all()
+
+
+@pytest.mark.parametrize("kind", ["quantiles", "min_max"])
+def test_kinds_that_need_limits_say_so_if_there_are_none(kind: str) -> None:
+    moments = Moments(mean=np.zeros(2, np.float32), std=np.ones(2, np.float32))
+    with pytest.raises(UsageError, match=f"normalize: {kind} needs limits and quantiles, .* \\(say mean_std"):
+        Normalizer(moments, kind)
+
+
+@pytest.mark.parametrize("table", [{"observation.state": "none"}, {"observation": {"state": "none"}}], ids=str)
+def test_the_key_may_be_written_with_quotes_or_without(table: dict[str, object]) -> None:
+    spec = with_normalization(make_spec(), table)
+    assert spec.normalize == {"observation.state": "none"}
+    values = torch.randn(3, 4)
+    assert torch.equal(Normalizer.of(spec, "observation.state", limit=0.1)(values), values)
+    assert not torch.equal(Normalizer.of(spec, "action")(values[:, :2]), values[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"actions": "none"}, "normalize: no key 'actions' (did you mean 'action'?)"),
+        ({"action": "quantile"}, "normalize: action: 'quantile' is unknown (did you mean 'quantiles'?)"),
+        ({"observation.images.View1": "none"}, "normalize: no key 'observation.images.View1' (images are not normal"),
+        ({"action": 3}, "normalize: action: 3 is unknown"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_the_nearest_name(table: dict[str, object], expected: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        with_normalization(make_spec(), table)
+    assert str(refusal.value).startswith(expected)
