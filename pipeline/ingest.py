@@ -20,9 +20,10 @@ from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery, discover
+from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
-from vlapipe.pipeline.read.segments import cut_files
+from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
@@ -47,6 +48,7 @@ class IngestConfig:
     out: Path | None = None  # None is allowed only for a dry run
     dry_run: bool = False
     schema: str = "meca500"
+    where: str | None = None  # keep only the episodes of which this expression is true
     shard_format: str = "zarr"
     codec: str | None = None
     shard_bytes: int = 256 * 1000 * 1000
@@ -91,6 +93,7 @@ class IngestConfig:
         """
         return {
             "--dir": "given" if self.single_episode else None,
+            "--where": self.where,
             "--format": self.shard_format,
             "--codec": parse_codec(self.codec, self.shard_format),
             "--shard-size": f"{self.shard_bytes} bytes",
@@ -118,6 +121,7 @@ class IngestReport:
     num_resumed_shards: int
     was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
     elapsed_s: float
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # episodes that were not read, by exclude or where
     rejects: list[Record] = field(default_factory=list)
     findings: list[Record] = field(default_factory=list)
 
@@ -184,16 +188,19 @@ def _ingest(config: IngestConfig) -> IngestReport:
     schema = load_schema(config.schema)
     if config.out is not None and not config.dry_run and config.source.exists():
         check_output(config.out, config.source)
-    found = discover(config.source, schema, single=config.single_episode)
+    found = describe_episodes(discover(config.source, schema, single=config.single_episode), schema)
+    if not is_cut(schema):  # else ``where`` speaks of the parts of a file
+        found = choose_episodes(found, schema, config.where)
     made_from = MadeFrom.of(found, schema, config.described())
     has_manifest = False
     if config.out is not None and not config.dry_run:
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
-    discovery = cut_files(found, schema)
+    discovery = choose_episodes(cut_files(found, schema), schema, config.where) if is_cut(schema) else found
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
+    options |= {"where": config.where} if config.where is not None else {}
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images)
     if config.dry_run:
         records = _run(config, plan, None, {})
@@ -211,7 +218,12 @@ def _ingest(config: IngestConfig) -> IngestReport:
             output.discard_if_empty()
         else:
             manifest, episodes, gaps, rejects = assemble(
-                plan, records, report.findings, shard_format=config.shard_format, codec=str(codec)
+                plan,
+                records,
+                report.findings,
+                shard_format=config.shard_format,
+                codec=str(codec),
+                where=config.where,
             )
             made_from.write(output.path)
             write_generation(output.path, manifest, episodes, rejects, gaps)
@@ -319,6 +331,7 @@ def _report(
         stored_bytes=sum(shard["num_bytes"] for shard in shards),
         num_resumed_shards=resumed,
         elapsed_s=time.monotonic() - started,
+        left_out={rule: list(ids) for rule, ids in discovery.left_out.items()},
         rejects=[reject for record in records for reject in record["rejects"]],
         findings=[*(finding for record in records for finding in record["findings"]), *across],
     )

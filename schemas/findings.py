@@ -61,6 +61,11 @@ CODES: dict[str, Code] = {
     "metadata.unreadable": _error(
         "the metadata file is not a JSON object, or its instruction is no text", "correct or remove it"
     ),
+    "metadata.missing_key": _error("a template names a metadata key that the episode lacks", "add it to the metadata"),
+    "metadata.not_kept": _note("metadata that is too long or too much for the table", "keep large things in files"),
+    "instruction.several": _note(
+        "the instruction is a list: the texts are kept as paraphrases", "if they are steps, see instruction.column"
+    ),
     "instruction.unreadable": _error("the instruction file is not UTF-8 text", "save it as UTF-8"),
     "csv.empty": _fatal("the file holds nothing", "record it again"),
     "csv.header_only": _fatal("there is a header and no row", "record it again"),
@@ -194,6 +199,9 @@ CODES: dict[str, Code] = {
     ),
     "episode.duplicate": _warning("the same recording as another episode", "delete one of them"),
     "episode.failed": _fatal("reading the episode failed", "report it with the message"),
+    "episode.failed_try": _warning(
+        "the metadata says that the demonstration failed; it is kept", "say where = { success = true } in [episodes]"
+    ),
     "split.same_content": _warning(
         "the same recording trains and validates, so validation looks too good", "delete one of them"
     ),

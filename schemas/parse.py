@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import PurePath
@@ -25,6 +26,7 @@ from vlapipe.schemas.schema import (
     Schema,
     Stream,
 )
+from vlapipe.schemas.templates import fill_template
 from vlapipe.schemas.toml_table import TomlTable, did_you_mean, is_number
 
 __all__ = ["SCHEMA_VERSION", "check_sample", "field_paths", "parse_action", "parse_schema"]
@@ -112,6 +114,9 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
         split_gap_s=table.number("split_gap_s", None, least=1e-9),
         task=table.text("task", "{parent}"),
         metadata=table.text("metadata", "metadata.json") or None,
+        metadata_table=table.text("metadata_table", None),
+        exclude=table.texts("exclude", ()),
+        where=_parse_where(table),
     )
     _check_template(table, "task", layout.task, {"parent": "", "folder": "", "dataset": "", "stem": ""})
     if layout.per_file and layout.folders:
@@ -120,6 +125,31 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
         table.fail("split_column and split_gap_s cannot both be given", "choose one")
     table.finish()
     return layout
+
+
+def _parse_where(table: TomlTable) -> str | None:
+    """Returns an expression; ``where = { success = true }`` becomes one. The expression itself is parsed at its use."""
+    where = table.get("where", None)
+    if isinstance(where, dict):
+        return " and ".join(_conditions(table, where)) or None
+    text: str | None = table.text("where", None)
+    return text
+
+
+def _conditions(table: TomlTable, where: dict[str, Any], above: str = "") -> list[str]:
+    """Returns a condition for each entry: equal to its value, or to one of the values of a list."""
+    found = []
+    for key, value in where.items():
+        if isinstance(value, dict):
+            found += _conditions(table, value, f"{above}{key}.")
+            continue
+        listed = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str | bool | int | float) for each in listed):
+            table.fail(f"where: {above}{key}: expected true, false, numbers or texts, found {value!r}")
+        literals = [repr(each) if isinstance(each, str) else json.dumps(each) for each in listed]
+        test = f"in [{', '.join(literals)}]" if isinstance(value, list) else f"== {literals[0]}"
+        found.append(f"metadata[{above + key!r}] {test}")
+    return found
 
 
 def _without(column: str, stream: Stream) -> Stream:
@@ -132,6 +162,8 @@ def _parse_instruction(table: TomlTable) -> InstructionSpec:
         metadata_key=table.text("metadata_key", "instruction") or None,
         file=table.text("file", "instruction.txt") or None,
         template=table.text("template", "{task_words}"),
+        paraphrases=table.flag("paraphrases", False),
+        column=table.text("column", None),
     )
     _check_template(table, "template", instruction.template, {"task": "", "task_words": ""})
     table.finish()
@@ -140,9 +172,10 @@ def _parse_instruction(table: TomlTable) -> InstructionSpec:
 
 def _check_template(table: TomlTable, key: str, template: str, words: dict[str, str]) -> None:
     try:
-        template.format(**words)
+        fill_template(template, words)
     except (KeyError, IndexError, ValueError, AttributeError):
-        table.fail(f"{key}: cannot fill in {template!r}", "it may use " + ", ".join(f"{{{w}}}" for w in words))
+        known = ", ".join(f"{{{w}}}" for w in [*words, "metadata.KEY"])
+        table.fail(f"{key}: cannot fill in {template!r}", f"it may use {known}")
 
 
 def _parse_split(table: TomlTable) -> float:
@@ -294,6 +327,11 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
         schema.anchor_stream, CsvStream
     ):
         top.fail("episodes: only a csv file can hold several episodes", "leave split_column and split_gap_s out")
+    column = schema.instruction.column
+    texts = [path for path in field_paths(schema) if schema.is_on_anchor(path) and schema.field(path).text]
+    if column is not None and column not in texts:
+        problem = f"instruction.column: no text field {column!r} of {schema.anchor!r}"
+        top.fail(problem, did_you_mean(column, texts) if texts else 'declare one with dtype = "text"')
     check_sample(top, schema)
 
 

@@ -295,7 +295,12 @@ class EpisodeLayout:
     Without ``folders``, each folder that holds a file of the anchor stream is an episode. With ``per_file``, each file
     of the anchor stream is an episode, and ``{stem}`` in other patterns stands for the file's name without the
     extension. ``split_column`` cuts a file where the value of that column changes; ``split_gap_s`` cuts where the clock
-    jumps. ``task`` is a template with ``{parent}``, ``{folder}``, ``{dataset}`` and, with ``per_file``, ``{stem}``.
+    jumps. ``task`` is a template with ``{parent}``, ``{folder}``, ``{dataset}``, with ``per_file`` ``{stem}``, and
+    ``{metadata.<key>}``.
+
+    ``exclude`` are patterns of paths that are left out: of an episode or of a folder above it, or of its name alone if
+    the pattern has no ``/``. ``where`` is an expression over metadata; an episode of which it is not true is left out.
+    ``metadata_table`` is a file in the dataset's folder with the metadata of many episodes.
     """
 
     folders: tuple[str, ...] = ()
@@ -304,15 +309,24 @@ class EpisodeLayout:
     split_gap_s: float | None = None
     task: str = "{parent}"
     metadata: str | None = "metadata.json"
+    metadata_table: str | None = None
+    exclude: tuple[str, ...] = ()
+    where: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSpec:
-    """The sources of an episode's instruction. The first that has one wins: metadata key, text file, template."""
+    """The sources of an episode's instruction. The first that has one wins: metadata key, text file, template.
+
+    With ``paraphrases``, each line of a text file is a way to say the same. ``column`` is a text field of the anchor
+    with an instruction a row; the episode's instruction holds where the row has none.
+    """
 
     metadata_key: str | None = "instruction"
     file: str | None = "instruction.txt"
     template: str = "{task_words}"
+    paraphrases: bool = False
+    column: str | None = None  # <anchor>/<field>
 
 
 @dataclass(frozen=True, kw_only=True)

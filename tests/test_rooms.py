@@ -31,7 +31,7 @@ FLOORS = [
 STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand on floors of their own
 # Inside the room that reads recordings.
 SHELVES_OF_READ = [
-    ["pipeline.read.convert", "pipeline.read.text"],
+    ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
     ["pipeline.read.clocks"],
     ["pipeline.read.array_files", "pipeline.read.csv"],
     ["pipeline.read.clock_file", "pipeline.read.align"],
@@ -39,6 +39,7 @@ SHELVES_OF_READ = [
     ["pipeline.read.streams"],
     ["pipeline.read.segments"],
     ["pipeline.read.file_parts"],
+    ["pipeline.read.instruction"],
     ["pipeline.read.episode"],
 ]
 

@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 import vlapipe
-from vlapipe.pipeline.build.record import GAPS, Record
+from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, METADATA, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
+from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
 from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
 
 __all__ = ["assemble"]
@@ -21,10 +22,17 @@ __all__ = ["assemble"]
 _SOURCE = pa.struct(
     [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
 )
+_LISTS = {"sources": pa.list_(_SOURCE), INSTRUCTIONS: pa.list_(pa.string())}
 
 
 def assemble(
-    plan: Plan, records: list[Record], findings: list[Record], *, shard_format: str, codec: str
+    plan: Plan,
+    records: list[Record],
+    findings: list[Record],
+    *,
+    shard_format: str,
+    codec: str,
+    where: str | None = None,
 ) -> tuple[dict[str, Any], pa.Table, pa.Table, list[Record]]:
     """Return the manifest's entries, the episodes table, the table of gaps, and the rejects.
 
@@ -34,6 +42,7 @@ def assemble(
         findings: findings of kept episodes; the manifest counts them by code.
         shard_format: the kind of shard.
         codec: the codec that was asked for.
+        where: the command's expression for the episodes that were to be kept.
     """
     written = [record for record in records if record["shard"]]
     shards = [
@@ -66,6 +75,7 @@ def assemble(
             "num_planned_shards": len(plan.shards),
             "val_fraction": schema.val_fraction,
             **plan.images.described(),
+            **({"where": where} if where is not None else {}),
         },
     }
     gaps = gaps_table((i, gap) for i, row in enumerate(rows) for gap in row[GAPS])
@@ -138,8 +148,8 @@ def _merge_statistics(records: list[Record]) -> dict[str, dict[str, Any]]:
 
 def _type_of(column: str) -> pa.DataType | None:
     """Return the type of a column, or ``None`` if Arrow infers it. It infers none from lists that are all empty."""
-    if column == "sources":
-        return pa.list_(_SOURCE)
+    if column in _LISTS:
+        return _LISTS[column]
     if column.endswith("/gaps"):
         return pa.list_(pa.int32())
     return pa.int32() if column.endswith("/begin") else None
@@ -148,8 +158,11 @@ def _type_of(column: str) -> pa.DataType | None:
 def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
-        if name == GAPS:
+        if name in (GAPS, METADATA) or (name == INSTRUCTIONS and not any(len(row[name]) > 1 for row in rows)):
             continue
         values = [row[name] for row in rows]
         columns[name] = pa.array(values, _type_of(name))
-    return pa.table(columns)
+    table = pa.table(columns)
+    for field, values in metadata_columns([row[METADATA] for row in rows], table.column_names):
+        table = table.append_column(field, values)
+    return table

@@ -25,8 +25,8 @@ __all__ = ["MadeFrom"]
 class MadeFrom:
     """The options and files of one ingest.
 
-    ``options`` holds texts by flag, as messages show them. ``episodes`` holds, by episode id, one digest over the task
-    and the paths, sizes and dates of the episode's files.
+    ``options`` holds texts by flag, as messages show them. ``episodes`` holds, by episode id, one digest over the task,
+    the episode's entry in a table of metadata, and the paths, sizes and dates of the episode's files.
 
     Episodes are counted as they were discovered: a file that is later cut into several episodes is one entry here.
     """
@@ -73,7 +73,8 @@ class MadeFrom:
 
 def _digest(episode: RawEpisode) -> str:
     files = sorted((file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file)
-    return hashlib.sha256(json.dumps([episode.task, files]).encode()).hexdigest()[:16]
+    described = [episode.task, files, *([episode.entry] if episode.entry else [])]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _count(names: Collection[str], what: str) -> str:

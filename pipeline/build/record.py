@@ -24,10 +24,12 @@ from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["GAPS", "Record", "ShardRecord"]
+__all__ = ["GAPS", "INSTRUCTIONS", "METADATA", "Record", "ShardRecord"]
 
 Record = dict[str, Any]
 GAPS = "gaps_beside_anchor"  # key in an episode's row; the gaps are stored in a table of their own
+METADATA = "metadata"  # key in an episode's row; the table has a column for each key of any episode
+INSTRUCTIONS = "instructions"  # a column only if an episode has several
 
 
 class ShardRecord:
@@ -92,7 +94,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
     row: Record = {
         "id": episode.raw.id,
         "task": episode.raw.task,
-        "instruction": episode.instruction,
+        "instruction": episode.instructions[0],
         "split": split,
         "source_row": episode.raw.rows[0] if episode.raw.rows else 0,  # where the episode begins in the anchor's file
         "frame_start": episode.frame_start,
@@ -100,6 +102,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "num_left_out": _count_left_out(episode, schema, num_rows, beside),
         GAPS: beside,
         "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
+        METADATA: episode.metadata,
+        INSTRUCTIONS: list(episode.instructions),
         "sources": [vars(stream.source) for stream in episode.streams.values()],
     }
     for name, stream in episode.streams.items():

@@ -8,12 +8,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.shards.manifest.metadata_columns import chosen_names
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
 
 __all__ = ["check_across_episodes", "check_what_is_left_out"]
 
 _MOST_NAMED = 5  # limit on the names that a finding lists
+_SUCCESS = {"success", "is_success", "successful", "succeeded", "is_episode_successful"}
 
 _RATE_RATIO = 1.5  # pauses lower an episode's row count, but not by this factor
 
@@ -54,10 +56,22 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
     if rows and all(row["split"] == "val" for row in rows):
         found = f"{len(rows)} of {len(rows)} episodes validate"
         findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
+    _check_metadata([row.get("metadata", {}) for row in rows], rows, findings)
     for task, count in sorted(Counter(row["task"] for row in rows).items()):
         if count == 1 and len(rows) > 1:
             findings.add("task.one_episode", task, found="1 episode")
     return [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+
+
+def _check_metadata(metadata: list[dict[str, Any]], rows: list[dict[str, Any]], findings: Findings) -> None:
+    """Reports failed demonstrations that are kept, and metadata keys beyond those that the table has columns for."""
+    for key in sorted(_SUCCESS & {name for one in metadata for name in one}):
+        failed = [row["id"] for row, one in zip(rows, metadata, strict=True) if one.get(key) is False]
+        if failed:
+            findings.add("episode.failed_try", failed[0], column=key, found="false", count=len(failed))
+    _, beyond = chosen_names(metadata)
+    if beyond:
+        findings.add("metadata.not_kept", rows[0]["id"], found=f"{beyond[0]!r:.80}", count=len(beyond))
 
 
 def check_what_is_left_out(discovery: Discovery, schema: Schema, findings: Findings) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, match_end, walk
+from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, excluded_by, match_end, walk
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
+from vlapipe.schemas.templates import fill_template
 
 __all__ = ["Discovery", "RawEpisode", "RawFile", "discover"]
 
@@ -45,6 +47,7 @@ class RawEpisode:
     rows: tuple[int, int] | None = None
     num_rows: int | None = None
     again_at: int | None = None  # a later row with the same value of split_column, after rows with other values
+    entry: dict[str, Any] = field(default_factory=dict)  # of the dataset's table of metadata
 
     @property
     def share(self) -> float:
@@ -74,6 +77,7 @@ class Discovery:
     unread: tuple[str, ...] = ()  # files in episodes that the schema does not ask for
     misnamed: tuple[str, ...] = ()  # files and folders left out because of their names, which are escaped here
     not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, but do not match the schema's folders
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ids of episodes left out, by what leaves out
 
 
 @dataclass(frozen=True)
@@ -116,22 +120,34 @@ def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
             problem += f"; {len(tree.misnamed)} names there are no UTF-8 text or too long, such as {tree.misnamed[0]}"
         raise UsageError(problem, "check the path, or choose another --schema")
     described = _describe(tree, places, schema)
+    if not described.episodes:
+        problem = f"exclude in schema {schema.name!r} leaves out all {len(places)} episodes, such as"
+        raise UsageError(f"{root}: {problem} {_ids(tree.root, places)[0]}", "correct exclude, or the path")
     return described if single else replace(described, not_matched=_not_matched(tree, places, schema))
 
 
 def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery:
     ids = _ids(tree.root, places)
-    episodes = [_sort_files(tree, place, name, schema) for place, name in zip(places, ids, strict=True)]
+    every = [_sort_files(tree, place, name, schema) for place, name in zip(places, ids, strict=True)]
+    left_out: dict[str, tuple[str, ...]] = {}
+    episodes = []
+    for episode in every:
+        rule = excluded_by(episode.id, schema.episodes.exclude)
+        if rule is None:
+            episodes.append(episode)
+        else:
+            left_out[f"exclude {rule}"] = (*left_out.get(f"exclude {rule}", ()), episode.id)
     files = list(tree.files.values())
     if not schema.episodes.per_file:
-        files = [file for place in places for file in tree.below(place.folder)]
-    read = {file.path for episode in episodes for file in episode.every_file}
+        files = [file for episode in episodes for file in tree.below(episode.folder)]
+    read = {file.path for episode in every for file in episode.every_file}
     return Discovery(
         unread=tuple(sorted(file.path for file in files if file.path not in read)),
         root=tree.root,
         episodes=tuple(sorted(episodes, key=lambda episode: episode.id)),
         num_ignored=tree.num_ignored,
         misnamed=tree.misnamed,
+        left_out=left_out,
     )
 
 
@@ -174,6 +190,7 @@ def _not_matched(tree: FileTree, places: list[_Place], schema: Schema) -> tuple[
     holding = {place.folder for place in _anchor_files(tree, schema)} - episodes
     above = (episodes | holding) - {"."}
     outside = (f for f in holding if above.isdisjoint(str(p) for p in PurePosixPath(f).parents))
+    outside = (f for f in outside if excluded_by(f, schema.episodes.exclude) is None)
     return tuple(sorted(tree.root.name if folder == "." else folder for folder in outside))
 
 
@@ -259,7 +276,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     words = {"folder": folder, "parent": folder if place.anchor else above, "dataset": tree.root.name}
     return RawEpisode(
         id=name,
-        task=printable(schema.episodes.task.format(**words, stem=place.stem)),
+        task=printable(fill_template(schema.episodes.task, {**words, "stem": place.stem})),
         folder=place.folder,
         files=streams,
         cameras=cameras,
@@ -271,11 +288,16 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
 
 
 def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None:
-    """Returns the file with exactly this name, which may contain ``{stem}``; ``None`` if there is none."""
-    if not name:
-        return None
-    name = name.replace("{stem}", place.stem or "{stem}")
-    return tree.files.get(name if place.folder == "." else f"{place.folder}/{name}")
+    """Returns the file that fits the pattern ``name``, which may contain ``{stem}``; ``None`` if there is none.
+
+    Raises:
+        UsageError: several files fit the pattern.
+    """
+    found = tree.find(place.folder, name, place.stem) if name else []
+    if len(found) > 1:
+        problem = f"{place.folder}: {len(found)} files fit {name!r}, such as {found[0].file.path}"
+        raise UsageError(problem, "make the name in the schema narrower")
+    return found[0].file if found else None
 
 
 def _files_of(

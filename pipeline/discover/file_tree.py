@@ -15,7 +15,7 @@ from pathlib import Path
 from vlapipe.schemas.errors import UsageError, is_text, printable
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["FileTree", "Found", "RawFile", "is_ignored", "match_end", "walk"]
+__all__ = ["FileTree", "Found", "RawFile", "excluded_by", "is_ignored", "match_end", "walk"]
 
 _IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
 _PLACEHOLDER = re.compile(r"(\{camera\}|\{stem\})")
@@ -106,6 +106,27 @@ def match_end(path: str, pattern: str) -> dict[str, str] | None:
             return None
         values |= match.groupdict()
     return values
+
+
+def excluded_by(path: str, patterns: Iterable[str]) -> str | None:
+    """Returns the first pattern that fits ``path`` or a folder above it; ``None`` if none does.
+
+    A pattern without ``/`` fits a name alone. In others ``*`` also stands for ``/``, and for nothing before the first
+    ``/``: ``*/failure/*`` fits ``failure/episode_1`` too.
+    """
+    parts = path.split("/")
+    above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    for pattern in patterns:
+        wanted = pattern.rstrip("/")
+        if "/" not in wanted:
+            fits = any(fnmatch.fnmatchcase(part, wanted) for part in parts)
+        else:
+            fits = any(fnmatch.fnmatchcase(each, wanted.lstrip("/")) for each in above) or any(
+                fnmatch.fnmatchcase(f"/{each}", wanted) for each in above
+            )
+        if fits:
+            return pattern
+    return None
 
 
 @lru_cache(maxsize=4096)

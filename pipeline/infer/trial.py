@@ -8,8 +8,9 @@ from pathlib import Path
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
+from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import make_plan
-from vlapipe.pipeline.read.segments import cut_files
+from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.schemas.schema import Schema
 
@@ -36,7 +37,9 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     Raises:
         UsageError: the folder does not exist, or holds no episode.
     """
-    discovery = discover(root, schema)
+    discovery = describe_episodes(discover(root, schema), schema)
+    if not is_cut(schema):
+        discovery = choose_episodes(discovery, schema, None)
     # A file with many episodes is cut only if the file is among those tried.
     few = cut_files(replace(discovery, episodes=discovery.episodes[:num_episodes]), schema)
     tried = few.episodes[:num_episodes]

@@ -76,7 +76,8 @@ def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], 
     sha = hashlib.sha256(json.dumps([common, index, ours]).encode())
     for episode in episodes:
         stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file]
-        sha.update(json.dumps([episode.id, episode.task, stamps, episode.rows]).encode())
+        described = [episode.id, episode.task, stamps, episode.rows, *([episode.entry] if episode.entry else [])]
+        sha.update(json.dumps(described).encode())
     return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
 
 

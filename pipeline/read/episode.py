@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.check.streams import check_streams
-from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.read.absent import absent_rows
 from vlapipe.pipeline.read.file_parts import read_part
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
+from vlapipe.pipeline.read.instruction import read_instructions, require_keys
+from vlapipe.pipeline.read.metadata import read_metadata
 from vlapipe.pipeline.read.streams import place_of, read_streams
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
 from vlapipe.pipeline.shards.derive.aligned_fields import Use, place, tolerance_s
@@ -22,15 +23,13 @@ from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, foreign
 from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at_or_before
 from vlapipe.pipeline.shards.derive.stamps import seconds_between
+from vlapipe.pipeline.shards.manifest.metadata_columns import flat_metadata
 from vlapipe.pipeline.stream_rows import Rows, StreamRows
-from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
-from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Episode", "read_episode"]
 
-_MAX_SHOWN = 60  # characters of a value that a finding shows
 _HALF = float(np.finfo(np.float32).max) / 2  # the difference of two values below it is a finite float32
 
 
@@ -46,7 +45,8 @@ class Episode:
     """
 
     raw: RawEpisode
-    instruction: str
+    instructions: tuple[str, ...]  # the instruction, then its paraphrases
+    metadata: dict[str, Any]  # by the names of flat_metadata
     streams: dict[str, Rows]
     align: dict[str, NDArray[np.int32]]
     gaps: dict[str, NDArray[np.int32]]
@@ -93,7 +93,7 @@ def read_episode(
         findings: collects the faults.
         images: how images are to be stored.
     """
-    instruction = _read_instruction(root, raw, schema, findings)
+    described = _describe(root, raw, schema, findings)
 
     def read(found: Findings) -> dict[str, Rows]:
         return read_streams(root, raw, schema, cameras, found, images)
@@ -109,7 +109,7 @@ def read_episode(
         findings.add("stream.absent", place_of(raw, specs[name], name), found=f"no {name}")
     streams |= {name: absent_rows(name, specs[name], images) for name in absent}
     streams = {name: streams[name] for name in specs}
-    return _relate(raw, instruction, streams, specs, schema, findings)
+    return _relate(raw, described, streams, specs, schema, findings)
 
 
 def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
@@ -121,52 +121,24 @@ def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Str
     return specs
 
 
-def _read_instruction(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> str:
-    """Returns the instruction from the first source that has one: metadata, the instruction file, the template."""
-    metadata = _read_metadata(root, raw.metadata, findings) if raw.metadata else {}
-    key = schema.instruction.metadata_key
-    told = metadata.get(key) if key else None
-    if raw.metadata and isinstance(told, str) and not is_text(told):
-        found = f"half a character in {printable(told)!r}"[:_MAX_SHOWN]
-        findings.add("metadata.unreadable", raw.metadata.path, expected=f"text as {key}", found=found)
-        return ""
-    if isinstance(told, str) and told.strip():
-        return told.strip()
-    if raw.metadata and told is not None and not isinstance(told, str):
-        findings.add("metadata.unreadable", raw.metadata.path, expected=f"text as {key}", found=repr(told)[:_MAX_SHOWN])
-    if raw.instruction_file:
-        try:
-            text = (root / raw.instruction_file.path).read_text(encoding="utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise_if_stopped(error, root / raw.instruction_file.path)
-            findings.add("instruction.unreadable", raw.instruction_file.path, found=str(error))
-            return ""
-        if text:
-            return text
-    words = raw.task.replace("_", " ").replace("-", " ").strip()
-    return schema.instruction.template.format(task=raw.task, task_words=words)
-
-
-def _read_metadata(root: Path, file: RawFile, findings: Findings) -> dict[str, Any]:
-    try:
-        metadata = json.loads((root / file.path).read_bytes())
-    except json.JSONDecodeError as error:
-        findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
-        return {}
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise_if_stopped(error, root / file.path)
-        findings.add("metadata.unreadable", file.path, expected="a JSON object", found=str(error))
-        return {}
-    if not isinstance(metadata, dict):
-        found = type(metadata).__name__
-        findings.add("metadata.unreadable", file.path, line=1, expected="a JSON object", found=found)
-        return {}
-    return metadata
+def _describe(
+    root: Path, raw: RawEpisode, schema: Schema, findings: Findings
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Returns the instruction with its paraphrases, and the metadata by column name."""
+    metadata = read_metadata(root, raw, findings)
+    if not findings.errors:
+        require_keys(schema.episodes.task, raw, metadata, findings)
+    instructions = read_instructions(root, raw, schema, metadata, findings)
+    flat, not_kept = flat_metadata(metadata)
+    if not_kept:
+        place = raw.metadata.path if raw.metadata else raw.folder
+        findings.add("metadata.not_kept", place, found=f"{not_kept[0]!r:.80}", count=len(not_kept))
+    return instructions, flat
 
 
 def _relate(
     raw: RawEpisode,
-    instruction: str,
+    described: tuple[tuple[str, ...], dict[str, Any]],
     streams: dict[str, Rows],
     specs: dict[str, Stream],
     schema: Schema,
@@ -200,7 +172,8 @@ def _relate(
         return None
     return Episode(
         raw=raw,
-        instruction=instruction,
+        instructions=described[0],
+        metadata=described[1],
         streams=streams,
         align=align,
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},

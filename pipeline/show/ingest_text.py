@@ -8,6 +8,7 @@ import click
 
 from vlapipe.pipeline.ingest import IngestReport
 from vlapipe.pipeline.shards.manifest.manifest import REJECTS
+from vlapipe.schemas.errors import printable
 
 __all__ = ["counted", "format_bytes", "print_ingest_report"]
 
@@ -50,6 +51,9 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         size = format_bytes(report.expected.stored_bytes)
         shards = counted(report.num_shards, "shard")
         click.echo(f"would write {shards}, about {size}, in about {report.expected.seconds:.1f} s; nothing was written")
+    for rule, ids in report.left_out.items():
+        such_as = "such as " if len(ids) > 1 else ""
+        click.echo(printable(f"left out {counted(len(ids), 'episode')} by {rule} ({such_as}{ids[0]})"))
     if report.num_left_out:
         click.echo(f"left out {counted(report.num_left_out, 'frame')}: their windows would cross a gap")
     if report.num_ignored_files:

@@ -120,6 +120,7 @@ def cli() -> None:
 @click.option("--out", type=_PATH, help="Where the dataset goes: a new or empty folder, or one to finish.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
+@click.option("--where", help="Keep only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
 @click.option("--codec", help="NAME or NAME:LEVEL. zarr: zstd, lz4, pcodec, none; npz: deflate, none.")
 @click.option("--workers", type=int, help="Episodes read at once. Default: one a core.")
@@ -143,6 +144,7 @@ def ingest(
     out: Path | None,
     dry_run: bool,
     schema: str,
+    where: str | None,
     shard_format: str,
     codec: str | None,
     workers: int | None,
@@ -176,6 +178,7 @@ def ingest(
         out=out,
         dry_run=dry_run,
         schema=schema,
+        where=where,
         shard_format=shard_format,
         codec=codec,
         shard_bytes=shard_size,

@@ -181,8 +181,8 @@ FOLDER_FAULTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "instruction.unreadable",
         "instruction.txt",
     ),
-    "instruction that is a list": (
-        lambda folder: (folder / "metadata.json").write_text('{"instruction": ["pick", "place"]}'),
+    "instruction that is a list with a number": (
+        lambda folder: (folder / "metadata.json").write_text('{"instruction": ["pick", 2]}'),
         "metadata.unreadable",
         "metadata.json",
     ),
