@@ -39,7 +39,7 @@ from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, gather_bytes, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
-from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.base import blocks_of, instruction_note
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
 from vlapipe.train.policies.flops import flops_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
@@ -153,6 +153,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             world_size=ranks.world_size,
             prefetch_factor=config.data.prefetch_factor,
             split=split,
+            where=config.data.where,
             image_size=config.data.image_size,
             device=ranks.device,
             **options,
@@ -170,8 +171,9 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         say=say,
     )
     if not loader.num_frames:
+        of_where = "" if config.data.where is None else f" where {config.data.where}"
         raise UsageError(
-            f"--data {config.data.text}: no training frame", "vlapipe inspect shows what the dataset holds"
+            f"--data {config.data.text}: no training frame{of_where}", "vlapipe inspect shows what the dataset holds"
         )
     at_once = config.data.batch_size * ranks.world_size
     if at_once > loader.num_frames:
@@ -350,6 +352,10 @@ def _announce(run: Run, why_precision: str) -> None:
         say(f"EMA: the average of the weights, of decay {config.optim.ema:g}, is what is validated and loaded")
     frames, a_step = run.loader.num_frames, run.global_batch_size
     say(f"train split: {frames:,} frames; {a_step} a step, {frames / a_step:.1f} steps an epoch")
+    said = [text for loader in (run.loader, run.val_loader) if loader is not None for text in loader.instructions]
+    note = instruction_note(run.policy, list(dict.fromkeys(said)))
+    if note:
+        say(note)
     if run.val_loader is None:
         say("val split: no episode, so nothing is validated (training data is never used for it)")
     else:

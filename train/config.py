@@ -44,6 +44,7 @@ class DataConfig(_Group):
     cache_dir: Path | None = option(None)  # folder of the unpacked shards
     cache_size: int | None = option(None, least=0, is_size=True)  # limit of the unpacked shards, in bytes
     shuffle_shards: int | None = option(None, least=1)  # number of shards mixed at a time; None mixes all shards
+    where: str | None = option(None)  # which episodes are read; see Loader
     weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
     augment: bool = option(False)
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML

@@ -143,7 +143,7 @@ class Dataset:
     @property
     def column_names(self) -> list[str]:
         """Names of all columns of ``episodes``."""
-        return self._table.names
+        return list(self._table.fields.names)
 
     def column(self, name: str) -> NDArray[Any]:
         """Returns a column of ``episodes`` as a NumPy array. Reads only this column. Equal strings are one object.
@@ -166,6 +166,15 @@ class Dataset:
     def episode_column(self, name: str) -> pa.ChunkedArray:
         """Returns a column of ``episodes`` as Arrow, so that strings and lists do not become Python objects."""
         return self._table.column(name)
+
+    @property
+    def episode_fields(self) -> pa.Schema:
+        """The names and types of the columns of ``episodes``; ``metadata/<key>`` are what recordings say of themselves.
+
+        Raises:
+            DamageError: the table is missing or altered.
+        """
+        return self._table.fields
 
     def arrays(self, shard: int) -> dict[str, NDArray[Any]]:
         """Returns every array of a shard by name, mapped and read-only.

@@ -359,6 +359,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
 @click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")
+@click.option("--where", help="Read only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--shuffle-shards", type=int, help="Mix this many shards at a time: for data larger than memory.")
 @click.option("--augment", is_flag=True, default=None, help="Vary training images: crop, rotation, colour.")
 @click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")

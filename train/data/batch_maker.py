@@ -20,6 +20,7 @@ from vlapipe.train.data.batch_memory import BatchBuffers
 from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import BatchPlan
+from vlapipe.train.data.instructions import DrawBy, Instructions
 from vlapipe.train.data.row_addresses import choose_reader
 from vlapipe.train.data.row_lookup import BatchRows, RowLookup
 from vlapipe.train.data.row_reader import AnyRows, RowReader
@@ -43,11 +44,13 @@ class BatchMaker:
         pinned: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        draw_by: DrawBy = None,
         most_open: int | None = None,
         may_unpack: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Keep the memory of ``num_kept`` buffers of ``num_samples`` samples for reuse; ``seed`` is the augmentation's.
+        """Keep the memory of ``num_kept`` buffers of ``num_samples`` samples for reuse.
 
+        ``seed`` is that of the augmentation and of the draws of paraphrases, see ``Instructions`` for ``draw_by``.
         ``most_open``: limit on idle open shards (least recently used are closed); ``None`` keeps all open.
         ``may_unpack()`` says whether a background thread may unpack shards.
         """
@@ -60,7 +63,7 @@ class BatchMaker:
             for camera, shape in spec.images.items()
         }
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)
-        self._instruction = sources.column("instruction")
+        self.instructions = Instructions(sources, self._reader, draw_by, seed)
 
     @property
     def is_settled(self) -> bool:
@@ -78,6 +81,7 @@ class BatchMaker:
             arrays, tensors = self._buffers.lend(len(frames.index))
             with self._shards.lease(frames.shard):
                 fill(arrays, self._locator.locate(frames), self._reader, self._cameras)
+                tasks = self.instructions.of(frames)
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
@@ -88,7 +92,6 @@ class BatchMaker:
         for camera in self._cameras:
             key = f"observation.images.{camera}"
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
-        tasks = self._instruction[frames.episode].tolist()
         return _split({**tensors, "task": tasks}, len(tasks) // num_batches)
 
     def _named(self, frames: BatchPlan) -> str:

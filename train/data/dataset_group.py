@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, action_size
-from vlapipe.pipeline.shards.mapped.layout import STATE, STATE_IS_MISSING, TIME, is_aligned, sample_fields
+from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, STATE_IS_MISSING, TIME, is_aligned, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["ANCHOR", "Sources", "frames_of", "row_shapes"]
+__all__ = ["ANCHOR", "ROW_TEXT", "Sources", "frames_of", "row_shapes"]
 
 ANCHOR = ""  # stands for the anchor stream, whatever its name in each dataset
 
@@ -128,7 +128,7 @@ class Sources:
         There is one array for each float32 batch entry, ``action/row``, ``align/<stream>`` for each sensor entry and
         camera beside the anchor, each camera's images, the times of the anchor, and ``action/stride_order`` if the
         schema's action stride is not 1. A state of several streams adds the mask of missing rows, and windows in
-        seconds add the times of all other streams.
+        seconds add the times of all other streams. A schema with an instruction a row adds these texts.
         """
         dataset, _ = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW, TIME]}
@@ -141,6 +141,8 @@ class Sources:
                 names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
                 if dataset.schema.sample.is_by_time:
                     names[f"{TIME}/{stream}"] = f"{TIME}/{_stream_name(dataset, stream)}"
+        if dataset.schema.instruction.column is not None:
+            names[ROW_TEXT] = dataset.schema.instruction.column
         for camera in dataset.cameras:
             kinds = ("pixels",) if dataset.manifest.image_storage(camera) == "raw" else ("bytes", "offset")
             names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}

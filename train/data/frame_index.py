@@ -5,7 +5,7 @@ Frames whose windows would cross a gap have no number (``pipeline.shards.derive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,13 +44,16 @@ class FrameIndex:
     """Numbers the frames of one split (of all episodes if ``None``) from 0, episode by episode.
 
     Each dataset's (chosen) schema says how far the windows of a sample reach. A frame has no number if one of its
-    windows would cross a gap.
+    windows would cross a gap, or if its episode is not ``chosen``: for each dataset, a mask of its episodes.
     """
 
-    def __init__(self, sources: Sources, split: str | None) -> None:
+    def __init__(
+        self, sources: Sources, split: str | None, chosen: Sequence[NDArray[np.bool_]] | None = None
+    ) -> None:
         intervals, num_found = [], 0
-        for dataset, first_episode in zip(sources.datasets, sources.first_episode, strict=False):
-            of_split = np.flatnonzero(_in_split(dataset, split))
+        for number, (dataset, first_episode) in enumerate(zip(sources.datasets, sources.first_episode, strict=False)):
+            in_split = _in_split(dataset, split)
+            of_split = np.flatnonzero(in_split if chosen is None else in_split & chosen[number])
             of_all = slice(int(first_episode), int(first_episode) + len(dataset))
             first_row, lengths = sources.frame_start[of_all][of_split], sources.num_frames[of_all][of_split]
             num_found += int(lengths.sum())

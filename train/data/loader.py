@@ -24,7 +24,7 @@ from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.device_copy import SideCopy
 from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
 from vlapipe.train.data.rank_batches import RankPart, Steps, steps
-from vlapipe.train.data.sampling_options import Ordering, Weights
+from vlapipe.train.data.sampling_options import Ordering, Weights, digest_number
 from vlapipe.train.data.selection import Selection
 from vlapipe.train.data.window_size import Window
 
@@ -42,7 +42,8 @@ class Loader:
     ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8,
     channels-last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32 in the
     schema's units. Each of these has a bool tensor ``..._is_pad`` of its first two dimensions (``action_is_pad`` for
-    actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions.
+    actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions: the row's, if
+    the schema names a column of them, else the episode's, of whose paraphrases one is drawn with ``shuffle``.
     ``episode_index``, ``frame_index`` (the anchor row) and ``index`` (the frame's number in the split) are (B,) int64.
     ``timestamp`` (B,) float64 is the frame's time in seconds since the first anchor row of its episode.
 
@@ -67,6 +68,7 @@ class Loader:
         shuffle_shards: int | None = None,
         weights: Weights | None = None,
         split: str | None = "train",
+        where: str | None = None,
         image_size: tuple[int, int] | None = None,
         augmentation: Augmentation | None = None,
         endless: bool = False,
@@ -91,8 +93,11 @@ class Loader:
             shuffle_shards: mix the frames of this many shards at a time, and shuffle the shards; ``None`` mixes all
                 frames. Use it for data larger than memory: an epoch then reads each shard once.
             weights: how often episodes are drawn, relative to their frames: ``{"task": {"pick": 2.0}}``, also by
-                ``"episode"`` and ``"dataset"`` (its path). The factors of an episode multiply; without any, it has 1.
+                ``"episode"``, ``"dataset"`` (its path) and ``"metadata.<key>"`` (the value as text). The factors of an
+                episode multiply; without any, it has 1.
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
+            where: an expression over metadata and columns of the episodes table, such as ``'operator != "test"'``; only
+                episodes of which it is true are read. Statistics are still those of the whole train split.
             image_size: (height, width) to resize to. ``None`` keeps the recorded size; each camera must then have one
                 size in all episodes.
             augmentation: how images are varied, by seed and position in the sequence; ``None`` varies nothing.
@@ -104,7 +109,7 @@ class Loader:
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size)
+        selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size, where=where)
         self._sources, self._frames = selection.sources, selection.frames
         self.dataset, self.spec = self._sources.first, selection.spec
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
@@ -115,6 +120,7 @@ class Loader:
         )
         self._prefetch_factor = parse_whole_number("Loader prefetch_factor", prefetch_factor, least=1)
         self._endless, self._say = endless, say
+        self._where = {} if where is None else {"where": digest_number(where)}
         require_memory("Loader", self.spec, self.batch_size)
         self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights)
         self._order = self._ordering.make(self._sources, self._frames, self._seed)
@@ -131,6 +137,7 @@ class Loader:
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
+            draw_by="position" if shuffle else None,
             most_open=self._ordering.most_open,
         )
         self._side_copy = SideCopy(device)
@@ -155,6 +162,11 @@ class Loader:
     def num_left_out(self) -> int:
         """Number of the split's frames that are never drawn: a window would cross a gap longer than ``max_gap_s``."""
         return self._frames.num_left_out
+
+    @property
+    def instructions(self) -> list[str]:
+        """The instructions of the episodes that are read, each once; not those of single rows."""
+        return self._maker.instructions.distinct(np.unique(self._frames.episode))
 
     def __len__(self) -> int:
         """Number of this rank's batches in an epoch."""
@@ -264,6 +276,7 @@ class Loader:
             "seed": self._seed,
             "num_frames": self.num_frames,
             **self._ordering.state,
+            **self._where,
             "epoch": epoch,
             "position": position,
         }
@@ -277,11 +290,11 @@ class Loader:
         if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
             found = repr(state.get("version")) if isinstance(state, dict) else f"a {type(state).__name__}"
             raise UsageError(f"loader state: expected version {_STATE_VERSION}, found {found}")
-        ours = self.state_dict()
+        state, ours = {"where": 0, **state}, {"where": 0, **self.state_dict()}
         for name in ours:
             parse_whole_number(f"loader state: {name}", state.get(name), least=0)
             if name not in ("version", "epoch", "position") and state[name] != ours[name]:
-                cure = "resume with the dataset, window, order and seed that it began with"
+                cure = "resume with the dataset, where, window, order and seed that it began with"
                 raise UsageError(f"loader state: {name} was {state[name]}, is {ours[name]}", cure)
         self._position = state["epoch"] * max(1, self._order.num_positions) + state["position"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, metadata_text
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import parse_number, parse_whole_number
@@ -22,7 +23,7 @@ from vlapipe.train.data.frame_index import FrameIndex
 from vlapipe.train.data.order import Blocked, Order, Sequential, Shuffled, Weighted
 from vlapipe.train.data.quotas import Quotas
 
-__all__ = ["Ordering", "Weights", "parse_weights", "weighted_order", "weights_digest"]
+__all__ = ["Ordering", "Weights", "digest_number", "parse_weights", "weighted_order", "weights_digest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +79,24 @@ class Ordering:
 
 Weights = Mapping[str, Mapping[str, float]]
 _KINDS = ("task", "episode", "dataset")
+_METADATA = "metadata."
 
 
 def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
-    """Check ``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; each of the three tables is optional.
+    """Check ``{"task": {"pick": 2.0}, "episode": {...}, "dataset": {...}}``; each of the tables is optional.
 
-    Empty tables are left out of the result.
+    ``{"metadata": {"operator": {"ann": 2.0}}}`` may also be written ``{"metadata.operator": {"ann": 2.0}}``, which is
+    its form in the result. Empty tables are left out of the result.
 
     Raises:
         UsageError: ``weights`` has another form, or a weight is not a finite number from 0 on.
     """
     if not isinstance(weights, Mapping):
         raise UsageError(f"{what}: expected a table of tables, found {weights!r:.60}", 'write {"task": {"pick": 2.0}}')
+    weights = _flat(weights)
     for kind, of in weights.items():
-        if kind not in _KINDS:
-            raise UsageError(f"{what}: unknown kind {kind!r}", did_you_mean(str(kind), _KINDS))
+        if kind not in _KINDS and not str(kind).startswith(_METADATA):
+            raise UsageError(f"{what}: unknown kind {kind!r}", did_you_mean(str(kind), (*_KINDS, f"{_METADATA}KEY")))
         if not isinstance(of, Mapping):
             raise UsageError(
                 f"{what} {kind}: expected a table, found {of!r:.60}", f'write {{"{kind}": {{"name": 2.0}}}}'
@@ -102,12 +106,28 @@ def parse_weights(what: str, weights: Any) -> dict[str, dict[str, float]]:
     return {kind: {str(name): float(factor) for name, factor in of.items()} for kind, of in weights.items() if of}
 
 
+def _flat(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the weights with each table below ``metadata``, at any depth, as one entry ``metadata.<key>``."""
+    flat: dict[str, Any] = {}
+    for kind, of in weights.items():
+        if (kind == "metadata" or str(kind).startswith(_METADATA)) and isinstance(of, Mapping):
+            tables = {f"{kind}.{key}": value for key, value in of.items() if isinstance(value, Mapping)}
+            flat |= _flat(tables)
+            of = {key: value for key, value in of.items() if not isinstance(value, Mapping)}
+            if not of:
+                continue
+        flat[kind] = of
+    return flat
+
+
 def weights_digest(weights: Weights) -> int:
     """A digest of parsed weights as a number below 2^53; 0 if there are no weights."""
-    if not weights:
-        return 0
-    canonical = json.dumps(weights, sort_keys=True).encode()
-    return int.from_bytes(hashlib.blake2b(canonical, digest_size=6).digest(), "big") + 1
+    return digest_number(json.dumps(weights, sort_keys=True)) if weights else 0
+
+
+def digest_number(text: str) -> int:
+    """A digest of a text as a number from 1 to 2^48."""
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).digest(), "big") + 1
 
 
 def weighted_order(
@@ -161,8 +181,26 @@ def _of_episodes(sources: Sources, weights: Weights) -> NDArray[np.float64]:
 
 
 def _names(sources: Sources, kind: str) -> NDArray[np.object_]:
-    """The name of each episode that weights of this kind use: its task, its id or its dataset's path."""
+    """The name of each episode that weights of this kind use: its task, id, dataset's path or a metadata value."""
+    if kind.startswith(_METADATA):
+        return _metadata_texts(sources, kind.removeprefix(_METADATA))
     if kind != "dataset":
         return sources.column({"task": "task", "episode": "id"}[kind])
     counts = np.diff(sources.first_episode)
     return np.repeat(np.array([str(dataset.path) for dataset in sources.datasets], dtype=object), counts)
+
+
+def _metadata_texts(sources: Sources, key: str) -> NDArray[np.object_]:
+    """The value of a metadata key of each episode, as text: ``true``, ``3``; ``null`` where there is none."""
+    fields = [dataset.episode_fields for dataset in sources.datasets]
+    if not any(PREFIX + key in each.names for each in fields):
+        known = {n.removeprefix(PREFIX) for each in fields for n in each.names if n.startswith(PREFIX)}
+        raise UsageError(f"weights: no metadata key {key!r} in {sources.name()}", did_you_mean(key, known))
+    texts: list[str] = []
+    for dataset, each in zip(sources.datasets, fields, strict=True):
+        if PREFIX + key in each.names:
+            values = dataset.episode_column(PREFIX + key).to_pylist()
+            texts += ["null" if value is None else metadata_text(value) for value in values]
+        else:
+            texts += ["null"] * len(dataset)
+    return np.array(texts, dtype=object)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import require_alike
@@ -35,6 +36,7 @@ class Selection:
         window: Window | None,
         split: str | None,
         image_size: tuple[int, int] | None,
+        where: str | None = None,
     ) -> Selection:
         """Check the arguments, which ``Loader`` explains. ``what`` names the caller in error messages.
 
@@ -53,4 +55,5 @@ class Selection:
         require_alike(sources.datasets, window)
         steps = sample_steps(sources.first)
         spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
-        return cls(sources=sources, steps=steps, spec=spec, frames=FrameIndex(sources, split))
+        of_where = None if where is None else masks(Where.parse(where, f"{what} where"), sources.datasets)
+        return cls(sources=sources, steps=steps, spec=spec, frames=FrameIndex(sources, split, of_where))

@@ -18,6 +18,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.batch_stream import BatchStream
+from vlapipe.train.data.instructions import DrawBy
 from vlapipe.train.data.selection import Selection
 from vlapipe.train.data.window_size import Window
 
@@ -61,16 +62,21 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         window: Window | None = None,
         split: str | None = "train",
         image_size: tuple[int, int] | None = None,
+        where: str | None = None,
     ) -> None:
         """Prepare to read; the arguments are those of ``Loader``.
+
+        Of an instruction's paraphrases, each frame of the train split always has the same one.
 
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        self._again = partial(FrameDataset, dataset, window=window, split=split, image_size=image_size)
-        selection = Selection.parse("torch_dataset", dataset, window=window, split=split, image_size=image_size)
+        arguments: dict[str, Any] = {"window": window, "split": split, "image_size": image_size, "where": where}
+        self._again = partial(FrameDataset, dataset, **arguments)
+        selection = Selection.parse("torch_dataset", dataset, **arguments)
         self.spec, self._frames = selection.spec, selection.frames
-        self._maker = BatchMaker(selection.sources, selection.steps, self.spec, may_unpack=_is_worker)
+        draw_by: DrawBy = "index" if split == "train" else None
+        self._maker = BatchMaker(selection.sources, selection.steps, self.spec, draw_by=draw_by, may_unpack=_is_worker)
 
     def __len__(self) -> int:
         return self._frames.num_frames

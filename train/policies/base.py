@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Batch
 
-__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of", "prepared"]
+__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of", "instruction_note", "prepared"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,13 @@ class Policy(nn.Module, ABC):
         """
         return None
 
+    def instruction_note(self, instructions: Sequence[str]) -> str:  # noqa: ARG002
+        """Returns a sentence for the user if the policy reads only a part of some instructions; empty by default.
+
+        ``instructions`` are those of all episodes, each once. The trainer says the sentence before the first step.
+        """
+        return ""
+
     def forward(self, batch: Batch) -> LossOutput | Tensor:
         """Returns ``loss(batch)``."""
         return self.loss(batch)
@@ -136,6 +143,12 @@ def blocks_of(policy: nn.Module) -> list[nn.Module]:
             raise UsageError(f"policy {type(policy).__name__}: blocks(): {problem}", cure)
         seen |= set(block.modules())
     return blocks
+
+
+def instruction_note(policy: nn.Module, instructions: Sequence[str]) -> str:
+    """Returns ``policy.instruction_note(instructions)``; empty if the policy has no such method."""
+    note = getattr(policy, "instruction_note", None)
+    return str(note(instructions) or "") if inspect.ismethod(note) else ""
 
 
 def prepared(policy: nn.Module, batch: Batch) -> Batch:

@@ -5,6 +5,8 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ __all__ = ["RegressionPolicy"]
 
 # Size -> (minimum, required factor).
 _SIZES = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "image_width": (8, 8), "num_word_buckets": (2, 1)}
+_SIZES["max_words"] = (1, 1)
 _WORDS = "task.words"  # (B, words, 2) int64; see InstructionEncoder.ids
 _LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 
@@ -47,15 +50,19 @@ class RegressionPolicy(Policy):
         num_heads: int = 4,
         image_width: int = 32,
         num_word_buckets: int = 2048,
+        max_words: int = 24,
     ) -> None:
         super().__init__()
         _check_sizes(
             dim=dim, depth=depth, num_heads=num_heads, image_width=image_width, num_word_buckets=num_word_buckets
         )
+        _check_sizes(max_words=max_words)
         self._spec = spec
         H, A = spec.action
         self.action_normalizer = Normalizer.of(spec, "action")
-        self.instruction = InstructionEncoder(dim, num_buckets=num_word_buckets, num_heads=num_heads)
+        self.instruction = InstructionEncoder(
+            dim, num_buckets=num_word_buckets, max_words=max_words, num_heads=num_heads
+        )
         self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
         self._complete_keys = [key for key in self._series_keys if key in spec.moments and spec.moments[key].is_finite]
         shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
@@ -89,6 +96,10 @@ class RegressionPolicy(Policy):
         counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
         return LossOutput.masked((predicted - target).abs(), counts)
 
+    def instruction_note(self, instructions: Sequence[str]) -> str:
+        """Returns a sentence about the instructions that are longer than what the policy reads; empty if none is."""
+        return self.instruction.cut_note(instructions)
+
     def blocks(self) -> list[nn.Module]:
         """Returns the encoders of the cameras, which have the largest activations, and the blocks of the trunk."""
         return [*self.images, *self.trunk.blocks]
@@ -104,6 +115,9 @@ class RegressionPolicy(Policy):
             UsageError: a number of the observation is not finite, although all numbers of that entry were finite in
                 training.
         """
+        note = self.instruction.cut_note(observation.get("task", ()))
+        if note:
+            warnings.warn(f"act: {note}", stacklevel=2)
         for key in self._complete_keys:
             rows_are_finite = (
                 observation[key].flatten(1).isfinite().view(*observation[f"{key}_is_pad"].shape, -1).all(2)

@@ -46,15 +46,15 @@ class EpisodesTable:
         with self._reading:
             return self._checked(lambda: _read(pq.ParquetFile(self._source), None))
 
-    @cached_property
-    def names(self) -> list[str]:
-        """The names of all columns.
+    @property
+    def fields(self) -> pa.Schema:
+        """The names and types of all columns.
 
         Raises:
             DamageError: the file is missing or altered.
         """
         with self._reading:
-            return self._checked(lambda: list(self._file.schema_arrow.names))
+            return self._checked(lambda: self._file.schema_arrow)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Returns one column. Texts that many episodes share have a dictionary type.

@@ -22,6 +22,7 @@ from vlapipe.pipeline.shards.format.zip_file import ALIGNMENT
 from vlapipe.schemas.schema import ImageStream, Schema
 
 __all__ = [
+    "ROW_TEXT",
     "STATE",
     "STATE_IS_MISSING",
     "TIME",
@@ -33,6 +34,7 @@ __all__ = [
     "sample_fields",
 ]
 
+ROW_TEXT = "instruction/row"  # block of the rows' instructions, if they are not C-ordered elsewhere
 STATE_IS_MISSING = "observation.state_is_missing"  # uint8 (rows, 1): a field has no value within its tolerance
 TIME = "timestamp"  # float64 (rows, 1): seconds since the first anchor row; "timestamp/<stream>" of another stream
 _CHOSEN_ROW = "chosen/row"  # of a chosen action, beside the mapped action/row of the schema's own
@@ -130,8 +132,12 @@ def lay_out(
         else:
             layout.sample[entry] = entry
             _add_block(layout, entry, fields, _FLOAT32, kinds, mapped)
+    text = schema.instruction.column
+    if text is not None and text in mapped and not mapped[text].flags.c_contiguous:
+        _add_block(layout, ROW_TEXT, (text,), kinds[text].dtype, kinds, mapped)
     for name, kind in kinds.items():
-        if name not in mapped and name not in layout.places and not (chosen and _is_of_fields(name, schema)):
+        is_left_out = chosen and name != text and _is_of_fields(name, schema)
+        if name not in mapped and name not in layout.places and not is_left_out:
             _add_block(layout, name, (name,), kind.dtype, kinds, mapped)
     num_rows = kinds[ACTION_ROW].shape[0]
     if chosen and ACTION_ROW in mapped:

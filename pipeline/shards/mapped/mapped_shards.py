@@ -26,7 +26,7 @@ from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.decode_shard import place_arrays, unpack_shard
-from vlapipe.pipeline.shards.mapped.layout import STATE, Layout, lay_out, sample_fields
+from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
@@ -252,6 +252,10 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, 
         packed = blocks[name] if name in blocks else mapped[name]
         row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
         sample[entry] = packed.reshape(len(packed), *row_shape)
+    if schema.instruction.column is not None:
+        sample[schema.instruction.column] = (
+            blocks[ROW_TEXT] if ROW_TEXT in blocks else arrays[schema.instruction.column]
+        )
     for name in arrays:
         if name == ACTION_ROW or name in images or name.startswith("align/"):
             sample[name] = arrays[name]

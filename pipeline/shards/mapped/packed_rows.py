@@ -69,6 +69,7 @@ class PackedRows:
     def are_quick(self) -> bool:
         """Whether rows can be decoded without decoding the whole array."""
         stored = {*sample_sources(self._schema, self._layout)}
+        stored |= {text for text in [self._schema.instruction.column] if text is not None}
         stored |= {name for name in self._arrays if name.startswith("align/") or name.endswith("/offset")}
         return all(name in self._mapped or name in self._stored for name in stored)
 

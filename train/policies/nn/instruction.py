@@ -9,25 +9,37 @@ import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.train.policies.nn.trunk import Block
 
-__all__ = ["InstructionEncoder", "word_ids"]
+__all__ = ["InstructionEncoder", "num_words", "word_ids"]
 
 # A word is a sequence of letters and digits. In scripts without spaces (Thai, Lao, Khmer, kana, Han) a word is one
 # character.
 _WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]|[^\W_]+")
+_SHOWN = 200  # characters of an instruction that a message shows
 _HASHES = 2  # a word is the sum of two rows, so two words are confused only if both hashes collide
 
 
 @functools.lru_cache(maxsize=65_536)
 def word_ids(text: str, num_buckets: int, max_words: int) -> tuple[tuple[int, ...], ...]:
     """Returns the table rows of the first ``max_words`` words: ``(words, 2)``, each from 1 to ``num_buckets - 1``."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())[:max_words]
-    return tuple(_rows(word, num_buckets) for word in words)
+    return tuple(_rows(word, num_buckets) for word in _words(text)[:max_words])
+
+
+@functools.lru_cache(maxsize=65_536)
+def num_words(text: str) -> int:
+    """Returns the number of words of an instruction."""
+    return len(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return words
 
 
 def _rows(word: str, num_buckets: int) -> tuple[int, ...]:
@@ -58,6 +70,19 @@ class InstructionEncoder(nn.Module):
             if found:
                 out[i, : len(found)] = torch.tensor(found)
         return out.to(device, non_blocking=True)
+
+    def cut_note(self, instructions: Sequence[str]) -> str:
+        """Returns a sentence about the instructions that have more than ``max_words`` words; empty if none has."""
+        cut = [text for text in instructions if num_words(text) > self.max_words]
+        if not cut:
+            return ""
+        longest = max(cut, key=num_words)
+        shown = longest if len(longest) <= _SHOWN else f"{longest[:_SHOWN]}..."
+        return (
+            f"{len(cut)} of {len(instructions)} instructions are longer than the {self.max_words} words that are read "
+            f"(in scripts without spaces, characters); the longest has {num_words(longest)}: {shown!r} "
+            f"(say max_words = {num_words(longest)} in policy_args)"
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Returns one vector for each instruction, ``(B, dim)``, from table rows ``(B, max_words, 2)``."""
