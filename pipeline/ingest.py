@@ -23,6 +23,7 @@ from vlapipe.pipeline.discover.discovery import Discovery, discover
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
+from vlapipe.pipeline.read.metadata import digest_of_table
 from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
@@ -188,16 +189,21 @@ def _ingest(config: IngestConfig) -> IngestReport:
     schema = load_schema(config.schema)
     if config.out is not None and not config.dry_run and config.source.exists():
         check_output(config.out, config.source)
-    found = describe_episodes(discover(config.source, schema, single=config.single_episode), schema)
-    if not is_cut(schema):  # else ``where`` speaks of the parts of a file
-        found = choose_episodes(found, schema, config.where)
-    made_from = MadeFrom.of(found, schema, config.described())
+    found = discover(config.source, schema, single=config.single_episode)
+    described = config.described()
+    if is_cut(schema):  # ``where`` and the table of metadata speak of the parts of files
+        described |= {"metadata_table": digest_of_table(found, schema)}
+    else:
+        found = choose_episodes(describe_episodes(found, schema), schema, config.where)
+    made_from = MadeFrom.of(found, schema, described)
     has_manifest = False
     if config.out is not None and not config.dry_run:
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
-    discovery = choose_episodes(cut_files(found, schema), schema, config.where) if is_cut(schema) else found
+    discovery = found
+    if is_cut(schema):
+        discovery = choose_episodes(describe_episodes(cut_files(found, schema), schema), schema, config.where)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     options |= {"where": config.where} if config.where is not None else {}

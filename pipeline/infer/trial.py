@@ -37,9 +37,9 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     Raises:
         UsageError: the folder does not exist, or holds no episode.
     """
-    discovery = describe_episodes(discover(root, schema), schema)
+    discovery = discover(root, schema)
     if not is_cut(schema):
-        discovery = choose_episodes(discovery, schema, None)
+        discovery = choose_episodes(describe_episodes(discovery, schema), schema, None)
     # A file with many episodes is cut only if the file is among those tried.
     few = cut_files(replace(discovery, episodes=discovery.episodes[:num_episodes]), schema)
     tried = few.episodes[:num_episodes]

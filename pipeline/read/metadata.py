@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +20,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["metadata_value", "read_metadata", "with_entries_of_table"]
+__all__ = ["digest_of_table", "metadata_value", "read_metadata", "with_entries_of_table"]
 
 _ID_KEYS = ("id", "episode_id", "episode", "episode_name", "folder", "name", "uuid")
 
@@ -105,6 +106,13 @@ def with_entries_of_table(discovery: Discovery, schema: Schema) -> Discovery:
         episodes=tuple(replace(raw, entry=found.get(raw.id, {})) for raw in discovery.episodes),
         unread=tuple(path for path in discovery.unread if path != name),
     )
+
+
+def digest_of_table(discovery: Discovery, schema: Schema) -> str | None:
+    """Returns a digest of the schema's ``metadata_table``; ``None`` if there is none."""
+    name = schema.episodes.metadata_table
+    path = discovery.root / (name or "")
+    return sha256(path.read_bytes()).hexdigest()[:16] if name and path.is_file() else None
 
 
 def _by_name(discovery: Discovery) -> dict[str, list[str]]:

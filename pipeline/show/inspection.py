@@ -7,22 +7,38 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
+from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["inspect_dataset", "inspect_episode"]
 
+_OF_EPISODE = ("id", "task", "instruction", "split", "num_frames", "seconds")  # columns of the list of episodes
+_MOST_VALUES = 8  # values of a metadata key that the report has
+_TYPES = {"string": "text", "bool": "true or false", "int64": "number", "double": "number"}
 
-def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
+
+def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes: bool = False) -> dict[str, Any]:
     """Return the report of ``vlapipe inspect``, which ``--json`` prints and the terminal shows as tables.
 
     ``damage`` lists missing files, and shards whose size is not the written size, as ``Manifest.damage`` does. Rates
     are measured: steps divided by the time that they span. Jitter is the standard deviation of the time between rows.
+
+    With ``where``, episodes, frames, time, splits, streams, tasks and metadata are those of the episodes of which the
+    expression is true. Sizes, statistics, findings and rejects are always those of the whole dataset. ``listed`` has an
+    entry for each episode if ``list_episodes`` is set.
+
+    Raises:
+        UsageError: the expression cannot be used, or fits no episode.
     """
     manifest = dataset.manifest
     totals = manifest.totals
+    chosen = np.ones(len(dataset), dtype=bool) if where is None else masks(Where.parse(where, "--where"), [dataset])[0]
+    seconds = float(dataset.column("seconds")[chosen].sum()) if where is not None else totals["seconds"]
     return {
         "path": str(dataset.path),
         "vlapipe_version": manifest.vlapipe_version,
@@ -32,17 +48,21 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
         "made_with": manifest.made_with,
         "shards": len(manifest.shards),
         "damage": manifest.damage(dataset.path),
-        "episodes": totals["episodes"],
-        "frames": totals["frames"],
-        "seconds": totals["seconds"],
-        "hours": totals["seconds"] / 3600,
-        "splits": _by_split(dataset),
-        "streams": {name: _describe_stream(dataset, name) for name in manifest.streams},
-        "tasks": _tasks(dataset),
+        "where": where,
+        "of_episodes": totals["episodes"],
+        "episodes": int(chosen.sum()),
+        "frames": int(dataset.column("num_frames")[chosen].sum()),
+        "seconds": seconds,
+        "hours": seconds / 3600,
+        "splits": _by_split(dataset, chosen),
+        "streams": {name: _describe_stream(dataset, name, chosen) for name in manifest.streams},
+        "tasks": _tasks(dataset, chosen),
+        "metadata": _metadata(dataset, chosen),
         "sizes": _sizes(dataset),
         "statistics": manifest.statistics,
         "findings": totals["findings"],
         "rejects": _rejects(dataset),
+        **({"listed": _listed(dataset, chosen)} if list_episodes else {}),
     }
 
 
@@ -59,14 +79,15 @@ def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
         streams[name] = {"kind": stream["kind"], "rate_hz": (own["rows"] - 1) / span if span > 0 else None, **own}
     general = {key: value for key, value in row.items() if "/" not in key}
     general["shard_file"] = dataset.manifest.shards[row["shard"]]["file"]
+    general["metadata"] = {key.removeprefix(PREFIX): value for key, value in row.items() if key.startswith(PREFIX)}
     arrays = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in episode.items()}
     return {"path": str(dataset.path), **general, "streams": streams, "arrays": arrays}
 
 
-def _by_split(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    splits = dataset.column("split")
+def _by_split(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+    splits = np.where(chosen, dataset.column("split"), "")
     report = {}
-    for split in sorted(set(splits.tolist()), key=lambda name: (name != "train", name)):
+    for split in sorted(set(splits.tolist()) - {""}, key=lambda name: (name != "train", name)):
         here = splits == split
         report[split] = {
             "episodes": int(here.sum()),
@@ -76,13 +97,18 @@ def _by_split(dataset: Dataset) -> dict[str, dict[str, Any]]:
     return report
 
 
-def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
+def _describe_stream(dataset: Dataset, name: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
     stream = dataset.manifest.streams[name]
-    rows = dataset.column(f"{name}/rows")
+
+    def column(of: str) -> NDArray[Any]:
+        values: NDArray[Any] = dataset.column(f"{name}/{of}")[chosen]
+        return values
+
+    rows = column("rows")
     here = rows > 0  # an optional stream has no rows in an episode that lacks it
-    span = float((dataset.column(f"{name}/last_s") - dataset.column(f"{name}/first_s"))[here].sum())
+    span = float((column("last_s") - column("first_s"))[here].sum())
     steps = int((rows[here] - 1).sum())
-    jitter = dataset.column(f"{name}/jitter_s")
+    jitter = column("jitter_s")
     report: dict[str, Any] = {
         "kind": stream["kind"],
         "rows": int(rows.sum()),
@@ -90,11 +116,11 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
         "declared_rate_hz": stream["rate_hz"],
         "rate_hz": steps / span if span > 0 else None,
         "jitter_s": float(np.sqrt(np.average(jitter**2, weights=np.maximum(rows - 1, 1)))),
-        "max_gap_s": float(dataset.column(f"{name}/max_gap_s").max()),
+        "max_gap_s": float(column("max_gap_s").max()),
         "time": stream["time"],
     }
     if stream["kind"] == "images":
-        both = (dataset.column(f"{name}/{side}")[here].tolist() for side in ("width", "height"))
+        both = (column(side)[here].tolist() for side in ("width", "height"))
         sizes = zip(*both, strict=True)
         report["storage"] = dataset.manifest.image_storage(name)
         report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}
@@ -103,9 +129,9 @@ def _describe_stream(dataset: Dataset, name: str) -> dict[str, Any]:
     return report
 
 
-def _tasks(dataset: Dataset) -> list[dict[str, Any]]:
+def _tasks(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return one entry for each pair of task and instruction, the most frequent pair first."""
-    columns = dataset.episodes.select(["task", "instruction", "num_frames"]).to_pylist()
+    columns = _rows(dataset, ["task", "instruction", "num_frames"], chosen)
     counts: Counter[tuple[str, str]] = Counter()
     frames: Counter[tuple[str, str]] = Counter()
     for row in columns:
@@ -115,6 +141,44 @@ def _tasks(dataset: Dataset) -> list[dict[str, Any]]:
     return [
         {"task": task, "instruction": instruction, "episodes": count, "frames": frames[task, instruction]}
         for (task, instruction), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _rows(dataset: Dataset, names: list[str], chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    columns = [dataset.episode_column(name).to_pylist() for name in names]
+    return [
+        dict(zip(names, row, strict=True)) for row, kept in zip(zip(*columns, strict=True), chosen, strict=True) if kept
+    ]
+
+
+def _metadata(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+    """Return, by metadata key, the type, the number of episodes that have the key, and the most frequent values."""
+    report = {}
+    for field in dataset.episode_fields:
+        if not field.name.startswith(PREFIX):
+            continue
+        found = [row[field.name] for row in _rows(dataset, [field.name], chosen)]
+        counts = Counter(metadata_text(value) for value in found if value is not None)
+        common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        report[field.name.removeprefix(PREFIX)] = {
+            "type": "json" if holds_json(field) else _TYPES.get(str(field.type), str(field.type)),
+            "episodes": counts.total(),
+            "distinct": len(counts),
+            "values": dict(common[:_MOST_VALUES]),
+        }
+    return report
+
+
+def _listed(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return one entry for each chosen episode."""
+    names = [name for name in dataset.episode_fields.names if name.startswith(PREFIX)]
+    rows = _rows(dataset, ["episode_index", *_OF_EPISODE, *names], chosen)
+    return [
+        {
+            **{name: row[name] for name in ("episode_index", *_OF_EPISODE)},
+            "metadata": {name.removeprefix(PREFIX): row[name] for name in names if row[name] is not None},
+        }
+        for row in rows
     ]
 
 

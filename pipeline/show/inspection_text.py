@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from vlapipe.pipeline.build.statistics import WIDE
+from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text
 from vlapipe.pipeline.show.ingest_text import counted, format_bytes
 from vlapipe.schemas.errors import printable
 
 __all__ = ["print_dataset", "print_episode"]
 
 _MAX_TASKS = 20
+_MAX_KEYS = 40
+_MAX_VALUE = 40  # characters of a metadata value
 _MAX_REJECTS = 20
 _MAX_DAMAGE = 20
 
@@ -24,12 +27,16 @@ def print_dataset(report: dict[str, Any]) -> None:
     console = _console()
     sizes = report["sizes"]
     share = sizes["stored_bytes"] / sizes["raw_bytes"] if sizes["raw_bytes"] else 0
+    of = "" if report["where"] is None else f"{report['episodes']:,} of "
     console.print(
-        f"{printable(report['path'])}: {counted(report['episodes'], 'episode')}, {counted(report['frames'], 'frame')}, "
-        f"{_duration(report['seconds'])}",
+        f"{printable(report['path'])}: {of}{counted(report['of_episodes'], 'episode')}, "
+        f"{counted(report['frames'], 'frame')}, {_duration(report['seconds'])}",
         style="bold",
         soft_wrap=True,
     )
+    if of:
+        said = f"where {report['where']}; sizes, statistics and findings are those of all episodes"
+        console.print(printable(said), soft_wrap=True)
     console.print(
         f"schema {report['schema']['name']}, {counted(report['shards'], report['format'] + ' shard')} "
         f"({report['codec']}), "
@@ -39,6 +46,10 @@ def print_dataset(report: dict[str, Any]) -> None:
     console.print(_streams_table(report))
     console.print(_splits_table(report))
     console.print(_tasks_table(report))
+    if report["metadata"]:
+        console.print(_metadata_table(report))
+    if "listed" in report:
+        console.print(_episodes_table(report))
     console.print(_statistics_table(report))
     _print_rejects(console, report)
     _print_damage(console, report)
@@ -51,6 +62,9 @@ def print_episode(report: dict[str, Any]) -> None:
         f"{report['id']} (episode {report['episode_index']}, {report['split']})", style="bold", soft_wrap=True
     )
     console.print(f"task {report['task']}: {report['instruction']!r}", soft_wrap=True)
+    for key, value in report["metadata"].items():
+        if value is not None:
+            console.print(printable(f"{key}: {metadata_text(value)}"), soft_wrap=True)
     console.print(
         f"{counted(report['num_frames'], 'frame')} from row {report['frame_start']}, {_duration(report['seconds'])}, "
         f"in {report['shard_file']}",
@@ -168,6 +182,27 @@ def _tasks_table(report: dict[str, Any]) -> Table:
         table.add_row(task["task"], printable(task["instruction"]), _number(task["episodes"]), _number(task["frames"]))
     if len(report["tasks"]) > _MAX_TASKS:
         table.add_row(f"and {len(report['tasks']) - _MAX_TASKS} more", "", "", "")
+    return table
+
+
+def _metadata_table(report: dict[str, Any]) -> Table:
+    table = _table("metadata", "type", ">episodes", "values")
+    for key, entry in [*report["metadata"].items()][:_MAX_KEYS]:
+        shown = [f"{value[:_MAX_VALUE]} ({count:,})" for value, count in entry["values"].items()]
+        more = [f"{entry['distinct'] - len(shown):,} more"] if entry["distinct"] > len(shown) else []
+        table.add_row(printable(key), entry["type"], _number(entry["episodes"]), printable(", ".join(shown + more)))
+    if len(report["metadata"]) > _MAX_KEYS:
+        table.add_row(f"and {len(report['metadata']) - _MAX_KEYS} more", "", "", "")
+    return table
+
+
+def _episodes_table(report: dict[str, Any]) -> Table:
+    table = _table(">episode", "id", "task", "split", ">frames", ">time", "metadata")
+    for row in report["listed"]:
+        said = ", ".join(f"{key} {metadata_text(value)[:_MAX_VALUE]}" for key, value in row["metadata"].items())
+        names = (printable(row["id"]), row["task"], row["split"])
+        number, frames = _number(row["episode_index"]), _number(row["num_frames"])
+        table.add_row(number, *names, frames, _duration(row["seconds"]), printable(said))
     return table
 
 

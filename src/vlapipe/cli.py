@@ -203,7 +203,9 @@ def ingest(
 @click.argument("dataset", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--episode", help="One episode, by its number or its id.")
-def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
+@click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")
+@click.option("--where", help="Report on episodes of which this is true: 'success and operator != \"test\"'.")
+def inspect(dataset: Path, as_json: bool, episode: str | None, episodes: bool, where: str | None) -> None:
     """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
 
     The exit code is 1 if a shard is missing or has another size than was written.
@@ -212,10 +214,12 @@ def inspect(dataset: Path, as_json: bool, episode: str | None) -> None:
     from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
 
     opened = vlapipe.open_dataset(dataset)
+    if episode is not None and (episodes or where is not None):
+        raise UsageError("--episode is one episode: --where and --episodes choose and list many", "leave one away")
     if episode is not None:
         found = inspect_episode(opened, _episode_id_or_number(opened, episode))
     else:
-        found = inspect_dataset(opened)
+        found = inspect_dataset(opened, where=where, list_episodes=episodes)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     elif episode is not None:
