@@ -60,6 +60,8 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
     episodes = _parse_episodes(top.table("episodes", {}))
     if episodes.split_column:
         streams = tuple(_without(episodes.split_column, s) if s.name == anchor else s for s in streams)
+    instruction = _parse_instruction(top.table("instruction", {}))
+    streams = tuple(_with_blanks(instruction.column, stream) for stream in streams)
     sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams), streams)
     schema = Schema(
         name=top.text("name", PurePath(source).stem),
@@ -69,7 +71,7 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
         streams=streams,
         action=parse_action(top.table("action", {"kind": "next", "of": list(sample.state)})),
         sample=sample,
-        instruction=_parse_instruction(top.table("instruction", {})),
+        instruction=instruction,
         checks=_parse_checks(top.table("checks", {})),
         val_fraction=_parse_split(top.table("split", {})),
         toml=text,
@@ -155,6 +157,14 @@ def _conditions(table: TomlTable, where: dict[str, Any], above: str = "") -> lis
 def _without(column: str, stream: Stream) -> Stream:
     """Adds ``column`` to the stream's known columns that are not kept; a field may still read the same column."""
     return replace(stream, drop=(*stream.drop, column)) if isinstance(stream, CsvStream) else stream
+
+
+def _with_blanks(path: str | None, stream: Stream) -> Stream:
+    """Lets the text field ``path`` hold empty texts: where a row has no instruction, the episode's holds."""
+    if not isinstance(stream, CsvStream) or path is None:
+        return stream
+    fields = (replace(f, may_be_blank=f.text and f"{stream.name}/{f.name}" == path) for f in stream.fields)
+    return replace(stream, fields=tuple(fields))
 
 
 def _parse_instruction(table: TomlTable) -> InstructionSpec:

@@ -175,6 +175,7 @@ class FieldSpec:
     words: tuple[tuple[str, float], ...] = ()  # empty: cells hold numbers
     optional: bool = False  # a file may lack the field; its values are then zeros, marked as missing
     on_missing: OnMissing = "refuse"
+    may_be_blank: bool = False  # a text field in which a cell without a value is an empty text
     quaternion: Literal["xyzw", "wxyz"] | None = None
     normalize: bool = False
     euler: str | None = None

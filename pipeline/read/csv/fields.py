@@ -75,6 +75,9 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         return RawField(spec=spec, columns=columns, values=values, unset=[none] * count, absent=[True] * count)
     if spec.text:
         text, missing = _read_text(cells, spec, columns[0])
+        if spec.may_be_blank and missing is not None:
+            text[missing] = 0
+            missing = None
         return RawField(spec=spec, columns=columns, values=[text], unset=[missing], absent=absent)
     if spec.cells == "list":
         numbers, missing = _read_list(cells, spec, columns[0])
