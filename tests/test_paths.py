@@ -27,7 +27,7 @@ NO_PATHS = {
     "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
     "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
     "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
-    "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save",
+    "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
     "keep_best", "keep_every", "cache_size", "version", "help",
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}
