@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
@@ -306,13 +307,11 @@ def masks(where: Where, tables: Sequence[EpisodeColumns]) -> list[NDArray[np.boo
     columns = where.columns(keys, every)
     found, seen = [], dict[tuple[Any, ...], bool]()
     for table, of_table in zip(tables, fields, strict=True):
-        values = [_values(table, of_table.get(name)) for name in columns.values()]
-        length = len(table.episode_column("id"))
-        rows = [*zip(*(column or [None] * length for column in values), strict=True)] or [()] * length
-        for row in dict.fromkeys(rows):
+        rows, row_of_episode = _distinct(table, [of_table.get(name) for name in columns.values()])
+        for row in rows:
             if row not in seen:
                 seen[row] = where.holds(dict(zip(columns, map(_decoded, row), strict=True)))
-        found.append(np.fromiter((seen[row] for row in rows), dtype=bool, count=length))
+        found.append(np.array([seen[row] for row in rows], dtype=bool)[row_of_episode])
     if not any(mask.any() for mask in found):
         shown = {name: [_decoded(row[i]) for row in [*seen][:100]] for i, name in enumerate(columns)}
         raise where.none_fits(sum(map(len, found)), shown)
@@ -330,8 +329,33 @@ def _decoded(value: Any) -> Any:
     return json.loads(value.text) if isinstance(value, _Json) else value
 
 
-def _values(table: EpisodeColumns, field: pa.Field | None) -> list[Any] | None:
-    if field is None:
-        return None
-    values: list[Any] = table.episode_column(field.name).to_pylist()
+def _distinct(
+    table: EpisodeColumns, fields: Sequence[pa.Field | None]
+) -> tuple[list[tuple[Any, ...]], NDArray[np.int64]]:
+    """Returns the distinct rows of some columns, and the row of each episode; a column that is ``None`` has no value.
+
+    Of a million episodes few differ in these columns, and only distinct values become Python objects.
+    """
+    columns = [_encoded(table.episode_column(field.name)) for field in fields if field is not None]
+    if not columns:
+        return [(None,) * len(fields)], np.zeros(len(table.episode_column("id")), dtype=np.int64)
+    row_of_episode = columns[0][1]
+    for values, index in columns[1:]:
+        _, row_of_episode = np.unique(row_of_episode, return_inverse=True)
+        row_of_episode = row_of_episode * (len(values) + 1) + index
+    _, first, row_of_episode = np.unique(row_of_episode, return_index=True, return_inverse=True)
+    picked = iter([[values[i] for i in index[first].tolist()] for values, index in columns])
+    texts = [[None] * len(first) if field is None else _marked(next(picked), field) for field in fields]
+    return [*zip(*texts, strict=True)], row_of_episode
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[Any], NDArray[np.int64]]:
+    """Returns the distinct values, and the index of each row's value; the last value is ``None``."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.unify_dictionaries().combine_chunks()
+    values = [*encoded.dictionary.to_pylist(), None]
+    return values, as_numpy(encoded.indices.fill_null(len(values) - 1)).astype(np.int64)
+
+
+def _marked(values: list[Any], field: pa.Field) -> list[Any]:
     return [None if value is None else _Json(value) for value in values] if holds_json(field) else values
