@@ -125,6 +125,12 @@ CODES: dict[str, Code] = {
     "csv.bad_rows_dropped": _note(
         "rows that cannot be read were left out, as the schema says", "check the recorder if there are many"
     ),
+    "episode.idle": _note(
+        "nothing moves for a while", "say idle = 'trim' under [episodes] to leave such frames out, or a longer idle_s"
+    ),
+    "episode.idle_trimmed": _note(
+        "frames at which nothing moves were left out, as the schema says", "nothing needs to be done"
+    ),
     "clock.no_start": _fatal(
         "the stream that starts_with names is absent", "name a stream that every episode has in starts_with"
     ),

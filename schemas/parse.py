@@ -114,6 +114,8 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
         per_file=table.flag("per_file", False),
         split_column=table.text("split_column", None),
         split_gap_s=table.number("split_gap_s", None, least=1e-9),
+        idle=table.choice("idle", ("keep", "trim"), "keep"),
+        idle_s=float(table.number("idle_s", 1.0, least=1e-9)),
         task=table.text("task", "{parent}"),
         metadata=table.text("metadata", "metadata.json") or None,
         metadata_table=table.text("metadata_table", None),

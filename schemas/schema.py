@@ -296,7 +296,8 @@ class EpisodeLayout:
     Without ``folders``, each folder that holds a file of the anchor stream is an episode. With ``per_file``, each file
     of the anchor stream is an episode, and ``{stem}`` in other patterns stands for the file's name without the
     extension. ``split_column`` cuts a file where the value of that column changes; ``split_gap_s`` cuts where the clock
-    jumps. ``task`` is a template with ``{parent}``, ``{folder}``, ``{dataset}``, with ``per_file`` ``{stem}``, and
+    jumps. ``idle`` says what happens to frames at which nothing moves for ``idle_s`` or longer: ``"trim"`` leaves them
+    out. ``task`` is a template with ``{parent}``, ``{folder}``, ``{dataset}``, with ``per_file`` ``{stem}``, and
     ``{metadata.<key>}``.
 
     ``exclude`` are patterns of paths that are left out: of an episode or of a folder above it, or of its name alone if
@@ -308,6 +309,8 @@ class EpisodeLayout:
     per_file: bool = False
     split_column: str | None = None
     split_gap_s: float | None = None
+    idle: Literal["keep", "trim"] = "keep"
+    idle_s: float = 1.0
     task: str = "{parent}"
     metadata: str | None = "metadata.json"
     metadata_table: str | None = None

@@ -119,8 +119,14 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
 
 
 def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:
-    """Return the gaps of the streams other than the anchor, as rows for the table of gaps."""
-    found = []
+    """Return the gaps of the streams other than the anchor, as rows for the table of gaps.
+
+    A pause that is trimmed is a gap of the anchor's that has no row behind it: no frame lies in a pause, and windows of
+    other frames may cross it.
+    """
+    found: list[Record] = [
+        {"stream": anchor, "first": first, "until": until, "rows_behind": []} for first, until in episode.pauses
+    ]
     for name in episode.align:
         max_gap_s = episode.max_gaps_s[name]
         if max_gap_s is not None and episode.streams[name].num_rows:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.check.idle import find_idle, report_idle, without_idle
 from vlapipe.pipeline.check.streams import check_streams
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.read.absent import absent_rows
@@ -41,7 +42,8 @@ class Episode:
     ``gaps[stream]`` holds the rows that follow a gap: the step of the clock before such a row is longer than
     ``max_gaps_s[stream]``. Frames are the anchor rows ``frame_start <= i < frame_start + num_frames``. The first frame
     is the first anchor row at which each stream of the episode has begun. The last frame is the last anchor row that
-    has an action.
+    has an action. If the schema trims idle frames, the first and the last frame are those at which something moves, and
+    no anchor row of ``pauses`` (``start <= i < stop``) is a frame.
     """
 
     raw: RawEpisode
@@ -54,6 +56,7 @@ class Episode:
     action_row: NDArray[np.int32]
     frame_start: int
     num_frames: int
+    pauses: tuple[tuple[int, int], ...] = ()
 
     def fields(self) -> dict[str, NDArray[Any]]:
         """Returns each field's array, ``(rows, ...)``, under the name ``<stream>/<field>``; cameras have no fields."""
@@ -160,6 +163,18 @@ def _relate(
         expected = f"rows {action.period_s:g} s apart" if action.period_s else "rows after every stream has begun"
         findings.add("episode.no_frames", label, expected=expected, found=f"{len(clock)} rows over {span:.4g} s")
         return None
+    frames, pauses = (begun, begun + num_frames), list[tuple[int, int]]()
+    idle = find_idle(streams, schema)
+    if schema.episodes.idle == "trim":
+        frames, pauses = without_idle(frames, idle, action_row)
+        num_frames = frames[1] - frames[0]
+        if not num_frames:
+            expected, found = "rows in which something moves", f"none over {span:.4g} s"
+            findings.add("episode.no_frames", label, expected=expected, found=found)
+            return None
+    anchor = streams[schema.anchor]
+    assert isinstance(anchor, StreamRows)
+    report_idle(idle, anchor, schema, findings)
     checks = schema.checks
     if span < checks.min_seconds:
         expected = f"{checks.min_seconds:g} s or longer"
@@ -179,8 +194,9 @@ def _relate(
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
         max_gaps_s={name: specs[name].max_gap_s for name in streams},
         action_row=action_row,
-        frame_start=begun,
+        frame_start=frames[0],
         num_frames=num_frames,
+        pauses=tuple(pauses),
     )
 
 

@@ -184,8 +184,9 @@ def frames_of(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     streams = [path.partition("/")[0] for path in (*schema.sample.state, *dict(schema.sample.sensors).values())]
     streams = [stream for stream in dict.fromkeys([*streams, *dataset.cameras]) if stream != schema.anchor]
     begins = [f"{stream}/begin" for stream in streams]
-    stop, anchor = start + count, schema.anchor
-    if all(name in names for name in begins):  # a dataset of an older vlapipe keeps the frames that it was made with
+    stop, anchor, is_trimmed = start + count, schema.anchor, schema.episodes.idle == "trim"
+    own_stop = stop
+    if not is_trimmed and all(name in names for name in begins):  # a dataset of an older vlapipe keeps the frames that it was made with
         start = np.zeros_like(start)
         for name in begins:
             start = np.maximum(start, dataset.column(name))
@@ -197,6 +198,7 @@ def frames_of(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         rows_ahead = {"column": 0, "next": 1}.get(schema.action.kind)
         ahead = np.maximum(1, np.ceil(least_s * rate_hz - 1e-3)) if rows_ahead is None else rows_ahead
         stop = rows - np.minimum(ahead, rows).astype(np.int64)
+        stop = np.minimum(stop, own_stop) if is_trimmed else stop
     return start, np.maximum(stop - start, 0)
 
 

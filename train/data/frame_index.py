@@ -124,7 +124,8 @@ def _crossed_gaps(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64
         each span's episode ``(S,)``, and the spans ``(S, 2)``, in no order; they may overlap.
     """
     anchor, sample = dataset.schema.anchor, dataset.schema.sample
-    if all(_max_gap_s(dataset, stream) is None for stream in dataset.manifest.streams):
+    has_limit = any(_max_gap_s(dataset, stream) is not None for stream in dataset.manifest.streams)
+    if not has_limit and (dataset.manifest.gaps is None or not dataset.manifest.gaps["count"]):
         return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
     num_rows = window_rows(sample, anchor, dataset.cameras, partial(measured_rate_hz, dataset))
     num_ahead, num_observed = rows_ahead(sample, measured_rate_hz(dataset, anchor))
@@ -134,7 +135,9 @@ def _crossed_gaps(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64
         episode = np.repeat(np.arange(len(dataset)), as_numpy(pc.list_value_length(lists)))
         gaps = as_numpy(pc.list_flatten(lists))
         found.append((episode, spans_across_gaps(gaps, num_rows[anchor], max(num_ahead, num_observed))))
-    for table in _tables(dataset, list(num_rows)):
+    pause = {anchor: num_rows.pop(anchor)}  # in the table, the anchor has only pauses, which windows may cross
+    for table in _tables(dataset, [anchor, *num_rows]):
+        found.append(spans_of(table, pause))
         of_table, spans = spans_of(table, num_rows)
         found.append((of_table, spans - np.array([num_observed, 0])))
     episodes = [episode for episode, _ in found]
