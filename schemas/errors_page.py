@@ -37,6 +37,7 @@ _ABOUT = {
     "clock": "Clocks",
     "value": "Values",
     "pose": "Rotations",
+    "action": "Actions",
     "episode": "Episodes",
     "split": "Train and validation",
     "task": "Tasks",

@@ -164,6 +164,14 @@ CODES: dict[str, Code] = {
     "image.count": _error(
         "a camera has another number of images than rows", "check for lost frames, or leave one_per_row out"
     ),
+    "image.frozen": _warning(
+        "a camera repeats one image while the robot moves", "check the camera, or record it again"
+    ),
+    "image.blank": _warning("images are nearly black or of one colour", "check the camera, its light and its lens cap"),
+    "image.channels": _warning(
+        "red and blue are exchanged against the other episodes of the camera",
+        "ingest such episodes on their own, with channels = 'bgr' under the camera's stream in the schema",
+    ),
     "align.too_far": _warning(
         "a stream has no value near enough in time for the state or the action",
         "check for lost rows, or say tolerance_s in the stream",
@@ -187,14 +195,36 @@ CODES: dict[str, Code] = {
     "clock.drift": _warning("two clocks drift apart", "check the recorders' clocks, or correct rate_hz"),
     "clock.starts_late": _warning("a stream begins long after the anchor", "cut the recording, or start it earlier"),
     "clock.ends_early": _warning("a stream ends long before the anchor", "cut the recording, or stop it later"),
+    "clock.starts_early": _note(
+        "a stream begins long before the anchor; what lies before does not train", "start both recorders together"
+    ),
+    "clock.ends_late": _warning(
+        "a stream goes on long after the anchor has ended", "check whether the anchor's file was cut short"
+    ),
     "value.constant": _note("a column never changes", "check the sensor, or leave the column out"),
     "value.stuck": _warning("a sensor repeats one value for long", "check the sensor"),
     "value.jump": _warning("a value jumps faster than max_speed", "check the sensor, or raise max_speed in the schema"),
+    "value.spike": _warning(
+        "a value enormously farther out than all others of its column",
+        "correct or delete the row, or give range in the schema, which sets such episodes aside",
+    ),
+    "value.flicker": _note(
+        "a column only flickers around one position; scaled up, its noise would weigh as much as motion",
+        "leave the column out of state and action",
+    ),
+    "value.float32": _warning(
+        "training reads float32, which makes one number of values that differ",
+        "subtract a constant, or store a change instead of a total",
+    ),
     "pose.singular": _warning(
         "Euler angles near their singularity jump", "leave the pose out of the state, or train on joints"
     ),
     "pose.not_unit": _error(
         "a quaternion is not of length 1", "check order and columns, or say normalize = true in the schema"
+    ),
+    "action.wraps": _warning(
+        "an angle comes round, so that two poses beside each other are far apart as absolute actions",
+        "declare its period and train with rotation = 'sin_cos', or act on a derived rotation_6d, or on kind = 'delta'",
     ),
     "episode.no_frames": _fatal("no row has both its streams and an action", "record longer, or check the clocks"),
     "episode.too_short": _error("the episode is shorter than the schema asks for", "delete it, or lower the limit"),
@@ -210,6 +240,10 @@ CODES: dict[str, Code] = {
     ),
     "split.same_content": _warning(
         "the same recording trains and validates, so validation looks too good", "delete one of them"
+    ),
+    "split.task_only_in_val": _warning(
+        "every episode of a task validates, so the policy never trains on the task",
+        "record more of it, or say val = 0 under [split]",
     ),
     "split.no_train": _warning(
         "every episode validates, so none is left to train on", "record more, or say val = 0 under [split]"

@@ -18,6 +18,7 @@ from vlapipe.schemas.schema import (
     ISO,
     WHITESPACE,
     Align,
+    Channels,
     CsvStream,
     Dialect,
     ImageStream,
@@ -68,7 +69,10 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         decode = table.choice("decode", ("suspects", "all"), "all" if on_bad == "drop" else "suspects")
         if (on_bad, decode) == ("drop", "suspects"):
             table.fail("decode: images can be dropped only if all are decoded", "leave decode out")
-        stream = ImageStream(**common, cameras=cameras, one_per_row=one_per_row, on_bad=on_bad, decode=decode)
+        channels: Channels = table.choice("channels", get_args(Channels), "rgb")
+        stream = ImageStream(
+            **common, cameras=cameras, one_per_row=one_per_row, on_bad=on_bad, decode=decode, channels=channels
+        )
     elif kind == "csv":
         on_missing = table.choice("on_missing", ON_MISSING, "refuse")
         fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())

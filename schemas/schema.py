@@ -17,6 +17,7 @@ __all__ = [
     "ActionKind",
     "ActionSpec",
     "Align",
+    "Channels",
     "CheckSpec",
     "CsvStream",
     "DerivedSpec",
@@ -46,6 +47,7 @@ OnBad = Literal["refuse", "drop"]
 Align = Literal["last", "nearest", "linear"]
 ActionKind = Literal["absolute", "relative", "delta"]
 Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
+Channels = Literal["rgb", "bgr"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -277,6 +279,7 @@ class ImageStream:
     decode: Literal["suspects", "all"] = "suspects"  # which images are decoded to find damage
     cameras: tuple[str, ...] = ()
     one_per_row: bool = False  # the camera must have as many images as the anchor has rows
+    channels: Channels = "rgb"  # "bgr": red and blue are exchanged in the files
     kind: Literal["images"] = "images"
 
     @property

@@ -103,7 +103,7 @@ def test_every_column_of_the_episodes_table_is_documented(tiny_dataset: Path) ->
     text = (ROOT / "docs" / "shard-format.md").read_text()
     for column in vlapipe.open_dataset(tiny_dataset).episodes.column_names:
         stream, _, name = column.rpartition("/")
-        kind = "<camera>" if name in ("height", "width") else "<stream>"
+        kind = "<camera>" if name in ("height", "width", "red", "green", "blue") else "<stream>"
         if stream == "metadata":
             kind, name = stream, "<key>"
         assert f"`{kind}/{name}`" in text if stream else f"`{column}`" in text, column

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +12,14 @@ import pyarrow as pa
 import vlapipe
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, METADATA, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
+from vlapipe.pipeline.check.evidence import EVIDENCE
+from vlapipe.pipeline.check.flicker import flickering_columns
 from vlapipe.pipeline.plan.plan import Plan
+from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Stream
+from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
 
 __all__ = ["assemble"]
 
@@ -70,7 +74,7 @@ def assemble(
         "streams": _describe_streams(plan),
         "shards": shards,
         "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
-        "statistics": _merge_statistics(written),
+        "statistics": _merge_statistics(written, rows, schema),
         "made_with": {
             "num_planned_shards": len(plan.shards),
             "val_fraction": schema.val_fraction,
@@ -86,7 +90,8 @@ def _describe_streams(plan: Plan) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
-            entry = {**_describe_stream(stream), "storage": plan.images.storage}
+            channels = "rgb" if plan.images.storage == "raw" else stream.channels  # pixels are stored in true RGB
+            entry = {**_describe_stream(stream), "storage": plan.images.storage, "channels": channels}
             described |= {camera: dict(entry) for camera in plan.cameras[stream.name]}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
@@ -138,12 +143,28 @@ def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findin
     }
 
 
-def _merge_statistics(records: list[Record]) -> dict[str, dict[str, Any]]:
+def _merge_statistics(records: list[Record], rows: list[Record], schema: Schema) -> dict[str, dict[str, Any]]:
     parts: dict[str, list[FieldStatistics]] = {}
     for record in records:
         for path, values in record["statistics"].items():
             parts.setdefault(path, []).append(FieldStatistics.from_dict(values))
-    return {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
+    merged = {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
+    flickering = flickering_columns(((row, row[EVIDENCE]["still"]) for row in rows), schema)
+    for path, columns in _with_actions(flickering, schema).items():
+        if path in merged:
+            merged[path]["flicker"] = [column in columns for column in range(len(merged[path]["mean"]))]
+    return merged
+
+
+def _with_actions(columns: Mapping[str, Collection[int]], schema: Schema) -> dict[str, set[int]]:
+    """Adds the columns of ``action/value`` that follow from these columns; ``of`` comes first, then ``append``."""
+    found = {path: set(each) for path, each in columns.items()}
+    first = 0
+    for path in (*schema.action.of, *(constant.field for constant in schema.action.append)):
+        for column in found.get(path or "", ()):
+            found.setdefault(ACTION_VALUE, set()).add(first + column)
+        first += schema.field(path).num_columns if path else 1
+    return found
 
 
 def _type_of(column: str) -> pa.DataType | None:
@@ -158,7 +179,7 @@ def _type_of(column: str) -> pa.DataType | None:
 def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
-        if name in (GAPS, METADATA) or (name == INSTRUCTIONS and not any(len(row[name]) > 1 for row in rows)):
+        if name in (GAPS, METADATA, EVIDENCE) or (name == INSTRUCTIONS and not any(len(row[name]) > 1 for row in rows)):
             continue
         values = [row[name] for row in rows]
         columns[name] = pa.array(values, _type_of(name))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.check.clocks import steps_s
+from vlapipe.pipeline.check.evidence import EVIDENCE, evidence_of
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
@@ -36,7 +37,7 @@ class ShardRecord:
     """Collects the description of a shard's good episodes, one after another.
 
     ``rows`` holds rows of the episodes table, without the columns that only the whole dataset can fill. Each row also
-    carries its episode's gaps.
+    carries its episode's gaps, and the evidence for the checks across episodes.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -51,7 +52,9 @@ class ShardRecord:
         moments = {path: Moments.of(values) for path, values in numbers.items()}
         # A stream that the episode lacks has no statistics there.
         kept = {path: each.to_dict() for path, each in moments.items() if len(numbers[path])}
-        self.rows.append({**_describe(episode, split, self._schema, self._next_row), "statistics": kept})
+        evidence = evidence_of(episode.streams, episode.looks, self._schema, kept)
+        row = _describe(episode, split, self._schema, self._next_row)
+        self.rows.append({**row, EVIDENCE: evidence, "statistics": kept})
         if split == "train":
             for path, values in numbers.items():
                 of_path = self._train.setdefault(path, ([], []))
@@ -115,6 +118,8 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
             row[f"{name}/begin"] = int(np.argmax(episode.align[name] >= 0))
         if isinstance(stream, ImageRows):
             row |= {f"{name}/height": stream.height, f"{name}/width": stream.width}
+            colour = episode.looks[name].colour if name in episode.looks else (math.nan,) * 3
+            row |= {f"{name}/{of}": level for of, level in zip(("red", "green", "blue"), colour, strict=True)}
     return row
 
 

@@ -7,6 +7,14 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
+from vlapipe.pipeline.check.as_trained import check_sides_of_wrap
+from vlapipe.pipeline.check.camera_looks import swapped_episodes
+from vlapipe.pipeline.check.evidence import EVIDENCE, files_of
+from vlapipe.pipeline.check.flicker import check_flicker
+from vlapipe.pipeline.check.same_content import KnownContent
+from vlapipe.pipeline.check.spikes import check_spikes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.shards.manifest.metadata_columns import chosen_names
 from vlapipe.schemas.findings import Findings
@@ -34,16 +42,23 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
         findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
     first_of: dict[tuple[object, ...], dict[str, Any]] = {}
     named: dict[str, str] = {}
+    known = KnownContent()
     for row in rows:
         source = _anchor_source(row, schema.anchor)
         # Parts of one file share its digest, but not their rows in the file.
         content = (source["sha256"], row["source_row"], row[f"{schema.anchor}/rows"])
         first = first_of.setdefault(content, row)
         named.setdefault(source["path"], row["id"])
+        same = known.add(row[EVIDENCE]["content"])
+        what = "the same bytes as"
         if first is row:
-            continue
+            if same is None:
+                continue
+            first = rows[same[0]]
+            kind = "rows" if same[1] == schema.anchor else f"images of {same[1]}"
+            what = f"most {kind} the same, under other stamps, as in"
         other = _anchor_source(first, schema.anchor)["path"]
-        findings.add("episode.duplicate", source["path"], found=f"the same bytes as {other}")
+        findings.add("episode.duplicate", source["path"], found=f"{what} {other}")
         if first["split"] != row["split"]:
             findings.add(
                 "split.same_content",
@@ -57,10 +72,38 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
         found = f"{len(rows)} of {len(rows)} episodes validate"
         findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
     _check_metadata([row.get("metadata", {}) for row in rows], rows, findings)
+    trained = {row["task"] for row in rows if row["split"] == "train"}
     for task, count in sorted(Counter(row["task"] for row in rows).items()):
+        validates = task not in trained
         if count == 1 and len(rows) > 1:
-            findings.add("task.one_episode", task, found="1 episode")
-    return [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+            findings.add("task.one_episode", task, found="1 episode" + (", which only validates" if validates else ""))
+        elif validates and len(rows) > count:
+            found = f"{count} of {count} episodes validate"
+            findings.add("split.task_only_in_val", task, expected="some that train", found=found)
+    listed = [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
+    of_episode = _check_evidence(rows, schema, findings)
+    return listed + [{"episode": i, **finding.to_dict()} for i, each in of_episode.items() for finding in each]
+
+
+def _check_evidence(rows: list[dict[str, Any]], schema: Schema, findings: Findings) -> dict[str, Findings]:
+    """Returns the findings of single episodes that only a comparison with all others can tell, by episode."""
+    found: dict[str, Findings] = {row["id"]: findings.fresh() for row in rows}
+    files = [files_of(row) for row in rows]
+    evidence = [row[EVIDENCE] for row in rows]
+    outliers = [(row, each["outliers"], of) for row, each, of in zip(rows, evidence, files, strict=True)]
+    check_spikes(outliers, schema, found)
+    still = [(row, each["still"], of) for row, each, of in zip(rows, evidence, files, strict=True)]
+    check_flicker(still, schema, found)
+    check_sides_of_wrap(list(zip(rows, files, strict=True)), schema, found)
+    for camera in dict.fromkeys(camera for each in evidence for camera in each["grids"]):
+        ours = [i for i, each in enumerate(evidence) if camera in each["grids"]]
+        grids = [np.array(evidence[i]["grids"][camera], dtype=np.float32) for i in ours]
+        for number in swapped_episodes(grids):
+            row, path = rows[ours[number]], files[ours[number]][camera]
+            red, _, blue = grids[number].mean(axis=(0, 1))
+            told = f"red {red:.0f} and blue {blue:.0f} on average, as if exchanged"
+            found[row["id"]].add("image.channels", path, expected="the colours of the other episodes", found=told)
+    return {episode: each for episode, each in found.items() if len(each)}
 
 
 def _check_metadata(metadata: list[dict[str, Any]], rows: list[dict[str, Any]], findings: Findings) -> None:

@@ -14,11 +14,16 @@ from vlapipe.schemas.schema import CheckSpec, Stream
 __all__ = ["check_drift", "check_edges"]
 
 _LEAST_SPAN_S = 3.0  # over a shorter span, the exact times of the first and last row outweigh any drift
+_BEYOND = 0.1  # share of the anchor's time that a stream may run before or after it
 _GAP_PERIODS = 3.0  # a step of more periods is a gap if the schema has no max_gap_s
 
 
 def check_edges(anchor: StreamRows, streams: dict[str, Rows], checks: CheckSpec, findings: Findings) -> None:
-    """Reports streams that begin long after the anchor, end long before it, or do not overlap with it."""
+    """Reports streams that begin or end long before or after the anchor, or do not overlap with it.
+
+    Images beyond the anchor's rows do not train. They may mean that the robot's log is cut short. So a camera that
+    runs on for a while is passed over unless this is also a good part of the recording.
+    """
     first, last = seconds(anchor.timestamp[[0, -1]])
     for rows in streams.values():
         begins, ends = seconds(rows.timestamp[[0, -1]])
@@ -34,6 +39,14 @@ def check_edges(anchor: StreamRows, streams: dict[str, Rows], checks: CheckSpec,
                 expected += f" within {checks.edge_s:g} s of that of {anchor.source.path}"
                 found = f"{late:.4g} s {'after' if code == 'clock.starts_late' else 'before'} it"
                 findings.add(code, rows.source.path, expected=expected, found=found)
+        allowed = max(checks.edge_s, _BEYOND * (last - first))
+        for code, early, what, where in (
+            ("clock.starts_early", first - begins, "a start", "before"),
+            ("clock.ends_late", ends - last, "an end", "after"),
+        ):
+            if early > allowed:
+                expected = f"{what} within {allowed:.4g} s of that of {anchor.source.path}"
+                findings.add(code, rows.source.path, expected=expected, found=f"{early:.4g} s {where} it")
 
 
 def check_drift(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlapipe.pipeline.check.as_trained import check_as_trained
 from vlapipe.pipeline.check.clocks import check_clock
 from vlapipe.pipeline.check.edges import check_drift, check_edges
 from vlapipe.pipeline.check.poses import check_poses
@@ -34,6 +35,7 @@ def check_streams(streams: dict[str, Rows], specs: dict[str, Stream], schema: Sc
         if isinstance(rows, StreamRows):
             assert not isinstance(stream, ImageStream)
             check_values(rows, stream, findings)
+            check_as_trained(name, rows, schema, findings)
     check_drift(forwards, specs, schema.anchor, schema.checks, findings)
     anchor = streams.get(schema.anchor)
     if not isinstance(anchor, StreamRows):

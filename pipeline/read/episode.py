@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.check.camera_looks import CameraLook, check_cameras
 from vlapipe.pipeline.check.idle import find_idle, report_idle, without_idle
 from vlapipe.pipeline.check.streams import check_streams
 from vlapipe.pipeline.discover.discovery import RawEpisode
@@ -44,12 +45,14 @@ class Episode:
     is the first anchor row at which each stream of the episode has begun. The last frame is the last anchor row that
     has an action. If the schema trims idle frames, the first and the last frame are those at which something moves, and
     no anchor row of ``pauses`` (``start <= i < stop``) is a frame.
+    ``looks`` tells what the cameras' images look like; a camera is missing if no image of it could be looked at.
     """
 
     raw: RawEpisode
     instructions: tuple[str, ...]  # the instruction, then its paraphrases
     metadata: dict[str, Any]  # by the names of flat_metadata
     streams: dict[str, Rows]
+    looks: dict[str, CameraLook]
     align: dict[str, NDArray[np.int32]]
     gaps: dict[str, NDArray[np.int32]]
     max_gaps_s: dict[str, float | None]
@@ -104,6 +107,7 @@ def read_episode(
     streams = read_part(root, raw, schema, findings, read, images)
     specs = _specs(schema, cameras)
     check_streams(streams, specs, schema, findings)
+    looks = {} if findings.errors else check_cameras(streams, specs, schema, findings)
     if findings.errors:
         return None
     absent = [name for name in specs if name not in streams]
@@ -112,7 +116,7 @@ def read_episode(
         findings.add("stream.absent", place_of(raw, specs[name], name), found=f"no {name}")
     streams |= {name: absent_rows(name, specs[name], images) for name in absent}
     streams = {name: streams[name] for name in specs}
-    return _relate(raw, described, streams, specs, schema, findings)
+    return _relate(raw, described, streams, looks, specs, schema, findings)
 
 
 def _specs(schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Stream]:
@@ -143,6 +147,7 @@ def _relate(
     raw: RawEpisode,
     described: tuple[tuple[str, ...], dict[str, Any]],
     streams: dict[str, Rows],
+    looks: dict[str, CameraLook],
     specs: dict[str, Stream],
     schema: Schema,
     findings: Findings,
@@ -190,6 +195,7 @@ def _relate(
         instructions=described[0],
         metadata=described[1],
         streams=streams,
+        looks=looks,
         align=align,
         gaps={name: find_gaps(stream.timestamp, specs[name].max_gap_s) for name, stream in streams.items()},
         max_gaps_s={name: specs[name].max_gap_s for name in streams},

@@ -47,6 +47,7 @@ class FieldSummary:
     q50: NDArray[np.float64]
     q90: NDArray[np.float64]
     q99: NDArray[np.float64]
+    flicker: NDArray[np.bool_] | None = None  # columns that only flicker around one position; None if there is none
 
 
 class Dataset:
@@ -292,7 +293,7 @@ class Episode(Mapping[str, NDArray[Any]]):
         return [text.decode("utf-8") for text in rows.view(f"S{rows.shape[1]}")[:, 0].tolist()]
 
     def jpeg(self, camera: str, row: int) -> bytes:
-        """Returns one camera image as the stored JPEG file.
+        """Returns one camera image as the stored JPEG file. Red and blue are exchanged in it if the schema says so.
 
         Raises:
             UsageError: the camera is stored as pixels.

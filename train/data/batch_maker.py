@@ -59,7 +59,9 @@ class BatchMaker:
         self._reader = choose_reader(self._shards)
         self._locator = RowLookup(sources, self._shards, self._reader, steps)
         self._cameras = {
-            camera: CameraReader(self._shards, self._reader, camera, shape, augmentation, seed)
+            camera: CameraReader(
+                self._shards, self._reader, camera, shape, augmentation, seed, sources.image_channels(camera)
+            )
             for camera, shape in spec.images.items()
         }
         self._buffers = BatchBuffers(batch_entries(spec), num_samples, num_kept, pinned=pinned)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.format.jpeg_decode import decode_rgb
 from vlapipe.schemas.errors import ImageError
+from vlapipe.schemas.schema import Channels
 from vlapipe.train.data.augment import Augmentation, Draw
 from vlapipe.train.data.augment_pixels import augment
 from vlapipe.train.data.frame_index import BatchPlan
@@ -36,11 +37,16 @@ class CameraReader:
         shape: tuple[int, int, int, int],
         augmentation: Augmentation | None,
         seed: int,
+        channels: Sequence[Channels],
     ) -> None:
-        """Prepare to read images of ``shape`` (T, 3, height, width); ``seed`` is the augmentation's."""
+        """Prepare to read images of ``shape`` (T, 3, height, width).
+
+        ``seed`` is the augmentation's. ``channels`` has the order of the colours in the JPEG files of each shard.
+        """
         self._shards, self._rows, self._camera = shards, reader, camera
         self._augmentation, self._seed = augmentation, seed
         self._reader = ImageReader(shape[2:])
+        self._channels = channels
 
     def read(self, frames: BatchPlan, images: Images, out: NDArray[np.uint8]) -> None:
         """Read every image of the batch into ``out``, C-contiguous.
@@ -56,7 +62,8 @@ class CameraReader:
             self._reader.resize(self._pixels(shard, row), flat, draws)
             return
         try:
-            self._reader.read(self._jpegs(shard, row), flat, draws)
+            channels = [self._channels[of] for of in shard.tolist()]
+            self._reader.read(self._jpegs(shard, row), flat, draws, channels)
         except ImageError as error:
             raise ImageError(error.problem, error.cure, error.index // per_sample) from None
 
@@ -93,8 +100,16 @@ class ImageReader:
         self.size = size
         self._scratch = Scratch()
 
-    def read(self, jpegs: Sequence[Any], out: NDArray[np.uint8], draws: NDArray[np.float64] | None = None) -> None:
+    def read(
+        self,
+        jpegs: Sequence[Any],
+        out: NDArray[np.uint8],
+        draws: NDArray[np.float64] | None = None,
+        channels: Sequence[Channels] | None = None,
+    ) -> None:
         """Decode ``jpegs``, each a buffer with one JPEG file, into the rows of ``out``, which is C-contiguous.
+
+        ``channels`` has the order of the colours in each file; by default every file is RGB.
 
         An image is decoded at the smallest of the scales 1/8, 1/4, 1/2 and 1 that is not below the training size on
         either side, else at full size, and then resized. If the decoded image has the training size, it is decoded
@@ -106,7 +121,7 @@ class ImageReader:
         for i, draw in enumerate(self._draws(len(jpegs), out, draws)):
             place = out[i]
             try:
-                image = self._decode(jpegs[i], place)
+                image = self._decode(jpegs[i], place, channels[i] if channels else "rgb")
             except ValueError as error:
                 problem = f"image {i} of {len(jpegs)} cannot be decoded: {error}"
                 raise ImageError(problem, index=i) from None
@@ -129,14 +144,14 @@ class ImageReader:
         assert draws.shape == (count, len(Draw._fields)), draws.shape
         return [Draw(*row) for row in draws.tolist()]
 
-    def _decode(self, jpeg: Any, place: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _decode(self, jpeg: Any, place: NDArray[np.uint8], channels: Channels) -> NDArray[np.uint8]:
         """Decode at the scale nearest the training size: into ``place`` if the size fits, else into scratch memory."""
 
         def memory(height: int, width: int) -> NDArray[np.uint8]:
             fits = (height, width) == self.size
             return place if fits else self._scratch.array("decoded", (height, width, 3), np.uint8)
 
-        return decode_rgb(jpeg, self.size, memory)
+        return decode_rgb(jpeg, self.size, memory, channels)
 
     def _put(self, image: NDArray[np.uint8], place: NDArray[np.uint8], draw: Draw | None) -> None:
         if draw is not None:

@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORD
 from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, STATE_IS_MISSING, TIME, is_aligned, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import Channels, Schema
 
 __all__ = ["ANCHOR", "ROW_TEXT", "Sources", "frames_of", "row_shapes"]
 
@@ -148,6 +148,10 @@ class Sources:
             names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}
         return names
 
+    def image_channels(self, camera: str) -> list[Channels]:
+        """The order of the colours in a camera's stored images, by shard."""
+        return [dataset.manifest.image_channels(camera) for dataset in self.datasets for _ in dataset.manifest.shards]
+
     def unpacked_bytes(self, shard: int) -> int:
         """About how many bytes the shard takes when it is unpacked."""
         dataset, number = self.place_of_shard(shard)
@@ -186,7 +190,9 @@ def frames_of(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     begins = [f"{stream}/begin" for stream in streams]
     stop, anchor, is_trimmed = start + count, schema.anchor, schema.episodes.idle == "trim"
     own_stop = stop
-    if not is_trimmed and all(name in names for name in begins):  # a dataset of an older vlapipe keeps the frames that it was made with
+    if not is_trimmed and all(
+        name in names for name in begins
+    ):  # a dataset of an older vlapipe keeps the frames that it was made with
         start = np.zeros_like(start)
         for name in begins:
             start = np.maximum(start, dataset.column(name))

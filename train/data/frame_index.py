@@ -47,9 +47,7 @@ class FrameIndex:
     windows would cross a gap, or if its episode is not ``chosen``: for each dataset, a mask of its episodes.
     """
 
-    def __init__(
-        self, sources: Sources, split: str | None, chosen: Sequence[NDArray[np.bool_]] | None = None
-    ) -> None:
+    def __init__(self, sources: Sources, split: str | None, chosen: Sequence[NDArray[np.bool_]] | None = None) -> None:
         intervals, num_found = [], 0
         for number, (dataset, first_episode) in enumerate(zip(sources.datasets, sources.first_episode, strict=False)):
             in_split = _in_split(dataset, split)

@@ -39,11 +39,11 @@ _AHEAD_BYTES = 8_000_000  # limit on all batches in the making, so that memory d
 class Loader:
     """Gives batches of training samples. A batch is a dict with these keys.
 
-    ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8,
-    channels-last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32 in the
-    schema's units. Each of these has a bool tensor ``..._is_pad`` of its first two dimensions (``action_is_pad`` for
-    actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions: the row's, if
-    the schema names a column of them, else the episode's, of whose paraphrases one is drawn with ``shuffle``.
+    ``observation.state`` (B, T, D) float32; ``observation.images.<camera>`` (B, T, 3, height, width) uint8, red, green
+    and blue, channels-last in memory; ``observation.sensors.<name>`` (B, T, ...) float32; ``action`` (B, H, A) float32
+    in the schema's units. Each of these has a bool tensor ``..._is_pad`` of its first two dimensions (``action_is_pad``
+    for actions), which is true for rows that the episode does not have. ``task`` is a list of B instructions: the
+    row's, if the schema names a column of them, else the episode's, of whose paraphrases one is drawn with ``shuffle``.
     ``episode_index``, ``frame_index`` (the anchor row) and ``index`` (the frame's number in the split) are (B,) int64.
     ``timestamp`` (B,) float64 is the frame's time in seconds since the first anchor row of its episode.
 

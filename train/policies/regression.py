@@ -111,6 +111,8 @@ class RegressionPolicy(Policy):
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units, as actions were recorded.
 
+        Images are RGB, as in training.
+
         Raises:
             UsageError: a number of the observation is not finite, although all numbers of that entry were finite in
                 training.

@@ -108,7 +108,7 @@ def read_images(
     # Imported here, because importing Pillow takes 15 ms and images stored as recorded do not need it.
     from vlapipe.pipeline.read.images.stored_images import store_images
 
-    return store_images(rows, ordered if told_by_row else good_files, images, findings)
+    return store_images(rows, ordered if told_by_row else good_files, images, findings, stream.channels)
 
 
 def _report(faults: dict[int, _Fault], files: list[str], stream: ImageStream, folder: str, findings: Findings) -> None:

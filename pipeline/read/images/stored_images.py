@@ -19,11 +19,12 @@ from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOption
 from vlapipe.pipeline.shards.format.jpeg_decode import colour_subsampling, decode_rgb
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.schema import Channels
 
 __all__ = ["decode_into", "shrink_jpeg", "store_images"]
 
 
-def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
+def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8], channels: Channels = "rgb") -> None:
     """Decodes one JPEG to RGB ``(height, width, 3)`` of the size of ``pixels``, which must be contiguous.
 
     The image is decoded as in training, then resized by a triangle filter (width: the ratio of the sizes). Pillow
@@ -34,7 +35,9 @@ def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
         ValueError: the image cannot be decoded.
     """
     size = pixels.shape[:2]
-    image = decode_rgb(jpeg.data, size, lambda *at: pixels if at == size else np.empty((*at, 3), dtype=np.uint8))
+    image = decode_rgb(
+        jpeg.data, size, lambda *at: pixels if at == size else np.empty((*at, 3), dtype=np.uint8), channels
+    )
     if image is not pixels:
         pixels[:] = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
@@ -57,7 +60,9 @@ def shrink_jpeg(jpeg: NDArray[np.uint8], size: ImageSize) -> bytes:
 _Made = TypeVar("_Made")
 
 
-def store_images(rows: ImageRows, files: list[str], images: ImageOptions, findings: Findings) -> ImageRows | None:
+def store_images(
+    rows: ImageRows, files: list[str], images: ImageOptions, findings: Findings, channels: Channels = "rgb"
+) -> ImageRows | None:
     """Returns one camera's images as ``images`` asks for, or ``None`` if an image could not be decoded.
 
     Args:
@@ -65,10 +70,11 @@ def store_images(rows: ImageRows, files: list[str], images: ImageOptions, findin
         files: the path of each row's file, for findings.
         images: how images are to be stored.
         findings: collects the faults.
+        channels: the order of the colours in the files. Smaller JPEG files keep it; pixels become true RGB.
     """
     size = images.size or (rows.width, rows.height)
     if images.storage == "raw":
-        return _as_pixels(rows, files, size, findings)
+        return _as_pixels(rows, files, size, findings, channels)
     return rows if size == (rows.width, rows.height) else _as_jpeg(rows, files, size, findings)
 
 
@@ -81,10 +87,12 @@ def _as_jpeg(rows: ImageRows, files: list[str], size: ImageSize, findings: Findi
     return replace(rows, data=data, offset=offset, width=size[0], height=size[1])
 
 
-def _as_pixels(rows: ImageRows, files: list[str], size: ImageSize, findings: Findings) -> ImageRows | None:
+def _as_pixels(
+    rows: ImageRows, files: list[str], size: ImageSize, findings: Findings, channels: Channels
+) -> ImageRows | None:
     width, height = size
     pixels = np.empty((rows.num_rows, height, width, 3), dtype=np.uint8)
-    if _each(rows, files, findings, lambda row, jpeg: decode_into(jpeg, pixels[row])) is None:
+    if _each(rows, files, findings, lambda row, jpeg: decode_into(jpeg, pixels[row], channels)) is None:
         return None
     return replace(rows, data=pixels, offset=None, width=width, height=height)
 

@@ -9,6 +9,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from vlapipe.schemas.schema import Channels
+
 __all__ = ["SCALES", "colour_subsampling", "decode_rgb"]
 
 # Divisors of the full size. Decoding at 1/8, 1/4 or 1/2 is faster than at full size. At 3/8, 5/8 or 7/8 libjpeg-turbo
@@ -16,11 +18,17 @@ __all__ = ["SCALES", "colour_subsampling", "decode_rgb"]
 SCALES = (8, 4, 2, 1)
 
 
-def decode_rgb(jpeg: Any, size: tuple[int, int], memory: Callable[[int, int], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def decode_rgb(
+    jpeg: Any,
+    size: tuple[int, int],
+    memory: Callable[[int, int], NDArray[np.uint8]],
+    channels: Channels = "rgb",
+) -> NDArray[np.uint8]:
     """Decode ``jpeg``, a buffer with one JPEG file, at the smallest scale with both sides at least ``size``.
 
     ``size`` is (height, width). ``memory(height, width)`` must return a C-contiguous ``(height, width, 3)`` uint8 array
-    of the decoded size. This array is filled with RGB and returned. The EXIF orientation is ignored.
+    of the decoded size. This array is filled with RGB and returned. The EXIF orientation is ignored. ``channels`` is
+    ``"bgr"`` if red and blue are exchanged in the file; the decoder then exchanges them back at no cost.
 
     Raises:
         ValueError: the file cannot be decoded completely.
@@ -28,7 +36,7 @@ def decode_rgb(jpeg: Any, size: tuple[int, int], memory: Callable[[int, int], ND
     recorded_height, recorded_width, _ = _header(jpeg)
     height, width = _decoded_size(recorded_height, recorded_width, size)
     image = memory(height, width)
-    simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=height, min_width=width, buffer=image)
+    simplejpeg.decode_jpeg(jpeg, colorspace=channels.upper(), min_height=height, min_width=width, buffer=image)
     return image
 
 

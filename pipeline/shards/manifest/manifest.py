@@ -19,6 +19,7 @@ from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
 from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
+from vlapipe.schemas.schema import Channels
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "write_generation",
 ]
 
-FORMAT_VERSION = 2  # newest version that this code reads; a dataset has the oldest version that can describe it
+FORMAT_VERSION = 3  # newest version that this code reads; a dataset has the oldest version that can describe it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
@@ -45,7 +46,7 @@ _ROW_GROUP = 1 << 14  # in episodes, so that one of a million episodes is read w
 class Manifest:
     """The content of a dataset. docs/shard-format.md describes each entry.
 
-    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields, and the storage of a camera.
+    ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields; storage and channels of a camera.
     ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the episodes table.
     ``gaps``: file, sha256 and count of the table of gaps; ``None`` if an older vlapipe wrote the dataset without one.
     ``statistics``: by ``<stream>/<field>``.
@@ -66,7 +67,12 @@ class Manifest:
 
     @property
     def format_version(self) -> int:
-        """The oldest version that can describe this dataset: 2 if a camera is stored as pixels, otherwise 1."""
+        """The oldest version that can describe this dataset.
+
+        3 if red and blue are exchanged in a camera's files, else 2 if a camera is stored as pixels, otherwise 1.
+        """
+        if any(self.image_channels(name) == "bgr" for name in self.streams):
+            return 3
         return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
 
     @property
@@ -78,6 +84,11 @@ class Manifest:
         """Returns the storage of a camera's images: ``"jpeg"`` (also if an old manifest has no entry) or ``"raw"``."""
         storage: str = self.streams[camera].get("storage", "jpeg")
         return storage
+
+    def image_channels(self, camera: str) -> Channels:
+        """Returns the order of the colours in a camera's stored images: ``"rgb"`` (also without an entry) or "bgr"."""
+        channels: Channels = self.streams[camera].get("channels", "rgb")
+        return channels
 
     def to_json(self) -> bytes:
         """Returns the manifest as JSON. Equal manifests give equal bytes."""

@@ -10,6 +10,7 @@ import pytest
 from factories import make_dataset, make_episode
 
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.pipeline.plan.split import split_of
 from vlapipe.schemas.registry import built_in_schemas
 
 
@@ -106,3 +107,30 @@ def test_episodes_of_another_rate_are_told(tmp_path: Path) -> None:
     assert found["episode"] == "task/episode_2"
     assert "about 30 Hz as in task/episode_" in found["message"]
     assert "found 10 Hz" in found["message"]
+
+
+def test_task_that_only_validates_is_told(raw: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.toml"
+    fractions = [i / 100 for i in range(1, 100)]
+    told = []
+    for val in fractions:
+        tasks = {
+            task: [split_of(f"{task}/episode_20260101_{i:06d}", val) for i in range(4) if i % 2 == which]
+            for which, task in enumerate(("insert_red", "insert_blue"))
+        }
+        told = [task for task, splits in tasks.items() if set(splits) == {"val"}]
+        if len(told) == 1:
+            break
+    schema.write_text(built_in_schemas()["meca500"] + f"\n[split]\nval = {val}\n")
+    found = [f for f in check(raw, str(schema)).findings if f["code"] == "split.task_only_in_val"]
+    assert [(f["file"], f["severity"], f["found"]) for f in found] == [(told[0], "warning", "2 of 2 episodes validate")]
+
+
+def test_task_of_one_episode_that_validates_says_so(raw: Path, tmp_path: Path) -> None:
+    shutil.rmtree(raw / "insert_red" / "episode_20260101_000002")
+    alone = "insert_red/episode_20260101_000000"
+    val = next(i / 100 for i in range(1, 100) if split_of(alone, i / 100) == "val")
+    schema = tmp_path / "schema.toml"
+    schema.write_text(built_in_schemas()["meca500"] + f"\n[split]\nval = {val}\n")
+    [found] = [f for f in check(raw, str(schema)).findings if f["code"] == "task.one_episode"]
+    assert found["found"] == "1 episode, which only validates"

@@ -36,8 +36,22 @@ def test_stream_that_begins_late_and_ends_early_has_both_findings() -> None:
     assert (second.code, second.found) == ("clock.ends_early", "2 s before it")
 
 
-def test_stream_that_begins_before_and_ends_after_is_fine() -> None:
-    assert edges(ticks(3000) - 10) == []
+def test_stream_that_begins_a_little_before_and_ends_a_little_after_is_fine() -> None:
+    assert edges(ticks(1180) - 0.9) == []
+
+
+def test_stream_that_goes_on_long_after_the_anchor_is_told_and_one_that_began_long_before_is_noted() -> None:
+    first, second = edges(ticks(3000) - 9)
+    assert (first.code, first.severity, first.found) == ("clock.starts_early", "note", "9 s before it")
+    assert (second.code, second.severity) == ("clock.ends_late", "warning")
+    assert second.found.startswith("11 s after it")
+
+
+def test_stream_may_run_on_for_a_tenth_of_a_long_recording_and_for_the_schemas_edge() -> None:
+    findings = Findings()
+    check_edges(rows_of(ticks(10_000)), {"other": rows_of(ticks(10_900))}, CheckSpec(), findings)
+    assert list(findings) == []
+    assert edges(ticks(3000) - 9, edge_s=12) == []
 
 
 def test_edge_is_the_schemas() -> None:
