@@ -28,7 +28,9 @@ from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
+from vlapipe.train.policies.observation import CheckedAct
 from vlapipe.train.policies.registry import build_policy, load_policy_class
+from vlapipe.train.policies.regression import RegressionPolicy
 
 __all__ = [
     "chosen_checkpoint",
@@ -47,7 +49,7 @@ _FITTING = "resume with the policy, policy_args, [trainable.lora], window and da
 def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
     """Load the policy of a run or of one checkpoint, on the CPU and in evaluation mode.
 
-    The optimizer's state is not read.
+    The optimizer's state is not read. The policy's ``act`` first checks the observation, see ``check_observation``.
 
     Args:
         path: the run's folder, or the folder of one of its checkpoints.
@@ -63,6 +65,8 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     config, spec = stored.state["config"], spec_from_json(stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, weights, folder)
+    if not isinstance(policy, RegressionPolicy):  # which checks by itself
+        policy.act = CheckedAct(policy, spec)  # type: ignore[assignment]
     return policy.eval()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.policies.base import LossOutput, Policy
@@ -22,6 +21,7 @@ from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.nn.trunk import Trunk
+from vlapipe.train.policies.observation import check_observation
 
 __all__ = ["RegressionPolicy"]
 
@@ -64,7 +64,6 @@ class RegressionPolicy(Policy):
             dim, num_buckets=num_word_buckets, max_words=max_words, num_heads=num_heads
         )
         self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
-        self._complete_keys = [key for key in self._series_keys if key in spec.moments and spec.moments[key].is_finite]
         shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
         self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
@@ -114,19 +113,12 @@ class RegressionPolicy(Policy):
         Images are RGB, as in training.
 
         Raises:
-            UsageError: a number of the observation is not finite, although all numbers of that entry were finite in
-                training.
+            UsageError: the observation is not what the policy was trained on; see ``check_observation``.
         """
+        check_observation(self._spec, observation)
         note = self.instruction.cut_note(observation.get("task", ()))
         if note:
             warnings.warn(f"act: {note}", stacklevel=2)
-        for key in self._complete_keys:
-            rows_are_finite = (
-                observation[key].flatten(1).isfinite().view(*observation[f"{key}_is_pad"].shape, -1).all(2)
-            )
-            if not (rows_are_finite | observation[f"{key}_is_pad"]).all():
-                cure = "wait for a reading; in training every number of it was there"
-                raise UsageError(f"act: {key}: expected finite numbers, found NaN or infinity", cure)
         with torch.no_grad():
             actions: Tensor = self.action_normalizer.invert(self._predict(observation).float())
             if self._spec.action_form is not None:
