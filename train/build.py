@@ -30,6 +30,7 @@ from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
+from vlapipe.train.data.window_size import Window
 from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.groups import freeze_groups
@@ -144,9 +145,12 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             raise NotADatasetError(error.problem, "if the dataset has moved, say with --data where it is now") from None
         raise
 
+    window = Window.from_table(config.sample, config.action)
+
     def make(split: str, **options: Any) -> Loader:
         return Loader(
             datasets,
+            window=window,
             batch_size=config.data.batch_size,
             seed=config.seed,
             rank=ranks.rank,

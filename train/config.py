@@ -163,6 +163,8 @@ class TrainConfig:
     out: Path = option()
     policy: str = option("regression")  # or pkg.module:Class
     policy_args: Mapping[str, Any] = option(dict)  # for the policy's constructor; [policy_args] in TOML
+    sample: Mapping[str, Any] = option(dict)  # what a sample holds, see Window; [sample] in TOML
+    action: Mapping[str, Any] = option(dict)  # keys of a schema's [action] that replace the schema's own
     normalize: Mapping[str, Any] = option(dict)  # batch key -> kind, see Normalizer; [normalize] in TOML
     normalize_floor: float = option(FLICKER, least=0, most=1)  # columns of a smaller spread count as constant
     init: Path | None = option(None)  # a run, or one of its checkpoints, whose weights a new run begins with
@@ -245,7 +247,10 @@ class TrainConfig:
         """
         given = {name: value for name, value in flat_options(overrides).items() if value is not None}
         _refuse_unknown(given, "train")
-        values = (_read_toml(file) if file is not None else {}) | given
+        from_file = _read_toml(file) if file is not None else {}
+        if "sample" in given and isinstance(from_file.get("sample"), Mapping):  # flags are single keys of the table
+            given["sample"] = {**from_file["sample"], **given["sample"]}
+        values = from_file | given
         if values.get("resume") and "out" in values:
             saved = read_saved_config(local_path(values["out"], "out"))
             # Another version may have saved options that this version does not know. They are left out.

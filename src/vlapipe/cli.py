@@ -353,6 +353,53 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
     click.echo(f"next: vlapipe ingest --dataset {report.directory} --out OUT")
 
 
+_WINDOW_FLAGS = {  # each is a key of [sample]
+    "state": "A field of the state, STREAM/FIELD; again for more.",
+    "sensors": "A sensor, NAME=STREAM/FIELD; again for more.",
+    "cameras": "A camera; again for more. Default: all.",
+    "state_rows": "Rows of the state up to the frame.",
+    "sensor_rows": "Rows of each sensor.",
+    "image_rows": "Images of each camera.",
+    "action_rows": "Actions of a chunk, from the frame on.",
+    "state_stride": "Every so many-th row.",
+    "sensor_stride": "Every so many-th row.",
+    "image_stride": "Every so many-th image.",
+    "action_stride": "Every so many-th row.",
+    "state_s": "Seconds of the state, at any rate.",
+    "sensor_s": "Seconds of each sensor.",
+    "image_s": "Seconds of each camera.",
+    "action_s": "Seconds of a chunk, at any rate.",
+    "ahead_rows": "Observations after the frame too: T actions lie between T + 1 of them.",
+    "action_form": "absolute (as recorded), relative to the frame's state, or delta.",
+    "rotation": "Of the actions: quaternion, 6d, axis_angle or sin_cos.",
+}
+_LISTED = ("state", "sensors", "cameras")
+
+
+def _window_flags(command: Any) -> Any:
+    """Add the flags that choose what a sample holds."""
+    for name, text in reversed(_WINDOW_FLAGS.items()):
+        kind = int if name.endswith(("_rows", "_stride")) else float if name.endswith("_s") else str
+        is_listed = name in _LISTED
+        command = click.option(f"--{name.replace('_', '-')}", type=kind, multiple=is_listed, help=text)(command)
+    return command
+
+
+def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the flags of ``_WINDOW_FLAGS`` out of ``options`` and return them as a ``[sample]`` table."""
+    given = {name: options.pop(name) for name in _WINDOW_FLAGS}
+    sample = {name: value for name, value in given.items() if value not in (None, ())}
+    for name in _LISTED:
+        if name in sample:
+            sample[name] = list(sample[name])
+    if "sensors" in sample:
+        pairs = [text.partition("=") for text in sample["sensors"]]
+        if not all(path for _, _, path in pairs):
+            raise UsageError("--sensors: expected NAME=STREAM/FIELD", "for example --sensors force=sensor/force")
+        sample["sensors"] = {name: path for name, _, path in pairs}
+    return sample
+
+
 @cli.command()
 @click.option("--data", type=_PATH, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
 @click.option("--out", type=_PATH, help="The run's folder: checkpoints and metrics.jsonl.")
@@ -398,6 +445,7 @@ def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
 @click.option("--cache-dir", type=_PATH, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
 @click.option("--cache-size", type=_Bytes(), help="About how much unpacked shards may take there, say 50GB.")
 @click.option("--seed", type=int, help="Of weights and order. Default 0.")
+@_window_flags
 def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:
     """Train a policy from a dataset; metrics go to OUT/metrics.jsonl, a line a step, and to W&B.
 
@@ -418,7 +466,7 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
 _OF_SPEED = (
     *("data", "config", "policy", "batch_size", "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards"),
     *("augment", "image_resize_height", "image_resize_width", "precision", "compile_mode", "gradient_checkpointing"),
-    *("attention", "parallel", "deterministic", "cache_dir", "cache_size"),
+    *("attention", "parallel", "deterministic", "cache_dir", "cache_size", *_WINDOW_FLAGS),
 )
 
 
@@ -455,7 +503,8 @@ def _needing_torch(command: str) -> Iterator[None]:
 
 def _flags(compile_mode: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """Returns flags by the names of the options of training; None for a flag that was not given."""
-    return {**options, "data": options["data"] or None, "compile": compile_mode}
+    sample = _sample_of(options) if "state_rows" in options else {}
+    return {**options, "data": options["data"] or None, "compile": compile_mode, "sample": sample or None}
 
 
 def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:

@@ -70,8 +70,13 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
 
 
 def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
-    """Every array of a batch by key. Shapes are without the batch dimension; images are (T, height, width, 3)."""
-    rows: dict[str, tuple[int, ...]] = {"observation.state": spec.state, "action": spec.action}
+    """Every array of a batch by key, as it is read. Shapes are without the batch dimension.
+
+    Images are (T, height, width, 3), and actions are as recorded.
+    """
+    form = spec.action_form
+    action = spec.action if form is None else (spec.action[0], form.recorded_size)
+    rows: dict[str, tuple[int, ...]] = {"observation.state": spec.state, "action": action}
     rows |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
     entries = {key: Entry(shape, np.float32) for key, shape in rows.items()}
     for camera, (num_rows, channels, height, width) in spec.images.items():
@@ -90,6 +95,8 @@ def sample_bytes(spec: SampleSpec) -> int:
 def sample_spec(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, tuple[int, int]]) -> SampleSpec:
     """Shapes and statistics of a sample. Several datasets have the statistics of all their training rows together.
 
+    If the actions are others than the recorded ones, ``moments`` lacks them: see ``measured_actions``.
+
     Raises:
         UsageError: no dataset has a training episode.
     """
@@ -97,20 +104,43 @@ def sample_spec(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, t
     if not with_rows:
         cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"
         raise UsageError(f"{sources.name()}: there is no training episode to normalize with", cure)
-    rows = row_shapes(sources.first.schema)
+    schema = sources.first.schema
+    rows, sample = row_shapes(schema), schema.sample
+    form = _action_form(sources)
+    if form is not None and form.needs_state and steps[STATE].newest < 0:
+        problem = f"action_form {sample.action_form!r}: the state's window does not have the frame's own row"
+        raise UsageError(problem, "let delta_timestamps of observation.state include 0")
+    is_recorded = form is None and all(d.schema.action == d.recorded.action for d in sources.datasets)
     sensors = {name: rows[f"observation.sensors.{name}"] for name, _ in sources.first.schema.sample.sensors}
     fields = [(dataset, sample_fields(dataset.schema)) for dataset in with_rows]
     return SampleSpec(
         state=(steps[STATE].num_rows, rows[STATE][0]),
         sensors={n: (steps[f"observation.sensors.{n}"].num_rows, *shape) for n, shape in sensors.items()},
         images={c: (steps[f"observation.images.{c}"].num_rows, 3, *size) for c, size in sizes.items()},
-        action=(steps["action"].num_rows, rows["action"][0]),
+        action=(steps["action"].num_rows, rows["action"][0] if form is None else form.size),
+        action_form=form,
         newest=steps[STATE].newest,
         optional=_optional(sources),
         moments={
             entry: entry_moments([(dataset, of[entry]) for dataset, of in fields], shape)
             for entry, shape in rows.items()
+            if entry != "action" or is_recorded
         },
+    )
+
+
+def _action_form(sources: Sources) -> ActionForm | None:
+    schema = sources.first.schema
+    sample = schema.sample
+    lowest, highest = list[float](), list[float]()
+    for path in schema.action.of:
+        found = [d.stats[path] for d in sources.datasets if path in d.stats]
+        for limits, name, of in ((lowest, "min", np.min), (highest, "max", np.max)):
+            each = of([getattr(summary, name) for summary in found], axis=0) if found else np.zeros(1)
+            limits += np.broadcast_to(each, schema.field(path).num_columns).tolist()
+    ranges = (lowest, highest) if schema.action.kind != "delta" else None
+    return ActionForm.of(
+        schema, kind=sample.action_form, rotation=sample.rotation, relative_to=sample.relative_to, ranges=ranges
     )
 
 

@@ -54,7 +54,7 @@ class BatchMaker:
         ``most_open``: limit on idle open shards (least recently used are closed); ``None`` keeps all open.
         ``may_unpack()`` says whether a background thread may unpack shards.
         """
-        self._sources = sources
+        self._sources, self._form, self._newest = sources, spec.action_form, spec.newest
         self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
         self._locator = RowLookup(sources, self._shards, self._reader, steps)
@@ -94,6 +94,9 @@ class BatchMaker:
         for camera in self._cameras:
             key = f"observation.images.{camera}"
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
+        if self._form is not None:
+            state = tensors[STATE][:, self._newest]
+            tensors["action"] = self._form.encode(tensors["action"], state, tensors["action_is_pad"])
         return _split({**tensors, "task": tasks}, len(tasks) // num_batches)
 
     def _named(self, frames: BatchPlan) -> str:

@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.derive.moments import merge_moments
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["FLICKER", "Moments", "entry_moments", "spread"]
+__all__ = ["FLICKER", "Moments", "entry_moments", "spread", "with_floor"]
 
 FLICKER = 2.5e-3  # share of the largest spread of its unit, up to which a column only flickers
 _NARROW = 2e-3  # a column without a unit flickers only if its values also span no more than this share of their mean
@@ -85,6 +85,11 @@ def entry_moments(parts: Sequence[tuple[Dataset, tuple[str, ...]]], row_shape: t
     found = _merged([_counted(dataset, paths, row_shape) for dataset, paths in parts])
     dataset, paths = parts[0]
     return replace(found, floor=_floors(found, _kinds(dataset.schema, paths)))
+
+
+def with_floor(actions: Moments, schema: Schema) -> Moments:
+    """Returns statistics of a schema's actions with the spread below which each of their columns only flickers."""
+    return replace(actions, floor=_floors(actions, _kinds(schema, (ACTION_VALUE,))))
 
 
 @dataclass(frozen=True)

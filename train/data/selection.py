@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.where import Where, masks
+from vlapipe.train.data.action_statistics import measured_actions
 from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import require_alike
@@ -55,5 +56,8 @@ class Selection:
         require_alike(sources.datasets, window)
         steps = sample_steps(sources.first)
         spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
+        if "action" not in spec.moments:
+            actions = measured_actions(sources, steps, spec)
+            spec = replace(spec, moments=spec.moments | ({} if actions is None else {"action": actions}))
         of_where = None if where is None else masks(Where.parse(where, f"{what} where"), sources.datasets)
         return cls(sources=sources, steps=steps, spec=spec, frames=FrameIndex(sources, split, of_where))

@@ -72,6 +72,19 @@ class Window:
         """Whether any window is given in seconds."""
         return any(getattr(self, f"{name}_s") is not None for name in _WINDOWS)
 
+    @classmethod
+    def from_table(cls, sample: Mapping[str, Any], action: Mapping[str, Any], what: str = "[sample]") -> Window:
+        """Make a window of the tables ``[sample]`` and ``[action]`` of training options.
+
+        Raises:
+            UsageError: a key is unknown, or its value cannot be used.
+        """
+        known = {field.name for field in fields(cls)} - {"action"}
+        for key in sample:
+            if key not in known:
+                raise UsageError(f"{what}: unknown key {key!r}", did_you_mean(key, known, page="docs/options.md"))
+        return cls(**sample, action=dict(action) or None)
+
     def choose(self, dataset: Dataset) -> Dataset:
         """Return the dataset with samples as this window says. Nothing is read but the manifest, or measured rates.
 
