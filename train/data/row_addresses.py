@@ -43,6 +43,8 @@ class AddressedRows:
 
     def read(self, rows: AnyRows, out: NDArray[Any]) -> None:
         """See ``RowReader``."""
+        if not len(out):
+            return
         places = self._places.of(rows.name)
         if places is None or out[0].nbytes >= WIDE_BYTES or not _read(places, rows, out):
             self._plain.read(rows, out)

@@ -189,7 +189,8 @@ class RowLookup:
         wanted = frames.time[:, None] + apart
         rows, away_s = self._times[ANCHOR].nearest(wanted, plan.shard, start, num_rows, guess)
         rows[:, apart == 0], away_s[:, apart == 0] = plan.row[:, None], 0.0  # also if rows share a stamp
-        limit = np.maximum(half_step, np.diff(apart).min(initial=np.inf) / 2 if len(apart) > 1 else 0.0)
+        steps = np.diff(np.unique([0.0, *offsets]))  # from the frame on
+        limit = np.maximum(half_step, steps.min() / 2 if len(steps) else 0.0)
         return rows, away_s > limit[:, None] * _ROUNDING
 
     def _half_step(self, plan: BatchPlan) -> NDArray[np.float64]:

@@ -151,6 +151,8 @@ class StridedRows:
 
     def read(self, rows: AnyRows, out: NDArray[Any]) -> None:
         """See ``RowReader``."""
+        if not len(out):
+            return
         by_shard = np.argsort(rows.shard, kind="stable")
         cuts = np.flatnonzero(np.diff(rows.shard[by_shard])) + 1
         place = np.full(len(out), -1)  # of each sample among those apart

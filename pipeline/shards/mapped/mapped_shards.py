@@ -250,7 +250,8 @@ def _open_shard(schema: Schema, layout: Layout, mapped: Arrays, blocks: Arrays, 
     for entry, fields in sample_fields(schema).items():
         name = layout.sample[entry]
         packed = blocks[name] if name in blocks else mapped[name]
-        row_shape = (-1,) if len(fields) > 1 or entry == STATE else arrays[fields[0]].shape[1:]
+        is_flat = len(fields) > 1 or entry in (STATE, "action")
+        row_shape = (-1,) if is_flat else schema.field(fields[0]).shape
         sample[entry] = packed.reshape(len(packed), *row_shape)
     if schema.instruction.column is not None:
         sample[schema.instruction.column] = (
