@@ -131,7 +131,7 @@ def test_idle_s_says_how_long_is_too_long() -> None:
     assert find(times, values, schema("idle_s = 3")) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     rate_hz=st.sampled_from([5.0, 10.0, 30.0, 100.0, 650.0]),
     speed=st.floats(0.02, 3.0),

@@ -196,7 +196,7 @@ def test_faulty_row_costs_only_the_episode_that_holds_it(
         assert episode["robot/timestamp"].tolist() == [float(f"{i / 10 + 5 * part:.1f}") for i in own]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.tuples(st.integers(0, 39), st.sampled_from(CASES)), max_size=6),
     by=st.sampled_from(sorted(BY)),
