@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, get_args
 
 from vlapipe.schemas.schema import MISSING_SUFFIX, DerivedSpec, FieldSpec, OnMissing
@@ -12,7 +13,7 @@ from vlapipe.schemas.units import conversion_factor
 
 __all__ = ["ON_MISSING", "expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"]
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
 _MAX_EXPANDED = 10_000  # names from one range; a larger range is a typing mistake that would fill the memory
 _LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "uint16": (0, 65535)}
@@ -127,7 +128,8 @@ def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     """Returns the accepted names of each column, best first."""
     columns = expand_names(table.texts("columns"))
     if not columns:
-        table.fail(f"columns: no column in {table.values['columns']!r}", "name at least one; a range is {first..last}")
+        cure = "name at least one; a range is {first..last}, a choice {left,right}"
+        table.fail(f"columns: no column in {table.values['columns']!r}", cure)
     other_names = table.get("aliases", [])
     if not isinstance(other_names, list) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in other_names
@@ -143,16 +145,30 @@ def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
 
 
 def expand_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Expands ranges: ``joint_{1..3}`` becomes ``joint_1``, ``joint_2``, ``joint_3``."""
+    """Expands ranges and choices: ``joint_{1..3}`` becomes ``joint_1``, ``joint_2``, ``joint_3``.
+
+    ``{left,right}_{1..2}`` becomes four names; the last part varies first. A range whose first number begins with a
+    zero keeps its digits: ``{01..12}``.
+    """
     expanded: list[str] = []
     for name in names:
-        match = _RANGE.search(name)
-        if match is None:
-            expanded.append(name)
-            continue
-        first, last = int(match[1]), min(int(match[2]), int(match[1]) + _MAX_EXPANDED)
-        expanded += [f"{name[: match.start()]}{i}{name[match.end() :]}" for i in range(first, last + 1)]
+        expanded += islice(_expand(name), _MAX_EXPANDED + 1)
     return tuple(expanded)
+
+
+def _expand(name: str) -> Iterator[str]:
+    match = _CHOICE.search(name)
+    if match is None:
+        yield name
+        return
+    if match[3] is not None:
+        parts: Iterable[str] = (part.strip() for part in match[3].split(","))
+    else:
+        digits = len(match[1]) if match[1].startswith("0") else 0
+        parts = (f"{number:0{digits}d}" for number in range(int(match[1]), int(match[2]) + 1))
+    for part in parts:
+        for rest in _expand(name[match.end() :]):
+            yield f"{name[: match.start()]}{part}{rest}"
 
 
 def _check_regex(table: TomlTable, regex: str) -> None:

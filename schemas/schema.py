@@ -38,7 +38,7 @@ __all__ = [
     "TimeUnit",
 ]
 
-TimeUnit = Literal["s", "ms", "us", "ns"]
+TimeUnit = Literal["h", "min", "s", "ms", "us", "ns"]
 TimePart = Literal[
     "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
 ]
@@ -50,7 +50,14 @@ Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
 Channels = Literal["rgb", "bgr"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
-NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+NANOSECONDS = {
+    "h": 3_600_000_000_000,
+    "min": 60_000_000_000,
+    "s": 1_000_000_000,
+    "ms": 1_000_000,
+    "us": 1_000,
+    "ns": 1,
+}
 MISSING_SUFFIX = "_is_missing"
 WHITESPACE = "whitespace"  # a value of Dialect.delimiter
 ISO = "iso"  # a value of TimeSpec.format

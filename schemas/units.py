@@ -11,7 +11,7 @@ __all__ = ["conversion_factor", "known_units"]
 _KINDS: dict[str, dict[str, float]] = {
     "length": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "in": 0.0254},
     "angle": {"rad": 1.0, "deg": math.pi / 180, "turn": 2 * math.pi},
-    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    "time": {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
     "mass": {"kg": 1.0, "g": 1e-3},
     "force": {"N": 1.0, "mN": 1e-3, "kN": 1e3},
     "torque": {"N*m": 1.0, "N*mm": 1e-3, "mN*m": 1e-3},

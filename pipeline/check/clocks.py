@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,12 @@ from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds, seconds_between
 from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CheckSpec, Stream
+from vlapipe.schemas.schema import NANOSECONDS, CheckSpec, Stream, TimeUnit
 
 __all__ = ["RATE_TOLERANCE", "check_clock", "steps_s"]
 
 RATE_TOLERANCE = 0.2  # a larger relative distance from the declared rate is worth a warning
-_UNITS = ("s", "ms", "us", "ns")
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _OUR_TIME_S = (946_684_800, 4_102_444_800)  # 2000 to 2100
 _LEAST_STEP_S = 0.0005  # limit for a clock that may have begun at 0 a few days before
 _LONGEST_STEP_S = 60.0
@@ -68,9 +67,10 @@ def check_clock(rows: Rows, stream: Stream, checks: CheckSpec, findings: Finding
 def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings: Findings) -> bool:
     """Returns ``False`` if the stamps are in another unit than the schema says; readers refuse impossible years.
 
-    With a declared rate, the unit is wrong if the measured rate differs from it by a power of 1000. Without a declared
-    rate, the unit is wrong if the clock lies in January 1970, its steps are shorter than any robot's, and its numbers
-    taken for a larger unit lie between 2000 and 2100.
+    With a declared rate, the unit is wrong if stamps in another unit would have that rate. (Minutes and hours are no
+    such units unless the schema says one of them: a rate of 1 Hz instead of 60 Hz is a rate.) Without a declared rate,
+    the unit is wrong if the clock lies in January 1970, its steps are shorter than any robot's, and its numbers taken
+    for a larger unit lie between 2000 and 2100.
     """
     time = stream.time
     if time.format or time.index_rate_hz or time.parts or time.plus:
@@ -78,23 +78,25 @@ def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings
     step = float(np.median(steps))
     if step <= 0:
         return True
-    declared = _UNITS.index(time.unit)
+    others = _UNITS if time.unit in _UNITS else get_args(TimeUnit)
+    factors = {unit: NANOSECONDS[unit] / NANOSECONDS[time.unit] for unit in others if unit != time.unit}
     line, where = clock_row(rows, 0)
     if stream.rate_hz:
-        thousands = round(math.log10(stream.rate_hz * step) / 3)  # powers of 1000 by which the steps are too long
-        is_whole = abs(stream.rate_hz * step / 1000.0**thousands - 1) <= RATE_TOLERANCE
-        if not thousands or not is_whole or not 0 <= declared + thousands < len(_UNITS):
-            return True
+        periods = stream.rate_hz * step
+        likelier = next((unit for unit, factor in factors.items() if abs(periods * factor - 1) <= RATE_TOLERANCE), None)
         expected, found = f"about {stream.rate_hz:g} Hz by a time in {time.unit}", f"{1 / step:.4g} Hz"
     else:
         first = float(seconds(rows.timestamp[:1])[0])
-        fits = (k for k in range(1, declared + 1) if _OUR_TIME_S[0] <= first * 1000.0**k <= _OUR_TIME_S[1])
-        thousands = -next(fits, 0)
-        if not thousands or step > _LEAST_STEP_S or step * 1000.0**-thousands > _LONGEST_STEP_S:
+        larger = [(unit, factor) for unit, factor in factors.items() if factor > 1 and unit in _UNITS][::-1]
+        fits = ((unit, factor) for unit, factor in larger if _OUR_TIME_S[0] <= first * factor <= _OUR_TIME_S[1])
+        likelier, factor = next(fits, (None, 1.0))
+        if step > _LEAST_STEP_S or step * factor > _LONGEST_STEP_S:
             return True
         expected, found = f"a time in {time.unit}", f"stamps in January 1970, {step:.3g} s apart"
+    if likelier is None:
+        return True
     place = clock_location(rows)
-    found += f"{where}: {_UNITS[declared + thousands]}?"
+    found += f"{where}: {likelier}?"
     findings.add("clock.unit", place.file, line=line, column=place.column, expected=expected, found=found)
     return False
 

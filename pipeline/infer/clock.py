@@ -24,7 +24,8 @@ _EPOCH = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _SANE_HZ = (0.5, 5000.0)
 _USUAL_HZ = 60.0  # of several plausible rates, the rate nearest to this is taken
-_DIGITS_TO_NS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
+_LONG_UNITS: tuple[TimeUnit, ...] = ("h", "min")  # taken only if they are said
+_DIGITS_TO_NS = {"h": 11, "min": 10, "s": 9, "ms": 6, "us": 3, "ns": 0}
 ASSUMED_HZ = 10.0
 
 # Best first: when the sample was taken, then when the message was stamped, then when it was received.
@@ -37,7 +38,8 @@ _NAMES = (
     r"_*(ros)?bag_?time|_+time|sys(tem)?_?time(stamp)?|log_?time|.*[._ ](time|timestamp|stamp|ts)",
     r"(ms|us|ns|millis|micros|nanos|milliseconds|microseconds|nanoseconds)",
     r".*(timestamp|time_?stamp).*",
-    r"(time|zeit|stamp)_?(in)?_?(s|secs?|seconds?|sekunden)",
+    r"(time|zeit|stamp|elapsed(_time)?)_?(in)?_?(s|secs?|seconds?|sekunden|min|mins|minutes?|h|hrs?|hours?)",
+    r"minutes?|hours?",
     r"(recv|receive[d]?|send|sent|arrival|host|publish)_?(time|timestamp|stamp)",
 )
 _NAMED_UNIT = (
@@ -51,6 +53,8 @@ _NAMED_UNIT = (
     ),
     ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp|^ts?)m(illi)?s(ec)?$")),
     ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
+    ("min", re.compile(r"(^|[_ .\[(])(mins?|minutes?)([\])]|$)")),
+    ("h", re.compile(r"(^|[_ .\[(])(h|hrs?|hours?)([\])]|$)")),
 )
 # Words in names of columns that number rows or messages; such a column is not a clock even if it rises evenly.
 _COUNTERS = {"packet", "packets", "counter", "frame", "sample", "seq", "sequence", "index", "idx", "row"}
@@ -250,7 +254,7 @@ def unit_of(
     A magnitude that counts from 1970 decides first, then the name, then the size of the steps.
     """
     text = name.lower()
-    named: TimeUnit | None = next((u for u in _UNITS if u == declared), None)
+    named: TimeUnit | None = next((u for u in (*_UNITS, *_LONG_UNITS) if u == declared), None)
     named = named or next((u for u, pattern in _NAMED_UNIT if pattern.search(text)), None)  # type: ignore[misc]
     median = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
     for unit in _UNITS:

@@ -32,6 +32,7 @@ _SPELLED = {
     "°": "deg", "°/s": "deg/s", "degrees": "deg", "degree": "deg", "radians": "rad", "radian": "rad", "µs": "us",
     "m/s2": "m/s^2", "m/s²": "m/s^2", "m s^-1": "m/s", "m s^-2": "m/s^2", "rad s^-1": "rad/s", "rad/s2": "rad/s^2",
     "Nm": "N*m", "N m": "N*m", "N.m": "N*m", "N·m": "N*m", "sec": "s", "secs": "s", "seconds": "s", "nsec": "ns",
+    "mins": "min", "minutes": "min", "minute": "min", "hours": "h", "hour": "h", "hrs": "h", "hr": "h",
     "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns",
 }  # fmt: skip
 _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")

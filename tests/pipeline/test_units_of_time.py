@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from factories import make_jpeg
 
+import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 
 START_S = 1_740_416_404
@@ -201,3 +204,59 @@ def test_other_episodes_are_kept(tmp_path: Path) -> None:
     good(tmp_path / "raw" / "good")
     report = run(tmp_path, "")
     assert (report.num_episodes, "found stamps lie in the year 57121: ms?" in only_error(report)) == (1, True)
+
+
+def write_times(folder: Path, unit: str, factor: float, digits: int) -> None:
+    """40 rows at 50 Hz as decimal text in a unit, beginning after 90 minutes."""
+    write_csv(folder, [f"{(5400 + i / 50) / factor:.{digits}f}" for i in STEPS])
+
+
+LONG_UNITS = {"min": (60.0, 10), "h": (3600.0, 11)}
+
+
+@pytest.mark.parametrize("unit", LONG_UNITS)
+@pytest.mark.parametrize("keys", ["", ", exact = true"])
+def test_clock_in_minutes_or_hours(tmp_path: Path, unit: str, keys: str) -> None:
+    write_times(tmp_path / "raw" / "episode", unit, *LONG_UNITS[unit])
+    (tmp_path / "s.toml").write_text(
+        SCHEMA.format(robot=f'rate_hz = 50\ntime = {{ column = "t", unit = "{unit}"{keys} }}', streams="")
+    )
+    out = tmp_path / "data"
+    report = ingest(IngestConfig(source=tmp_path / "raw", out=out, schema=str(tmp_path / "s.toml")))
+    assert report.rejects == []
+    clock = vlapipe.open_dataset(out).episode(0)["robot/timestamp"]
+    texts = [line.partition(",")[0] for line in (tmp_path / "raw/episode/robot.csv").read_text().splitlines()[1:]]
+    if keys:
+        factor = int(LONG_UNITS[unit][0])
+        assert clock.tolist() == [int(Fraction(Decimal(text)) * factor * 10**9) for text in texts]
+    else:
+        assert clock.tolist() == [float(text) * LONG_UNITS[unit][0] for text in texts]
+        assert clock.tolist() == pytest.approx([5400 + i / 50 for i in STEPS], abs=1e-6)
+
+
+def test_minutes_are_added_as_a_second_column(tmp_path: Path) -> None:
+    """Whole hours in one column, minutes of the hour in another."""
+    folder = tmp_path / "raw" / "episode"
+    folder.mkdir(parents=True)
+    rows = "".join(f"{i // 6},{i % 6 * 10},{i}\n" for i in STEPS)
+    (folder / "robot.csv").write_text(f"h,m,x\n{rows}")
+    robot = 'time = { column = "h", unit = "h", integer = true, plus = "m", plus_unit = "min" }'
+    (tmp_path / "s.toml").write_text(SCHEMA.format(robot=robot, streams=""))
+    ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data", schema=str(tmp_path / "s.toml")))
+    clock = vlapipe.open_dataset(tmp_path / "data").episode(0)["robot/timestamp"]
+    assert clock.tolist() == [i * 600 * 10**9 for i in STEPS]
+
+
+@pytest.mark.parametrize(("declared", "true"), [("min", "s"), ("h", "s"), ("h", "min"), ("min", "ms")])
+def test_minutes_and_hours_that_are_none_are_told(tmp_path: Path, declared: str, true: str) -> None:
+    scale = {"min": 60.0, "s": 1.0, "ms": 1e-3}[true]
+    write_csv(tmp_path / "raw" / "episode", [f"{i / 50 / scale:.9f}" for i in STEPS])
+    message = only_error(run(tmp_path, f'rate_hz = 50\ntime = {{ column = "t", unit = "{declared}" }}'))
+    assert f": {true}?" in message
+
+
+def test_rate_of_1_hz_instead_of_60_is_a_rate_and_no_unit(tmp_path: Path) -> None:
+    write_csv(tmp_path / "raw" / "episode", list(STEPS))
+    report = run(tmp_path, 'rate_hz = 60\ntime = { column = "t" }')
+    assert report.rejects == []
+    assert "clock.rate" in {finding["code"] for finding in report.findings}

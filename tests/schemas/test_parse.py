@@ -8,6 +8,7 @@ import pytest
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.parse_fields import expand_names
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
@@ -317,3 +318,31 @@ def test_parts_that_make_no_time_are_refused(keys: str, answer: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(MINIMAL.replace('column = "t"', keys))
     assert answer in str(error.value)
+
+
+def test_choices_and_ranges_in_names_multiply() -> None:
+    written = ["left_{waist,shoulder, elbow}", "{l,r}_{1..2}", "j{08..10}", "{x}", "p{,_cmd}"]
+    assert expand_names(written) == (
+        *("left_waist", "left_shoulder", "left_elbow"),
+        *("l_1", "l_2", "r_1", "r_2"),
+        *("j08", "j09", "j10"),
+        "{x}",
+        *("p", "p_cmd"),
+    )
+
+
+def test_choices_stand_in_aliases_and_drop_too() -> None:
+    text = MINIMAL.replace('["j{1..3}"]', '["{left,right}_{waist,wrist}"]\naliases = [["{l,r}{1,2}"]]')
+    text = text.replace('kind = "csv"', 'kind = "csv"\ndrop = ["tmp_{a,b}"]')
+    stream = parse_schema(text, "t").anchor_stream
+    assert isinstance(stream, CsvStream)
+    assert stream.fields[0].columns == (
+        *(("left_waist", "l1"), ("left_wrist", "l2")),
+        *(("right_waist", "r1"), ("right_wrist", "r2")),
+    )
+    assert stream.drop == ("tmp_a", "tmp_b")
+
+
+@pytest.mark.parametrize("name", ["{1..99999999}", "{1..9999}_{1..9999}_{1..9999}"])
+def test_names_of_a_typing_mistake_do_not_fill_the_memory(name: str) -> None:
+    assert len(expand_names([name])) <= 10_001

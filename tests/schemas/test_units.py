@@ -17,6 +17,8 @@ from vlapipe.schemas.units import conversion_factor, known_units
         ("mm", "m", 1e-3),
         ("m", "mm", 1e3),
         ("deg/s", "rad/s", math.pi / 180),
+        ("deg/min", "deg/s", 1 / 60),
+        ("h", "min", 60.0),
         ("mm/s^2", "m/s^2", 1e-3),
         ("m/s", "mm/ms", 1.0),
         ("Nm", "N*mm", 1e3),

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,9 @@ _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
 _DATED = re.compile(r"%[YyGcxsDF]")
 _EPOCH_1900 = calendar.timegm((1900, 1, 1, 0, 0, 0)) * 1_000_000_000  # strptime puts a time without a date on this day
 _LIMITS = np.iinfo(np.int64)
+_SECOND = NANOSECONDS["s"]
 _FAR_S = _LIMITS.max / 1e9  # 292 years from 1970
-_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+_UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)  # the longest first
 _PLAUSIBLE_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _YEAR_S = 31_556_952
 
@@ -118,10 +119,16 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
     value = float(text)
     if not np.isfinite(value):
         raise ValueError(text)
-    seconds = value / (1_000_000_000 // NANOSECONDS[time.unit])
+    seconds = float(_to_seconds(value, time.unit))
     if abs(seconds) >= _FAR_S:
         raise FarStampsError(np.ones(1, dtype=np.bool_), seconds, time.unit)
     return seconds
+
+
+def _to_seconds(values: Any, unit: TimeUnit) -> Any:
+    """Converts float64 numbers to seconds: multiplies or divides by a whole number, so that they are rounded once."""
+    nanoseconds = NANOSECONDS[unit]
+    return values * (nanoseconds // _SECOND) if nanoseconds >= _SECOND else values / (_SECOND // nanoseconds)
 
 
 def _stamp_within_64_bits(nanoseconds: int, unit: TimeUnit) -> int:
@@ -178,7 +185,7 @@ def scale_clock(values: NDArray[Any], unit: TimeUnit, *, integer: bool) -> NDArr
     """Does the same as ``clock_from_numbers`` for the given unit."""
     _require_near(values, NANOSECONDS[unit], unit)
     if not integer:
-        return values.astype(np.float64) / (1_000_000_000 // NANOSECONDS[unit])
+        return np.asarray(_to_seconds(values.astype(np.float64), unit))
     if values.dtype.kind not in "iu":
         whole = values.astype(np.int64)
         if not np.array_equal(whole, values):

@@ -34,7 +34,14 @@ from vlapipe.schemas.schema import ISO, TimePart, TimeSpec, TimeUnit
 __all__ = ["clock_dtype", "read_clock"]
 
 _Mask = NDArray[np.bool_]
-_DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # digits that a stamp may have behind the decimal point
+_DIGITS = {
+    "h": 11,
+    "min": 10,
+    "s": 9,
+    "ms": 6,
+    "us": 3,
+    "ns": 0,
+}  # digits that a stamp may have behind the decimal point
 _DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?$"
 
 
@@ -149,7 +156,7 @@ class _ClockReader:
         expected = f"{unit} as a decimal number with at most {digits} digits behind the point"
         decimals = pc.utf8_trim(self.cells.with_point(texts), " \t")
         good = pc.match_substring_regex(decimals, _DECIMAL).to_numpy(zero_copy_only=False)
-        if good.all():
+        if good.all() and unit not in ("h", "min"):  # whose nanoseconds are no power of ten
             try:
                 return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)), unit)
             except pa.ArrowInvalid:
