@@ -35,6 +35,8 @@ def sketch_of(streams: Mapping[str, Rows], schema: Schema) -> Sketch:
     """Returns the smallest hashes of the anchor's passages and of each camera's images; none of too short streams."""
     sketch: Sketch = {}
     for name, rows in streams.items():
+        if not rows.num_rows:
+            continue  # an optional stream that the episode lacks
         if isinstance(rows, ImageRows):
             hashes = image_hashes(rows)
         elif name == schema.anchor:
