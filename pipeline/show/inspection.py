@@ -74,8 +74,8 @@ def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
     streams = {}
     for name, stream in dataset.manifest.streams.items():
         own = {key.partition("/")[2]: value for key, value in row.items() if key.startswith(f"{name}/")}
-        if not own["rows"]:  # JSON has no NaN
-            own = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in own.items()}
+        # NaN means that there is nothing to measure, and JSON has no word for NaN.
+        own = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in own.items()}
         span = own["last_s"] - own["first_s"] if own["rows"] else 0.0
         streams[name] = {"kind": stream["kind"], "rate_hz": (own["rows"] - 1) / span if span > 0 else None, **own}
     general = {key: value for key, value in row.items() if "/" not in key}
