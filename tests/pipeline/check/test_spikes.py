@@ -71,3 +71,14 @@ def test_joint_that_moves_in_one_episode_only_and_there_for_three_rows_is_no_spi
             values[:, 4] = np.linspace(0, 1, len(values))
 
     assert spikes(write_dataset(tmp_path / "raw", edit=edit)) == []
+
+
+def test_reading_that_is_farther_out_but_not_enormously_is_no_spike(tmp_path: Path) -> None:
+    def edit(number: int, values: Any) -> None:
+        values[:, 4] = np.random.default_rng(number).normal(0, 1e-4, len(values))
+        if number == 3:
+            values[30, 4] = 2.5
+        if number == 4:
+            values[:, 4] = np.linspace(0, 1, len(values))
+
+    assert spikes(write_dataset(tmp_path / "raw", edit=edit)) == []
