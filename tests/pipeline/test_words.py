@@ -202,7 +202,7 @@ def test_a_file_beside_the_episodes_describes_them(tmp_path: Path, name: str) ->
     assert dataset.episodes["metadata/trial"].to_pylist() == [5, 2]  # the episode's own file wins
     assert dataset.episodes["metadata/ok"].to_pylist() == [True, None]
     assert dataset.episodes["metadata/code"].to_pylist() == ["007", "x"]
-    (raw / name).write_text(TABLES[name].replace("bob", "eve"))
+    (raw / name).write_text(TABLES[name].replace("put, gently", "put, softly"))
     with pytest.raises(UsageError, match="1 episode changed, such as t/ep1"):
         ingest_lab(raw, tmp_path / "data", schema, where="operator is not null")
 
