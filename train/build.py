@@ -30,6 +30,7 @@ from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
+from vlapipe.train.data.transformed_spec import changes_actions
 from vlapipe.train.data.window_size import Window
 from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
@@ -159,6 +160,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             split=split,
             where=config.data.where,
             image_size=config.data.image_size,
+            transforms=config.data.transforms or (),
             device=ranks.device,
             **options,
         )
@@ -189,6 +191,12 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             else f"start at most {loader.num_frames} ranks",
         )
     loader.spec = with_normalization(loader.spec, config.normalize, config.normalize_floor)
+    if (
+        loader.transforms is not None
+        and loader.transforms.without_undo
+        and changes_actions(loader.spec, loader.read_spec)
+    ):
+        say(f"transform {loader.transforms.without_undo} has no undo: act gives actions as it leaves them")
     for sentence in flickering(loader.spec):
         say(sentence)
     # A validation is too short for the loader to tune its number of threads.

@@ -48,6 +48,7 @@ class DataConfig(_Group):
     weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
     augment: bool = option(False)
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
+    transforms: tuple[str, ...] | None = option(None)  # pkg.module:function, see Transforms
     image_resize_height: int | None = option(None, least=8)
     image_resize_width: int | None = option(None, least=8)
 

@@ -65,6 +65,10 @@ def _parsed(field: Field[Any], value: Any) -> Any:
         if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
             return tuple(local_path(path, name) for path in paths)
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
+    if kind == "tuple[str, ...]":
+        if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value):
+            return tuple(value)
+        raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
     if kind == "int":
         return parse_whole_number(name, value, least=rules["least"], most=rules.get("most"))
     if kind == "float":
@@ -94,5 +98,6 @@ _NOUN = {
     "str": "text",
     "Path": "a path",
     "tuple[Path, ...]": "a path or several",
+    "tuple[str, ...]": "a list of texts",
     "Mapping[str, Any]": "a table",
 }

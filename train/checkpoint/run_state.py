@@ -81,6 +81,7 @@ def _state(run: Run) -> dict[str, Any]:
     return {
         "config": run.config.to_dict(),
         "spec": spec_to_json(run.loader.spec),
+        "read_spec": None if run.loader.transforms is None else spec_to_json(run.loader.read_spec),
         "dataset": {"manifest_sha256": run.dataset_digest},
         "world_size": run.ranks.world_size,
         "metrics": dict(run.log.newest),

@@ -26,6 +26,7 @@ from vlapipe.train.checkpoint.files import (
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
 from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
+from vlapipe.train.data.transforms import Transforms
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.policies.observation import CheckedAct
@@ -49,7 +50,8 @@ _FITTING = "resume with the policy, policy_args, [trainable.lora], window and da
 def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
     """Load the policy of a run or of one checkpoint, on the CPU and in evaluation mode.
 
-    The optimizer's state is not read. The policy's ``act`` first checks the observation, see ``check_observation``.
+    The optimizer's state is not read. The policy's ``act`` first checks the observation (see ``check_observation``) and
+    applies the run's transforms, which are imported by their names.
 
     Args:
         path: the run's folder, or the folder of one of its checkpoints.
@@ -65,7 +67,11 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     config, spec = stored.state["config"], spec_from_json(stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, weights, folder)
-    if not isinstance(policy, RegressionPolicy):  # which checks by itself
+    names = config["data"].get("transforms")
+    if names:
+        read_spec, chain = spec_from_json(stored.state["read_spec"]), Transforms.parse("transforms of the run", names)
+        policy.act = CheckedAct(policy, read_spec, chain)  # type: ignore[assignment]
+    elif not isinstance(policy, RegressionPolicy):  # which checks by itself
         policy.act = CheckedAct(policy, spec)  # type: ignore[assignment]
     return policy.eval()
 

@@ -1,4 +1,4 @@
-"""Statistics of actions that were chosen when training, and that ingest could not know: over a part of the frames.
+"""Statistics that ingest could not know, of actions that were chosen when training: over a part of the frames.
 
 The frames are the same in each run and on each rank, so a resumed run normalizes as before.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from vlapipe.train.data.frame_index import FrameIndex
 from vlapipe.train.data.moments import Moments, with_floor
 from vlapipe.train.data.sample_steps import Steps
 
-__all__ = ["measured_actions"]
+__all__ = ["measured", "measured_actions", "runs_of_frames"]
 
 _RUNS, _RUN = 128, 32  # so many places of the train split, and so many frames in a row at each
 _QUANTILES = (0.01, 0.99)
@@ -36,28 +37,36 @@ def measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: SampleS
     entries = {key: steps[key] for key in (STATE, "action")}
     maker = BatchMaker(sources, entries, replace(spec, images={}, sensors={}), may_unpack=lambda: False)
     found: list[NDArray[np.float32]] = []
-    for numbers in _runs(frames.num_frames):
+    for numbers in runs_of_frames(frames.num_frames, _RUNS, _RUN):
         [batch] = maker.make(frames.plan(numbers, numbers))
         found.append(batch["action"][~batch["action_is_pad"]].numpy())
-    actions = np.concatenate(found).astype(np.float64)
-    if not len(actions):
+    moments = measured(np.concatenate(found))
+    if moments is None or spec.action_form is not None:
+        return moments
+    return with_floor(moments, sources.first.schema)
+
+
+def measured(rows: NDArray[np.float32]) -> Moments | None:
+    """Return the statistics of each column of ``(rows, ...)`` finite values; ``None`` if there is no row."""
+    values = rows.astype(np.float64)
+    if not len(values):
         return None
-    low, high = np.quantile(actions, _QUANTILES, axis=0)
-    values = {
-        "mean": actions.mean(axis=0),
-        "std": actions.std(axis=0),
-        "min": actions.min(axis=0),
-        "max": actions.max(axis=0),
+    low, high = np.quantile(values, _QUANTILES, axis=0)
+    statistics = {
+        "mean": values.mean(axis=0),
+        "std": values.std(axis=0),
+        "min": values.min(axis=0),
+        "max": values.max(axis=0),
         "q01": low,
         "q99": high,
     }
-    arrays = {name: value.astype(np.float32) for name, value in values.items()}
-    moments = Moments(**arrays, count=np.full(actions.shape[1], float(len(actions))))
-    return with_floor(moments, sources.first.schema) if spec.action_form is None else moments
+    arrays: dict[str, Any] = {name: np.asarray(value, dtype=np.float32) for name, value in statistics.items()}
+    return Moments(**arrays, count=np.full(values.shape[1:], float(len(values))))
 
 
-def _runs(num_frames: int) -> list[NDArray[np.int64]]:
-    if num_frames <= _RUNS * _RUN:
-        return [np.arange(first, min(first + _RUN, num_frames)) for first in range(0, num_frames, _RUN)]
-    starts = np.linspace(0, num_frames - _RUN, _RUNS).astype(np.int64)
-    return [start + np.arange(_RUN) for start in starts]
+def runs_of_frames(num_frames: int, num_runs: int, length: int) -> list[NDArray[np.int64]]:
+    """Return the numbers of at most ``num_runs * length`` frames, evenly from all of them, in runs of neighbours."""
+    if num_frames <= num_runs * length:
+        return [np.arange(first, min(first + length, num_frames)) for first in range(0, num_frames, length)]
+    starts = np.linspace(0, num_frames - length, num_runs).astype(np.int64)
+    return [start + np.arange(length) for start in starts]

@@ -47,13 +47,15 @@ class BatchMaker:
         draw_by: DrawBy = None,
         most_open: int | None = None,
         may_unpack: Callable[[], bool] = lambda: True,
+        transforms: Callable[[Batch], Batch] | None = None,
     ) -> None:
         """Keep the memory of ``num_kept`` buffers of ``num_samples`` samples for reuse.
 
         ``seed`` is that of the augmentation and of the draws of paraphrases, see ``Instructions`` for ``draw_by``.
         ``most_open``: limit on idle open shards (least recently used are closed); ``None`` keeps all open.
-        ``may_unpack()`` says whether a background thread may unpack shards.
+        ``may_unpack()`` says whether a background thread may unpack shards. ``transforms`` is called with each batch.
         """
+        self._transforms = transforms
         self._sources, self._form, self._newest = sources, spec.action_form, spec.newest
         self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
@@ -97,7 +99,8 @@ class BatchMaker:
         if self._form is not None:
             state = tensors[STATE][:, self._newest]
             tensors["action"] = self._form.encode(tensors["action"], state, tensors["action_is_pad"])
-        return _split({**tensors, "task": tasks}, len(tasks) // num_batches)
+        batches = _split({**tensors, "task": tasks}, len(tasks) // num_batches)
+        return batches if self._transforms is None else [self._transforms(batch) for batch in batches]
 
     def _named(self, frames: BatchPlan) -> str:
         episodes = sorted({self._sources.episode_id(episode) for episode in frames.episode.tolist()})

@@ -26,6 +26,8 @@ from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
 from vlapipe.train.data.rank_batches import RankPart, Steps, steps
 from vlapipe.train.data.sampling_options import Ordering, Weights, digest_number
 from vlapipe.train.data.selection import Selection
+from vlapipe.train.data.transformed_spec import transformed_spec
+from vlapipe.train.data.transforms import Transform, Transforms
 from vlapipe.train.data.window_size import Window
 
 __all__ = ["Batch", "Loader"]
@@ -71,6 +73,7 @@ class Loader:
         where: str | None = None,
         image_size: tuple[int, int] | None = None,
         augmentation: Augmentation | None = None,
+        transforms: Sequence[str | Transform] = (),
         endless: bool = False,
         pin_memory: bool = False,
         device: torch.device | None = None,
@@ -101,6 +104,8 @@ class Loader:
             image_size: (height, width) to resize to. ``None`` keeps the recorded size; each camera must then have one
                 size in all episodes.
             augmentation: how images are varied, by seed and position in the sequence; ``None`` varies nothing.
+            transforms: functions that are called one after the other with each batch, in the loader's threads, after
+                all else; each takes a dict and returns one. Or their names, ``pkg.module:function``.
             endless: go on to the next epoch with batches of full size, instead of ending after one epoch.
             pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
             device: a GPU that each batch is copied to as soon as it is made, while the GPU computes.
@@ -112,6 +117,7 @@ class Loader:
         selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size, where=where)
         self._sources, self._frames = selection.sources, selection.frames
         self.dataset, self.spec = self._sources.first, selection.spec
+        self.transforms = Transforms.parse("Loader transforms", transforms) if transforms else None
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)
         self._seed = parse_whole_number("Loader seed", seed, least=0, most=2**63 - 1)
         self.share = RankPart.parse(rank, world_size)  # ``BatchStream`` may replace it before an iteration
@@ -139,7 +145,11 @@ class Loader:
             seed=self._seed,
             draw_by="position" if shuffle else None,
             most_open=self._ordering.most_open,
+            transforms=self.transforms,
         )
+        self.read_spec = self.spec  # of the samples before the transforms
+        if self.transforms is not None:
+            self.spec = transformed_spec(self.transforms, self._sources, selection.steps, self.spec)
         self._side_copy = SideCopy(device)
         self._position = 0  # global samples handed out so far, over all epochs and ranks
 

@@ -20,6 +20,8 @@ from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.batch_stream import BatchStream
 from vlapipe.train.data.instructions import DrawBy
 from vlapipe.train.data.selection import Selection
+from vlapipe.train.data.transformed_spec import transformed_spec
+from vlapipe.train.data.transforms import Transform, Transforms
 from vlapipe.train.data.window_size import Window
 
 __all__ = ["BatchStream", "FrameDataset", "Samples", "torch_dataset"]
@@ -63,6 +65,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         split: str | None = "train",
         image_size: tuple[int, int] | None = None,
         where: str | None = None,
+        transforms: Sequence[str | Transform] = (),
     ) -> None:
         """Prepare to read; the arguments are those of ``Loader``.
 
@@ -72,11 +75,21 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
             UsageError: an argument cannot be used with this data.
         """
         arguments: dict[str, Any] = {"window": window, "split": split, "image_size": image_size, "where": where}
-        self._again = partial(FrameDataset, dataset, **arguments)
+        self._again = partial(FrameDataset, dataset, **arguments, transforms=transforms)
         selection = Selection.parse("torch_dataset", dataset, **arguments)
         self.spec, self._frames = selection.spec, selection.frames
         draw_by: DrawBy = "index" if split == "train" else None
-        self._maker = BatchMaker(selection.sources, selection.steps, self.spec, draw_by=draw_by, may_unpack=_is_worker)
+        chain = Transforms.parse("torch_dataset transforms", transforms) if transforms else None
+        self._maker = BatchMaker(
+            selection.sources,
+            selection.steps,
+            self.spec,
+            draw_by=draw_by,
+            may_unpack=_is_worker,
+            transforms=chain,
+        )
+        if chain is not None:
+            self.spec = transformed_spec(chain, selection.sources, selection.steps, self.spec)
 
     def __len__(self) -> int:
         return self._frames.num_frames

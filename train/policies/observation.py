@@ -7,6 +7,7 @@ follow look like any others. Shape letters: B batch, T rows of a window.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 
 __all__ = ["CheckedAct", "check_observation"]
 
@@ -60,10 +62,13 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
 
 
 class CheckedAct:
-    """A policy's ``act`` that first checks the observation. It belongs to one policy, and is copied with it."""
+    """A policy's ``act`` that first checks the observation and applies the transforms of the run.
 
-    def __init__(self, policy: nn.Module, spec: SampleSpec) -> None:
-        self._policy, self._spec = policy, spec
+    ``spec`` is that of observations before the transforms. The object belongs to one policy, and is copied with it.
+    """
+
+    def __init__(self, policy: nn.Module, spec: SampleSpec, transforms: Transforms | None = None) -> None:
+        self._policy, self._spec, self._transforms = policy, spec, transforms
 
     def __call__(self, observation: Batch) -> Any:
         """Returns the policy's actions.
@@ -72,7 +77,13 @@ class CheckedAct:
             UsageError: the observation is not what the policy was trained on.
         """
         check_observation(self._spec, observation)
-        return type(self._policy).act(self._policy, observation)  # type: ignore[attr-defined]
+        act = partial(type(self._policy).act, self._policy)  # type: ignore[attr-defined]
+        if self._transforms is None:
+            return act(observation)
+        # A transform may write into the tensors that it is given, and the observation is the caller's.
+        own = {key: value.clone() if isinstance(value, Tensor) else value for key, value in observation.items()}
+        transformed = self._transforms(with_actions_of_padding(self._spec, own))
+        return self._transforms.undo(act(transformed))
 
 
 def _shapes(spec: SampleSpec) -> dict[str, tuple[int, ...]]:

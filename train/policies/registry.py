@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -17,6 +12,7 @@ from torch import nn
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.batch_layout import SampleSpec
+from vlapipe.train.data.named_object import attribute, import_named, one_line, place_of
 
 __all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
 
@@ -34,10 +30,12 @@ def load_policy_class(name: str) -> type[nn.Module]:
     if not colon or not module_name or not class_name:
         cure = f"your own is named pkg.module:Class; {did_you_mean(name, BUILT_IN)}"
         raise UsageError(f"--policy {name}: unknown policy", cure)
-    found = _attribute(_import(name, module_name), class_name)
+    module = import_named(f"--policy {name}", module_name)
+    found = attribute(module, class_name)
     if found is None:
-        members = vars(_import(name, module_name)).items()
-        policies = [key for key, value in members if inspect.isclass(value) and issubclass(value, nn.Module)]
+        policies = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)
+        ]
         cure = did_you_mean(class_name, policies) if policies else f"define class {class_name} there"
         raise UsageError(f"--policy {name}: module {module_name} has no {class_name!r}", cure)
     return _checked(name, found)
@@ -70,37 +68,8 @@ def build_policy(
     except VlapipeError:
         raise
     except Exception as error:
-        within = traceback.extract_tb(error.__traceback__)[1:]  # empty if the arguments do not fit the signature
-        place = f" ({Path(within[-1].filename).name}:{within[-1].lineno})" if within else ""
         cure = "check policy_args and the dataset"
-        raise UsageError(f"{where} cannot be built: {_one_line(error)}{place}", cure) from error
-
-
-def _import(name: str, module_name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # error.name shows whether the policy's module is missing, or a module that the policy's module imports.
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            cure = "run from the folder that holds it, or put that folder on PYTHONPATH"
-            raise UsageError(f"--policy {name}: no module {module_name!r}", cure) from None
-        raise UsageError(
-            f"--policy {name}: importing {module_name} fails: {_one_line(error)}",
-            f"install {error.name}, or correct the import",
-        ) from None
-    except Exception as error:
-        cure = f"python -c 'import {module_name}' shows where"
-        raise UsageError(f"--policy {name}: importing {module_name} fails: {_one_line(error)}", cure) from error
-
-
-def _attribute(module: ModuleType, dotted: str) -> Any:
-    found: Any = module
-    for part in dotted.split("."):
-        found = getattr(found, part, None)
-    return found
+        raise UsageError(f"{where} cannot be built: {one_line(error)}{place_of(error)}", cure) from error
 
 
 def _checked(name: str, found: Any) -> type[nn.Module]:
@@ -116,7 +85,3 @@ def _checked(name: str, found: Any) -> type[nn.Module]:
 
 def _kind(found: Any) -> str:
     return f"class {found.__name__}" if inspect.isclass(found) else f"a {type(found).__name__}"
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
