@@ -41,8 +41,8 @@ def test_transforms_run_in_order_on_every_batch_in_the_loaders_threads(dataset: 
         sizes.add(len(batch["action"]))
         return batch
 
-    plain = batches(dataset)
-    loader = Loader(dataset, batch_size=16, num_workers=num_workers, transforms=[watching, in_metres, first_columns])
+    plain = list(Loader(dataset, batch_size=2, num_workers=0))
+    loader = Loader(dataset, batch_size=2, num_workers=num_workers, transforms=[watching, in_metres, first_columns])
     threads.clear()
     sizes.clear()
     found = list(loader)
