@@ -50,13 +50,14 @@ from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.registry import build_policy, load_policy_class
 from vlapipe.train.report.mfu import peak_flops, peak_share
 from vlapipe.train.report.outputs import Outputs, open_outputs
+from vlapipe.train.report.samples_drawn import SamplesDrawn
 from vlapipe.train.report.step_log import StepLog
 from vlapipe.train.report.step_profile import StepProfile
 from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.report.tensorboard_run import require_tensorboard
 from vlapipe.train.run import Run
 from vlapipe.train.stopping import StopSignal, explain_surroundings
-from vlapipe.train.weight_names import with_dataset_names
+from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
 __all__ = ["build"]
 
@@ -165,12 +166,14 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             **options,
         )
 
+    names = [str(dataset.path) for dataset in datasets]
     loader = make(
         "train",
         endless=True,
         num_workers=config.data.num_workers,
         shuffle_shards=config.data.shuffle_shards,
-        weights=with_dataset_names(config.data.weights, config.data.paths, [str(dataset.path) for dataset in datasets]),
+        weights=with_dataset_names(config.data.weights, config.data.paths, names),
+        mix=mix_with_dataset_names(config.data.mix, config.data.paths, names),
         augmentation=Augmentation.from_table(config.data.augmentation, "[augmentation]")
         if config.data.augment or config.data.augmentation
         else None,
@@ -228,6 +231,9 @@ def _make_run(
         module=module,
         compiled=compiled,
         sums=LossSums(partial(gather_bytes, ranks=ranks)),
+        drawn=SamplesDrawn(
+            [part.name for part in loader.parts], [part.first_episode for part in loader.parts], ranks.device
+        ),
         is_bad=torch.zeros((), dtype=torch.bool, device=ranks.device),
         optimizer=make_optimizer(
             policy, learning_rate=config.optim.learning_rate, weight_decay=config.optim.weight_decay
@@ -348,6 +354,15 @@ def _batches(loader: Loader, console: Progress) -> Generator[Batch, None, None]:
         yield batch
 
 
+def _mix_text(loader: Loader) -> str:
+    """Say each dataset's share of the samples, and how often a frame of it comes in an epoch."""
+    texts = [
+        f"{part.name} {100 * part.share:.1f} % ({part.num_frames:,} frames, each {part.repeats:.2g} times an epoch)"
+        for part in loader.parts
+    ]
+    return f"mix of datasets: {', '.join(texts)}"
+
+
 def _announce(run: Run, why_precision: str) -> None:
     config, ranks, say = run.config, run.ranks, run.console.say
     where = str(ranks.device)
@@ -368,6 +383,8 @@ def _announce(run: Run, why_precision: str) -> None:
     note = instruction_note(run.policy, list(dict.fromkeys(said)))
     if note:
         say(note)
+    if len(run.loader.parts) > 1:
+        say(_mix_text(run.loader))
     if run.val_loader is None:
         say("val split: no episode, so nothing is validated (training data is never used for it)")
     else:

@@ -19,7 +19,7 @@ from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.moments import FLICKER
 from vlapipe.train.option_values import flat_name, option, parse_fields
-from vlapipe.train.weight_names import with_dataset_names
+from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
 __all__ = ["CONFIG_FILE", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
 
@@ -46,6 +46,7 @@ class DataConfig(_Group):
     shuffle_shards: int | None = option(None, least=1)  # number of shards mixed at a time; None mixes all shards
     where: str | None = option(None)  # which episodes are read; see Loader
     weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
+    mix: Mapping[str, Any] = option(dict)  # each dataset's share of the samples, see Loader; [mix] in TOML
     augment: bool = option(False)
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
     transforms: tuple[str, ...] | None = option(None)  # pkg.module:function, see Transforms
@@ -229,8 +230,9 @@ class TrainConfig:
         for name in _GROUPS:
             group = getattr(self, name)
             values[name] = {f.name: _as_json(getattr(group, f.name)) for f in fields(group)}
-        moved = with_dataset_names(self.data.weights, self.data.paths, [str(p.absolute()) for p in self.data.paths])
-        values["data"]["weights"] = moved
+        absolute = [str(p.absolute()) for p in self.data.paths]
+        values["data"]["weights"] = with_dataset_names(self.data.weights, self.data.paths, absolute)
+        values["data"]["mix"] = mix_with_dataset_names(self.data.mix, self.data.paths, absolute)
         return values
 
     def to_flat(self) -> dict[str, Any]:
@@ -322,7 +324,9 @@ def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, 
     old, new = saved.get("data"), given.get("data", ())
     names = [str(path) for path in ((new,) if isinstance(new, str | Path) else new)]
     if isinstance(old, list) and len(old) == len(names):  # a dataset that has moved keeps its weight
-        saved["weights"] = with_dataset_names(saved.get("weights"), [Path(str(path)) for path in old], names)
+        before = [Path(str(path)) for path in old]
+        saved["weights"] = with_dataset_names(saved.get("weights"), before, names)
+        saved["mix"] = mix_with_dataset_names(saved.get("mix"), before, names)
     return saved | dict(given)
 
 

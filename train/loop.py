@@ -62,6 +62,7 @@ def train_step(run: Run) -> StepOutcome:
             batch = _next_batch(run)
         with timer.phase("h2d"):
             batch = to_device(batch, ranks.device)
+        run.drawn.add(batch)
         seed_generators(config.seed, "train", step=run.step, rank=ranks.rank, part=part)
         last = part == config.optim.grad_accum - 1
         with run.strategy.gradient_sync(enabled=last), explain_device_errors(run):
@@ -72,7 +73,8 @@ def train_step(run: Run) -> StepOutcome:
         run.sums.add(loss)
     with timer.phase("optimizer"), explain_device_errors(run):
         own = run.sums.take()
-        mean = run.strategy.mean(own)
+        both = run.strategy.mean(torch.cat([own, run.drawn.take()]))
+        mean, drawn = both[: len(own)], both[len(own) :]
         factor = torch.where(mean[1] > 0, 1 / mean[1], 1.0)
         norm = run.strategy.clip(trained_parameters(run.optimizer), config.optim.grad_clip, factor)
         run.is_bad |= ~(mean[0].isfinite() & norm.isfinite() & (mean[1] >= 0) & mean[1].isfinite())
@@ -82,10 +84,11 @@ def train_step(run: Run) -> StepOutcome:
         if run.ema is not None:
             run.ema.update(run.step, moved=~run.is_bad)
         run.optimizer.zero_grad(set_to_none=True)
+    checks = norm.double(), run.is_bad.double(), own[0] / own[1].clamp_min(1)
     return StepOutcome(
         step=run.step + 1,
-        values=torch.stack([norm.double(), run.is_bad.double(), own[0] / own[1].clamp_min(1), *run.sums.means(mean)]),
-        names=run.sums.names,
+        values=torch.stack([*checks, *run.sums.means(mean), *run.drawn.shares(drawn)]),
+        names=[*(f"train/{name}" for name in run.sums.names), *run.drawn.names],
         learning_rate=learning_rate,
         times=timer.take(),
         stop=agreed.wished,

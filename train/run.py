@@ -20,6 +20,7 @@ from vlapipe.train.parallel.ranks import Ranks
 from vlapipe.train.parallel.strategy import Strategy
 from vlapipe.train.policies.compiled import CompileWatch
 from vlapipe.train.policies.loss_module import LossSums
+from vlapipe.train.report.samples_drawn import SamplesDrawn
 from vlapipe.train.report.step_log import StepLog, StepOutcome
 from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.stopping import StopSignal
@@ -39,6 +40,7 @@ class Run:
     module: nn.Module  # LossOf(policy), as the strategy wraps it
     compiled: CompileWatch | None  # with --compile: what torch.compile made so far
     sums: LossSums  # of the step in progress, or of the validation
+    drawn: SamplesDrawn  # of each dataset, by all ranks
     is_bad: Tensor  # scalar on the device: 1 after a loss or gradient that is not finite, and then for ever
     optimizer: torch.optim.Optimizer
     schedule: Schedule

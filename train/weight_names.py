@@ -1,4 +1,4 @@
-"""Finds the dataset that a key of ``[weights.dataset]`` names, even if the key is relative or the dataset has moved."""
+"""Finds the dataset that a key of ``[weights.dataset]`` or ``[mix]`` names, even if it is relative or has moved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["by_position", "with_dataset_names"]
+from vlapipe.train.data.dataset_names import index_of
+
+__all__ = ["by_position", "mix_by_position", "mix_with_dataset_names", "with_dataset_names"]
 
 
 def with_dataset_names(weights: Any, data: Sequence[Path], names: Sequence[str]) -> Any:
@@ -14,25 +16,31 @@ def with_dataset_names(weights: Any, data: Sequence[Path], names: Sequence[str])
 
     Weights that are not a table, and keys that name no dataset, stay unchanged. The loader refuses them later.
     """
-    if not isinstance(weights, Mapping) or not isinstance(weights.get("dataset"), Mapping):
+    if not isinstance(weights, Mapping) or "dataset" not in weights:
         return weights
-    factors = {}
-    for name, factor in weights["dataset"].items():
-        place = _position(str(name), data)
-        factors[name if place is None else names[place]] = factor
-    return {**weights, "dataset": factors}
+    return {**weights, "dataset": mix_with_dataset_names(weights["dataset"], data, names)}
+
+
+def mix_with_dataset_names(mix: Any, data: Sequence[Path], names: Sequence[str]) -> Any:
+    """Returns a table by dataset, such as ``mix``, with its keys replaced as ``with_dataset_names`` says."""
+    if not isinstance(mix, Mapping):
+        return mix
+    renamed = {}
+    for name, share in mix.items():
+        place = index_of(str(name), data)
+        renamed[name if place is None else names[place]] = share
+    return renamed
 
 
 def by_position(weights: Any, data: Sequence[Path]) -> Any:
     """Returns ``weights`` with each dataset's index in ``data`` as its key, so that different paths compare equal."""
-    return with_dataset_names(weights, data, [str(i) for i in range(len(data))])
+    return with_dataset_names(weights, data, _numbers(data))
 
 
-def _position(name: str, data: Sequence[Path]) -> int | None:
-    """Returns the index of the dataset with path ``name``; else of the only dataset whose path ends with ``name``."""
-    paths = [path.resolve() for path in data]
-    if Path(name).resolve() in paths:
-        return paths.index(Path(name).resolve())
-    end = Path(name).parts
-    ending = [i for i, path in enumerate(paths) if path.parts[-len(end) :] == end] if end else []
-    return ending[0] if len(ending) == 1 else None
+def mix_by_position(mix: Any, data: Sequence[Path]) -> Any:
+    """Returns ``mix`` with each dataset's index in ``data`` as its key, so that different paths compare equal."""
+    return mix_with_dataset_names(mix, data, _numbers(data))
+
+
+def _numbers(data: Sequence[Path]) -> list[str]:
+    return [str(i) for i in range(len(data))]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from tiny_policy import TinyPolicy
 from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import SampleSpec
@@ -363,3 +364,17 @@ class Slow(RegressionPolicy):
         """As it should be, but late."""
         time.sleep(self.seconds)
         return super().loss(batch)
+
+
+class LateEpisodes(TinyPolicy):
+    """The loss of a sample is 1 from an episode on, and 0 before."""
+
+    def __init__(self, spec: SampleSpec, *, first: int) -> None:
+        super().__init__(spec)
+        self.first = first
+
+    def loss(self, batch: dict[str, Any]) -> LossOutput:
+        """Every sample that has an action counts alike."""
+        counts = ~batch["action_is_pad"].all(1)
+        is_late = (batch["episode_index"] >= self.first) & counts
+        return LossOutput(is_late.sum() + 0 * self.layer.weight.sum(), counts.sum())

@@ -102,11 +102,14 @@ def _restore_loader(run: Run, stored: StoredPart) -> None:
 
 
 def _counters(run: Run) -> PartState:
-    return PartState(values={"val_loss": run.val_loss})
+    return PartState(values={"val_loss": run.val_loss, "drawn": run.drawn.total.tolist()})
 
 
 def _restore_counters(run: Run, stored: StoredPart) -> None:
     run.val_loss = stored.values.get("val_loss")
+    drawn = stored.values.get("drawn", [])
+    if len(drawn) == run.drawn.size:  # an earlier version counted nothing
+        run.drawn.total.copy_(torch.tensor(drawn, dtype=torch.float64))
 
 
 PARTS: Mapping[str, Part] = {

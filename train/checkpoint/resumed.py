@@ -8,7 +8,7 @@ from typing import Any
 
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.optim.schedule import Schedule
-from vlapipe.train.weight_names import by_position
+from vlapipe.train.weight_names import by_position, mix_by_position
 
 __all__ = ["make_schedule", "resume_changes", "same_weights", "schedule_note"]
 
@@ -54,6 +54,12 @@ def same_weights(saved: Mapping[str, Any], config: TrainConfig) -> bool:
     return bool(before == by_position(config.data.weights, config.data.paths))
 
 
+def _same_mix(saved: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether the saved mix equals ``config``'s, whatever the paths of the datasets."""
+    before = mix_by_position(saved.get("mix") or {}, [Path(path) for path in saved.get("data", ())])
+    return bool(before == mix_by_position(config.data.mix, config.data.paths))
+
+
 def resume_changes(
     saved: Mapping[str, Any], saved_ranks: int, config: TrainConfig, num_ranks: int, step: int
 ) -> list[str]:
@@ -75,6 +81,8 @@ def _changes(
     changed = {name for name in names if options[name] != saved[name]}
     if same_weights(saved, config):
         changed.discard("weights")
+    if _same_mix(saved, config):
+        changed.discard("mix")
     samples = _samples(saved, saved_ranks), _samples(options, num_ranks)
     rates = make_schedule(saved).at(step), make_schedule(options).at(step)
     for name in names:

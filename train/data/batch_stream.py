@@ -167,7 +167,7 @@ class BatchStream(torch.utils.data.IterableDataset[Batch]):
             raise UsageError(f"{problem}, found one of {of_workers}", "use as many workers as the state was saved with")
         self._loader.load_state_dict(state)
         if worker:
-            self._resumed = {"batches": 0, **state}
+            self._resumed = {**self._loader.state_dict(), "batches": state.get("batches", 0)}
         else:
             self._begin_at(self._loader.state_dict())
             self._iterations.restart(self._base["epoch"])

@@ -73,6 +73,12 @@ class FrameIndex:
         row = self._first_row[place] + frames - self.starts[place]
         return BatchPlan(position=positions, index=frames, episode=episode, row=row, shard=self._shard[episode])
 
+    def first_frames(self, episodes: NDArray[np.int64]) -> list[int]:
+        """The number of the first frame of each of these episodes or of a later one; ``num_frames`` if none follows."""
+        places = np.searchsorted(self.episode, episodes)
+        starts: list[int] = np.append(self.starts, self.num_frames)[places].tolist()
+        return starts
+
     @property
     def shard_of_intervals(self) -> NDArray[np.int64]:
         """The shard of each interval of frames, ascending."""

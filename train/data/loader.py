@@ -5,9 +5,10 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size, D s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice, pairwise
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +22,9 @@ from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch, require_memory, sample_bytes
 from vlapipe.train.data.batch_maker import BatchMaker
+from vlapipe.train.data.dataset_names import short_names
 from vlapipe.train.data.device_copy import SideCopy
+from vlapipe.train.data.order import Order, Part, Sequential
 from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
 from vlapipe.train.data.rank_batches import RankPart, Steps, steps
 from vlapipe.train.data.sampling_options import Ordering, Weights, digest_number
@@ -30,12 +33,28 @@ from vlapipe.train.data.transformed_spec import transformed_spec
 from vlapipe.train.data.transforms import Transform, Transforms
 from vlapipe.train.data.window_size import Window
 
-__all__ = ["Batch", "Loader"]
+__all__ = ["Batch", "DatasetPart", "Loader"]
 
 _Made = tuple[list[int], list[tuple[Batch, torch.cuda.Event | None]]]  # each step's end position, and its batch
 _STATE_VERSION = 2
 _AT_ONCE_BYTES = 4_000_000  # limit on small batches made together: enough to be worth it, and fits the CPU's cache
 _AHEAD_BYTES = 8_000_000  # limit on all batches in the making, so that memory does not grow with the number of threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetPart:
+    """One dataset's part of a loader's frames: ``num_frames`` frames of the split from number ``first`` on.
+
+    ``first_episode`` is the ``episode_index`` of its first episode. ``share`` is its share of the samples of an epoch,
+    and ``repeats`` is how often an epoch draws a frame of it on average.
+    """
+
+    name: str
+    first_episode: int
+    first: int
+    num_frames: int
+    share: float
+    repeats: float
 
 
 class Loader:
@@ -69,6 +88,7 @@ class Loader:
         shuffle: bool = True,
         shuffle_shards: int | None = None,
         weights: Weights | None = None,
+        mix: Mapping[str, float] | None = None,
         split: str | None = "train",
         where: str | None = None,
         image_size: tuple[int, int] | None = None,
@@ -98,6 +118,8 @@ class Loader:
             weights: how often episodes are drawn, relative to their frames: ``{"task": {"pick": 2.0}}``, also by
                 ``"episode"``, ``"dataset"`` (its path) and ``"metadata.<key>"`` (the value as text). The factors of an
                 episode multiply; without any, it has 1.
+            mix: each dataset's share of the samples, whatever the datasets' sizes: ``{"lab": 0.7, "field": 0.3}``, by
+                the dataset's path or the end of it. The weights of tasks and episodes then act inside a dataset.
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
             where: an expression over metadata and columns of the episodes table, such as ``'operator != "test"'``; only
                 episodes of which it is true are read. Statistics are still those of the whole train split.
@@ -128,7 +150,8 @@ class Loader:
         self._endless, self._say = endless, say
         self._where = {} if where is None else {"where": digest_number(where)}
         require_memory("Loader", self.spec, self.batch_size)
-        self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights)
+        paths = [dataset.path for dataset in self._sources.datasets]
+        self._ordering = Ordering.parse("Loader", shuffle, shuffle_shards, weights, mix, paths)
         self._order = self._ordering.make(self._sources, self._frames, self._seed)
         threads = threads_at_most() if self.num_workers is None else self.num_workers
         at_once_bytes = min(_AT_ONCE_BYTES, _AHEAD_BYTES // (threads + 1))
@@ -162,6 +185,24 @@ class Loader:
     def num_frames(self) -> int:
         """Number of the split's frames whose windows cross no gap; 0 if the split has no episode."""
         return self._frames.num_frames
+
+    @cached_property
+    def parts(self) -> tuple[DatasetPart, ...]:
+        """Each dataset's part of the frames and of the samples. Its name is the end of its path."""
+        firsts = self._frames.first_frames(self._sources.first_episode)
+        shares = self._ordering.shares(self._sources, self._frames).tolist()
+        names = short_names([dataset.path for dataset in self.datasets])
+        return tuple(
+            DatasetPart(
+                name=names[i],
+                first_episode=int(self._sources.first_episode[i]),
+                first=first,
+                num_frames=stop - first,
+                share=shares[i],
+                repeats=shares[i] * self._order.num_positions / max(1, stop - first),
+            )
+            for i, (first, stop) in enumerate(pairwise(firsts))
+        )
 
     @property
     def is_settled(self) -> bool:
@@ -198,22 +239,25 @@ class Loader:
         """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays."""
         return self._iterate(islice(self._steps(at_once=1), first, None, every), moves=False)
 
-    def at_steps(self, numbers: Sequence[int]) -> Iterator[Batch]:
-        """Iterate over the batches of these steps, counted from the loader's position; the position stays.
+    def at_steps(self, numbers: Sequence[int], part: DatasetPart) -> Iterator[Batch]:
+        """Iterate over the batches of these steps through a dataset's frames in recorded order; the position stays.
 
-        A short last batch gets its full size, on every rank: the epoch's last frame is repeated, with all of its
+        A short last batch gets its full size, on every rank: the dataset's last frame is repeated, with all of its
         actions marked as padding.
         """
         wanted = set(numbers)
-        chosen = (step for number, step in enumerate(self._steps(at_once=1)) if number in wanted)
-        return self._iterate(islice(chosen, len(wanted)), moves=False, fill_up=True)
+        order = Part(Sequential(self.num_frames), part.first, part.num_frames)
+        all_steps = steps(order, 0, self.batch_size, self.share, at_once=1, endless=False)
+        chosen = (step for number, step in enumerate(all_steps) if number in wanted)
+        return self._iterate(islice(chosen, len(wanted)), moves=False, make=partial(self._make_full, order))
 
-    def _iterate(self, work: Iterator[Steps], *, moves: bool, fill_up: bool = False) -> _Iteration:
+    def _iterate(
+        self, work: Iterator[Steps], *, moves: bool, make: Callable[[Steps], _Made] | None = None
+    ) -> _Iteration:
         finds_out = self.num_workers is None
         pace = Pace(threads_at_most(), self._say, lambda: self._maker.is_settled) if finds_out else None
         num_threads = 1 if self.num_workers is None else self.num_workers
-        make = self._make_full if fill_up else self._make
-        made = ahead(work, make, num_threads=num_threads, depth=self._depth, pace=pace)
+        made = ahead(work, make or self._make, num_threads=num_threads, depth=self._depth, pace=pace)
         return _Iteration(made, self._batches(made, moves))
 
     def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
@@ -245,7 +289,7 @@ class Loader:
         batches = self._maker.make(frames, len(of_steps.ends))
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 
-    def _make_full(self, of_steps: Steps) -> _Made:
+    def _make_full(self, order: Order, of_steps: Steps) -> _Made:
         num_frames = len(of_steps.frames)
         missing = self.batch_size - num_frames
         if missing <= 0:
@@ -253,7 +297,7 @@ class Loader:
         last = np.full(missing, of_steps.ends[-1] - 1)
         filled = replace(
             of_steps,
-            frames=np.concatenate([of_steps.frames, self._order.frames(last)]),
+            frames=np.concatenate([of_steps.frames, order.frames(last)]),
             positions=np.concatenate([of_steps.positions, last]),
         )
         ends, batches = self._make(filled)
@@ -300,7 +344,8 @@ class Loader:
         if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
             found = repr(state.get("version")) if isinstance(state, dict) else f"a {type(state).__name__}"
             raise UsageError(f"loader state: expected version {_STATE_VERSION}, found {found}")
-        state, ours = {"where": 0, **state}, {"where": 0, **self.state_dict()}
+        not_said = {"where": 0, "mix": 0}  # in the state of a version that did not know them
+        state, ours = {**not_said, **state}, {**not_said, **self.state_dict()}
         for name in ours:
             parse_whole_number(f"loader state: {name}", state.get(name), least=0)
             if name not in ("version", "epoch", "position") and state[name] != ours[name]:

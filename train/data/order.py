@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vlapipe.train.data.permutation import hash_of, permute
 from vlapipe.train.data.quotas import Quotas
 
-__all__ = ["Blocked", "Order", "Sequential", "Shuffled", "Weighted"]
+__all__ = ["Blocked", "Order", "Part", "Sequential", "Shuffled", "Weighted"]
 
 
 class Order(Protocol):
@@ -38,6 +38,19 @@ class Sequential:
     def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Order``."""
         return positions % self.num_positions
+
+
+@dataclass(frozen=True)
+class Part:
+    """The first epoch's positions of another order from ``first`` on, as an order of their own."""
+
+    whole: Order
+    first: int
+    num_positions: int
+
+    def frames(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See ``Order``."""
+        return self.whole.frames(self.first + positions % self.num_positions)
 
 
 @dataclass(frozen=True)

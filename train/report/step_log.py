@@ -30,7 +30,7 @@ class StepValues:
 
     step: int  # from 1
     loss: float  # over all ranks
-    metrics: Mapping[str, float]  # further values of the policy's loss, by their names
+    metrics: Mapping[str, float]  # further values, by their names in the log
     grad_norm: float  # over all ranks, before clipping
     is_bad: bool  # whether a loss or gradient of this step or of an earlier one is not finite
     own_loss: float  # of this rank
@@ -51,7 +51,7 @@ class StepOutcome:
         stop: bool,
         data_position: Mapping[str, int],
     ) -> None:
-        """``values`` are: norm, is bad, own loss, loss, and a value for each of ``names``; float64."""
+        """``values`` are: norm, is bad, own loss, loss, and a value for each of ``names``, as logged; float64."""
         self.step, self.learning_rate, self.times, self.stop = step, learning_rate, times, stop
         self.ended = time.perf_counter()
         self.wall_s = 0.0  # since the end of the step before, without what ran aside; the log sets it
@@ -72,7 +72,7 @@ class StepOutcome:
         return StepValues(
             step=self.step,
             loss=loss,
-            metrics=dict(zip((f"train/{name}" for name in self._names), metrics, strict=True)),
+            metrics=dict(zip(self._names, metrics, strict=True)),
             grad_norm=norm,
             is_bad=bool(bad),
             own_loss=own_loss,
