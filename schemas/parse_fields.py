@@ -19,7 +19,8 @@ _MAX_EXPANDED = 10_000  # names from one range; a larger range is a typing mista
 _LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "uint16": (0, 65535)}
 _MAX_OF_WORD = 1 << 24  # float32 holds every whole number up to this one
 _AXES = {"X", "Y", "Z"}
-_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s")  # keys that do not apply to text
+# Keys that do not apply to text.
+_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s", "gripper")
 ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
@@ -199,12 +200,13 @@ def _parse_field(
         table.fail(f"range: expected [lowest, highest], found {limits!r}")
     unit = _per_column(table, "unit", table.texts("unit", ()), num_columns)
     stored = _per_column(table, "to", table.texts("to", ()), num_columns) or unit
+    scale = _scale(table, unit, stored)
     field = FieldSpec(
         name=name,
         shape=shape,
         file_unit=unit,
         unit=stored,
-        scale=_scale(table, unit, stored),
+        scale=scale,
         range=(float(limits[0]), float(limits[1])) if limits else None,
         period=_per_column(table, "period", table.numbers("period"), num_columns),
         optional=table.flag("optional", False),
@@ -214,6 +216,7 @@ def _parse_field(
         euler=_parse_euler(table),
         max_speed=_per_column(table, "max_speed", table.numbers("max_speed"), num_columns),
         stuck_s=table.number("stuck_s", None, least=1e-9),
+        gripper=_parse_gripper(table, num_columns, scale),
         **values,
     )
     _check_rotation(table, field)
@@ -230,6 +233,23 @@ def _scale(table: TomlTable, unit: tuple[str, ...], stored: tuple[str, ...]) -> 
         return tuple(conversion_factor(a, b) for a, b in zip(unit, stored, strict=True))
     except ValueError as error:
         table.fail(f"to: cannot convert: {error}", "leave it out, or correct unit")
+
+
+def _parse_gripper(table: TomlTable, num_columns: int, scale: tuple[float, ...]) -> tuple[float, float] | None:
+    """Returns the stored values of an open and of a closed gripper; the schema gives them in the file's unit."""
+    if "gripper" not in table.values:
+        return None
+    if num_columns != 1:
+        table.fail("gripper: a field with one number a row says how far a gripper is open", "make a field of it")
+    if "words" in table.values:
+        table.fail("gripper: words has these numbers already", "call the words open and closed, and leave gripper out")
+    given = table.table("gripper")
+    factor = scale[0] if scale else 1.0
+    sides = float(given.number("open")) * factor, float(given.number("closed")) * factor
+    given.finish()
+    if sides[0] == sides[1]:
+        table.fail("gripper: open and closed are the same number", "correct one of them")
+    return sides
 
 
 def _parse_euler(table: TomlTable) -> str | None:

@@ -190,6 +190,7 @@ class FieldSpec:
     euler: str | None = None
     max_speed: tuple[float, ...] = ()  # one entry per column, 0 for no limit; or empty
     stuck_s: float | None = None
+    gripper: tuple[float, float] | None = None  # the stored values of an open and of a closed gripper
     window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see NpzStream
 
     @property
