@@ -204,7 +204,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         say(sentence)
     # A validation is too short for the loader to tune its number of threads.
     num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
-    val_loader = make("val", shuffle=False, num_workers=num_workers)
+    val_loader = make("val", shuffle=False, num_workers=num_workers, say=lambda _: None)
     return loader, val_loader if val_loader.num_frames else None
 
 
@@ -384,6 +384,8 @@ def _announce(run: Run, why_precision: str) -> None:
     if note:
         say(note)
     if len(run.loader.parts) > 1:
+        for line in str(run.loader.comparison).splitlines():
+            say(line)
         say(_mix_text(run.loader))
     if run.val_loader is None:
         say("val split: no episode, so nothing is validated (training data is never used for it)")

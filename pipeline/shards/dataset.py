@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.derive.conversion import Conversion, composed, converted_schema, converted_statistics
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
@@ -59,13 +59,14 @@ class Dataset:
         manifest: Manifest,
         cache_dir: Path | None = None,
         cache_bytes: int | None = None,
-        chosen: tuple[SampleDefaults, ActionSpec] | None = None,
+        chosen: tuple[SampleDefaults, ActionSpec, Mapping[str, Conversion]] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self._recorded: Schema = parse_schema(
             manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}", is_stored=True
         )
+        self.conversions: Mapping[str, Conversion] = {}  # of fields, in samples and statistics
         self.schema: Schema = self._recorded  # samples are read by it, so it may have a chosen sample and action
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
         self._cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
@@ -76,27 +77,38 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
         # Another process opens the dataset again, and maps the arrays itself.
-        return Dataset, (*self._opened_with, (self.schema.sample, self.schema.action))
+        return Dataset, (*self._opened_with, (self.schema.sample, self.schema.action, self.conversions))
 
-    def choose(self, sample: SampleDefaults, action: ActionSpec) -> Dataset:
+    def choose(
+        self, sample: SampleDefaults, action: ActionSpec, convert: Mapping[str, Conversion] | None = None
+    ) -> Dataset:
         """Returns a view of this dataset whose samples have other fields, windows or actions. Nothing is ingested.
 
-        ``schema`` of the view has the sample and the action; every other part is the recording's.
+        ``convert`` gives conversions by ``<stream>/<field>``, on top of those that this dataset has. Samples and
+        ``stats`` of the view have the converted numbers, ``arrays`` the recorded ones; ``action`` is in converted
+        numbers. ``schema`` of the view has the sample, the action and the converted fields, and else the recording's.
         """
-        view = copy(self)
-        view._choose(sample, action)
+        view = object.__new__(Dataset)  # ``copy`` would open the dataset again, as another process does
+        vars(view).update(vars(self))
+        vars(view).pop("stats", None)
+        view._choose(sample, action, composed(self.conversions, convert or {}))
         return view
 
-    def _choose(self, sample: SampleDefaults, action: ActionSpec) -> None:
+    def _choose(self, sample: SampleDefaults, action: ActionSpec, convert: Mapping[str, Conversion]) -> None:
+        self.conversions = dict(convert)
+        self._recorded = converted_schema(self._mapped.schema, convert)
         self.schema = replace(self._recorded, sample=sample, action=action)
         self._samples = self._mapped
-        if choice_of(self.schema) != choice_of(self._recorded):
+        if convert or choice_of(self.schema) != choice_of(self._recorded):
             shared = (self.path, self.manifest, self.schema, self._cache, self._table)
-            self._samples = MappedShards(*shared, chosen=True)
+            self._samples = MappedShards(*shared, chosen=True, conversions=self.conversions)
 
     @property
     def recorded(self) -> Schema:
-        """The schema that the dataset was made by; ``frame_start``, ``num_frames`` and ``stats`` belong to it."""
+        """The schema that the dataset was made by; ``frame_start``, ``num_frames`` and ``stats`` belong to it.
+
+        Its fields and thresholds are those of the converted numbers.
+        """
         return self._recorded
 
     @property
@@ -127,7 +139,8 @@ class Dataset:
             path: {name: value if isinstance(value, int) else np.array(value) for name, value in values.items()}
             for path, values in self.manifest.statistics.items()
         }
-        return {path: FieldSummary(**values) for path, values in summaries.items()}
+        converted = converted_statistics(summaries, self._recorded, self.conversions)
+        return {path: FieldSummary(**values) for path, values in converted.items()}
 
     @property
     def cameras(self) -> list[str]:

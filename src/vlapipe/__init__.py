@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
     from vlapipe.train.checkpoint.saved_policy import load_policy
     from vlapipe.train.data.augment import Augmentation
+    from vlapipe.train.data.dataset_comparison import compare_datasets
     from vlapipe.train.data.loader import Loader
     from vlapipe.train.data.torch_dataset import torch_dataset
     from vlapipe.train.data.window_size import Window
@@ -29,6 +30,7 @@ __all__ = [
     "Window",
     "__version__",
     "build_policy",
+    "compare_datasets",
     "load_policy",
     "open_dataset",
     "torch_dataset",
@@ -42,6 +44,7 @@ _HOMES = {
     "LossOutput": "vlapipe.train.policies.base",
     "Window": "vlapipe.train.data.window_size",
     "Augmentation": "vlapipe.train.data.augment",
+    "compare_datasets": "vlapipe.train.data.dataset_comparison",
     "load_policy": "vlapipe.train.checkpoint.saved_policy",
     "torch_dataset": "vlapipe.train.data.torch_dataset",
     "build_policy": "vlapipe.train.policies.registry",

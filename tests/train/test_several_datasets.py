@@ -70,7 +70,8 @@ def test_log_counts_on_after_a_resume_of_datasets_that_have_moved(
 ) -> None:
     mix = {str(folders[0]): 0.3, "field": 0.7}
     train(TrainConfig.of(**values(folders, tmp_path / "whole", mix=mix)))
-    assert "mix of datasets: lab 30.0 % (" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "datasets lab, field mean the same: nothing is converted\nmix of datasets: lab 30.0 % (" in said
     shutil.copytree(tmp_path / "whole", tmp_path / "torn")
     shutil.rmtree(tmp_path / "torn" / FOLDER / "step-00000006")
     moved = [tmp_path / "elsewhere" / folder.name for folder in folders]

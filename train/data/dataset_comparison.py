@@ -1,190 +1,196 @@
-"""Checks that the samples of several datasets mean the same, and reports all differences in one error.
+"""Compares the samples of several datasets: what is the same, what is converted, and what cannot be joined.
 
-A batch mixes the datasets' samples, and a policy cannot tell which dataset a row comes from. So the datasets must agree
-in fields, units, shapes, the times that windows and chunks span, and the way actions follow from fields. The names of
-streams may differ, and so may the stream that is the anchor.
+All differences that cannot be joined are one error. Every comparison is with the first dataset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.mapped.layout import STATE
+from vlapipe.pipeline.shards.derive.conversion import Conversion, converted_schema
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import ActionConstant, DerivedSpec, FieldSpec, Schema
-from vlapipe.train.data.dataset_group import row_shapes
+from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Fact, meaning
+from vlapipe.train.data.dataset_names import short_names
+from vlapipe.train.data.field_conversions import field_conversions
 from vlapipe.train.data.window_size import Window
 
-__all__ = ["require_alike"]
+__all__ = ["Comparison", "Row", "compare_datasets"]
 
-_RATE_RATIO = 1.15  # measured rates of clocks with the same declared rate differ by less
 _MOST_SHOWN = 20
+_COLOURS = ("red", "green", "blue")
+_SWAPPED = 3  # colours are swapped if exchanging red and blue brings them so many times nearer
+_LEAST_APART = 12.0  # levels of 255 between red and blue; greyer images say nothing
+Done = Literal["same", "converted", "refused", "look swapped"]
+_WEIGHT = ("same", "converted", "refused")  # the last one of the datasets' is what is done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One thing that was compared: what each dataset says, in the order of the datasets, and what is done about it."""
+
+    what: str
+    found: tuple[str, ...]
+    done: Done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result of comparing datasets. ``str`` gives the rows that differ as a table.
+
+    ``datasets`` have the sample that was compared: the window's, with as many rows as in the first dataset.
+    ``conversions`` has one entry a dataset: how fields ``<stream>/<field>`` become those of the first dataset.
+    ``warnings`` are differences that are suspected and nothing is done about.
+    """
+
+    datasets: tuple[Dataset, ...]
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    conversions: tuple[Mapping[str, Conversion], ...]
+    warnings: tuple[str, ...] = ()
+    refusal: UsageError | None = None
+
+    def joined(self) -> list[Dataset]:
+        """Returns the datasets with their fields converted to those of the first.
+
+        Raises:
+            UsageError: the samples differ; the message names each difference (the first 20) and the two datasets.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        return [_converted(dataset, by) for dataset, by in zip(self.datasets, self.conversions, strict=True)]
+
+    @property
+    def differences(self) -> tuple[Row, ...]:
+        """The rows in which datasets differ."""
+        return tuple(row for row in self.rows if row.done != "same")
+
+    def __str__(self) -> str:
+        named = ", ".join(self.names)
+        if not self.differences:
+            return f"datasets {named} mean the same: nothing is converted"
+        cells = [("", *self.names, ""), *((row.what, *row.found, row.done) for row in self.differences)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        return "\n".join(line.rstrip() for line in (f"datasets {named} differ:", *(f"  {line}" for line in lines)))
+
+
+def compare_datasets(datasets: Sequence[Dataset], window: Window | None = None) -> Comparison:
+    """Compare each dataset with the first. Nothing is read but manifests and episodes tables.
+
+    Args:
+        datasets: at least one, from ``open_dataset``.
+        window: what a sample holds; what it leaves open, the schemas must agree on.
+
+    Raises:
+        UsageError: a dataset does not have what the window chooses.
+    """
+    window = window or Window()
+    chosen = window.choose(datasets[0])
+    counts = window.counted(chosen) if window.is_by_time else window
+    datasets = [chosen, *(counts.choose(each) for each in datasets[1:])]
+    conversions = [field_conversions(datasets[0].schema, other.schema) for other in datasets]
+    as_is = [meaning(dataset, dataset.schema, window) for dataset in datasets]
+    after = [
+        meaning(dataset, converted_schema(dataset.schema, by), window) if by else facts
+        for dataset, by, facts in zip(datasets, conversions, as_is, strict=True)
+    ]
+    rows, refused = [], []
+    for kind, missing in enumerate((MISSING, NOT_SAID)):
+        for what in dict.fromkeys(what for facts in as_is for what in facts[kind]):
+            found = [facts[kind].get(what, missing) for facts in as_is]
+            results = [facts[kind].get(what, missing) for facts in after]
+            done = [_done(found[0], *each) for each in zip(found, results, strict=True)]
+            rows.append(Row(what=what, found=tuple(fact.text for fact in found), done=max(done, key=_WEIGHT.index)))
+            expected = f"{what}: expected {found[0].text} as in {datasets[0].path}"
+            refused += [
+                _Refused(f"{other.path}: {expected}, found {fact.text}", fact.cure or found[0].cure)
+                for other, fact, each in zip(datasets, found, done, strict=True)
+                if each == "refused"
+            ]
+    names = tuple(short_names([dataset.path for dataset in datasets]))
+    colours, warnings = _compare_colours(datasets, names)
+    return Comparison(
+        datasets=tuple(datasets),
+        names=names,
+        rows=(*rows, *_compare_channels(datasets), *colours),
+        conversions=tuple(conversions),
+        warnings=tuple(warnings),
+        refusal=_refusal(refused),
+    )
+
+
+def _converted(dataset: Dataset, conversions: Mapping[str, Conversion]) -> Dataset:
+    if not conversions:
+        return dataset
+    schema = converted_schema(dataset.schema, conversions)
+    return dataset.choose(schema.sample, schema.action, conversions)
 
 
 @dataclass(frozen=True)
-class _Rate:
-    hz: float
-
-    def __str__(self) -> str:
-        return f"{self.hz:.4g} Hz"
+class _Refused:
+    problem: str
+    cure: str
 
 
-_Meaning = dict[str, str | _Rate]
+def _done(ours: Fact, theirs: Fact, converted: Fact) -> Done:
+    if NOT_SAID in (ours, theirs) or not ours.differs(theirs):
+        return "same"
+    return "refused" if ours.differs(converted) else "converted"
 
 
-def require_alike(datasets: Sequence[Dataset], window: Window) -> None:
-    """Compare each dataset with the first. ``window`` is the user's; for a count of ``None``, the schemas must agree.
-
-    Raises:
-        UsageError: the samples differ; the message names each difference (the first 20) and the two datasets.
-    """
-    if len(datasets) == 1:
-        return
-    first, *others = datasets
-    entries, details = _entries(first), _details(first, window)
-    found = []
-    for other in others:
-        their_entries, their_details = _entries(other), _details(other, window)
-        pairs: list[tuple[str, str | _Rate, str | _Rate]] = [
-            (entry, entries.get(entry, "no such entry"), their_entries.get(entry, "no such entry"))
-            for entry in dict.fromkeys([*entries, *their_entries])
-        ]
-        pairs += [(what, ours, their_details[what]) for what, ours in details.items() if what in their_details]
-        found += [
-            f"{other.path}: {what}: expected {ours} as in {first.path}, found {theirs}"
-            for what, ours, theirs in pairs
-            if _differ(ours, theirs)
-        ]
-    if found:
-        more = f"; and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-        cure = "ingest them by schemas that mean the same (`to` converts a unit), or train on each alone"
-        raise UsageError("; ".join(found[:_MOST_SHOWN]) + more, cure)
+def _refusal(refused: Sequence[_Refused]) -> UsageError | None:
+    if not refused:
+        return None
+    more = f"; and {len(refused) - _MOST_SHOWN} more" if len(refused) > _MOST_SHOWN else ""
+    cures = dict.fromkeys(each.cure for each in refused if each.cure)
+    problem = "; ".join(each.problem for each in refused[:_MOST_SHOWN]) + more
+    return UsageError(problem, "; ".join((*cures, "or train on each alone")))
 
 
-def _differ(one: str | _Rate, other: str | _Rate) -> bool:
-    if isinstance(one, _Rate) and isinstance(other, _Rate):
-        return max(one.hz, other.hz) > _RATE_RATIO * min(one.hz, other.hz)
-    return one != other
+def _compare_channels(datasets: Sequence[Dataset]) -> list[Row]:
+    """The order of colours in each camera's files, which a schema declares. Decoding gives red, green, blue."""
+    rows = []
+    for camera in datasets[0].cameras:
+        found = tuple(str(d.manifest.streams.get(camera, {}).get("channels", "rgb")) for d in datasets)
+        done: Done = "converted" if len(set(found)) > 1 else "same"
+        rows.append(Row(what=f"observation.images.{camera}: channels", found=found, done=done))
+    return rows
 
 
-def _entries(dataset: Dataset) -> dict[str, str]:
-    """Describe each batch entry by the shape of one row; images, which may be resized, by the form of storage."""
-    rows = {entry: f"rows of shape {shape}" for entry, shape in row_shapes(dataset.schema).items()}
-    images = {
-        f"observation.images.{camera}": f"images stored as {dataset.manifest.image_storage(camera)}"
-        for camera in dataset.cameras
-    }
-    return rows | images
+def _compare_colours(datasets: Sequence[Dataset], names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Compare the cameras' mean colours, and warn where red and blue look exchanged."""
+    rows, warnings = [], []
+    for camera in datasets[0].cameras:
+        colours = [_mean_colour(dataset, camera) for dataset in datasets]
+        swapped = [name for name, colour in zip(names, colours, strict=True) if _look_swapped(colours[0], colour)]
+        texts = tuple(" ".join(f"{level:.0f}" for level in each) if each else "unknown" for each in colours)
+        if swapped:
+            rows.append(Row(what=f"observation.images.{camera}: mean colour", found=texts, done="look swapped"))
+            warnings.append(
+                f"camera {camera}: red and blue look swapped in {', '.join(swapped)}: mean red, green and blue are "
+                f'{texts[names.index(swapped[0])]}, and {texts[0]} in {names[0]} (if so, say channels = "bgr" for '
+                "the camera in the schema, and ingest again)"
+            )
+    return rows, warnings
 
 
-def _details(dataset: Dataset, window: Window) -> _Meaning:
-    """Describe the meaning of the entries' numbers, by a name for messages.
-
-    A name is compared only if both datasets have it.
-    """
-    schema = dataset.schema
-    sample = resolved = schema.sample
-    details: _Meaning = {f"{STATE}: fields": _named(sample.state)}
-    details |= {f"{STATE}: {_name(path)}": _field(schema, path) for path in sample.state}
-    details |= {f"observation.sensors.{name}: numbers": _field(schema, path) for name, path in sample.sensors}
-    details |= {f"observation.sensors.{name}: clock": _clock(schema, path) for name, path in sample.sensors}
-    details |= _action(schema)
-    used = ["state", "action", *(["sensor"] if sample.sensors else []), *(["image"] if dataset.cameras else [])]
-    for name in used:
-        for what in ("rows", "stride", "s"):
-            if getattr(window, f"{name}_{what}") is None and getattr(window, f"{name}_s") is None:
-                value = getattr(sample, f"{name}_{what}")
-                details[f"[sample] {name}_{what}"] = "none" if value is None else f"{value:g}"
-
-    def add_rate(what: str, stream: str) -> None:
-        hz = _rate_hz(dataset, stream)
-        if hz is not None:
-            details[f"{what}: rate"] = _Rate(hz)
-
-    # A window of one row means the same at any rate, unless the action is the value of the next row.
-    of_anchor = (resolved.state_rows != 1 and resolved.state_s is None) or resolved.ahead_rows
-    if of_anchor or (resolved.action_rows != 1 and resolved.action_s is None) or schema.action.kind == "next":
-        add_rate(f"{STATE} and action", schema.anchor)
-    if resolved.sensor_rows != 1 and resolved.sensor_s is None:
-        for name, path in sample.sensors:
-            add_rate(f"observation.sensors.{name}", path.partition("/")[0])
-    if resolved.image_rows != 1 and resolved.image_s is None:
-        for camera in dataset.cameras:
-            add_rate(f"observation.images.{camera}", camera)
-    return details
+def _mean_colour(dataset: Dataset, camera: str) -> tuple[float, ...] | None:
+    """The mean red, green and blue of a camera, from 0 to 255; ``None`` if ingest did not measure it."""
+    columns = [f"{camera}/{colour}" for colour in _COLOURS]
+    if not set(columns) <= set(dataset.column_names):
+        return None
+    levels = np.stack([dataset.column(name).astype(np.float64) for name in columns])
+    levels = levels[:, np.isfinite(levels).all(axis=0)]
+    return tuple(levels.mean(axis=1).tolist()) if levels.shape[1] else None
 
 
-def _clock(schema: Schema, path: str) -> str:
-    """Whose clock the rows of a sensor entry lie on."""
-    return "the anchor's" if path.partition("/")[0] == schema.anchor else "a stream's own"
-
-
-def _action(schema: Schema) -> _Meaning:
-    action = schema.action
-    details: _Meaning = {"action: kind": action.kind, "action: fields": _named(action.of)}
-    details |= {f"action: {_name(path)}": _field(schema, path) for path in action.of}
-    if action.kind in ("delta", "absolute"):
-        details["action: period_s"] = f"{action.period_s:g} s"
-    if action.kind == "delta":
-        details |= {f"action: {_name(path)} repeats": _period(schema.field(path)) for path in action.of}
-    details["action: append"] = ", ".join(_appended(schema, constant) for constant in action.append) or "nothing"
-    return details
-
-
-def _appended(schema: Schema, constant: ActionConstant) -> str:
-    if constant.field is None:
-        return f"{constant.name} = {constant.value:g}"
-    of = f"{constant.name} by {_name(constant.field)} {_field(schema, constant.field)}"
-    if constant.threshold is None:
-        return of
-    return f"{of}, {constant.value:g} above {constant.threshold:g} and else {constant.below:g}"
-
-
-def _name(path: str) -> str:
-    """A field's name without its stream, which may have another name in another dataset."""
-    return path.partition("/")[2]
-
-
-def _named(paths: Sequence[str]) -> str:
-    return ", ".join(map(_name, paths))
-
-
-def _field(schema: Schema, path: str) -> str:
-    """Describe a field's numbers: their count and unit, and an Euler convention or words that stand for numbers."""
-    field = schema.field(path)
-    units = dict.fromkeys(field.unit)
-    unit = ", ".join(units if len(units) == 1 else field.unit) or "no declared unit"
-    parts = [f"{field.num_columns} in {unit}"]
-    if field.euler:
-        parts.append(f"euler {field.euler}")
-    if field.words:
-        parts.append(", ".join(f"{word} = {value:g}" for word, value in field.words))
-    derived = _derived(schema, path)
-    if derived is not None:
-        parts.append(f"{derived.kind} of {derived.of}")
-    return ", ".join(parts)
-
-
-def _derived(schema: Schema, path: str) -> DerivedSpec | None:
-    stream, _, name = path.partition("/")
-    derived = getattr(schema.stream(stream), "derived", ())
-    return next((each for each in derived if each.name == name), None)
-
-
-def _period(field: FieldSpec) -> str:
-    return f"after {', '.join(f'{period:g}' for period in field.period)}" if any(field.period) else "never"
-
-
-def _rate_hz(dataset: Dataset, stream: str) -> float | None:
-    """The measured rate, the median over the episodes; the declared rate if every episode has only one time."""
-    names = ("rows", "first_s", "last_s")
-    rows, first_s, last_s = (dataset.column(f"{stream}/{name}").astype(np.float64) for name in names)
-    long = last_s > first_s
-    if not long.any():
-        declared: float | None = dataset.manifest.streams[stream].get("rate_hz")
-        return declared
-    return float(np.median((rows[long] - 1) / (last_s - first_s)[long]))
+def _look_swapped(ours: tuple[float, ...] | None, theirs: tuple[float, ...] | None) -> bool:
+    if ours is None or theirs is None or min(abs(c[0] - c[2]) for c in (ours, theirs)) < _LEAST_APART:
+        return False
+    as_is, exchanged = np.abs(np.subtract(ours, theirs)).sum(), np.abs(np.subtract(ours, theirs[::-1])).sum()
+    return bool(as_is > _SWAPPED * exchanged)

@@ -15,7 +15,6 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, action_size
 from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, STATE_IS_MISSING, TIME, is_aligned, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
-from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Channels, Schema
 
 __all__ = ["ANCHOR", "ROW_TEXT", "Sources", "frames_of", "row_shapes"]
@@ -31,13 +30,7 @@ class Sources:
     """
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
-        """Number the episodes and shards through, and read the columns that a loader needs.
-
-        Raises:
-            UsageError: ``datasets`` is empty.
-        """
-        if not datasets:
-            raise UsageError("Loader: expected a dataset, found none", "give what open_dataset returned")
+        """Number the episodes and shards through, and read the columns that a loader needs; there is one at least."""
         self.datasets = tuple(datasets)
         for each in self.datasets:
             each.read_columns(_columns(each))

@@ -5,6 +5,7 @@ Shape letters: B batch, T rows of a window, H action horizon, A action size, D s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -102,7 +103,8 @@ class Loader:
         """Prepare to read; no batch is read yet.
 
         Args:
-            dataset: from ``open_dataset``; or several, whose samples mean the same (fields, units, rates, actions).
+            dataset: from ``open_dataset``; or several, whose samples mean the same (fields, rates, actions). Units and
+                grippers that the schemas declare are converted to those of the first; see ``compare_datasets``.
             window: what a sample holds; the schema's default holds for everything that is ``None``.
             batch_size: B, the samples of a batch on this rank.
             seed: determines the order of frames and the augmentation.
@@ -131,13 +133,17 @@ class Loader:
             endless: go on to the next epoch with batches of full size, instead of ending after one epoch.
             pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
             device: a GPU that each batch is copied to as soon as it is made, while the GPU computes.
-            say: is called with one sentence that says how many threads were chosen.
+            say: is called with one sentence that says how many threads were chosen, and with one for each warning
+                about the datasets; without it, these are Python's warnings.
 
         Raises:
             UsageError: an argument cannot be used with this data.
         """
         selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size, where=where)
         self._sources, self._frames = selection.sources, selection.frames
+        self.comparison = selection.comparison  # what differs between the datasets, and what is converted
+        for warning in self.comparison.warnings:
+            (say or partial(warnings.warn, stacklevel=2))(warning)
         self.dataset, self.spec = self._sources.first, selection.spec
         self.transforms = Transforms.parse("Loader transforms", transforms) if transforms else None
         self.batch_size = parse_whole_number("Loader batch_size", batch_size, least=1)

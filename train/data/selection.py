@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.where import Where, masks
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.action_statistics import measured_actions
 from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
-from vlapipe.train.data.dataset_comparison import require_alike
+from vlapipe.train.data.dataset_comparison import Comparison, compare_datasets
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import FrameIndex
 from vlapipe.train.data.sample_steps import Steps, sample_steps
@@ -27,6 +28,7 @@ class Selection:
     steps: dict[str, Steps]
     spec: SampleSpec
     frames: FrameIndex
+    comparison: Comparison
 
     @classmethod
     def parse(
@@ -48,16 +50,15 @@ class Selection:
         for each in datasets:
             refuse_unknown_split(f"{what} split", split, each)
         window = window or Window()
-        if datasets:  # all datasets get the rows of the first, and their own fields of the same meaning
-            chosen = window.choose(datasets[0])
-            counts = window.counted(chosen) if window.is_by_time else window
-            datasets = [chosen, *(counts.choose(each) for each in datasets[1:])]
-        sources = Sources(datasets)
-        require_alike(sources.datasets, window)
+        if not datasets:
+            raise UsageError(f"{what}: expected a dataset, found none", "give what open_dataset returned")
+        comparison = compare_datasets(datasets, window)
+        sources = Sources(comparison.joined())
         steps = sample_steps(sources.first)
         spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
         if "action" not in spec.moments:
             actions = measured_actions(sources, steps, spec)
             spec = replace(spec, moments=spec.moments | ({} if actions is None else {"action": actions}))
         of_where = None if where is None else masks(Where.parse(where, f"{what} where"), sources.datasets)
-        return cls(sources=sources, steps=steps, spec=spec, frames=FrameIndex(sources, split, of_where))
+        frames = FrameIndex(sources, split, of_where)
+        return cls(sources=sources, steps=steps, spec=spec, frames=frames, comparison=comparison)

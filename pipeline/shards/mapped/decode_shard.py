@@ -22,6 +22,7 @@ from vlapipe.pipeline.shards.derive.actions import (
     action_fields,
     in_stride_order,
 )
+from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, stored_fields
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
@@ -54,6 +55,7 @@ def unpack_shard(
     stored_kinds: Mapping[str, Mapping[str, Any]],
     *,
     chosen: bool,
+    conversions: Mapping[str, Conversion],
 ) -> None:
     """Fill ``blocks``, and verify the shard's digest.
 
@@ -67,6 +69,7 @@ def unpack_shard(
         blocks: the entry's blocks, writable, with the shapes of ``layout``.
         stored_kinds: the manifest's description of the shard's arrays.
         chosen: whether the sample was chosen when training; see ``lay_out``.
+        conversions: how stored fields are converted; none of these fields is in ``mapped``.
 
     Raises:
         DamageError: the shard's bytes have changed since they were written.
@@ -81,6 +84,10 @@ def unpack_shard(
                 kind = stored_kinds[name]
                 arrays[name] = stored[name] = np.empty(kind["shape"], kind["dtype"])
         read_into(path, stored, shard_format_of(path.name), _NUM_THREADS)
+        for name in stored.keys() & conversions.keys():
+            for first in range(0, len(stored[name]), _ROWS_AT_ONCE):
+                rows = slice(first, first + _ROWS_AT_ONCE)
+                stored[name][rows] = conversions[name].apply(stored[name][rows])
         for name, (of, _) in derived.items():
             if name in arrays:
                 for first in range(0, len(arrays[of]), _ROWS_AT_ONCE):

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
+from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.pipeline.shards.derive.episode_sample import foreign_streams
 from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug
 from vlapipe.pipeline.shards.format.file_maps import are_many_maps
@@ -75,6 +76,7 @@ class MappedShards:
         table: EpisodesTable,
         *,
         chosen: bool = False,
+        conversions: Mapping[str, Conversion] | None = None,
     ) -> None:
         """Store the arguments. Opens nothing yet.
 
@@ -85,12 +87,14 @@ class MappedShards:
             cache: the cache into which shards are unpacked.
             table: the episodes table, which gives the rows of each episode in a shard.
             chosen: whether the schema's sample and action are others than those of the dataset's own schema.
+            conversions: how stored fields are converted before anything is made of them, by their names.
         """
         self._folder, self._manifest, self.schema, self._cache = folder, manifest, schema, cache
-        self._table, self._chosen = table, chosen
+        self._table, self._chosen, self._conversions = table, chosen, conversions or {}
         self._clocks = _clocks(schema, manifest)
         # An entry of a chosen sample keeps the stride order too, so its key has the stride.
         self._choice = f"-{choice_of(schema)}-{schema.sample.action_stride}" if chosen else ""
+        self._choice += f"-{sorted(self._conversions.items())}" if self._conversions else ""
         self._images = {f"{camera}/{kind}" for camera in manifest.cameras for kind in ("bytes", "offset", "pixels")}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # the least recently used first
         self._opening: dict[int, threading.Lock] = {}
@@ -128,6 +132,7 @@ class MappedShards:
             found.layout,
             self._rows_of_episodes(shard),
             chosen=self._chosen,
+            conversions=self._conversions,
         )
         return rows if rows.are_quick else None
 
@@ -188,6 +193,7 @@ class MappedShards:
                 blocks,
                 self._manifest.shards[shard]["arrays"],
                 chosen=self._chosen,
+                conversions=self._conversions,
             )
 
         key = self._key(shard)
@@ -220,7 +226,9 @@ class MappedShards:
         shard_format = shard_format_of(entry["file"])
         with damage_or_bug(path, entry["sha256"]):
             whole, arrays = map_arrays(path, shard_format)
-            mapped = {name: array for name, array in arrays.items() if name in entry["arrays"]}
+            # A converted field is read out of the shard, even where it could be mapped in place.
+            in_place = entry["arrays"].keys() - self._conversions.keys()
+            mapped = {name: array for name, array in arrays.items() if name in in_place}
             layout = lay_out(entry["arrays"], self.schema, mapped, self._clocks, chosen=self._chosen)
         return _Found(path, shard_format, whole, mapped, layout)
 

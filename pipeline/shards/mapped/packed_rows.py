@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, ACTION_VALUE, in_stride_order
+from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
@@ -41,6 +42,7 @@ class PackedRows:
         episodes: Mapping[str, NDArray[np.int64]],
         *,
         chosen: bool,
+        conversions: Mapping[str, Conversion],
     ) -> None:
         """Read the directory of a Zarr shard.
 
@@ -54,13 +56,14 @@ class PackedRows:
             layout: the layout of the cache entry that the shard would be unpacked into.
             episodes: for each stream, start and number of rows of each of the shard's episodes, ``(episodes, 2)``.
             chosen: whether the sample was chosen when training; see ``lay_out``.
+            conversions: how stored fields are converted; none of these fields is in ``mapped``.
 
         Raises:
             DamageError: the shard's bytes have changed since they were written.
         """
         self._path, self._sha256, self._schema, self._arrays, self._mapped = path, sha256, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
-        self._layout, self._episodes, self._chosen = layout, episodes, chosen
+        self._layout, self._episodes, self._chosen, self._conversions = layout, episodes, chosen, conversions
         self._samples: dict[int, EpisodeSample] = {}
         with damage_or_bug(path, sha256):
             self._stored = ZarrRows(path, whole)
@@ -128,7 +131,8 @@ class PackedRows:
         return self._rows(field, start, stop)
 
     def _rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        return self._mapped[name][start:stop] if name in self._mapped else self._stored.read(name, start, stop)
+        rows = self._mapped[name][start:stop] if name in self._mapped else self._stored.read(name, start, stop)
+        return self._conversions[name].apply(rows) if name in self._conversions else rows
 
     def _in_stride_order(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns actions in stride order. They are not adjacent in the shard, so all rows between them are decoded."""

@@ -6,70 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from datasets_to_join import RENAMED, make
 
-import vlapipe
-from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.window_size import Window
-
-SCHEMA = """
-name = "bench"
-anchor = "robot"
-[episodes]
-folders = ["ep_*"]
-[split]
-val = 0
-[streams.robot]
-kind = "csv"
-files = ["robot.csv"]
-max_gap_s = 1.0
-time = { column = "t" }
-fields = { joint = { columns = ["a", "b"], unit = "rad" }, grip = { columns = ["g"], unit = "m" } }
-[streams.wrench]
-kind = "csv"
-files = ["ft.csv"]
-max_gap_s = 1.0
-time = { column = "t" }
-fields = { newton = { columns = ["x", "y", "z"], unit = "N" } }
-[action]
-kind = "delta"
-of = ["robot/joint"]
-period_s = 0.1
-append = { gripper = { field = "robot/grip", threshold = 0.02, above = 1, below = 0 } }
-[sample]
-state = ["robot/joint", "robot/grip"]
-sensors = { force = "wrench/newton" }
-state_rows = 3
-sensor_rows = 4
-action_rows = 5
-action_stride = 2
-"""
-RENAMED = {"streams.robot": "streams.arm", '"robot/': '"arm/', '"robot"': '"arm"', "wrench": "ft"}
-
-
-def make(root: Path, *, edits: dict[str, str] | None = None, rate_hz: float = 50, sensor_hz: float = 100) -> Dataset:
-    """Two episodes; each column is the time in seconds, and the schema's text is edited."""
-    text = SCHEMA
-    for old, new in (edits or {}).items():
-        assert old in text, old
-        text = text.replace(old, new)
-    for i in range(2):
-        folder = root / "raw" / f"ep_{i}"
-        folder.mkdir(parents=True)
-        for name, header, rate in (("robot", "t,a,b,g", rate_hz), ("ft", "t,x,y,z", sensor_hz)):
-            clock = np.arange(int(rate * (3 + i))) / rate
-            if name == "ft":
-                clock = np.delete(clock, np.flatnonzero((clock > 1) & (clock < 2.2)))  # a gap that no window may cross
-            rows = [",".join([f"{t:.6f}"] * len(header.split(","))) for t in clock]
-            (folder / f"{name}.csv").write_text("\n".join([header, *rows, ""]))
-    root.joinpath("schema.toml").write_text(text)
-    report = ingest(IngestConfig(source=root / "raw", out=root / "data", schema=str(root / "schema.toml")))
-    assert report.num_episodes == 2, report.rejects
-    return vlapipe.open_dataset(root / "data")
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +39,23 @@ def test_streams_of_other_names_are_read_each_by_its_own_schema(first: Dataset, 
 
 
 DIFFERENCES = {
-    "unit": ({'unit = "rad"': 'unit = "deg"'}, {}, ["joint: expected 2 in rad as in {first}, found 2 in deg"]),
+    "unit of another kind": (
+        {'unit = "rad"': 'unit = "mm"'},
+        {},
+        ["joint: expected 2 in rad as in {first}, found 2 in mm"],
+    ),
+    "gripper of one": (
+        {'unit = "m"': 'unit = "m", gripper = { open = 0.1, closed = 0 }'},
+        {},
+        ["grip: expected 1 in m as in {first}, found 1 in m, gripper open 0.1, closed 0"],
+    ),
     "unit not said": ({', unit = "m"': ""}, {}, ["grip: expected 1 in m as in {first}, found 1 in no declared unit"]),
-    "sensor's unit": ({'unit = "N"': 'unit = "mN"'}, {}, ["sensors.force: numbers: expected 3 in N .* found 3 in mN"]),
-    "rate": ({}, {"rate_hz": 25}, ["observation.state and action: rate: expected 50 Hz as in {first}, found 25 Hz"]),
+    "sensor's unit": ({'unit = "N"': 'unit = "A"'}, {}, ["sensors.force: numbers: expected 3 in N .* found 3 in A"]),
+    "rate": (
+        {},
+        {"rate_hz": 25},
+        [r"state and action: rate: expected 50 Hz \(.*\) as in {first}, found 25 Hz \(state 0.08 s, chunk 0.32 s\)"],
+    ),
     "sensor's rate": ({}, {"sensor_hz": 325}, ["observation.sensors.force: rate: expected .* Hz .* found .* Hz"]),
     "order of fields": (
         {'state = ["robot/joint", "robot/grip"]': 'state = ["robot/grip", "robot/joint"]'},
@@ -116,9 +72,9 @@ DIFFERENCES = {
         ["action: append: expected .*1 above 0.02 and else 0 as in {first}, found .*0 above 0.02 and else 1"],
     ),
     "several": (
-        {'unit = "rad"': 'unit = "deg"', "sensor_rows = 4": "sensor_rows = 2"},
+        {'unit = "rad"': 'unit = "mm"', "sensor_rows = 4": "sensor_rows = 2"},
         {"rate_hz": 10},
-        ["state: joint: .* in deg", r"action: joint: .* in deg", "sensor_rows: .* found 2", "rate: .* found 10 Hz"],
+        ["state: joint: .* in mm", r"action: joint: .* in mm", "sensor_rows: .* found 2", "rate: .* found 10 Hz"],
     ),
 }
 
