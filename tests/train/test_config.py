@@ -27,8 +27,8 @@ def test_option_list_is_as_documented() -> None:
     names = """
         data batch_size fit_batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards where weights
         mix augment augmentation transforms
-        image_resize_height image_resize_width out policy policy_args sample action normalize normalize_floor init trainable
-        precision compile attention
+        image_resize_height image_resize_width out policy policy_args sample action normalize normalize_floor init
+        trainable precision compile attention
         gradient_checkpointing deterministic resume max_steps seed grad_accum learning_rate weight_decay schedule
         warmup_steps stable_steps decay_steps min_lr_ratio grad_clip ema ema_warmup
         parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best

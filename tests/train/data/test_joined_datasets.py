@@ -205,7 +205,8 @@ def make_camera(root: Path, colour: tuple[int, int, int], channels: str = "") ->
 
 def test_swapped_colours_are_warned_of_unless_the_schema_declares_them(tmp_path: Path) -> None:
     right, swapped = make_camera(tmp_path / "right", (40, 60, 90)), make_camera(tmp_path / "swapped", (90, 60, 40))
-    with pytest.warns(UserWarning, match="camera front: red and blue look swapped in swapped/data: .*9. 6. 4., and 4. 6. 9."):
+    said_so = "camera front: red and blue look swapped in swapped/data: .*9. 6. 4., and 4. 6. 9."
+    with pytest.warns(UserWarning, match=said_so):
         Loader([right, swapped])
     said: list[str] = []
     Loader([right, swapped], say=said.append)
