@@ -149,6 +149,30 @@ class Dataset:
         return [camera for camera in self.manifest.cameras if chosen is None or camera in chosen]
 
     @property
+    def fps(self) -> float:
+        """The measured rate of the anchor, on whose rows frames lie: the median over the episodes."""
+        rows, first_s, last_s = (self.column(f"{self.schema.anchor}/{name}") for name in ("rows", "first_s", "last_s"))
+        is_long = last_s > first_s
+        return float(np.median((rows[is_long] - 1) / (last_s - first_s)[is_long])) if is_long.any() else 0.0
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]]:
+        """What a sample can hold: each field ``<stream>/<field>`` and camera, with a row's shape, dtype and unit."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, stream in self.manifest.streams.items():
+            if stream["kind"] == "images":
+                found[name] = {"dtype": "uint8", "shape": [3, None, None], "unit": []}
+            for field, described in stream.get("fields", {}).items():
+                found[f"{name}/{field}"] = {key: described[key] for key in ("dtype", "shape", "unit")}
+        return found
+
+    def __getitem__(self, which: int | str) -> Episode:
+        """Returns one episode, as ``episode`` does. ``vlapipe.torch_dataset(dataset)[i]`` is a training sample."""
+        if isinstance(which, int) and not -len(self) <= which < len(self):
+            raise IndexError(f"episodes are numbered from 0 to {len(self) - 1}")
+        return self.episode(which)
+
+    @property
     def views(self) -> list[str]:
         """The old name of ``cameras``."""
         warn_renamed("vlapipe.Dataset", "views", "cameras")
