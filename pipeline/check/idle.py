@@ -22,9 +22,9 @@ __all__ = ["Spans", "find_idle", "report_idle", "without_idle"]
 Spans = list[tuple[int, int]]  # rows ``start <= row < stop``
 
 _SHARE = 0.005  # of the range of motion
-# Times the mean second difference in quiet windows, which is 1.95 standard deviations of white noise. Noise spreads
-# over less than 7 standard deviations, motion over far more, because its second differences are small.
-_OF_NOISE = 3.5
+# Times the mean second difference in quiet windows. White noise whose spikes were smoothed away spreads over up to 8 times
+# that in a window. Motion spreads over far more, because its second differences are small if there are enough rows.
+_OF_NOISE, _ENOUGH_ROWS = 8.0, 16
 # A column that changes more often than this flickers between the steps of its encoder, or moves.
 _OFTEN, _MANY, _OF_STEP = 0.1, 8, 1.5
 _CREEP = 4  # limit on the variation over a whole standstill, in limits of a window: more is a slow motion
@@ -138,7 +138,7 @@ def _still_steps(times: _Floats, rows: StreamRows, fields: list[FieldSpec], idle
     high, low = blocks.max(axis=2), blocks.min(axis=2)
     noise = np.abs(np.diff(_blocks(columns, 2 * block), n=2, axis=2)).mean(axis=2)
     noise = np.sort(noise, axis=1)[:, noise.shape[1] // 4]
-    limits = np.maximum(_SHARE * _reach(high, low, kinds), _OF_NOISE * noise)
+    limits = np.maximum(_SHARE * _reach(high, low, kinds), (_OF_NOISE if count >= _ENOUGH_ROWS else 0.0) * noise)
     limits = np.maximum(limits, _flicker(columns))[:, None]
     if not (high - low <= limits).all(axis=0).any():
         return still_steps

@@ -43,12 +43,12 @@ def episodes_of(raw: Path) -> list[Path]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Six episodes: every other one lacks View2, the second one the sensor, the last one all of these."""
+    """Six episodes: every other one lacks View2, the first one the sensor too, the last one all but the robot."""
     raw = make_dataset(tmp_path / "raw", num_episodes=6)
     episodes = episodes_of(raw)
     for episode in episodes[::2]:
         shutil.rmtree(episode / "images" / "View2")
-    for episode in (episodes[1], episodes[5]):
+    for episode in (episodes[0], episodes[5]):
         (episode / "sensor_data.npz").unlink()
     shutil.rmtree(episodes[5] / "images")
     return raw

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import vlapipe
-from vlapipe.pipeline.check.idle import find_idle
+from vlapipe.pipeline.check.idle import find_idle, without_idle
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.errors import UsageError
@@ -123,6 +123,20 @@ def test_angle_that_flickers_about_the_wrap_stands_still() -> None:
     turned = (np.rad2deg(values[:, :6]) + 180 + 180) % 360 - 180
     text = TEXT.format(episodes="", streams="").replace('unit = "rad"', 'unit = "deg"\n    period = 360')
     assert_spans(times, find(times, np.column_stack([turned, values[:, 6]]), parse_schema(text, "t")), STILL)
+
+
+def test_columns_of_which_all_are_only_noise_stand_still() -> None:
+    rng = np.random.default_rng(3)
+    times = np.arange(600) / 100
+    assert find(times, rng.normal(0, 0.01, (600, 7))) == [(0, 600)]
+
+
+def test_frame_whose_action_begins_to_move_stays() -> None:
+    """Actions look five rows ahead; the last rows have none."""
+    action_row = np.where(np.arange(60) < 55, np.arange(60) + 5, -1).astype(np.int32)
+    frames, pauses = without_idle((2, 55), [(0, 20), (30, 40), (50, 60)], action_row)
+    assert frames == (15, 50)
+    assert pauses == [(30, 35)]
 
 
 def test_idle_s_says_how_long_is_too_long() -> None:

@@ -158,6 +158,17 @@ def test_dropped_images_keep_the_others_at_the_stamps_of_a_clock_of_their_own(tm
     assert episode["camera/timestamp"].tolist() == [100.0 + i / 10 for i in range(NUM) if i != 7]
 
 
+def test_findings_about_the_clock_keep_their_lines_behind_a_dropped_image(tmp_path: Path) -> None:
+    raw = write(tmp_path, {7: b""})
+    for folder in raw.iterdir():
+        start = 100.0 * int(folder.name[-1])
+        times = [start + i / 10 - (i >= 12) * 0.04 for i in range(NUM)]
+        (folder / "times.txt").write_text("".join(f"{t}\n" for t in times))
+    report = run(tmp_path, 'on_bad = "drop"\nmax_gap_s = 0.15\ntime = { file = "times.txt" }')
+    lines = {f["episode"]: f["line"] for f in report.findings if f["code"] == "clock.gap"}
+    assert lines == {"episode_1": 9}  # the image before is gone
+
+
 @pytest.mark.parametrize("options", [{}, {"image_storage": "raw"}])
 def test_damaged_image_costs_only_the_episode_of_the_file_that_holds_it(
     tmp_path: Path, options: dict[str, Any]
