@@ -22,8 +22,8 @@ __all__ = ["Spans", "find_idle", "report_idle", "without_idle"]
 Spans = list[tuple[int, int]]  # rows ``start <= row < stop``
 
 _SHARE = 0.005  # of the range of motion
-# Times the mean second difference in quiet windows. White noise whose spikes were smoothed away spreads over up to 8 times
-# that in a window. Motion spreads over far more, because its second differences are small if there are enough rows.
+# Times the mean second difference in quiet windows. White noise whose spikes were smoothed away spreads over up to 8
+# times that in a window. Motion spreads over far more, since its second differences are small if there are rows enough.
 _OF_NOISE, _ENOUGH_ROWS = 8.0, 16
 # A column that changes more often than this flickers between the steps of its encoder, or moves.
 _OFTEN, _MANY, _OF_STEP = 0.1, 8, 1.5
