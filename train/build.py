@@ -161,6 +161,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             split=split,
             where=config.data.where,
             image_size=config.data.image_size,
+            image_resize=config.data.image_resize,
             transforms=config.data.transforms or (),
             device=ranks.device,
             **options,

@@ -18,6 +18,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.moments import FLICKER
+from vlapipe.train.data.resize import FITS
 from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
@@ -50,6 +51,7 @@ class DataConfig(_Group):
     augment: bool = option(False)
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
     transforms: tuple[str, ...] | None = option(None)  # pkg.module:function, see Transforms
+    image_resize: str = option("stretch", choices=FITS)
     image_resize_height: int | None = option(None, least=8)
     image_resize_width: int | None = option(None, least=8)
 
@@ -58,6 +60,9 @@ class DataConfig(_Group):
         if (self.image_resize_height is None) != (self.image_resize_width is None):
             missing = "width" if self.image_resize_width is None else "height"
             raise UsageError(f"images cannot be resized without a {missing}", f"add --image-resize-{missing}")
+        if self.image_size is None and self.image_resize != "stretch":
+            cure = "add --image-resize-height and --image-resize-width"
+            raise UsageError(f"image_resize {self.image_resize!r}: to which size?", cure)
 
     @property
     def text(self) -> str:

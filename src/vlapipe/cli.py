@@ -413,6 +413,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--where", help="Read only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--shuffle-shards", type=int, help="Mix this many shards at a time: for data larger than memory.")
 @click.option("--augment", is_flag=True, default=None, help="Vary training images: crop, rotation, colour.")
+@click.option("--image-resize", help="How images come to another size: stretch (default), crop, or pad with black.")
 @click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")
 @click.option("--image-resize-width", type=int, help="Train on images of this width.")
 @click.option("--precision", help="bf16, fp32, or auto (default): bf16 where the hardware has it.")
@@ -465,7 +466,15 @@ def train(compile_mode: str | None, config: Path | None, **options: Any) -> None
 # Options of ``train`` that decide how fast a step is; the rest of them can be set in the --config file.
 _OF_SPEED = (
     *("data", "config", "policy", "batch_size", "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards"),
-    *("augment", "image_resize_height", "image_resize_width", "precision", "compile_mode", "gradient_checkpointing"),
+    *(
+        "augment",
+        "image_resize",
+        "image_resize_height",
+        "image_resize_width",
+        "precision",
+        "compile_mode",
+        "gradient_checkpointing",
+    ),
     *("attention", "parallel", "deterministic", "cache_dir", "cache_size", *_WINDOW_FLAGS),
 )
 

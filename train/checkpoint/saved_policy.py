@@ -159,6 +159,7 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
         "optional": sorted(spec.optional),
         "newest": spec.newest,
         "action_form": None if spec.action_form is None else spec.action_form.to_json(),
+        "image_resize": spec.image_resize,
         "normalize": spec.normalize,
     }
 
@@ -181,5 +182,6 @@ def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
         optional=frozenset(values.get("optional", ())),
         newest=values.get("newest", -1),
         action_form=ActionForm.from_json(values["action_form"]) if values.get("action_form") else None,
+        image_resize=values.get("image_resize", "stretch"),
         normalize=dict(values.get("normalize", {})),
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 import sys
 from typing import Any
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.resize import FITS, Fit
 
-__all__ = ["parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
+__all__ = ["parse_fit", "parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
 
 _SIDES = ("height", "width")
+_SIZE = re.compile("([0-9]{1,5})x([0-9]{1,5})")
 
 
 def parse_whole_number(what: str, value: Any, *, least: int, most: int | None = None, multiple_of: int = 1) -> int:
@@ -47,17 +50,34 @@ def parse_number(what: str, value: Any, *, least: float, most: float = math.inf)
 
 
 def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
-    """Return ``value`` as (height, width); ``None`` stays ``None``.
+    """Return ``value`` as (height, width); ``None`` stays ``None``. A text is ``WIDTHxHEIGHT``, as ingest takes it.
 
     Raises:
         UsageError: ``value`` is not two whole numbers from 1 on.
     """
     if value is None:
         return None
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        value = int(match[2]), int(match[1])
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise UsageError(f"{what}: expected (height, width), found {value!r}")
+        raise UsageError(f"{what}: expected (height, width), or 'WIDTHxHEIGHT', found {value!r}")
     height, width = (parse_whole_number(f"{what} {name}", v, least=1) for name, v in zip(_SIDES, value, strict=True))
     return height, width
+
+
+def parse_fit(what: str, value: Any, image_size: Any) -> Fit:
+    """Return ``value`` as the way in which images are brought to ``image_size``.
+
+    Raises:
+        UsageError: ``value`` is unknown, or there is no size that images are brought to.
+    """
+    for fit in FITS:
+        if fit == value:
+            if image_size is None and fit != "stretch":
+                problem = f"{what} {fit!r}: to which size?"
+                raise UsageError(problem, "add image_size, or --image-resize-height and --image-resize-width")
+            return fit
+    raise UsageError(f"{what} {value!r}: unknown", did_you_mean(str(value), FITS))
 
 
 def refuse_unknown_split(what: str, split: Any, dataset: Dataset) -> None:

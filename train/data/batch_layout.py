@@ -20,6 +20,7 @@ from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
 from vlapipe.train.data.moments import Moments, entry_moments
+from vlapipe.train.data.resize import Fit
 from vlapipe.train.data.sample_steps import Steps
 
 __all__ = [
@@ -49,6 +50,7 @@ class SampleSpec:
     optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
     newest: int = -1  # the frame's own row in the window of the state
     action_form: ActionForm | None = None  # how "action" follows from the recorded actions; None: as recorded
+    image_resize: Fit = "stretch"  # how images of another size are brought to the size in ``images``
     normalize: dict[str, str] = field(default_factory=dict)  # batch key -> kind; a key that it lacks has "mean_std"
 
 
@@ -63,8 +65,9 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
         recorded = np.stack([sources.column(f"{camera}/height"), sources.column(f"{camera}/width")], axis=1)
         recorded = np.unique(recorded[recorded[:, 0] > 0], axis=0)  # an episode may lack the camera
         if chosen is None and len(recorded) > 1:
-            found = ", ".join(f"{w}x{h}" for h, w in recorded[:4])
-            raise UsageError(f"{sources.name()}: images of {camera} differ in size: {found}", "choose an image size")
+            found = ", ".join(f"{w}x{h}" for h, w in recorded[:4]) + " (width x height)"
+            cure = "choose --image-resize-height and --image-resize-width, or image_size=(height, width)"
+            raise UsageError(f"{sources.name()}: images of {camera} differ in size: {found}", cure)
         sizes[camera] = chosen or (int(recorded[0][0]), int(recorded[0][1]))
     return sizes
 

@@ -62,7 +62,14 @@ class BatchMaker:
         self._locator = RowLookup(sources, self._shards, self._reader, steps)
         self._cameras = {
             camera: CameraReader(
-                self._shards, self._reader, camera, shape, augmentation, seed, sources.image_channels(camera)
+                self._shards,
+                self._reader,
+                camera,
+                shape,
+                augmentation,
+                seed,
+                sources.image_channels(camera),
+                spec.image_resize,
             )
             for camera, shape in spec.images.items()
         }

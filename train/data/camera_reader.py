@@ -18,7 +18,7 @@ from vlapipe.schemas.schema import Channels
 from vlapipe.train.data.augment import Augmentation, Draw
 from vlapipe.train.data.augment_pixels import augment
 from vlapipe.train.data.frame_index import BatchPlan
-from vlapipe.train.data.resize import Scratch, resize
+from vlapipe.train.data.resize import Fit, Scratch, fit_into, resize
 from vlapipe.train.data.row_lookup import Images
 from vlapipe.train.data.row_reader import RowReader, Rows
 from vlapipe.train.data.shard_table import ShardTable
@@ -38,14 +38,15 @@ class CameraReader:
         augmentation: Augmentation | None,
         seed: int,
         channels: Sequence[Channels],
+        fit: Fit = "stretch",
     ) -> None:
-        """Prepare to read images of ``shape`` (T, 3, height, width).
+        """Prepare to read images of ``shape`` (T, 3, height, width), to which they are brought as ``fit`` says.
 
         ``seed`` is the augmentation's. ``channels`` has the order of the colours in the JPEG files of each shard.
         """
         self._shards, self._rows, self._camera = shards, reader, camera
         self._augmentation, self._seed = augmentation, seed
-        self._reader = ImageReader(shape[2:])
+        self._reader = ImageReader(shape[2:], fit)
         self._channels = channels
 
     def read(self, frames: BatchPlan, images: Images, out: NDArray[np.uint8]) -> None:
@@ -95,9 +96,9 @@ class ImageReader:
     sample from ``Augmentation.of``. ``None`` leaves the images unvaried.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        """Prepare for images of ``size`` (height, width)."""
-        self.size = size
+    def __init__(self, size: tuple[int, int], fit: Fit = "stretch") -> None:
+        """Prepare for images of ``size`` (height, width), to which others are brought as ``fit`` says."""
+        self.size, self._fit = size, fit
         self._scratch = Scratch()
 
     def read(
@@ -154,6 +155,8 @@ class ImageReader:
         return decode_rgb(jpeg, self.size, memory, channels)
 
     def _put(self, image: NDArray[np.uint8], place: NDArray[np.uint8], draw: Draw | None) -> None:
+        if image is not place:
+            image, place = fit_into(image, place, self._fit)
         if draw is not None:
             augment(image, place, draw, self._scratch)
         elif image is not place:

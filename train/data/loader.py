@@ -92,7 +92,8 @@ class Loader:
         mix: Mapping[str, float] | None = None,
         split: str | None = "train",
         where: str | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | str | None = None,
+        image_resize: str = "stretch",
         augmentation: Augmentation | None = None,
         transforms: Sequence[str | Transform] = (),
         endless: bool = False,
@@ -125,8 +126,10 @@ class Loader:
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
             where: an expression over metadata and columns of the episodes table, such as ``'operator != "test"'``; only
                 episodes of which it is true are read. Statistics are still those of the whole train split.
-            image_size: (height, width) to resize to. ``None`` keeps the recorded size; each camera must then have one
-                size in all episodes.
+            image_size: (height, width) to resize to, or the text ``WIDTHxHEIGHT``. ``None`` keeps the recorded size;
+                each camera must then have one size in all episodes.
+            image_resize: ``"stretch"`` the image to that size; or keep its proportions, and ``"crop"`` what is too high
+                or too wide, or ``"pad"`` with black.
             augmentation: how images are varied, by seed and position in the sequence; ``None`` varies nothing.
             transforms: functions that are called one after the other with each batch, in the loader's threads, after
                 all else; each takes a dict and returns one. Or their names, ``pkg.module:function``.
@@ -139,7 +142,15 @@ class Loader:
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        selection = Selection.parse("Loader", dataset, window=window, split=split, image_size=image_size, where=where)
+        selection = Selection.parse(
+            "Loader",
+            dataset,
+            window=window,
+            split=split,
+            image_size=image_size,
+            image_resize=image_resize,
+            where=where,
+        )
         self._sources, self._frames = selection.sources, selection.frames
         self.comparison = selection.comparison  # what differs between the datasets, and what is converted
         for warning in self.comparison.warnings:

@@ -9,14 +9,49 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 
-__all__ = ["Scratch", "resize"]
+__all__ = ["FITS", "Fit", "Scratch", "fit_into", "resize", "resized"]
+
+Fit = Literal["stretch", "crop", "pad"]
+FITS: tuple[Fit, ...] = ("stretch", "crop", "pad")
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
+    """Returns one image (h, w, 3) as training sees it at ``size`` (height, width), for a robot's own observations."""
+    out = np.empty((*size, 3), dtype=np.uint8)
+    resize(*fit_into(image, out, fit))
+    return out
+
+
+def fit_into(
+    image: NDArray[np.uint8], out: NDArray[np.uint8], fit: Fit
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Returns the part of ``image`` (h, w, 3) that is shown, and the part of ``out`` (H, W, 3) that shows it.
+
+    ``stretch`` shows all of the image in all of ``out``. The others keep the image's proportions and its middle:
+    ``crop`` cuts what is too high or too wide, and ``pad`` makes the rest of ``out`` black.
+    """
+    if fit == "stretch" or image.shape == out.shape:
+        return image, out
+    (height, width), (out_height, out_width) = image.shape[:2], out.shape[:2]
+    if fit == "crop":
+        factor = max(out_height / height, out_width / width)
+        return _middle(image, out_height / factor, out_width / factor), out
+    factor = min(out_height / height, out_width / width)
+    out[...] = 0
+    return image, _middle(out, height * factor, width * factor)
+
+
+def _middle(image: NDArray[np.uint8], height: float, width: float) -> NDArray[np.uint8]:
+    rows, columns = (max(1, round(side)) for side in (height, width))
+    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+    return image[top : top + rows, left : left + columns]
 
 
 def resize(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

@@ -9,7 +9,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.action_statistics import measured_actions
-from vlapipe.train.data.arguments import parse_image_size, refuse_unknown_split
+from vlapipe.train.data.arguments import parse_fit, parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import Comparison, compare_datasets
 from vlapipe.train.data.dataset_group import Sources
@@ -38,7 +38,8 @@ class Selection:
         *,
         window: Window | None,
         split: str | None,
-        image_size: tuple[int, int] | None,
+        image_size: tuple[int, int] | str | None,
+        image_resize: str = "stretch",
         where: str | None = None,
     ) -> Selection:
         """Check the arguments, which ``Loader`` explains. ``what`` names the caller in error messages.
@@ -56,6 +57,7 @@ class Selection:
         sources = Sources(comparison.joined())
         steps = sample_steps(sources.first)
         spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
+        spec = replace(spec, image_resize=parse_fit(f"{what} image_resize", image_resize, image_size))
         if "action" not in spec.moments:
             actions = measured_actions(sources, steps, spec)
             spec = replace(spec, moments=spec.moments | ({} if actions is None else {"action": actions}))

@@ -63,7 +63,8 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         *,
         window: Window | None = None,
         split: str | None = "train",
-        image_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | str | None = None,
+        image_resize: str = "stretch",
         where: str | None = None,
         transforms: Sequence[str | Transform] = (),
     ) -> None:
@@ -75,6 +76,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
             UsageError: an argument cannot be used with this data.
         """
         arguments: dict[str, Any] = {"window": window, "split": split, "image_size": image_size, "where": where}
+        arguments["image_resize"] = image_resize
         self._again = partial(FrameDataset, dataset, **arguments, transforms=transforms)
         selection = Selection.parse("torch_dataset", dataset, **arguments)
         self.spec, self._frames = selection.spec, selection.frames

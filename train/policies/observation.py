@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.data.resize import Fit
 from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 
 __all__ = ["CheckedAct", "check_observation"]
@@ -40,7 +41,7 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
         value, is_pad = (_tensor(observation, name) for name in (key, f"{key}_is_pad"))
         first = value if first is None else first
         if value.shape[1:] != shape or value.shape[:1] != first.shape[:1]:
-            _refuse_shape(key, value, (first.shape[0] if first.ndim > 2 else 1, *shape))
+            _refuse_shape(key, value, (first.shape[0] if first.ndim > 2 else 1, *shape), spec.image_resize)
         dtype = torch.uint8 if key.startswith(_IMAGES) else torch.float32
         if value.dtype != dtype:
             _refuse_type(key, value, dtype)
@@ -104,7 +105,7 @@ def _tensor(observation: Mapping[str, Any], key: str) -> Tensor:
     return value
 
 
-def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...]) -> NoReturn:
+def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...], fit: Fit) -> NoReturn:
     found, names = tuple(value.shape), _names(key, len(expected))
     cure = "see docs/policies.md"
     if found == expected[1:]:
@@ -117,7 +118,8 @@ def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...]) -> NoRetur
         if found[2:] == (height, width, 3):
             cure = "channels come first: value.permute(0, 1, 4, 2, 3)"
         elif found[2] == 3:
-            cure = f"resize as for training, to height {height} and width {width}"
+            call = f"resized(image, ({height}, {width}), {fit!r})"
+            cure = f"resize to height {height} and width {width} as in training: vlapipe.train.data.resize.{call}"
     _refuse(key, f"expected {names} = {expected}, found {found}", cure)
 
 

@@ -7,16 +7,23 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vlapipe.schemas.errors import DamageError, ImageError
+from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.schemas.errors import DamageError, ImageError, UsageError
 from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.camera_reader import ImageReader
+from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.resize import FITS, Fit, resized
 
 RECORDED = (120, 160)
 TWO_ROUNDINGS = 1.01  # down the columns and along the rows
@@ -137,8 +144,8 @@ def test_stored_pixels_on_a_map_that_cannot_be_written_are_resized() -> None:
     images.setflags(write=False)
     out = np.empty((2, 50, 70, 3), dtype=np.uint8)
     ImageReader((50, 70)).resize(images, out)
-    for image, resized in zip(images, out, strict=True):
-        assert np.abs(resized - reference(image, (50, 70))).max() < TWO_ROUNDINGS
+    for image, found in zip(images, out, strict=True):
+        assert np.abs(found - reference(image, (50, 70))).max() < TWO_ROUNDINGS
 
 
 @pytest.mark.parametrize("draws", [CUT, TURNED], ids=["cut", "turned"])
@@ -202,3 +209,98 @@ def test_reading_starts_no_threads_of_its_own_and_gives_the_same_with_any_number
     finally:
         torch.set_num_threads(1)
     assert started == [0]
+
+
+# --- another shape ----------------------------------------------------------------------------------------------------
+
+WIDE = np.zeros((60, 120, 3), dtype=np.uint8)  # red in the left third, green in the middle, blue in the right
+WIDE[:, :40, 0] = WIDE[:, 40:80, 1] = WIDE[:, 80:, 2] = 200
+
+
+def fit(image: NDArray[np.uint8], size: tuple[int, int], how: Fit, *, as_jpeg: bool) -> NDArray[np.uint8]:
+    out = np.full((1, *size, 3), 77, dtype=np.uint8)
+    if as_jpeg:
+        ImageReader(size, how).read([encode(image)], out)
+    else:
+        ImageReader(size, how).resize([image], out)
+    return out[0]
+
+
+@pytest.mark.parametrize("as_jpeg", [True, False], ids=["jpeg", "pixels"])
+def test_stretched_cropped_and_padded_images_show_what_they_say(as_jpeg: bool) -> None:
+    stretched, cropped, padded = (fit(WIDE, (30, 30), how, as_jpeg=as_jpeg) for how in FITS)
+    assert [stretched[15, x].argmax() for x in (1, 15, 28)] == [0, 1, 2]
+    # The middle 60 of 120 columns: 10 of red, 40 of green, 10 of blue.
+    assert [cropped[15, x].argmax() for x in (1, 8, 15, 22, 28)] == [0, 1, 1, 1, 2]
+    assert abs(int((cropped[15, :, 0] > 100).sum()) - 5) <= 1
+    # All of it in the middle half of the rows, black above and below.
+    assert (padded[:7] == 0).all()
+    assert (padded[23:] == 0).all()
+    assert [padded[15, x].argmax() for x in (1, 15, 28)] == [0, 1, 2]
+    assert padded[8:22].max(axis=2).min() > 60
+
+
+@pytest.mark.parametrize("how", ["crop", "pad"])
+@pytest.mark.parametrize("size", [(30, 60), (60, 120), (10, 20), (90, 180)])
+def test_an_image_of_the_same_proportions_is_the_same_in_each_way(size: tuple[int, int], how: Fit) -> None:
+    image = make_pixels(3, 60, 120)
+    for as_jpeg in (True, False):
+        expected = fit(image, size, "stretch", as_jpeg=as_jpeg)
+        np.testing.assert_array_equal(fit(image, size, how, as_jpeg=as_jpeg), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    recorded=st.tuples(st.integers(1, 90), st.integers(1, 90)), size=st.tuples(st.integers(1, 60), st.integers(1, 60))
+)
+def test_crop_and_pad_are_a_slow_reference_for_every_size(recorded: tuple[int, int], size: tuple[int, int]) -> None:
+    image = make_pixels(4, *recorded)
+    (height, width), (rows, columns) = recorded, size
+    scale = max(rows / height, columns / width)
+    kept = max(1, round(rows / scale)), max(1, round(columns / scale))
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    middle = image[top : top + kept[0], left : left + kept[1]]
+    assert middle.shape[:2] == kept  # never beyond the image
+    assert np.abs(resized(image, size, "crop") - reference(middle, size)).max() <= TWO_ROUNDINGS
+    scale = min(rows / height, columns / width)
+    shown = max(1, round(height * scale)), max(1, round(width * scale))
+    expected = np.zeros((*size, 3), dtype=np.float32)
+    top, left = (rows - shown[0]) // 2, (columns - shown[1]) // 2
+    expected[top : top + shown[0], left : left + shown[1]] = reference(image, shown)
+    assert np.abs(resized(image, size, "pad") - expected).max() <= TWO_ROUNDINGS
+
+
+@pytest.mark.parametrize("draws", [CUT, TURNED], ids=["cut", "turned"])
+def test_a_padded_image_is_varied_within_its_border(draws: NDArray[np.float64]) -> None:
+    out = np.full((6, 30, 30, 3), 77, dtype=np.uint8)
+    ImageReader((30, 30), "pad").resize([WIDE] * 6, out, draws)
+    assert (out[:, :7] == 0).all()
+    assert (out[:, 23:] == 0).all()
+    assert out[:, 9:21].max(axis=3).min() > 20
+
+
+def test_a_loader_brings_images_to_a_size_as_it_is_told(tiny_dataset: Path) -> None:
+    dataset = open_dataset(tiny_dataset)  # 24 high, 32 wide
+    arguments: dict[str, Any] = {"num_workers": 0, "batch_size": 2, "shuffle": False}
+    [whole, *_] = Loader(dataset, **arguments)
+    for how in FITS:
+        loader = Loader(dataset, image_size=(16, 16), image_resize=how, **arguments)
+        assert loader.spec.image_resize == how
+        found = next(iter(loader))["observation.images.View1"][0, 0].permute(1, 2, 0).numpy()
+        frame = whole["observation.images.View1"][0, 0].permute(1, 2, 0).numpy()
+        assert np.abs(found.astype(int) - resized(np.ascontiguousarray(frame), (16, 16), how)).mean() < 6
+    assert Loader(dataset, image_size="32x24", **arguments).spec.images["View1"] == (1, 3, 24, 32)  # width x height
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"image_size": (8, 8), "image_resize": "cut"}, "Loader image_resize 'cut': unknown (known: crop, pad"),
+        ({"image_resize": "crop"}, "Loader image_resize 'crop': to which size? (add image_size"),
+        ({"image_size": "8"}, "Loader image_size: expected (height, width), or 'WIDTHxHEIGHT', found '8'"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(tiny_dataset: Path, arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        Loader(open_dataset(tiny_dataset), **arguments)
+    assert expected in str(refusal.value)

@@ -76,8 +76,8 @@ REFUSED: list[tuple[str, Callable[[Observation], Any], str]] = [
     (
         "another image size",
         changed(IMAGE, lambda i: i[..., :30, :46]),
-        "expected (B, T, 3, height, width) = (2, 1, 3, 32, 48), found (2, 1, 3, 30, 46) (resize as for training, to "
-        "height 32 and width 48)",
+        "expected (B, T, 3, height, width) = (2, 1, 3, 32, 48), found (2, 1, 3, 30, 46) (resize to height 32 "
+        "and width 48 as in training: vlapipe.train.data.resize.resized(image, (32, 48), 'stretch'))",
     ),
     ("channels last", changed(IMAGE, lambda i: i.permute(0, 1, 3, 4, 2)), "value.permute(0, 1, 4, 2, 3)"),
     (
