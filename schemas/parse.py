@@ -66,6 +66,7 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
     schema = Schema(
         name=top.text("name", PurePath(source).stem),
         description=top.text("description", ""),
+        embodiment=top.text("embodiment", ""),
         anchor=anchor,
         episodes=episodes,
         streams=streams,

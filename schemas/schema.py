@@ -446,7 +446,13 @@ class Schema:
     instruction: InstructionSpec = field(default_factory=InstructionSpec)
     checks: CheckSpec = field(default_factory=CheckSpec)
     val_fraction: float = 0.1
+    embodiment: str = ""  # the robot, if datasets of several robots are trained on together
     toml: str = ""  # the text that the schema was parsed from; the manifest keeps it
+
+    @property
+    def robot(self) -> str:
+        """Returns the embodiment; the schema's name if the schema does not say one."""
+        return self.embodiment or self.name
 
     def stream(self, name: str) -> Stream:
         """Returns the stream with this name; raises ``KeyError`` if there is none."""

@@ -160,6 +160,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
             prefetch_factor=config.data.prefetch_factor,
             split=split,
             where=config.data.where,
+            embodiments=config.data.embodiments,
             image_size=config.data.image_size,
             image_resize=config.data.image_resize,
             transforms=config.data.transforms or (),

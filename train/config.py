@@ -48,6 +48,7 @@ class DataConfig(_Group):
     where: str | None = option(None)  # which episodes are read; see Loader
     weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
     mix: Mapping[str, Any] = option(dict)  # each dataset's share of the samples, see Loader; [mix] in TOML
+    embodiments: str = option("same", choices=("same", "pad"))  # several robots, padded to one size
     augment: bool = option(False)
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
     transforms: tuple[str, ...] | None = option(None)  # pkg.module:function, see Transforms

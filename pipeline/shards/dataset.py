@@ -59,7 +59,7 @@ class Dataset:
         manifest: Manifest,
         cache_dir: Path | None = None,
         cache_bytes: int | None = None,
-        chosen: tuple[SampleDefaults, ActionSpec, Mapping[str, Conversion]] | None = None,
+        chosen: tuple[SampleDefaults, ActionSpec, Mapping[str, Conversion], Mapping[str, int]] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -67,6 +67,7 @@ class Dataset:
             manifest.schema["toml"], f"{path.name}/{manifest.schema['name']}", is_stored=True
         )
         self.conversions: Mapping[str, Conversion] = {}  # of fields, in samples and statistics
+        self.padded: Mapping[str, int] = {}  # number of columns by batch entry, if padded
         self.schema: Schema = self._recorded  # samples are read by it, so it may have a chosen sample and action
         self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
         self._cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
@@ -77,31 +78,43 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Callable[..., Dataset], tuple[Any, ...]]:
         # Another process opens the dataset again, and maps the arrays itself.
-        return Dataset, (*self._opened_with, (self.schema.sample, self.schema.action, self.conversions))
+        return Dataset, (*self._opened_with, (self.schema.sample, self.schema.action, self.conversions, self.padded))
 
     def choose(
-        self, sample: SampleDefaults, action: ActionSpec, convert: Mapping[str, Conversion] | None = None
+        self,
+        sample: SampleDefaults,
+        action: ActionSpec,
+        convert: Mapping[str, Conversion] | None = None,
+        padded: Mapping[str, int] | None = None,
     ) -> Dataset:
         """Returns a view of this dataset whose samples have other fields, windows or actions. Nothing is ingested.
 
         ``convert`` gives conversions by ``<stream>/<field>``, on top of those that this dataset has. Samples and
         ``stats`` of the view have the converted numbers, ``arrays`` the recorded ones; ``action`` is in converted
-        numbers. ``schema`` of the view has the sample, the action and the converted fields, and else the recording's.
+        numbers. ``padded`` gives the number of columns of ``observation.state`` and ``action``, if it is more than
+        their fields have; the last columns of samples are then zero. ``schema`` of the view has the sample, the action
+        and the converted fields, and else the recording's.
         """
         view = object.__new__(Dataset)  # ``copy`` would open the dataset again, as another process does
         vars(view).update(vars(self))
         vars(view).pop("stats", None)
-        view._choose(sample, action, composed(self.conversions, convert or {}))
+        view._choose(sample, action, composed(self.conversions, convert or {}), padded or {})
         return view
 
-    def _choose(self, sample: SampleDefaults, action: ActionSpec, convert: Mapping[str, Conversion]) -> None:
-        self.conversions = dict(convert)
+    def _choose(
+        self,
+        sample: SampleDefaults,
+        action: ActionSpec,
+        convert: Mapping[str, Conversion],
+        padded: Mapping[str, int],
+    ) -> None:
+        self.conversions, self.padded = dict(convert), dict(padded)
         self._recorded = converted_schema(self._mapped.schema, convert)
         self.schema = replace(self._recorded, sample=sample, action=action)
         self._samples = self._mapped
-        if convert or choice_of(self.schema) != choice_of(self._recorded):
+        if convert or padded or choice_of(self.schema) != choice_of(self._recorded):
             shared = (self.path, self.manifest, self.schema, self._cache, self._table)
-            self._samples = MappedShards(*shared, chosen=True, conversions=self.conversions)
+            self._samples = MappedShards(*shared, chosen=True, conversions=self.conversions, padded=self.padded)
 
     @property
     def recorded(self) -> Schema:

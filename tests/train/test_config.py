@@ -26,7 +26,7 @@ def test_option_list_is_as_documented() -> None:
     # A frozen list: a new option is added here, in docs/training.md and in cli.py together.
     names = """
         data batch_size fit_batch_size num_workers prefetch_factor cache_dir cache_size shuffle_shards where weights
-        mix augment augmentation transforms image_resize
+        mix embodiments augment augmentation transforms image_resize
         image_resize_height image_resize_width out policy policy_args sample action normalize normalize_floor init
         trainable precision compile attention
         gradient_checkpointing deterministic resume max_steps seed grad_accum learning_rate weight_decay schedule

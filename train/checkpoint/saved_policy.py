@@ -26,6 +26,7 @@ from vlapipe.train.checkpoint.files import (
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
 from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
+from vlapipe.train.data.embodiments import Embodiment
 from vlapipe.train.data.transforms import Transforms
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
@@ -161,6 +162,14 @@ def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
         "action_form": None if spec.action_form is None else spec.action_form.to_json(),
         "image_resize": spec.image_resize,
         "normalize": spec.normalize,
+        "embodiments": {
+            name: {
+                "state": robot.state,
+                "action": robot.action,
+                "moments": {key: moments(of) for key, of in robot.moments.items()},
+            }
+            for name, robot in spec.embodiments.items()
+        },
     }
 
 
@@ -170,6 +179,10 @@ def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
     def moments(entry: Mapping[str, Any]) -> Moments:
         arrays: dict[str, Any] = {name: np.array(entry[name], kind) for name, kind in _ARRAYS.items() if name in entry}
         return Moments(**arrays, is_finite=entry.get("is_finite", True))
+
+    def embodiment(entry: Mapping[str, Any]) -> Embodiment:
+        of_keys = {key: moments(of) for key, of in entry["moments"].items()}
+        return Embodiment(state=entry["state"], action=entry["action"], moments=of_keys)
 
     T, D = values["state"]
     H, A = values["action"]
@@ -184,4 +197,5 @@ def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
         action_form=ActionForm.from_json(values["action_form"]) if values.get("action_form") else None,
         image_resize=values.get("image_resize", "stretch"),
         normalize=dict(values.get("normalize", {})),
+        embodiments={name: embodiment(entry) for name, entry in values.get("embodiments", {}).items()},
     )

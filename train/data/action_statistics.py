@@ -12,18 +12,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.derive.actions import action_size
 from vlapipe.pipeline.shards.mapped.layout import STATE
-from vlapipe.train.data.batch_layout import SampleSpec
+from vlapipe.train.data.batch_layout import SampleSpec, with_action_moments
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import FrameIndex
 from vlapipe.train.data.moments import Moments, with_floor
 from vlapipe.train.data.sample_steps import Steps
 
-__all__ = ["measured", "measured_actions", "runs_of_frames"]
+__all__ = ["measured", "measured_actions", "runs_of_frames", "with_measured_actions"]
 
 _RUNS, _RUN = 128, 32  # so many places of the train split, and so many frames in a row at each
 _QUANTILES = (0.01, 0.99)
+
+
+def with_measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: SampleSpec) -> SampleSpec:
+    """Return the spec with statistics of ``action``; without them if a robot has no action in the train split."""
+    parts = {robot: sources.of_robot(robot) for robot in sources.robots} or {"": sources}
+    alone = replace(spec, embodiments={})
+    found = {robot: measured_actions(of, steps, alone) for robot, of in parts.items()}
+    known = {robot: moments for robot, moments in found.items() if moments is not None}
+    return with_action_moments(spec, known) if len(known) == len(found) else spec
 
 
 def measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: SampleSpec) -> Moments | None:
@@ -40,10 +50,10 @@ def measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: SampleS
     for numbers in runs_of_frames(frames.num_frames, _RUNS, _RUN):
         [batch] = maker.make(frames.plan(numbers, numbers))
         found.append(batch["action"][~batch["action_is_pad"]].numpy())
-    moments = measured(np.concatenate(found))
-    if moments is None or spec.action_form is not None:
-        return moments
-    return with_floor(moments, sources.first.schema)
+    schema = sources.first.schema
+    own = action_size(schema) if spec.action_form is None else spec.action[1]
+    moments = measured(np.concatenate(found)[:, :own])  # without padded columns
+    return moments if moments is None or spec.action_form is not None else with_floor(moments, schema)
 
 
 def measured(rows: NDArray[np.float32]) -> Moments | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import Sources, row_shapes
-from vlapipe.train.data.moments import Moments, entry_moments
+from vlapipe.train.data.embodiments import EMBODIMENT, Embodiment, padding_masks
+from vlapipe.train.data.moments import Moments, entry_moments, pooled_moments
 from vlapipe.train.data.resize import Fit
 from vlapipe.train.data.sample_steps import Steps
 
@@ -32,6 +33,7 @@ __all__ = [
     "require_memory",
     "sample_bytes",
     "sample_spec",
+    "with_action_moments",
 ]
 
 
@@ -52,6 +54,12 @@ class SampleSpec:
     action_form: ActionForm | None = None  # how "action" follows from the recorded actions; None: as recorded
     image_resize: Fit = "stretch"  # how images of another size are brought to the size in ``images``
     normalize: dict[str, str] = field(default_factory=dict)  # batch key -> kind; a key that it lacks has "mean_std"
+    embodiments: dict[str, Embodiment] = field(default_factory=dict)  # robots by name, if padded to one size
+
+    @property
+    def sensor_keys(self) -> list[str]:
+        """The batch keys of the sensors."""
+        return [f"observation.sensors.{name}" for name in self.sensors]
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
@@ -86,6 +94,10 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
         entries[f"observation.images.{camera}"] = Entry((num_rows, height, width, channels), np.uint8)
     entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
     numbers = {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
+    if spec.embodiments:
+        numbers[EMBODIMENT] = Entry((), np.int64)
+        masks = padding_masks([*spec.embodiments.values()], spec.state[1], spec.action[1])
+        entries |= {key: Entry(mask.shape[1:], np.bool_) for key, mask in masks.items()}
     return entries | numbers | {"timestamp": Entry((), np.float64)}
 
 
@@ -98,11 +110,57 @@ def sample_bytes(spec: SampleSpec) -> int:
 def sample_spec(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, tuple[int, int]]) -> SampleSpec:
     """Shapes and statistics of a sample. Several datasets have the statistics of all their training rows together.
 
-    If the actions are others than the recorded ones, ``moments`` lacks them: see ``measured_actions``.
+    If the actions are others than the recorded ones, ``moments`` lacks them: see ``with_measured_actions``. If several
+    robots are padded to one size, ``moments`` of state and action are those of all of them together.
 
     Raises:
-        UsageError: no dataset has a training episode.
+        UsageError: no dataset has a training episode, or actions of several robots would have another form.
     """
+    if not sources.robots:
+        return _spec_of_one(sources, steps, sizes)
+    specs = {robot: _spec_of_one(sources.of_robot(robot), steps, sizes) for robot in sources.robots}
+    if any(spec.action_form is not None for spec in specs.values()):
+        problem = "action_form and rotation: expected none beside embodiments, found one"
+        raise UsageError(problem, "train on one robot, or on actions as they were recorded")
+    num_state, num_action = (max(getattr(spec, name)[1] for spec in specs.values()) for name in ("state", "action"))
+    embodiments = {}
+    for robot, spec in specs.items():
+        embodiment = Embodiment(state=spec.state[1], action=spec.action[1])
+        for key, size in ((STATE, num_state), ("action", num_action)):
+            if key in spec.moments:
+                embodiment = embodiment.with_moments(key, spec.moments[key], size)
+        embodiments[robot] = embodiment
+    first = specs[sources.robots[0]]
+    moments = {key: pooled_moments([spec.moments[key] for spec in specs.values()]) for key in first.sensor_keys}
+    return replace(
+        first,
+        state=(first.state[0], num_state),
+        action=(first.action[0], num_action),
+        optional=_optional(sources),
+        moments=moments | _pooled(embodiments),
+        embodiments=embodiments,
+    )
+
+
+def _pooled(embodiments: Mapping[str, Embodiment]) -> dict[str, Moments]:
+    """The statistics of state and action over all robots together, of the keys that each robot has."""
+    keys = [key for key in (STATE, "action") if all(key in robot.moments for robot in embodiments.values())]
+    return {key: pooled_moments([robot.moments[key] for robot in embodiments.values()]) for key in keys}
+
+
+def with_action_moments(spec: SampleSpec, of_robots: Mapping[str, Moments]) -> SampleSpec:
+    """Returns the spec with statistics of ``action`` for each robot; a single robot's are named ``""``."""
+    if not spec.embodiments:
+        return replace(spec, moments={**spec.moments, "action": of_robots[""]})
+    embodiments = {
+        robot: embodiment.with_moments("action", of_robots[robot], spec.action[1])
+        for robot, embodiment in spec.embodiments.items()
+    }
+    return replace(spec, embodiments=embodiments, moments=spec.moments | _pooled(embodiments))
+
+
+def _spec_of_one(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, tuple[int, int]]) -> SampleSpec:
+    """The spec of one robot, without padding."""
     with_rows = [dataset for dataset in sources.datasets if dataset.stats]
     if not with_rows:
         cure = "see rejects.jsonl; if every episode validates, say val = 0 under [split] in the schema and ingest again"

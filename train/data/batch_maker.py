@@ -19,6 +19,7 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec, batch_entries
 from vlapipe.train.data.batch_memory import BatchBuffers
 from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
+from vlapipe.train.data.embodiments import EMBODIMENT, padding_masks
 from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.instructions import DrawBy, Instructions
 from vlapipe.train.data.row_addresses import choose_reader
@@ -57,6 +58,7 @@ class BatchMaker:
         """
         self._transforms = transforms
         self._sources, self._form, self._newest = sources, spec.action_form, spec.newest
+        self._masks = padding_masks([*spec.embodiments.values()], spec.state[1], spec.action[1])
         self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
         self._locator = RowLookup(sources, self._shards, self._reader, steps)
@@ -93,6 +95,10 @@ class BatchMaker:
             with self._shards.lease(frames.shard):
                 fill(arrays, self._locator.locate(frames), self._reader, self._cameras)
                 tasks = self.instructions.of(frames)
+            if EMBODIMENT in arrays:
+                robots = arrays[EMBODIMENT][...] = self._sources.robot_of(frames.episode)
+                for key, mask in self._masks.items():
+                    arrays[key][...] = mask[robots]
         except ImageError as error:
             episode = int(frames.episode[error.index])
             where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"

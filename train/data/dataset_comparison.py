@@ -13,19 +13,24 @@ import numpy as np
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.conversion import Conversion, converted_schema
+from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Fact, meaning
+from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.dataset_group import row_shapes
+from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Fact, meaning, of_robot
 from vlapipe.train.data.dataset_names import short_names
 from vlapipe.train.data.field_conversions import field_conversions
 from vlapipe.train.data.window_size import Window
 
-__all__ = ["Comparison", "Row", "compare_datasets"]
+__all__ = ["EMBODIMENTS", "Comparison", "Row", "compare_datasets"]
 
 _MOST_SHOWN = 20
 _COLOURS = ("red", "green", "blue")
 _SWAPPED = 3  # colours are swapped if exchanging red and blue brings them so many times nearer
 _LEAST_APART = 12.0  # levels of 255 between red and blue; greyer images say nothing
-Done = Literal["same", "converted", "refused", "look swapped"]
+EMBODIMENTS = ("same", "pad")
+Done = Literal["same", "converted", "refused", "padded", "look swapped"]
 _WEIGHT = ("same", "converted", "refused")  # the last one of the datasets' is what is done
 
 
@@ -44,25 +49,28 @@ class Comparison:
 
     ``datasets`` have the sample that was compared: the window's, with as many rows as in the first dataset.
     ``conversions`` has one entry a dataset: how fields ``<stream>/<field>`` become those of the first dataset.
-    ``warnings`` are differences that are suspected and nothing is done about.
+    ``robots`` has each dataset's robot, if robots of other sizes are padded to one. ``warnings`` are differences that
+    are suspected and nothing is done about.
     """
 
     datasets: tuple[Dataset, ...]
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     conversions: tuple[Mapping[str, Conversion], ...]
+    robots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refusal: UsageError | None = None
 
     def joined(self) -> list[Dataset]:
-        """Returns the datasets with their fields converted to those of the first.
+        """Returns the datasets with their fields converted to those of the first, and padded to the largest robot.
 
         Raises:
             UsageError: the samples differ; the message names each difference (the first 20) and the two datasets.
         """
         if self.refusal is not None:
             raise self.refusal
-        return [_converted(dataset, by) for dataset, by in zip(self.datasets, self.conversions, strict=True)]
+        joined = [_converted(dataset, by) for dataset, by in zip(self.datasets, self.conversions, strict=True)]
+        return _padded(joined) if self.robots else joined
 
     @property
     def differences(self) -> tuple[Row, ...]:
@@ -79,36 +87,47 @@ class Comparison:
         return "\n".join(line.rstrip() for line in (f"datasets {named} differ:", *(f"  {line}" for line in lines)))
 
 
-def compare_datasets(datasets: Sequence[Dataset], window: Window | None = None) -> Comparison:
+def compare_datasets(
+    datasets: Sequence[Dataset], window: Window | None = None, *, embodiments: str = "same"
+) -> Comparison:
     """Compare each dataset with the first. Nothing is read but manifests and episodes tables.
 
     Args:
         datasets: at least one, from ``open_dataset``.
         window: what a sample holds; what it leaves open, the schemas must agree on.
+        embodiments: ``"same"`` if all are of one robot; ``"pad"`` if state and action are padded to those of the
+            largest robot. Only datasets of the same robot must then agree in state and action.
 
     Raises:
-        UsageError: a dataset does not have what the window chooses.
+        UsageError: a dataset does not have what the window chooses, or ``embodiments`` is an unknown word.
     """
+    if embodiments not in EMBODIMENTS:
+        raise UsageError(f"embodiments {embodiments!r}: unknown", did_you_mean(str(embodiments), EMBODIMENTS))
     window = window or Window()
     chosen = window.choose(datasets[0])
     counts = window.counted(chosen) if window.is_by_time else window
     datasets = [chosen, *(counts.choose(each) for each in datasets[1:])]
-    conversions = [field_conversions(datasets[0].schema, other.schema) for other in datasets]
-    as_is = [meaning(dataset, dataset.schema, window) for dataset in datasets]
-    after = [
-        meaning(dataset, converted_schema(dataset.schema, by), window) if by else facts
-        for dataset, by, facts in zip(datasets, conversions, as_is, strict=True)
-    ]
+    robots = tuple(dataset.schema.robot for dataset in datasets) if embodiments == "pad" else ()
+    alike = [datasets[robots.index(robot)] for robot in robots] or [datasets[0]] * len(datasets)
+    conversions = [field_conversions(first.schema, other.schema) for first, other in zip(alike, datasets, strict=True)]
+
+    def facts_of(schemas: Sequence[Schema]) -> list[tuple[dict[str, Fact], dict[str, Fact]]]:
+        found = [meaning(dataset, schema, window) for dataset, schema in zip(datasets, schemas, strict=True)]
+        return [of_robot(*facts, robot) for facts, robot in zip(found, robots, strict=True)] if robots else found
+
+    as_is = facts_of([dataset.schema for dataset in datasets])
+    after = facts_of([converted_schema(d.schema, by) for d, by in zip(datasets, conversions, strict=True)])
     rows, refused = [], []
     for kind, missing in enumerate((MISSING, NOT_SAID)):
         for what in dict.fromkeys(what for facts in as_is for what in facts[kind]):
             found = [facts[kind].get(what, missing) for facts in as_is]
             results = [facts[kind].get(what, missing) for facts in after]
-            done = [_done(found[0], *each) for each in zip(found, results, strict=True)]
+            first = next(i for i, fact in enumerate(found) if fact is not NOT_SAID)
+            done = [_done(found[first], *each) for each in zip(found, results, strict=True)]
             rows.append(Row(what=what, found=tuple(fact.text for fact in found), done=max(done, key=_WEIGHT.index)))
-            expected = f"{what}: expected {found[0].text} as in {datasets[0].path}"
+            expected = f"{what}: expected {found[first].text} as in {datasets[first].path}"
             refused += [
-                _Refused(f"{other.path}: {expected}, found {fact.text}", fact.cure or found[0].cure)
+                _Refused(f"{other.path}: {expected}, found {fact.text}", fact.cure or found[first].cure)
                 for other, fact, each in zip(datasets, found, done, strict=True)
                 if each == "refused"
             ]
@@ -117,8 +136,9 @@ def compare_datasets(datasets: Sequence[Dataset], window: Window | None = None) 
     return Comparison(
         datasets=tuple(datasets),
         names=names,
-        rows=(*rows, *_compare_channels(datasets), *colours),
+        rows=(*rows, *_compare_robots(datasets, robots), *_compare_channels(datasets), *colours),
         conversions=tuple(conversions),
+        robots=robots,
         warnings=tuple(warnings),
         refusal=_refusal(refused),
     )
@@ -129,6 +149,34 @@ def _converted(dataset: Dataset, conversions: Mapping[str, Conversion]) -> Datas
         return dataset
     schema = converted_schema(dataset.schema, conversions)
     return dataset.choose(schema.sample, schema.action, conversions)
+
+
+def _sizes(dataset: Dataset) -> dict[str, int]:
+    """The numbers of columns of state and action."""
+    shapes = row_shapes(dataset.schema)
+    return {entry: shapes[entry][0] for entry in (STATE, "action")}
+
+
+def _padded(datasets: Sequence[Dataset]) -> list[Dataset]:
+    most = {entry: max(_sizes(dataset)[entry] for dataset in datasets) for entry in (STATE, "action")}
+
+    def pad(dataset: Dataset) -> Dataset:
+        padded = {entry: most[entry] for entry, size in _sizes(dataset).items() if size < most[entry]}
+        return dataset.choose(dataset.schema.sample, dataset.schema.action, padded=padded) if padded else dataset
+
+    return [pad(dataset) for dataset in datasets]
+
+
+def _compare_robots(datasets: Sequence[Dataset], robots: Sequence[str]) -> list[Row]:
+    """Each dataset's robot and its sizes, if robots are padded to one size."""
+    if len(set(robots)) < 2:
+        return []
+    sizes = [_sizes(dataset) for dataset in datasets]
+    rows = [Row(what="embodiment", found=tuple(robots), done="padded")]
+    for entry in (STATE, "action"):
+        found = tuple(str(each[entry]) for each in sizes)
+        rows.append(Row(what=f"{entry}: columns", found=found, done="padded" if len(set(found)) > 1 else "same"))
+    return rows
 
 
 @dataclass(frozen=True)

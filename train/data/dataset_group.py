@@ -29,8 +29,13 @@ class Sources:
     ``ANCHOR``, the name of a sensor entry, or a camera.
     """
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        """Number the episodes and shards through, and read the columns that a loader needs; there is one at least."""
+    def __init__(self, datasets: Sequence[Dataset], robots: Sequence[str] = ()) -> None:
+        """Number the episodes and shards through, and read the columns that a loader needs.
+
+        Args:
+            datasets: one at least.
+            robots: the robot of each dataset, if they are padded to one size.
+        """
         self.datasets = tuple(datasets)
         for each in self.datasets:
             each.read_columns(_columns(each))
@@ -38,6 +43,19 @@ class Sources:
         self._first_shard = np.cumsum([0, *(len(dataset.manifest.shards) for dataset in self.datasets)])
         frames = [frames_of(dataset) for dataset in self.datasets]
         self.frame_start, self.num_frames = (_joined([each[i] for each in frames]) for i in range(2))
+        self.robots = tuple(dict.fromkeys(robots))
+        self._robot_of_dataset = np.array([self.robots.index(robot) for robot in robots], dtype=np.int64)
+
+    def of_robot(self, robot: str) -> Sources:
+        """The datasets of one of ``robots``."""
+        which = self._robot_of_dataset == self.robots.index(robot)
+        return Sources([dataset for dataset, is_its in zip(self.datasets, which, strict=True) if is_its])
+
+    def robot_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number in ``robots`` of each episode's robot."""
+        dataset = np.searchsorted(self.first_episode, episodes, side="right") - 1
+        numbers: NDArray[np.int64] = self._robot_of_dataset[dataset]
+        return numbers
 
     @property
     def first(self) -> Dataset:

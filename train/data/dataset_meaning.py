@@ -17,7 +17,7 @@ from vlapipe.train.data.dataset_group import row_shapes
 from vlapipe.train.data.field_conversions import gripper_of
 from vlapipe.train.data.window_size import Window, measured_rate_hz
 
-__all__ = ["MISSING", "NOT_SAID", "Fact", "meaning"]
+__all__ = ["MISSING", "NOT_SAID", "Fact", "meaning", "of_robot"]
 
 _RATE_RATIO = 1.15  # measured rates of clocks with the same declared rate differ by less
 
@@ -25,6 +25,7 @@ _FIELDS = "choose the same fields for all, by [sample] state, sensors and camera
 _DECLARE = "declare unit, gripper or words in both schemas and ingest again: what both declare is converted"
 _ACTION = "choose one [action] for all, which then say kind, of, period_s and append in the same way"
 _SECONDS = "give windows in seconds, which are the same time at any rate: state_s, action_s, sensor_s, image_s"
+_ROBOTS = 'say embodiments = "pad" to train on several robots'
 _ROWS = "say how many rows a window has, in [sample]"
 
 
@@ -64,7 +65,8 @@ def meaning(dataset: Dataset, schema: Schema, window: Window) -> tuple[dict[str,
         for camera in dataset.cameras
     }
     sample = schema.sample
-    details = {f"{STATE}: fields": Fact(_named(sample.state), _FIELDS)}
+    details = {"embodiment": Fact(schema.embodiment, _ROBOTS)} if schema.embodiment else {}
+    details |= {f"{STATE}: fields": Fact(_named(sample.state), _FIELDS)}
     details |= {f"{STATE}: {_name(path)}": _field(schema, path) for path in sample.state}
     for name, path in sample.sensors:
         clock = "the anchor's" if path.partition("/")[0] == schema.anchor else "a stream's own"
@@ -74,6 +76,18 @@ def meaning(dataset: Dataset, schema: Schema, window: Window) -> tuple[dict[str,
     details |= _windows(schema, window, bool(dataset.cameras))
     details |= _rates(dataset, schema)
     return rows | images, details
+
+
+def of_robot(entries: dict[str, Fact], details: dict[str, Fact], robot: str) -> tuple[dict[str, Fact], dict[str, Fact]]:
+    """Returns the facts of ``meaning`` so that those of state and action are compared only within a robot."""
+    own = {
+        what: fact
+        for what, fact in (entries | details).items()
+        if what in (STATE, "action") or what.startswith((f"{STATE}: ", "action: "))
+    }
+    of_all = {what: fact for what, fact in details.items() if what not in own and what != "embodiment"}
+    named = {f"{what} of {robot}": fact for what, fact in own.items()}
+    return {what: fact for what, fact in entries.items() if what not in own}, of_all | named
 
 
 def _windows(schema: Schema, window: Window, has_cameras: bool) -> dict[str, Fact]:

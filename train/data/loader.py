@@ -92,6 +92,7 @@ class Loader:
         mix: Mapping[str, float] | None = None,
         split: str | None = "train",
         where: str | None = None,
+        embodiments: str = "same",
         image_size: tuple[int, int] | str | None = None,
         image_resize: str = "stretch",
         augmentation: Augmentation | None = None,
@@ -126,6 +127,10 @@ class Loader:
             split: ``"train"``, ``"val"``, or ``None`` for every episode.
             where: an expression over metadata and columns of the episodes table, such as ``'operator != "test"'``; only
                 episodes of which it is true are read. Statistics are still those of the whole train split.
+            embodiments: ``"same"``: the datasets are of one robot. ``"pad"``: state and action are padded with zeros to
+                those of the largest robot, and each robot has its own statistics; see ``Embodiment``. A batch then has
+                ``embodiment`` (B,) int64, the robot's number in ``spec.embodiments``, and the bool tensors
+                ``observation.state_dim_is_pad`` (B, D) and ``action_dim_is_pad`` (B, A).
             image_size: (height, width) to resize to, or the text ``WIDTHxHEIGHT``. ``None`` keeps the recorded size;
                 each camera must then have one size in all episodes.
             image_resize: ``"stretch"`` the image to that size; or keep its proportions, and ``"crop"`` what is too high
@@ -142,15 +147,8 @@ class Loader:
         Raises:
             UsageError: an argument cannot be used with this data.
         """
-        selection = Selection.parse(
-            "Loader",
-            dataset,
-            window=window,
-            split=split,
-            image_size=image_size,
-            image_resize=image_resize,
-            where=where,
-        )
+        chosen: dict[str, Any] = {"window": window, "split": split, "where": where, "embodiments": embodiments}
+        selection = Selection.parse("Loader", dataset, image_size=image_size, image_resize=image_resize, **chosen)
         self._sources, self._frames = selection.sources, selection.frames
         self.comparison = selection.comparison  # what differs between the datasets, and what is converted
         for warning in self.comparison.warnings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from vlapipe.pipeline.shards.derive.moments import merge_moments
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["FLICKER", "Moments", "entry_moments", "spread", "with_floor"]
+__all__ = ["FLICKER", "Moments", "entry_moments", "padded_moments", "pooled_moments", "spread", "with_floor"]
 
 FLICKER = 2.5e-3  # share of the largest spread of its unit, up to which a column only flickers
 _NARROW = 2e-3  # a column without a unit flickers only if its values also span no more than this share of their mean
@@ -90,6 +91,32 @@ def entry_moments(parts: Sequence[tuple[Dataset, tuple[str, ...]]], row_shape: t
 def with_floor(actions: Moments, schema: Schema) -> Moments:
     """Returns statistics of a schema's actions with the spread below which each of their columns only flickers."""
     return replace(actions, floor=_floors(actions, _kinds(schema, (ACTION_VALUE,))))
+
+
+def padded_moments(moments: Moments, own: int, size: int) -> Moments:
+    """Returns statistics of ``own`` columns with further columns after them, which are 0 and of which no value counts.
+
+    One number for all columns is repeated. The result's arrays are ``(size,)``.
+    """
+
+    def padded(values: Any) -> Any:
+        return None if values is None else np.pad(np.broadcast_to(values, own), (0, size - own))
+
+    return replace(moments, **{name: padded(getattr(moments, name)) for name in (*_NAMES, "count", "floor")})
+
+
+def pooled_moments(parts: Sequence[Moments]) -> Moments:
+    """Returns the statistics of all values together, of parts with the same columns; the floor is unknown."""
+    return _merged(
+        [
+            _Counted(
+                np.ones(len(part.mean)) if part.count is None else part.count,
+                {name: np.asarray(getattr(part, name), dtype=np.float64) for name in _NAMES},
+                part.is_finite,
+            )
+            for part in parts
+        ]
+    )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.action_statistics import measured_actions
+from vlapipe.train.data.action_statistics import with_measured_actions
 from vlapipe.train.data.arguments import parse_fit, parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
 from vlapipe.train.data.dataset_comparison import Comparison, compare_datasets
@@ -41,6 +41,7 @@ class Selection:
         image_size: tuple[int, int] | str | None,
         image_resize: str = "stretch",
         where: str | None = None,
+        embodiments: str = "same",
     ) -> Selection:
         """Check the arguments, which ``Loader`` explains. ``what`` names the caller in error messages.
 
@@ -53,14 +54,13 @@ class Selection:
         window = window or Window()
         if not datasets:
             raise UsageError(f"{what}: expected a dataset, found none", "give what open_dataset returned")
-        comparison = compare_datasets(datasets, window)
-        sources = Sources(comparison.joined())
+        comparison = compare_datasets(datasets, window, embodiments=embodiments)
+        sources = Sources(comparison.joined(), comparison.robots)
         steps = sample_steps(sources.first)
         spec = sample_spec(sources, steps, image_sizes(sources, parse_image_size(f"{what} image_size", image_size)))
         spec = replace(spec, image_resize=parse_fit(f"{what} image_resize", image_resize, image_size))
         if "action" not in spec.moments:
-            actions = measured_actions(sources, steps, spec)
-            spec = replace(spec, moments=spec.moments | ({} if actions is None else {"action": actions}))
+            spec = with_measured_actions(sources, steps, spec)
         of_where = None if where is None else masks(Where.parse(where, f"{what} where"), sources.datasets)
         frames = FrameIndex(sources, split, of_where)
         return cls(sources=sources, steps=steps, spec=spec, frames=frames, comparison=comparison)

@@ -66,6 +66,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         image_size: tuple[int, int] | str | None = None,
         image_resize: str = "stretch",
         where: str | None = None,
+        embodiments: str = "same",
         transforms: Sequence[str | Transform] = (),
     ) -> None:
         """Prepare to read; the arguments are those of ``Loader``.
@@ -77,6 +78,7 @@ class FrameDataset(torch.utils.data.Dataset[Sample]):
         """
         arguments: dict[str, Any] = {"window": window, "split": split, "image_size": image_size, "where": where}
         arguments["image_resize"] = image_resize
+        arguments["embodiments"] = embodiments
         self._again = partial(FrameDataset, dataset, **arguments, transforms=transforms)
         selection = Selection.parse("torch_dataset", dataset, **arguments)
         self.spec, self._frames = selection.spec, selection.frames

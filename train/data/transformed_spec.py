@@ -143,9 +143,12 @@ def _check_entry(key: str, batch: Batch, dtype: torch.dtype) -> None:
 
 
 def _check_action_form(spec: SampleSpec, transforms: Transforms, changed: set[str]) -> None:
-    if spec.action_form is None:
+    if spec.action_form is None and not spec.embodiments:
         return
     for key in ("action", _STATE):
+        if key in changed and spec.embodiments:
+            problem = f"transforms {', '.join(transforms.names)}: change {key}, which is normalized for each robot"
+            raise UsageError(problem, "leave out embodiments, or the transform")
         if key in changed:
             problem = f"transforms {', '.join(transforms.names)}: change {key}, and the action's form needs it as it is"
             raise UsageError(problem, "leave out action_form and rotation, or the transform")

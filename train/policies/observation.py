@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.data.embodiments import EMBODIMENT
 from vlapipe.train.data.resize import Fit
 from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 
@@ -59,6 +60,8 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
     if form is not None and form.needs_state and bool(observation[f"{_STATE}_is_pad"][:, spec.newest].any()):
         problem = f"expected a state of the frame itself, since actions are {form.kind} to it, found padding"
         _refuse(f"{_STATE}_is_pad", problem, "wait for a reading")
+    if spec.embodiments:
+        _require_embodiment(spec, observation, first)
     _require_task(observation, len(first))
 
 
@@ -136,6 +139,23 @@ def _refuse_type(key: str, value: Tensor, expected: torch.dtype) -> NoReturn:
     if value.is_floating_point():
         cure = "(value * 255).round().to(torch.uint8) if they are from 0 to 1"
     _refuse(key, f"expected uint8 pixels from 0 to 255, found {_type(value)}", cure)
+
+
+def _require_embodiment(spec: SampleSpec, observation: Mapping[str, Any], first: Tensor) -> None:
+    """Refuse an observation that does not say of which robot it is, by the robot's number in ``spec.embodiments``."""
+    robots = ", ".join(f"{i} {name}" for i, name in enumerate(spec.embodiments))
+    if EMBODIMENT not in observation:
+        _refuse(EMBODIMENT, "missing", f"torch.tensor([number] * B), of {robots}")
+    number = _tensor(observation, EMBODIMENT)
+    if number.shape != first.shape[:1] or number.dtype != torch.int64:
+        found = f"{_type(number)} {tuple(number.shape)}"
+        _refuse(EMBODIMENT, f"expected int64 {tuple(first.shape[:1])}, found {found}", f"one number each, of {robots}")
+    if number.device != first.device:
+        _refuse(
+            EMBODIMENT, f"expected to be on {first.device} as the others, found on {number.device}", "use .to(device)"
+        )
+    if not 0 <= int(number.min()) <= int(number.max()) < len(spec.embodiments):
+        _refuse(EMBODIMENT, f"expected numbers from 0 to {len(spec.embodiments) - 1}, found {number.tolist()}", robots)
 
 
 def _require_finite(key: str, value: Tensor, is_pad: Tensor) -> None:

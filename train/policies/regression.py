@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.data.embodiments import EMBODIMENT
 from vlapipe.train.policies.base import LossOutput, Policy
 from vlapipe.train.policies.flops import count_forward_flops
 from vlapipe.train.policies.nn.images import ImageEncoder
@@ -39,6 +40,9 @@ class RegressionPolicy(Policy):
     normalizes them in another way. A policy that always predicts the mean then has a loss of about 0.8. The loss leaves
     out columns that are constant in the training data, or that only flicker. For these columns the policy returns the
     constant.
+
+    If the spec has ``embodiments``, the robot is one more token, and each robot's state and actions are normalized by
+    its own statistics. The columns that are padded for a robot are constant for it.
     """
 
     def __init__(
@@ -72,11 +76,14 @@ class RegressionPolicy(Policy):
             ImageEncoder(dim, shape[2:], shape[0], width=image_width) for shape in spec.images.values()
         )
         self.source = nn.Parameter(torch.randn(len(shapes) + len(self.images), dim) * 0.02)
+        self.embodiment = nn.Embedding(len(spec.embodiments), dim) if spec.embodiments else None
         self.query = nn.Parameter(torch.randn(H, dim) * 0.02)
         self.trunk = Trunk(dim, depth=depth, num_heads=num_heads)
         self.head = nn.Linear(dim, A)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        if self.embodiment is not None:
+            nn.init.normal_(self.embodiment.weight, std=0.02)
 
     def prepare(self, batch: Batch) -> Batch:
         """Returns the batch with the numbers of the words of ``task``, in place of the texts."""
@@ -90,9 +97,10 @@ class RegressionPolicy(Policy):
 
         Targets that are not finite are left out too.
         """
-        predicted = self._predict(batch).float()
-        target = self.action_normalizer(batch["action"])
-        counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varies & batch["action"].isfinite()
+        predicted, robot = self._predict(batch).float(), batch.get(EMBODIMENT)
+        target = self.action_normalizer(batch["action"], robot)
+        varies = self.action_normalizer.varying(robot)
+        counts = ~batch["action_is_pad"].unsqueeze(2) & varies & batch["action"].isfinite()
         return LossOutput.masked((predicted - target).abs(), counts)
 
     def instruction_note(self, instructions: Sequence[str]) -> str:
@@ -110,7 +118,7 @@ class RegressionPolicy(Policy):
     def act(self, observation: Batch) -> Tensor:
         """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units, as actions were recorded.
 
-        Images are RGB, as in training.
+        Images are RGB, as in training. Columns that are padding for the observation's ``embodiment`` are 0.
 
         Raises:
             UsageError: the observation is not what the policy was trained on; see ``check_observation``.
@@ -120,7 +128,8 @@ class RegressionPolicy(Policy):
         if note:
             warnings.warn(f"act: {note}", stacklevel=2)
         with torch.no_grad():
-            actions: Tensor = self.action_normalizer.invert(self._predict(observation).float())
+            predicted = self._predict(observation).float()
+            actions: Tensor = self.action_normalizer.invert(predicted, observation.get(EMBODIMENT))
             if self._spec.action_form is not None:
                 newest = observation["observation.state"][:, self._spec.newest]
                 actions = self._spec.action_form.decode(actions, newest)
@@ -129,11 +138,13 @@ class RegressionPolicy(Policy):
     def _predict(self, batch: Batch) -> Tensor:
         """Returns normalized actions ``(B, H, A)``."""
         ids = self.prepare(batch)[_WORDS]
-        said = self.instruction(ids)
+        said, robot = self.instruction(ids), batch.get(EMBODIMENT)
         tokens = [self.query.expand(len(ids), -1, -1), said.unsqueeze(1)]
+        if self.embodiment is not None:
+            tokens.append(self.embodiment(robot).unsqueeze(1))
         source = iter(self.source)
         for key, normalizer, encoder in zip(self._series_keys, self.series_normalizers, self.series, strict=True):
-            tokens.append(encoder(normalizer(batch[key]), batch[f"{key}_is_pad"]) + next(source))
+            tokens.append(encoder(normalizer(batch[key], robot), batch[f"{key}_is_pad"]) + next(source))
         for key, images in zip(self._image_keys, self.images, strict=True):
             tokens.append(images(batch[key], batch[f"{key}_is_pad"], said) + next(source))
         actions: Tensor = self.head(self.trunk(torch.cat(tokens, dim=1), self.query.shape[0]))

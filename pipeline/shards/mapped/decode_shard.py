@@ -132,12 +132,14 @@ def _derive_episode(
     if chosen:
         row_block = blocks[layout.sample.get(ACTION_ROW, ACTION_ROW)]
         row_block[rows, 0] = episode.action_rows()
-    arrays[ACTION_VALUE][rows] = episode.actions(0, num_rows)
+    actions = episode.actions(0, num_rows)
+    arrays[ACTION_VALUE][rows, : actions.shape[1]] = actions  # columns beyond it are padding; a new block is zero
     if ACTION_STRIDE_ORDER in blocks:
         order = in_stride_order(num_rows, schema.sample.action_stride)
         blocks[ACTION_STRIDE_ORDER][rows] = arrays[ACTION_VALUE][rows][order]
     if STATE_IS_MISSING in blocks:
-        blocks[STATE][rows] = episode.state(0, num_rows)
+        state = episode.state(0, num_rows)
+        blocks[STATE][rows, : state.shape[1]] = state
         blocks[STATE_IS_MISSING][rows, 0] = episode.is_missing(schema.sample.state, "state", 0, num_rows)
     for name in layout.sample:
         if name == TIME or name.startswith(f"{TIME}/"):

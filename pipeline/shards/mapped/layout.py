@@ -105,6 +105,7 @@ def lay_out(
     clocks: tuple[str, ...],
     *,
     chosen: bool,
+    padded: Mapping[str, int],
 ) -> Layout:
     """Compute the layout of a shard's cache entry.
 
@@ -115,23 +116,27 @@ def lay_out(
         clocks: the streams beside the anchor whose times a sample needs.
         chosen: whether the sample was chosen when training. The entry then has only what the sample reads, because
             the shard's other arrays lie in the entry of the schema's own sample, if anybody reads them.
+        padded: the number of columns of the state or the action by batch entry, if it is more than the fields have; the
+            last columns are then zero.
     """
-    kinds = _kinds(arrays, schema)
+    kinds = _kinds(arrays, schema, padded)
     layout = Layout()
     # The state comes last. A sensor needs a contiguous block of its own; the state then copies a field that is in both.
     for entry, fields in sorted(sample_fields(schema).items(), key=lambda item: item[0] == STATE):
-        alone = fields[0] if len(fields) == 1 and kinds[fields[0]].dtype == _FLOAT32 else None
+        num_columns = sum(kinds[field].num_columns for field in fields)
+        least = padded.get(entry, 0) if entry == STATE else 0  # the action's own kind has its columns
+        is_alone = len(fields) == 1 and kinds[fields[0]].dtype == _FLOAT32 and num_columns >= least
+        alone = fields[0] if is_alone else None
         if entry == STATE and is_aligned(schema):
             layout.sample[entry] = entry
-            num_columns = sum(kinds[field].num_columns for field in fields)
-            _append_block(layout, entry, fields, _FLOAT32, kinds[ACTION_ROW].shape[0], num_columns)
+            _append_block(layout, entry, fields, _FLOAT32, kinds[ACTION_ROW].shape[0], max(num_columns, least))
         elif alone is not None and (alone not in mapped or mapped[alone].flags.c_contiguous):
             layout.sample[entry] = alone
             if alone not in mapped and alone not in layout.blocks:
                 _add_block(layout, alone, (alone,), _FLOAT32, kinds, mapped)
         else:
             layout.sample[entry] = entry
-            _add_block(layout, entry, fields, _FLOAT32, kinds, mapped)
+            _add_block(layout, entry, fields, _FLOAT32, kinds, mapped, least)
     text = schema.instruction.column
     if text is not None and text in mapped and not mapped[text].flags.c_contiguous:
         _add_block(layout, ROW_TEXT, (text,), kinds[text].dtype, kinds, mapped)
@@ -173,12 +178,13 @@ class _Kind:
         return int(np.prod(self.shape[1:], dtype=int))
 
 
-def _kinds(arrays: Mapping[str, Mapping[str, Any]], schema: Schema) -> dict[str, _Kind]:
+def _kinds(arrays: Mapping[str, Mapping[str, Any]], schema: Schema, padded: Mapping[str, int]) -> dict[str, _Kind]:
     """Returns shape and dtype of every array: first the stored arrays, then the derived ones."""
     kinds = {name: _Kind(tuple(array["shape"]), np.dtype(array["dtype"])) for name, array in arrays.items()}
     for path, (of, _) in derived_specs(schema).items():
         kinds[path] = _Kind((kinds[of].shape[0], *schema.field(path).shape), _FLOAT32)
-    kinds[ACTION_VALUE] = _Kind((kinds[ACTION_ROW].shape[0], action_size(schema)), _FLOAT32)
+    size = max(action_size(schema), padded.get("action", 0))
+    kinds[ACTION_VALUE] = _Kind((kinds[ACTION_ROW].shape[0], size), _FLOAT32)
     return kinds
 
 
@@ -189,7 +195,9 @@ def _add_block(
     dtype: np.dtype[Any],
     kinds: Mapping[str, _Kind],
     mapped: Mapping[str, NDArray[Any]],
+    least: int = 0,
 ) -> None:
+    """Append a block of these fields, which has at least ``least`` columns."""
     column = 0
     for path in fields:
         kind = kinds[path]
@@ -199,7 +207,7 @@ def _add_block(
         else:
             layout.places[path] = place
         column = place.stop
-    _append_block(layout, name, fields, dtype, kinds[fields[0]].shape[0], column)
+    _append_block(layout, name, fields, dtype, kinds[fields[0]].shape[0], max(column, least))
 
 
 def _append_block(

@@ -77,6 +77,7 @@ class MappedShards:
         *,
         chosen: bool = False,
         conversions: Mapping[str, Conversion] | None = None,
+        padded: Mapping[str, int] | None = None,
     ) -> None:
         """Store the arguments. Opens nothing yet.
 
@@ -88,13 +89,15 @@ class MappedShards:
             table: the episodes table, which gives the rows of each episode in a shard.
             chosen: whether the schema's sample and action are others than those of the dataset's own schema.
             conversions: how stored fields are converted before anything is made of them, by their names.
+            padded: the number of columns of the state or the action by batch entry; see ``lay_out``.
         """
         self._folder, self._manifest, self.schema, self._cache = folder, manifest, schema, cache
-        self._table, self._chosen, self._conversions = table, chosen, conversions or {}
+        self._table, self._chosen, self._conversions, self._padded = table, chosen, conversions or {}, padded or {}
         self._clocks = _clocks(schema, manifest)
         # An entry of a chosen sample keeps the stride order too, so its key has the stride.
         self._choice = f"-{choice_of(schema)}-{schema.sample.action_stride}" if chosen else ""
         self._choice += f"-{sorted(self._conversions.items())}" if self._conversions else ""
+        self._choice += f"-{sorted(self._padded.items())}" if self._padded else ""
         self._images = {f"{camera}/{kind}" for camera in manifest.cameras for kind in ("bytes", "offset", "pixels")}
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()  # the least recently used first
         self._opening: dict[int, threading.Lock] = {}
@@ -133,6 +136,7 @@ class MappedShards:
             self._rows_of_episodes(shard),
             chosen=self._chosen,
             conversions=self._conversions,
+            padded=self._padded,
         )
         return rows if rows.are_quick else None
 
@@ -229,7 +233,9 @@ class MappedShards:
             # A converted field is read out of the shard, even where it could be mapped in place.
             in_place = entry["arrays"].keys() - self._conversions.keys()
             mapped = {name: array for name, array in arrays.items() if name in in_place}
-            layout = lay_out(entry["arrays"], self.schema, mapped, self._clocks, chosen=self._chosen)
+            layout = lay_out(
+                entry["arrays"], self.schema, mapped, self._clocks, chosen=self._chosen, padded=self._padded
+            )
         return _Found(path, shard_format, whole, mapped, layout)
 
 

@@ -43,6 +43,7 @@ class PackedRows:
         *,
         chosen: bool,
         conversions: Mapping[str, Conversion],
+        padded: Mapping[str, int],
     ) -> None:
         """Read the directory of a Zarr shard.
 
@@ -57,6 +58,7 @@ class PackedRows:
             episodes: for each stream, start and number of rows of each of the shard's episodes, ``(episodes, 2)``.
             chosen: whether the sample was chosen when training; see ``lay_out``.
             conversions: how stored fields are converted; none of these fields is in ``mapped``.
+            padded: the number of columns of the state or the action by batch entry; see ``lay_out``.
 
         Raises:
             DamageError: the shard's bytes have changed since they were written.
@@ -64,6 +66,7 @@ class PackedRows:
         self._path, self._sha256, self._schema, self._arrays, self._mapped = path, sha256, schema, arrays, mapped
         self._entries, self._derived = sample_fields(schema), derived_specs(schema)
         self._layout, self._episodes, self._chosen, self._conversions = layout, episodes, chosen, conversions
+        self._padded = {**padded, ACTION_STRIDE_ORDER: padded["action"]} if "action" in padded else padded
         self._samples: dict[int, EpisodeSample] = {}
         with damage_or_bug(path, sha256):
             self._stored = ZarrRows(path, whole)
@@ -94,7 +97,9 @@ class PackedRows:
             DamageError: the rows cannot be decoded because the shard is damaged.
         """
         with damage_or_bug(self._path, self._sha256):
-            return np.ascontiguousarray(self._read(name, start, stop))
+            rows = self._read(name, start, stop)
+            missing = self._padded.get(name, 0) - (rows.shape[1] if rows.ndim > 1 else 0)
+            return np.pad(rows, ((0, 0), (0, missing))) if missing > 0 else np.ascontiguousarray(rows)
 
     def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         anchor = self._schema.anchor

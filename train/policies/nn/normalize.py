@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class Normalizer(nn.Module):
     varies: Tensor  # bool: True for a column that is not constant
     limits: Tensor | None  # of normalized values; not saved, because it follows from the spec
 
+    of_robots = False  # whether the buffers have a first dimension, the robot
+
     def __init__(self, moments: Moments | None, kind: str = "mean_std", *, limit: float | None = None) -> None:
         """Compute offset and scale. ``limit`` clips normalized values to +-limit, so a sensor's spike cannot dominate.
 
@@ -73,20 +75,57 @@ class Normalizer(nn.Module):
     @classmethod
     def of(cls, spec: SampleSpec, key: str, *, limit: float | None = None) -> Normalizer:
         """Returns the normalizer of a batch key, of the kind that the user chose in ``[normalize]``."""
+        kind = spec.normalize.get(key, "mean_std")
+        robots = [robot.moments for robot in spec.embodiments.values() if key in robot.moments]
         try:
-            return cls(spec.moments.get(key), spec.normalize.get(key, "mean_std"), limit=limit)
+            if not robots:
+                return cls(spec.moments.get(key), kind, limit=limit)
+            return cls._of_robots(
+                [cls(moments[key], kind, limit=limit) for moments in robots], len(robots[0][key].mean)
+            )
         except UsageError as error:
             raise UsageError(f"{key}: {error.problem}", error.cure) from None
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Returns normalized values. All of them are finite."""
-        scaled = (values - self.mean) / torch.where(self.varies, self.std, torch.ones_like(self.std))
-        scaled = scaled.where(values.isfinite(), torch.zeros((), dtype=scaled.dtype, device=scaled.device))
-        return scaled if self.limits is None else scaled.clamp(-self.limits, self.limits)
+    @classmethod
+    def _of_robots(cls, robots: Sequence[Normalizer], size: int) -> Normalizer:
+        """Returns one normalizer for several robots: its buffers have a first dimension, the robot."""
+        whole = cls(None)
 
-    def invert(self, scaled: Tensor) -> Tensor:
+        def stacked(name: str, missing: float = 0.0) -> Tensor:
+            found = [getattr(robot, name) for robot in robots]
+            filled = [torch.full((size,), missing) if values is None else values.expand(size) for values in found]
+            return torch.stack(filled)
+
+        for name in ("mean", "std", "varies"):
+            setattr(whole, name, stacked(name))
+        whole.limits = None if all(robot.limits is None for robot in robots) else stacked("limits", math.inf)
+        whole.limit, whole.of_robots = robots[0].limit, True
+        return whole
+
+    def _at(self, buffer: Tensor, robot: Tensor | None) -> Tensor:
+        """The numbers of each column, of each sample's robot if there are several: ``(B, 1, columns)``."""
+        return buffer[robot].unsqueeze(1) if self.of_robots and robot is not None else buffer
+
+    def varying(self, robot: Tensor | None = None) -> Tensor:
+        """Returns which columns vary, to broadcast to the values."""
+        return self._at(self.varies, robot)
+
+    def forward(self, values: Tensor, robot: Tensor | None = None) -> Tensor:
+        """Returns normalized values. All of them are finite.
+
+        ``robot`` is the batch's ``embodiment`` ``(B,)``, if the spec has several; ``values`` are then ``(B, T, D)``.
+        """
+        mean, std, varies = (self._at(each, robot) for each in (self.mean, self.std, self.varies))
+        scaled = (values - mean) / torch.where(varies, std, torch.ones_like(std))
+        scaled = scaled.where(values.isfinite(), torch.zeros((), dtype=scaled.dtype, device=scaled.device))
+        if self.limits is None:
+            return scaled
+        limits = self._at(self.limits, robot)
+        return scaled.clamp(-limits, limits)
+
+    def invert(self, scaled: Tensor, robot: Tensor | None = None) -> Tensor:
         """Returns values in the dataset's units. A constant column gets exactly its mean."""
-        return scaled * self.std + self.mean
+        return scaled * self._at(self.std, robot) + self._at(self.mean, robot)
 
 
 def with_normalization(spec: SampleSpec, table: Mapping[str, Any], floor: float = FLICKER) -> SampleSpec:
@@ -107,20 +146,29 @@ def with_normalization(spec: SampleSpec, table: Mapping[str, Any], floor: float 
         if kind not in KINDS:
             raise UsageError(f"normalize: {key}: {kind!r} is unknown", did_you_mean(str(kind), KINDS))
     share = parse_number("normalize_floor", floor, least=0, most=1) / FLICKER
-    moments = {
-        key: m if m.floor is None or share == 1 else replace(m, floor=(m.floor * share).astype(np.float32))
-        for key, m in spec.moments.items()
-    }
-    return replace(spec, normalize=chosen, moments=moments)
+
+    def with_share(moments: Mapping[str, Moments]) -> dict[str, Moments]:
+        return {
+            key: m if m.floor is None or share == 1 else replace(m, floor=(m.floor * share).astype(np.float32))
+            for key, m in moments.items()
+        }
+
+    robots = {name: replace(robot, moments=with_share(robot.moments)) for name, robot in spec.embodiments.items()}
+    return replace(spec, normalize=chosen, moments=with_share(spec.moments), embodiments=robots)
 
 
 def flickering(spec: SampleSpec) -> list[str]:
     """Returns a sentence for each batch key that has columns which count as constant, though their values differ."""
     found = []
-    for key, moments in spec.moments.items():
+    of_robots = [
+        (f"{key} of {name}", m) for name, robot in spec.embodiments.items() for key, m in robot.moments.items()
+    ]
+    padded = {"observation.state", "action"} if of_robots else set()
+    of_all = [(key, moments) for key, moments in spec.moments.items() if key not in padded]
+    for key, moments in of_all + of_robots:
         centre, deviation, _ = spread(moments)
         is_held = ~_varies(moments, centre, deviation).numpy() & (moments.std > _rounding(centre))
-        if is_held.any() and spec.normalize.get(key) != "none":
+        if is_held.any() and spec.normalize.get(key.partition(" of ")[0]) != "none":
             columns = ", ".join(str(i) for i in np.flatnonzero(is_held.reshape(-1)).tolist())
             found.append(f"{key}: columns counted as constant, since they only flicker: {columns} (normalize_floor)")
     return found
