@@ -6,6 +6,7 @@ import inspect
 import re
 import tomllib
 from dataclasses import MISSING
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import CODES
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.config import TrainConfig, option_fields
+from vlapipe.train.data.window_size import Window
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "options.md").read_text(encoding="utf-8")
@@ -52,6 +54,12 @@ def test_every_option_of_training_has_its_row_with_default_and_flag() -> None:
         assert flag == (f"`{flag_of_field}`" if flag_of_field else "only in the file"), name
         made = field.default_factory() if field.default_factory is not MISSING else field.default
         assert default == "needed" if made is MISSING else is_default(default, made), f"{name}: {made!r}"
+        assert meaning.endswith(".")
+    keys = {f"`{field.name}`" for field in fields_of(Window)} - {"`action`"}
+    of_sample = rows("### `[sample]`")
+    assert {row[0] for row in of_sample} == keys
+    for key, flag, meaning in of_sample:
+        assert flag == f"`{of_field.pop(key.strip('`'), None)}`" or flag == "only in the file"
         assert meaning.endswith(".")
     assert of_field == {}
 
