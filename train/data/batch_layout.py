@@ -51,6 +51,7 @@ class SampleSpec:
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
     optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
     newest: int = -1  # the frame's own row in the window of the state
+    ahead_rows: int = 0  # rows at the end of each window of an observation that come after the frame
     action_form: ActionForm | None = None  # how "action" follows from the recorded actions; None: as recorded
     image_resize: Fit = "stretch"  # how images of another size are brought to the size in ``images``
     normalize: dict[str, str] = field(default_factory=dict)  # batch key -> kind; a key that it lacks has "mean_std"
@@ -181,6 +182,7 @@ def _spec_of_one(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, 
         action=(steps["action"].num_rows, rows["action"][0] if form is None else form.size),
         action_form=form,
         newest=steps[STATE].newest,
+        ahead_rows=sample.ahead_rows,
         optional=_optional(sources),
         moments={
             entry: entry_moments([(dataset, of[entry]) for dataset, of in fields], shape)

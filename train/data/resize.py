@@ -29,9 +29,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch
     return out
 
 
-def fit_into(
-    image: NDArray[np.uint8], out: NDArray[np.uint8], fit: Fit
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def fit_into(image: NDArray[np.uint8], out: NDArray[np.uint8], fit: Fit) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Returns the part of ``image`` (h, w, 3) that is shown, and the part of ``out`` (H, W, 3) that shows it.
 
     ``stretch`` shows all of the image in all of ``out``. The others keep the image's proportions and its middle:

@@ -55,13 +55,15 @@ def transformed_spec(
     _check(after, len(index))
     changed = {key for key in after if key not in kept or not _is_same(kept[key], after[key])}
     _check_action_form(spec, transforms, changed)
+    has_rows = after[_STATE].shape[1] == spec.state[0]
     found = replace(
         spec,
         state=_shape(after[_STATE]),
         sensors={key.removeprefix(_SENSORS): _shape(after[key]) for key in _entries(after, _SENSORS)},
         images={key.removeprefix(_IMAGES): _shape(after[key]) for key in _entries(after, _IMAGES)},
         action=_shape(after["action"]),
-        newest=spec.newest if after[_STATE].shape[1] == spec.state[0] else -1,
+        newest=spec.newest if has_rows else -1,
+        ahead_rows=spec.ahead_rows if has_rows else 0,
         optional=spec.optional & set(after),
     )
     numbers = {_STATE, "action", *_entries(after, _SENSORS)}

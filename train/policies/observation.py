@@ -20,7 +20,7 @@ from vlapipe.train.data.embodiments import EMBODIMENT
 from vlapipe.train.data.resize import Fit
 from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 
-__all__ = ["CheckedAct", "check_observation"]
+__all__ = ["CheckedAct", "check_observation", "observation_shapes"]
 
 _STATE = "observation.state"
 _IMAGES = "observation.images."
@@ -29,8 +29,9 @@ _IMAGES = "observation.images."
 def check_observation(spec: SampleSpec, observation: Any) -> None:
     """Check that an observation has what the policy was trained on, so that no wrong one is taken silently.
 
-    Each entry must have all rows of its window. A row that is not there (at the start of an episode, or of an entry in
-    ``spec.optional``) is marked in ``<key>_is_pad``, and may hold any numbers.
+    Each entry must have all rows of its window, with or without those that come after the frame. A row that is not
+    there (at the start of an episode, or of an entry in ``spec.optional``) is marked in ``<key>_is_pad``, and may hold
+    any numbers.
 
     Raises:
         UsageError: a key is missing, or an entry has another type, shape or device, or numbers that are not finite.
@@ -38,9 +39,11 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
     if not isinstance(observation, Mapping):
         _refuse("", f"expected a dict of tensors by key, found a {type(observation).__name__}", "see docs/policies.md")
     first: Tensor | None = None
-    for key, shape in _shapes(spec).items():
+    for key, shape in observation_shapes(spec).items():
         value, is_pad = (_tensor(observation, name) for name in (key, f"{key}_is_pad"))
         first = value if first is None else first
+        if spec.ahead_rows and value.shape[1:2] == (shape[0] - spec.ahead_rows,):
+            shape = (shape[0] - spec.ahead_rows, *shape[1:])
         if value.shape[1:] != shape or value.shape[:1] != first.shape[:1]:
             _refuse_shape(key, value, (first.shape[0] if first.ndim > 2 else 1, *shape), spec.image_resize)
         dtype = torch.uint8 if key.startswith(_IMAGES) else torch.float32
@@ -90,7 +93,8 @@ class CheckedAct:
         return self._transforms.undo(act(transformed))
 
 
-def _shapes(spec: SampleSpec) -> dict[str, tuple[int, ...]]:
+def observation_shapes(spec: SampleSpec) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each entry of an observation by key, without the batch dimension."""
     shapes: dict[str, tuple[int, ...]] = {_STATE: spec.state}
     shapes |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
     return shapes | {f"{_IMAGES}{camera}": shape for camera, shape in spec.images.items()}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.embodiments import EMBODIMENT
@@ -22,7 +23,7 @@ from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.nn.trunk import Trunk
-from vlapipe.train.policies.observation import check_observation
+from vlapipe.train.policies.observation import check_observation, observation_shapes
 
 __all__ = ["RegressionPolicy"]
 
@@ -39,7 +40,7 @@ class RegressionPolicy(Policy):
     The loss is the mean absolute error of normalized actions, in standard deviations of each column unless the run
     normalizes them in another way. A policy that always predicts the mean then has a loss of about 0.8. The loss leaves
     out columns that are constant in the training data, or that only flicker. For these columns the policy returns the
-    constant.
+    constant. The policy sees no row that comes after the frame.
 
     If the spec has ``embodiments``, the robot is one more token, and each robot's state and actions are normalized by
     its own statistics. The columns that are padded for a robot are constant for it.
@@ -67,15 +68,19 @@ class RegressionPolicy(Policy):
         self.instruction = InstructionEncoder(
             dim, num_buckets=num_word_buckets, max_words=max_words, num_heads=num_heads
         )
-        self._series_keys = ["observation.state", *(f"observation.sensors.{name}" for name in spec.sensors)]
-        shapes: list[tuple[int, ...]] = [spec.state, *spec.sensors.values()]
+        _require_the_past(spec)
+        # The rows up to the frame, of each entry.
+        windows = {key: (shape[0] - spec.ahead_rows, *shape[1:]) for key, shape in observation_shapes(spec).items()}
+        self._num_rows = {key: shape[0] for key, shape in windows.items()}
+        self._image_keys = [key for key in windows if key.startswith("observation.images.")]
+        self._series_keys = [key for key in windows if key not in self._image_keys]
         self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
-        self.series = nn.ModuleList(SeriesEncoder(dim, shape) for shape in shapes)
-        self._image_keys = [f"observation.images.{camera}" for camera in spec.images]
+        self.series = nn.ModuleList(SeriesEncoder(dim, windows[key]) for key in self._series_keys)
         self.images = nn.ModuleList(
-            ImageEncoder(dim, shape[2:], shape[0], width=image_width) for shape in spec.images.values()
+            ImageEncoder(dim, shape[2:], shape[0] - spec.ahead_rows, width=image_width)
+            for shape in spec.images.values()
         )
-        self.source = nn.Parameter(torch.randn(len(shapes) + len(self.images), dim) * 0.02)
+        self.source = nn.Parameter(torch.randn(len(windows), dim) * 0.02)
         self.embodiment = nn.Embedding(len(spec.embodiments), dim) if spec.embodiments else None
         self.query = nn.Parameter(torch.randn(H, dim) * 0.02)
         self.trunk = Trunk(dim, depth=depth, num_heads=num_heads)
@@ -144,11 +149,21 @@ class RegressionPolicy(Policy):
             tokens.append(self.embodiment(robot).unsqueeze(1))
         source = iter(self.source)
         for key, normalizer, encoder in zip(self._series_keys, self.series_normalizers, self.series, strict=True):
-            tokens.append(encoder(normalizer(batch[key], robot), batch[f"{key}_is_pad"]) + next(source))
+            values, is_pad = (batch[name][:, : self._num_rows[key]] for name in (key, f"{key}_is_pad"))
+            tokens.append(encoder(normalizer(values, robot), is_pad) + next(source))
         for key, images in zip(self._image_keys, self.images, strict=True):
-            tokens.append(images(batch[key], batch[f"{key}_is_pad"], said) + next(source))
+            values, is_pad = (batch[name][:, : self._num_rows[key]] for name in (key, f"{key}_is_pad"))
+            tokens.append(images(values, is_pad, said) + next(source))
         actions: Tensor = self.head(self.trunk(torch.cat(tokens, dim=1), self.query.shape[0]))
         return actions
+
+
+def _require_the_past(spec: SampleSpec) -> None:
+    """Refuse a window of the state whose newest row is not the frame's own: in training, it would tell the future."""
+    newest = spec.state[0] - 1 - spec.ahead_rows
+    if spec.newest not in (-1, newest):
+        problem = f"policy regression: row {spec.newest + 1} of the state's {spec.state[0]} is the frame's own"
+        raise UsageError(f"{problem}, and the rows after it are not known to a robot", "end delta_timestamps at 0")
 
 
 def _check_sizes(**sizes: Any) -> None:

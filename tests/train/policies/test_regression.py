@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from synthetic import make_batch, make_spec
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import SampleSpec
 from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.policies.recompute import recompute_in_backward
@@ -213,3 +216,22 @@ def test_instruction_alone_can_choose_which_way_to_go() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.2
+
+
+def test_rows_after_the_frame_are_not_seen() -> None:
+    spec = make_spec(state=(13, 4), sensors={"force": (12,)}, images={"View1": (4, 3, 32, 48)})
+    spec = replace(spec, ahead_rows=3, newest=9)
+    policy, batch = small_policy(spec).eval(), make_batch(spec)
+    loss, actions = policy.loss(batch).mean, policy.act(batch)
+    known = {k: v[:, :-3] if k.startswith("observation.") else v for k, v in batch.items()}
+    assert torch.equal(policy.act(known), actions)  # as a robot has it
+    for key in [key for key in batch if key.startswith("observation.")]:
+        batch[key][:, -3:] = 1
+    assert torch.equal(policy.loss(batch).mean, loss)
+    batch["observation.state"][:, -4] += 1
+    assert not torch.equal(policy.loss(batch).mean, loss)
+
+
+def test_times_of_the_state_after_the_frame_are_refused() -> None:
+    with pytest.raises(UsageError, match="row 8 of the state's 10 is the frame's own, and the rows after it are not"):
+        small_policy(replace(make_spec(), newest=7))
