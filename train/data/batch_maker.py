@@ -111,6 +111,8 @@ class BatchMaker:
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
         if self._form is not None:
             state = tensors[STATE][:, self._newest]
+            if self._form.needs_state:  # an action that starts from a missing state says nothing
+                tensors["action_is_pad"] |= tensors[f"{STATE}_is_pad"][:, self._newest, None]
             tensors["action"] = self._form.encode(tensors["action"], state, tensors["action_is_pad"])
         batches = _split({**tensors, "task": tasks}, len(tasks) // num_batches)
         return batches if self._transforms is None else [self._transforms(batch) for batch in batches]

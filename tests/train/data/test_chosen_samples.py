@@ -403,6 +403,20 @@ def test_forms_come_back_to_the_recorded_values(recorded: tuple[Dataset, Path, i
         assert not np.allclose(one["action"][known], two["action"][known])
 
 
+@pytest.mark.parametrize("kind", ["relative", "delta"])
+def test_an_action_that_starts_from_a_missing_state_is_padding(recorded: tuple[Dataset, Path, int], kind: str) -> None:
+    dataset, _, method = recorded
+    window = Window(action={"kind": "next"}, action_rows=4, state=["leader/position"], state_rows=1, action_form=kind)
+    num_missing = 0
+    for batch in Loader(dataset, window=window):
+        is_missing = batch["observation.state_is_pad"][:, -1]
+        num_missing += int(is_missing.sum())
+        assert batch["action_is_pad"][is_missing].all()
+        assert (batch["action"][is_missing] == 0).all()
+        assert not batch["action_is_pad"][~is_missing].all()
+    assert (num_missing > 0) == (method == 2)
+
+
 def test_slerp_and_words_of_another_stream() -> None:
     one, other = np.array([0.0, 0, 0, 1]), np.array([0.0, 0, math.sin(0.4), math.cos(0.4)])
     from vlapipe.pipeline.shards.derive.aligned_fields import Placement, aligned
