@@ -32,10 +32,12 @@ from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
 
 __all__ = [
+    "ONE_TABLE",
     "ROBOT",
     "ROBOT_AND_CAMERAS",
     "ROBOT_AND_SENSOR",
     "SHARD_BYTES",
+    "THREE_TABLES",
     "make_episodes",
     "write_dataset",
 ]
@@ -67,6 +69,34 @@ ROBOT_AND_SENSOR = (
 )
 
 
+_TABLE = """
+[streams.{0}]
+kind = "csv"
+files = ["{0}.csv"]
+rate_hz = 100
+time = {{ column = "t" }}
+fields = {{ q = {{ columns = ["q_{{1..4}}"] }} }}
+"""
+THREE_TABLES = f"""
+schema_version = 1
+name = "three_tables"
+{"".join(_TABLE.format(name) for name in ("robot", "left", "right"))}
+[action]
+kind = "delta"
+of = ["robot/q", "left/q", "right/q"]
+period_s = 0.1
+tolerance_s = 0.02
+[sample]
+state = ["robot/q", "left/q", "right/q"]
+state_rows = 100
+action_rows = 8
+action_stride = 10
+"""
+ONE_TABLE = ROBOT.replace('of = ["robot/tcp_pose"]', 'of = ["robot/joint_position", "robot/tcp_pose"]').replace(
+    "append = { gripper = 1.0 }\n", ""
+)
+
+
 def rows_of(number: int) -> int:
     """Return the number of rows of an episode. Neighbouring episodes differ, as in recordings."""
     return ROWS + (37 * number) % 201 - 100
@@ -90,10 +120,13 @@ def _episode(schema: Schema, number: int) -> Episode:
     # The CSV reader returns column-major fields.
     fields = {"joint_position": np.asfortranarray(states[:, :6]), "tcp_pose": np.asfortranarray(states[:, 6:])}
     streams = {"robot": StreamRows(timestamp=clock, fields=fields, source=_source(number, "robot_states.csv"))}
-    align: dict[str, NDArray[np.int32]] = {}
-    if len(schema.streams) > 1:
+    names = [stream.name for stream in schema.streams]
+    if "sensor" in names:
         streams["sensor"] = _sensor(number, clock[0], rows * SENSOR_HZ // 100)
-        align["sensor"] = last_row_at_or_before(clock, streams["sensor"].timestamp)
+    if "left" in names:
+        streams = dict(_in_three_tables(streams["robot"], number))
+    others = {name: stream.timestamp for name, stream in streams.items() if name != "robot"}
+    align = {name: last_row_at_or_before(clock, theirs) for name, theirs in others.items()}
     action_row = action_rows(clock, schema)
     task = f"insert_the_needle_{number % 4}"
     return Episode(
@@ -106,8 +139,10 @@ def _episode(schema: Schema, number: int) -> Episode:
             metadata=None,
             instruction_file=None,
         ),
-        instruction=task.replace("_", " "),
+        instructions=(task.replace("_", " "),),
+        metadata={},
         streams={**streams},
+        looks={},
         align=align,
         gaps=dict.fromkeys(streams, np.empty(0, dtype=np.int32)),
         max_gaps_s=dict.fromkeys(streams),
@@ -115,6 +150,15 @@ def _episode(schema: Schema, number: int) -> Episode:
         frame_start=0,
         num_frames=int(np.flatnonzero(action_row >= 0)[-1]) + 1,
     )
+
+
+def _in_three_tables(robot: StreamRows, number: int) -> Iterator[tuple[str, StreamRows]]:
+    """Yield the same columns as three tables, four columns each, whose clocks are 3 ms apart."""
+    columns = np.concatenate([robot.fields["joint_position"], robot.fields["tcp_pose"]], axis=1)
+    for i, name in enumerate(("robot", "left", "right")):
+        values = {"q": np.asfortranarray(columns[:, 4 * i : 4 * i + 4])}
+        clock = robot.timestamp - 0.003 * i
+        yield name, StreamRows(timestamp=clock, fields=values, source=_source(number, f"{name}.csv"))
 
 
 def _source(number: int, file: str) -> SourceFile:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from vlapipe.train.data.row_times import RowTimes
 from vlapipe.train.data.sample_steps import Steps
 from vlapipe.train.data.shard_table import ShardTable
 
-__all__ = ["ActionHoles", "BatchRows", "Images", "RowLookup"]
+__all__ = ["BatchRows", "Images", "MarkedEpisodes", "RowLookup"]
 
 _IMAGES, _SENSORS = "observation.images.", "observation.sensors."
 _ROUNDING = 1 + 1e-6  # half of a step is half of it also if a clock's float64 stamps were rounded
@@ -86,12 +85,14 @@ class RowLookup:
         has_order = self._is_strided and self._action_stride > 1
         self._has_stride_order = has_order and stored_strides == {self._action_stride}
         self._is_aligned = sources.is_aligned
-        self._holes = ActionHoles(sources)
         streams = [ANCHOR, *self._streams.values()]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
         self._rows = {stream: sources.stream_column(stream, "rows") for stream in streams}
         self._some_lack = {stream for stream in self._streams.values() if not self._rows[stream].all()}
         self._frame_start, self._num_frames = sources.frame_start, sources.num_frames
+        first_frames = self._start[ANCHOR] + self._frame_start
+        self._without_action = MarkedEpisodes(ACTION_ROW, first_frames, self._num_frames)
+        self._without_state = MarkedEpisodes(STATE_IS_MISSING, self._start[ANCHOR], self._rows[ANCHOR])
         self._times = {ANCHOR: RowTimes(TIME, reader)}
         if any(step.by_time or step.ahead_by_time for step in steps.values()):
             self._span_s = {stream: sources.span_s(stream) for stream in streams}
@@ -120,7 +121,9 @@ class RowLookup:
                 images[stream] = Images(of_entry.plan, row, is_pad)
             else:
                 windows[entry] = self._on_own_clock(of_entry, entry, stream)
-        missing = replace(windows[STATE], name=STATE_IS_MISSING) if self._is_aligned else None
+        missing = None
+        if self._is_aligned and self._without_state.in_any(plan, self._shards.rows, lambda marks: marks > 0):
+            missing = replace(windows[STATE], name=STATE_IS_MISSING)
         actions, no_action = self._actions(frames)
         return BatchRows(plan, windows, images, actions, no_action, present, missing, frames.time)
 
@@ -210,7 +213,7 @@ class RowLookup:
         """Each frame's action chunk up to the episode's last frame, and a mask of the rows that have no action."""
         plan, anchor_row = frames.plan, frames.anchor_row
         frame_end = self._frame_start[plan.episode] + self._num_frames[plan.episode]
-        has_holes = self._holes.in_any(plan, partial(self._shards.rows, ACTION_ROW))
+        has_holes = self._without_action.in_any(plan, self._shards.rows, lambda rows: rows < 0)
         num_actions = self._steps["action"].num_rows
         if not self._is_strided:
             rows, is_pad = self._anchor_rows(frames, self._steps["action"].offsets, by_time=True)
@@ -253,30 +256,41 @@ def _joined(one: _Found, other: _Found) -> _Found:
 _UNKNOWN, _NONE, _SOME = 0, 1, 2
 
 
-class ActionHoles:
-    """Finds the episodes in which a frame has no action.
+class MarkedEpisodes:
+    """Finds the episodes with a marked row: a frame without an action, or a row without a value of the state.
 
-    If a batch has no such episode, the lookup need not read ``action/row``, which saves as many cache misses as
-    the batch has samples. An episode is searched when one of its frames comes for the first time.
+    If a batch has no such episode, the lookup need not read the marks, which saves as many cache misses as the batch
+    has samples. An episode is searched when one of its frames comes for the first time.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._start = sources.stream_column(ANCHOR, "start")
-        self._frame_start, self._num_frames = sources.frame_start, sources.num_frames
-        self._found = np.full(len(self._start), _UNKNOWN, dtype=np.uint8)
+    def __init__(self, name: str, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
+        """Prepare to search.
 
-    def in_any(self, plan: BatchPlan, rows_of: Callable[[int, int, int], NDArray[Any]]) -> bool:
-        """Whether any of the plan's episodes has a frame without an action.
+        Args:
+            name: the array with the marks.
+            first: the first row of each episode that is searched, within the shard.
+            count: number of rows of each episode that are searched.
+        """
+        self._name, self._first, self._count = name, first, count
+        self._found = np.full(len(first), _UNKNOWN, dtype=np.uint8)
 
-        ``rows_of(shard, start, stop)`` gives the rows ``start <= i < stop`` of a shard's ``action/row``.
+    def in_any(
+        self,
+        plan: BatchPlan,
+        rows_of: Callable[[str, int, int, int], NDArray[Any]],
+        is_marked: Callable[[NDArray[Any]], NDArray[np.bool_]],
+    ) -> bool:
+        """Whether any of the plan's episodes has a marked row.
+
+        ``rows_of(name, shard, start, stop)`` gives the rows ``start <= i < stop`` of an array of a shard.
         """
         found = self._found[plan.episode]
         unknown = np.flatnonzero(found == _UNKNOWN)
         if len(unknown):
             shards = dict(zip(plan.episode[unknown].tolist(), plan.shard[unknown].tolist(), strict=True))
             for episode, shard in shards.items():
-                begin = int(self._start[episode] + self._frame_start[episode])
-                rows = rows_of(shard, begin, begin + int(self._num_frames[episode]))
-                self._found[episode] = _SOME if rows.min() < 0 else _NONE
+                begin = int(self._first[episode])
+                rows = rows_of(self._name, shard, begin, begin + int(self._count[episode]))
+                self._found[episode] = _SOME if is_marked(rows).any() else _NONE
             found = self._found[plan.episode]
         return bool((found == _SOME).any())
