@@ -6,6 +6,7 @@ Limits keep the table small whatever the JSON holds: of a value's length, of the
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -44,6 +45,8 @@ def flat_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
         name = _name(path, flat)
         if len(flat) >= _MOST_KEYS or not _is_short(value):
             not_kept.append(name)
+        elif isinstance(value, float) and not math.isfinite(value):
+            flat[name] = None  # NaN and Infinity are no JSON, and no value
         else:
             flat[name] = printable(value) if isinstance(value, str) and not is_text(value) else value
     return flat, not_kept

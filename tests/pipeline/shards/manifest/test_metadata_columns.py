@@ -24,6 +24,7 @@ def table(*metadata: dict[str, Any]) -> pa.Table:
         ([1, 0.5, None], "double", [1.0, 0.5, None]),
         (["a", "é", None], "string", ["a", "é", None]),
         ([None, None, None], "string", [None, None, None]),
+        ([0.5, float("nan"), float("inf")], "double", [0.5, None, None]),
         ([1, "a", True], "json", ["1", '"a"', "true"]),
         ([True, 1, None], "json", ["true", "1", None]),
         ([[1, "é"], {}, []], "json", ['[1, "é"]', "{}", "[]"]),
