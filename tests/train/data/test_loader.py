@@ -362,7 +362,7 @@ def test_image_size_is_checked_though_there_is_no_camera(tmp_path: Path) -> None
     camera, action = text.index("[streams.camera]"), text.index("[action]")
     (tmp_path / "blind.toml").write_text(text[:camera] + text[action:])
     ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data", schema=str(tmp_path / "blind.toml")))
-    with pytest.raises(UsageError, match=r"image_size: expected \(height, width\), found \(96,\)"):
+    with pytest.raises(UsageError, match=r"image_size: expected \(height, width\), or 'WIDTHxHEIGHT', found \(96,\)"):
         Loader(vlapipe.open_dataset(tmp_path / "data"), split=None, image_size=(96,))  # type: ignore[arg-type]
 
 
