@@ -107,7 +107,12 @@ def compare_datasets(
     chosen = window.choose(datasets[0])
     counts = window.counted(chosen) if window.is_by_time else window
     datasets = [chosen, *(counts.choose(each) for each in datasets[1:])]
+    names = tuple(short_names([dataset.path for dataset in datasets]))
     robots = tuple(dataset.schema.robot for dataset in datasets) if embodiments == "pad" else ()
+    if len(datasets) == 1:
+        return Comparison(datasets=tuple(datasets), names=names, rows=(), conversions=({},), robots=robots)
+    for dataset in datasets:
+        dataset.read_columns(_columns(dataset))
     alike = [datasets[robots.index(robot)] for robot in robots] or [datasets[0]] * len(datasets)
     conversions = [field_conversions(first.schema, other.schema) for first, other in zip(alike, datasets, strict=True)]
 
@@ -131,7 +136,6 @@ def compare_datasets(
                 for other, fact, each in zip(datasets, found, done, strict=True)
                 if each == "refused"
             ]
-    names = tuple(short_names([dataset.path for dataset in datasets]))
     colours, warnings = _compare_colours(datasets, names)
     return Comparison(
         datasets=tuple(datasets),
@@ -142,6 +146,13 @@ def compare_datasets(
         warnings=tuple(warnings),
         refusal=_refusal(refused),
     )
+
+
+def _columns(dataset: Dataset) -> list[str]:
+    """The columns of the episodes table that are compared: of rates and colours, those that the dataset has."""
+    kinds = ("rows", "first_s", "last_s", *_COLOURS)
+    wanted = {f"{stream}/{kind}" for stream in dataset.manifest.streams for kind in kinds}
+    return [name for name in dataset.column_names if name in wanted]
 
 
 def _converted(dataset: Dataset, conversions: Mapping[str, Conversion]) -> Dataset:

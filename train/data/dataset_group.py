@@ -238,7 +238,9 @@ def _columns(dataset: Dataset) -> list[str]:
     for stream in dataset.manifest.streams:
         columns += [f"{stream}/{name}" for name in ("start", "rows")]
         if dataset.schema != dataset.recorded:
+            begin = f"{stream}/begin"
             columns += [f"{stream}/{name}" for name in ("first_s", "last_s")]
+            columns += [begin] if begin in dataset.column_names else []
     columns.append(f"{dataset.schema.anchor}/gaps")
     return columns + [f"{camera}/{side}" for camera in dataset.cameras for side in ("height", "width")]
 

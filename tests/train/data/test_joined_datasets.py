@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 from datasets_to_join import make
@@ -132,6 +133,23 @@ def test_table_shows_what_differs_and_what_is_done(first: Dataset, tmp_path: Pat
     assert all(line in text for line in ("2 in rad", "2 in deg  ", "converted", "refused"))
     assert len(text.splitlines()) == 2 + len(found.differences)
     assert str(compare_datasets([first, first])).endswith("mean the same: nothing is converted")
+
+
+def test_tables_of_several_datasets_are_read_a_few_times_whatever_is_compared(
+    first: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make(tmp_path, edits=OTHER, scaled=SCALED)
+    fresh = [vlapipe.open_dataset(dataset.path) for dataset in (first, other)]
+    read: list[list[str]] = []
+    real = pq.ParquetFile.read
+
+    def counted(*args: Any, **options: Any) -> Any:
+        read.append(options.get("columns", []))
+        return real(*args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", counted)
+    Loader(fresh, split=None)
+    assert len(read) <= 3 * len(fresh), read  # the split, what is compared, what is drawn
 
 
 def test_one_error_names_all_refusals_and_their_cures(first: Dataset, tmp_path: Path) -> None:
