@@ -21,6 +21,7 @@ from vlapipe.train.config import TrainConfig
 
 STORES = ["s3://bucket/x", "gs://bucket/x", "https://host/x", "hf://datasets/x", "FILE:///tmp/x", "memory://x"]
 # Text of these options and arguments is no path.
+WINDOWS = ("state", "sensor", "image", "action")
 NO_PATHS = {
     "episodes", "seed", "defects", "dry_run", "shard_format", "codec", "workers", "scheduler", "scheduler_timeout",
     "shard_size", "image_size", "image_storage", "strict", "as_json", "policy", "batch_size", "grad_accum",
@@ -28,7 +29,8 @@ NO_PATHS = {
     "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
     "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
-    "keep_best", "keep_every", "cache_size", "version", "help",
+    "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
+    "action_form", "image_resize", *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}
 
