@@ -68,7 +68,7 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     config, spec = stored.state["config"], spec_from_json(stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, weights, folder)
-    names = config["data"].get("transforms")
+    names = stored.options.get("transforms")
     if names:
         read_spec, chain = spec_from_json(stored.state["read_spec"]), Transforms.parse("transforms of the run", names)
         policy.act = CheckedAct(policy, read_spec, chain)  # type: ignore[assignment]
