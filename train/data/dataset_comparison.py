@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.conversion import Conversion, converted_schema
@@ -18,29 +15,17 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.dataset_group import row_shapes
-from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Fact, meaning, of_robot
+from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Done, Fact, Row, meaning, of_robot
 from vlapipe.train.data.dataset_names import short_names
+from vlapipe.train.data.dataset_suspicions import COLOURS, compare_colours, compare_magnitudes
 from vlapipe.train.data.field_conversions import field_conversions
 from vlapipe.train.data.window_size import Window
 
 __all__ = ["EMBODIMENTS", "Comparison", "Row", "compare_datasets"]
 
 _MOST_SHOWN = 20
-_COLOURS = ("red", "green", "blue")
-_SWAPPED = 3  # colours are swapped if exchanging red and blue brings them so many times nearer
-_LEAST_APART = 12.0  # levels of 255 between red and blue; greyer images say nothing
 EMBODIMENTS = ("same", "pad")
-Done = Literal["same", "converted", "refused", "padded", "look swapped"]
 _WEIGHT = ("same", "converted", "refused")  # the last one of the datasets' is what is done
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One thing that was compared: what each dataset says, in the order of the datasets, and what is done about it."""
-
-    what: str
-    found: tuple[str, ...]
-    done: Done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +121,14 @@ def compare_datasets(
                 for other, fact, each in zip(datasets, found, done, strict=True)
                 if each == "refused"
             ]
-    colours, warnings = _compare_colours(datasets, names)
+    colours, warnings = compare_colours(datasets, names)
+    refusal = _refusal(refused)
+    if refusal is None:
+        joined = [_converted(dataset, by) for dataset, by in zip(datasets, conversions, strict=True)]
+        firsts = [robots.index(robot) for robot in robots] or [0] * len(datasets)
+        for other, first in enumerate(firsts):
+            found_unlike, told = compare_magnitudes(joined, first, other, names)
+            rows, warnings = rows + found_unlike, warnings + told
     return Comparison(
         datasets=tuple(datasets),
         names=names,
@@ -144,13 +136,13 @@ def compare_datasets(
         conversions=tuple(conversions),
         robots=robots,
         warnings=tuple(warnings),
-        refusal=_refusal(refused),
+        refusal=refusal,
     )
 
 
 def _columns(dataset: Dataset) -> list[str]:
     """The columns of the episodes table that are compared: of rates and colours, those that the dataset has."""
-    kinds = ("rows", "first_s", "last_s", *_COLOURS)
+    kinds = ("rows", "first_s", "last_s", *COLOURS)
     wanted = {f"{stream}/{kind}" for stream in dataset.manifest.streams for kind in kinds}
     return [name for name in dataset.column_names if name in wanted]
 
@@ -219,37 +211,3 @@ def _compare_channels(datasets: Sequence[Dataset]) -> list[Row]:
         done: Done = "converted" if len(set(found)) > 1 else "same"
         rows.append(Row(what=f"observation.images.{camera}: channels", found=found, done=done))
     return rows
-
-
-def _compare_colours(datasets: Sequence[Dataset], names: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Compare the cameras' mean colours, and warn where red and blue look exchanged."""
-    rows, warnings = [], []
-    for camera in datasets[0].cameras:
-        colours = [_mean_colour(dataset, camera) for dataset in datasets]
-        swapped = [name for name, colour in zip(names, colours, strict=True) if _look_swapped(colours[0], colour)]
-        texts = tuple(" ".join(f"{level:.0f}" for level in each) if each else "unknown" for each in colours)
-        if swapped:
-            rows.append(Row(what=f"observation.images.{camera}: mean colour", found=texts, done="look swapped"))
-            warnings.append(
-                f"camera {camera}: red and blue look swapped in {', '.join(swapped)}: mean red, green and blue are "
-                f'{texts[names.index(swapped[0])]}, and {texts[0]} in {names[0]} (if so, say channels = "bgr" for '
-                "the camera in the schema, and ingest again)"
-            )
-    return rows, warnings
-
-
-def _mean_colour(dataset: Dataset, camera: str) -> tuple[float, ...] | None:
-    """The mean red, green and blue of a camera, from 0 to 255; ``None`` if ingest did not measure it."""
-    columns = [f"{camera}/{colour}" for colour in _COLOURS]
-    if not set(columns) <= set(dataset.column_names):
-        return None
-    levels = np.stack([dataset.column(name).astype(np.float64) for name in columns])
-    levels = levels[:, np.isfinite(levels).all(axis=0)]
-    return tuple(levels.mean(axis=1).tolist()) if levels.shape[1] else None
-
-
-def _look_swapped(ours: tuple[float, ...] | None, theirs: tuple[float, ...] | None) -> bool:
-    if ours is None or theirs is None or min(abs(c[0] - c[2]) for c in (ours, theirs)) < _LEAST_APART:
-        return False
-    as_is, exchanged = np.abs(np.subtract(ours, theirs)).sum(), np.abs(np.subtract(ours, theirs[::-1])).sum()
-    return bool(as_is > _SWAPPED * exchanged)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.mapped.layout import STATE
@@ -17,7 +18,7 @@ from vlapipe.train.data.dataset_group import row_shapes
 from vlapipe.train.data.field_conversions import gripper_of
 from vlapipe.train.data.window_size import Window, measured_rate_hz
 
-__all__ = ["MISSING", "NOT_SAID", "Fact", "meaning", "of_robot"]
+__all__ = ["MISSING", "NOT_SAID", "Done", "Fact", "Row", "meaning", "of_robot"]
 
 _RATE_RATIO = 1.15  # measured rates of clocks with the same declared rate differ by less
 
@@ -27,6 +28,9 @@ _ACTION = "choose one [action] for all, which then say kind, of, period_s and ap
 _SECONDS = "give windows in seconds, which are the same time at any rate: state_s, action_s, sensor_s, image_s"
 _ROBOTS = 'say embodiments = "pad" to train on several robots'
 _ROWS = "say how many rows a window has, in [sample]"
+
+
+Done = Literal["same", "converted", "refused", "padded", "look swapped", "look unlike"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class Fact:
         if self.hz and other.hz:
             return max(self.hz, other.hz) > _RATE_RATIO * min(self.hz, other.hz)
         return self.text != other.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One thing that was compared: what each dataset says, in the order of the datasets, and what is done about it."""
+
+    what: str
+    found: tuple[str, ...]
+    done: Done
 
 
 MISSING = Fact("no such entry", _FIELDS)

@@ -12,7 +12,7 @@ from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.schemas.schema import FieldSpec, Schema
 from vlapipe.schemas.units import conversion_factor
 
-__all__ = ["conversion_of", "field_conversions", "gripper_of"]
+__all__ = ["conversion_of", "field_conversions", "field_pairs", "gripper_of"]
 
 
 def field_conversions(first: Schema, other: Schema) -> dict[str, Conversion]:
@@ -22,15 +22,15 @@ def field_conversions(first: Schema, other: Schema) -> dict[str, Conversion]:
     would have to become two things is not converted.
     """
     found: dict[str, Conversion | None] = {}
-    for ours, theirs in _pairs(first, other):
+    for ours, theirs in field_pairs(first, other):
         conversion = conversion_of(first.field(ours), other.field(theirs))
         if found.setdefault(theirs, conversion) != conversion:
             found[theirs] = None
     return {path: conversion for path, conversion in found.items() if conversion is not None}
 
 
-def _pairs(first: Schema, other: Schema) -> Iterator[tuple[str, str]]:
-    """Each path of the first schema with the one that it belongs to in the other schema."""
+def field_pairs(first: Schema, other: Schema) -> Iterator[tuple[str, str]]:
+    """Returns each field of a sample of the first schema with the one that it belongs to in the other schema."""
     yield from zip(first.sample.state, other.sample.state, strict=False)
     yield from zip(first.action.of, other.action.of, strict=False)
     sensors = dict(other.sample.sensors)

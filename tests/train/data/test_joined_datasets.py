@@ -135,6 +135,18 @@ def test_table_shows_what_differs_and_what_is_done(first: Dataset, tmp_path: Pat
     assert str(compare_datasets([first, first])).endswith("mean the same: nothing is converted")
 
 
+@pytest.mark.parametrize("declared", ["", 'unit = "rad"'])
+def test_numbers_of_another_size_are_warned_of_if_no_unit_says_why(tmp_path: Path, declared: str) -> None:
+    unit = {', unit = "rad"': f", {declared}" if declared else ""}
+    plain = make(tmp_path / "plain", edits=unit)
+    large = make(tmp_path / "large", edits=unit, scaled=dict.fromkeys("ab", (180 / math.pi, 0)))
+    with pytest.warns(UserWarning, match=r"joint: numbers go up to 3\.\d+ in plain/data and up to 2\d\d in large/data"):
+        loader = Loader([plain, large])
+    assert [(row.what, row.done) for row in loader.comparison.differences] == [("joint: numbers", "look unlike")]
+    other = make(tmp_path / "other", edits=unit, scaled=dict.fromkeys("ab", (3.0, 5.0)))
+    assert compare_datasets([plain, other]).warnings == ()
+
+
 def test_tables_of_several_datasets_are_read_a_few_times_whatever_is_compared(
     first: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,14 +254,16 @@ def test_swapped_colours_are_warned_of_unless_the_schema_declares_them(tmp_path:
 
 def test_other_colours_of_another_lab_are_not_warned_of(tmp_path: Path) -> None:
     datasets = [make_camera(tmp_path / name, colour) for name, colour in (("a", (40, 60, 90)), ("b", (120, 110, 60)))]
-    grey = make_camera(tmp_path / "grey", (90, 88, 85))
-    assert compare_datasets([*datasets, grey]).warnings == ()
+    assert compare_datasets(datasets).warnings == ()
+    grey = [make_camera(tmp_path / name, colour) for name, colour in (("c", (90, 88, 85)), ("d", (85, 88, 90)))]
+    assert compare_datasets(grey).warnings == ()
 
 
 def test_one_dataset_is_converted_to_the_unit_of_each_that_it_is_joined_with(tmp_path: Path) -> None:
     """The cache has an entry for each of its units."""
     in_rad, in_turns, in_deg = (
-        make(tmp_path / unit, edits={'unit = "rad"': f'unit = "{unit}"'}) for unit in ("rad", "turn", "deg")
+        make(tmp_path / unit, edits={'unit = "rad"': f'unit = "{unit}"'}, scaled=dict.fromkeys("ab", (factor, 0)))
+        for unit, factor in (("rad", 1), ("turn", 0.5 / math.pi), ("deg", 180 / math.pi))
     )
     degrees = rows_of(in_deg)["observation.state"][..., :2]
     for _ in range(2):
