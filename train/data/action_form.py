@@ -10,23 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ActionKind, Rotation, Schema
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.action_parts import Part, Ranges, parts_of, wrapped
-from vlapipe.train.data.field_columns import ROTATIONS, Rotation
+from vlapipe.train.data.field_columns import ROTATIONS
 from vlapipe.train.data.rotations import compose, inverse, of_quaternion, shorter
 
-__all__ = ["KINDS", "ActionForm", "Kind"]
+__all__ = ["KINDS", "ActionForm"]
 
-Kind = Literal["absolute", "relative", "delta"]
 _Name = TypeVar("_Name", bound=str)
-KINDS: tuple[Kind, ...] = ("absolute", "relative", "delta")
+KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class ActionForm:
     Appended numbers stay as they are.
     """
 
-    kind: Kind
+    kind: ActionKind
     rotation: Rotation | None  # how rotations are written; None: as recorded
     parts: tuple[Part, ...]
 

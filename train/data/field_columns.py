@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import FieldSpec, Schema
+from vlapipe.schemas.schema import FieldSpec, Rotation, Schema
 from vlapipe.schemas.units import conversion_factor
 from vlapipe.train.data.rotations import (
     of_6d,
@@ -29,10 +29,9 @@ from vlapipe.train.data.rotations import (
     to_euler,
 )
 
-__all__ = ["ROTATIONS", "Columns", "Rotation", "columns_of", "columns_of_path", "rotated", "rotated_size"]
+__all__ = ["ROTATIONS", "Columns", "columns_of", "columns_of_path", "rotated", "rotated_size"]
 
-Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
-ROTATIONS: tuple[Rotation, ...] = ("quaternion", "6d", "axis_angle", "sin_cos")
+ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)
 _T = TypeVar("_T")
 _WIDTHS = {"quaternion": 4, "6d": 6, "axis_angle": 3, "euler": 3}
 

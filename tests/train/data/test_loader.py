@@ -320,9 +320,9 @@ def test_damaged_shard_is_named_before_anything_is_read_from_it(
 
 
 def test_unreadable_image_names_the_episode(tmp_path: Path) -> None:
-    """Ingest looks at headers, not at every pixel; what it lets through must not end a run without a name."""
+    """Ingest decodes the images that look damaged; what it lets through must not end a run without a name."""
     raw = make_episode(tmp_path / "raw" / "task" / "episode_1")
-    victim = sorted((raw / "images" / "View1").iterdir())[0]
+    victim = max((raw / "images" / "View1").iterdir(), key=lambda image: image.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[data.index(b"\xff\xda") + 5] = 99  # a scan of a colour component that does not exist
     victim.write_bytes(data)
