@@ -49,7 +49,6 @@ class ActionForm:
         kind: str = "absolute",
         rotation: str | None = None,
         relative_to: Sequence[str] = (),
-        state_rotation: Rotation | None = None,
         ranges: Ranges | None = None,
     ) -> ActionForm | None:
         """Returns the form of a schema's actions; None if they stay as recorded.
@@ -60,7 +59,6 @@ class ActionForm:
             rotation: ``quaternion``, ``6d``, ``axis_angle`` or ``sin_cos``; None keeps what was recorded.
             relative_to: for each field of ``action.of``, the field of the state that it starts from; an empty name
                 leaves the field absolute. By default, each starts from the field of its own name.
-            state_rotation: how the rotations of ``observation.state`` are written; None: as recorded.
             ranges: lowest and highest value of each column of the recorded action; ``decode`` gives angles within them.
 
         Raises:
@@ -78,7 +76,7 @@ class ActionForm:
             cure = f"one field of the state for each of {', '.join(schema.action.of)}; '' leaves it absolute"
             raise UsageError(f"relative_to: expected {count} names, found {len(relative_to)}", cure)
         moves = kind != "absolute"
-        parts = parts_of(schema, relative_to or schema.action.of, state_rotation, ranges, moves=moves)
+        parts = parts_of(schema, relative_to or schema.action.of, ranges, moves=moves)
         if moves and not any(part.origin for part in parts):
             raise UsageError(f"action_form: nothing is {kind}: relative_to is empty", "name a field of the state")
         if rotation is not None and not any(part.columns.is_changed_by(rotation) for part in parts):

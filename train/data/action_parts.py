@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import Rotation, Schema
+from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.schemas.units import conversion_factor
 from vlapipe.train.data.field_columns import Columns, columns_of_path
@@ -31,23 +31,22 @@ class Origin:
 
     columns: Columns
     first: int
-    rotation: Rotation | None  # how the state is written; None: as recorded
     factor: tuple[float, ...] = ()
 
     def read(self, state: Tensor) -> Tensor:
         """Returns the numbers ``(B, 1, N)`` in the action's units, or the rotations ``(B, 1, 4)``, of rows of state."""
-        read = self.columns.read(self._values(state), self.rotation)
+        read = self.columns.read(self._values(state), None)
         return read if self.columns.is_rotation else read * read.new_tensor(self.factor)
 
     def angles(self, state: Tensor, like: Columns) -> Tensor:
         """Returns the Euler angles ``(B, 1, 3)`` in the units and the convention of ``like``."""
-        if self.columns.convention != like.convention or self.columns.is_changed_by(self.rotation):
+        if self.columns.convention != like.convention:
             return like.write(self.read(state), None)
         values = self._values(state)
         return values * values.new_tensor(self.columns.to_rad) / values.new_tensor(like.to_rad)
 
     def _values(self, state: Tensor) -> Tensor:
-        return state[:, None, self.first : self.first + self.columns.width(self.rotation)].double()
+        return state[:, None, self.first : self.first + self.columns.num_columns].double()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,6 @@ class Part:
             else Origin(
                 columns=columns(origin["columns"]),
                 first=origin["first"],
-                rotation=origin["rotation"],
                 factor=tuple(origin["factor"]),
             ),
             lowest=tuple(values["lowest"]),
@@ -144,9 +142,7 @@ def wrapped(changes: Tensor, period: Tensor) -> Tensor:
     return changes - period * turns.round()
 
 
-def parts_of(
-    schema: Schema, relative_to: Sequence[str], state_rotation: Rotation | None, ranges: Ranges | None, *, moves: bool
-) -> tuple[Part, ...]:
+def parts_of(schema: Schema, relative_to: Sequence[str], ranges: Ranges | None, *, moves: bool) -> tuple[Part, ...]:
     """Returns the parts of an action in order. ``relative_to`` has one name per field of ``action.of``.
 
     Raises:
@@ -156,7 +152,7 @@ def parts_of(
     parts, first = list[Part](), 0
     for path, base in zip(schema.action.of, relative_to, strict=True):
         columns = columns_of_path(schema, path)
-        origins = _origins(schema, path, base, columns, state_rotation, must=moves)
+        origins = _origins(schema, path, base, columns, must=moves)
         for of, origin in zip(columns, origins, strict=True):
             stop = first + of.num_columns
             known = tuple(float(v) for v in lowest[first:stop]), tuple(float(v) for v in highest[first:stop])
@@ -167,9 +163,7 @@ def parts_of(
     return tuple(parts)
 
 
-def _origins(
-    schema: Schema, path: str, base: str, columns: list[Columns], rotation: Rotation | None, *, must: bool
-) -> list[Origin] | list[None]:
+def _origins(schema: Schema, path: str, base: str, columns: list[Columns], *, must: bool) -> list[Origin] | list[None]:
     """Returns the origin of each part of field ``path``; without ``must``, None for a part that has none."""
     nothing: list[None] = [None] * len(columns)
     if not base:
@@ -180,7 +174,7 @@ def _origins(
             return nothing
         cure = f"{did_you_mean(base, state)}; add it to the state, or name another one in relative_to"
         raise UsageError(f"action_form: {path} starts from {base!r}, which is not in the state", cure)
-    first = sum(c.width(rotation) for name in state[: state.index(base)] for c in columns_of_path(schema, name))
+    first = sum(c.num_columns for name in state[: state.index(base)] for c in columns_of_path(schema, name))
     others, origins = columns_of_path(schema, base), list[Origin]()
     problem = ""
     if [_shape(c) for c in others] != [_shape(c) for c in columns]:
@@ -192,8 +186,8 @@ def _origins(
             except ValueError as error:
                 problem = f"the units of {path} and {base} differ: {error}"
                 break
-            origins.append(Origin(columns=other, first=first, rotation=rotation, factor=factor))
-            first += other.width(rotation)
+            origins.append(Origin(columns=other, first=first, factor=factor))
+            first += other.num_columns
     if not problem:
         return origins
     if must:

@@ -29,7 +29,7 @@ from vlapipe.train.data.rotations import (
     to_euler,
 )
 
-__all__ = ["ROTATIONS", "Columns", "columns_of", "columns_of_path", "rotated", "rotated_size"]
+__all__ = ["ROTATIONS", "Columns", "columns_of", "columns_of_path"]
 
 ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)
 _T = TypeVar("_T")
@@ -147,27 +147,6 @@ def columns_of(field: FieldSpec) -> list[Columns]:
 def columns_of_path(schema: Schema, path: str) -> list[Columns]:
     """Returns the columns of field ``<stream>/<field>``, which may be derived."""
     return [Columns(kind="6d", num_columns=6)] if path in derived_specs(schema) else columns_of(schema.field(path))
-
-
-def rotated(field: FieldSpec, values: Tensor, rotation: Rotation | None) -> Tensor:
-    """Returns values of a field, ``(..., columns)``, with its rotations written as ``rotation``, in float32.
-
-    ``sin_cos``: each Euler angle, and each column with a period, becomes its sine and its cosine. The other kinds leave
-    everything but rotations unchanged.
-    """
-    out, first = list[Tensor](), 0
-    for columns in columns_of(field):
-        part = values[..., first : first + columns.num_columns]
-        first += columns.num_columns
-        if columns.is_changed_by(rotation):
-            part = columns.write(columns.read(part.double(), None), rotation).float()
-        out.append(part)
-    return torch.cat(out, dim=-1)
-
-
-def rotated_size(field: FieldSpec, rotation: Rotation | None) -> int:
-    """Returns the number of columns of ``rotated``."""
-    return sum(columns.width(rotation) for columns in columns_of(field))
 
 
 def _numbers(period: tuple[float, ...], unit: tuple[str, ...], first: int, stop: int) -> Columns:

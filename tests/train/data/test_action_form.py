@@ -24,12 +24,13 @@ from vlapipe.schemas.schema import (
     DerivedSpec,
     EpisodeLayout,
     FieldSpec,
+    Rotation,
     SampleDefaults,
     Schema,
     TimeSpec,
 )
 from vlapipe.train.data.action_form import ActionForm
-from vlapipe.train.data.field_columns import ROTATIONS, Rotation, rotated, rotated_size
+from vlapipe.train.data.field_columns import ROTATIONS
 
 Array = NDArray[np.float64]
 AXES = ["".join(axes) for axes in itertools.product("XYZ", repeat=3) if axes[0] != axes[1] != axes[2]]
@@ -329,23 +330,10 @@ def test_a_leader_in_degrees_starts_from_a_follower_in_radians() -> None:
     torch.testing.assert_close(form.decode(encoded, state), torch.tensor([[[100.0, 260.0]]]))
 
 
-@pytest.mark.parametrize("written", [None, "quaternion", "axis_angle", "6d"])
-def test_the_state_may_write_the_rotation_in_another_way(written: Rotation | None) -> None:
-    schema = schema_of(QUATERNION, JOINTS, of=["quaternion"], state=["joints", "quaternion"])
-    actions, rotation = recording(np.random.default_rng(6), QUATERNION, 0.2)
-    state = torch.tensor(np.concatenate([np.ones((B, 3)), rotation], axis=-1), dtype=torch.float32)
-    plain = form_of(schema, kind="relative", rotation="6d")
-    form = form_of(schema, kind="relative", rotation="6d", state_rotation=written)
-    seen = torch.cat([rotated(JOINTS, state[:, :3], written), rotated(QUATERNION, state[:, 3:], written)], dim=-1)
-    a = torch.tensor(actions, dtype=torch.float32)
-    torch.testing.assert_close(form.encode(a, seen), plain.encode(a, state), atol=2e-6, rtol=0)
-    assert_same_rotations(QUATERNION, form.decode(form.encode(a, seen), seen), actions)
-
-
 def test_a_derived_rotation_is_composed_and_not_subtracted() -> None:
     schema = schema_of(QUATERNION, of=["six"], state=["quaternion"])
     actions, state = recording(np.random.default_rng(7), QUATERNION, 0.2)
-    six = rotated(QUATERNION, torch.tensor(actions, dtype=torch.float32), "6d").numpy()
+    six = np.swapaxes(matrix(QUATERNION, actions), -1, -2)[..., :2, :].reshape(B, H, 6).astype(np.float32)
     form = form_of(schema, kind="relative", relative_to=["robot/quaternion"])
     encoded, decoded = trip(form, six, state)
     np.testing.assert_allclose(decoded, six, atol=1e-6)
@@ -358,25 +346,6 @@ def test_a_field_with_an_empty_name_stays_absolute() -> None:
     form = form_of(schema, kind="relative", relative_to=["robot/joints", ""])
     encoded = form.encode(torch.full((1, 1, 5), 3.0), torch.full((1, 5), 1.0))
     torch.testing.assert_close(encoded, torch.tensor([[[2.0, 2.0, 2.0, 3.0, 3.0]]]))
-
-
-@pytest.mark.parametrize("rotation", ["quaternion", "6d", "axis_angle", "sin_cos"])
-@pytest.mark.parametrize("field", [QUATERNION, euler("ZYX"), JOINTS, NUMBERS], ids=lambda field: field.name)
-def test_columns_of_the_state_are_written_in_another_rotation(field: FieldSpec, rotation: Rotation) -> None:
-    _, values = recording(np.random.default_rng(8), field, 0.1)
-    given_values = torch.tensor(values, dtype=torch.float32)
-    found = rotated(field, given_values, rotation)
-    assert found.shape == (B, rotated_size(field, rotation))
-    assert found.dtype == torch.float32
-    widths = {
-        "quaternion": {"quaternion": 4, "6d": 6, "axis_angle": 3, "sin_cos": 4},
-        "euler": {"quaternion": 7, "6d": 9, "axis_angle": 6, "sin_cos": 9},
-        "joints": {"sin_cos": 5},
-    }
-    assert found.shape[-1] == widths.get(field.name, {}).get(rotation, field.num_columns)
-    if rotation == "6d" and field.name in ("quaternion", "euler"):
-        expected = np.swapaxes(matrix(field, np.float64(given_values.numpy())), -1, -2)[:, :2].reshape(B, 6)
-        np.testing.assert_allclose(found[:, -6:], expected, atol=1e-6)
 
 
 # --- predictions that no recording would hold -------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def observed(batch_size: int = 2) -> Observation:
 def form_of(num_joints: int, rotation: Rotation | None) -> ActionForm:
     """Joints that are said by their change from the state's first columns."""
     joints = Columns(kind="numbers", num_columns=num_joints, period=(360.0,) * num_joints)
-    origin = Origin(columns=joints, first=0, rotation=None, factor=(1.0,) * num_joints)
+    origin = Origin(columns=joints, first=0, factor=(1.0,) * num_joints)
     return ActionForm(kind="relative", rotation=rotation, parts=(Part(columns=joints, origin=origin),))
 
 
