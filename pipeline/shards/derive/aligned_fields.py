@@ -78,6 +78,7 @@ def place(stream: CsvStream | NpzStream, use: Use, anchor: NDArray[Any], clock: 
         is_missing = np.minimum(np.abs(behind), np.abs(ahead)) > limit
     else:
         before, after = np.where(last < 0, after, before), np.where(first >= num_rows, before, after)
+        after = np.maximum(after, before)  # of several rows that share the anchor's time, the last one
         behind, ahead = np.abs(seconds(anchor - clock[before])), np.abs(seconds(clock[after] - anchor))
         is_missing = np.maximum(behind, ahead) > limit
         is_between = before != after

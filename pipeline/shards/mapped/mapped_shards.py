@@ -35,7 +35,7 @@ from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped,
 
 __all__ = ["MappedShards", "choice_of", "shard_key"]
 
-_CACHE_VERSION = 6  # part of the key; increase it if the meaning of cached arrays changes
+_CACHE_VERSION = 7  # part of the key; increase it if the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
