@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.action_form import ActionForm
 from vlapipe.train.data.batch_memory import Entry
-from vlapipe.train.data.dataset_group import Sources, row_shapes
+from vlapipe.train.data.dataset_group import IMAGES, SENSORS, Sources, row_shapes
 from vlapipe.train.data.embodiments import EMBODIMENT, Embodiment, padding_masks
 from vlapipe.train.data.moments import Moments, entry_moments, pooled_moments
 from vlapipe.train.data.resize import Fit
@@ -73,6 +73,9 @@ def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, t
     for camera in sources.first.cameras:
         recorded = np.stack([sources.column(f"{camera}/height"), sources.column(f"{camera}/width")], axis=1)
         recorded = np.unique(recorded[recorded[:, 0] > 0], axis=0)  # an episode may lack the camera
+        if chosen is None and not len(recorded):
+            cure = "leave the camera out of cameras, or choose --image-resize-height and --image-resize-width"
+            raise UsageError(f"{sources.name()}: no episode has an image of {camera}, so its size is unknown", cure)
         if chosen is None and len(recorded) > 1:
             found = ", ".join(f"{w}x{h}" for h, w in recorded[:4]) + " (width x height)"
             cure = "choose --image-resize-height and --image-resize-width, or image_size=(height, width)"
@@ -209,10 +212,9 @@ def _action_form(sources: Sources) -> ActionForm | None:
 
 def _optional(sources: Sources) -> frozenset[str]:
     """The batch keys that some episodes lack wholly."""
-    keys = {f"observation.sensors.{name}": name for name, _ in sources.first.schema.sample.sensors}
-    keys |= {f"observation.images.{camera}": camera for camera in sources.first.cameras}
-    lacking = {key for key, stream in keys.items() if not sources.stream_column(stream, "rows").all()}
-    return frozenset(lacking)
+    keys = [f"{SENSORS}{name}" for name, _ in sources.first.schema.sample.sensors]
+    keys += [f"{IMAGES}{camera}" for camera in sources.first.cameras]
+    return frozenset(key for key in keys if not sources.stream_column(key, "rows").all())
 
 
 def require_memory(what: str, spec: SampleSpec, batch_size: int) -> None:

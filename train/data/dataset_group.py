@@ -17,16 +17,17 @@ from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, STATE_IS_MISS
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.schema import Channels, Schema
 
-__all__ = ["ANCHOR", "ROW_TEXT", "Sources", "frames_of", "row_shapes"]
+__all__ = ["ANCHOR", "IMAGES", "ROW_TEXT", "SENSORS", "Sources", "frames_of", "row_shapes"]
 
 ANCHOR = ""  # stands for the anchor stream, whatever its name in each dataset
+IMAGES, SENSORS = "observation.images.", "observation.sensors."  # batch entries begin like this
 
 
 class Sources:
     """Datasets whose samples mean the same (``train.data.dataset_comparison`` checks this).
 
-    Datasets may use different names for the same stream. So a stream is named here by the batch entry that it feeds:
-    ``ANCHOR``, the name of a sensor entry, or a camera.
+    Datasets may use different names for the same stream. So a stream is named here by the batch entry that it feeds,
+    ``observation.sensors.<name>`` or ``observation.images.<camera>``, or by ``ANCHOR``.
     """
 
     def __init__(self, datasets: Sequence[Dataset], robots: Sequence[str] = ()) -> None:
@@ -136,8 +137,8 @@ class Sources:
     def sample_names(self, shard: int) -> dict[str, str]:
         """The name in the shard's own dataset of each array in ``sample_arrays``.
 
-        There is one array for each float32 batch entry, ``action/row``, ``align/<stream>`` for each sensor entry and
-        camera beside the anchor, each camera's images, the times of the anchor, and ``action/stride_order`` if the
+        There is one array for each float32 batch entry, ``action/row``, ``align/<entry>`` for each sensor and camera
+        entry beside the anchor, each camera's images, the times of the anchor, and ``action/stride_order`` if the
         schema's action stride is not 1. A state of several streams adds the mask of missing rows, and windows in
         seconds add the times of all other streams. A schema with an instruction a row adds these texts.
         """
@@ -147,11 +148,12 @@ class Sources:
             names[STATE_IS_MISSING] = STATE_IS_MISSING
         if dataset.stored_stride > 1:
             names[ACTION_STRIDE_ORDER] = ACTION_STRIDE_ORDER
-        for stream in [*dict(dataset.schema.sample.sensors), *dataset.cameras]:
-            if not self.is_on_anchor(stream):
-                names[f"align/{stream}"] = f"align/{_stream_name(dataset, stream)}"
+        entries = [f"{SENSORS}{name}" for name, _ in dataset.schema.sample.sensors]
+        for entry in [*entries, *(f"{IMAGES}{camera}" for camera in dataset.cameras)]:
+            if not self.is_on_anchor(entry):
+                names[f"align/{entry}"] = f"align/{_stream_name(dataset, entry)}"
                 if dataset.schema.sample.is_by_time:
-                    names[f"{TIME}/{stream}"] = f"{TIME}/{_stream_name(dataset, stream)}"
+                    names[f"{TIME}/{entry}"] = f"{TIME}/{_stream_name(dataset, entry)}"
         if dataset.schema.instruction.column is not None:
             names[ROW_TEXT] = dataset.schema.instruction.column
         for camera in dataset.cameras:
@@ -248,8 +250,9 @@ def _columns(dataset: Dataset) -> list[str]:
 def _stream_name(dataset: Dataset, stream: str) -> str:
     if stream == ANCHOR:
         return dataset.schema.anchor
-    sensors = dict(dataset.schema.sample.sensors)
-    return sensors[stream].partition("/")[0] if stream in sensors else stream
+    if stream.startswith(IMAGES):
+        return stream.removeprefix(IMAGES)
+    return dict(dataset.schema.sample.sensors)[stream.removeprefix(SENSORS)].partition("/")[0]
 
 
 def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:

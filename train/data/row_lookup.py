@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, position_in_stride_order
 from vlapipe.pipeline.shards.mapped.layout import STATE, STATE_IS_MISSING, TIME
-from vlapipe.train.data.dataset_group import ANCHOR, Sources
+from vlapipe.train.data.dataset_group import ANCHOR, IMAGES, SENSORS, Sources
 from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.row_reader import AnyRows, PickedRows, RowReader, Rows
 from vlapipe.train.data.row_times import RowTimes
@@ -23,8 +23,8 @@ from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["BatchRows", "Images", "MarkedEpisodes", "RowLookup"]
 
-_IMAGES, _SENSORS = "observation.images.", "observation.sensors."
 _ROUNDING = 1 + 1e-6  # half of a step is half of it also if a clock's float64 stamps were rounded
+_STAMP_S = 1.001e-3  # by so much a stamp may be off that was written in whole milliseconds, less another such one
 _Found = tuple[NDArray[np.int64], NDArray[np.bool_]]  # rows (N, T) within the episode, and which of them are padding
 
 
@@ -76,8 +76,8 @@ class RowLookup:
     def __init__(self, sources: Sources, shards: ShardTable, reader: RowReader, steps: Mapping[str, Steps]) -> None:
         """Prepare to look up rows of the entries that ``steps`` has."""
         self._shards, self._reader, self._steps = shards, reader, steps
-        self._streams = {entry: entry.split(".", 2)[2] for entry in steps if entry.startswith((_IMAGES, _SENSORS))}
-        self._on_anchor = {entry for entry, stream in self._streams.items() if sources.is_on_anchor(stream)}
+        self._entries = [entry for entry in steps if entry.startswith((IMAGES, SENSORS))]
+        self._on_anchor = {entry for entry in self._entries if sources.is_on_anchor(entry)}
         action = steps["action"]
         self._action_stride = int(action.offsets[1] - action.offsets[0]) if len(action.offsets) > 1 else 1
         stored_strides = {dataset.stored_stride for dataset in sources.datasets}
@@ -85,19 +85,19 @@ class RowLookup:
         has_order = self._is_strided and self._action_stride > 1
         self._has_stride_order = has_order and stored_strides == {self._action_stride}
         self._is_aligned = sources.is_aligned
-        streams = [ANCHOR, *self._streams.values()]
+        streams = [ANCHOR, *self._entries]
         self._start = {stream: sources.stream_column(stream, "start") for stream in streams}
         self._rows = {stream: sources.stream_column(stream, "rows") for stream in streams}
-        self._some_lack = {stream for stream in self._streams.values() if not self._rows[stream].all()}
+        self._some_lack = {entry for entry in self._entries if not self._rows[entry].all()}
         self._frame_start, self._num_frames = sources.frame_start, sources.num_frames
-        first_frames = self._start[ANCHOR] + self._frame_start
-        self._without_action = MarkedEpisodes(ACTION_ROW, first_frames, self._num_frames)
+        frame_end = self._frame_start + self._num_frames  # a chunk may begin before the first frame
+        self._without_action = MarkedEpisodes(ACTION_ROW, self._start[ANCHOR], frame_end)
         self._without_state = MarkedEpisodes(STATE_IS_MISSING, self._start[ANCHOR], self._rows[ANCHOR])
         self._times = {ANCHOR: RowTimes(TIME, reader)}
         if any(step.by_time or step.ahead_by_time for step in steps.values()):
             self._span_s = {stream: sources.span_s(stream) for stream in streams}
             self._begin_s = {stream: sources.begin_s(stream) for stream in streams}
-            self._times |= {stream: RowTimes(f"{TIME}/{stream}", reader) for stream in self._streams.values()}
+            self._times |= {entry: RowTimes(f"{TIME}/{entry}", reader) for entry in self._entries}
 
     def locate(self, plan: BatchPlan) -> BatchRows:
         """Look up every sample's rows. The caller holds a lease of the shards.
@@ -108,19 +108,19 @@ class RowLookup:
         anchor_row = plan.row + self._start[ANCHOR][plan.episode]
         frames = _Frames(plan, anchor_row, self._times[ANCHOR].at(plan.shard, anchor_row))
         windows, images, present = {STATE: self._on_anchor_rows(frames, STATE)}, dict[str, Images](), {}
-        for entry, stream in self._streams.items():
+        for entry in self._entries:
             of_entry = frames
-            if stream in self._some_lack:
-                present[entry] = np.flatnonzero(self._rows[stream][plan.episode])
+            if entry in self._some_lack:
+                present[entry] = np.flatnonzero(self._rows[entry][plan.episode])
                 of_entry = frames.of(present[entry])
             if entry in self._on_anchor:
                 windows[entry] = self._on_anchor_rows(of_entry, entry)
-            elif entry.startswith(_IMAGES):
-                row, is_pad = self._own_rows(of_entry, entry, stream)
-                row = self._start[stream][of_entry.plan.episode][:, None] + row
-                images[stream] = Images(of_entry.plan, row, is_pad)
+            elif entry.startswith(IMAGES):
+                row, is_pad = self._own_rows(of_entry, entry)
+                row = self._start[entry][of_entry.plan.episode][:, None] + row
+                images[entry.removeprefix(IMAGES)] = Images(of_entry.plan, row, is_pad)
             else:
-                windows[entry] = self._on_own_clock(of_entry, entry, stream)
+                windows[entry] = self._on_own_clock(of_entry, entry)
         missing = None
         if self._is_aligned and self._without_state.in_any(plan, self._shards.rows, lambda marks: marks > 0):
             missing = replace(windows[STATE], name=STATE_IS_MISSING)
@@ -138,43 +138,50 @@ class RowLookup:
             rows, is_pad = _joined((rows, is_pad), self._anchor_rows(frames, steps.ahead, by_time=steps.ahead_by_time))
         return PickedRows(entry, plan.shard, start[:, None] + rows, is_pad)
 
-    def _on_own_clock(self, frames: _Frames, entry: str, stream: str) -> AnyRows:
+    def _on_own_clock(self, frames: _Frames, entry: str) -> AnyRows:
         """The window of an entry whose rows lie on a clock of their own."""
         steps, plan = self._steps[entry], frames.plan
-        start = self._start[stream][plan.episode]
+        start = self._start[entry][plan.episode]
         if steps.stride is not None:
-            newest = self._newest(plan, stream, frames.anchor_row)
+            newest = self._newest(plan, entry, frames.anchor_row)
             return _window(entry, steps, steps.stride, plan, start, start + newest)
-        rows, is_pad = self._own_rows(frames, entry, stream)
+        rows, is_pad = self._own_rows(frames, entry)
         return PickedRows(entry, plan.shard, start[:, None] + rows, is_pad)
 
-    def _own_rows(self, frames: _Frames, entry: str, stream: str) -> _Found:
+    def _own_rows(self, frames: _Frames, entry: str) -> _Found:
         """The rows (N, T) of a stream beside the anchor, within the episode; rows before its first one are padding."""
         steps, plan = self._steps[entry], frames.plan
         if steps.by_time:
-            found = self._rows_by_time(frames, stream, np.array(steps.offsets))
+            found = self._rows_by_time(frames, entry, np.array(steps.offsets))
         else:
-            newest = self._newest(plan, stream, frames.anchor_row)
+            newest = self._newest(plan, entry, frames.anchor_row)
             row = newest[:, None] + np.array(steps.offsets, dtype=np.int64)
             found = np.maximum(row, 0), row < 0
         if steps.ahead:
             rows, is_pad = self._anchor_rows(frames, steps.ahead, by_time=steps.ahead_by_time)
             start = self._start[ANCHOR][plan.episode][:, None]
             shard = np.repeat(plan.shard, rows.shape[1])
-            newest = self._newest(replace(plan, shard=shard), stream, (start + rows).reshape(-1)).reshape(rows.shape)
+            newest = self._newest(replace(plan, shard=shard), entry, (start + rows).reshape(-1)).reshape(rows.shape)
             found = _joined(found, (np.maximum(newest, 0), is_pad | (newest < 0)))
         return found
 
-    def _rows_by_time(self, frames: _Frames, stream: str, offsets: NDArray[np.float64]) -> _Found:
-        """The stream's last row at or before each time. A time after the episode's last anchor row is padding."""
+    def _rows_by_time(self, frames: _Frames, entry: str, offsets: NDArray[np.float64]) -> _Found:
+        """The stream's last row at or before each time. A time after the episode's last anchor row is padding.
+
+        Stamps are rounded, so a row is not after the time if it is so by a tenth of its clock's step, and a
+        millisecond, at most. Else two clocks of one rate would skip rows and repeat others, as the digits fall. No row
+        of the frame's past is newer than the frame.
+        """
         plan = frames.plan
         wanted = frames.time[:, None] + offsets
-        num_rows, span_s = self._rows[stream][plan.episode], self._span_s[stream][plan.episode]
-        guess = (wanted - self._begin_s[stream][plan.episode][:, None]) * (num_rows / np.maximum(span_s, 1e-9))[:, None]
-        start = self._start[stream][plan.episode]
-        row = self._times[stream].last_at_or_before(wanted, plan.shard, start, num_rows, guess)
-        if 0.0 in offsets:
-            row[:, offsets == 0] = self._newest(plan, stream, frames.anchor_row)[:, None]
+        num_rows, span_s = self._rows[entry][plan.episode], self._span_s[entry][plan.episode]
+        guess = (wanted - self._begin_s[entry][plan.episode][:, None]) * (num_rows / np.maximum(span_s, 1e-9))[:, None]
+        start = self._start[entry][plan.episode]
+        slack_s = np.where(num_rows > 1, np.minimum(span_s / np.maximum(num_rows - 1, 1) / 10, _STAMP_S), _STAMP_S)
+        row = self._times[entry].last_at_or_before(wanted + slack_s[:, None], plan.shard, start, num_rows, guess)
+        newest = self._newest(plan, entry, frames.anchor_row)[:, None]
+        row[:, offsets < 0] = np.minimum(row[:, offsets < 0], newest)
+        row[:, offsets == 0] = newest
         last_s = self._span_s[ANCHOR][plan.episode] * _ROUNDING + self._half_step(plan)
         return np.maximum(row, 0), (row < 0) | (wanted > last_s[:, None])
 
@@ -203,10 +210,10 @@ class RowLookup:
         )
         return half
 
-    def _newest(self, plan: BatchPlan, stream: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The stream's last row at or before each anchor row, counted within the episode."""
+    def _newest(self, plan: BatchPlan, entry: str, anchor_row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last row of the entry's stream at or before each anchor row, counted within the episode."""
         newest = np.empty((len(anchor_row), 1), dtype=np.int32)
-        self._reader.read(Rows.from_first(f"align/{stream}", 1, plan.shard, anchor_row), newest)
+        self._reader.read(Rows.from_first(f"align/{entry}", 1, plan.shard, anchor_row), newest)
         return newest[:, 0].astype(np.int64)
 
     def _actions(self, frames: _Frames) -> tuple[AnyRows, NDArray[np.bool_] | None]:

@@ -44,9 +44,21 @@ class Steps:
         return self.offsets.index(0) if 0 in self.offsets else -1
 
 
+_MOST_BY_TIME = 1_000_000  # rows of a window in seconds; each is a number in memory
+
+
 def sample_steps(dataset: Dataset) -> dict[str, Steps]:
-    """Return the steps of every batch entry, as the dataset's (chosen) schema says."""
+    """Return the steps of every batch entry, as the dataset's (chosen) schema says.
+
+    Raises:
+        UsageError: a window in seconds has too many rows, or two ways of saying a window are given.
+    """
     sample = dataset.schema.sample
+    for window in ("state", "sensor", "image", "action"):
+        num_rows, window_s = getattr(sample, f"{window}_rows"), getattr(sample, f"{window}_s")
+        if window_s is not None and num_rows > _MOST_BY_TIME:
+            problem = f"{window}_s = {window_s:g}: a window in seconds of {num_rows:,} rows"
+            raise UsageError(problem, f"{window}_s is in seconds; or say {window}_rows, at most {_MOST_BY_TIME:,}")
     timestamps = dict(sample.delta_timestamps)
     steps = {STATE: _observed(sample, "state")}
     steps |= {f"observation.sensors.{name}": _observed(sample, "sensor") for name, _ in sample.sensors}

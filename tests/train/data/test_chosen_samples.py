@@ -292,7 +292,9 @@ def check_sensor(
         found = [newest - k * spaced.get("sensor_stride", 1) for k in reversed(range(count))]
     else:
         times = [naive.clock[row] - k * window_s / count for k in reversed(range(count))]
-        found = [max((i for i, t in enumerate(clock) if t - time <= 1e-7), default=-1) for time in times]
+        slack_s = min(0.001, (clock[-1] - clock[0]) / (len(clock) - 1) / 10)  # stamps are rounded
+        found = [max((i for i, t in enumerate(clock) if t - time <= slack_s), default=-1) for time in times]
+        found = [min(newest, at) for at in found]
     for offset in ahead:
         at = place(naive, row, offset, "action_s" in spaced, step)
         found.append(-1 if at is None else max(i for i, t in enumerate(clock) if t <= naive.clock[at]))
@@ -439,6 +441,7 @@ def test_slerp_and_words_of_another_stream() -> None:
         ({"action": {"of": ["leader/posit"]}}, r"action.of: no field 'leader/posit'"),
         ({"delta_timestamps": {"observation.states": [0]}}, r"no entry 'observation.states'.*did you mean"),
         ({"action_form": "relative"}, r"arm|leader"),
+        ({"action_s": 1e9}, r"action_s = 1e\+09: a window in seconds of [0-9,]+ rows"),
     ],
 )
 def test_what_a_dataset_does_not_have_is_refused(
