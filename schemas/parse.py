@@ -359,7 +359,7 @@ def check_sample(top: TomlTable, schema: Schema) -> None:
     uses += [("action.append", constant.field) for constant in schema.action.append if constant.field]
     uses += [("sample.state", path) for path in schema.sample.state]
     uses += [("sample.sensors", path) for _, path in schema.sample.sensors]
-    uses += [("sample.relative_to", path) for path in schema.sample.relative_to]
+    uses += [("sample.relative_to", path) for path in schema.sample.relative_to if path]  # '' stays absolute
     for where, path in uses:
         if path not in fields:
             top.fail(f"{where}: no field {path!r}", did_you_mean(path, fields))

@@ -406,6 +406,19 @@ def test_forms_come_back_to_the_recorded_values(recorded: tuple[Dataset, Path, i
         assert not np.allclose(one["action"][known], two["action"][known])
 
 
+def test_a_field_may_stay_absolute_beside_a_relative_one(recorded: tuple[Dataset, Path, int]) -> None:
+    dataset, _, _ = recorded
+    plain = Window(action={"kind": "next", "of": ["arm/q", "arm/turn"]}, action_rows=2, state=["arm/q"])
+    other = Window(**{**vars(plain), "action_form": "relative", "relative_to": ["arm/q", ""]})
+    for one, two in zip(Loader(dataset, window=plain), formed := Loader(dataset, window=other), strict=True):
+        assert formed.spec.action_form is not None
+        back = formed.spec.action_form.decode(two["action"], two["observation.state"][:, -1])
+        known = ~two["action_is_pad"]
+        assert np.allclose(one["action"][known], back[known], rtol=1e-5, atol=1e-4)
+        assert np.array_equal(one["action"][..., 2][known], two["action"][..., 2][known])
+        assert not np.allclose(one["action"][..., :2][known], two["action"][..., :2][known])
+
+
 @pytest.mark.parametrize("kind", ["relative", "delta"])
 def test_an_action_that_starts_from_a_missing_state_is_padding(recorded: tuple[Dataset, Path, int], kind: str) -> None:
     dataset, _, method = recorded
