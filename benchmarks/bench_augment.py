@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.demo import make_demo
-from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.camera_reader import ImageReader
+from vlapipe.train.data.images.augment import Augmentation
+from vlapipe.train.data.images.camera_reader import ImageReader
 
 SIZES = ((480, 640), (224, 224))
 CASES = {

@@ -41,7 +41,7 @@ from train_cases import (
 
 import vlapipe
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.camera_reader import ImageReader
+from vlapipe.train.data.images.camera_reader import ImageReader
 from vlapipe.train.optim.precision import attention_kernel, autocast
 from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.run import Run

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlapipe.train.data.order import Blocked, Order, Shuffled
+from vlapipe.train.data.ordering.order import Blocked, Order, Shuffled
 
 NUM_SHARDS, EPISODES, FRAMES = 64, 25, 400  # EPISODES of each shard, FRAMES of each episode
 BATCH = 64

@@ -14,7 +14,7 @@ from loader_windows import BATCH, LARGE_BATCH, STATE_ROWS, sensor_dataset, state
 
 import vlapipe
 from vlapipe.train.data import batch_maker
-from vlapipe.train.data.row_reader import StridedRows
+from vlapipe.train.data.rows.row_reader import StridedRows
 
 __all__ = ["bench_rows"]
 

@@ -402,7 +402,7 @@ class SampleDefaults:
     follow after the frame, as far apart as the actions, so that T actions lie between T + 1 observations.
 
     ``delta_timestamps`` gives the times of single batch entries in seconds from the frame. ``action_form``,
-    ``rotation`` and ``relative_to`` say how the recorded action is expressed; see ``train.data.action_form``.
+    ``rotation`` and ``relative_to`` say how the recorded action is expressed; see ``train.data.actions.action_form``.
     """
 
     state: tuple[str, ...]

@@ -26,8 +26,8 @@ from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
 from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.checkpoint.run_state import restore
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch
+from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.data.transformed_spec import changes_actions

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlapipe.train.data.dataset_names import index_of
+from vlapipe.train.data.joining.dataset_names import index_of
 
 __all__ = ["by_position", "mix_by_position", "mix_with_dataset_names", "with_dataset_names"]
 

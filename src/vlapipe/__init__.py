@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
     from vlapipe.train.checkpoint.saved_policy import load_policy
-    from vlapipe.train.data.augment import Augmentation
-    from vlapipe.train.data.dataset_comparison import compare_datasets
+    from vlapipe.train.data.images.augment import Augmentation
+    from vlapipe.train.data.joining.dataset_comparison import compare_datasets
     from vlapipe.train.data.loader import Loader
     from vlapipe.train.data.torch_dataset import torch_dataset
     from vlapipe.train.data.window_size import Window
@@ -43,8 +43,8 @@ _HOMES = {
     "Loader": "vlapipe.train.data.loader",
     "LossOutput": "vlapipe.train.policies.base",
     "Window": "vlapipe.train.data.window_size",
-    "Augmentation": "vlapipe.train.data.augment",
-    "compare_datasets": "vlapipe.train.data.dataset_comparison",
+    "Augmentation": "vlapipe.train.data.images.augment",
+    "compare_datasets": "vlapipe.train.data.joining.dataset_comparison",
     "load_policy": "vlapipe.train.checkpoint.saved_policy",
     "torch_dataset": "vlapipe.train.data.torch_dataset",
     "build_policy": "vlapipe.train.policies.registry",

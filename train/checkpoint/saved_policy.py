@@ -24,9 +24,9 @@ from vlapipe.train.checkpoint.files import (
     step_of,
 )
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
-from vlapipe.train.data.action_form import ActionForm
+from vlapipe.train.data.actions.action_form import ActionForm
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
-from vlapipe.train.data.embodiments import Embodiment
+from vlapipe.train.data.joining.embodiments import Embodiment
 from vlapipe.train.data.transforms import Transforms
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable

@@ -11,7 +11,7 @@ from typing import Any
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.resize import FITS, Fit
+from vlapipe.train.data.images.resize import FITS, Fit
 
 __all__ = ["parse_fit", "parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
 

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import DamageError, ImageError
 from vlapipe.schemas.surroundings import raise_if_stopped
-from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch, SampleSpec, batch_entries
 from vlapipe.train.data.batch_memory import BatchBuffers
-from vlapipe.train.data.camera_reader import CameraReader
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.embodiments import EMBODIMENT, padding_masks
 from vlapipe.train.data.frame_index import BatchPlan
+from vlapipe.train.data.images.augment import Augmentation
+from vlapipe.train.data.images.camera_reader import CameraReader
 from vlapipe.train.data.instructions import DrawBy, Instructions
-from vlapipe.train.data.row_addresses import choose_reader
-from vlapipe.train.data.row_lookup import BatchRows, RowLookup
-from vlapipe.train.data.row_reader import AnyRows, RowReader
+from vlapipe.train.data.joining.embodiments import EMBODIMENT, padding_masks
+from vlapipe.train.data.rows.row_addresses import choose_reader
+from vlapipe.train.data.rows.row_lookup import BatchRows, RowLookup
+from vlapipe.train.data.rows.row_reader import AnyRows, RowReader
+from vlapipe.train.data.rows.shard_table import ShardTable
 from vlapipe.train.data.sample_steps import Steps
-from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["BatchMaker", "fill"]
 

@@ -22,7 +22,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.rank_batches import RankPart
+from vlapipe.train.data.ordering.rank_batches import RankPart
 
 __all__ = ["BatchStream"]
 

@@ -24,7 +24,7 @@ IMAGES, SENSORS = "observation.images.", "observation.sensors."  # batch entries
 
 
 class Sources:
-    """Datasets whose samples mean the same (``train.data.dataset_comparison`` checks this).
+    """Datasets whose samples mean the same (``train.data.joining.dataset_comparison`` checks this).
 
     Datasets may use different names for the same stream. So a stream is named here by the batch entry that it feeds,
     ``observation.sensors.<name>`` or ``observation.images.<camera>``, or by ``ANCHOR``.

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.train.data.dataset_group import ANCHOR, ROW_TEXT, Sources
 from vlapipe.train.data.frame_index import BatchPlan
-from vlapipe.train.data.permutation import hash_of
-from vlapipe.train.data.row_reader import RowReader, Rows
+from vlapipe.train.data.ordering.permutation import hash_of
+from vlapipe.train.data.rows.row_reader import RowReader, Rows
 
 __all__ = ["DrawBy", "Instructions"]
 

@@ -20,15 +20,15 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
-from vlapipe.train.data.augment import Augmentation
 from vlapipe.train.data.batch_layout import Batch, require_memory, sample_bytes
 from vlapipe.train.data.batch_maker import BatchMaker
-from vlapipe.train.data.dataset_names import short_names
 from vlapipe.train.data.device_copy import SideCopy
-from vlapipe.train.data.order import Order, Part, Sequential
+from vlapipe.train.data.images.augment import Augmentation
+from vlapipe.train.data.joining.dataset_names import short_names
+from vlapipe.train.data.ordering.order import Order, Part, Sequential
+from vlapipe.train.data.ordering.rank_batches import RankPart, Steps, steps
+from vlapipe.train.data.ordering.sampling_options import Ordering, Weights, digest_number
 from vlapipe.train.data.prefetch import Pace, ahead, threads_at_most
-from vlapipe.train.data.rank_batches import RankPart, Steps, steps
-from vlapipe.train.data.sampling_options import Ordering, Weights, digest_number
 from vlapipe.train.data.selection import Selection
 from vlapipe.train.data.transformed_spec import transformed_spec
 from vlapipe.train.data.transforms import Transform, Transforms

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.action_statistics import with_measured_actions
+from vlapipe.train.data.actions.action_statistics import with_measured_actions
 from vlapipe.train.data.arguments import parse_fit, parse_image_size, refuse_unknown_split
 from vlapipe.train.data.batch_layout import SampleSpec, image_sizes, sample_spec
-from vlapipe.train.data.dataset_comparison import Comparison, compare_datasets
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import FrameIndex
+from vlapipe.train.data.joining.dataset_comparison import Comparison, compare_datasets
 from vlapipe.train.data.sample_steps import Steps, sample_steps
 from vlapipe.train.data.window_size import Window
 

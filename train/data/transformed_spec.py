@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.action_statistics import measured, runs_of_frames
+from vlapipe.train.data.actions.action_statistics import measured, runs_of_frames
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.dataset_group import Sources

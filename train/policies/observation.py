@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
-from vlapipe.train.data.embodiments import EMBODIMENT
-from vlapipe.train.data.resize import Fit
+from vlapipe.train.data.images.resize import Fit
+from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 
 __all__ = ["CheckedAct", "check_observation", "observation_shapes"]
@@ -126,7 +126,9 @@ def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...], fit: Fit) 
             cure = "channels come first: value.permute(0, 1, 4, 2, 3)"
         elif found[2] == 3:
             call = f"resized(image, ({height}, {width}), {fit!r})"
-            cure = f"resize to height {height} and width {width} as in training: vlapipe.train.data.resize.{call}"
+            cure = (
+                f"resize to height {height} and width {width} as in training: vlapipe.train.data.images.resize.{call}"
+            )
     _refuse(key, f"expected {names} = {expected}, found {found}", cure)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
-from vlapipe.train.data.embodiments import EMBODIMENT
+from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.policies.base import LossOutput, Policy
 from vlapipe.train.policies.flops import count_forward_flops
 from vlapipe.train.policies.nn.images import ImageEncoder

@@ -29,8 +29,8 @@ from vlapipe.schemas.schema import (
     Schema,
     TimeSpec,
 )
-from vlapipe.train.data.action_form import ActionForm
-from vlapipe.train.data.field_columns import ROTATIONS
+from vlapipe.train.data.actions.action_form import ActionForm
+from vlapipe.train.data.actions.field_columns import ROTATIONS
 
 Array = NDArray[np.float64]
 AXES = ["".join(axes) for axes in itertools.product("XYZ", repeat=3) if axes[0] != axes[1] != axes[2]]

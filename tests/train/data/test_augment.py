@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.augment import Augmentation, Draw
-from vlapipe.train.data.camera_reader import ImageReader
+from vlapipe.train.data.images.augment import Augmentation, Draw
+from vlapipe.train.data.images.camera_reader import ImageReader
 
 NOTHING = Augmentation(crop=1, rotation_deg=0, brightness=0, contrast=0, saturation=0)
 AS_IT_IS = Draw(top=0, left=0, side=1, angle_rad=0, brightness=1, contrast=1, saturation=1)

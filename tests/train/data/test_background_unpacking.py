@@ -22,9 +22,9 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.mapped.cache_files import temporary_path
 from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
 from vlapipe.schemas.errors import DamageError
-from vlapipe.train.data import shard_table as open_shards
 from vlapipe.train.data.loader import Batch, Loader
 from vlapipe.train.data.prefetch import Pace
+from vlapipe.train.data.rows import shard_table as open_shards
 from vlapipe.train.data.window_size import Window
 
 WINDOW = Window(state_rows=20, sensor_rows=30, image_rows=2, action_rows=8)
@@ -136,7 +136,7 @@ def test_process_that_ends_meanwhile_ends_quietly_and_leaves_nothing_half_made(
 ) -> None:
     code = f"""
 import vlapipe
-from vlapipe.train.data import shard_table as open_shards
+from vlapipe.train.data.rows import shard_table as open_shards
 open_shards.WAIT_BYTES = -1
 loader = vlapipe.Loader(vlapipe.open_dataset({str(tiny_dataset)!r}, cache_dir={str(tmp_path)!r}), batch_size=64)
 next(iter(loader))

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import DamageError, ImageError, UsageError
-from vlapipe.train.data.augment import Augmentation
-from vlapipe.train.data.camera_reader import ImageReader
+from vlapipe.train.data.images.augment import Augmentation
+from vlapipe.train.data.images.camera_reader import ImageReader
+from vlapipe.train.data.images.resize import FITS, Fit, resized
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.resize import FITS, Fit, resized
 
 RECORDED = (120, 160)
 TWO_ROUNDINGS = 1.01  # down the columns and along the rows

@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint.saved_policy import load_policy, spec_from_json, spec_to_json
 from vlapipe.train.config import TrainConfig
-from vlapipe.train.data.dataset_comparison import compare_datasets
+from vlapipe.train.data.joining.dataset_comparison import compare_datasets
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.window_size import Window
 from vlapipe.train.loop import train

@@ -12,7 +12,7 @@ from vlapipe.pipeline.shards.derive.conversion import converted_schema
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
-from vlapipe.train.data.field_conversions import field_conversions
+from vlapipe.train.data.joining.field_conversions import field_conversions
 
 COLUMNS = "joint = { columns = ['a', 'b'], KEYS }"
 GRIPPER = "grip = { columns = ['g'], KEYS }"

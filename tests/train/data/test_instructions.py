@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 import vlapipe
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data import shard_table
 from vlapipe.train.data.dataset_group import Sources
 from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.instructions import Instructions
 from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.rows import shard_table
 
 PARAPHRASES = ["pick", "take", "grab"]
 

@@ -18,7 +18,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.dataset_comparison import compare_datasets
+from vlapipe.train.data.joining.dataset_comparison import compare_datasets
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.window_size import Window
 

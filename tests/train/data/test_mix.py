@@ -15,7 +15,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.dataset_names import index_of, short_names
+from vlapipe.train.data.joining.dataset_names import index_of, short_names
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.window_size import Window
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vlapipe.train.data.order import Blocked, Order, Sequential, Shuffled, Weighted
-from vlapipe.train.data.permutation import hash_of, permute
-from vlapipe.train.data.quotas import Quotas
+from vlapipe.train.data.ordering.order import Blocked, Order, Sequential, Shuffled, Weighted
+from vlapipe.train.data.ordering.permutation import hash_of, permute
+from vlapipe.train.data.ordering.quotas import Quotas
 
 
 @given(num_frames=st.integers(1, 3000), seed=st.integers(0, 2**62), epoch=st.integers(0, 1000))

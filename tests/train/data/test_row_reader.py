@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 import vlapipe
 from vlapipe.schemas.errors import DamageError
 from vlapipe.train.data import batch_maker as batches
-from vlapipe.train.data import row_addresses
-from vlapipe.train.data import shard_table as open_shards
-from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.row_addresses import AddressedRows, choose_reader
-from vlapipe.train.data.row_reader import RowReader, Rows, StridedRows
-from vlapipe.train.data.shard_table import ShardTable
+from vlapipe.train.data.rows import row_addresses
+from vlapipe.train.data.rows import shard_table as open_shards
+from vlapipe.train.data.rows.row_addresses import AddressedRows, choose_reader
+from vlapipe.train.data.rows.row_reader import RowReader, Rows, StridedRows
+from vlapipe.train.data.rows.shard_table import ShardTable
 from vlapipe.train.data.window_size import Window
 
 Arrays = dict[str, NDArray[Any]]

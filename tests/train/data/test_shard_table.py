@@ -15,8 +15,8 @@ import vlapipe
 from vlapipe.pipeline.shards.format import file_maps as maps
 from vlapipe.schemas.errors import DamageError, StoppedError
 from vlapipe.train.data import batch_maker as batches
-from vlapipe.train.data import shard_table as open_shards
 from vlapipe.train.data.loader import Batch, Loader
+from vlapipe.train.data.rows import shard_table as open_shards
 from vlapipe.train.data.window_size import Window
 
 SMALL = Window(state_rows=4, sensor_rows=2, image_rows=1, action_rows=2)

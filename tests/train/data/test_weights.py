@@ -16,7 +16,7 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.augment import Augmentation
+from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.window_size import Window
 

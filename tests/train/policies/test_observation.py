@@ -15,9 +15,9 @@ from test_loop import config
 
 import vlapipe
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.action_form import ActionForm
-from vlapipe.train.data.action_parts import Origin, Part
-from vlapipe.train.data.field_columns import Columns, Rotation
+from vlapipe.train.data.actions.action_form import ActionForm
+from vlapipe.train.data.actions.action_parts import Origin, Part
+from vlapipe.train.data.actions.field_columns import Columns, Rotation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
 from vlapipe.train.policies.observation import check_observation
@@ -77,7 +77,7 @@ REFUSED: list[tuple[str, Callable[[Observation], Any], str]] = [
         "another image size",
         changed(IMAGE, lambda i: i[..., :30, :46]),
         "expected (B, T, 3, height, width) = (2, 1, 3, 32, 48), found (2, 1, 3, 30, 46) (resize to height 32 "
-        "and width 48 as in training: vlapipe.train.data.resize.resized(image, (32, 48), 'stretch'))",
+        "and width 48 as in training: vlapipe.train.data.images.resize.resized(image, (32, 48), 'stretch'))",
     ),
     ("channels last", changed(IMAGE, lambda i: i.permute(0, 1, 3, 4, 2)), "value.permute(0, 1, 4, 2, 3)"),
     (

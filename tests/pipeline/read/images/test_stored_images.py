@@ -50,7 +50,7 @@ def test_pixels_are_those_of_an_antialiased_resize_from_the_nearest_scale(width:
 )
 def test_pixels_are_those_that_training_makes(width: int, height: int) -> None:
     pytest.importorskip("torch")
-    from vlapipe.train.data.camera_reader import ImageReader
+    from vlapipe.train.data.images.camera_reader import ImageReader
 
     jpeg = make_jpeg(4, height=480, width=640)
     trained_on = np.empty((1, height, width, 3), dtype=np.uint8)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.train.data.dataset_meaning import Row
-from vlapipe.train.data.field_conversions import field_pairs
+from vlapipe.train.data.joining.dataset_meaning import Row
+from vlapipe.train.data.joining.field_conversions import field_pairs
 
 __all__ = ["COLOURS", "compare_colours", "compare_magnitudes"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import parse_number
-from vlapipe.train.data.permutation import hash_of
+from vlapipe.train.data.ordering.permutation import hash_of
 
 __all__ = ["Augmentation", "Draw"]
 

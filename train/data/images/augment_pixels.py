@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 
-from vlapipe.train.data.augment import Draw
-from vlapipe.train.data.resize import Scratch, resize
+from vlapipe.train.data.images.augment import Draw
+from vlapipe.train.data.images.resize import Scratch, resize
 
 __all__ = ["augment"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.data.row_reader import RowReader, Rows
+from vlapipe.train.data.rows.row_reader import RowReader, Rows
 
 __all__ = ["RowTimes"]
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.format.file_maps import most_maps
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.schemas.errors import DamageError
-from vlapipe.train.data.background_unpacking import Unpacking
 from vlapipe.train.data.dataset_group import Sources
+from vlapipe.train.data.rows.background_unpacking import Unpacking
 
 __all__ = ["MappedShard", "OpenShard", "PackedShard", "ShardTable"]
 

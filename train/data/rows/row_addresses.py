@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlapipe.train.data.row_reader import WIDE_BYTES, AnyRows, RowReader, StridedRows
-from vlapipe.train.data.shard_table import MappedShard, OpenShard, ShardTable
+from vlapipe.train.data.rows.row_reader import WIDE_BYTES, AnyRows, RowReader, StridedRows
+from vlapipe.train.data.rows.shard_table import MappedShard, OpenShard, ShardTable
 
 __all__ = ["AddressedRows", "choose_reader"]
 

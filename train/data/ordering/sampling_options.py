@@ -20,10 +20,10 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import parse_number, parse_whole_number
 from vlapipe.train.data.dataset_group import Sources
-from vlapipe.train.data.dataset_names import index_of, short_names
 from vlapipe.train.data.frame_index import FrameIndex
-from vlapipe.train.data.order import Blocked, Order, Sequential, Shuffled, Weighted
-from vlapipe.train.data.quotas import Quotas
+from vlapipe.train.data.joining.dataset_names import index_of, short_names
+from vlapipe.train.data.ordering.order import Blocked, Order, Sequential, Shuffled, Weighted
+from vlapipe.train.data.ordering.quotas import Quotas
 
 __all__ = [
     "Mix",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
-from vlapipe.train.data.order import Order
+from vlapipe.train.data.ordering.order import Order
 
 __all__ = ["RankPart", "Steps", "steps"]
 

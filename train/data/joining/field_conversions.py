@@ -1,6 +1,6 @@
 """Decides how the fields of one dataset become those of another: units and grippers that both schemas declare.
 
-What is not declared on both sides is never converted; ``train.data.dataset_comparison`` refuses it.
+What is not declared on both sides is never converted; ``train.data.joining.dataset_comparison`` refuses it.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from torch import Tensor
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import ActionKind, Rotation, Schema
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.action_parts import Part, Ranges, parts_of, wrapped
-from vlapipe.train.data.field_columns import ROTATIONS
-from vlapipe.train.data.rotations import compose, inverse, of_quaternion, shorter
+from vlapipe.train.data.actions.action_parts import Part, Ranges, parts_of, wrapped
+from vlapipe.train.data.actions.field_columns import ROTATIONS
+from vlapipe.train.data.actions.rotations import compose, inverse, of_quaternion, shorter
 
 __all__ = ["KINDS", "ActionForm"]
 

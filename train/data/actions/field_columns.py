@@ -1,7 +1,7 @@
 """Reads the columns of a field as numbers and rotations, and writes them in another representation.
 
-Shape letters: N numbers or angles. Rotations are unit quaternions xyzw inside (``train.data.rotations``), and every
-number is float64.
+Shape letters: N numbers or angles. Inside, rotations are unit quaternions xyzw (``train.data.actions.rotations``), and
+every number is float64.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.derive.derived_fields import derived_specs
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import FieldSpec, Rotation, Schema
 from vlapipe.schemas.units import conversion_factor
-from vlapipe.train.data.rotations import (
+from vlapipe.train.data.actions.rotations import (
     of_6d,
     of_axis_angle,
     of_euler,

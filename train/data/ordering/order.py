@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.data.permutation import hash_of, permute
-from vlapipe.train.data.quotas import Quotas
+from vlapipe.train.data.ordering.permutation import hash_of, permute
+from vlapipe.train.data.ordering.quotas import Quotas
 
 __all__ = ["Blocked", "Order", "Part", "Sequential", "Shuffled", "Weighted"]
 

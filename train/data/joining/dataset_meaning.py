@@ -15,7 +15,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.schema import ActionConstant, DerivedSpec, FieldSpec, Schema
 from vlapipe.train.data.dataset_group import row_shapes
-from vlapipe.train.data.field_conversions import gripper_of
+from vlapipe.train.data.joining.field_conversions import gripper_of
 from vlapipe.train.data.window_size import Window, measured_rate_hz
 
 __all__ = ["MISSING", "NOT_SAID", "Done", "Fact", "Row", "meaning", "of_robot"]

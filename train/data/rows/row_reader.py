@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.train.data.shard_table import OpenShard, ShardTable
+from vlapipe.train.data.rows.shard_table import OpenShard, ShardTable
 
 __all__ = ["WIDE_BYTES", "AnyRows", "PickedRows", "RowReader", "Rows", "StridedRows"]
 

@@ -15,10 +15,10 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.dataset_group import row_shapes
-from vlapipe.train.data.dataset_meaning import MISSING, NOT_SAID, Done, Fact, Row, meaning, of_robot
-from vlapipe.train.data.dataset_names import short_names
-from vlapipe.train.data.dataset_suspicions import COLOURS, compare_colours, compare_magnitudes
-from vlapipe.train.data.field_conversions import field_conversions
+from vlapipe.train.data.joining.dataset_meaning import MISSING, NOT_SAID, Done, Fact, Row, meaning, of_robot
+from vlapipe.train.data.joining.dataset_names import short_names
+from vlapipe.train.data.joining.dataset_suspicions import COLOURS, compare_colours, compare_magnitudes
+from vlapipe.train.data.joining.field_conversions import field_conversions
 from vlapipe.train.data.window_size import Window
 
 __all__ = ["EMBODIMENTS", "Comparison", "Row", "compare_datasets"]

@@ -17,7 +17,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.schemas.units import conversion_factor
-from vlapipe.train.data.field_columns import Columns, columns_of_path
+from vlapipe.train.data.actions.field_columns import Columns, columns_of_path
 
 __all__ = ["Origin", "Part", "parts_of"]
 

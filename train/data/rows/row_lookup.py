@@ -16,10 +16,10 @@ from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORD
 from vlapipe.pipeline.shards.mapped.layout import STATE, STATE_IS_MISSING, TIME
 from vlapipe.train.data.dataset_group import ANCHOR, IMAGES, SENSORS, Sources
 from vlapipe.train.data.frame_index import BatchPlan
-from vlapipe.train.data.row_reader import AnyRows, PickedRows, RowReader, Rows
-from vlapipe.train.data.row_times import RowTimes
+from vlapipe.train.data.rows.row_reader import AnyRows, PickedRows, RowReader, Rows
+from vlapipe.train.data.rows.row_times import RowTimes
+from vlapipe.train.data.rows.shard_table import ShardTable
 from vlapipe.train.data.sample_steps import Steps
-from vlapipe.train.data.shard_table import ShardTable
 
 __all__ = ["BatchRows", "Images", "MarkedEpisodes", "RowLookup"]
 

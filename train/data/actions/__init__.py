@@ -1,0 +1,1 @@
+"""Expresses recorded actions in the form that a policy is trained on, and back."""

@@ -1,0 +1,1 @@
+"""Reads, resizes and varies the images of a batch."""

@@ -1,0 +1,1 @@
+"""Compares several datasets, and converts one to the meaning of another."""

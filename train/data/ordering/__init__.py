@@ -1,0 +1,1 @@
+"""Says which frame comes at which place of the global sequence, and which rank reads it."""

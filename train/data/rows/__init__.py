@@ -1,0 +1,1 @@
+"""Finds the rows that samples need, and copies them out of mapped or packed shards."""
