@@ -205,9 +205,15 @@ def _action_form(sources: Sources) -> ActionForm | None:
             each = of([getattr(summary, name) for summary in found], axis=0) if found else np.zeros(1)
             limits += np.broadcast_to(each, schema.field(path).num_columns).tolist()
     ranges = (lowest, highest) if schema.action.kind != "delta" else None
-    return ActionForm.of(
-        schema, kind=sample.action_form, rotation=sample.rotation, relative_to=sample.relative_to, ranges=ranges
-    )
+    forms = [
+        ActionForm.of(
+            of, kind=sample.action_form, rotation=sample.rotation, relative_to=of.sample.relative_to, ranges=ranges
+        )
+        for of in (dataset.schema for dataset in sources.datasets)
+    ]
+    if forms[0] is None:
+        return None
+    return replace(forms[0], origin_may_lack=any(form is not None and form.origin_may_lack for form in forms))
 
 
 def _optional(sources: Sources) -> frozenset[str]:

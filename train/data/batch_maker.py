@@ -58,7 +58,6 @@ class BatchMaker:
         """
         self._transforms = transforms
         self._sources, self._form, self._newest = sources, spec.action_form, spec.newest
-        self._origin_may_lack = self._form is not None and self._form.needs_state and _starts_elsewhere(sources)
         self._masks = padding_masks([*spec.embodiments.values()], spec.state[1], spec.action[1])
         self._shards = ShardTable(sources, most_open, may_unpack)
         self._reader = choose_reader(self._shards)
@@ -112,7 +111,9 @@ class BatchMaker:
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
         if self._form is not None:
             state = tensors[STATE][:, self._newest]
-            if self._origin_may_lack:  # an action that starts from a missing state says nothing
+            if (
+                self._form.needs_state and self._form.origin_may_lack
+            ):  # an action that starts from a missing state says nothing
                 tensors["action_is_pad"] |= tensors[f"{STATE}_is_pad"][:, self._newest, None]
             tensors["action"] = self._form.encode(tensors["action"], state, tensors["action_is_pad"])
         batches = _split({**tensors, "task": tasks}, len(tasks) // num_batches)
@@ -122,13 +123,6 @@ class BatchMaker:
         episodes = sorted({self._sources.episode_id(episode) for episode in frames.episode.tolist()})
         named = ", ".join(episodes[:4]) + (f" and {len(episodes) - 4} more" if len(episodes) > 4 else "")
         return f"{self._sources.name()}: a batch of {named}"
-
-
-def _starts_elsewhere(sources: Sources) -> bool:
-    """Whether actions are relative to a field of a stream beside the anchor, which may lack a value at a frame."""
-    schemas = [dataset.schema for dataset in sources.datasets]
-    starts = [(schema, path) for schema in schemas for path in schema.sample.relative_to or schema.action.of if path]
-    return not all(schema.is_on_anchor(path) for schema, path in starts)
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:

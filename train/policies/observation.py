@@ -60,7 +60,8 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
             _require_finite(key, value, is_pad)
     assert first is not None
     form = spec.action_form
-    if form is not None and form.needs_state and bool(observation[f"{_STATE}_is_pad"][:, spec.newest].any()):
+    needs_state = form is not None and form.needs_state and form.origin_may_lack
+    if form is not None and needs_state and bool(observation[f"{_STATE}_is_pad"][:, spec.newest].any()):
         problem = f"expected a state of the frame itself, since actions are {form.kind} to it, found padding"
         _refuse(f"{_STATE}_is_pad", problem, "wait for a reading")
     if spec.embodiments:

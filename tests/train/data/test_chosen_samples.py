@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vlapipe import Loader, Window
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.data.action_form import ActionForm
+from vlapipe.train.policies.observation import check_observation
 
 SCHEMA = """
 anchor = "arm"
@@ -431,6 +434,18 @@ def test_an_action_that_starts_from_a_missing_state_is_padding(recorded: tuple[D
         assert (batch["action"][is_missing] == 0).all()
         assert not batch["action_is_pad"][~is_missing].all()
     assert (num_missing > 0) == (method == 2)
+
+
+def test_actions_from_the_anchors_own_state_do_not_need_another_stream(recorded: tuple[Dataset, Path, int]) -> None:
+    dataset, _, method = recorded
+    chosen: dict[str, Any] = {"action": {"kind": "next", "of": ["arm/q"]}, "action_form": "relative"}
+    loader = Loader(dataset, window=Window(state=["arm/q", "leader/position"], **chosen), batch_size=1000)
+    [batch] = loader
+    assert bool(batch["observation.state_is_pad"].any()) == (method == 2)
+    assert not batch["action_is_pad"].any()
+    assert loader.spec.action_form is not None
+    assert ActionForm.from_json(loader.spec.action_form.to_json()) == loader.spec.action_form
+    check_observation(replace(loader.spec, images={}), batch)
 
 
 def test_slerp_and_words_of_another_stream() -> None:

@@ -140,6 +140,8 @@ def test_a_policy_whose_actions_are_relative_needs_the_frames_own_state() -> Non
     check_observation(SPEC, observation)
     with pytest.raises(UsageError, match="expected a state of the frame itself, since actions are relative to it"):
         check_observation(spec, observation)
+    # As in training: the anchor's own state is there in each frame, and another stream's may be what is missing.
+    check_observation(replace(spec, action_form=replace(form_of(4, None), origin_may_lack=False)), observation)
 
 
 def test_actions_come_back_in_the_recorded_form() -> None:

@@ -40,6 +40,7 @@ class ActionForm:
     kind: ActionKind
     rotation: Rotation | None  # how rotations are written; None: as recorded
     parts: tuple[Part, ...]
+    origin_may_lack: bool = True  # whether a part starts from another stream than the anchor, with no value at times
 
     @classmethod
     def of(
@@ -83,7 +84,9 @@ class ActionForm:
             _require_use(rotation, parts)
             if not moves:
                 return None  # they are written like this already
-        return cls(kind=kind, rotation=rotation, parts=parts)
+        bases = [base for base in relative_to or schema.action.of if base]
+        may_lack = moves and not all(schema.is_on_anchor(base) for base in bases)
+        return cls(kind=kind, rotation=rotation, parts=parts, origin_may_lack=may_lack)
 
     @property
     def size(self) -> int:
@@ -133,7 +136,8 @@ class ActionForm:
     def from_json(cls, values: Mapping[str, Any]) -> ActionForm:
         """Returns the form from the result of ``to_json``, also after it went through JSON."""
         parts = tuple(Part.from_json(part) for part in values["parts"])
-        return cls(kind=values["kind"], rotation=values["rotation"], parts=parts)
+        may_lack = values.get("origin_may_lack", True)
+        return cls(kind=values["kind"], rotation=values["rotation"], parts=parts, origin_may_lack=may_lack)
 
     def _moves(self, part: Part) -> bool:
         """Whether the part is said by its change, and not by its value."""
