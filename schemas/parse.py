@@ -360,6 +360,9 @@ def check_sample(top: TomlTable, schema: Schema) -> None:
     uses += [("sample.state", path) for path in schema.sample.state]
     uses += [("sample.sensors", path) for _, path in schema.sample.sensors]
     uses += [("sample.relative_to", path) for path in schema.sample.relative_to if path]  # '' stays absolute
+    for name, _ in schema.sample.sensors:
+        if name.endswith("_is_pad"):
+            top.fail(f"sample.sensors: {name!r} would be the mask of another sensor", "call it something else")
     for where, path in uses:
         if path not in fields:
             top.fail(f"{where}: no field {path!r}", did_you_mean(path, fields))

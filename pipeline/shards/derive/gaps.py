@@ -19,6 +19,7 @@ from vlapipe.schemas.schema import SampleDefaults
 __all__ = ["STATE", "find_gaps", "frames_between", "gap_rows", "rows_ahead", "spans_across_gaps", "window_rows"]
 
 STATE = "observation.state"
+_UNEVEN = 1.2  # a clock ticks at most so much faster than its mean rate, between its holes
 
 
 def find_gaps(timestamp: NDArray[Any], max_gap_s: float | None) -> NDArray[np.int32]:
@@ -40,10 +41,14 @@ def window_rows(
 
     def reach(entry: str, stream: str, num_rows: int, stride: int, window_s: float | None) -> int:
         if entry in timestamps:
-            return math.ceil(max(0.0, -min(timestamps[entry])) * rate_hz(stream)) + 1
+            return in_rows(max(0.0, -min(timestamps[entry])), stream)
         if window_s is not None:
-            return math.ceil(window_s * (num_rows - 1) / num_rows * rate_hz(stream)) + 1
+            return in_rows(window_s * (num_rows - 1) / num_rows, stream)
         return (num_rows - 1) * stride + 1
+
+    def in_rows(span_s: float, stream: str) -> int:
+        """The most rows of a span in seconds: holes make the mean rate lower, and jitter may add a row at each end."""
+        return math.ceil(span_s * rate_hz(stream) * _UNEVEN) + 3 if span_s else 1
 
     rows = {anchor: reach(STATE, anchor, sample.state_rows, sample.state_stride, sample.state_s)}
     for name, path in sample.sensors:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,9 @@ from vlapipe import Loader, Window
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.action_form import ActionForm
+from vlapipe.train.data.actions.action_form import ActionForm
+from vlapipe.train.data.actions.action_parts import Origin, Part
+from vlapipe.train.data.actions.field_columns import Columns
 from vlapipe.train.policies.observation import check_observation
 
 SCHEMA = """
@@ -489,3 +492,22 @@ def test_what_a_dataset_does_not_have_is_refused(
 def test_windows_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="Window"):
         Window(**options)
+
+
+def test_a_sensor_cannot_have_the_name_of_a_mask(recorded: tuple[Dataset, Path, int]) -> None:
+    with pytest.raises(UsageError, match="'f_is_pad' would be the mask"):
+        Loader(recorded[0], window=Window(sensors={"f": "imu/gyro", "f_is_pad": "imu/gyro"}))
+
+
+def test_an_angle_that_only_held_out_episodes_have_keeps_its_turn() -> None:
+    form = ActionForm(kind="relative", rotation=None, parts=(_turning(-77.0, 129.0),))
+    state, action = torch.tensor([[120.0]]), torch.tensor([[[-168.4]]])
+    assert torch.allclose(form.decode(form.encode(action, state), state), action)
+    form = ActionForm(kind="relative", rotation=None, parts=(_turning(10.0, 350.0),))
+    assert torch.allclose(form.decode(form.encode(action + 360, state), state), action + 360)
+
+
+def _turning(lowest: float, highest: float) -> Part:
+    columns = Columns(kind="numbers", num_columns=1, period=(360.0,))
+    origin = Origin(columns=columns, first=0, factor=(1.0,))
+    return Part(columns=columns, origin=origin, lowest=(lowest,), highest=(highest,))

@@ -64,8 +64,8 @@ class Part:
     def as_recorded(self, values: Tensor, near: Tensor) -> Tensor:
         """Returns the same angles ``(B, H, N)``, each with the number of turns that the recordings have.
 
-        If the recordings of a column span at most one turn, the angle lies within them. Otherwise it is the one nearest
-        to ``near``.
+        If the recordings of a column span at most one turn, the angle lies in that turn: from minus half a turn to half
+        a turn, or from 0 to a turn, or else around their middle. Otherwise it is the one nearest to ``near``.
         """
         return self._turned(values, near, values.new_tensor(self.columns.period))
 
@@ -91,7 +91,12 @@ class Part:
         centre = near.expand_as(angles)
         if self.lowest:
             lowest, highest = angles.new_tensor(self.lowest), angles.new_tensor(self.highest)
-            centre = torch.where(highest - lowest <= period * (1 + _SLACK), (lowest + highest) / 2, centre)
+            # The turn that recorders use, if the recordings fit in it: other recordings may have more of it than these.
+            half, slack = period / 2, period * _SLACK
+            middle = (lowest + highest) / 2
+            middle = torch.where((lowest >= -slack) & (highest <= period + slack), half, middle)
+            middle = torch.where((lowest >= -half - slack) & (highest <= half + slack), 0.0, middle)
+            centre = torch.where(highest - lowest <= period * (1 + _SLACK), middle, centre)
         return wrapped(angles - centre, period) + centre
 
     @property
