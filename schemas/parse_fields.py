@@ -131,6 +131,9 @@ def _columns(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     if not columns:
         cure = "name at least one; a range is {first..last}, a choice {left,right}"
         table.fail(f"columns: no column in {table.values['columns']!r}", cure)
+    if len(columns) > _MAX_EXPANDED:
+        cure = "check the ends of its ranges"
+        table.fail(f"columns: expected at most {_MAX_EXPANDED:,}, found more in {table.values['columns']!r}", cure)
     other_names = table.get("aliases", [])
     if not isinstance(other_names, list) or not all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in other_names

@@ -73,6 +73,7 @@ THREE = 'columns = ["j{1..3}"]'
 CLOCK = '[streams.robot.time]\ncolumn = "t"'
 MISTAKES = {
     "misspelt key": ('kind = "csv"', 'kind = "csv"\nfile = ["x.csv"]', "did you mean 'files'"),
+    "a range with too many zeros": (THREE, 'columns = ["j{1..30000000}"]', "expected at most 10,000, found more"),
     "misspelt kind": ('kind = "csv"', 'kind = "cvs"', "did you mean 'csv'"),
     "missing key": ('files = ["log.csv"]', "", "missing key 'files'"),
     "missing key misspelt": ('files = ["log.csv"]', 'flies = ["log.csv"]', "is 'flies' a misspelling"),

@@ -55,7 +55,7 @@ class _Finder:
         accepted = {name for spec in stream.fields for names in spec.columns for name in names}
         asked_for = accepted | set(stream.drop) | set(stream.time.sources)
         self.others = [name for name in names if name and name not in asked_for]
-        self.failed = False
+        self.failed: set[tuple[str, str]] = set()  # codes and columns that were reported
 
     def find(self) -> StreamColumns | None:
         time = self.stream.time
@@ -122,8 +122,8 @@ class _Finder:
             self._fail("csv.duplicate_column", name, "", f"{self.names.count(name)} columns {name!r}")
 
     def _fail(self, code: str, column: str, expected: str, found: str) -> None:
-        self.failed = True
-        if not any(f.code == code and f.column == column for f in self.findings):
+        if (code, column) not in self.failed:
+            self.failed.add((code, column))
             self.findings.add(code, self.label, line=self.line, column=column, expected=expected, found=found)
 
     def _note_absent(self, fields: dict[str, list[Column]]) -> None:
