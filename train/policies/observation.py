@@ -103,8 +103,9 @@ def observation_shapes(spec: SampleSpec) -> dict[str, tuple[int, ...]]:
 
 def _tensor(observation: Mapping[str, Any], key: str) -> Tensor:
     if key not in observation:
-        near = did_you_mean(key, [str(name) for name in observation])
-        cure = f"a bool tensor (B, T): False for each row that is there; {near}" if key.endswith("_is_pad") else near
+        if key.endswith("_is_pad"):  # the nearest key there is the entry that it marks, which is right
+            _refuse(key, "missing", "a bool tensor (B, T): False for each row that is there")
+        cure = did_you_mean(key, [str(name) for name in observation])
         _refuse(key, "missing", cure)
     value = observation[key]
     if not isinstance(value, Tensor):
