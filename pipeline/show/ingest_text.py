@@ -55,7 +55,9 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         such_as = "such as " if len(ids) > 1 else ""
         click.echo(printable(f"left out {counted(len(ids), 'episode')} by {rule} ({such_as}{ids[0]})"))
     if report.num_left_out:
-        click.echo(f"left out {counted(report.num_left_out, 'frame')}: their windows would cross a gap, or they lie in a pause")
+        click.echo(
+            f"left out {counted(report.num_left_out, 'frame')}: their windows would cross a gap, or they lie in a pause"
+        )
     if report.num_ignored_files:
         click.echo(f"ignored {counted(report.num_ignored_files, 'file')}: hidden ones, Thumbs.db and the like")
     if report.rejects:
