@@ -98,7 +98,11 @@ REFUSED: list[tuple[str, Callable[[Observation], Any], str]] = [
     ("infinity", changed(STATE, not_finite(float("inf"))), "expected finite numbers, found NaN or infinity"),
     ("no state", without(STATE), f"act: {STATE}: missing"),
     ("no camera", without(IMAGE), f"act: {IMAGE}: missing"),
-    ("no mark", without(f"{STATE}_is_pad"), f"act: {STATE}_is_pad: missing (a bool tensor (B, T): False for each row that is there)"),
+    (
+        "no mark",
+        without(f"{STATE}_is_pad"),
+        f"act: {STATE}_is_pad: missing (a bool tensor (B, T): False for each row that is there)",
+    ),
     ("no instruction", without("task"), "act: task: missing (a list of instructions, one for each of the 2)"),
     ("marks of another length", changed(f"{STATE}_is_pad", lambda m: m[:, 1:]), "expected bool (2, 10), found"),
     ("marks that are numbers", changed(f"{STATE}_is_pad", torch.Tensor.float), "found float32 (2, 10)"),
