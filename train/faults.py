@@ -80,7 +80,7 @@ def _not_finite(batch: Batch) -> torch.Tensor:
     bad = torch.zeros(len(batch["task"]), dtype=torch.bool)
     for value in batch.values():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            bad |= ~torch.isfinite(value).flatten(1).all(dim=1).cpu()
+            bad |= ~torch.isfinite(value).reshape(len(value), -1).all(dim=1).cpu()
     return bad
 
 
