@@ -63,6 +63,10 @@ CODES: dict[str, Code] = {
     ),
     "metadata.missing_key": _error("a template names a metadata key that the episode lacks", "add it to the metadata"),
     "metadata.not_kept": _note("metadata that is too long or too much for the table", "keep large things in files"),
+    "instruction.no_key": _warning(
+        "the metadata lacks the key that the schema names for the instruction; another source is taken",
+        "correct metadata_key under [instruction], or add the key to the metadata",
+    ),
     "instruction.several": _note(
         "the instruction is a list: the texts are kept as paraphrases", "if they are steps, see instruction.column"
     ),

@@ -166,7 +166,11 @@ def _relate(
     span = seconds_between(clock, 0, -1)
     if num_frames <= 0:
         expected = f"rows {action.period_s:g} s apart" if action.period_s else "rows after every stream has begun"
-        findings.add("episode.no_frames", label, expected=expected, found=f"{len(clock)} rows over {span:.4g} s")
+        found = f"{len(clock)} rows over {span:.4g} s"
+        for name in foreign_streams(schema, tuple(action_fields(schema))):
+            if not streams[name].num_rows:
+                expected, found = f"rows of {name}, from which the action is taken", "none in this episode"
+        findings.add("episode.no_frames", label, expected=expected, found=found)
         return None
     frames, pauses = (begun, begun + num_frames), list[tuple[int, int]]()
     idle = find_idle(streams, schema)

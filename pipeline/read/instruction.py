@@ -12,7 +12,7 @@ from vlapipe.pipeline.read.metadata import metadata_value
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text
 from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import InstructionSpec, Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 from vlapipe.schemas.templates import fill_template, metadata_keys
 
@@ -36,6 +36,8 @@ def read_instructions(
         texts = _texts(told, "metadata.unreadable", place, f"text as {spec.metadata_key}", findings)
         if texts:
             return texts
+        if told is None and spec.metadata_key != InstructionSpec.metadata_key:  # the schema names a key of its own
+            findings.add("instruction.no_key", place, expected=f"text as {spec.metadata_key}", found="none")
     if raw.instruction_file:
         texts = _read_file(root, raw.instruction_file, schema, findings)
         if texts:

@@ -188,3 +188,19 @@ def test_part_of_a_file_without_a_row_of_an_optional_stream_lacks_it(tmp_path: P
     assert run(raw, schema, tmp_path / "data").rejects == []
     rows = vlapipe.open_dataset(tmp_path / "data").episodes
     assert rows.column("View2/rows").to_pylist() == [3, 0]
+
+
+def test_an_absent_stream_that_the_action_needs_is_named(tmp_path: Path) -> None:
+    table = "[streams.{0}]\nkind = 'csv'\nfiles = ['{0}.csv']\ntime = {{ column = 't' }}\n"
+    table += "{1}fields = {{ q = {{ columns = ['q'] }} }}\n"
+    text = table.format("arm", "") + table.format("leader", "optional = true\n")
+    (tmp_path / "lab.toml").write_text(text + "[action]\nkind = 'column'\nof = ['leader/q']\n")
+    for number in range(2):
+        folder = tmp_path / "raw" / "task" / f"e{number}"
+        folder.mkdir(parents=True)
+        for name in ("arm", "leader")[: 2 - number]:
+            (folder / f"{name}.csv").write_text("t,q\n" + "".join(f"{i / 10},{i}\n" for i in range(20)))
+    report = run(tmp_path / "raw", str(tmp_path / "lab.toml"))
+    [reject] = report.rejects
+    told = [reason["message"] for reason in reject["reasons"] if reason["code"] == "episode.no_frames"]
+    assert "expected rows of leader, from which the action is taken, found none in this episode" in told[0]

@@ -360,3 +360,12 @@ def test_mistake_in_the_schema_is_told(section: dict[str, str], told: str) -> No
 
 def test_codes_of_words_are_listed() -> None:
     assert CODES["metadata.missing_key"].severity == "error"
+
+
+def test_a_misspelt_key_of_the_instruction_is_told(tmp_path: Path) -> None:
+    raw = make_lab(tmp_path / "raw", {"lab/ep0": {"instruction": "pick it"}, "lab/ep1": {"instruction": "put it"}})
+    report = ingest_lab(raw, tmp_path / "data", schema_text(instruction='metadata_key = "instr"'))
+    told = [finding for finding in report.findings if finding["code"] == "instruction.no_key"]
+    assert len(told) == 2
+    assert "expected text as instr, found none" in told[0]["message"]
+    assert not report.rejects
