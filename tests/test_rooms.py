@@ -34,7 +34,7 @@ SHELVES_OF_READ = [
     ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
     ["pipeline.read.clocks"],
     ["pipeline.read.array_files", "pipeline.read.csv"],
-    ["pipeline.read.clock_file", "pipeline.read.align"],
+    ["pipeline.read.clock_file", "pipeline.read.moved_clocks"],
     ["pipeline.read.images", "pipeline.read.npz"],
     ["pipeline.read.streams"],
     ["pipeline.read.segments"],

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
-from vlapipe.pipeline.read.align import start_with_others
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
 from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.pipeline.read.images.camera_files import read_images
 from vlapipe.pipeline.read.images.image_options import ImageOptions
+from vlapipe.pipeline.read.moved_clocks import start_with_others
 from vlapipe.pipeline.read.npz.arrays import read_npz_stream
 from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
