@@ -111,9 +111,8 @@ class BatchMaker:
             tensors[key] = tensors[key].permute(0, 1, 4, 2, 3)
         if self._form is not None:
             state = tensors[STATE][:, self._newest]
-            if (
-                self._form.needs_state and self._form.origin_may_lack
-            ):  # an action that starts from a missing state says nothing
+            # An action that starts from a missing state says nothing.
+            if self._form.needs_state and self._form.origin_may_lack:
                 tensors["action_is_pad"] |= tensors[f"{STATE}_is_pad"][:, self._newest, None]
             tensors["action"] = self._form.encode(tensors["action"], state, tensors["action_is_pad"])
         batches = _split({**tensors, "task": tasks}, len(tasks) // num_batches)
