@@ -17,7 +17,7 @@ from typing import Any
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.images.resize import FITS
+from vlapipe.train.data.arguments import FITS
 from vlapipe.train.data.moments import FLICKER
 from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names

@@ -6,15 +6,16 @@ import math
 import operator
 import re
 import sys
-from typing import Any
+from typing import Any, Literal, get_args
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.data.images.resize import FITS, Fit
 
-__all__ = ["parse_fit", "parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
+__all__ = ["FITS", "Fit", "parse_fit", "parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
 
+Fit = Literal["stretch", "crop", "pad"]  # how an image comes to another size
+FITS: tuple[Fit, ...] = get_args(Fit)
 _SIDES = ("height", "width")
 _SIZE = re.compile("([0-9]{1,5})x([0-9]{1,5})")
 

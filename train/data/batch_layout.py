@@ -17,9 +17,9 @@ import numpy as np
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.actions.action_form import ActionForm
+from vlapipe.train.data.arguments import Fit
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import IMAGES, SENSORS, Sources, row_shapes
-from vlapipe.train.data.images.resize import Fit
 from vlapipe.train.data.joining.embodiments import EMBODIMENT, Embodiment, padding_masks
 from vlapipe.train.data.moments import Moments, entry_moments, pooled_moments
 from vlapipe.train.data.sample_steps import Steps

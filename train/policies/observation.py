@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.arguments import Fit
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
-from vlapipe.train.data.images.resize import Fit
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.data.transforms import Transforms, with_actions_of_padding
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.format.jpeg_decode import decode_rgb
 from vlapipe.schemas.errors import ImageError
 from vlapipe.schemas.schema import Channels
+from vlapipe.train.data.arguments import Fit
 from vlapipe.train.data.frame_index import BatchPlan
 from vlapipe.train.data.images.augment import Augmentation, Draw
 from vlapipe.train.data.images.augment_pixels import augment
-from vlapipe.train.data.images.resize import Fit, Scratch, fit_into, resize
+from vlapipe.train.data.images.resize import Scratch, fit_into, resize
 from vlapipe.train.data.rows.row_lookup import Images
 from vlapipe.train.data.rows.row_reader import RowReader, Rows
 from vlapipe.train.data.rows.shard_table import ShardTable

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 
-__all__ = ["FITS", "Fit", "Scratch", "fit_into", "resize", "resized"]
+from vlapipe.train.data.arguments import Fit
 
-Fit = Literal["stretch", "crop", "pad"]
-FITS: tuple[Fit, ...] = ("stretch", "crop", "pad")
+__all__ = ["Scratch", "fit_into", "resize", "resized"]
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
