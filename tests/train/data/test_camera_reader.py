@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.schemas.errors import DamageError, ImageError, UsageError
+from vlapipe.train.data.arguments import FITS, Fit
 from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.images.camera_reader import ImageReader
-from vlapipe.train.data.images.resize import FITS, Fit, resized
+from vlapipe.train.data.images.resize import resized
 from vlapipe.train.data.loader import Loader
 
 RECORDED = (120, 160)
