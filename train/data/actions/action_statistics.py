@@ -23,7 +23,8 @@ from vlapipe.train.data.sample_steps import Steps
 
 __all__ = ["measured", "measured_actions", "runs_of_frames", "with_measured_actions"]
 
-_RUNS, _RUN = 128, 32  # so many places of the train split, and so many frames in a row at each
+_RUNS, _RUN = 64, 16  # so many places of the train split, and at most so many frames in a row at each
+_ACTIONS = 256  # of the chunks at one place, if 16 frames have more: frames of packed shards take a while
 _QUANTILES = (0.01, 0.99)
 
 
@@ -39,15 +40,19 @@ def with_measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: Sa
 def measured_actions(sources: Sources, steps: Mapping[str, Steps], spec: SampleSpec) -> Moments | None:
     """Return the statistics of ``action`` ``(H, A)`` over all its columns A; ``None`` if the train split has no action.
 
-    Of a larger dataset, 4,096 frames count, evenly from the whole train split; ``min`` and ``max`` are theirs.
+    Of a larger dataset, the chunks of up to 1,024 frames count, evenly from the whole train split. ``min`` and ``max``
+    are theirs.
     """
     frames = FrameIndex(sources, "train")
     if not frames.num_frames:
         return None
-    entries = {key: steps[key] for key in (STATE, "action")}
-    maker = BatchMaker(sources, entries, replace(spec, images={}, sensors={}), may_unpack=lambda: False)
+    # Of the state only the frame's own row is needed. Shards that are not unpacked yet are read as they are.
+    entries = {STATE: Steps(offsets=range(1), by_time=False), "action": steps["action"]}
+    alone = replace(spec, images={}, sensors={}, state=(1, spec.state[1]), newest=0)
+    maker = BatchMaker(sources, entries, alone)
     found: list[NDArray[np.float32]] = []
-    for numbers in runs_of_frames(frames.num_frames, _RUNS, _RUN):
+    length = min(_RUN, max(1, _ACTIONS // spec.action[0]))
+    for numbers in runs_of_frames(frames.num_frames, _RUNS, length):
         [batch] = maker.make(frames.plan(numbers, numbers))
         found.append(batch["action"][~batch["action_is_pad"]].numpy())
     schema = sources.first.schema
