@@ -2,7 +2,8 @@
 
 ``open DATASET``: seconds and memory to open a dataset and build its loader. ``hold DATASET WORKERS BATCHES``: private
 memory in the middle of an epoch. ``first DATASET CACHE SHUFFLE_SHARDS``: seconds to the first batch, with ``0`` for the
-full shuffle. ``unpack DATASET CACHE``: seconds to unpack every shard and get a batch. Seconds never include imports.
+full shuffle. ``unpack DATASET CACHE``: seconds to unpack every shard and get a batch. ``chosen DATASET CACHE CHOICE``:
+seconds to the first batch of one of ``CHOICES``. Seconds never include imports.
 """
 
 from __future__ import annotations
@@ -13,8 +14,17 @@ import time
 from pathlib import Path
 
 import vlapipe
+from vlapipe import Window
 
 BATCH = 64
+CHOICES = {
+    "other fields": Window(state=["robot/tcp_pose"], state_rows=50),
+    "chunk of 50 instead of 8": Window(action_rows=50, action_stride=1),
+    "relative actions": Window(
+        state_rows=1, action={"kind": "absolute", "append": {}}, action_form="relative", action_rows=50, action_stride=1
+    ),
+    "windows in seconds": Window(state_s=1.0, state_rows=20, action_s=0.8, action_rows=8),
+}
 
 
 def status_mb(name: str) -> float:
@@ -66,10 +76,20 @@ def measure_unpacking(path: str, cache: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started}
 
 
+def measure_chosen(path: str, cache: str, choice: str) -> dict[str, float]:
+    """Measure from opening the dataset to the first batch of a sample that nobody chose before."""
+    started = time.perf_counter()
+    dataset = vlapipe.open_dataset(path, cache_dir=cache)
+    batches = iter(vlapipe.Loader(dataset, window=CHOICES[choice], batch_size=BATCH, num_workers=2))
+    next(batches)  # see ``measure_first``
+    return {"seconds": time.perf_counter() - started}
+
+
 if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
     assert vlapipe.Loader, "imports it"
     what = {"open": measure_opening, "hold": measure_holding, "first": measure_first, "unpack": measure_unpacking}
+    what["chosen"] = measure_chosen
     print(json.dumps(what[sys.argv[1]](*sys.argv[2:])), flush=True)

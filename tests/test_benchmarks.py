@@ -51,6 +51,9 @@ def test_stored_images_benchmark_gives_every_case() -> None:
 
 
 @pytest.mark.slow
+CHOSEN = ("other fields", "chunk of 50 instead of 8", "relative actions", "windows in seconds")
+
+
 def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> None:
     options = ["--scale", "0.001", "--repeat", "1", "--seconds", "0.02", "--out", str(tmp_path / "results.jsonl")]
     (tmp_path / "data").mkdir()
@@ -84,6 +87,9 @@ def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> 
         ("j", "10 ms", 1.0),
         ("k", "the plain way", 0.95),
         ("k", "the plain way", 1.2),
+        ("l", "state and action from one table", 0.9),
+        ("l", "the same windows in rows", 0.0),
+        *(("l", f"5 s to the first batch, {what}", 1.0) for what in CHOSEN),
     }
     assert all(r["ours"] > 0 and r["baseline"] > 0 and r["ratio"] > 0 for r in results)
     assert (tmp_path / "results.jsonl").read_text() == lines
