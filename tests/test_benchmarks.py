@@ -50,10 +50,10 @@ def test_stored_images_benchmark_gives_every_case() -> None:
     assert stored["small"] < stored["as recorded"] < stored["small, raw"] < stored["raw"]
 
 
-@pytest.mark.slow
 CHOSEN = ("other fields", "chunk of 50 instead of 8", "relative actions", "windows in seconds")
 
 
+@pytest.mark.slow
 def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> None:
     options = ["--scale", "0.001", "--repeat", "1", "--seconds", "0.02", "--out", str(tmp_path / "results.jsonl")]
     (tmp_path / "data").mkdir()
