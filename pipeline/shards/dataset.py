@@ -164,9 +164,14 @@ class Dataset:
     @property
     def fps(self) -> float:
         """The measured rate of the anchor, on whose rows frames lie: the median over the episodes."""
-        rows, first_s, last_s = (self.column(f"{self.schema.anchor}/{name}") for name in ("rows", "first_s", "last_s"))
+        return self.rate_hz(self.schema.anchor) or 0.0
+
+    def rate_hz(self, stream: str) -> float | None:
+        """Returns the measured rate of a stream, the median over the episodes; ``None`` if none has two times."""
+        names = ("rows", "first_s", "last_s")
+        rows, first_s, last_s = (self.column(f"{stream}/{name}").astype(np.float64) for name in names)
         is_long = last_s > first_s
-        return float(np.median((rows[is_long] - 1) / (last_s - first_s)[is_long])) if is_long.any() else 0.0
+        return float(np.median((rows[is_long] - 1) / (last_s - first_s)[is_long])) if is_long.any() else None
 
     @property
     def features(self) -> dict[str, dict[str, Any]]:

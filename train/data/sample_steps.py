@@ -63,12 +63,8 @@ def sample_steps(dataset: Dataset) -> dict[str, Steps]:
     steps = {STATE: _observed(sample, "state")}
     steps |= {f"observation.sensors.{name}": _observed(sample, "sensor") for name, _ in sample.sensors}
     steps |= {f"observation.images.{camera}": _observed(sample, "image") for camera in dataset.cameras}
-    if sample.action_s is None:
-        offsets = range(0, sample.action_rows * sample.action_stride, sample.action_stride)
-        steps["action"] = Steps(offsets=offsets, by_time=False)
-    else:
-        step_s = sample.action_s / sample.action_rows
-        steps["action"] = Steps(offsets=tuple(k * step_s for k in range(sample.action_rows)), by_time=True)
+    by_time = sample.action_s is not None
+    steps["action"] = Steps(offsets=_action_steps(sample, 0, sample.action_rows), by_time=by_time)
     for entry, seconds in timestamps.items():
         if sample.ahead_rows and entry != "action":
             raise UsageError(f"delta_timestamps {entry} and ahead_rows cannot both be given", "leave out one of them")
@@ -83,11 +79,13 @@ def _observed(sample: SampleDefaults, window: str) -> Steps:
         offsets: Sequence[float] = range(-(num_rows - 1) * stride, 1, stride)
     else:
         offsets = tuple(-k * window_s / num_rows for k in reversed(range(num_rows)))
-    if sample.action_s is not None:
-        ahead: Sequence[float] = tuple(
-            k * sample.action_s / sample.action_rows for k in range(1, sample.ahead_rows + 1)
-        )
-    else:
-        ahead = range(sample.action_stride, (sample.ahead_rows + 1) * sample.action_stride, sample.action_stride)
-    by_time = sample.action_s is not None
+    ahead, by_time = _action_steps(sample, 1, sample.ahead_rows + 1), sample.action_s is not None
     return Steps(offsets=offsets, by_time=window_s is not None, ahead=ahead, ahead_by_time=by_time)
+
+
+def _action_steps(sample: SampleDefaults, first: int, stop: int) -> Sequence[float]:
+    """The distances from the frame of the actions ``first <= k < stop``, in rows or in seconds."""
+    if sample.action_s is None:
+        return range(first * sample.action_stride, stop * sample.action_stride, sample.action_stride)
+    step_s = sample.action_s / sample.action_rows
+    return tuple(k * step_s for k in range(first, stop))

@@ -218,11 +218,8 @@ def _stream_of(window: str, sample: SampleDefaults, dataset: Dataset) -> str:
 
 def measured_rate_hz(dataset: Dataset, stream: str) -> float:
     """Return the measured rate of a stream, the median over the episodes; else the declared rate, else 1."""
-    rows, first_s, last_s = (
-        dataset.column(f"{stream}/{name}").astype(np.float64) for name in ("rows", "first_s", "last_s")
-    )
-    is_long = last_s > first_s
-    if is_long.any():
-        return float(np.median((rows[is_long] - 1) / (last_s - first_s)[is_long]))
+    measured = dataset.rate_hz(stream)
+    if measured is not None:
+        return measured
     declared = dataset.manifest.streams[stream].get("rate_hz")
     return float(declared) if declared else 1.0

@@ -19,7 +19,7 @@ from vlapipe.pipeline.shards.derive.rows_in_time import action_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.schemas.schema import CsvStream, NpzStream, Schema
 
-__all__ = ["EpisodeSample", "ReadRows", "foreign_streams", "stored_fields"]
+__all__ = ["EpisodeSample", "ReadRows", "foreign_streams", "stored_fields", "within_episode"]
 
 ReadRows = Callable[[str, int, int], NDArray[Any]]  # (array's name, first row, past the last row), within the episode
 
@@ -39,6 +39,7 @@ class EpisodeSample:
         self._schema, self._read, self._num_rows, self._chosen = schema, read, num_rows, chosen
         self._derived = derived_specs(schema)
         self._clocks: dict[str, NDArray[Any]] = {}
+        self._times: dict[str, NDArray[np.float64]] = {}
         self._placements: dict[tuple[str, Use], Placement] = {}
         self._action_rows: NDArray[np.int32] | None = None
 
@@ -55,12 +56,15 @@ class EpisodeSample:
 
     def times(self, stream: str) -> NDArray[np.float64]:
         """Returns all times of a stream ``(rows,)`` in seconds since the first anchor row, exact to float64."""
-        clock, anchor = self.clock(stream), self.clock(self._schema.anchor)
-        if not len(clock):
-            return np.empty(0)
-        if clock.dtype != anchor.dtype:
-            return seconds(clock) - seconds(anchor[:1])
-        return seconds(clock - anchor[0])
+        if stream not in self._times:
+            self._times[stream] = self._since_begin(self.clock(stream))
+        return self._times[stream]
+
+    def _since_begin(self, clock: NDArray[Any]) -> NDArray[np.float64]:
+        begin = self.clock(self._schema.anchor)[:1]
+        if clock.dtype != begin.dtype:
+            return seconds(clock) - seconds(begin)
+        return seconds(clock - begin)
 
     def field(self, path: str, use: Use, start: int, stop: int) -> NDArray[Any]:
         """Returns a field at the anchor rows ``start <= i < stop``, ``(rows, ...)``.
@@ -115,10 +119,7 @@ class EpisodeSample:
 
     def actions(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns the actions of anchor rows, ``(rows, A)``, zero where there is none; see ``derive_actions``."""
-        if self._chosen or foreign_streams(self._schema, tuple(action_fields(self._schema))):
-            ahead = self.action_rows()[start:stop]
-        else:
-            ahead = self._read(ACTION_ROW, start, stop)
+        ahead = self.action_rows()[start:stop] if self._chosen else self._read(ACTION_ROW, start, stop)
         end = max(stop, int(ahead.max(initial=-1)) + 1)
         rows = np.full(end - start, -1, dtype=np.int32)
         rows[: stop - start] = np.where(ahead < 0, -1, ahead - start)
@@ -134,6 +135,20 @@ class EpisodeSample:
             anchor, clock = self.clock(self._schema.anchor), self.clock(stream)
             self._placements[stream, use] = place(spec, use, anchor, clock)
         return self._placements[stream, use]
+
+
+def within_episode(schema: Schema, begins: Mapping[str, int], read: ReadRows) -> ReadRows:
+    """Returns a reader of one episode's rows, made of a reader of a shard's rows.
+
+    ``begins`` has the shard's row at which the episode begins in each stream. Arrays of actions lie with the anchor.
+    """
+
+    def read_own(name: str, start: int, stop: int) -> NDArray[Any]:
+        stream = name.partition("/")[0]
+        begin = begins[schema.anchor if stream == "action" else stream]
+        return read(name, begin + start, begin + stop)
+
+    return read_own
 
 
 def foreign_streams(schema: Schema, paths: tuple[str, ...]) -> list[str]:

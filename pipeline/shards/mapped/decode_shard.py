@@ -24,7 +24,7 @@ from vlapipe.pipeline.shards.derive.actions import (
 )
 from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
-from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, stored_fields
+from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, stored_fields, within_episode
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.format.shard_file import read_into, shard_format_of
 from vlapipe.pipeline.shards.mapped.cache_files import Blocks
@@ -120,12 +120,8 @@ def _derive_episode(
     chosen: bool,
 ) -> None:
     """Compute one episode's rows of the derived blocks. ``spans`` has its start and number of rows by stream."""
-
-    def read(name: str, start: int, stop: int) -> NDArray[Any]:
-        stream = name.partition("/")[0]
-        begin = spans[schema.anchor if stream == "action" else stream][0]
-        return arrays[name][begin + start : begin + stop]
-
+    begins = {stream: span[0] for stream, span in spans.items()}
+    read = within_episode(schema, begins, lambda name, first, stop: arrays[name][first:stop])
     start, num_rows = spans[schema.anchor]
     rows = slice(start, start + num_rows)
     episode = EpisodeSample(schema, read, {stream: span[1] for stream, span in spans.items()}, chosen=chosen)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_STRIDE_ORDER, ACTION_VALUE, in_stride_order
 from vlapipe.pipeline.shards.derive.conversion import Conversion
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
-from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample
+from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, within_episode
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
 from vlapipe.pipeline.shards.mapped.decode_shard import sample_sources
@@ -165,10 +165,5 @@ class PackedRows:
     def _make_sample(self, index: int) -> EpisodeSample:
         begins = {stream: int(each[index, 0]) for stream, each in self._episodes.items()}
         num_rows = {stream: int(each[index, 1]) for stream, each in self._episodes.items()}
-
-        def read(name: str, start: int, stop: int) -> NDArray[Any]:
-            stream = name.partition("/")[0]
-            begin = begins[self._schema.anchor if stream == "action" else stream]
-            return self._rows(name, begin + start, begin + stop)
-
+        read = within_episode(self._schema, begins, self._rows)
         return EpisodeSample(self._schema, read, num_rows, chosen=self._chosen)
