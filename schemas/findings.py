@@ -185,6 +185,13 @@ CODES: dict[str, Code] = {
     ),
     "clock.unit": _fatal("stamps are in another unit than the schema says", "correct unit of time in the schema"),
     "clock.count": _fatal("a clock's file does not fit its stream row by row", "record it again, or correct time.file"),
+    "clock.more_rows": _fatal(
+        "a stream has more rows than the stream that has its times", "record it again, or give it a clock of its own"
+    ),
+    "clock.fewer_rows": _warning(
+        "a stream has fewer rows than the stream that has its times; the first rows belong together",
+        "check the recording for lost rows",
+    ),
     "clock.duplicate": _warning("rows share one stamp", "check the recorder's clock"),
     "clock.no_overlap": _fatal(
         "two streams do not overlap in time", "check the recorders' clocks and time in the schema"

@@ -60,6 +60,7 @@ def parse_schema(text: str, source: str, *, is_stored: bool = False) -> Schema:
     episodes = _parse_episodes(top.table("episodes", {}))
     if episodes.split_column:
         streams = tuple(_without(episodes.split_column, s) if s.name == anchor else s for s in streams)
+    streams = tuple(_with_other_clock(stream, streams) for stream in streams)
     instruction = _parse_instruction(top.table("instruction", {}))
     streams = tuple(_with_blanks(instruction.column, stream) for stream in streams)
     sample = _parse_sample(top.table("sample", {}), _numbers_of(anchor, streams), streams)
@@ -121,13 +122,18 @@ def _parse_episodes(table: TomlTable) -> EpisodeLayout:
         metadata=table.text("metadata", "metadata.json") or None,
         metadata_table=table.text("metadata_table", None),
         exclude=table.texts("exclude", ()),
+        group=table.text("group", None),
+        ends=table.text("ends", None),
+        ranges=table.text("ranges", None),
+        layout=table.choice("layout", ("lerobot",), None) if "layout" in table.values else None,
         where=_parse_where(table),
     )
     _check_template(table, "task", layout.task, {"parent": "", "folder": "", "dataset": "", "stem": ""})
     if layout.per_file and layout.folders:
         table.fail("per_file and folders cannot both be given", "with per_file each file of the anchor is an episode")
-    if layout.split_column and layout.split_gap_s:
-        table.fail("split_column and split_gap_s cannot both be given", "choose one")
+    cuts = [key for key in ("split_column", "split_gap_s", "group", "ends", "ranges") if getattr(layout, key)]
+    if len(cuts) > 1:
+        table.fail(f"{' and '.join(cuts)} cannot both be given", "choose one")
     table.finish()
     return layout
 
@@ -160,6 +166,12 @@ def _conditions(table: TomlTable, where: dict[str, Any], above: str = "") -> lis
 def _without(column: str, stream: Stream) -> Stream:
     """Adds ``column`` to the stream's known columns that are not kept; a field may still read the same column."""
     return replace(stream, drop=(*stream.drop, column)) if isinstance(stream, CsvStream) else stream
+
+
+def _with_other_clock(stream: Stream, streams: tuple[Stream, ...]) -> Stream:
+    """Gives a clock with ``rows_of`` the dtype of the clock that it takes."""
+    others = [other.time.dtype for other in streams if other.name == stream.time.rows_of]
+    return replace(stream, time=replace(stream.time, integer=others[0] == "int64")) if others else stream
 
 
 def _with_blanks(path: str | None, stream: Stream) -> Stream:
@@ -325,6 +337,12 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
     """Checks that the schema declares every name that it uses."""
     names = [stream.name for stream in schema.streams]
     for stream in schema.streams:
+        like = stream.time.rows_of
+        if like is not None and (like not in names or like == stream.name or schema.stream(like).time.rows_of):
+            cure = did_you_mean(like, names) if like not in names else "name a stream with a clock of its own"
+            top.fail(f"streams.{stream.name}.time.rows_of: no other stream {like!r} with a clock", cure)
+        if like is not None and isinstance(schema.stream(like), ImageStream):
+            top.fail(f"streams.{stream.name}.time.rows_of: {like!r} is a camera", "name a stream that is none")
         other = stream.time.starts_with
         if other is not None and (other not in names or other == stream.name):
             top.fail(f"streams.{stream.name}.time.starts_with: no other stream {other!r}", did_you_mean(other, names))

@@ -18,11 +18,12 @@ from vlapipe.schemas.schema import (
     ISO,
     WHITESPACE,
     Align,
+    ArrayKind,
+    ArrayStream,
     Channels,
     CsvStream,
     Dialect,
     ImageStream,
-    NpzStream,
     OnBad,
     Stream,
     TimePart,
@@ -40,62 +41,102 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
     """Parses the stream called ``name``."""
     if name in _RESERVED_STREAMS:
         table.fail(f"{name!r} is a name that vlapipe uses itself", "call the stream something else")
-    kind = table.choice("kind", ("csv", "npz", "images"))
+    kind = table.choice("kind", ("csv", *get_args(ArrayKind), "images", "video"))
+    of_images = kind in ("images", "video")
     files = table.texts("files")
     if not files:
         table.fail("files: no pattern", "name at least one, such as '*.csv'")
+    in_container = "array" in table.values or "topic" in table.values
     common: dict[str, Any] = {
         "name": name,
         "files": files,
         "rate_hz": table.number("rate_hz", None, least=1e-6),
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "optional": table.flag("optional", False),
-        "time": _parse_time(table.table("time", {} if kind == "images" else REQUIRED), kind),
+        "time": _parse_time(table.table("time", {} if of_images else REQUIRED), kind, in_container=in_container),
     }
     many_cameras = any("{camera}" in pattern for pattern in files)
-    if kind != "images" and (many_cameras or "{camera}" in (common["time"].file or "")):
+    if not of_images and (many_cameras or "{camera}" in (common["time"].file or "")):
         table.fail("{camera} stands for a camera", "only files of images may have it")
-    stream: Stream
-    if kind != "images":
+    if not of_images:
         common["align"] = table.choice("align", get_args(Align), None) if "align" in table.values else None
         common["tolerance_s"] = table.number("tolerance_s", None, least=0)
-    if kind == "images":
-        if "cameras" in table.values and not many_cameras:
-            table.fail(
-                "cameras: files has no {camera}", "put {camera} where the folders' names stand, or leave cameras out"
-            )
-        cameras, one_per_row = table.texts("cameras", ()), table.flag("one_per_row", False)
-        on_bad = _parse_on_bad(table)
-        decode = table.choice("decode", ("suspects", "all"), "all" if on_bad == "drop" else "suspects")
-        if (on_bad, decode) == ("drop", "suspects"):
-            table.fail("decode: images can be dropped only if all are decoded", "leave decode out")
-        channels: Channels = table.choice("channels", get_args(Channels), "rgb")
-        stream = ImageStream(
-            **common, cameras=cameras, one_per_row=one_per_row, on_bad=on_bad, decode=decode, channels=channels
-        )
+    stream: Stream
+    if of_images:
+        stream = _parse_images(kind, table, common)
     elif kind == "csv":
-        on_missing = table.choice("on_missing", ON_MISSING, "refuse")
-        fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())
-        stream = CsvStream(
-            **common,
-            fields=fields,
-            derived=_parse_derived_fields(table, fields),
-            dialect=_parse_dialect(table),
-            on_bad=_parse_on_bad(table),
-            missing=table.texts("missing", ("",)),
-            drop=expand_names(table.texts("drop", ())),
-        )
-        if stream.dialect.decimal == "," and any(field.cells == "list" for field in fields):
-            table.fail("decimal: a comma parts the numbers of a list", "a stream with lists has decimal = '.'")
+        stream = _parse_csv(table, common)
     else:
-        fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
-        if not fields:
-            table.fail("fields: no array", "name at least one")
-        if any(field.window for field in fields) and common["rate_hz"] is None:
-            table.fail("rate_hz is missing: how many rows a second does a window hold?", "add rate_hz = 650, say")
-        stream = NpzStream(**common, fields=fields, derived=_parse_derived_fields(table, fields))
+        stream = _parse_arrays(kind, table, common)
     table.finish()
     return stream
+
+
+def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: dict[str, Any]) -> ImageStream:
+    on_bad = _parse_on_bad(table)
+    decode = table.choice("decode", ("suspects", "all"), "all" if on_bad == "drop" else "suspects")
+    if (on_bad, decode) == ("drop", "suspects"):
+        table.fail("decode: images can be dropped only if all are decoded", "leave decode out")
+    channels: Channels = table.choice("channels", get_args(Channels), "rgb")
+    stream = ImageStream(
+        **common,
+        kind=kind,
+        cameras=table.texts("cameras", ()),
+        one_per_row=table.flag("one_per_row", False),
+        on_bad=on_bad,
+        decode=decode,
+        channels=channels,
+        array=table.texts("array", ()),
+        topic=table.text("topic", None),
+        unit=table.text("unit", None),
+        file_unit=table.text("file_unit", None),
+    )
+    if stream.cameras and not stream.many_cameras:
+        cure = "put {camera} where the folders' names stand, or leave cameras out"
+        table.fail("cameras: files has no {camera}", cure)
+    if stream.in_container and kind == "video":
+        table.fail("array and topic: a video is a file of its own", "say kind = 'images' for images in a container")
+    if stream.in_container and not (stream.time.sources or stream.time.index_rate_hz or stream.time.rows_of):
+        cure = "add time = { array = ... }, { rate_hz = ... } or { rows_of = ... }"
+        table.fail("no clock: images in a container have no names", cure)
+    return stream
+
+
+def _parse_csv(table: TomlTable, common: dict[str, Any]) -> CsvStream:
+    on_missing = table.choice("on_missing", ON_MISSING, "refuse")
+    fields = tuple(parse_csv_field(n, t, on_missing) for n, t in table.tables("fields").items())
+    stream = CsvStream(
+        **common,
+        fields=fields,
+        derived=_parse_derived_fields(table, fields),
+        dialect=_parse_dialect(table),
+        on_bad=_parse_on_bad(table),
+        missing=table.texts("missing", ("",)),
+        drop=expand_names(table.texts("drop", ())),
+    )
+    if stream.dialect.decimal == "," and any(field.cells == "list" for field in fields):
+        table.fail("decimal: a comma parts the numbers of a list", "a stream with lists has decimal = '.'")
+    return stream
+
+
+def _parse_arrays(kind: ArrayKind, table: TomlTable, common: dict[str, Any]) -> ArrayStream:
+    fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
+    if not fields:
+        table.fail("fields: no array", "name at least one")
+    if any(field.window for field in fields) and common["rate_hz"] is None:
+        table.fail("rate_hz is missing: how many rows a second does a window hold?", "add rate_hz = 650, say")
+    topic = table.text("topic", None)
+    if (topic is None) == (kind == "bag"):
+        cure = "name the topic of its messages" if kind == "bag" else "only a bag has topics"
+        table.fail("topic: a bag has one, and nothing else has", cure)
+    return ArrayStream(
+        **common,
+        kind=kind,
+        fields=fields,
+        derived=_parse_derived_fields(table, fields),
+        topic=topic,
+        one_row_a_file=table.flag("one_row_a_file", False),
+    )
 
 
 def _parse_on_bad(table: TomlTable) -> OnBad:
@@ -188,10 +229,12 @@ def _parse_names(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     return variants
 
 
-def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> TimeSpec:
+def _parse_time(table: TomlTable, kind: str, *, in_container: bool) -> TimeSpec:
+    """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container."""
+    of_arrays = kind in get_args(ArrayKind) or in_container
     unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "s")
     time = TimeSpec(
-        sources=table.texts("array" if kind == "npz" else "column", ()),
+        sources=table.texts("array" if of_arrays else "column", ()),
         nearest=table.flag("nearest", False),
         unit=unit,
         # Clocks in microseconds or nanoseconds hold whole numbers unless the schema says otherwise.
@@ -208,8 +251,13 @@ def _parse_time(table: TomlTable, kind: Literal["csv", "npz", "images"]) -> Time
         start_format=table.text("start_format", None),
         offset_s=float(table.number("offset_s", 0.0)),
         starts_with=table.text("starts_with", None),
+        rows_of=table.text("rows_of", None),
     )
-    _check_time(table, time, kind)
+    if time.rows_of is not None:
+        for key in table.values:
+            if key != "rows_of":
+                table.fail(f"rows_of and {key} cannot be combined", "the times are those of the other stream's rows")
+    _check_time(table, time, kind, in_container=in_container)
     for key, form in (("format", time.format), ("start_format", time.start_format)):
         if form is not None and form != ISO:
             _check_form(table, key, form)
@@ -266,18 +314,19 @@ def _check_form(table: TomlTable, key: str, form: str) -> None:
         table.fail(f"{key}: {form!r} cannot be read back: {error}", "see strptime's directives, such as %Y-%m-%d")
 
 
-def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
-    source = "array" if kind == "npz" else "column"
+def _check_time(table: TomlTable, time: TimeSpec, kind: str, *, in_container: bool) -> None:
+    of_images, of_arrays = kind in ("images", "video"), kind in get_args(ArrayKind) or in_container
+    source = "array" if of_arrays else "column"
     if time.parts:
         _check_parts(table, kind)
         return
-    if kind != "images" and not (time.sources or time.index_rate_hz or time.file):
+    if not of_images and not (time.sources or time.index_rate_hz or time.file or time.rows_of):
         table.fail(f"no clock: {source} is missing", f"add {source}, or rate_hz for rows at a fixed rate, or file")
-    if kind != "images" and time.pattern is not None:
+    if not of_images and time.pattern is not None:
         table.fail("pattern: only images have their time in their name", "start_format is for a file's own time")
-    if time.name_column is not None and (kind != "images" or time.file is None or not time.sources):
+    if time.name_column is not None and (not of_images or time.file is None or not time.sources):
         table.fail("name_column: only a table of images' times has one", "add file and column, or leave it out")
-    if kind == "images" and time.sources and time.file is None:
+    if of_images and not in_container and time.sources and time.file is None:
         table.fail("column: an image has no columns", "add file, the table that lists the images' times")
     if time.pattern is not None and time.file is not None:
         table.fail("pattern and file cannot both be given", "the images' times stand in one of them")
@@ -291,7 +340,7 @@ def _check_time(table: TomlTable, time: TimeSpec, kind: str) -> None:
     if time.nearest and (kind != "csv" or time.file is not None):
         table.fail("nearest: only a column of the csv stream itself stands near others", "leave it out")
     of_text = [name for name, on in (("format", time.format), ("exact", time.exact), ("plus", time.plus)) if on]
-    if kind == "npz" and time.file is None and of_text:
+    if of_arrays and time.file is None and of_text:
         table.fail(f"{of_text[0]}: the stamps of an array are numbers", "say integer and unit, or rate_hz")
     if time.index_rate_hz and of_text:
         table.fail(f"{of_text[0]} and rate_hz cannot be combined", "choose one")

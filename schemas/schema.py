@@ -17,6 +17,8 @@ __all__ = [
     "ActionKind",
     "ActionSpec",
     "Align",
+    "ArrayKind",
+    "ArrayStream",
     "Channels",
     "CheckSpec",
     "CsvStream",
@@ -26,7 +28,6 @@ __all__ = [
     "FieldSpec",
     "ImageStream",
     "InstructionSpec",
-    "NpzStream",
     "OnBad",
     "OnMissing",
     "Rotation",
@@ -48,6 +49,7 @@ Align = Literal["last", "nearest", "linear"]
 ActionKind = Literal["absolute", "relative", "delta"]
 Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
 Channels = Literal["rgb", "bgr"]
+ArrayKind = Literal["npz", "hdf5", "zarr", "parquet", "bag"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {
@@ -120,7 +122,8 @@ class TimeSpec:
 
     ``start_format`` is the ``strptime`` form of the file's name; the time in the name is added. ``offset_s`` is added
     too. A clock with ``starts_with`` shares no time with other clocks: its first stamp is moved to the first stamp of
-    the stream that ``starts_with`` names.
+    the stream that ``starts_with`` names. A stream with ``rows_of`` has no stamps of its own: its row ``i`` has the
+    time of row ``i`` of the stream that ``rows_of`` names. It may have fewer rows than that stream, which is reported.
     """
 
     sources: tuple[str, ...] = ()
@@ -139,11 +142,17 @@ class TimeSpec:
     start_format: str | None = None
     offset_s: float = 0.0
     starts_with: str | None = None
+    rows_of: str | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Returns whether the stamps are those of another file or of another stream's rows."""
+        return self.file is not None or self.rows_of is not None
 
     @property
     def counts_rows(self) -> bool:
         """Returns whether a row's time follows from its place among the rows of its file."""
-        return self.file is not None or (self.index_rate_hz is not None and not self.sources)
+        return self.is_elsewhere or (self.index_rate_hz is not None and not self.sources)
 
     @property
     def dtype(self) -> str:
@@ -191,7 +200,7 @@ class FieldSpec:
     max_speed: tuple[float, ...] = ()  # one entry per column, 0 for no limit; or empty
     stuck_s: float | None = None
     gripper: tuple[float, float] | None = None  # the stored values of an open and of a closed gripper
-    window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see NpzStream
+    window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see ArrayStream
 
     @property
     def num_columns(self) -> int:
@@ -248,8 +257,12 @@ class CsvStream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpzStream:
-    """The arrays of an NPZ file, or of NPY files that are named after their arrays; one row per stamp.
+class ArrayStream:
+    """Arrays of a container: an NPZ, HDF5, Zarr or Parquet file, a bag, or NPY files named after their arrays.
+
+    There is one row per stamp. In a bag, ``topic`` names the messages of which the fields are arrays. With
+    ``one_row_a_file``, each file holds one row of each array, and the files are joined in the order of the numbers in
+    their names.
 
     A field with ``window`` may also be stored as windows: an array ``(N, W, columns)`` with N stamps, each the stamp of
     a window's last row. The windows are laid end to end, ``rate_hz`` apart, and rows that a window repeats from the
@@ -266,12 +279,20 @@ class NpzStream:
     optional: bool = False  # an episode may lack the stream
     align: Align | None = None  # how state and action take its values at the anchor's times; see [sample]
     tolerance_s: float | None = None  # a value further away in time counts as missing
-    kind: Literal["npz"] = "npz"
+    topic: str | None = None
+    one_row_a_file: bool = False
+    kind: ArrayKind = "npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStream:
-    """JPEG files. With ``{camera}`` in ``files``, each matching folder is one stream, named after the folder.
+    """Images of cameras. With ``{camera}`` in ``files``, each matching folder or file is one stream, named after it.
+
+    The images are files; or frames of the video that ``files`` names; or, with ``array`` or ``topic``, an array or the
+    messages of a container that ``files`` names. ``{camera}`` may also stand in ``array`` and ``topic``.
+
+    With ``unit``, the camera measures depth: an image has one channel, uint16 in ``unit``. ``file_unit`` is the unit in
+    the files if they have another one.
 
     An image that cannot be decoded is left out if ``on_bad`` is ``"drop"``. All images are then decoded to find them.
     Otherwise ``decode`` says whether all are, or only those that look damaged.
@@ -288,15 +309,24 @@ class ImageStream:
     cameras: tuple[str, ...] = ()
     one_per_row: bool = False  # the camera must have as many images as the anchor has rows
     channels: Channels = "rgb"  # "bgr": red and blue are exchanged in the files
-    kind: Literal["images"] = "images"
+    array: tuple[str, ...] = ()  # accepted names in the container, best first
+    topic: str | None = None
+    unit: str | None = None  # of a depth camera
+    file_unit: str | None = None
+    kind: Literal["images", "video"] = "images"
 
     @property
     def many_cameras(self) -> bool:
         """Returns whether each folder that matches ``{camera}`` is a stream of its own."""
-        return any("{camera}" in pattern for pattern in self.files)
+        return any("{camera}" in text for text in (*self.files, *self.array, self.topic or ""))
+
+    @property
+    def in_container(self) -> bool:
+        """Returns whether the images lie in an array or in messages of a container."""
+        return bool(self.array) or self.topic is not None
 
 
-Stream = CsvStream | NpzStream | ImageStream
+Stream = CsvStream | ArrayStream | ImageStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +344,11 @@ class EpisodeLayout:
     ``exclude`` are patterns of paths that are left out: of an episode or of a folder above it, or of its name alone if
     the pattern has no ``/``. ``where`` is an expression over metadata; an episode of which it is not true is left out.
     ``metadata_table`` is a file in the dataset's folder with the metadata of many episodes.
+
+    A container may hold several episodes. ``group`` is a pattern: each group of the anchor's container that it fits is
+    an episode, and names of arrays count from that group. ``ends`` names an array in the container with the row past
+    the end of each episode. ``ranges`` is an NPY file beside the files of ``one_row_a_file``: ``(episodes, 2)``, the
+    first and the last number of each episode. ``layout`` says that the dataset describes its own episodes.
     """
 
     folders: tuple[str, ...] = ()
@@ -327,6 +362,10 @@ class EpisodeLayout:
     metadata_table: str | None = None
     exclude: tuple[str, ...] = ()
     where: str | None = None
+    group: str | None = None
+    ends: str | None = None
+    ranges: str | None = None
+    layout: Literal["lerobot"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,7 +516,7 @@ class Schema:
         raise KeyError(path)
 
     @property
-    def anchor_stream(self) -> CsvStream | NpzStream:
+    def anchor_stream(self) -> CsvStream | ArrayStream:
         """Returns the stream on whose clock frames lie."""
         stream = self.stream(self.anchor)
         assert not isinstance(stream, ImageStream)

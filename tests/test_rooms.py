@@ -33,9 +33,10 @@ STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand o
 SHELVES_OF_READ = [
     ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
     ["pipeline.read.clocks"],
-    ["pipeline.read.array_files", "pipeline.read.csv"],
+    ["pipeline.read.containers", "pipeline.read.csv"],
     ["pipeline.read.clock_file", "pipeline.read.moved_clocks"],
     ["pipeline.read.images", "pipeline.read.npz"],
+    ["pipeline.read.video"],
     ["pipeline.read.streams"],
     ["pipeline.read.segments"],
     ["pipeline.read.file_parts"],

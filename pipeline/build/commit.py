@@ -19,7 +19,7 @@ from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
+from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, Stream
 
 __all__ = ["assemble"]
 
@@ -98,7 +98,7 @@ def _describe_streams(plan: Plan) -> dict[str, Any]:
     return described
 
 
-def _describe_fields(stream: CsvStream | NpzStream) -> dict[str, Any]:
+def _describe_fields(stream: CsvStream | ArrayStream) -> dict[str, Any]:
     """Describe every array of a stream: first the stored fields and their masks, then the fields derived from them."""
     fields: dict[str, Any] = {}
     for field in stream.fields:

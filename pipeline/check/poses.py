@@ -8,7 +8,7 @@ from vlapipe.pipeline.check.location import add_at_row, column_name
 from vlapipe.pipeline.check.values import by_column, missing_of
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
+from vlapipe.schemas.schema import ArrayStream, CsvStream, FieldSpec
 
 __all__ = ["check_poses"]
 
@@ -16,7 +16,7 @@ _MAX_OFF_UNIT = 1e-3  # rounding of float32 and of six printed digits stays well
 _NEAR_DEG = 1.0
 
 
-def check_poses(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
+def check_poses(rows: StreamRows, stream: CsvStream | ArrayStream, findings: Findings) -> None:
     """Reports the faults of the fields that hold rotations."""
     for field in stream.fields:
         if field.quaternion:

@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.derive.gaps import find_gaps
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
+from vlapipe.schemas.schema import ArrayStream, CsvStream, FieldSpec
 
 __all__ = ["by_column", "check_values", "missing_of"]
 
@@ -25,7 +25,7 @@ _LEAST_ROWS = 20  # fewer equal rows say nothing
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the schema may allow values that are not finite
-def check_values(rows: StreamRows, stream: CsvStream | NpzStream, findings: Findings) -> None:
+def check_values(rows: StreamRows, stream: CsvStream | ArrayStream, findings: Findings) -> None:
     """Reports the faults of each field's values; the clock must run forwards."""
     for field in stream.fields:
         if field.text:

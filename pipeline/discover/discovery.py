@@ -48,6 +48,8 @@ class RawEpisode:
     num_rows: int | None = None
     again_at: int | None = None  # a later row with the same value of split_column, after rows with other values
     entry: dict[str, Any] = field(default_factory=dict)  # of the dataset's table of metadata
+    group: str | None = None  # the episode's group in its container
+    times: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a video that are the episode's
 
     @property
     def share(self) -> float:

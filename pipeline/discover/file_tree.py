@@ -18,6 +18,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 __all__ = ["FileTree", "Found", "RawFile", "excluded_by", "is_ignored", "match_end", "walk"]
 
 _IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
+_OF_ZARR = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}  # a folder with one of them is a Zarr store
 _PLACEHOLDER = re.compile(r"(\{camera\}|\{stem\})")
 _WILD = re.compile(r"[*?\[]|\{camera\}|\{stem\}")
 _WILD_SIGN = re.compile(r"([*?\[])")
@@ -26,7 +27,10 @@ _LAST = chr(0x10FFFF)
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file's path relative to the dataset (``/`` between parts), its size, and the time of its last change."""
+    """A file's path relative to the dataset (``/`` between parts), its size, and the time of its last change.
+
+    A Zarr store that is a folder counts as one file: its size is that of all its files, its time is the newest one.
+    """
 
     path: str
     num_bytes: int
@@ -173,6 +177,10 @@ def walk(root: Path) -> FileTree:
             elif not is_text(entry.name):
                 misnamed.append(printable(path))
             elif (kind := _kind(entry)) == "folder":
+                store = _zarr_store(root / path, path)
+                if store is not None:
+                    files.append(store)
+                    continue
                 is_link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if is_link else f"{place}/{entry.name}"
                 if is_link and real in above:  # only a link can lead to a folder that holds this one
@@ -189,6 +197,18 @@ def walk(root: Path) -> FileTree:
                 else:
                     files.append(RawFile(path, status.st_size, status.st_mtime_ns))
     return FileTree(root, files, sorted(folders), num_ignored, misnamed)
+
+
+def _zarr_store(place: Path, path: str) -> RawFile | None:
+    """Returns the folder as one file if it is a Zarr store, else ``None``. Links within a store are not followed."""
+    if not any(os.path.lexists(place / name) for name in _OF_ZARR):
+        return None
+    num_bytes, newest = 0, 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a store has 100,000 files
+            num_bytes, newest = num_bytes + status.st_size, max(newest, status.st_mtime_ns)
+    return RawFile(path, num_bytes, newest)
 
 
 def is_ignored(name: str) -> bool:

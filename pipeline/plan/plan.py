@@ -77,6 +77,7 @@ def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], 
     for episode in episodes:
         stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file]
         described = [episode.id, episode.task, stamps, episode.rows, *([episode.entry] if episode.entry else [])]
+        described += [part for part in (episode.group, episode.times) if part]
         sha.update(json.dumps(described).encode())
     return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.array_files import load_array
 from vlapipe.pipeline.read.clocks.stamps import (
     FarStampsError,
     clock_from_index,
@@ -25,6 +24,7 @@ from vlapipe.pipeline.read.clocks.stamps import (
     start_of_file,
     wanted_stamp,
 )
+from vlapipe.pipeline.read.containers.arrays import load_array
 from vlapipe.pipeline.read.csv.text import CsvTable, TableError, read_table
 from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.pipeline.stream_rows import ClockLocation

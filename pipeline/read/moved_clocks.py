@@ -1,7 +1,7 @@
 """Moves clocks that share no time with the others.
 
 A stream with ``starts_with`` shares no common time with the others. Its clock is first moved, so that it begins
-together with the stream that ``starts_with`` names.
+together with the stream that ``starts_with`` names. A stream with ``rows_of`` takes the times of another one's rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vlapipe.pipeline.stream_rows import Rows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
 
-__all__ = ["start_with_others"]
+__all__ = ["start_with_others", "take_rows_of_others"]
 
 
 def start_with_others(
@@ -49,6 +49,32 @@ def start_with_others(
         if others:
             moved |= _move(ours, min(rows.timestamp[0] for rows in others.values()), offset_s)
     return moved
+
+
+def take_rows_of_others(
+    streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]], findings: Findings
+) -> dict[str, Rows]:
+    """Returns the streams; one with ``rows_of``, whose stamps are row numbers until now, takes the times of these rows.
+
+    A stream may have fewer rows than the named one, which is a warning; more rows have no time. A stream is left as it
+    is if the named stream could not be read.
+    """
+    placed = dict(streams)
+    for stream in schema.streams:
+        named = stream.time.rows_of
+        if named is None or named not in streams:
+            continue
+        times = streams[named].timestamp
+        for name, rows in _of(stream.name, streams, schema, cameras).items():
+            num_rows = int(rows.timestamp[-1]) + 1 if len(rows.timestamp) else 0
+            expected, found = f"{len(times)} rows, as many as {named} has", f"{num_rows}"
+            if num_rows > len(times):
+                findings.add("clock.more_rows", rows.source.path, expected=expected, found=found)
+                continue
+            if num_rows < len(times):
+                findings.add("clock.fewer_rows", rows.source.path, expected=expected, found=found)
+            placed[name] = replace(rows, timestamp=times[rows.timestamp])
+    return placed
 
 
 def _of(name: str, streams: dict[str, Rows], schema: Schema, cameras: dict[str, tuple[str, ...]]) -> dict[str, Rows]:

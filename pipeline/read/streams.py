@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
 from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.pipeline.read.images.camera_files import read_images
+from vlapipe.pipeline.read.images.image_array import read_image_array
 from vlapipe.pipeline.read.images.image_options import ImageOptions
-from vlapipe.pipeline.read.moved_clocks import start_with_others
-from vlapipe.pipeline.read.npz.arrays import read_npz_stream
+from vlapipe.pipeline.read.moved_clocks import start_with_others, take_rows_of_others
+from vlapipe.pipeline.read.npz.arrays import read_array_stream
+from vlapipe.pipeline.read.video.video import read_video
 from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, ImageStream, NpzStream, Schema, Stream
+from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, Stream
 
 __all__ = ["place_of", "read_rows", "read_streams"]
 
@@ -41,24 +45,25 @@ def read_streams(
             rows = read_rows(root, raw, stream, findings, in_parts=raw.rows is not None)
             if rows is not None:
                 streams[stream.name] = rows
-    return start_with_others(streams, schema, cameras, findings)
+    return take_rows_of_others(start_with_others(streams, schema, cameras, findings), schema, cameras, findings)
 
 
 def read_rows(
-    root: Path, raw: RawEpisode, stream: CsvStream | NpzStream, findings: Findings, *, in_parts: bool = False
+    root: Path, raw: RawEpisode, stream: CsvStream | ArrayStream, findings: Findings, *, in_parts: bool = False
 ) -> StreamRows | None:
     """Reads one stream that is not a camera, with its clock. Returns ``None`` if errors were found.
 
     ``in_parts``: the files hold several episodes; faults of single rows of a table are then told by ``faults``.
     """
     files = raw.files[stream.name]
-    arrays = isinstance(stream, NpzStream) and all(file.path.endswith(".npy") for file in files)
+    arrays = isinstance(stream, ArrayStream) and all(file.path.endswith(".npy") for file in files)
     if not files or (len(files) > 1 and not arrays):
         _refuse_files(files, raw, stream.files, findings)
         return None
     has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
-    if isinstance(stream, NpzStream):
-        return read_npz_stream(root, [file.path for file in files], stream, findings, clock)
+    if isinstance(stream, ArrayStream):
+        paths = [file.path for file in files]
+        return read_array_stream(root, paths, stream, findings, clock, group=raw.group)
     rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings, in_parts=in_parts)
     if rows is None or not has_clock:
         return None
@@ -138,16 +143,19 @@ def _read_cameras(
         has_clock, clock = _read_clock(root, raw, camera, stream, findings)
         files = [file.path for file in raw.files[camera]]
         only_size = dict(images.camera_sizes).get(camera)
-        rows = read_images(
-            root,
-            files,
-            stream,
-            findings,
-            clock,
-            images=images,
-            only_size=only_size,
-            in_parts=raw.rows is not None,
+        read_one = partial(
+            _reader_of(raw, stream, camera), root, files, stream, findings, clock, images=images, only_size=only_size
         )
+        rows = read_one(in_parts=raw.rows is not None)
         if rows is not None and has_clock:
             read[camera] = rows
     return read
+
+
+def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..., ImageRows | None]:
+    """Returns the function that reads the camera's images: from files, from a video, or from a container."""
+    if stream.kind == "video":
+        return partial(read_video, times=raw.times.get(camera))
+    if stream.in_container:
+        return partial(read_image_array, camera=camera if stream.many_cameras else None, group=raw.group)
+    return read_images

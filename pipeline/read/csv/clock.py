@@ -57,7 +57,7 @@ def read_clock(
 ) -> NDArray[Any] | None:
     """Returns a stamp for each kept row, or ``None`` if a stamp cannot be read, which is reported.
 
-    With ``time.file`` the clock is in another file. The result is then the number of each kept row in this file.
+    If the clock is not in this file (``time.is_elsewhere``), the result is the number of each kept row in this file.
     """
     return _ClockReader(cells, time, kept, findings).read(columns)
 
@@ -72,7 +72,7 @@ class _ClockReader:
 
     def read(self, columns: StreamColumns) -> NDArray[Any] | None:
         time, clock = self.time, columns.clock
-        if time.file is not None:
+        if time.is_elsewhere:
             return self.kept
         try:
             start = start_of_file(self.cells.label, time) if time.start_format else 0

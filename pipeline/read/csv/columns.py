@@ -59,7 +59,7 @@ class _Finder:
 
     def find(self) -> StreamColumns | None:
         time = self.stream.time
-        here = time.file is None and bool(time.sources)
+        here = not time.is_elsewhere and bool(time.sources)
         clock = self._find_one(time.sources) if here and not time.nearest else None
         plus = self._find_one((time.plus,)) if here and time.plus else None
         parts = tuple(self._find_one((name,)) for _, name in time.parts)

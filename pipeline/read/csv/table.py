@@ -29,8 +29,8 @@ def read_csv_stream(
 ) -> StreamRows | None:
     """Reads a stream's rows. Returns ``None`` if errors were found.
 
-    If the clock has a file of its own (``time.file``), ``timestamp`` holds each row's number in this file, counted
-    from 0.
+    If the clock is not in this file (``time.is_elsewhere``), ``timestamp`` holds each row's number in this file,
+    counted from 0.
 
     Args:
         path: the file.
@@ -113,7 +113,7 @@ def _read_rows(
     if timestamp is None or findings.errors:
         return None
     if kept is not None and good is not None and len(good) < len(kept):
-        timestamp = kept if stream.time.file is not None else fill_clock(timestamp, good, kept)
+        timestamp = kept if stream.time.is_elsewhere else fill_clock(timestamp, good, kept)
     return StreamRows(
         timestamp=timestamp,
         fields=arrays,

@@ -32,6 +32,8 @@ def stamp_images(
         findings: collects the faults; every name that is no time is reported.
     """
     ordered = sorted(files, key=_by_number)
+    if time.rows_of is not None:
+        return ordered, np.arange(len(ordered))
     if clock is None:
         return _by_name(ordered, folder, time, findings)
     if clock.names is None:

@@ -1,4 +1,4 @@
-"""Reads the arrays of NPZ or NPY files into a stream's rows. A cast that rounds recorded values is reported."""
+"""Reads the arrays of containers into a stream's rows. A cast that rounds recorded values is reported."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.array_files import ArrayFiles, open_arrays
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_array, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import clock_from_index
+from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part
+from vlapipe.pipeline.read.containers.container import open_container
 from vlapipe.pipeline.read.npz.fields import store_field
 from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import ClockLocation, StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import FieldSpec, NpzStream
+from vlapipe.schemas.schema import ArrayStream, FieldSpec
 
-__all__ = ["read_npz_stream"]
+__all__ = ["read_array_stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +41,36 @@ class _Stamps:
     place: ClockLocation
 
 
-def read_npz_stream(
-    root: Path, files: list[str], stream: NpzStream, findings: Findings, clock: ClockFile | None = None
+def read_array_stream(
+    root: Path,
+    files: list[str],
+    stream: ArrayStream,
+    findings: Findings,
+    clock: ClockFile | None = None,
+    *,
+    group: str | None = None,
+    part: Part | None = None,
 ) -> StreamRows | None:
     """Reads a stream's rows. Returns ``None`` if errors were found.
 
     Args:
         root: the dataset's folder.
-        files: the path of one NPZ file, or of NPY files, relative to ``root``.
+        files: the path of one container, or of NPY files, relative to ``root``.
         stream: the schema's entry for the stream.
         findings: collects the faults.
         clock: the stream's stamps, if they have a file of their own.
+        group: the episode's group in the container.
+        part: the episode's rows in the container.
     """
     found = findings.fresh()
-    with open_arrays(root, files, found) as opened:
+    base = stream.topic if stream.topic is not None else group
+    with open_container(root, files, found, kind=stream.kind, base=base, part=part) as opened:
         rows = None if opened is None else _read(opened, stream, found, clock)
     findings.extend(found)
     return None if found.errors else rows
 
 
-def _read(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: ClockFile | None) -> StreamRows | None:
+def _read(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: ClockFile | None) -> StreamRows | None:
     stamps = _read_stamps(files, stream, findings, clock)
     sources = [_find_source(files, spec, findings) for spec in stream.fields]
     found = [source for source in sources if source is not None]
@@ -93,7 +104,7 @@ def _read(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: Clock
     )
 
 
-def _read_stamps(files: ArrayFiles, stream: NpzStream, findings: Findings, clock: ClockFile | None) -> _Stamps | None:
+def _read_stamps(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: ClockFile | None) -> _Stamps | None:
     time = stream.time
     if clock is not None:
         return _Stamps(timestamp=clock.timestamp, place=clock.place)
@@ -110,7 +121,9 @@ def _read_stamps(files: ArrayFiles, stream: NpzStream, findings: Findings, clock
     return None if timestamp is None else _Stamps(timestamp=timestamp, place=ClockLocation(file=label, column=name))
 
 
-def _count_rows(num_rows: int, label: str, stream: NpzStream, findings: Findings) -> NDArray[Any] | None:
+def _count_rows(num_rows: int, label: str, stream: ArrayStream, findings: Findings) -> NDArray[Any] | None:
+    if stream.time.rows_of is not None:
+        return np.arange(num_rows)  # until the stream that it names has been read
     assert stream.time.index_rate_hz
     try:
         return shift_by_name(clock_from_index(np.arange(num_rows), stream.time.index_rate_hz), label, stream.time)
@@ -141,7 +154,7 @@ def _find_source(files: ArrayFiles, spec: FieldSpec, findings: Findings) -> _Sou
 
 
 def _lay_out(
-    files: ArrayFiles, sources: list[_Source], stamps: _Stamps, stream: NpzStream, findings: Findings
+    files: ArrayFiles, sources: list[_Source], stamps: _Stamps, stream: ArrayStream, findings: Findings
 ) -> tuple[_Stamps, NDArray[np.int64]] | None:
     """Returns a stamp for each row that is new in its window, and the positions of these rows in all windows."""
     by_array = {source.array: source.values for source in sources}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.stamps import seconds
-from vlapipe.schemas.schema import CsvStream, FieldSpec, NpzStream
+from vlapipe.schemas.schema import ArrayStream, CsvStream, FieldSpec
 
 __all__ = ["DEFAULT_STEPS", "Placement", "Use", "aligned", "place", "tolerance_s"]
 
@@ -36,7 +36,7 @@ class Placement:
     is_missing: NDArray[np.bool_]
 
 
-def tolerance_s(stream: CsvStream | NpzStream, clock: NDArray[Any]) -> float:
+def tolerance_s(stream: CsvStream | ArrayStream, clock: NDArray[Any]) -> float:
     """Returns how far away in time a value may be: as declared, else ``max_gap_s``, else five mean steps of ``clock``.
 
     ``clock`` has the timestamps of the stream's whole episode.
@@ -49,7 +49,7 @@ def tolerance_s(stream: CsvStream | NpzStream, clock: NDArray[Any]) -> float:
     return DEFAULT_STEPS * float(seconds(clock[-1:] - clock[:1])[0]) / (len(clock) - 1)
 
 
-def place(stream: CsvStream | NpzStream, use: Use, anchor: NDArray[Any], clock: NDArray[Any]) -> Placement:
+def place(stream: CsvStream | ArrayStream, use: Use, anchor: NDArray[Any], clock: NDArray[Any]) -> Placement:
     """Finds the anchor's times ``(N,)`` in the clock ``(M,)`` of a stream, by the stream's declared ``align``.
 
     ``last`` takes the last row at or before the time, ``nearest`` the nearest row (the earlier one of two), and

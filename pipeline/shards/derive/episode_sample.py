@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.derive.aligned_fields import Placement, Use, aligne
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.derive.rows_in_time import action_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
-from vlapipe.schemas.schema import CsvStream, NpzStream, Schema
+from vlapipe.schemas.schema import ArrayStream, CsvStream, Schema
 
 __all__ = ["EpisodeSample", "ReadRows", "foreign_streams", "stored_fields", "within_episode"]
 
@@ -131,7 +131,7 @@ class EpisodeSample:
     def _placement(self, stream: str, use: Use) -> Placement:
         if (stream, use) not in self._placements:
             spec = self._schema.stream(stream)
-            assert isinstance(spec, CsvStream | NpzStream)
+            assert isinstance(spec, CsvStream | ArrayStream)
             anchor, clock = self.clock(self._schema.anchor), self.clock(stream)
             self._placements[stream, use] = place(spec, use, anchor, clock)
         return self._placements[stream, use]

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from factories import sensor_arrays
 
-from vlapipe.pipeline.read.npz.arrays import read_npz_stream
+from vlapipe.pipeline.read.npz.arrays import read_array_stream
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.registry import load_schema
-from vlapipe.schemas.schema import FieldSpec, NpzStream, TimeSpec
+from vlapipe.schemas.schema import ArrayStream, FieldSpec, TimeSpec
 
 Arrays = dict[str, Any]
 
 
-def sensor() -> NpzStream:
+def sensor() -> ArrayStream:
     stream = load_schema("meca500").stream("sensor")
-    assert isinstance(stream, NpzStream)
+    assert isinstance(stream, ArrayStream)
     return stream
 
 
@@ -30,7 +30,7 @@ def test_arrays_are_read_as_they_are(tmp_path: Path, save: Callable[..., None]) 
     arrays = sensor_arrays(100.0, 0.1, 0)
     save(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    rows = read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
+    rows = read_array_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert rows is not None, list(findings)
     assert np.array_equal(rows.timestamp, arrays["timestamps"])
     assert np.array_equal(rows.fields["aline"], arrays["alines"])
@@ -60,7 +60,7 @@ def test_fault_is_named_with_its_array(tmp_path: Path, case: str) -> None:
     edit(arrays)
     np.savez(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
+    read_array_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert [(f.code, f.column) for f in findings.errors] == [(code, column)]
 
 
@@ -71,7 +71,7 @@ def test_cut_archive_is_refused(tmp_path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     findings = Findings()
-    assert read_npz_stream(tmp_path, ["s.npz"], sensor(), findings) is None
+    assert read_array_stream(tmp_path, ["s.npz"], sensor(), findings) is None
     assert [f.code for f in findings] == ["npz.unreadable"]
 
 
@@ -82,7 +82,7 @@ def test_flipped_bit_in_the_data_is_refused(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
     findings = Findings()
-    assert read_npz_stream(tmp_path, ["s.npz"], sensor(), findings) is None
+    assert read_array_stream(tmp_path, ["s.npz"], sensor(), findings) is None
     assert [f.code for f in findings.errors] == ["npz.unreadable"]
 
 
@@ -91,20 +91,20 @@ def test_float64_that_does_not_fit_float32_is_rounded_with_a_warning(tmp_path: P
     arrays["forces"] = arrays["forces"].astype(np.float64) + 1e-12
     np.savez(tmp_path / "s.npz", **arrays)
     findings = Findings()
-    rows = read_npz_stream(tmp_path, ["s.npz"], sensor(), findings)
+    rows = read_array_stream(tmp_path, ["s.npz"], sensor(), findings)
     assert rows is not None
     assert [(f.code, f.column) for f in findings] == [("npz.rounded", "forces")]
 
 
-def stream_of(*fields: FieldSpec, **values: Any) -> NpzStream:
+def stream_of(*fields: FieldSpec, **values: Any) -> ArrayStream:
     time = values.pop("time", TimeSpec(sources=("timestamps",)))
-    return NpzStream(name="sensor", files=("*.npz", "*.npy"), time=time, fields=fields, rate_hz=650, **values)
+    return ArrayStream(name="sensor", files=("*.npz", "*.npy"), time=time, fields=fields, rate_hz=650, **values)
 
 
-def read(root: Path, stream: NpzStream, arrays: Arrays) -> tuple[StreamRows | None, list[Finding]]:
+def read(root: Path, stream: ArrayStream, arrays: Arrays) -> tuple[StreamRows | None, list[Finding]]:
     np.savez(root / "s.npz", **arrays)
     findings = Findings()
-    rows = read_npz_stream(root, ["s.npz"], stream, findings)
+    rows = read_array_stream(root, ["s.npz"], stream, findings)
     return rows, list(findings)
 
 
@@ -193,7 +193,7 @@ def test_finding_that_the_schema_lowers_lets_the_values_through(tmp_path: Path) 
     np.savez(tmp_path / "s.npz", **arrays)
     findings = Findings([("npz.not_finite", "warning")])
     stream = stream_of(FieldSpec(name="f", columns=(("f",),)))
-    rows = read_npz_stream(tmp_path, ["s.npz"], stream, findings)
+    rows = read_array_stream(tmp_path, ["s.npz"], stream, findings)
     assert rows is not None
     assert np.array_equal(rows.fields["f"], arrays["f"], equal_nan=True)
     assert [f.severity for f in findings] == ["warning"]
@@ -203,7 +203,7 @@ def test_stamp_that_is_not_finite_stays_an_error(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", timestamps=np.array([0, np.nan]), f=np.zeros(2))
     findings = Findings([("npz.not_finite", "off")])
     stream = stream_of(FieldSpec(name="f", columns=(("f",),)))
-    assert read_npz_stream(tmp_path, ["s.npz"], stream, findings) is None
+    assert read_array_stream(tmp_path, ["s.npz"], stream, findings) is None
     assert [f.code for f in findings.errors] == ["npz.bad_time"]
 
 
@@ -213,7 +213,7 @@ def test_npy_files_are_arrays_called_after_their_names(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.arange(5.0))
     time = TimeSpec(sources=("t",), unit="ns", integer=True)
     findings = Findings()
-    rows = read_npz_stream(
+    rows = read_array_stream(
         tmp_path, ["f.npy", "t.npy"], stream_of(FieldSpec(name="f", columns=(("f",),)), time=time), findings
     )
     assert rows is not None, list(findings)
@@ -233,7 +233,7 @@ def test_npy_file_that_is_no_array_is_refused_with_its_name(tmp_path: Path, cont
     (tmp_path / "f.npy").write_bytes(replaced.get(content, whole))
     stream = stream_of(FieldSpec(name="f", columns=(("f",),)), time=TimeSpec(sources=("t",)))
     findings = Findings()
-    assert read_npz_stream(tmp_path, ["f.npy", "t.npy"], stream, findings) is None
+    assert read_array_stream(tmp_path, ["f.npy", "t.npy"], stream, findings) is None
     code = "npz.object_array" if content == "objects" else "npz.unreadable"
     assert [(f.code, f.file, f.column) for f in findings] == [(code, "f.npy", "f")]
 

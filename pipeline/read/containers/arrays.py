@@ -1,0 +1,147 @@
+"""The arrays of a container by name. An array is loaded only when a caller asks for it, and never by unpickling."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline.read.text import first_line
+from vlapipe.pipeline.stream_rows import SourceFile
+from vlapipe.schemas.findings import Findings
+from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
+from vlapipe.schemas.toml_table import did_you_mean
+
+__all__ = ["ArrayEntry", "ArrayFiles", "Part", "load_array", "source_of", "stop_for"]
+
+_MOST_NUMBERS = 1 << 37  # of an array; only a damaged header states more
+_READ_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows ``start <= row < stop`` of every array that has ``num_rows`` rows; other arrays are loaded whole."""
+
+    start: int
+    stop: int
+    num_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayEntry:
+    """An array that is not loaded yet.
+
+    ``load(rows)`` returns the rows of the slice, or all rows if ``rows`` is ``None``. ``shape`` and ``dtype`` are
+    ``None`` if only loading tells them.
+    """
+
+    file: str  # relative to the dataset
+    load: Callable[[slice | None], Any]
+    shape: tuple[int, ...] | None = None
+    dtype: np.dtype[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFiles:
+    """The arrays of an episode by name. Findings call the set of files ``label``.
+
+    If the episode is a part of its container, arrays with a row a frame are cut to the part when they are loaded.
+    """
+
+    label: str
+    source: SourceFile
+    arrays: dict[str, ArrayEntry]
+    part: Part | None = None
+
+    def find(self, names: tuple[str, ...], findings: Findings, *, or_else: str | None = None) -> str | None:
+        """Returns the first of ``names`` that exists, else ``or_else`` if it exists, else ``None`` with a finding."""
+        for name in (*names, or_else):
+            if name in self.arrays:
+                return name
+        accepted = [*names, or_else] if or_else else names
+        expected = "an array " + " or ".join(repr(name) for name in accepted)
+        found = f"none of it; {did_you_mean(names[0], self.arrays)}"
+        findings.add("npz.missing_array", self.label, column=names[0], expected=expected, found=found)
+        return None
+
+    def file_of(self, name: str) -> str:
+        """Returns the path of the file that holds the array."""
+        return self.arrays[name].file
+
+    def load(self, name: str, findings: Findings) -> NDArray[Any] | None:
+        """Returns an array of numbers, or ``None`` if the array holds something else or is damaged."""
+        return load_array(lambda: self.load_any(name), self.file_of(name), name, findings)
+
+    def load_any(self, name: str) -> Any:
+        """Returns an array of any kind, cut to the episode's part; raises whatever a damaged file makes of it."""
+        entry, part = self.arrays[name], self.part
+        if part is None:
+            return entry.load(None)
+        if entry.shape is not None:
+            fits = bool(entry.shape) and entry.shape[0] == part.num_rows
+            return entry.load(slice(part.start, part.stop) if fits else None)
+        loaded = entry.load(None)
+        return loaded[part.start : part.stop] if len(np.atleast_1d(loaded)) == part.num_rows else loaded
+
+
+def load_array(load: Callable[[], Any], label: str, name: str, findings: Findings) -> NDArray[Any] | None:
+    """Calls ``load`` and returns its result if that is an array of numbers, else ``None``."""
+    try:
+        array = load()
+    except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
+        stop_for(error, label)
+        is_object = str(error).startswith("Object arrays")
+        found = "Python objects" if is_object else first_line(error)
+        expected = "an array of numbers" if is_object else "a whole array"
+        code = "npz.object_array" if is_object else "npz.unreadable"
+        findings.add(code, label, column=name, expected=expected, found=found)
+        return None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        found = str(array.dtype) if isinstance(array, np.ndarray) else "no array"
+        findings.add("npz.dtype", label, column=name, expected="numbers", found=found)
+        return None
+    return array
+
+
+def stop_for(error: Exception, label: str) -> None:
+    """Raises ``StoppedError`` if the disk or the memory is at fault; a damaged header may ask for any memory."""
+    if isinstance(error, OSError):
+        raise_if_stopped(error, label)
+    elif isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) < _MOST_NUMBERS:
+        raise stopped_by(error, label) from None
+
+
+def source_of(root: Path, files: list[str], label: str) -> SourceFile:
+    """Returns size and SHA-256 of files, or of all files of a folder, one after the other in the order given.
+
+    A container of many episodes is read once for this, not once an episode.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    every = [path for file in files for path in _members(root / file)]
+    stats = [path.stat() for path in every]
+    stamps = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(every, stats, strict=True))
+    num_bytes = sum(stat.st_size for stat in stats)
+    return SourceFile(path=label, num_files=len(every), num_bytes=num_bytes, sha256=_digest(stamps))
+
+
+def _members(path: Path) -> list[Path]:
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+@lru_cache(maxsize=256)
+def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    sha256 = hashlib.sha256()
+    for path, _, _ in stamps:
+        with Path(path).open("rb") as file:
+            while piece := file.read(_READ_AT_ONCE):
+                sha256.update(piece)
+    return sha256.hexdigest()

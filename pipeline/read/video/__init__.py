@@ -1,0 +1,1 @@
+"""Reads cameras that were recorded as videos."""
