@@ -19,4 +19,6 @@ def need(package: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise UsageError(f"{what} needs {package}, which is not installed", f"pip install 'vlapipe[{extra}]'") from None
+        name = package.partition(".")[0]
+        cure = f"pip install {name}; it belongs to the extra {extra!r}"
+        raise UsageError(f"{what} needs {name}, which is not installed", cure) from None
