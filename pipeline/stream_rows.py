@@ -126,14 +126,15 @@ class StreamRows:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows:
-    """One camera of one episode: JPEG files end to end; row ``i`` is ``data[offset[i]:offset[i + 1]]``.
+    """One camera of one episode: JPEG or PNG files end to end; row ``i`` is ``data[offset[i]:offset[i + 1]]``.
 
-    If ``offset`` is ``None``, ``data`` is RGB pixels ``(rows, height, width, 3)``. ``num_dropped`` counts the images of
-    the source that were left out because they are damaged. ``faults`` are as in ``StreamRows``.
+    If ``offset`` is ``None``, ``data`` is pixels: RGB ``(rows, height, width, 3)`` uint8, or depth ``(rows, height,
+    width, 1)`` uint16. ``num_dropped`` counts the images of the source that were left out because they are damaged.
+    ``faults`` are as in ``StreamRows``.
     """
 
     timestamp: NDArray[Any]
-    data: NDArray[np.uint8]
+    data: NDArray[Any]
     offset: NDArray[np.int64] | None
     height: int
     width: int
@@ -152,9 +153,9 @@ class ImageRows:
         """Returns the arrays that are stored beside the clock, by their names in a shard."""
         return {"pixels": self.data} if self.offset is None else {"bytes": self.data, "offset": self.offset}
 
-    def jpeg(self, row: int) -> NDArray[np.uint8]:
-        """Returns the bytes of one JPEG file, as a view."""
-        assert self.offset is not None, "pixels are no JPEG"
+    def encoded(self, row: int) -> NDArray[np.uint8]:
+        """Returns the bytes of one JPEG or PNG file, as a view."""
+        assert self.offset is not None, "pixels are no file"
         return self.data[self.offset[row] : self.offset[row + 1]]
 
     def cut(self, start: int, stop: int) -> ImageRows:

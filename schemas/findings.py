@@ -150,7 +150,7 @@ CODES: dict[str, Code] = {
     ),
     "image.bad_name": _fatal("an image's name is not a time", "rename it, or correct time in the schema"),
     "image.empty": _fatal("an image file holds nothing", "delete it, or say on_bad = 'drop' in the schema"),
-    "image.not_jpeg": _fatal("an image is not a JPEG", "convert it to JPEG"),
+    "image.not_jpeg": _fatal("an image is neither a JPEG nor a PNG", "convert it, or delete it"),
     "image.truncated": _fatal("an image is cut short", "delete it, or say on_bad = 'drop' in the schema"),
     "image.size_changes": _fatal("images of one camera differ in size", "record it again, or split the episode"),
     "image.size_differs": _fatal(

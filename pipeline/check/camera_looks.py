@@ -99,7 +99,7 @@ def _picture(rows: ImageRows, row: int, channels: Channels) -> NDArray[np.uint8]
     if rows.offset is None:
         return rows.data[row, :: max(1, rows.height // 64), :: max(1, rows.width // 64)]
     try:
-        return decode_rgb(rows.jpeg(row).data, (1, 1), lambda *at: np.empty((*at, 3), dtype=np.uint8), channels)
+        return decode_rgb(rows.encoded(row).data, (1, 1), lambda *at: np.empty((*at, 3), dtype=np.uint8), channels)
     except ValueError:
         return None  # whoever decodes every image reports it
 

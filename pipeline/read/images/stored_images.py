@@ -103,7 +103,7 @@ def _each(
     made: list[_Made] = []
     for row, file in enumerate(files):
         try:
-            made.append(make(row, rows.jpeg(row)))
+            made.append(make(row, rows.encoded(row)))
         except ValueError as error:
             findings.add("image.undecodable", file, expected="a JPEG that can be decoded", found=str(error))
     return made if len(made) == len(files) else None

@@ -44,7 +44,7 @@ BROKEN = {
     "cut within the header": (whole[:30], "image.truncated"),
     "without its end marker": (whole[:-2], "image.truncated"),
     "empty": (b"", "image.empty"),
-    "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(50), "image.not_jpeg"),
+    "a PNG of zeros": (b"\x89PNG\r\n\x1a\n" + bytes(50), "image.truncated"),
     "text": (b"not an image", "image.not_jpeg"),
     "another size": (make_jpeg(5, height=48), "image.size_changes"),
 }
