@@ -117,6 +117,13 @@ CODES: dict[str, Code] = {
     "npz.not_finite": _error("an array holds NaN or infinite values", "correct or cut the recording"),
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
     "npz.rounded": _warning("values were rounded to the schema's dtype", "declare dtype = 'float64' to keep them all"),
+    "npz.too_large": _fatal("an array claims far more than its file holds", "record it again"),
+    "npz.outside": _fatal("an array lies outside its file", "copy it into the file: h5repack, or h5copy -f ext"),
+    "npz.codec": _fatal("an array is packed by a codec that is not installed", "install it, or save it otherwise"),
+    "npz.not_written": _error(
+        "rows of an array are not in the file, and would be read as fill values",
+        "copy the file again; if the recorder leaves out what is all zeros, say 'npz.not_written' = 'warning'",
+    ),
     "npz.windows": _note("windows were laid end to end", "nothing needs to be done"),
     # What a schema allows an episode to lack, or to leave out.
     "stream.absent": _note("an optional stream is absent; samples mark it as padding", "nothing needs to be done"),

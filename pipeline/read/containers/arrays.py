@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.containers.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.stream_rows import SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["ArrayEntry", "ArrayFiles", "Part", "load_array", "source_of", "stop_for"]
+__all__ = ["NUMBERS", "ArrayEntry", "ArrayFiles", "Part", "load_array", "source_of", "stop_for"]
 
+NUMBERS = "iufb"  # kinds of dtype
 _MOST_NUMBERS = 1 << 37  # of an array; only a damaged header states more
 _READ_AT_ONCE = 1 << 20
 
@@ -39,13 +41,15 @@ class ArrayEntry:
     """An array that is not loaded yet.
 
     ``load(rows)`` returns the rows of the slice, or all rows if ``rows`` is ``None``. ``shape`` and ``dtype`` are
-    ``None`` if only loading tells them.
+    ``None`` if only loading tells them. ``unwritten(rows)`` returns the first of these rows that the file does not
+    hold, so that it is read as a fill value.
     """
 
     file: str  # relative to the dataset
     load: Callable[[slice | None], Any]
     shape: tuple[int, ...] | None = None
     dtype: np.dtype[Any] | None = None
+    unwritten: Callable[[slice | None], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class ArrayFiles:
 
     label: str
     source: SourceFile
-    arrays: dict[str, ArrayEntry]
+    arrays: Mapping[str, ArrayEntry]
     part: Part | None = None
 
     def find(self, names: tuple[str, ...], findings: Findings, *, or_else: str | None = None) -> str | None:
@@ -75,9 +79,15 @@ class ArrayFiles:
         """Returns the path of the file that holds the array."""
         return self.arrays[name].file
 
-    def load(self, name: str, findings: Findings) -> NDArray[Any] | None:
-        """Returns an array of numbers, or ``None`` if the array holds something else or is damaged."""
-        return load_array(lambda: self.load_any(name), self.file_of(name), name, findings)
+    def load(self, name: str, findings: Findings, *, kinds: str = NUMBERS) -> NDArray[Any] | None:
+        """Returns an array of numbers, or ``None`` if the array holds something else or is damaged.
+
+        ``kinds`` are the kinds of dtype that are accepted: texts too, for example.
+        """
+        array = load_array(lambda: self.load_any(name), self.file_of(name), name, findings, kinds=kinds)
+        if array is not None:
+            self.check_written(name, findings)
+        return array
 
     def load_any(self, name: str) -> Any:
         """Returns an array of any kind, cut to the episode's part; raises whatever a damaged file makes of it."""
@@ -85,29 +95,48 @@ class ArrayFiles:
         if part is None:
             return entry.load(None)
         if entry.shape is not None:
-            fits = bool(entry.shape) and entry.shape[0] == part.num_rows
-            return entry.load(slice(part.start, part.stop) if fits else None)
+            return entry.load(self.rows_of(name))
         loaded = entry.load(None)
-        return loaded[part.start : part.stop] if len(np.atleast_1d(loaded)) == part.num_rows else loaded
+        return loaded[part.start : part.stop] if len(np.atleast_1d(loaded)) >= part.num_rows else loaded
+
+    def rows_of(self, name: str) -> slice | None:
+        """Returns the rows of the array that belong to the episode, ``None`` for all of them."""
+        shape, part = self.arrays[name].shape, self.part
+        has_rows = part is not None and shape and shape[0] >= part.num_rows
+        return slice(part.start, part.stop) if part is not None and has_rows else None
+
+    def check_written(self, name: str, findings: Findings) -> None:
+        """Reports rows that the file does not hold: a library reads zeros in their place, without a word."""
+        entry = self.arrays[name]
+        row = None if entry.unwritten is None else entry.unwritten(self.rows_of(name))
+        if row is not None:
+            expected, found = "rows that were written", f"none from row {row}"
+            findings.add("npz.not_written", entry.file, column=name, expected=expected, found=found)
 
 
-def load_array(load: Callable[[], Any], label: str, name: str, findings: Findings) -> NDArray[Any] | None:
-    """Calls ``load`` and returns its result if that is an array of numbers, else ``None``."""
+def load_array(
+    load: Callable[[], Any], label: str, name: str, findings: Findings, *, kinds: str = NUMBERS
+) -> NDArray[Any] | None:
+    """Calls ``load`` and returns its result if that is an array of one of ``kinds``, else ``None``."""
     try:
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
         stop_for(error, label)
-        is_object = str(error).startswith("Object arrays")
-        found = "Python objects" if is_object else first_line(error)
-        expected = "an array of numbers" if is_object else "a whole array"
-        code = "npz.object_array" if is_object else "npz.unreadable"
-        findings.add(code, label, column=name, expected=expected, found=found)
+        findings.add(**_why_not(error), file=label, column=name)
         return None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = str(array.dtype) if isinstance(array, np.ndarray) else "no array"
         findings.add("npz.dtype", label, column=name, expected="numbers", found=found)
         return None
     return array
+
+
+def _why_not(error: Exception) -> dict[str, str]:
+    if isinstance(error, RefusedError):
+        return {"code": error.code, "expected": error.expected, "found": error.found}
+    if str(error).startswith("Object arrays"):
+        return {"code": "npz.object_array", "expected": "an array of numbers", "found": "Python objects"}
+    return {"code": "npz.unreadable", "expected": "a whole array", "found": first_line(error)}
 
 
 def stop_for(error: Exception, label: str) -> None:

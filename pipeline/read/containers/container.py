@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, ArrayFiles, Part, source_of
@@ -58,7 +58,7 @@ def open_container(
         part: the rows of the episode, if the container holds several.
     """
     label = files[0] if len(files) == 1 else str(PurePosixPath(files[0]).parent)
-    arrays: dict[str, ArrayEntry] = {}
+    arrays: Mapping[str, ArrayEntry] = {}
     with contextlib.ExitStack() as stack:
         try:
             source = source_of(root, files, label)
@@ -68,7 +68,7 @@ def open_container(
                 if found is None:
                     yield None
                     return
-                arrays |= found
+                arrays = {**arrays, **found} if arrays else found
         except OSError as error:
             raise_if_stopped(error, root / label)
             findings.add("file.unreadable", label, found=error.strerror or str(error))

@@ -1,0 +1,46 @@
+"""Why an array of a container is not read, and how much an array may claim to hold before any memory is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["MOST_FREE", "RefusedError", "limit_bytes", "refuse_size"]
+
+MOST_FREE = 256 << 20  # bytes that any array may take, however few bytes a file has for it
+_MOST_SHRUNK = 200  # an honest array shrinks at most so much; deflate can shrink zeros 1000 times, others even more
+
+
+class RefusedError(ValueError):
+    """An array is refused: the finding's code, what was expected, and what was found."""
+
+    def __init__(self, code: str, expected: str, found: str) -> None:
+        super().__init__(code, expected, found)
+        self.code, self.expected, self.found = code, expected, found
+
+    def __str__(self) -> str:
+        return f"expected {self.expected}, found {self.found}"
+
+    def instead_of_loading(self, rows: slice | None) -> Any:
+        """Raises the error: stands in for the function that loads the array."""
+        del rows
+        raise self
+
+
+def limit_bytes(stored_bytes: int) -> int:
+    """Returns the bytes that ``stored_bytes`` of a file may become."""
+    return max(MOST_FREE, _MOST_SHRUNK * stored_bytes)
+
+
+def refuse_size(shape: Iterable[int], item_bytes: int, stored_bytes: int) -> None:
+    """Raises if an array's shape asks for far more memory than its file has bytes for.
+
+    Raises:
+        RefusedError: the shape is of a damaged or hostile file.
+    """
+    shape = tuple(shape)
+    num_bytes = math.prod(shape) * item_bytes
+    if num_bytes > limit_bytes(stored_bytes):
+        expected = f"at most {limit_bytes(stored_bytes):,} bytes, for it is stored in {stored_bytes:,}"
+        raise RefusedError("npz.too_large", expected, f"shape {shape}, {num_bytes:,} bytes")
