@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["NUMBERS", "ArrayEntry", "ArrayFiles", "Part", "load_array", "source_of", "stop_for"]
+__all__ = ["NUMBERS", "ArrayEntry", "ArrayFiles", "Part", "forget_sources", "load_array", "source_of", "stop_for"]
 
 NUMBERS = "iufb"  # kinds of dtype
 _MOST_NUMBERS = 1 << 37  # of an array; only a damaged header states more
@@ -60,9 +63,15 @@ class ArrayFiles:
     """
 
     label: str
-    source: SourceFile
     arrays: Mapping[str, ArrayEntry]
     part: Part | None = None
+    hashed: Future[SourceFile] | None = None
+
+    @property
+    def source(self) -> SourceFile:
+        """Returns size and SHA-256 of the files, which another thread computes while the arrays are read."""
+        assert self.hashed is not None, "opened without a digest"
+        return self.hashed.result()
 
     def find(self, names: tuple[str, ...], findings: Findings, *, or_else: str | None = None) -> str | None:
         """Returns the first of ``names`` that exists, else ``or_else`` if it exists, else ``None`` with a finding."""
@@ -150,24 +159,58 @@ def stop_for(error: Exception, label: str) -> None:
 def source_of(root: Path, files: list[str], label: str) -> SourceFile:
     """Returns size and SHA-256 of files, or of all files of a folder, one after the other in the order given.
 
-    A container of many episodes is read once for this, not once an episode.
+    A container of many episodes is read once for this, not once an episode. Links within a folder are not followed.
 
     Raises:
         OSError: a file cannot be read.
     """
-    every = [path for file in files for path in _members(root / file)]
-    stats = [path.stat() for path in every]
-    stamps = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(every, stats, strict=True))
-    num_bytes = sum(stat.st_size for stat in stats)
-    return SourceFile(path=label, num_files=len(every), num_bytes=num_bytes, sha256=_digest(stamps))
+    stamps = tuple(stamp for file in files for stamp in _stamps(root / file))
+    with _locks_lock:
+        lock = _locks.setdefault(stamps[:1], Lock())
+    with lock:  # threads that read episodes of one file wait for its digest instead of computing it too
+        sha256 = _digest(stamps)
+    num_bytes = sum(size for _, size, _ in stamps)
+    return SourceFile(path=label, num_files=len(stamps), num_bytes=num_bytes, sha256=sha256)
 
 
-def _members(path: Path) -> list[Path]:
-    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+def forget_sources() -> None:
+    """Forgets what was known of folders. A folder may change meanwhile without a new date of its own."""
+    _stamps_of_folder.cache_clear()
+    with _locks_lock:
+        _locks.clear()
+
+
+_Stamp = tuple[str, int, int]  # path, bytes, date
+_locks: dict[tuple[_Stamp, ...], Lock] = {}
+_locks_lock = Lock()
+
+
+def _stamps(path: Path) -> tuple[_Stamp, ...]:
+    status = path.stat()
+    if path.is_dir():
+        return _stamps_of_folder(str(path), status.st_mtime_ns)
+    return ((str(path), status.st_size, status.st_mtime_ns),)
+
+
+@lru_cache(maxsize=64)
+def _stamps_of_folder(folder: str, mtime_ns: int) -> tuple[_Stamp, ...]:
+    """Returns the files of a folder. They are listed once, because a store may have 100,000 files."""
+    del mtime_ns
+    stamps = []
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    stamps.append((entry.path, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(stamps))
 
 
 @lru_cache(maxsize=256)
-def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
+def _digest(stamps: tuple[_Stamp, ...]) -> str:
     sha256 = hashlib.sha256()
     for path, _, _ in stamps:
         with Path(path).open("rb") as file:

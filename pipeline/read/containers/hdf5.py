@@ -385,4 +385,4 @@ def open_hdf5(
             return None
         return ArrayEntry(file=label, load=array.load, shape=array.shape, dtype=array.dtype, unwritten=array.unwritten)
 
-    return LazyArrays(entry, file.names, base)
+    return LazyArrays(entry, file.names, base, groups=file.groups, attributes=file.attributes)

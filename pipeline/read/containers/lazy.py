@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
 
@@ -13,10 +14,20 @@ class LazyArrays(Mapping[str, ArrayEntry]):
     """The arrays below ``base``. A name that begins with ``/`` counts from the container's top."""
 
     def __init__(
-        self, find: Callable[[str], ArrayEntry | None], names: Callable[[str], list[str]], base: str | None
+        self,
+        find: Callable[[str], ArrayEntry | None],
+        names: Callable[[str], list[str]],
+        base: str | None,
+        *,
+        groups: Callable[[str], list[str]],
+        attributes: Callable[[str], dict[str, Any]],
     ) -> None:
-        """``find`` returns the array at a path from the top; ``names`` lists the arrays below a group."""
+        """``find`` returns the array at a path from the top; ``names`` lists the arrays below a group.
+
+        ``groups`` returns the groups that fit a pattern, ``attributes`` those of a group.
+        """
         self._find, self._list, self._base = find, names, (base or "").strip("/")
+        self.groups, self.attributes = groups, attributes
         self._found: dict[str, ArrayEntry | None] = {}
 
     def _look_up(self, name: str) -> ArrayEntry | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
+from vlapipe.pipeline.read.containers.refused import refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 
@@ -32,7 +33,7 @@ def open_npz(
         findings.add("npz.unreadable", label, expected="an NPZ archive", found="a single array (name it .npy)")
         return None
     stack.enter_context(archive)
-    arrays = {name: ArrayEntry(file=label, load=_member_loader(archive, name)) for name in archive.files}
+    arrays = {name: ArrayEntry(file=label, load=_MemberLoader(archive, name)) for name in archive.files}
     start = f"{base}/" if base else ""
     below = {name.removeprefix(start): entry for name, entry in arrays.items() if name.startswith(start)}
     return {**below, **{f"/{name}": entry for name, entry in arrays.items()}} if base else below
@@ -47,6 +48,8 @@ def open_npy(
 
     def load(rows: slice | None) -> Any:
         file.seek(0)
+        _refuse_header(file, path.stat().st_size, path.stat().st_size)
+        file.seek(0)
         # np.load would also open the file if it were an archive.
         array = np.lib.format.read_array(file, allow_pickle=False)
         return array if rows is None else array[rows]
@@ -54,5 +57,27 @@ def open_npy(
     return {PurePosixPath(label).stem: ArrayEntry(file=label, load=load)}
 
 
-def _member_loader(archive: Any, name: str) -> Any:
-    return lambda rows: archive[name] if rows is None else archive[name][rows]
+class _MemberLoader:
+    """Loads one member, which may not claim far more bytes than it takes in the archive."""
+
+    def __init__(self, archive: Any, name: str) -> None:
+        self._archive, self._name = archive, name
+
+    def __call__(self, rows: slice | None) -> Any:
+        names = {member.filename: member for member in self._archive.zip.infolist()}
+        member = names.get(self._name) or names[f"{self._name}.npy"]
+        with self._archive.zip.open(member) as file:
+            _refuse_header(file, member.file_size, member.compress_size)
+        array = self._archive[self._name]
+        return array if rows is None else array[rows]
+
+
+def _refuse_header(file: Any, num_bytes: int, stored_bytes: int) -> None:
+    """Raises if the header claims more memory than the file can fill. Anything else is left to the library."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError):
+        return
+    refuse_size(shape, dtype.itemsize, min(num_bytes, stored_bytes))

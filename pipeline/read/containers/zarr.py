@@ -341,7 +341,7 @@ def open_zarr(
             return None
         return ArrayEntry(file=label, load=array.load, shape=array.shape, dtype=array.dtype, unwritten=array.unwritten)
 
-    return LazyArrays(entry, store.names, base)
+    return LazyArrays(entry, store.names, base, groups=store.groups, attributes=store.attributes)
 
 
 def _damaged(error: Exception) -> RefusedError:
