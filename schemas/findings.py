@@ -175,6 +175,30 @@ CODES: dict[str, Code] = {
     "image.count": _error(
         "a camera has another number of images than rows", "check for lost frames, or leave one_per_row out"
     ),
+    "image.lossy": _note(
+        "a video's frames are stored as JPEG, which loses a little", "say --image-storage raw to keep every pixel"
+    ),
+    "video.unreadable": _fatal(
+        "no video that can be decoded", "record it again; a player may repair it (ffmpeg -i OLD -c copy NEW)"
+    ),
+    "video.damaged": _fatal(
+        "frames of a video are damaged or missing",
+        "record it again, or say on_bad = 'drop' in the schema to keep the other frames",
+    ),
+    "video.frames_left_out": _warning(
+        "damaged frames of a video were left out, as the schema says", "check the recorder and the disk"
+    ),
+    "video.no_times": _fatal(
+        "the frames of a video have no usable times",
+        "say time = { rate_hz = ... }, { file = ... } or { rows_of = ... }",
+    ),
+    "video.rotated": _note("a video asks players to turn its frames; they are turned", "nothing needs to be done"),
+    "video.crooked": _warning(
+        "a video asks players to turn its frames by no quarter; not done", "turn it when it is recorded"
+    ),
+    "video.several_streams": _warning(
+        "a file holds several videos; only the first is read", "record each camera in a file of its own"
+    ),
     "image.frozen": _warning(
         "a camera repeats one image while the robot moves", "check the camera, or record it again"
     ),

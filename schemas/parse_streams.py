@@ -233,12 +233,14 @@ def _parse_time(table: TomlTable, kind: str, *, in_container: bool) -> TimeSpec:
     """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container."""
     of_arrays = kind in get_args(ArrayKind) or in_container
     unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "s")
+    # The stamps of a video's container are fractions of a second, which are kept as whole nanoseconds.
+    of_container = kind == "video" and not {"file", "rows_of"} & table.values.keys()
     time = TimeSpec(
         sources=table.texts("array" if of_arrays else "column", ()),
         nearest=table.flag("nearest", False),
         unit=unit,
         # Clocks in microseconds or nanoseconds hold whole numbers unless the schema says otherwise.
-        integer=table.flag("integer", unit in ("us", "ns") and "exact" not in table.values),
+        integer=table.flag("integer", of_container or (unit in ("us", "ns") and "exact" not in table.values)),
         exact=table.flag("exact", False),
         format=table.text("format", None),
         plus=table.text("plus", None),
