@@ -6,7 +6,7 @@ thread, so that it knows which frames are damaged and which ones are predicted f
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _SECOND = 1_000_000_000
+_LAST = 1 << 63
 _MOST_REORDERED = 16  # frames that a decoder may hold back to put them in order (H.264, HEVC)
 # Of these codings each packet shows one frame; VP8, for example, has packets that show none.
 _ONE_A_PACKET = {"h264", "hevc", "av1", "mjpeg", "ffv1", "mpeg4"}
@@ -107,31 +108,30 @@ def careful_frames(video: OpenVideo, part: tuple[int, int] | None, losses: Losse
     key frame: it is predicted from something else than it was at the recorder.
     """
     count = PacketCount(video, is_careful=True)
-    waiting: deque[tuple[Any, int | None]] = deque()
+    waiting: deque[_Decoded] = deque()
     number = 0
 
-    def judge(picture: Any, time_ns: int | None) -> Shown | None:
+    def judge(frame: _Decoded) -> Shown | None:
         nonlocal number
-        ours = number if part else count.number_of(picture, number)
-        if part is not None and within(part, time_ns) != 0:
+        if part is not None and within(part, frame.time_ns) != 0:
             return None
+        ours = number if part is not None else count.number_of(frame)
         number += 1
-        if not count.is_lost(picture):
-            return Shown(picture, ours, time_ns)
+        if not count.is_lost(frame):
+            return Shown(frame.picture, ours, frame.time_ns)
         losses.num_damaged += 1
         losses.first = ours if losses.first is None else losses.first
         return None
 
     for picture in _decode(video, part, count):
-        if picture.is_corrupt:
-            count.open_region(count.order_of(picture))
-        waiting.append((picture, count.time_ns(picture)))
-        if len(waiting) > _MOST_REORDERED and (shown := judge(*waiting.popleft())) is not None:
+        frame = count.decoded(picture)
+        waiting.append(frame)
+        if len(waiting) > _MOST_REORDERED and (shown := judge(waiting.popleft())) is not None:
             yield shown
-        if part is not None and within(part, count.time_ns(picture)) > 0:
+        if part is not None and within(part, frame.time_ns) > 0:
             break
-    for held in waiting:
-        if (shown := judge(*held)) is not None:
+    for frame in waiting:
+        if (shown := judge(frame)) is not None:
             yield shown
     count.finish(losses, number, has_part=part is not None)
 
@@ -139,6 +139,19 @@ def careful_frames(video: OpenVideo, part: tuple[int, int] | None, losses: Losse
 def within(part: tuple[int, int], time_ns: int | None) -> int:
     """Returns -1 before the part, 0 within, 1 behind."""
     return -1 if time_ns is None or time_ns < part[0] else 0 if time_ns < part[1] else 1
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A frame with its time and its place in the order in which frames come out of the decoder.
+
+    ``is_after_damage``: nothing but the order tells what it was predicted from, and there was damage before.
+    """
+
+    picture: Any
+    time_ns: int | None
+    place: int
+    is_after_damage: bool
 
 
 @dataclass
@@ -154,6 +167,7 @@ class PacketCount:
     num_numbered: int = 0
     has_ended: bool = False
     was_interrupted: bool = False
+    is_after_damage: bool = False  # since the last key frame
     stamps: list[int] = field(default_factory=list)  # presentation stamps in ascending order
     order: dict[int, int] = field(default_factory=dict)  # stamp -> place in the order of coding
     keys: list[tuple[int, int]] = field(default_factory=list)  # place and stamp of each key frame
@@ -197,29 +211,39 @@ class PacketCount:
         self.num_numbered += 1
         return self.num_numbered - 1
 
-    def number_of(self, picture: Any, or_else: int) -> int:
-        """Returns how many frames of the video are shown before this one, damaged ones included."""
-        if picture.pts is None or self.counts:
-            return or_else + self.num_failed
-        return bisect_left(self.stamps, picture.pts)
+    def decoded(self, picture: Any) -> _Decoded:
+        """Describes the frame that was decoded last, and notes whether it is damaged."""
+        if picture.key_frame:
+            self.is_after_damage = False
+        if picture.is_corrupt:
+            self.open_region(self.order.get(picture.pts, self.num_packets - 1))
+        is_after_damage = self.counts and self.is_after_damage
+        return _Decoded(picture, self.time_ns(picture), self.num_shown + self.num_failed - 1, is_after_damage)
 
-    def order_of(self, picture: Any) -> int:
-        """Returns the place of a frame in the order of coding."""
-        return self.order.get(picture.pts, self.num_packets - 1)
+    def number_of(self, frame: _Decoded) -> int:
+        """Returns how many frames of the video are shown before this one, damaged ones included."""
+        stamp = frame.picture.pts
+        return frame.place if stamp is None or self.counts else bisect_left(self.stamps, stamp)
 
     def open_region(self, place: int) -> None:
-        """Notes that the frame at this place is damaged."""
-        self.broken.append(place)
+        """Notes that the frame at this place in the order of coding is damaged."""
+        insort(self.broken, place)
+        self.is_after_damage = True
 
-    def is_lost(self, picture: Any) -> bool:
+    def is_lost(self, frame: _Decoded) -> bool:
         """Returns whether a frame is damaged, or predicted from one that is."""
-        place, stamp = self.order_of(picture), picture.pts
-        for begins in self.broken:
-            key = next((key for key in self.keys if key[0] > begins), None)
-            leads = key is not None and place > key[0] and stamp is not None and stamp < key[1]
-            if begins <= place and (key is None or place < key[0] or leads):
-                return True
-        return False
+        stamp = frame.picture.pts
+        place = self.order.get(stamp)
+        if place is None or self.counts:
+            return frame.is_after_damage
+        at = bisect_right(self.broken, place)
+        if not at:
+            return False
+        following = bisect_right(self.keys, (self.broken[at - 1], _LAST))
+        if following == len(self.keys):
+            return True
+        key, shown_at = self.keys[following]
+        return place < key or (place > key and stamp < shown_at)
 
     def num_without_frame(self) -> int:
         """Returns how many packets should have shown a frame and did not."""

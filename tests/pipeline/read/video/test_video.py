@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from videos import add_packets, frames_of, make_video, picture, psnr_db, shown_b
 
 from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
+from vlapipe.pipeline.read.video.decode import PacketCount
 from vlapipe.pipeline.read.video.video import read_video
 from vlapipe.pipeline.stream_rows import ClockLocation, ImageRows
 from vlapipe.schemas.findings import Finding, Findings
@@ -23,7 +26,11 @@ from vlapipe.schemas.schema import ImageStream, OnBad, TimeSpec
 
 RAW = ImageOptions(storage="raw")
 OF_CONTAINER = TimeSpec(integer=True)
-GOPS = {"g": "12", "bf": "2", "sc_threshold": "0"}  # a key frame each 12 frames, and frames that are coded before those they follow
+GOPS = {
+    "g": "12",
+    "bf": "2",
+    "sc_threshold": "0",
+}  # a key frame each 12 frames, and frames that are coded before those they follow
 
 
 def read(
@@ -100,7 +107,9 @@ def test_jpeg_has_the_quality_that_is_said_and_the_loss_is_told(tmp_path: Path) 
     seen = [psnr_db(made[i], expected[i]) for i in (*range(0, 64, 8), 64)]
     (note,) = findings
     assert (note.code, note.severity, note.file) == ("image.lossy", "note", "v.mp4")
-    assert f"h264 as JPEG of quality 95: {np.mean(seen):.1f} dB PSNR, {min(seen):.1f} at worst, in 9 of 70" in note.found
+    assert (
+        f"h264 as JPEG of quality 95: {np.mean(seen):.1f} dB PSNR, {min(seen):.1f} at worst, in 9 of 70" in note.found
+    )
 
 
 def test_smaller_frames_are_made_from_the_decoded_ones(tmp_path: Path) -> None:
@@ -127,7 +136,9 @@ def test_colour_is_that_of_the_picture_whatever_matrix_and_range_it_was_coded_in
     path = make_video(tmp_path / "v.mp4", drawn, pix_fmt="yuv444p", colour=(space, limits), options={"crf": "1"})
     rows = whole(path, RAW)
     assert np.array_equal(rows.data, shown_by_av(path)[0])
-    assert np.abs(rows.data.astype(int) - np.stack(drawn)).mean() < 3  # another matrix is off by 10, another range by 12
+    assert (
+        np.abs(rows.data.astype(int) - np.stack(drawn)).mean() < 3
+    )  # another matrix is off by 10, another range by 12
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -225,11 +236,7 @@ def test_a_part_of_other_codings(tmp_path: Path, codec: str) -> None:
 def test_a_part_decodes_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "v.mp4", frames_of(240), options=GOPS)
     packets = []
-    plain = av.container.input.InputContainer.demux
-    from vlapipe.pipeline.read.video import decode
-
-    monkeypatch.setattr(decode.PacketCount, "add", lambda self, packet: packets.append(packet.pts))
-    del plain
+    monkeypatch.setattr(PacketCount, "add", lambda _, packet: packets.append(packet.pts))
     whole(path, times=(200 / 30, 205 / 30))
     assert len(packets) < 40
 
@@ -271,7 +278,9 @@ def cut(path: Path, share: float) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("ending", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("avi", "libx264"), ("mkv", "ffv1")])
+@pytest.mark.parametrize(
+    ("ending", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("avi", "libx264"), ("mkv", "ffv1")]
+)
 def test_a_truncated_video_is_refused_or_its_whole_frames_are_kept(tmp_path: Path, ending: str, codec: str) -> None:
     made = make_video(tmp_path / f"m.{ending}", frames_of(60), codec=codec, options=GOPS if codec == "libx264" else {})
     path = add_packets(made, tmp_path / f"v.{ending}", muxer={"movflags": "faststart"} if ending == "mp4" else None)
@@ -282,11 +291,11 @@ def test_a_truncated_video_is_refused_or_its_whole_frames_are_kept(tmp_path: Pat
     rows, findings = read(path, RAW, on_bad="drop")
     assert rows is not None
     kept = frame_numbers(rows)
-    assert kept == [*range(len(kept))]
-    assert np.array_equal(rows.data, expected[: len(kept)])
+    assert kept[:-4] == [*range(len(kept) - 4)]  # the last ones may lack a frame that was coded after those behind it
+    assert np.array_equal(rows.data, expected[kept])
     assert codes(findings) == ["video.frames_left_out"]
-    lost = [int(word) for word in findings[0].found.replace(" and", "").split() if word.isdigit()]
-    assert rows.num_dropped == 60 - len(kept) in (lost[0], lost[0] + lost[2] if len(lost) > 2 else None), findings[0].found
+    lost = sum(int(count) for count in re.findall(r"(\d+) (?:damaged|missing)", findings[0].found))
+    assert rows.num_dropped == lost == 60 - len(kept), findings[0].found
 
 
 def damage(path: Path, packet_number: int) -> int:
@@ -309,10 +318,12 @@ def test_a_damaged_frame_is_left_out_with_those_predicted_from_it(tmp_path: Path
     number = damage(path, packet)
     rows, findings = read(path, RAW)
     assert (rows, codes(findings)) == (None, ["video.damaged"])
-    assert f"damaged from frame {number} on" in findings[0].found
+    refused = findings[0].found
     rows, findings = read(path, RAW, on_bad="drop")
     assert rows is not None
     kept = frame_numbers(rows)
+    lost = sorted({*range(60)} - {*kept})
+    assert refused == findings[0].found == f"{len(lost)} damaged from frame {lost[0]} on"
     assert number not in kept
     assert set(range(number // 12 * 12 + 12, 60)) <= set(kept)  # from the next key frame on
     assert np.array_equal(rows.data, expected[kept])  # no frame is kept that differs
@@ -367,8 +378,6 @@ def test_a_video_beside_sound_is_read(tmp_path: Path) -> None:
 
 
 def test_the_source_is_the_file_with_its_digest(tmp_path: Path) -> None:
-    from hashlib import sha256
-
     path = make_video(tmp_path / "v.mp4", frames_of(4))
     source = whole(path).source
     assert (source.path, source.num_files, source.num_bytes) == ("v.mp4", 1, path.stat().st_size)
