@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_errors
+from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
     "DamagedVideoError",
@@ -291,11 +292,12 @@ class PacketCount:
 def _decode(video: OpenVideo, part: tuple[int, int] | None, count: PacketCount) -> Iterator[Any]:
     """Yields the decoded frames. What cannot be decoded is an error, or with care a broken region."""
     packets = video.container.demux(video.stream) if part is None else _demux_from(video, part[0])
-    errors = av_errors()
+    refused = av_error()
     while True:
         try:
             packet = next(packets, None)
-        except errors as error:
+        except refused as error:
+            raise_if_stopped(error, video.container.name)
             count.was_interrupted = True
             if not count.is_careful:
                 raise DamagedVideoError(str(error)) from None
@@ -308,19 +310,28 @@ def _decode(video: OpenVideo, part: tuple[int, int] | None, count: PacketCount) 
             continue  # an empty packet would end the decoding
         else:
             count.has_ended = True
-        try:
-            pictures = [] if packet.is_corrupt and packet.size else packet.decode()
-            if packet.is_corrupt and packet.size:
-                raise ValueError("a packet is cut short")
-        except errors as error:
+        pictures = _pictures_of(packet, video)
+        if pictures is None:
             if not count.is_careful:
-                raise DamagedVideoError(str(error)) from None
+                raise DamagedVideoError("a packet that cannot be decoded")
             count.num_failed += 1
             count.open_region(count.num_packets - 1)
             continue
         for picture in pictures:
             count.num_shown += 1
             yield picture
+
+
+def _pictures_of(packet: Any, video: OpenVideo) -> list[Any] | None:
+    """Returns the frames that the decoder hands out for a packet, or ``None`` if the packet is damaged."""
+    if packet.size and packet.is_corrupt:  # cut short
+        return None
+    try:
+        pictures: list[Any] = packet.decode()
+    except av_error() as error:
+        raise_if_stopped(error, video.container.name)
+        return None
+    return pictures
 
 
 def _demux_from(video: OpenVideo, start_ns: int) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
 from vlapipe.pipeline.read.video.decode import Losses, PacketCount, within
 from vlapipe.pipeline.read.video.jpeg_frames import turn_of
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_errors
+from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error
 
 __all__ = ["JpegPackets", "whole_jpegs"]
 
@@ -65,7 +65,7 @@ def _is_a_file(packet: Any, data: bytes) -> bool:
     try:
         header = read_jpeg_header(data)
         pictures = [*packet.decode(), *packet.stream.codec_context.decode(None)]
-    except (*av_errors(), EOFError):
+    except (ValueError, EOFError, av_error()):
         return False
     whole = [picture for picture in pictures if (picture.width, picture.height) == (header.width, header.height)]
     return len(whole) == 1 and not turn_of(whole[0])

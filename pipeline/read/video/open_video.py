@@ -14,7 +14,7 @@ from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.file_head import BadVideoError, read_head
 from vlapipe.schemas.extras import need
 
-__all__ = ["OpenVideo", "av_errors", "open_video"]
+__all__ = ["OpenVideo", "av_error", "open_video"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class OpenVideo:
         return Fraction(self.container.duration, 1_000_000) if alone else None
 
 
-def av_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors by which PyAV refuses a file or a frame; PyAV must be installed."""
-    av = need("av", "video", "a video")
-    return (av.error.FFmpegError, ValueError, OverflowError)
+def av_error() -> type[Exception]:
+    """Returns the error by which PyAV refuses a file or a packet."""
+    error: type[Exception] = need("av", "video", "a video").error.FFmpegError
+    return error
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown,
 from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, rgb_frames, to_gray16, turn_of
 from vlapipe.pipeline.read.video.mjpeg import JpegPackets, whole_jpegs
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_errors, open_video
+from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, open_video
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
@@ -92,11 +92,9 @@ def read_video(
             return _read(root / files[0], camera, source.result)
     except BadVideoError as error:
         found = str(error)
-    except OSError as error:
+    except (OSError, av_error()) as error:
         raise_if_stopped(error, root / files[0])
-        found = error.strerror or first_line(error)
-    except av_errors() as error:
-        found = first_line(error)
+        found = getattr(error, "strerror", None) or first_line(error)
     camera.fault("video.unreadable", expected="a video", found=found)
     return None
 

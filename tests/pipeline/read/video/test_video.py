@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from fractions import Fraction
@@ -357,13 +358,11 @@ def test_depth_in_a_lossless_video_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_a_second_video_stream_is_said_to_be_unread(tmp_path: Path) -> None:
     path = tmp_path / "v.mkv"
     with av.open(str(path), "w") as container:
-        streams = [container.add_stream("ffv1", rate=30) for _ in range(2)]
-        for at, stream in enumerate(streams):
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
-            for number in range(3):
-                frame = av.VideoFrame.from_ndarray(picture(10 * at + number), format="rgb24").reformat(format="bgr0")
-                frame.pts = number
-                container.mux(stream.encode(frame))
+        streams = [container.add_stream("ffv1", rate=30, width=64, height=48, pix_fmt="bgr0") for _ in range(2)]
+        for number, (at, stream) in itertools.product(range(3), enumerate(streams)):
+            frame = av.VideoFrame.from_ndarray(picture(10 * at + number), format="rgb24").reformat(format="bgr0")
+            frame.pts = number
+            container.mux(stream.encode(frame))
         for stream in streams:
             container.mux(stream.encode(None))
     rows, findings = read(path, RAW)
