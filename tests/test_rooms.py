@@ -31,6 +31,7 @@ FLOORS = [
 STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand on floors of their own
 # Inside the room that reads recordings.
 SHELVES_OF_READ = [
+    ["pipeline.read.archives"],
     ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
     ["pipeline.read.clocks"],
     ["pipeline.read.containers", "pipeline.read.csv"],

@@ -18,6 +18,7 @@ from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
+from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
 __all__ = ["guess_schema"]
@@ -302,18 +303,23 @@ def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSp
             metadata, key = name, found or None
         if key:
             break
+    if metadata is None and chosen[0].lower().endswith(".zip"):  # the JSON beside the table in its archive
+        found = _instruction_key(layout.tree.root / chosen[0])
+        pattern = _pattern_of_anchor(layout)[0]
+        if found is not None:
+            metadata, key = "{stem}.zip" if layout.per_file else pattern, found or None
     texts = [name for name in common if name.endswith(".txt") and any(w in name.lower() for w in _INSTRUCTION_KEYS)]
     return InstructionSpec(metadata_key=key, file=texts[0] if texts else None), metadata
 
 
 def _instruction_key(path: Path) -> str | None:
-    """Return the key of a JSON object that holds an instruction.
+    """Return the key of a JSON object, a file or the one in an archive, that holds an instruction.
 
     Returns ``""`` for an object without such a key, and ``None`` if the file is not a JSON object.
     """
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        values = json.loads(json_in_zip(path) if path.suffix.lower() == ".zip" else path.read_bytes())
+    except (OSError, ValueError, ArchiveError):
         return None
     if not isinstance(values, dict):
         return None

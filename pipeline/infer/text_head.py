@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from vlapipe.pipeline.read.archives import table_members
+
 __all__ = ["NoTextError", "TextHead", "is_other_text", "read_text_head"]
 
 _HEAD_BYTES = 256 << 10
@@ -101,9 +103,9 @@ def _unpacked(path: Path) -> TextHead:
         return TextHead(path=path, data=data[:_HEAD_BYTES], tail=b"", num_bytes=4 * path.stat().st_size, whole=whole)
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+            members = table_members(archive)
             if len(members) != 1:
-                raise NoTextError(f"holds {len(members)} files, not one")
+                raise NoTextError(f"holds {len(members)} tables, not one")
             with archive.open(members[0]) as member:
                 data = member.read(_HEAD_BYTES)
         num_bytes = members[0].file_size

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, RawFile
+from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
@@ -32,10 +33,14 @@ def read_metadata(root: Path, raw: RawEpisode, findings: Findings) -> dict[str, 
 
 
 def _read_file(root: Path, file: RawFile, findings: Findings) -> dict[str, Any]:
+    is_archive = file.path.lower().endswith(".zip")
     try:
-        metadata = json.loads((root / file.path).read_bytes())
+        metadata = json.loads(json_in_zip(root / file.path) if is_archive else (root / file.path).read_bytes())
     except json.JSONDecodeError as error:
         findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
+        return {}
+    except ArchiveError as error:
+        findings.add("metadata.unreadable", file.path, expected="a ZIP with one JSON file", found=str(error))
         return {}
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
         raise_if_stopped(error, root / file.path)

@@ -12,6 +12,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from vlapipe.pipeline.read.archives import table_members
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -76,7 +77,7 @@ def read_text(raw: bytes, encoding: str, label: str, findings: Findings) -> byte
     """Returns the UTF-8 text in ``raw`` without a byte order mark, or ``None`` if ``raw`` holds no text.
 
     Args:
-        raw: a file's bytes: text, or an archive (ZIP or gzip, recognised by its first bytes) with one text in it.
+        raw: a file's bytes: text, or an archive (ZIP or gzip, recognised by its first bytes) with one table in it.
         encoding: the text's encoding; bytes that are invalid in this encoding are refused with their line.
         label: the file's name in findings.
         findings: collects the faults.
@@ -104,7 +105,7 @@ def read_text(raw: bytes, encoding: str, label: str, findings: Findings) -> byte
 def _unzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            members = [member for member in archive.infolist() if _is_table(member)]
+            members = table_members(archive)
             if len(members) != 1:
                 names = ", ".join(member.filename for member in members[:4])
                 findings.add("file.archive", label, expected="one table", found=f"{len(members)} files {names}".strip())
@@ -114,13 +115,6 @@ def _unzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
     except Exception as error:  # noqa: BLE001 - a broken archive fails in a dozen ways, each decoder in its own
         findings.add("file.archive", label, expected="a ZIP with one table", found=first_line(error))
     return None
-
-
-def _is_table(member: zipfile.ZipInfo) -> bool:
-    """Folders and the files that macOS or Windows adds to an archive are not tables."""
-    name = member.filename.rpartition("/")[2]
-    ours = not member.filename.startswith("__MACOSX/") and name.lower() not in ("thumbs.db", "desktop.ini")
-    return ours and not member.is_dir() and not name.startswith(".")
 
 
 def _gunzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
