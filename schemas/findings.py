@@ -88,6 +88,8 @@ CODES: dict[str, Code] = {
     "csv.duplicate_column": _fatal("two columns have the same name", "rename one of them"),
     "csv.ragged_row": _fatal("a row has too few or too many cells", "correct or delete the row"),
     "csv.missing_value": _fatal("a cell is empty", "correct or delete the row, or set on_missing in the schema"),
+    "csv.one_row": _fatal("a file has not one row", "correct the file, or leave one_row_a_file out of the schema"),
+    "csv.no_such_kind": _fatal("no line is of the schema's kind", "correct row_kind in the schema, or kind_column"),
     "csv.not_a_number": _fatal("a cell is not a number", "correct the cell, or the column's dtype in the schema"),
     "csv.unknown_word": _fatal("a cell is none of the schema's words", "correct the cell, or add it to words"),
     "csv.not_a_list": _fatal("a cell is not a list of as many numbers as the schema says", "correct the cell, or list"),

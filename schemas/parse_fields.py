@@ -20,7 +20,7 @@ _LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint
 _MAX_OF_WORD = 1 << 24  # float32 holds every whole number up to this one
 _AXES = {"X", "Y", "Z"}
 # Keys that do not apply to text.
-_OF_NUMBERS = ("words", "range", "unit", "to", "period", "max_speed", "stuck_s", "gripper")
+_OF_NUMBERS = ("words", "number", "range", "unit", "to", "period", "max_speed", "stuck_s", "gripper")
 ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
@@ -48,13 +48,16 @@ def parse_csv_field(name: str, table: TomlTable, on_missing: OnMissing) -> Field
                 table.fail(f"{key}: a field of text has none", "leave it out")
         shape, dtype = (table.count("width", 64),), "uint8"
         return _parse_field(name, table, shape, 1, {"columns": columns, "text": True, "dtype": dtype}, on_missing)
+    hexadecimal = table.choice("number", ("decimal", "hex"), "decimal") == "hex"
     words = _parse_words(table, dtype)
+    if words and hexadecimal:
+        table.fail("words and number cannot be combined", "choose one")
     if words and length:
         table.fail("words: a field whose cells hold lists has none", "leave one of the two out")
     if length:
         shape = (length,)
     values: dict[str, Any] = {"columns": columns, "regex": regex, "dtype": dtype, "cells": "list" if length else "one"}
-    values["words"] = words
+    values |= {"words": words, "hexadecimal": hexadecimal}
     return _parse_field(name, table, shape, length or num_columns, values, on_missing)
 
 

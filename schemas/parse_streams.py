@@ -53,7 +53,12 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         "rate_hz": table.number("rate_hz", None, least=1e-6),
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "optional": table.flag("optional", False),
-        "time": _parse_time(table.table("time", {} if of_images else REQUIRED), kind, in_container=in_container),
+        "time": _parse_time(
+            table.table("time", {} if of_images else REQUIRED),
+            kind,
+            in_container=in_container,
+            by_name=of_images or (kind == "csv" and table.flag("one_row_a_file", False)),
+        ),
     }
     many_cameras = any("{camera}" in pattern for pattern in files)
     if not of_images and (many_cameras or "{camera}" in (common["time"].file or "")):
@@ -113,7 +118,10 @@ def _parse_csv(table: TomlTable, common: dict[str, Any]) -> CsvStream:
         on_bad=_parse_on_bad(table),
         missing=table.texts("missing", ("",)),
         drop=expand_names(table.texts("drop", ())),
+        one_row_a_file=table.flag("one_row_a_file", False),
     )
+    if stream.one_row_a_file and (stream.time.rate_line or stream.time.start_line):
+        table.fail("one_row_a_file: no file states the rate of the others", "say rate_hz, or file, in time")
     if stream.dialect.decimal == "," and any(field.cells == "list" for field in fields):
         table.fail("decimal: a comma parts the numbers of a list", "a stream with lists has decimal = '.'")
     return stream
@@ -162,6 +170,9 @@ def _parse_dialect(table: TomlTable) -> Dialect:
     if not (isinstance(header, int) and header >= 0) and header != "commented":
         cure = "true, false, the number of its rows, or 'commented' where it begins with the comment sign"
         table.fail(f"header: found {header!r}", cure)
+    header_line = _parse_regex(table, "header_line")
+    if header_line is not None and "header" in table.values:
+        table.fail("header and header_line cannot both be given", "header_line finds the header by itself")
     dialect = Dialect(
         delimiter=delimiter,
         quote=_character(table, "quote", '"'),
@@ -173,21 +184,41 @@ def _parse_dialect(table: TomlTable) -> Dialect:
         skip_lines=table.count("skip_lines", 0, least=0),
         skip_after_header=table.count("skip_after_header", 0, least=0),
         skip_footer=table.count("skip_footer", 0, least=0),
-        header_rows=int(rows),
+        header_rows=0 if header_line is not None else int(rows),
         header_commented=header == "commented",
         names=_parse_names(table),
         trailing_delimiter=table.flag("trailing_delimiter", False),
         index_column=table.flag("index_column", False),
+        header_line=header_line,
+        row_kind=table.text("row_kind", None),
+        kind_column=table.count("kind_column", 1),
+        short_rows=table.flag("short_rows", False),
     )
+    if "kind_column" in table.values and dialect.row_kind is None:
+        table.fail("kind_column: of which kind are the rows?", "add row_kind = 'IMU', say")
+    if dialect.row_kind is not None and dialect.index_column:
+        table.fail("row_kind and index_column cannot be combined", "leave index_column out")
     if dialect.names and dialect.header_rows:
         table.fail("names: the columns have names in the header already", "say header = false, or skip_lines = 1 too")
-    if not dialect.names and not dialect.header_rows:
+    if dialect.names and dialect.header_line is not None:
+        table.fail("names and header_line cannot both be given", "choose one")
+    if not dialect.names and not dialect.header_rows and dialect.header_line is None:
         table.fail("names is missing: what are the columns called, by position?", "add names = ['t', 'x', 'y'], say")
     if dialect.decimal == dialect.delimiter and not dialect.quote:
         table.fail("decimal and delimiter are the same character, and there are no quotes", "correct one of them")
     if dialect.delimiter in (dialect.quote, dialect.escape):
         table.fail("delimiter is the same character as quote or escape", "correct one of them")
     return dialect
+
+
+def _parse_regex(table: TomlTable, key: str) -> str | None:
+    pattern: str | None = table.text(key, None)
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            table.fail(f"{key}: {pattern!r} is not a regular expression: {error}")
+    return pattern
 
 
 def _parse_delimiter(table: TomlTable) -> tuple[str, bool]:
@@ -229,8 +260,11 @@ def _parse_names(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     return variants
 
 
-def _parse_time(table: TomlTable, kind: str, *, in_container: bool) -> TimeSpec:
-    """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container."""
+def _parse_time(table: TomlTable, kind: str, *, in_container: bool, by_name: bool) -> TimeSpec:
+    """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container.
+
+    ``by_name``: the name of each file may hold the time of its row.
+    """
     of_arrays = kind in get_args(ArrayKind) or in_container
     unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "s")
     # The stamps of a video's container are fractions of a second, which are kept as whole nanoseconds.
@@ -254,12 +288,14 @@ def _parse_time(table: TomlTable, kind: str, *, in_container: bool) -> TimeSpec:
         offset_s=float(table.number("offset_s", 0.0)),
         starts_with=table.text("starts_with", None),
         rows_of=table.text("rows_of", None),
+        rate_line=_parse_line(table, "rate_line", kind),
+        start_line=_parse_line(table, "start_line", kind),
     )
     if time.rows_of is not None:
         for key in table.values:
             if key != "rows_of":
                 table.fail(f"rows_of and {key} cannot be combined", "the times are those of the other stream's rows")
-    _check_time(table, time, kind, in_container=in_container)
+    _check_time(table, time, kind, in_container=in_container, by_name=by_name)
     for key, form in (("format", time.format), ("start_format", time.start_format)):
         if form is not None and form != ISO:
             _check_form(table, key, form)
@@ -316,15 +352,47 @@ def _check_form(table: TomlTable, key: str, form: str) -> None:
         table.fail(f"{key}: {form!r} cannot be read back: {error}", "see strptime's directives, such as %Y-%m-%d")
 
 
-def _check_time(table: TomlTable, time: TimeSpec, kind: str, *, in_container: bool) -> None:
+def _parse_line(table: TomlTable, key: str, kind: str) -> int | str | None:
+    """Returns the number of a line, or a regular expression that finds it."""
+    value: int | str | None = table.get(key, None)
+    if value is None:
+        return None
+    if kind != "csv":
+        table.fail(f"{key}: only a table of text has lines", "leave it out")
+    if isinstance(value, str):
+        pattern = _parse_regex(table, key)
+        assert pattern is not None
+        if re.compile(pattern).groups < 1:
+            table.fail(f"{key}: {pattern!r} has no group", "put the part that is looked for in ( )")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        table.fail(f"{key}: expected the number of a line, or a regular expression, found {value!r}")
+    return value
+
+
+def _check_lines(table: TomlTable, time: TimeSpec) -> None:
+    if time.rate_line is not None and (time.index_rate_hz or time.file):
+        table.fail("rate_line and another clock cannot be combined", "leave rate_hz and file out")
+    if time.rate_line is not None and (time.exact or time.plus):
+        table.fail("rate_line: rows are counted", "leave exact and plus out")
+    if time.start_line is not None and (time.file or time.parts or time.start_format):
+        table.fail("start_line and file, parts or start_format cannot be combined", "choose one")
+    if time.start_line is not None and time.format and time.rate_line is None:
+        table.fail("format and start_line: stamps of a format have their date", "leave start_line out")
+    if time.rate_line is not None and time.format and time.start_line is None:
+        table.fail("format: of which line?", "add start_line, or leave format out")
+
+
+def _check_time(table: TomlTable, time: TimeSpec, kind: str, *, in_container: bool, by_name: bool) -> None:
+    _check_lines(table, time)
     of_images, of_arrays = kind in ("images", "video"), kind in get_args(ArrayKind) or in_container
     source = "array" if of_arrays else "column"
     if time.parts:
         _check_parts(table, kind)
         return
-    if not of_images and not (time.sources or time.index_rate_hz or time.file or time.rows_of):
+    has_clock = time.sources or time.index_rate_hz or time.file or time.rows_of or time.rate_line or time.pattern
+    if not of_images and not has_clock:
         table.fail(f"no clock: {source} is missing", f"add {source}, or rate_hz for rows at a fixed rate, or file")
-    if not of_images and time.pattern is not None:
+    if time.pattern is not None and not by_name:
         table.fail("pattern: only images have their time in their name", "start_format is for a file's own time")
     if time.name_column is not None and (not of_images or time.file is None or not time.sources):
         table.fail("name_column: only a table of images' times has one", "add file and column, or leave it out")

@@ -76,7 +76,12 @@ class Dialect:
     for each number of columns that a file may have. ``skip_lines`` lines are skipped before the header,
     ``skip_after_header`` lines between header and rows (units, for example), and ``skip_footer`` lines at the end.
     Every line that begins with ``comment`` is skipped too. With ``header_commented`` the header is such a comment line:
-    the last one before the first row.
+    the last one before the first row. ``header_line`` is a regular expression that finds the header among all lines;
+    its first group is the names. Rows follow after it, unless there is a ``row_kind``.
+
+    With ``row_kind``, a file holds messages of several kinds: the rows are the lines whose cell ``kind_column`` (from
+    1) is ``row_kind``. The names are then those of the other cells. With ``short_rows``, a row may end early; cells
+    that it lacks have no value.
     """
 
     delimiter: str = ","
@@ -94,6 +99,10 @@ class Dialect:
     names: tuple[tuple[str, ...], ...] = ()
     trailing_delimiter: bool = False  # rows, and perhaps the header, end with one surplus delimiter
     index_column: bool = False  # rows begin with a cell for which the header has no name
+    header_line: str | None = None
+    row_kind: str | None = None
+    kind_column: int = 1
+    short_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +122,9 @@ class TimeSpec:
       are comments; if there is no other header, the last comment before the rows is the header. The images of a camera
       belong to the file's rows in the order of the numbers in their names, or by ``name_column``, which names each
       row's image.
+    - ``rate_line``: a row's number divided by a rate that the file states: the first number on this line (from 1), or
+      what the first group of a regular expression finds. ``start_line`` states likewise when the file begins, in
+      ``unit`` or ``format``; that time is added to the stamps.
     - for images, the file name: its stem, or the text that the first group of the regular expression ``pattern``
       finds.
 
@@ -143,6 +155,8 @@ class TimeSpec:
     offset_s: float = 0.0
     starts_with: str | None = None
     rows_of: str | None = None
+    rate_line: int | str | None = None
+    start_line: int | str | None = None
 
     @property
     def is_elsewhere(self) -> bool:
@@ -152,13 +166,14 @@ class TimeSpec:
     @property
     def counts_rows(self) -> bool:
         """Returns whether a row's time follows from its place among the rows of its file."""
-        return self.is_elsewhere or (self.index_rate_hz is not None and not self.sources)
+        by_number = self.index_rate_hz is not None or self.rate_line is not None
+        return self.is_elsewhere or (by_number and not self.sources)
 
     @property
     def dtype(self) -> str:
         """Returns ``int64`` (nanoseconds) or ``float64`` (seconds)."""
         whole = self.integer or self.exact or self.format or self.parts or self.start_format or self.index_rate_hz
-        return "int64" if whole else "float64"
+        return "int64" if whole or self.rate_line or self.start_line else "float64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +188,8 @@ class FieldSpec:
     angle repeats, is in the stored unit; 0 means that the column does not repeat.
 
     A ``text`` field keeps strings as UTF-8 bytes, ``shape`` (n,), uint8, padded with zeros. If ``cells`` is ``"list"``,
-    each cell of the field's one column holds a bracketed list of numbers. ``words`` are the only texts that cells may
+    each cell of the field's one column holds a bracketed list of numbers. ``hexadecimal`` numbers are whole and have no
+    sign, with or without ``0x``. ``words`` are the only texts that cells may
     hold, each with its number. ``quaternion`` is the order in the file; the stored order is ``xyzw``. ``euler`` is the
     convention of the last three columns, as in scipy: ``XYZ`` about the moving axes, ``xyz`` about the fixed axes.
     """
@@ -190,6 +206,7 @@ class FieldSpec:
     period: tuple[float, ...] = ()
     text: bool = False
     cells: Literal["one", "list"] = "one"
+    hexadecimal: bool = False
     words: tuple[tuple[str, float], ...] = ()  # empty: cells hold numbers
     optional: bool = False  # a file may lack the field; its values are then zeros, marked as missing
     on_missing: OnMissing = "refuse"
@@ -235,6 +252,9 @@ class DerivedSpec:
 class CsvStream:
     """The rows of a CSV file; ``drop`` names columns that are known and not kept.
 
+    With ``one_row_a_file`` each file holds one row (or one JSON object), and the rows are joined in the order of the
+    numbers in the files' names.
+
     A cell that is one of the texts in ``missing`` has no value. Each field's ``on_missing`` says what happens then. If
     ``on_bad`` is ``"drop"``, a row is left out if a cell of it cannot be read, or if it has too few or too many cells.
     """
@@ -253,6 +273,7 @@ class CsvStream:
     on_bad: OnBad = "refuse"  # what happens with a row that cannot be read
     missing: tuple[str, ...] = ("",)
     drop: tuple[str, ...] = ()
+    one_row_a_file: bool = False
     kind: Literal["csv"] = "csv"
 
 

@@ -73,7 +73,7 @@ def _check_unit(rows: Rows, steps: NDArray[np.float64], stream: Stream, findings
     for a larger unit lie between 2000 and 2100.
     """
     time = stream.time
-    if time.format or time.index_rate_hz or time.parts or time.plus:
+    if time.format or time.index_rate_hz or time.parts or time.plus or time.rate_line:
         return True
     step = float(np.median(steps))
     if step <= 0:

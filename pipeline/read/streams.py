@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
+from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
 from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.pipeline.read.images.camera_files import read_images
 from vlapipe.pipeline.read.images.image_array import read_image_array
@@ -57,14 +58,18 @@ def read_rows(
     """
     files = raw.files[stream.name]
     arrays = isinstance(stream, ArrayStream) and all(file.path.endswith(".npy") for file in files)
-    if not files or (len(files) > 1 and not arrays):
+    joined = isinstance(stream, CsvStream) and stream.one_row_a_file
+    if not files or (len(files) > 1 and not (arrays or joined)):
         _refuse_files(files, raw, stream.files, findings)
         return None
     has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
     if isinstance(stream, ArrayStream):
         paths = [file.path for file in files]
         return read_array_stream(root, paths, stream, findings, clock, group=raw.group)
-    rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings, in_parts=in_parts)
+    if joined:
+        rows = read_one_row_files(root, [file.path for file in files], stream, findings)
+    else:
+        rows = read_csv_stream(root / files[0].path, files[0].path, stream, findings, in_parts=in_parts)
     if rows is None or not has_clock:
         return None
     return rows if clock is None else _with_clock(rows, clock, stream, findings)

@@ -23,11 +23,12 @@ from vlapipe.pipeline.read.csv.rows import CsvRows
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.schemas.findings import Findings
 
-__all__ = ["Cells", "Extremes", "are_numbers", "cast_numbers", "first_rows"]
+__all__ = ["Cells", "Extremes", "are_numbers", "cast_numbers", "first_rows", "fit_whole", "hex_values"]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 _INFINITE = r"(?i)\binf(inity)?\b"  # within a cell, because the cell may be a list
+_HEX = r"^(0[xX])?[0-9a-fA-F]{1,16}$"
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _BLANKS = " \t"
 _ALL_WHOLE = 1 << 24  # float32 holds every whole number up to this one
@@ -137,6 +138,24 @@ class Cells:
             unset = unset | outside
         if (wrong := bad | outside).any():
             self._bad[column.position] = wrong
+        return values, unset if unset.any() else None
+
+    def numbers_of_hex(self, column: Column, dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Returns the whole number that each cell's hexadecimal digits are, and a mask of the rows without one."""
+        trimmed = pc.utf8_trim(self._strings(column), _BLANKS)
+        missing = self._missing_among(trimmed)
+        whole, good = hex_values(trimmed)
+        bad = ~good if missing is None else ~good & ~missing
+        expected = "a hexadecimal number of up to 16 digits"
+        self._report_bad(bad, trimmed, column, "csv.not_a_number", expected)
+        values, outside = fit_whole(whole, dtype)
+        if "int" in dtype:
+            self._add("csv.not_a_number", outside, column, f"{expected} that {dtype} can hold")
+        else:
+            self._add("csv.whole_rounded", outside, column, f"a number that {dtype} holds to the last digit")
+        if (wrong := bad | outside).any():
+            self._bad[column.position] = wrong
+        unset = wrong if missing is None else wrong | missing
         return values, unset if unset.any() else None
 
     def numbers_of_words(
@@ -354,6 +373,26 @@ def cast_numbers(texts: pa.Array, dtype: str) -> tuple[NDArray[Any], NDArray[np.
     numbers = [int(word) if len(word) < _SHOWN else limits.max + 1 for word in words]
     outside = np.array([not limits.min <= number <= limits.max for number in numbers])
     return np.array([0 if out else n for n, out in zip(numbers, outside, strict=True)], dtype=dtype), outside
+
+
+def hex_values(texts: pa.Array) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Returns the whole numbers that texts such as ``0x1A`` or ``1a`` are, and a mask of the texts that are such."""
+    good = np.asarray(pc.match_substring_regex(texts, _HEX).to_numpy(zero_copy_only=False))
+    digits = pc.replace_substring_regex(texts, r"^0[xX]", "")
+    digits = digits if good.all() else pc.if_else(pa.array(good), digits, "0")
+    numbers = pc.cast(pc.binary_join_element_wise("0x", digits, ""), pa.uint64())
+    return numbers.to_numpy(zero_copy_only=False), good
+
+
+def fit_whole(numbers: NDArray[np.uint64], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Returns whole numbers as ``dtype`` and a mask of those that it cannot hold exactly, which are replaced by 0."""
+    if "int" in dtype:
+        outside = numbers > np.uint64(np.iinfo(dtype).max)
+        return np.where(outside, np.uint64(0), numbers).astype(dtype), outside
+    values = numbers.astype(dtype)
+    largest = values >= 2.0**64  # rounded up, which no cast leads back from
+    outside = largest | (np.where(largest, 0, values).astype(np.uint64) != numbers)
+    return values, outside & (numbers > 0)
 
 
 def _shown(cell: str) -> str:

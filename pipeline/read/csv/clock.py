@@ -53,13 +53,18 @@ def clock_dtype(time: TimeSpec) -> str:
 
 
 def read_clock(
-    cells: Cells, columns: StreamColumns, time: TimeSpec, kept: NDArray[np.int64] | None, findings: Findings
+    cells: Cells,
+    columns: StreamColumns,
+    time: TimeSpec,
+    kept: NDArray[np.int64] | None,
+    findings: Findings,
+    start_ns: int = 0,
 ) -> NDArray[Any] | None:
     """Returns a stamp for each kept row, or ``None`` if a stamp cannot be read, which is reported.
 
     If the clock is not in this file (``time.is_elsewhere``), the result is the number of each kept row in this file.
     """
-    return _ClockReader(cells, time, kept, findings).read(columns)
+    return _ClockReader(cells, time, kept, findings).read(columns, start_ns)
 
 
 class _ClockReader:
@@ -70,12 +75,12 @@ class _ClockReader:
         self.failed = False
         self.missing = np.zeros(cells.num_rows, dtype=np.bool_)
 
-    def read(self, columns: StreamColumns) -> NDArray[Any] | None:
+    def read(self, columns: StreamColumns, start_ns: int) -> NDArray[Any] | None:
         time, clock = self.time, columns.clock
         if time.is_elsewhere:
             return self.kept
         try:
-            start = start_of_file(self.cells.label, time) if time.start_format else 0
+            start = start_of_file(self.cells.label, time) if time.start_format else start_ns
         except ValueError as error:
             expected = f"a name like {time.start_format!r}"
             self.findings.add("csv.bad_time", self.cells.label, expected=expected, found=str(error))

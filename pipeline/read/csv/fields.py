@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.convert import convert, is_converted
-from vlapipe.pipeline.read.csv.cells import Cells, Extremes, are_numbers, cast_numbers, first_rows
+from vlapipe.pipeline.read.csv.cells import (
+    Cells,
+    Extremes,
+    are_numbers,
+    cast_numbers,
+    first_rows,
+    fit_whole,
+    hex_values,
+)
 from vlapipe.pipeline.read.csv.columns import Column
 from vlapipe.pipeline.read.csv.rows import CsvRows
 from vlapipe.schemas.findings import Findings
@@ -55,7 +63,7 @@ class RawField:
 
 def field_dtype(spec: FieldSpec) -> str:
     """Returns the dtype that the cells of a field are parsed as: float64 before a conversion, to round only once."""
-    if spec.text or spec.words or spec.cells == "list":
+    if spec.text or spec.words or spec.hexadecimal or spec.cells == "list":
         return "text"
     return _block_dtype(spec)
 
@@ -91,12 +99,15 @@ def read_field(cells: Cells, spec: FieldSpec, columns: list[Column]) -> RawField
         elif spec.words:
             row[:], unset_here = cells.numbers_of_words(column, spec.words)
             unset.append(unset_here)
+        elif spec.hexadecimal:
+            row[:], unset_here = cells.numbers_of_hex(column, _block_dtype(spec))
+            unset.append(unset_here)
         else:
             row[:], unset_here = cells.numbers(column, field_dtype(spec))
             unset.append(unset_here)
     # All columns in one call: an episode's column is short, and a NumPy call takes as long as a thousand values.
     extremes = Extremes.of(block) if cells.num_rows else None
-    if extremes is not None and block.dtype == np.float32 and not spec.words:
+    if extremes is not None and block.dtype == np.float32 and not (spec.words or spec.hexadecimal):
         for i in extremes.coarse_columns():
             cells.check_rounding(block[i], columns[i])
     return RawField(
@@ -130,13 +141,19 @@ def _read_list(cells: Cells, spec: FieldSpec, column: Column) -> tuple[list[NDAr
     flat = pc.list_flatten(items)
     owner = np.repeat(np.arange(num_rows), lengths)
     dtype = "float64" if is_converted(spec) else spec.dtype
-    good[owner[~are_numbers(flat, dtype)]] = False
+    if spec.hexadecimal:
+        hex_numbers, is_hex = hex_values(flat)
+        good[owner[~is_hex]] = False
+    else:
+        good[owner[~are_numbers(flat, dtype)]] = False
     set_rows = np.ones(num_rows, dtype=np.bool_) if missing is None else ~missing
-    cells.report_bad(
-        "csv.not_a_list", set_rows & ~good, column, f"a list of {count} {'whole ' if 'int' in dtype else ''}numbers"
-    )
+    kind = "hexadecimal " if spec.hexadecimal else "whole " if "int" in dtype else ""
+    cells.report_bad("csv.not_a_list", set_rows & ~good, column, f"a list of {count} {kind}numbers")
     usable = good & set_rows
-    numbers, outside = cast_numbers(pc.filter(flat, pa.array(usable[owner])), dtype)
+    if spec.hexadecimal:
+        numbers, outside = fit_whole(hex_numbers[usable[owner]], dtype)
+    else:
+        numbers, outside = cast_numbers(pc.filter(flat, pa.array(usable[owner])), dtype)
     by_column = np.zeros((count, num_rows), dtype=dtype)
     by_column[:, usable] = numbers.reshape(-1, count).T
     too_large = np.zeros(num_rows, dtype=np.bool_)

@@ -6,7 +6,7 @@ Skipped lines between rows are left empty, so that every later row keeps its lin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.csv.blanks import narrow_blanks, strip_blanks
 from vlapipe.pipeline.read.csv.quotes import check_quotes
+from vlapipe.pipeline.read.csv.row_kinds import find_header_line, keep_kind, kinds_in
+from vlapipe.pipeline.read.csv.short_rows import fill_short_rows
 from vlapipe.pipeline.read.text import count_lines
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import WHITESPACE, Dialect
@@ -33,8 +35,9 @@ class CutText:
     """The rows of a table, ``text[start:stop]``; the first character lies on ``first_line``.
 
     ``names`` has one entry per cell of a row, ``""`` for a cell without a name. ``emptied`` holds the lines of
-    comments. With ``trailing``, the last cell of each row must be empty. If ``delimiter`` replaces another delimiter,
-    ``restored`` is the original, which must be put back inside quotes.
+    comments; with ``may_be_blank``, no blank line is worth a note. With ``trailing``, the last cell of each row must be
+    empty. If ``delimiter`` replaces another delimiter, ``restored`` is the original, which must be put back inside
+    quotes.
     """
 
     text: bytes
@@ -50,6 +53,7 @@ class CutText:
     emptied: NDArray[np.int64]
     trailing: bool = False
     restored: bytes | None = None
+    may_be_blank: bool = False
 
 
 def cut_text(text: bytes, dialect: Dialect, label: str, findings: Findings) -> CutText | None:
@@ -75,7 +79,7 @@ class _Cutter:
         if self.restored:
             text = text.replace(self.restored, self.delimiter)
         self.text, self.at, self.line, self.stop = text, 0, 1, len(text)
-        self.comment_header: tuple[bytes, int] | None = None
+        self.found_header: tuple[bytes, int] | None = None  # names above the rows, and their line
         self.emptied = np.empty(0, dtype=np.int64)
 
     def _byte_delimiter(self, text: bytes) -> tuple[bytes, bytes | None]:
@@ -89,21 +93,34 @@ class _Cutter:
     def cut(self) -> CutText | None:
         self._skip(self.dialect.skip_lines)
         self._skip_footer()
+        if self.dialect.header_line is not None and not self._find_header_line():
+            return None
         if self.dialect.comment and self.text.find(self.dialect.comment.encode(), self.at, self.stop) >= 0:
             self._empty_comments()
+        if self.dialect.row_kind is not None and not self.dialect.header_rows and not self._keep_kind():
+            return None
         self._skip_blank_lines()
-        if self.at >= self.stop and self.comment_header is None:
+        if self.at >= self.stop and self.found_header is None:
             self.findings.add("csv.empty", self.label, found="no header and no row")
             return None
         header = self._read_header()
         if header is None:
             return None
         header_line, names = header
+        if self.dialect.row_kind is not None and self.dialect.header_rows:
+            at = self.dialect.kind_column - 1
+            names = (*names[:at], "", *names[at + 1 :])  # the kind is one text in all rows
+            if not self._keep_kind():
+                return None
         has_quotes = bool(self.quote) and self.text.find(self.quote, self.at, self.stop) >= 0
         escapes = bool(self.escape) and self.text.find(self.escape, self.at, self.stop) >= 0
         text, start, stop = self._plain_blanks(self.text, self.at, self.stop)
         if (has_quotes or escapes) and not self._check_quotes(text, start, stop, self.line):
             return None
+        if self.dialect.short_rows:
+            quote = self.quote if has_quotes else b""
+            text, start = fill_short_rows(text, (start, stop), len(names), self.delimiter, quote), 0
+            stop = len(text)
         return CutText(
             text=text,
             start=start,
@@ -118,6 +135,7 @@ class _Cutter:
             emptied=self.emptied,
             trailing=self.dialect.trailing_delimiter,
             restored=self.restored,
+            may_be_blank=self.dialect.row_kind is not None,
         )
 
     def _skip(self, num_lines: int) -> None:
@@ -167,6 +185,32 @@ class _Cutter:
         self.text, self.at = b"".join(pieces), 0
         self.stop = len(self.text)
 
+    def _find_header_line(self) -> bool:
+        """Finds the header by its regular expression. Rows begin behind its line unless rows have a kind."""
+        found = find_header_line(self.text, self.at, self.stop, self.dialect)
+        if found is None:
+            expected = f"a line in which {self.dialect.header_line!r} finds the names"
+            self.findings.add("csv.missing_column", self.label, expected=expected, found="none")
+            return False
+        line = self.line + count_lines(self.text, self.at, found.at)
+        self.found_header = found.record, line
+        if self.dialect.row_kind is None:
+            self.at, self.line = found.at, line
+            self._skip(1 + self.dialect.skip_after_header)
+        return True
+
+    def _keep_kind(self) -> bool:
+        """Empties the lines of other kinds. The dialect's delimiter stands in the text as ``self.delimiter``."""
+        whole = self.text[self.at : self.stop]
+        dialect = self.dialect if self.whitespace else replace(self.dialect, delimiter=self.delimiter.decode())
+        kept = keep_kind(whole, dialect)
+        if not kept.strip():
+            expected, found = f"lines of the kind {dialect.row_kind!r}", kinds_in(whole, dialect)
+            self.findings.add("csv.no_such_kind", self.label, line=self.line, expected=expected, found=found)
+            return False
+        self.text, self.at, self.stop = kept, 0, len(kept)
+        return True
+
     def _num_quotes(self, text: bytes) -> int:
         if self.escape:
             text = re.sub(re.escape(self.escape) + rb".", b"", text, flags=re.DOTALL)
@@ -184,19 +228,25 @@ class _Cutter:
         if wanted >= 0:
             start, end = spans[before[wanted]]
             header = whole[start:end].removeprefix(self.dialect.comment.encode())
-            self.comment_header = header.lstrip(b" " if self.delimiter == b"\t" else b" \t"), int(self.emptied[wanted])
+            self.found_header = header.lstrip(b" " if self.delimiter == b"\t" else b" \t"), int(self.emptied[wanted])
 
     def _read_header(self) -> tuple[int | None, tuple[str, ...]] | None:
         """Returns the header's line and a name for each cell of a row. Afterwards ``at`` is the start of the rows."""
         dialect = self.dialect
         line: int | None = self.line
         if dialect.header_commented:
-            if self.comment_header is None:
+            if self.found_header is None:
                 expected = f"a header behind {dialect.comment!r} before the first row"
                 self.findings.add("csv.missing_column", self.label, line=line, expected=expected, found="none")
                 return None
-            record, line = self.comment_header
+            record, line = self.found_header
             names = self._split(record, line)
+        elif dialect.header_line is not None:
+            assert self.found_header is not None
+            record, line = self.found_header
+            names = self._split(record, line)
+            if names is not None and dialect.row_kind is not None:
+                names.insert(dialect.kind_column - 1, "")
         elif dialect.header_rows:
             rows = [self._next_record() for _ in range(dialect.header_rows)]
             names = self._join_header_rows(rows)
@@ -207,7 +257,7 @@ class _Cutter:
             names, line = self._names_by_position(), None
         if names is None:
             return None
-        if dialect.trailing_delimiter and dialect.header_rows:
+        if dialect.trailing_delimiter and (dialect.header_rows or dialect.header_line is not None):
             if names and not names[-1].strip():
                 names.pop()
             names.append("")
@@ -222,16 +272,22 @@ class _Cutter:
         if cells is None:
             return None
         num_named = len(cells) - self.dialect.trailing_delimiter - self.dialect.index_column
+        num_named -= self.dialect.row_kind is not None
         if not self.dialect.names:
             names = tuple(f"column_{i + 1}" for i in range(num_named))
         else:
             by_length = {len(names): names for names in self.dialect.names}
+            if self.dialect.short_rows:
+                num_named = min((length for length in by_length if length >= num_named), default=num_named)
             if num_named not in by_length:
                 expected = " or ".join(str(n) for n in sorted(by_length)) + " cells, as names says"
                 self.findings.add("csv.column_count", self.label, line=line, expected=expected, found=f"{num_named}")
                 return None
             names = by_length[num_named]
-        return [""] * self.dialect.index_column + list(names) + [""] * self.dialect.trailing_delimiter
+        found = [""] * self.dialect.index_column + list(names) + [""] * self.dialect.trailing_delimiter
+        if self.dialect.row_kind is not None:
+            found.insert(self.dialect.kind_column - 1, "")
+        return found
 
     def _join_header_rows(self, rows: list[list[str] | None]) -> list[str] | None:
         header = [row for row in rows if row is not None]

@@ -283,7 +283,7 @@ class CsvRows:
         return lines.records + cut.first_line
 
     def _report_blank(self, blank: NDArray[np.int64]) -> None:
-        if not len(blank):
+        if not len(blank) or self._cut.may_be_blank:
             return
         line, count = int(blank[0]), len(blank)
         if self.num_cells == 1:

@@ -6,6 +6,7 @@ Every value is the correctly rounded value of the printed number, or the file is
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from vlapipe.pipeline.read.csv.columns import Column, StreamColumns, find_column
 from vlapipe.pipeline.read.csv.faulty_rows import FaultyRows, all_but, fill_clock
 from vlapipe.pipeline.read.csv.fields import build_fields, field_dtype, kept_rows, read_field
 from vlapipe.pipeline.read.csv.rows import CsvRows, UnreadableError, open_rows
+from vlapipe.pipeline.read.csv.stated_clock import read_stated_clock
 from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream
 
-__all__ = ["read_csv_stream"]
+__all__ = ["read_csv_stream", "read_table_text"]
 
 
 def read_csv_stream(
@@ -49,8 +51,24 @@ def read_csv_stream(
 def _read_file(path: Path, label: str, stream: CsvStream, faulty: FaultyRows, findings: Findings) -> StreamRows | None:
     raw = read_bytes(path, label, findings)
     text = None if raw is None else read_text(raw, stream.dialect.encoding, label, findings)
-    rows = None if text is None else open_rows(text, stream.dialect, label, findings, faulty)
-    if raw is None or rows is None:
+    if raw is None or text is None:
+        return None
+    source = SourceFile(path=label, num_files=1, num_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+    return read_table_text(text, source, stream, faulty, findings)
+
+
+def read_table_text(
+    text: bytes, source: SourceFile, stream: CsvStream, faulty: FaultyRows, findings: Findings
+) -> StreamRows | None:
+    """Reads a stream's rows from the text of a table. Returns ``None`` if errors were found."""
+    label, start_ns = source.path, 0
+    if stream.time.rate_line is not None or stream.time.start_line is not None:
+        stated = read_stated_clock(text, stream.time, stream.dialect, label, findings)
+        if stated is None:
+            return None
+        stream, start_ns = replace(stream, time=stated.time), stated.start_ns
+    rows = open_rows(text, stream.dialect, label, findings, faulty)
+    if rows is None:
         return None
     try:
         if not _is_parted(rows, stream):
@@ -61,8 +79,7 @@ def _read_file(path: Path, label: str, stream: CsvStream, faulty: FaultyRows, fi
         if not rows.has_rows:
             findings.add("csv.header_only", label, line=rows.header_line or 1, found="a header and no row")
             return None
-        source = SourceFile(path=label, num_files=1, num_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
-        return _read_rows(rows, columns, stream, source, faulty, findings)
+        return _read_rows(rows, columns, stream, source, faulty, findings, start_ns)
     except UnreadableError as error:
         findings.add("csv.unreadable", label, line=rows.header_line, found=str(error))
         return None
@@ -84,6 +101,7 @@ def _read_rows(
     source: SourceFile,
     faulty: FaultyRows,
     findings: Findings,
+    start_ns: int,
 ) -> StreamRows | None:
     may_lack = any(spec.on_missing != "refuse" for spec in stream.fields)
     types, decimal = _types(columns, stream), stream.dialect.decimal
@@ -104,7 +122,7 @@ def _read_rows(
                 fault.report(findings)
             return None
         cells.findings = findings.fresh()
-        timestamp = read_clock(cells, columns, stream.time, good, cells.findings)
+        timestamp = read_clock(cells, columns, stream.time, good, cells.findings, start_ns)
         arrays = build_fields(fields, kept, cells)
         if len(faulty.faults) == num_faults:
             break
