@@ -32,6 +32,7 @@ _ABOUT = {
     "instruction": "Instructions",
     "csv": "CSV files",
     "npz": "NPZ and NPY files",
+    "lerobot": "LeRobot datasets",
     "stream": "Optional streams",
     "image": "Images",
     "clock": "Clocks",

@@ -119,6 +119,7 @@ CODES: dict[str, Code] = {
     "npz.not_finite": _error("an array holds NaN or infinite values", "correct or cut the recording"),
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
     "npz.rounded": _warning("values were rounded to the schema's dtype", "declare dtype = 'float64' to keep them all"),
+    "npz.no_value": _fatal("a row has no value where every row must have one", "record it again"),
     "npz.too_large": _fatal("an array claims far more than its file holds", "record it again"),
     "npz.outside": _fatal("an array lies outside its file", "copy it into the file: h5repack, or h5copy -f ext"),
     "npz.codec": _fatal("an array is packed by a codec that is not installed", "install it, or save it otherwise"),
@@ -127,6 +128,16 @@ CODES: dict[str, Code] = {
         "copy the file again; if the recorder leaves out what is all zeros, say 'npz.not_written' = 'warning'",
     ),
     "npz.windows": _note("windows were laid end to end", "nothing needs to be done"),
+    # What the metadata of a LeRobot dataset says, against its files.
+    "lerobot.totals": _warning("a total in the metadata is not that of the episodes", "correct meta/info.json"),
+    "lerobot.rows": _fatal("a data file has other rows than the metadata says", "download it again, or correct meta/"),
+    "lerobot.index": _error("a column of indices does not count as the metadata says", "correct it, or meta/"),
+    "lerobot.clock": _error(
+        "timestamp and frame_index do not agree at the stated fps",
+        "correct fps in meta/info.json, or save `vlapipe schema show lerobot --dataset DIR` and change time there",
+    ),
+    "lerobot.task": _error("a row's task is none of the episode's tasks", "correct task_index, or meta/"),
+    "lerobot.dtype": _warning("a column has another dtype than the metadata says", "correct meta/info.json"),
     # What a schema allows an episode to lack, or to leave out.
     "stream.absent": _note("an optional stream is absent; samples mark it as padding", "nothing needs to be done"),
     "stream.in_no_episode": _warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -92,8 +93,16 @@ def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:
         "dtype": table.choice("dtype", _DTYPES, "float32"),
         "window": _parse_window(table),
     }
+    values["names"] = _parse_names(table, math.prod(shape))
     num_columns = shape[-1] if shape else 1
     return _parse_field(name, table, tuple(shape), num_columns, values, "refuse")
+
+
+def _parse_names(table: TomlTable, count: int) -> tuple[str, ...]:
+    names: tuple[str, ...] = table.texts("names", ())
+    if names and len(names) != count:
+        table.fail(f"names: expected {count}, one a number of a row, found {len(names)}")
+    return names
 
 
 def _parse_window(table: TomlTable) -> tuple[str, int, int] | None:

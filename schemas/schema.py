@@ -218,6 +218,7 @@ class FieldSpec:
     stuck_s: float | None = None
     gripper: tuple[float, float] | None = None  # the stored values of an open and of a closed gripper
     window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see ArrayStream
+    names: tuple[str, ...] = ()  # of the numbers of a row, in order; or none
 
     @property
     def num_columns(self) -> int:

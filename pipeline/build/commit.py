@@ -105,6 +105,7 @@ def _describe_fields(stream: CsvStream | ArrayStream) -> dict[str, Any]:
         for spec in (field, field.mask):
             if spec is not None:
                 entry = {"dtype": spec.dtype, "shape": list(spec.shape), "unit": list(spec.unit)}
+                entry |= {"names": list(spec.names)} if spec.names else {}
                 fields[spec.name] = {**entry, **({"text": True} if spec.text else {})}
     for derived in stream.derived:
         made = {"kind": derived.kind, "of": derived.of}

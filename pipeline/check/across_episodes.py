@@ -37,6 +37,7 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
         schema: names the anchor stream, whose file identifies a recording, and sets the severity of findings.
     """
     findings = Findings(schema.checks.severity)
+    findings.extend(discovery.findings)
     check_what_is_left_out(discovery, schema, findings)
     for (kind, _), paths in _by_kind(discovery.unread).items():
         findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))

@@ -16,14 +16,31 @@ from typing import Any
 
 from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, excluded_by, match_end, walk
 from vlapipe.schemas.errors import UsageError, printable
+from vlapipe.schemas.findings import Finding
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 from vlapipe.schemas.templates import fill_template
 
-__all__ = ["Discovery", "RawEpisode", "RawFile", "discover"]
+__all__ = ["Discovery", "MetadataSays", "RawEpisode", "RawFile", "discover", "without_excluded"]
 
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 _TABLE = {".csv", ".tsv", ".txt", ".dat", ".log"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetadataSays:
+    """What a dataset's own metadata says about the rows of an episode. Reading the rows compares them with it.
+
+    ``first_row`` counts in the whole dataset. ``tasks`` are the episode's texts by their numbers, ``dtypes`` those of
+    columns by name.
+    """
+
+    episode_index: int
+    length: int
+    first_row: int | None
+    rate_hz: float
+    tasks: tuple[tuple[int, str], ...]
+    dtypes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +67,18 @@ class RawEpisode:
     entry: dict[str, Any] = field(default_factory=dict)  # of the dataset's table of metadata
     group: str | None = None  # the episode's group in its container
     times: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a video that are the episode's
+    shares: dict[str, float] = field(default_factory=dict)  # of a stream's files; else ``share`` of each
+    missing: dict[str, str] = field(default_factory=dict)  # by stream: a file that metadata names and that is not there
+    says: MetadataSays | None = None
 
     @property
     def share(self) -> float:
         """Returns the fraction of the files that belongs to this episode: 1 unless the files are cut into several."""
         return (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
+
+    def share_of(self, stream: str) -> float:
+        """Returns the fraction of a stream's files that belongs to this episode."""
+        return self.shares.get(stream, self.share)
 
     @property
     def every_file(self) -> list[RawFile]:
@@ -65,8 +89,9 @@ class RawEpisode:
 
     @property
     def num_bytes(self) -> int:
-        """Returns the bytes of all streams' files, times ``share``."""
-        return int(self.share * sum(file.num_bytes for files in self.files.values() for file in files))
+        """Returns the bytes of all streams' files that belong to this episode, by ``share_of``."""
+        sizes = (self.share_of(name) * sum(f.num_bytes for f in files) for name, files in self.files.items())
+        return int(sum(sizes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +105,7 @@ class Discovery:
     misnamed: tuple[str, ...] = ()  # files and folders left out because of their names, which are escaped here
     not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, but do not match the schema's folders
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ids of episodes left out, by what leaves out
+    findings: tuple[Finding, ...] = ()  # faults of the dataset's own metadata
 
 
 @dataclass(frozen=True)
@@ -131,14 +157,7 @@ def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
 def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery:
     ids = _ids(tree.root, places)
     every = [_sort_files(tree, place, name, schema) for place, name in zip(places, ids, strict=True)]
-    left_out: dict[str, tuple[str, ...]] = {}
-    episodes = []
-    for episode in every:
-        rule = excluded_by(episode.id, schema.episodes.exclude)
-        if rule is None:
-            episodes.append(episode)
-        else:
-            left_out[f"exclude {rule}"] = (*left_out.get(f"exclude {rule}", ()), episode.id)
+    episodes, left_out = without_excluded(every, schema)
     files = list(tree.files.values())
     if not schema.episodes.per_file:
         files = [file for episode in episodes for file in tree.below(episode.folder)]
@@ -151,6 +170,19 @@ def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery
         misnamed=tree.misnamed,
         left_out=left_out,
     )
+
+
+def without_excluded(every: list[RawEpisode], schema: Schema) -> tuple[list[RawEpisode], dict[str, tuple[str, ...]]]:
+    """Returns the episodes that ``exclude`` leaves in, and the ids of the others by the pattern that leaves out."""
+    left_out: dict[str, tuple[str, ...]] = {}
+    episodes = []
+    for episode in every:
+        rule = excluded_by(episode.id, schema.episodes.exclude)
+        if rule is None:
+            episodes.append(episode)
+        else:
+            left_out[f"exclude {rule}"] = (*left_out.get(f"exclude {rule}", ()), episode.id)
+    return episodes, left_out
 
 
 def _looked_for(schema: Schema) -> str:

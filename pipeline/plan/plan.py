@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
@@ -77,7 +77,7 @@ def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], 
     for episode in episodes:
         stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file]
         described = [episode.id, episode.task, stamps, episode.rows, *([episode.entry] if episode.entry else [])]
-        described += [part for part in (episode.group, episode.times) if part]
+        described += [part for part in (episode.group, episode.times, episode.says and astuple(episode.says)) if part]
         sha.update(json.dumps(described).encode())
     return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
 
@@ -87,8 +87,8 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
     size = 0
     for name, files in episode.files.items():
         num_bytes = sample.stored_bytes(name, files)
-        size += num_bytes // _CSV_SHRINKS if name in text else num_bytes
-    return int(size * episode.share)
+        size += int((num_bytes // _CSV_SHRINKS if name in text else num_bytes) * episode.share_of(name))
+    return size
 
 
 def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
