@@ -19,7 +19,8 @@ from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_ou
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
-from vlapipe.pipeline.discover.discovery import Discovery, discover
+from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.layouts.layouts import find_episodes, schema_of
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import Plan, make_plan
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
@@ -32,7 +33,6 @@ from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
-from vlapipe.schemas.registry import load_schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 _SCHEDULER = re.compile(r"((tcp|tls|ws|wss|ucx|ucxx)://)?[^/\s]+:\d+/?")
@@ -186,10 +186,10 @@ def ingest(config: IngestConfig) -> IngestReport:
 
 def _ingest(config: IngestConfig) -> IngestReport:
     started = time.monotonic()
-    schema = load_schema(config.schema)
+    schema = schema_of(config.schema, config.source)
     if config.out is not None and not config.dry_run and config.source.exists():
         check_output(config.out, config.source)
-    found = discover(config.source, schema, single=config.single_episode)
+    found = find_episodes(config.source, schema, single=config.single_episode)
     described = config.described()
     if is_cut(schema):  # ``where`` and the table of metadata speak of the parts of files
         described |= {"metadata_table": digest_of_table(found, schema)}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, discover
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.layouts.layouts import find_episodes
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import make_plan
 from vlapipe.pipeline.read.segments import cut_files, is_cut
@@ -37,7 +38,7 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     Raises:
         UsageError: the folder does not exist, or holds no episode.
     """
-    discovery = discover(root, schema)
+    discovery = find_episodes(root, schema)
     if not is_cut(schema):
         discovery = choose_episodes(describe_episodes(discovery, schema), schema, None)
     # A file with many episodes is cut only if the file is among those tried.

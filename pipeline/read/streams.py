@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
+from vlapipe.pipeline.read.containers.arrays import Part
 from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
 from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.pipeline.read.images.camera_files import read_images
@@ -58,6 +59,9 @@ def read_rows(
     """
     files = raw.files[stream.name]
     arrays = isinstance(stream, ArrayStream) and all(file.path.endswith(".npy") for file in files)
+    if stream.name in raw.missing:
+        _refuse_missing(raw, stream.name, findings)
+        return None
     joined = isinstance(stream, CsvStream) and stream.one_row_a_file
     if not files or (len(files) > 1 and not (arrays or joined)):
         _refuse_files(files, raw, stream.files, findings)
@@ -65,7 +69,8 @@ def read_rows(
     has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
     if isinstance(stream, ArrayStream):
         paths = [file.path for file in files]
-        return read_array_stream(root, paths, stream, findings, clock, group=raw.group)
+        part = _part_of(raw)
+        return read_array_stream(root, paths, stream, findings, clock, group=raw.group, part=part, says=raw.says)
     if joined:
         rows = read_one_row_files(root, [file.path for file in files], stream, findings)
     else:
@@ -94,6 +99,10 @@ def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[s
     found = ", ".join(PurePosixPath(file.path).name for file in files[:_MOST_NAMED]) or "no such file"
     found += f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
     findings.add(code, _join(raw.folder, patterns[0]), expected=" or ".join(patterns), found=found)
+
+
+def _refuse_missing(raw: RawEpisode, name: str, findings: Findings) -> None:
+    findings.add("file.missing", raw.missing[name], expected=f"{name} of {raw.id}, as meta/ says", found="no such file")
 
 
 def _read_clock(
@@ -133,7 +142,11 @@ def _read_cameras(
     images: ImageOptions,
 ) -> dict[str, ImageRows]:
     present = [camera for camera in cameras if raw.files.get(camera)]
-    if not present and not stream.optional:
+    told = [camera for camera in cameras if camera in raw.missing]
+    for camera in told:
+        _refuse_missing(raw, camera, findings)
+    cameras = tuple(camera for camera in cameras if camera not in told)
+    if not present and not told and not stream.optional:
         expected = f"images of {', '.join(cameras) or 'a camera'}"
         place = _join(raw.folder, stream.files[0].partition("*")[0].partition("{")[0].rstrip("/"))
         findings.add("image.none", place, expected=expected, found="none")
@@ -151,10 +164,15 @@ def _read_cameras(
         read_one = partial(
             _reader_of(raw, stream, camera), root, files, stream, findings, clock, images=images, only_size=only_size
         )
-        rows = read_one(in_parts=raw.rows is not None)
+        rows = read_one(in_parts=raw.rows is not None and _part_of(raw) is None)
         if rows is not None and has_clock:
             read[camera] = rows
     return read
+
+
+def _part_of(raw: RawEpisode) -> Part | None:
+    """Returns the rows of the episode in its container, if only these are read."""
+    return Part(*raw.rows, raw.num_rows) if raw.says and raw.rows and raw.num_rows else None
 
 
 def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..., ImageRows | None]:
@@ -162,5 +180,7 @@ def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..
     if stream.kind == "video":
         return partial(read_video, times=raw.times.get(camera))
     if stream.in_container:
-        return partial(read_image_array, camera=camera if stream.many_cameras else None, group=raw.group)
+        return partial(
+            read_image_array, camera=camera if stream.many_cameras else None, group=raw.group, part=_part_of(raw)
+        )
     return read_images

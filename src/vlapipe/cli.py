@@ -238,15 +238,22 @@ def schema() -> None:
 @schema.command("list")
 def schema_list() -> None:
     """Name the built-in schemas."""
+    from vlapipe.pipeline.layouts.layouts import SELF_DESCRIBED
+
     for name in built_in_schemas():
         click.echo(f"{name:16s} {load_schema(name).description}")
+    for name, description in SELF_DESCRIBED.items():
+        click.echo(f"{name:16s} {description}")
 
 
 @schema.command("show")
 @click.argument("name")
-def schema_show(name: str) -> None:
+@click.option("--dataset", type=_PATH, help="The dataset that a schema such as lerobot is made from.")
+def schema_show(name: str, dataset: Path | None) -> None:
     """Print a schema's TOML, to read or to start your own from."""
-    click.echo(load_schema(name).toml, nl=False)
+    from vlapipe.pipeline.layouts.layouts import schema_of
+
+    click.echo(schema_of(name, dataset).toml, nl=False)
 
 
 @schema.command("infer")
@@ -288,8 +295,9 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
     Exit codes: 0 good; 1 faults; 2 the schema itself is wrong, or there is no such folder.
     """
     from vlapipe.pipeline.infer.check import check_schema
+    from vlapipe.pipeline.layouts.layouts import schema_of
 
-    report = check_schema(path, load_schema(name), num_episodes=episodes)
+    report = check_schema(path, schema_of(name, path), num_episodes=episodes)
     for line in report.lines:
         click.echo(line)
     if not report.good:

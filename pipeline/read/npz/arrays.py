@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.discovery import MetadataSays
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_array, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import clock_from_index
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part
 from vlapipe.pipeline.read.containers.container import open_container
+from vlapipe.pipeline.read.metadata_says import check_against_metadata, with_task_texts
 from vlapipe.pipeline.read.npz.fields import store_field
 from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
@@ -50,6 +52,7 @@ def read_array_stream(
     *,
     group: str | None = None,
     part: Part | None = None,
+    says: MetadataSays | None = None,
 ) -> StreamRows | None:
     """Reads a stream's rows. Returns ``None`` if errors were found.
 
@@ -61,10 +64,14 @@ def read_array_stream(
         clock: the stream's stamps, if they have a file of their own.
         group: the episode's group in the container.
         part: the episode's rows in the container.
+        says: what the dataset's own metadata says about the rows, which are compared with it.
     """
     found = findings.fresh()
     base = stream.topic if stream.topic is not None else group
     with open_container(root, files, found, kind=stream.kind, base=base, part=part) as opened:
+        if opened is not None and says is not None:
+            check_against_metadata(opened, says, found)
+            opened = with_task_texts(opened, says)
         rows = None if opened is None else _read(opened, stream, found, clock)
     findings.extend(found)
     return None if found.errors else rows
