@@ -33,6 +33,7 @@ _ABOUT = {
     "csv": "CSV files",
     "npz": "NPZ and NPY files",
     "lerobot": "LeRobot datasets",
+    "bag": "ROS bags and MCAP files",
     "stream": "Optional streams",
     "image": "Images",
     "clock": "Clocks",

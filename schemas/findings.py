@@ -138,6 +138,27 @@ CODES: dict[str, Code] = {
     ),
     "lerobot.task": _error("a row's task is none of the episode's tasks", "correct task_index, or meta/"),
     "lerobot.dtype": _warning("a column has another dtype than the metadata says", "correct meta/info.json"),
+    "bag.damaged": _fatal(
+        "a bag holds other bytes than its format allows",
+        "repair it with 'rosbag reindex', 'ros2 bag reindex' or 'mcap recover', or record it again",
+    ),
+    "bag.cut_short": _error(
+        "the recorder did not close the bag: its last messages are missing",
+        "repair it with 'rosbag reindex', 'ros2 bag reindex' or 'mcap recover', or take what is there:"
+        " set the code to warning under [checks.severity]",
+    ),
+    "bag.incomplete": _error(
+        "a bag has fewer files or messages than its metadata.yaml says", "copy it again, or 'ros2 bag reindex' it"
+    ),
+    "bag.missing_topic": _fatal(
+        "a topic that the schema asks for is missing", "correct topic in the schema, or say optional = true"
+    ),
+    "bag.no_messages": _fatal("a topic has no messages", "record it again, or say optional = true in the schema"),
+    "bag.type": _fatal("messages of a type or an encoding that is not read", "record another topic, or convert it"),
+    "bag.path": _fatal("a path in the schema fits no member of the messages", "correct array in the schema"),
+    "bag.message": _fatal(
+        "a message cannot be read as its type, or differs from the others", "cut the recording there, or record again"
+    ),
     # What a schema allows an episode to lack, or to leave out.
     "stream.absent": _note("an optional stream is absent; samples mark it as padding", "nothing needs to be done"),
     "stream.in_no_episode": _warning(

@@ -53,13 +53,10 @@ def parse_stream(name: str, table: TomlTable) -> Stream:
         "rate_hz": table.number("rate_hz", None, least=1e-6),
         "max_gap_s": table.number("max_gap_s", None, least=1e-9),
         "optional": table.flag("optional", False),
-        "time": _parse_time(
-            table.table("time", {} if of_images else REQUIRED),
-            kind,
-            in_container=in_container,
-            by_name=of_images or (kind == "csv" and table.flag("one_row_a_file", False)),
-        ),
     }
+    time = table.table("time", {} if of_images else REQUIRED)
+    by_name = of_images or (kind == "csv" and table.flag("one_row_a_file", False))
+    common["time"] = _parse_time(time, kind, in_container=in_container, in_bag="topic" in table.values, by_name=by_name)
     many_cameras = any("{camera}" in pattern for pattern in files)
     if not of_images and (many_cameras or "{camera}" in (common["time"].file or "")):
         table.fail("{camera} stands for a camera", "only files of images may have it")
@@ -99,6 +96,10 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
     if stream.cameras and not stream.many_cameras:
         cure = "put {camera} where the folders' names stand, or leave cameras out"
         table.fail("cameras: files has no {camera}", cure)
+    if stream.many_cameras and not stream.cameras and not any("{camera}" in pattern for pattern in stream.files):
+        table.fail(
+            "cameras is missing: what does {camera} stand for?", "list them, such as cameras = ['left', 'right']"
+        )
     if stream.in_container and kind == "video":
         table.fail("array and topic: a video is a file of its own", "say kind = 'images' for images in a container")
     if stream.in_container and not (stream.time.sources or stream.time.index_rate_hz or stream.time.rows_of):
@@ -260,13 +261,14 @@ def _parse_names(table: TomlTable) -> tuple[tuple[str, ...], ...]:
     return variants
 
 
-def _parse_time(table: TomlTable, kind: str, *, in_container: bool, by_name: bool) -> TimeSpec:
-    """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container.
+def _parse_time(table: TomlTable, kind: str, *, in_container: bool, in_bag: bool, by_name: bool) -> TimeSpec:
+    """Parses a clock. ``in_container``: the stream is a camera whose images lie in a container, perhaps in a bag.
 
     ``by_name``: the name of each file may hold the time of its row.
     """
     of_arrays = kind in get_args(ArrayKind) or in_container
-    unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "s")
+    # The stamps of a bag's messages are read as nanoseconds, whatever they consist of.
+    unit: TimeUnit = table.choice("unit", get_args(TimeUnit), "ns" if in_bag and "file" not in table.values else "s")
     # The stamps of a video's container are fractions of a second, which are kept as whole nanoseconds.
     of_container = kind == "video" and not {"file", "rows_of"} & table.values.keys()
     time = TimeSpec(

@@ -34,6 +34,7 @@ SHELVES_OF_READ = [
     ["pipeline.read.archives"],
     ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
     ["pipeline.read.clocks"],
+    ["pipeline.read.bags"],
     ["pipeline.read.containers", "pipeline.read.csv"],
     ["pipeline.read.clock_file", "pipeline.read.metadata_says", "pipeline.read.moved_clocks"],
     ["pipeline.read.images", "pipeline.read.npz"],

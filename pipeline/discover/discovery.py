@@ -342,6 +342,8 @@ def _files_of(
         found = tree.find(place.folder, pattern, place.stem)
         if not found:
             continue
+        if isinstance(stream, ImageStream) and stream.many_cameras and "{camera}" not in pattern:
+            return {camera: tuple(one.file for one in found) for camera in stream.cameras}  # all in one container
         by_camera: dict[str, list[RawFile]] = {}
         for one in found:
             by_camera.setdefault(one.camera or "", []).append(one.file)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.read.bags.together import lacks_topic, read_together
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
 from vlapipe.pipeline.read.containers.arrays import Part
 from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
 from vlapipe.pipeline.read.csv.table import read_csv_stream
+from vlapipe.pipeline.read.images.bag_camera import read_bag_camera
 from vlapipe.pipeline.read.images.camera_files import read_images
 from vlapipe.pipeline.read.images.image_array import read_image_array
 from vlapipe.pipeline.read.images.image_options import ImageOptions
@@ -40,14 +42,32 @@ def read_streams(
     An optional stream without files is left out, without a finding. The arguments are those of ``read_episode``.
     """
     streams: dict[str, Rows] = {}
-    for stream in schema.streams:
-        if isinstance(stream, ImageStream):
-            streams |= _read_cameras(root, raw, stream, cameras[stream.name], findings, images)
-        elif raw.files[stream.name] or not stream.optional:
-            rows = read_rows(root, raw, stream, findings, in_parts=raw.rows is not None)
-            if rows is not None:
-                streams[stream.name] = rows
+    with read_together(_topics(raw, schema, cameras)):
+        for stream in schema.streams:
+            if isinstance(stream, ImageStream):
+                streams |= _read_cameras(root, raw, stream, cameras[stream.name], findings, images)
+            elif _is_there(root, raw, stream, stream.name, findings) or not stream.optional:
+                rows = read_rows(root, raw, stream, findings, in_parts=raw.rows is not None)
+                if rows is not None:
+                    streams[stream.name] = rows
     return take_rows_of_others(start_with_others(streams, schema, cameras, findings), schema, cameras, findings)
+
+
+def _topics(raw: RawEpisode, schema: Schema, cameras: dict[str, tuple[str, ...]]) -> Iterator[tuple[list[str], str]]:
+    """Yields the topics that an episode's streams take from bags, each with the bag's files."""
+    for stream in schema.streams:
+        if isinstance(stream, CsvStream) or stream.topic is None:
+            continue
+        for name in cameras[stream.name] if isinstance(stream, ImageStream) else (stream.name,):
+            yield [file.path for file in raw.files.get(name, ())], stream.topic.replace("{camera}", name)
+
+
+def _is_there(root: Path, raw: RawEpisode, stream: Stream, name: str, findings: Findings) -> bool:
+    """Returns whether an episode has the files of a stream, or of the camera ``name``, and its topic in them."""
+    files = [file.path for file in raw.files.get(name, ())]
+    if not files or isinstance(stream, CsvStream) or stream.topic is None or not stream.optional:
+        return bool(files)
+    return not lacks_topic(root, files, stream.topic.replace("{camera}", name), findings)
 
 
 def read_rows(
@@ -58,12 +78,13 @@ def read_rows(
     ``in_parts``: the files hold several episodes; faults of single rows of a table are then told by ``faults``.
     """
     files = raw.files[stream.name]
-    arrays = isinstance(stream, ArrayStream) and all(file.path.endswith(".npy") for file in files)
     if stream.name in raw.missing:
         _refuse_missing(raw, stream.name, findings)
         return None
     joined = isinstance(stream, CsvStream) and stream.one_row_a_file
-    if not files or (len(files) > 1 and not (arrays or joined)):
+    is_array = isinstance(stream, ArrayStream)
+    many = is_array and (stream.kind == "bag" or all(file.path.endswith(".npy") for file in files))
+    if not files or (len(files) > 1 and not (many or joined)):
         _refuse_files(files, raw, stream.files, findings)
         return None
     has_clock, clock = _read_clock(root, raw, stream.name, stream, findings)
@@ -141,7 +162,7 @@ def _read_cameras(
     findings: Findings,
     images: ImageOptions,
 ) -> dict[str, ImageRows]:
-    present = [camera for camera in cameras if raw.files.get(camera)]
+    present = [camera for camera in cameras if _is_there(root, raw, stream, camera, findings)]
     told = [camera for camera in cameras if camera in raw.missing]
     for camera in told:
         _refuse_missing(raw, camera, findings)
@@ -179,6 +200,8 @@ def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..
     """Returns the function that reads the camera's images: from files, from a video, or from a container."""
     if stream.kind == "video":
         return partial(read_video, times=raw.times.get(camera))
+    if stream.topic is not None:
+        return partial(read_bag_camera, camera=camera if stream.many_cameras else None)
     if stream.in_container:
         return partial(
             read_image_array, camera=camera if stream.many_cameras else None, group=raw.group, part=_part_of(raw)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.containers.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.stream_rows import SourceFile
@@ -141,7 +142,7 @@ def load_array(
 
 
 def _why_not(error: Exception) -> dict[str, str]:
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError | BagError):
         return {"code": error.code, "expected": error.expected, "found": error.found}
     if str(error).startswith("Object arrays"):
         return {"code": "npz.object_array", "expected": "an array of numbers", "found": "Python objects"}

@@ -35,7 +35,7 @@ _KINDS: dict[str, ArrayKind] = {
     ".db3": "bag",
     ".mcap": "bag",
 }
-_OPENERS = {"npz": open_npz, "hdf5": open_hdf5, "zarr": open_zarr, "parquet": open_parquet, "bag": open_bag}
+_OPENERS = {"npz": open_npz, "hdf5": open_hdf5, "zarr": open_zarr, "parquet": open_parquet}
 
 
 def kind_of(path: str) -> ArrayKind:
@@ -75,9 +75,11 @@ def open_container(
         try:
             for file in files:
                 (root / file).stat()
-            if one_row_a_file:
+            if (kind or kind_of(files[0])) == "bag":
+                arrays: Mapping[str, ArrayEntry] | None = open_bag(root, files, base or "", findings)
+            elif one_row_a_file:
                 open_one = partial(_open, root, base=base, kind=kind)
-                arrays: Mapping[str, ArrayEntry] | None = rows_of_files(files, open_one, findings)
+                arrays = rows_of_files(files, open_one, findings)
             else:
                 arrays = _open(root, files, stack, findings, base=base, kind=kind)
         except OSError as error:
