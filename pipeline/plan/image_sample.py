@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class ImageSample:
 
     images: ImageOptions
     bytes_of_image: dict[str, int]  # for raw pixels: exact
-    bytes_of_byte: dict[str, float]  # for JPEG: an estimate
+    bytes_of_byte: dict[str, float]  # for JPEG and for videos: an estimate
 
     def stored_bytes(self, camera: str, files: tuple[RawFile, ...]) -> int:
         """Estimate the bytes that a shard stores for these files.
@@ -40,8 +40,12 @@ class ImageSample:
         return int(self.bytes_of_byte.get(camera, 1.0) * sum(file.num_bytes for file in files))
 
 
-def look_at_images(discovery: Discovery, cameras: Iterable[str], images: ImageOptions) -> ImageSample:
-    """Read the first image of episodes. No file is opened if images are stored as they were recorded.
+def look_at_images(
+    discovery: Discovery, cameras: Iterable[str], images: ImageOptions, videos: Collection[str] = ()
+) -> ImageSample:
+    """Read the first image of episodes. No image is opened if images are stored as they were recorded.
+
+    Of the cameras among ``videos``, some videos are opened in any case: their frames are stored larger than they are.
 
     If raw pixels are stored and no size is given, a camera gets the size that most of its episodes have, so the first
     image of every episode is read.
@@ -50,6 +54,15 @@ def look_at_images(discovery: Discovery, cameras: Iterable[str], images: ImageOp
     bytes_of_byte: dict[str, float] = {}
     sizes: dict[str, ImageSize] = {}
     for camera in cameras:
+        if camera in videos:
+            from vlapipe.pipeline.plan.video_sample import look_at_videos  # needs an extra
+
+            every = (file for episode in discovery.episodes for file in episode.files.get(camera, ()))
+            sample = look_at_videos(discovery.root, every, images)
+            bytes_of_byte[camera] = sample.bytes_of_byte
+            if images.storage == "raw" and not images.size and sample.sizes:
+                sizes[camera] = Counter(sample.sizes).most_common(1)[0][0]
+            continue
         if images.as_recorded:
             continue
         firsts = [episode.files[camera][0] for episode in discovery.episodes if episode.files.get(camera)]

@@ -54,7 +54,9 @@ def make_plan(
     ``options`` do not change the grouping; they only enter the shards' digests.
     """
     cameras = _expected_cameras(discovery, schema)
-    sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images)
+    of_videos = {s.name for s in schema.streams if s.kind == "video"}
+    videos = {camera for name in of_videos for camera in cameras[name]}
+    sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images, videos)
     splits = {episode.id: split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
     groups: list[list[RawEpisode]] = [[]]
     filled = 0

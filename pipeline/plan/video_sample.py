@@ -1,0 +1,60 @@
+"""Reads the first frames of a few videos before the plan is made, to learn how large their frames become."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlapipe.pipeline.discover.discovery import RawFile
+from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOptions, ImageSize
+from vlapipe.pipeline.read.video.decode import DamagedVideoError, whole_frames
+from vlapipe.pipeline.read.video.file_head import BadVideoError
+from vlapipe.pipeline.read.video.jpeg_frames import jpegs_of, turn_of
+from vlapipe.pipeline.read.video.open_video import av_error, open_video
+
+__all__ = ["VideoSample", "look_at_videos"]
+
+_TRIED = 16  # videos that are opened
+_FRAMES = 4  # of each that are stored on trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSample:
+    """The sizes of the frames of the videos that were opened, and the bytes stored for each byte of a video."""
+
+    sizes: tuple[ImageSize, ...]
+    bytes_of_byte: float
+
+
+def look_at_videos(root: Path, files: Iterable[RawFile], images: ImageOptions) -> VideoSample:
+    """Decodes a few frames of some of the videos. Videos that cannot be read count as if they were kept as they are."""
+    every = sorted({file.path: file for file in files}.items())
+    sizes = list[ImageSize]()
+    before = after = 0
+    for path, file in every[:: -(-len(every) // _TRIED) or 1]:
+        try:
+            size, num_bytes = _stored(root / path, file.num_bytes, images)
+        except (OSError, BadVideoError, DamagedVideoError, av_error()):
+            continue  # not reported here: reading the episode reports the fault
+        sizes.append(size)
+        before, after = before + file.num_bytes, after + num_bytes
+    return VideoSample(sizes=tuple(sizes), bytes_of_byte=after / before if before else 1.0)
+
+
+def _stored(path: Path, num_bytes: int, images: ImageOptions) -> tuple[ImageSize, int]:
+    """Returns the size of a video's frames, and about how many bytes they are stored in."""
+    with open_video(path) as video:
+        frames = whole_frames(video, None)
+        first = next(frames)
+        turn = turn_of(first.picture)
+        shown = itertools.chain([first], itertools.islice(frames, _FRAMES - 1))
+        jpegs = [*jpegs_of(shown, turn, images.size, JPEG_QUALITY, 1)]
+        num_frames = video.num_declared
+        if not num_frames and video.duration_s and video.frame_s:
+            num_frames = int(video.duration_s / video.frame_s)
+        num_frames = min(max(num_frames, len(jpegs)), num_bytes)  # a header may promise anything
+        size = jpegs[0].width, jpegs[0].height
+        each = 3 * size[0] * size[1] if images.storage == "raw" else sum(len(j.data) for j in jpegs) / len(jpegs)
+    return size, int(each * num_frames)
