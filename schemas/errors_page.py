@@ -36,6 +36,7 @@ _ABOUT = {
     "bag": "ROS bags and MCAP files",
     "stream": "Optional streams",
     "image": "Images",
+    "video": "Videos",
     "clock": "Clocks",
     "value": "Values",
     "pose": "Rotations",

@@ -91,7 +91,7 @@ def _describe_streams(plan: Plan) -> dict[str, Any]:
     for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
             channels = "rgb" if plan.images.storage == "raw" else stream.channels  # pixels are stored in true RGB
-            entry = {**_describe_stream(stream), "storage": plan.images.storage, "channels": channels}
+            entry = {**_describe_stream(stream), "kind": "images", "storage": plan.images.storage, "channels": channels}
             described |= {camera: dict(entry) for camera in plan.cameras[stream.name]}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
