@@ -30,7 +30,8 @@ NO_PATHS = {
     "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
     "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
-    "action_form", "image_resize", *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
+    "action_form", "image_resize", "to", "fps", "video",
+    *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}
 

@@ -23,7 +23,7 @@ FLOORS = [
     ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report"],
     ["pipeline.plan", "train.run", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
-    ["pipeline.ingest", "train.faults", "train.result"],
+    ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
     ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build", "train.evaluate"],
     ["train.loop"],
     ["train.bench"],

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlapipe.pipeline.export.export import export
     from vlapipe.pipeline.shards.dataset import Dataset, Episode, open_dataset
     from vlapipe.train.checkpoint.saved_policy import load_policy
     from vlapipe.train.data.images.augment import Augmentation
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "build_policy",
     "compare_datasets",
+    "export",
     "load_policy",
     "open_dataset",
     "torch_dataset",
@@ -39,6 +41,7 @@ __all__ = [
 _HOMES = {
     "Dataset": "vlapipe.pipeline.shards.dataset",
     "Episode": "vlapipe.pipeline.shards.dataset",
+    "export": "vlapipe.pipeline.export.export",
     "open_dataset": "vlapipe.pipeline.shards.dataset",
     "Loader": "vlapipe.train.data.loader",
     "LossOutput": "vlapipe.train.policies.base",

@@ -107,6 +107,7 @@ def cli() -> None:
     vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
     vlapipe inspect data/                          look at what came of it
     vlapipe train --data data/ --out run/          train a policy
+    vlapipe export data/ lerobot/ --to lerobot     write it in the format of another project
 
     Exit codes: 0 good; 1 finished, but episodes were rejected or damage was found; 2 wrong usage; 3 not a dataset;
     4 made by a newer format; 5 stopped by its surroundings (disk, quota, memory, network, worker): the same command
@@ -302,6 +303,58 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
         click.echo(line)
     if not report.good:
         sys.exit(1)
+
+
+@cli.command()
+@click.argument("dataset", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--to", default="lerobot", show_default=True, help="lerobot (format v3.0) or hdf5 (robomimic).")
+@click.option("--where", help="Export only episodes of which this is true: 'success and operator != \"test\"'.")
+@click.option("--fps", type=float, help="The one rate of all frames. Default: the anchor's rate in the schema.")
+@click.option("--video", help="Encode images: h264 or av1. Default: each image as it is, without loss.")
+@click.option("--cameras", multiple=True, help="A camera; again for more. Default: those of a sample.")
+@click.option("--workers", type=int, help="Episodes made at once. Default: one a core.")
+@click.option("--cache-dir", type=_PATH, help="Where shards are unpacked, if not in the dataset.")
+@click.option("--report", type=_PATH, help="Also write what was done to this JSON file.")
+def export(
+    dataset: Path,
+    out: Path,
+    to: str,
+    where: str | None,
+    fps: float | None,
+    video: str | None,
+    cameras: tuple[str, ...],
+    workers: int | None,
+    cache_dir: Path | None,
+    report: Path | None,
+) -> None:
+    """Write DATASET in the format of another project: OUT is a new folder for lerobot, a new file for hdf5.
+
+    All streams come to one rate, and the command says what that changed. Everything written is read back and compared.
+    An export that was killed, or stopped by a full disk and the like (exit code 5), is finished by the same command.
+    """
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    from vlapipe.pipeline.export.export import ExportConfig, run_export
+    from vlapipe.pipeline.show.export_text import print_export_report
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: temporary files are removed
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
+    config = ExportConfig(
+        dataset=dataset,
+        out=out,
+        to=to,
+        where=where,
+        fps=fps,
+        video=video,
+        cameras=cameras or None,
+        workers=workers,
+        cache_dir=cache_dir,
+    )
+    done = run_export(config)
+    print_export_report(done)
+    if report is not None:
+        _write_text(report, done.to_json())
 
 
 @cli.group()
