@@ -14,7 +14,7 @@ from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.topics import Kind
 from vlapipe.schemas.extras import need
 
-__all__ = ["SIZES", "Member", "Types", "types_of"]
+__all__ = ["SIZES", "TIMES", "Member", "Types", "types_of"]
 
 # Bytes of the types that messages consist of. A string has a length before it.
 SIZES = {
@@ -32,7 +32,8 @@ SIZES = {
     "float32": 4,
     "float64": 8,
 }
-_TIMES = ("builtin_interfaces/msg/Time", "builtin_interfaces/msg/Duration")
+TIMES = ("time", "duration")  # 4 bytes of seconds and 4 of nanoseconds
+_TIMES = {"builtin_interfaces/msg/Time": "time", "builtin_interfaces/msg/Duration": "duration"}
 _MOST_TEXT = 1 << 18  # of a definition; the largest in use, of a whole planning scene, have 60 KB
 _MOST_LENGTH = 1 << 20  # of an array of which the definition states the length
 _DEEPEST = 24
@@ -46,7 +47,7 @@ class Member:
     """One member of a message: a number, a text, a time, a message, or an array of them."""
 
     name: str
-    type: str  # of SIZES, "string", "time", or the name of a message type
+    type: str  # of SIZES or TIMES, "string", or the name of a message type
     many: Literal["one", "array", "sequence"] = "one"
     length: int = 0  # of an "array"; a "sequence" has its length before it
 
@@ -73,14 +74,17 @@ class Types:
                 yield from self._walk(member.type, f"{start}{member.name}.")
 
     def find(self, path: str) -> Member | None:
-        """Returns the member at a path, in which ``[i]`` picks an element; ``None`` if there is no such member."""
+        """Returns the member at a path, in which ``[i]`` picks a message of a list; ``None`` if there is none."""
         of, found = self.root, None
         for part in path.split("."):
             name, bracket, index = part.partition("[")
             found = next((member for member in self.members.get(of, ()) if member.name == name), None)
-            if found is None or (bracket and not (found.many != "one" and index[:-1].isdecimal() and index[-1] == "]")):
+            if found is None:
                 return None
             if bracket:
+                is_list = found.many != "one" and found.type in self.members
+                if not (is_list and index[:-1].isdecimal() and index.endswith("]")):
+                    return None
                 found = Member(part, found.type)
             of = found.type if found.many == "one" else ""
         return found
@@ -159,8 +163,8 @@ def _add(
         return known
     depths[name] = None
     members[name] = tuple(_member(each, described) for each, described in defined[name][1])
-    inner = (member.type for member in members[name] if member.type not in SIZES)
-    deepest = 1 + max((_add(of, defined, members, depths) for of in inner if of not in ("string", "time")), default=0)
+    inner = (member.type for member in members[name] if member.type not in (*SIZES, *TIMES, "string"))
+    deepest = 1 + max((_add(of, defined, members, depths) for of in inner), default=0)
     if deepest > _DEEPEST:
         raise BagError("bag.type", f"messages in messages up to {_DEEPEST} deep", f"more in {name}")
     depths[name] = deepest
@@ -180,7 +184,7 @@ def _member(name: str, described: Any) -> Member:
 
 def _type(name: str, node: Any, detail: Any) -> str:
     if node.name == "NAME":
-        return "time" if detail in _TIMES else str(detail)
+        return _TIMES.get(detail, str(detail))
     base = str(detail[0])
     if base not in SIZES and base != "string":
         raise BagError("bag.type", "numbers of up to 64 bits, and texts of 8-bit characters", f"{name}: {base}")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.bags.bag_error import BagError
-from vlapipe.pipeline.read.bags.definitions import Types
+from vlapipe.pipeline.read.bags.definitions import TIMES, Types
 from vlapipe.pipeline.read.bags.topics import Topic
 from vlapipe.pipeline.read.bags.walk import Leaf, Shape, dtype_of, walk
 
@@ -125,7 +125,7 @@ class Messages:
         starts = (f"{path}.", f"{path}[")
         inner = {name: each for name, each in group.shape.leaves.items() if name.startswith(starts)}
         for name, each in inner.items():
-            if each.type in ("string", "time"):
+            if each.type in ("string", *TIMES):
                 what = "a text" if each.type == "string" else "a time"
                 raise BagError("bag.path", f"a path of numbers, such as {self._numbers(inner)}", f"{what} in {name}")
         if not inner:
@@ -134,7 +134,7 @@ class Messages:
         return np.concatenate(columns, axis=1)
 
     def _numbers(self, leaves: dict[str, Leaf]) -> str:
-        return next((name for name, leaf in leaves.items() if leaf.type not in ("string", "time")), "none here")
+        return next((name for name, leaf in leaves.items() if leaf.type not in ("string", *TIMES)), "none here")
 
     def _of_leaf(self, group: _Group, leaf: Leaf) -> NDArray[Any]:
         rows = len(group.rows)
@@ -143,13 +143,18 @@ class Messages:
         raw = self._cut(group, leaf.offset, leaf.offset + leaf.size)
         counts = () if leaf.count is None else (leaf.count,)
         order = group.shape.order
-        if leaf.type == "time":
-            pairs = np.frombuffer(raw, dtype=order + "u4").reshape(rows, *counts, 2)
-            whole = pairs[..., 0].astype(np.int64)
-            if self.types.padded:
-                whole = whole.astype(np.uint32).view(np.int32).astype(np.int64)  # ROS 2 counts seconds with a sign
-            stamps: NDArray[np.int64] = whole * 1_000_000_000 + pairs[..., 1]
-            return stamps
+        if leaf.type in TIMES:
+            # ROS 1 has times without a sign and spans with two; in ROS 2 only the seconds have a sign.
+            padded = self.types.padded
+            signs = (
+                "i4" if padded or leaf.type == "duration" else "u4",
+                "u4" if padded or leaf.type == "time" else "i4",
+            )
+            pairs = np.frombuffer(
+                raw, dtype=np.dtype([(name, order + sign) for name, sign in zip("sn", signs, strict=True)])
+            )
+            stamps: NDArray[np.int64] = pairs["s"].astype(np.int64) * 1_000_000_000 + pairs["n"]
+            return stamps.reshape(rows, *counts)
         values = np.frombuffer(raw, dtype=dtype_of(leaf.type, order)).reshape(rows, *counts)
         return values.astype(values.dtype.newbyteorder("="))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlapipe.pipeline.read.bags.definitions import SIZES, Member, Types
+from vlapipe.pipeline.read.bags.definitions import SIZES, TIMES, Member, Types
 
 __all__ = ["Leaf", "Shape", "dtype_of", "walk"]
 
@@ -37,7 +37,7 @@ class Leaf:
     @property
     def size(self) -> int:
         """Returns the number of bytes."""
-        each = 8 if self.type == "time" else SIZES.get(self.type, 0)
+        each = 8 if self.type in TIMES else SIZES.get(self.type, 0)
         return each * (1 if self.count is None else self.count)
 
 
@@ -97,7 +97,7 @@ class _Walk:
         self._count()
         if of in SIZES:
             self.leaves[path] = Leaf(of, self._take(SIZES[of], SIZES[of]))
-        elif of == "time":
+        elif of in TIMES:
             self.leaves[path] = Leaf(of, self._take(8, 4))
         elif of == "string":
             start, stop = self._text()
@@ -108,8 +108,8 @@ class _Walk:
     def _many(self, member: Member, path: str) -> None:
         self._count()
         of, count = member.type, member.length if member.many == "array" else self._length()
-        if of in SIZES or of == "time":
-            size, aligned = (8, 4) if of == "time" else (SIZES[of], SIZES[of])
+        if of in SIZES or of in TIMES:
+            size, aligned = (8, 4) if of in TIMES else (SIZES[of], SIZES[of])
             self.leaves[path] = Leaf(of, self._take(size * count, aligned) if count else self.at, count)
         elif count > self.end - self.at:
             raise ValueError(f"{path}: {count} elements in {self.end - self.at} bytes")
