@@ -13,6 +13,7 @@ _AHEAD_S = 0.1
 _STATE_S = 1.0
 _MAX_STATE_ROWS = 100
 _MAX_STATE = 64
+_MOST_FINGERS = 2
 _RATES = {"vel", "velocity", "torq", "torque", "acc", "acceleration", "effort", "force"}
 _JOINT, _POSE = ("joint_position", "joint", "q_", "qpos"), ("pose", "position", "orientation", "tcp", "cart")
 
@@ -35,6 +36,12 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
             return ActionSpec(kind="column", of=of), [why]
         return _ahead(of, clock, num_rows, why)
     of_fields, why = _reached(fields)
+    grippers = [f for f in fields if f not in of_fields and _is_gripper(f)]
+    if grippers and why == "the joints, as named; 'delta' of them is as plausible":
+        why = "the joints and the gripper, as named"
+    elif grippers:
+        why = f"{why}; and the gripper"
+    of_fields = [*of_fields, *grippers]
     return _ahead(tuple(paths[field.name] for field in of_fields), clock, num_rows, why)
 
 
@@ -50,6 +57,13 @@ def _reached(fields: list[FieldGuess]) -> tuple[list[FieldGuess], str]:
             return chosen, f"{what}, as named; 'delta' of them is as plausible"
     always = [field for field in fields if not field.optional] or fields
     return [max(always, key=lambda field: field.num_columns)], "no column is named as a joint or a pose"
+
+
+def _is_gripper(field: FieldGuess) -> bool:
+    """Return True if a field says how far a gripper is open."""
+    named = set(field.name.split("_")) & {"gripper", "grip", "hand"}
+    usable = not (field.optional or field.constant or field.command)
+    return bool(named) and usable and field.num_columns <= _MOST_FINGERS
 
 
 def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:

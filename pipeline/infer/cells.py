@@ -45,7 +45,17 @@ _MISSING = {
     "-infinity",
     "nat",
 }
-_WORDS = (("true", "false"), ("on", "off"), ("yes", "no"))  # the first word of each pair is 1, the second is 0
+_WORDS = (  # the first word of each pair is 1, the second is 0
+    ("true", "false"),
+    ("on", "off"),
+    ("yes", "no"),
+    ("open", "closed"),
+    ("opened", "closed"),
+    ("open", "close"),
+    ("pressed", "released"),
+    ("enabled", "disabled"),
+    ("active", "inactive"),
+)
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ _EXACT_FLOAT64 = 1 << 53
 _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
 _MOSTLY = 0.8
+_FEW_WORDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def _why_not(column: Column) -> str:
     if column.kind == "text" and all(is_fortran_number(cell) for cell in column.cells if not is_missing(cell)):
         return "numbers with a D for the exponent, as Fortran writes them: write E and infer again"
     if column.kind in ("text", "time"):
-        return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else "text"
+        return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else _why_no_text(column)
     if column.kind == "list":
         if column.decimal == ",":
             return "lists, whose commas may be decimal"
@@ -117,6 +119,15 @@ def _why_not(column: Column) -> str:
     if column.whole and _COUNTERS.match(name) and counts:
         return "counts or numbers rows"
     return ""
+
+
+def _why_no_text(column: Column) -> str:
+    """Say that a column holds text, and how its words can be kept if they are few."""
+    words = list(dict.fromkeys(cell for cell in column.cells if not is_missing(cell)))
+    if column.kind == "time" or not 1 < len(words) <= min(_FEW_WORDS, len(column.cells) // 4):
+        return "text"
+    numbers = ", ".join(f"{json.dumps(word, ensure_ascii=False)} = {i}" for i, word in enumerate(words))
+    return f"text of {len(words)} words; a field keeps them by words = {{ {numbers} }}, with the numbers you mean"
 
 
 def _fewer_singles(groups: list[Group]) -> list[Group]:

@@ -1,4 +1,4 @@
-"""Reads a clock that has a file of its own: an ``.npy``, a text with one stamp per line, or a column of a table.
+"""Reads a clock that has a file of its own: an NPY, a JSON list, a text with a stamp per line, a column of a table.
 
 ``TimeSpec`` says how stamps are kept. A cell that is not a stamp is refused with its line.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -70,7 +71,35 @@ def read_clock_file(path: Path, label: str, time: TimeSpec, findings: Findings) 
     if label.endswith(".npy"):
         return _read_npy(raw, label, time, findings)
     text = read_text(raw, "utf-8", label, findings)
-    table = None if text is None else _read_text_table(text, label, time, findings)
+    if text is not None and label.lower().endswith(".json"):
+        return _read_json(text, label, time, findings)
+    return None if text is None else _read_table_of_text(text, label, time, findings)
+
+
+def _read_json(text: bytes, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
+    """Reads a JSON list of stamps, or the list that a JSON object has under the clock's name or alone."""
+    try:
+        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        findings.add("csv.bad_time", label, line=line, expected="a JSON list of stamps", found=f"{error}")
+        return None
+    if isinstance(value, dict):
+        lists = {key: item for key, item in value.items() if isinstance(item, list)}
+        named = [key for key in time.sources if key in lists]
+        value = lists[named[0]] if named else next(iter(lists.values())) if len(lists) == 1 else None
+    if not isinstance(value, list) or not value or not all(isinstance(stamp, str) for stamp in value):
+        findings.add("csv.bad_time", label, expected="a JSON list of stamps", found="something else")
+        return None
+    lines = "\n".join(" ".join(stamp.split()) for stamp in value).encode()
+    found = findings.fresh()
+    clock = _read_table_of_text(lines, label, replace(time, sources=(), name_column=None), found)
+    findings.extend(replace(finding, line=None) for finding in found)  # the list's lines are not those of the file
+    return None if clock is None else replace(clock, place=ClockLocation(file=label))
+
+
+def _read_table_of_text(text: bytes, label: str, time: TimeSpec, findings: Findings) -> ClockFile | None:
+    table = _read_text_table(text, label, time, findings)
     if table is None:
         return None
     columns = _find_columns(table, label, time, findings)

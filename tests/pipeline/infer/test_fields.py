@@ -205,6 +205,8 @@ def test_four_numbers_of_length_1_are_no_joints(tmp_path: Path) -> None:
         (["TRUE", "FALSE", "TRUE"], (("TRUE", 1), ("FALSE", 0))),
         (["False", "False", "False"], (("True", 1), ("False", 0))),
         (["on", "off", "on"], (("on", 1), ("off", 0))),
+        (["open", "open", "closed"], (("open", 1), ("closed", 0))),
+        (["OPEN", "CLOSE", "OPEN"], (("OPEN", 1), ("CLOSE", 0))),
         (["Yes", "no", "no"], (("Yes", 1), ("No", 0), ("yes", 1), ("no", 0))),
     ],
 )
@@ -215,6 +217,13 @@ def test_two_words_are_the_numbers_they_stand_for(
     assert (field.columns, field.words, field.numeric) == (("gripper",), words, True)
 
 
-@pytest.mark.parametrize("cells", [["TRUE", "OFF", "TRUE"], ["open", "closed", "open"], ["True", "maybe", "False"]])
+@pytest.mark.parametrize("cells", [["TRUE", "OFF", "TRUE"], ["left", "right", "left"], ["True", "maybe", "False"]])
 def test_other_words_are_text(cells: list[object], tmp_path: Path) -> None:
     assert fields_of(tmp_path, {"gripper": cells}).drop == (("gripper", "text"),)
+
+
+def test_few_other_words_are_named_with_the_key_that_keeps_them(tmp_path: Path) -> None:
+    cells: list[object] = ["open", "closing", "closed"] * 8
+    ((name, why),) = fields_of(tmp_path, {"state": cells}).drop
+    assert name == "state"
+    assert 'words = { "open" = 0, "closing" = 1, "closed" = 2 }' in why

@@ -432,3 +432,18 @@ def test_labels_called_as_their_recordings_are_no_recordings(tmp_path: Path) -> 
     inferred, report = infer_and_ingest(write(tmp_path, files) / "lab", tmp_path / "out")
     assert 'files = ["all/Suture_*.txt"]' in inferred.toml
     assert report.num_episodes == 3
+
+
+def test_a_gripper_that_is_logged_as_a_word_is_state_and_action(tmp_path: Path) -> None:
+    header = "timestamp,joint_1,joint_2,gripper_state"
+    rows = [
+        [f"{START_S + i * 0.02:.6f}", *map(float, WAVE[i, :2]), "open" if i < ROWS // 2 else "closed"]
+        for i in range(ROWS)
+    ]
+    root = write(tmp_path / "lab", {f"episode_{i}/robot.csv": f"{header}\n{text_of(rows)}" for i in range(2)})
+    inferred, _ = infer_and_ingest(root, tmp_path / "out")
+    schema = parse_schema(inferred.toml, "inferred")
+    assert schema.action.of == ("robot/joint_position", "robot/gripper_state")
+    assert schema.sample.state == schema.action.of
+    stored = open_dataset(tmp_path / "out").episode(0)["robot/gripper_state"]
+    np.testing.assert_array_equal(stored, [1.0] * (ROWS // 2) + [0.0] * (ROWS // 2))

@@ -153,3 +153,33 @@ def test_numbers_of_stamps_and_rows_are_both_told(tmp_path: Path) -> None:
     assert not clock.fits(3, "ep/cam", findings)
     [finding] = findings
     assert (finding.code, finding.expected, finding.found) == ("clock.count", "3 stamps, one a row of ep/cam", "2")
+
+
+@pytest.mark.parametrize(
+    ("content", "time", "stamps"),
+    [
+        ("[1.5, 2.25]", {}, [1.5, 2.25]),
+        ("[1740416404000000001,\n 1740416404000000002]", {"unit": "ns", "integer": True}, [1740416404000000001] * 2),
+        ('{"fps": 30, "stamps": [1.5, 2.25]}', {}, [1.5, 2.25]),
+        ('{"a": [1.5], "b": [2.25, 3]}', {"sources": ("b",)}, [2.25, 3]),
+        ('["2011-09-26 13:02:25.964389445"]', {"format": "iso"}, [1317042145964389445]),
+    ],
+)
+def test_json_list_is_a_clock(tmp_path: Path, content: str, time: dict[str, Any], stamps: list[Any]) -> None:
+    clock, _ = read(tmp_path, content, "t.json", **time)
+    assert clock is not None
+    expected = [stamps[0], stamps[0] + 1] if stamps[0] == 1740416404000000001 else stamps
+    assert clock.timestamp.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "content", ["[1.5,", "{}", "[]", "[[1.5]]", "[1.5, null]", '[1.5, "x"]', '{"a": [1], "b": [2]}']
+)
+def test_json_that_is_no_list_of_stamps_is_refused(tmp_path: Path, content: str) -> None:
+    _, findings = read(tmp_path, content, "t.json")
+    assert {f.code for f in findings} == {"csv.bad_time"}
+
+
+def test_an_empty_json_file_is_refused(tmp_path: Path) -> None:
+    _, findings = read(tmp_path, "", "t.json")
+    assert [f.code for f in findings] == ["csv.empty"]
