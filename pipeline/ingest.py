@@ -201,9 +201,9 @@ def _ingest(config: IngestConfig) -> IngestReport:
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
-    discovery = found
+    discovery = cut_files(found, schema)
     if is_cut(schema):
-        discovery = choose_episodes(describe_episodes(cut_files(found, schema), schema), schema, config.where)
+        discovery = choose_episodes(describe_episodes(discovery, schema), schema, config.where)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     options |= {"where": config.where} if config.where is not None else {}

@@ -120,6 +120,15 @@ CODES: dict[str, Code] = {
     "npz.out_of_range": _error("a value is outside the schema's range", "correct it, or widen range in the schema"),
     "npz.rounded": _warning("values were rounded to the schema's dtype", "declare dtype = 'float64' to keep them all"),
     "npz.no_value": _fatal("a row has no value where every row must have one", "record it again"),
+    "npz.ends": _fatal("the ends of episodes are none", "correct ends or ranges in the schema, or record it again"),
+    "npz.rows_left": _warning(
+        "rows after the end of the last episode belong to none", "check whether the last recording was broken off"
+    ),
+    "npz.unknown_word": _fatal("a text is none of the schema's words", "correct it, or add it to words"),
+    "npz.text_too_long": _fatal("a text is longer than the schema's width", "raise width in the schema"),
+    "npz.absent": _note("optional arrays are absent; marked as missing", "nothing needs to be done"),
+    "npz.rows_dropped": _note("rows with missing values were dropped, as the schema says", "nothing needs to be done"),
+    "npz.values_masked": _note("missing values are marked as missing, as the schema says", "nothing needs to be done"),
     "npz.too_large": _fatal("an array claims far more than its file holds", "record it again"),
     "npz.outside": _fatal("an array lies outside its file", "copy it into the file: h5repack, or h5copy -f ext"),
     "npz.codec": _fatal("an array is packed by a codec that is not installed", "install it, or save it otherwise"),
@@ -203,6 +212,17 @@ CODES: dict[str, Code] = {
     ),
     "image.too_large": _fatal("an image claims more pixels than any camera has", "delete it, or record it again"),
     "image.coding": _fatal("a JPEG of a kind that decoders lack", "save it as 8-bit baseline RGB or grayscale"),
+    "image.layout": _fatal(
+        "an array does not hold images as the schema says", "correct array or unit in the schema, or save it as uint8"
+    ),
+    "image.rounded": _error(
+        "an array holds images as fractions that 8 bits cannot hold",
+        "save it as uint8, or say 'image.rounded' = 'warning' to have them rounded",
+    ),
+    "image.depth_rounded": _note("depth was rounded to whole units", "declare a finer unit if that is too coarse"),
+    "image.depth_range": _error(
+        "a depth is negative, or more than 65535 of the schema's unit", "declare a coarser unit, or correct file_unit"
+    ),
     "image.gray": _note("images are grayscale; they train as three equal channels", "nothing needs to be done"),
     "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),

@@ -12,7 +12,7 @@ from vlapipe.schemas.schema import MISSING_SUFFIX, DerivedSpec, FieldSpec, OnMis
 from vlapipe.schemas.toml_table import REQUIRED, TomlTable, is_number, is_whole
 from vlapipe.schemas.units import conversion_factor
 
-__all__ = ["ON_MISSING", "expand_names", "parse_csv_field", "parse_derived", "parse_npz_field"]
+__all__ = ["ON_MISSING", "expand_names", "parse_array_field", "parse_csv_field", "parse_derived"]
 
 _CHOICE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
 _DTYPES = ("float32", "float64", "int32", "int64", "uint8", "uint16")
@@ -80,22 +80,53 @@ def _parse_words(table: TomlTable, dtype: str) -> tuple[tuple[str, float], ...]:
     return tuple((word, float(value)) for word, value in words.items())
 
 
-def parse_npz_field(name: str, table: TomlTable) -> FieldSpec:
-    """Parses a field of an NPZ stream. NPZ arrays hold only numbers, so no value can be missing."""
-    for key in ("optional", "on_missing"):
-        if key in table.values:
-            table.fail(f"{key}: only a csv field may be missing", "leave it out")
-    shape = table.get("shape", [])
+def parse_array_field(name: str, table: TomlTable, on_missing: OnMissing) -> FieldSpec:
+    """Parses a field of a container's arrays; ``on_missing`` is the stream's setting, which the field may override."""
+    columns, part = _parse_array_names(table), _parse_part(table)
+    given = [part[1] - part[0]] if part and part[1] - part[0] > 1 and len(columns) == 1 else []
+    shape = table.get("shape", given)
     if not isinstance(shape, list) or not all(is_whole(n) and n > 0 for n in shape):
         table.fail(f"shape: expected a list of whole numbers (the shape of one row), found {shape!r}")
-    values: dict[str, Any] = {
-        "columns": (table.texts("array"),),
-        "dtype": table.choice("dtype", _DTYPES, "float32"),
-        "window": _parse_window(table),
-    }
-    values["names"] = _parse_names(table, math.prod(shape))
-    num_columns = shape[-1] if shape else 1
-    return _parse_field(name, table, tuple(shape), num_columns, values, "refuse")
+    if len(columns) > 1 and len(shape) != 1:
+        table.fail("shape: how many numbers have the arrays together?", "say shape = [8], for 7 and 1")
+    dtype = table.choice("dtype", (*_DTYPES, "text"), "float32")
+    window = _parse_window(table)
+    values: dict[str, Any] = {"columns": columns, "part": part, "window": window}
+    if dtype == "text":
+        for key in (*_OF_NUMBERS, "part", "window", "shape", "arrays"):
+            if key in table.values:
+                table.fail(f"{key}: a field of text has none", "leave it out")
+        values |= {"text": True, "dtype": "uint8"}
+        return _parse_field(name, table, (table.count("width", 64),), 1, values, on_missing)
+    words = _parse_words(table, dtype)
+    if words and (part or window or len(columns) > 1):
+        table.fail("words: only a field of one array of texts has them", "make a field of each such array")
+    values |= {"dtype": dtype, "words": words, "names": _parse_names(table, math.prod(shape))}
+    return _parse_field(name, table, tuple(shape), shape[-1] if shape else 1, values, on_missing)
+
+
+def _parse_array_names(table: TomlTable) -> tuple[tuple[str, ...], ...]:
+    """Returns the accepted names of each array, best first: of the one in ``array``, or of each in ``arrays``."""
+    if "arrays" not in table.values:
+        return (table.texts("array"),)
+    if "array" in table.values:
+        table.fail("array and arrays cannot both be given", "arrays joins several, array names one")
+    given = table.get("arrays", REQUIRED)
+    lists = [each if isinstance(each, list) else [each] for each in given] if isinstance(given, list) else []
+    if not lists or not all(each and all(isinstance(name, str) for name in each) for each in lists):
+        table.fail(f"arrays: expected a list of names, or of lists of accepted names, found {given!r}")
+    return tuple(tuple(each) for each in lists)
+
+
+def _parse_part(table: TomlTable) -> tuple[int, int] | None:
+    given = table.get("part", None)
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != 2 or not all(is_whole(n) and n >= 0 for n in given):
+        table.fail(f"part: expected [first, past the last], found {given!r}", "for example [0, 7] for the first seven")
+    if given[0] >= given[1]:
+        table.fail(f"part: {given!r} has no column", "say [first, past the last]")
+    return given[0], given[1]
 
 
 def _parse_names(table: TomlTable, count: int) -> tuple[str, ...]:

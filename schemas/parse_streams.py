@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 from vlapipe.schemas.parse_fields import (
     ON_MISSING,
     expand_names,
+    parse_array_field,
     parse_csv_field,
     parse_derived,
-    parse_npz_field,
 )
 from vlapipe.schemas.schema import (
     ISO,
@@ -129,7 +129,8 @@ def _parse_csv(table: TomlTable, common: dict[str, Any]) -> CsvStream:
 
 
 def _parse_arrays(kind: ArrayKind, table: TomlTable, common: dict[str, Any]) -> ArrayStream:
-    fields = tuple(parse_npz_field(n, t) for n, t in table.tables("fields").items())
+    on_missing = table.choice("on_missing", ON_MISSING, "refuse")
+    fields = tuple(parse_array_field(n, t, on_missing) for n, t in table.tables("fields").items())
     if not fields:
         table.fail("fields: no array", "name at least one")
     if any(field.window for field in fields) and common["rate_hz"] is None:

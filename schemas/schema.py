@@ -180,8 +180,9 @@ class TimeSpec:
 class FieldSpec:
     """One array of a stream.
 
-    ``columns`` holds the accepted names in the file of each column of the array, best first. For NPZ, ``columns`` has
-    one entry, the array's names. ``regex`` instead selects the columns whose whole names match, in the order of the
+    ``columns`` holds the accepted names in the file of each column of the array, best first. In a container,
+    ``columns`` has one entry, the array's names; or one for each of several arrays, whose columns are joined in that
+    order. ``regex`` instead selects the columns whose whole names match, in the order of the
     numbers in the names; there must be as many as ``shape`` says. ``shape`` is the shape of one row as it is stored.
     ``file_unit``, ``unit`` and ``period`` have one entry per column, or none. ``scale`` is the factor from the file's
     unit to the stored unit. ``range`` and ``max_speed`` (per second) are in the file's unit. ``period``, after which an
@@ -217,7 +218,8 @@ class FieldSpec:
     max_speed: tuple[float, ...] = ()  # one entry per column, 0 for no limit; or empty
     stuck_s: float | None = None
     gripper: tuple[float, float] | None = None  # the stored values of an open and of a closed gripper
-    window: tuple[str, int, int] | None = None  # NPZ: (array, first column, past the last), see ArrayStream
+    window: tuple[str, int, int] | None = None  # of arrays: (array, first column, past the last), see ArrayStream
+    part: tuple[int, int] | None = None  # of an array, or of each of several: (first column, past the last)
     names: tuple[str, ...] = ()  # of the numbers of a row, in order; or none
 
     @property

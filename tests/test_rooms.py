@@ -32,11 +32,18 @@ STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand o
 # Inside the room that reads recordings.
 SHELVES_OF_READ = [
     ["pipeline.read.archives"],
-    ["pipeline.read.convert", "pipeline.read.text", "pipeline.read.metadata"],
+    ["pipeline.read.convert", "pipeline.read.text"],
     ["pipeline.read.clocks"],
     ["pipeline.read.bags"],
     ["pipeline.read.containers", "pipeline.read.csv"],
-    ["pipeline.read.clock_file", "pipeline.read.metadata_says", "pipeline.read.moved_clocks"],
+    [
+        "pipeline.read.clock_file",
+        "pipeline.read.container_parts",
+        "pipeline.read.metadata",
+        "pipeline.read.metadata_says",
+        "pipeline.read.moved_clocks",
+    ],
+    ["pipeline.read.array_clock"],
     ["pipeline.read.images", "pipeline.read.npz"],
     ["pipeline.read.video"],
     ["pipeline.read.streams"],

@@ -127,8 +127,11 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
     raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan)}
     for row in rows:
+        seen: set[str] = set()
         for sizes, source in zip(raw.values(), row["sources"], strict=True):
-            sizes[source["path"]] = source["num_bytes"]  # several episodes may lie in one file, which counts once
+            if source["path"] not in seen:  # several streams may lie in one file, which counts for the first of them
+                sizes[source["path"]] = source["num_bytes"]  # so may several episodes: it counts once
+            seen.add(source["path"])
     stored: Counter[str] = Counter()
     for shard in shards:
         for path, array in shard["arrays"].items():

@@ -20,7 +20,15 @@ from vlapipe.schemas.findings import Finding
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 from vlapipe.schemas.templates import fill_template
 
-__all__ = ["Discovery", "MetadataSays", "RawEpisode", "RawFile", "discover", "without_excluded"]
+__all__ = [
+    "Discovery",
+    "MetadataSays",
+    "RawEpisode",
+    "RawFile",
+    "discover",
+    "stream_name",
+    "without_excluded",
+]
 
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
@@ -70,11 +78,17 @@ class RawEpisode:
     shares: dict[str, float] = field(default_factory=dict)  # of a stream's files; else ``share`` of each
     missing: dict[str, str] = field(default_factory=dict)  # by stream: a file that metadata names and that is not there
     says: MetadataSays | None = None
+    container: RawFile | None = None  # the anchor's container; its attributes are metadata
+    reads_part: bool = False  # only ``rows`` are read, not the whole file
+    num_groups: int = 1  # episodes in the container, each a group
+    ranges: RawFile | None = None  # the file with the numbers of each episode's files
+    numbers: tuple[int, int] | None = None  # the first and the last number of the episode's files
 
     @property
     def share(self) -> float:
         """Returns the fraction of the files that belongs to this episode: 1 unless the files are cut into several."""
-        return (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
+        rows = (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
+        return rows / self.num_groups
 
     def share_of(self, stream: str) -> float:
         """Returns the fraction of a stream's files that belongs to this episode."""
@@ -84,14 +98,16 @@ class RawEpisode:
     def every_file(self) -> list[RawFile]:
         """Returns all files that are read: those of streams and clocks, the metadata and the instruction."""
         groups = [*self.files.values(), *self.clock_files.values()]
-        single = [file for file in (self.metadata, self.instruction_file) if file is not None]
+        single = [file for file in (self.metadata, self.instruction_file, self.ranges) if file is not None]
         return [*(file for group in groups for file in group), *single]
 
     @property
     def num_bytes(self) -> int:
-        """Returns the bytes of all streams' files that belong to this episode, by ``share_of``."""
-        sizes = (self.share_of(name) * sum(f.num_bytes for f in files) for name, files in self.files.items())
-        return int(sum(sizes))
+        """Returns the bytes of the streams' files that belong to this episode; a file of several streams counts once."""
+        sizes = {
+            file.path: self.share_of(name) * file.num_bytes for name, files in self.files.items() for file in files
+        }
+        return int(sum(sizes.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +324,11 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     folder = parts[-1] if parts else tree.root.name
     above = parts[-2] if len(parts) > 1 else (tree.root.name if parts else tree.root.parent.name)
     words = {"folder": folder, "parent": folder if place.anchor else above, "dataset": tree.root.name}
+    anchor = streams[schema.anchor]
+    has_attributes = schema.anchor_stream.kind in ("hdf5", "zarr") and len(anchor) == 1
     return RawEpisode(
+        container=anchor[0] if has_attributes else None,
+        ranges=_one_file(tree, place, schema.episodes.ranges),
         id=name,
         task=printable(fill_template(schema.episodes.task, {**words, "stem": place.stem})),
         folder=place.folder,
@@ -350,7 +370,7 @@ def _files_of(
         files: dict[str, tuple[RawFile, ...]] = {}
         cameras: dict[str, str] = {}
         for camera, ours in by_camera.items():
-            name = _stream_name(camera) if camera else stream.name
+            name = stream_name(camera) if camera else stream.name
             if name in files:
                 where = f"cameras {cameras[name]!r} and {camera!r} in {place.folder}"
                 raise UsageError(f"{where} would have the same name, {name!r}", "rename one of the folders")
@@ -359,7 +379,7 @@ def _files_of(
     return {} if isinstance(stream, ImageStream) and stream.many_cameras else {stream.name: ()}
 
 
-def _stream_name(camera: str) -> str:
+def stream_name(camera: str) -> str:
     """Returns a camera's name as its arrays have it. If characters are replaced, a digest keeps the name unique."""
     name = _NOT_WORD.sub("_", camera)
     return name if camera.isascii() else f"{name}_{sha256(camera.encode()).hexdigest()[:6]}"

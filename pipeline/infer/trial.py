@@ -11,7 +11,7 @@ from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.layouts.layouts import find_episodes
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import make_plan
-from vlapipe.pipeline.read.segments import cut_files, is_cut
+from vlapipe.pipeline.read.segments import cut_files, has_cameras, is_cut
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.schemas.schema import Schema
 
@@ -44,7 +44,9 @@ def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
     # A file with many episodes is cut only if the file is among those tried.
     few = cut_files(replace(discovery, episodes=discovery.episodes[:num_episodes]), schema)
     tried = few.episodes[:num_episodes]
-    plan = make_plan(discovery, schema, shard_bytes=_ALL_BYTES, options={})
+    # Cameras whose names stand in containers are known only of the files tried.
+    known = few if has_cameras(schema) else discovery
+    plan = make_plan(known, schema, shard_bytes=_ALL_BYTES, options={})
     shard = replace(plan.shards[0], episodes=tried, splits=("val",) * len(tried))
     codec = parse_codec(None, "npz")
     record = build_shard(

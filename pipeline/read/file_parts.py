@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import RawEpisode
+from vlapipe.pipeline.read.container_parts import has_parts, parts_of_container
+from vlapipe.pipeline.read.containers.arrays import forget_sources
 from vlapipe.pipeline.read.images.image_options import ImageOptions
 from vlapipe.pipeline.read.segments import is_cut, parts_of
 from vlapipe.pipeline.shards.derive.stamps import seconds
@@ -108,7 +110,8 @@ _shelf = _Shelf(4)  # a process builds up to 4 shards at a time, and each of the
 @contextlib.contextmanager
 def files_kept(root: Path, episodes: Iterable[RawEpisode], schema: Schema, images: ImageOptions) -> Iterator[None]:
     """Keeps each file of several episodes until ``read_part`` has read all ``episodes``, the episodes of one shard."""
-    parts = [(_key(root, raw, schema, images), raw) for raw in episodes if is_cut(schema) and raw.rows is not None]
+    cut = is_cut(schema) and not has_parts(schema)  # parts of containers are read on their own
+    parts = [(_key(root, raw, schema, images), raw) for raw in episodes if cut and raw.rows is not None]
     for key, raw in parts:
         _shelf.expect(key, raw)
     try:
@@ -121,6 +124,7 @@ def files_kept(root: Path, episodes: Iterable[RawEpisode], schema: Schema, image
 def let_go_of_files() -> None:
     """Drops the files that were kept for later shards. To be called when no shard is left to build."""
     _shelf.drop()
+    forget_sources()
 
 
 def _key(root: Path, raw: RawEpisode, schema: Schema, images: ImageOptions) -> Hashable:
@@ -145,8 +149,18 @@ def read_part(
         read: reads the whole files.
         images: how images are to be stored; files that were read with other options are read again.
     """
-    if not is_cut(schema):
+    if not is_cut(schema) or (has_parts(schema) and _is_part(raw)):
         return read(findings)
+    if has_parts(schema):
+        found = findings.fresh()
+        parts = parts_of_container(root, raw, schema, found)
+        findings.extend(found)
+        if not found.errors:
+            streams = {} if parts else read(findings)
+            if parts:
+                findings.add("file.unreadable", raw.files[schema.anchor][0].path, found="it has changed meanwhile")
+            return streams
+        return {}
     if raw.rows is None:
         streams = read(findings)
         _say_why_uncut(root, raw, schema, findings)
@@ -167,6 +181,10 @@ def read_part(
             "episode.interleaved", anchor.source.path, line=line, column=column, expected=expected, found=again
         )
     return _cut(whole, raw, schema, raw.rows, findings)
+
+
+def _is_part(raw: RawEpisode) -> bool:
+    return raw.group is not None or raw.rows is not None or raw.numbers is not None
 
 
 def _say_why_uncut(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, RawFile
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
+from vlapipe.pipeline.read.containers.container import attributes_of, open_container
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
@@ -29,7 +30,18 @@ _ID_KEYS = ("id", "episode_id", "episode", "episode_name", "folder", "name", "uu
 def read_metadata(root: Path, raw: RawEpisode, findings: Findings) -> dict[str, Any]:
     """Returns the metadata of an episode; without the file's keys if the file cannot be read."""
     own = _read_file(root, raw.metadata, findings) if raw.metadata else {}
-    return {**raw.entry, **own}
+    return {**_attributes(root, raw), **raw.entry, **own}
+
+
+def _attributes(root: Path, raw: RawEpisode) -> dict[str, Any]:
+    """Returns the attributes in the anchor's container. If it cannot be opened, reading its arrays reports that."""
+    if raw.container is None:
+        return {}
+    with open_container(root, [raw.container.path], Findings(), hashed=False) as opened:
+        try:
+            return {} if opened is None else attributes_of(opened.arrays, raw.group or "")
+        except (OSError, ValueError, RuntimeError):
+            return {}
 
 
 def _read_file(root: Path, file: RawFile, findings: Findings) -> dict[str, Any]:

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.read.container_parts import has_parts, parts_of_container, with_cameras
 from vlapipe.pipeline.read.streams import read_rows
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, Schema, TimeSpec
+from vlapipe.schemas.schema import CsvStream, FieldSpec, ImageStream, Schema, TimeSpec
 
-__all__ = ["Part", "cut_files", "is_cut", "parts_of"]
+__all__ = ["Part", "cut_files", "has_cameras", "is_cut", "parts_of"]
 
 _THREADS = 4  # files read at the same time; each is in memory meanwhile
 _SPLIT_FIELD = "split column"  # no field of a schema can have this name
@@ -45,11 +46,14 @@ class Part:
 
 
 def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
-    """Returns a discovery with one episode for each part of the anchor's files, if the schema cuts files."""
-    if not is_cut(schema):
+    """Returns a discovery with one episode for each part of the anchor's files, and one stream for each camera in them.
+
+    No file is opened unless the schema says that files hold several episodes, or several cameras.
+    """
+    if not is_cut(schema) and not has_cameras(schema):
         return discovery
     with ThreadPoolExecutor(_THREADS) as threads:
-        cut = threads.map(lambda raw: _cut_file(discovery.root, raw, schema), discovery.episodes)
+        cut = threads.map(lambda raw: _look_into(discovery.root, raw, schema), discovery.episodes)
         episodes = [part for parts in cut for part in parts]
     counts = Counter(episode.id for episode in episodes)
     # Two values of a column, or a part and a file, may result in the same name. The first row makes the id unique.
@@ -60,9 +64,38 @@ def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
     return replace(discovery, episodes=tuple(sorted(unique, key=lambda episode: episode.id)))
 
 
+def has_cameras(schema: Schema) -> bool:
+    """Returns whether the names of cameras stand in containers."""
+    return any(isinstance(s, ImageStream) and any("{camera}" in name for name in s.array) for s in schema.streams)
+
+
+def _look_into(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
+    if has_parts(schema):
+        parts = parts_of_container(root, raw, schema, Findings()) or [raw]
+    else:
+        parts = _cut_file(root, raw, schema) if is_cut(schema) else [raw]
+    if not has_cameras(schema):
+        return parts
+    if schema.episodes.group:
+        return [with_cameras(root, part, schema) for part in parts]
+    first = with_cameras(root, parts[0], schema)  # the parts are rows of the same arrays
+    of_arrays = {s.name for s in schema.streams if isinstance(s, ImageStream) and s.array}
+    return [first, *(_with_cameras_of(first, part, of_arrays) for part in parts[1:])]
+
+
+def _with_cameras_of(first: RawEpisode, part: RawEpisode, streams: set[str]) -> RawEpisode:
+    """Returns a part with the cameras of the first one, each with the part's own files."""
+    files, cameras = dict(part.files), {**part.cameras}
+    for stream in streams & first.cameras.keys():
+        ours = files.pop(stream, ())
+        files |= dict.fromkeys(first.cameras[stream], ours)
+        cameras[stream] = first.cameras[stream]
+    return replace(part, files=files, cameras=cameras)
+
+
 def is_cut(schema: Schema) -> bool:
     """Returns whether the anchor's files may hold several episodes."""
-    return bool(schema.episodes.split_column or schema.episodes.split_gap_s)
+    return bool(schema.episodes.split_column or schema.episodes.split_gap_s) or has_parts(schema)
 
 
 def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:

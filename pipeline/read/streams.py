@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.bags.together import lacks_topic, read_together
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
+from vlapipe.pipeline.read.container_parts import number_of
 from vlapipe.pipeline.read.containers.arrays import Part
 from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
 from vlapipe.pipeline.read.csv.table import read_csv_stream
@@ -27,6 +28,7 @@ from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, 
 __all__ = ["place_of", "read_rows", "read_streams"]
 
 _MOST_NAMED = 8  # limit on the files that a finding lists
+_MOST_FILES = 1 << 24  # numbers of an episode's files that are compared one by one
 
 
 def read_streams(
@@ -81,8 +83,11 @@ def read_rows(
     if stream.name in raw.missing:
         _refuse_missing(raw, stream.name, findings)
         return None
-    joined = isinstance(stream, CsvStream) and stream.one_row_a_file
+    joined = stream.one_row_a_file
     is_array = isinstance(stream, ArrayStream)
+    if is_array and joined:
+        files = in_number_order(files)
+        _report_missing_numbers(raw, files, findings)
     many = is_array and (stream.kind == "bag" or all(file.path.endswith(".npy") for file in files))
     if not files or (len(files) > 1 and not (many or joined)):
         _refuse_files(files, raw, stream.files, findings)
@@ -99,6 +104,27 @@ def read_rows(
     if rows is None or not has_clock:
         return None
     return rows if clock is None else _with_clock(rows, clock, stream, findings)
+
+
+def in_number_order(files: tuple[RawFile, ...]) -> tuple[RawFile, ...]:
+    """Returns files of one row each in the order of the numbers in their names."""
+    return tuple(sorted(files, key=lambda file: (number_of(file.path), file.path)))
+
+
+def _report_missing_numbers(raw: RawEpisode, files: tuple[RawFile, ...], findings: Findings) -> None:
+    """Reports rows of which there is no file, or several."""
+    numbers = [number_of(file.path) for file in files]
+    first, last = raw.numbers or (min(numbers, default=0), max(numbers, default=-1))
+    lacking = sorted(set(range(first, last + 1)) - set(numbers)) if last - first < _MOST_FILES else []
+    if last - first >= _MOST_FILES and len(set(numbers)) != last - first + 1:
+        lacking = [next(n for n in range(first, last + 1) if n not in set(numbers))]
+    if lacking:
+        found = f"none with number {lacking[0]}"
+        expected = f"a file for each number from {first} to {last}"
+        findings.add("file.missing", raw.folder, expected=expected, found=found, count=len(lacking))
+    elif len(set(numbers)) < len(numbers):
+        twice = next(n for n in numbers if numbers.count(n) > 1)
+        findings.add("file.several", raw.folder, expected="one file for each number", found=f"several with {twice}")
 
 
 def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings: Findings) -> StreamRows | None:
@@ -180,7 +206,8 @@ def _read_cameras(
     read: dict[str, ImageRows] = {}
     for camera in present:
         has_clock, clock = _read_clock(root, raw, camera, stream, findings)
-        files = [file.path for file in raw.files[camera]]
+        found = raw.files[camera]
+        files = [file.path for file in (in_number_order(found) if stream.in_container else found)]
         only_size = dict(images.camera_sizes).get(camera)
         read_one = partial(
             _reader_of(raw, stream, camera), root, files, stream, findings, clock, images=images, only_size=only_size
@@ -193,7 +220,8 @@ def _read_cameras(
 
 def _part_of(raw: RawEpisode) -> Part | None:
     """Returns the rows of the episode in its container, if only these are read."""
-    return Part(*raw.rows, raw.num_rows) if raw.says and raw.rows and raw.num_rows else None
+    is_part = raw.reads_part or raw.says is not None
+    return Part(*raw.rows, raw.num_rows) if is_part and raw.rows and raw.num_rows else None
 
 
 def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..., ImageRows | None]:
@@ -203,7 +231,6 @@ def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..
     if stream.topic is not None:
         return partial(read_bag_camera, camera=camera if stream.many_cameras else None)
     if stream.in_container:
-        return partial(
-            read_image_array, camera=camera if stream.many_cameras else None, group=raw.group, part=_part_of(raw)
-        )
+        name = camera if stream.many_cameras else None
+        return partial(read_image_array, camera=name, group=raw.group, part=_part_of(raw))
     return read_images

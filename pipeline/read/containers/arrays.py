@@ -132,7 +132,8 @@ def load_array(
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
         stop_for(error, label)
-        findings.add(**_why_not(error), file=label, column=name)
+        code, expected, found = _why_not(error)
+        findings.add(code, label, column=name, expected=expected, found=found)
         return None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = str(array.dtype) if isinstance(array, np.ndarray) else "no array"
@@ -141,12 +142,13 @@ def load_array(
     return array
 
 
-def _why_not(error: Exception) -> dict[str, str]:
+def _why_not(error: Exception) -> tuple[str, str, str]:
+    """Returns the finding's code, what was expected, and what was found."""
     if isinstance(error, RefusedError | BagError):
-        return {"code": error.code, "expected": error.expected, "found": error.found}
+        return error.code, error.expected, error.found
     if str(error).startswith("Object arrays"):
-        return {"code": "npz.object_array", "expected": "an array of numbers", "found": "Python objects"}
-    return {"code": "npz.unreadable", "expected": "a whole array", "found": first_line(error)}
+        return "npz.object_array", "an array of numbers", "Python objects"
+    return "npz.unreadable", "a whole array", first_line(error)
 
 
 def stop_for(error: Exception, label: str) -> None:

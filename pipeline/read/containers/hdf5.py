@@ -33,7 +33,15 @@ _MOST_DEPTH = 32
 _MOST_NAMES = 20_000  # arrays that are listed, for messages and for groups
 _MOST_ATTRIBUTE = 64 << 10  # bytes of an attribute; larger ones are no metadata
 _DEFLATE, _SHUFFLE = 1, 2
-_FILTERS = {32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"}
+_FILTERS = {
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
 
 
 class Hdf5File:
@@ -44,7 +52,7 @@ class Hdf5File:
         self._num_bytes = num_bytes
 
     def array(self, path: str) -> _Array | None:
-        """Returns the array at ``path``, or member ``b`` of the compound array ``a`` at ``a.b``; ``None`` if none is there.
+        """Returns the array at ``path``, ``None`` if there is none; ``a.b`` is member ``b`` of the compound array ``a``.
 
         Raises:
             RefusedError: a link on the way leads out of the file.
@@ -65,7 +73,7 @@ class Hdf5File:
         return None
 
     def groups(self, pattern: str) -> list[str]:
-        """Returns the paths of the groups that fit ``pattern`` part by part, in natural order, without outside links."""
+        """Returns the paths of groups that fit ``pattern``, in natural order. Links out of the file are passed over."""
         import h5py
 
         found = [("", self._file)]
@@ -184,7 +192,9 @@ class _Array:
         if _is_reference(dtype):
             raise RefusedError("npz.object_array", "an array of numbers", "references to other objects")
         self._refuse_storage()
-        if h5py.check_vlen_dtype(dtype) is not None or h5py.check_string_dtype(dtype) is not None and dtype.kind == "O":
+        if h5py.check_vlen_dtype(dtype) is not None or (
+            h5py.check_string_dtype(dtype) is not None and dtype.kind == "O"
+        ):
             return self._load_objects(rows)
         if dtype.hasobject:
             raise RefusedError("npz.object_array", "an array of numbers", "records with texts or references in them")
@@ -348,7 +358,9 @@ def _chunks_outside_the_lock(dataset: Any, start: int, stop: int) -> NDArray[Any
         first, last = max(begin[0], start), min(begin[0] + chunk[0], stop)
         ends = tuple(min(b + c, n) for b, c, n in zip(begin, chunk, shape, strict=True))[1:]
         into = (slice(first - start, last - start), *(slice(b, e) for b, e in zip(begin[1:], ends, strict=True)))
-        out[into] = values[(slice(first - begin[0], last - begin[0]), *(slice(0, e - b) for b, e in zip(begin[1:], ends, strict=True)))]
+        out[into] = values[
+            (slice(first - begin[0], last - begin[0]), *(slice(0, e - b) for b, e in zip(begin[1:], ends, strict=True)))
+        ]
     return out
 
 

@@ -54,7 +54,7 @@ class _Folder:
         folder, _, _ = key.rpartition("/")
         self._refuse_links(folder)
         try:
-            status = os.lstat(f"{self._path}/{key}")  # noqa: PTH116 - a store has 100,000 chunks
+            status = os.lstat(f"{self._path}/{key}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(status.st_mode) or not stat.S_ISREG(status.st_mode):
@@ -67,7 +67,7 @@ class _Folder:
             return None
         if size > most:
             raise ValueError(f"{key}: {size:,} bytes, more than {most:,}")
-        with open(f"{self._path}/{key}", "rb", opener=_without_links) as file:  # noqa: PTH123
+        with open(f"{self._path}/{key}", "rb", opener=_without_links) as file:
             return file.read(most + 1)
 
     def below(self, folder: str) -> list[str]:
@@ -200,7 +200,7 @@ class ZarrStore:
             return None
         found = json.loads(text)
         if not isinstance(found, dict):
-            raise ValueError(f"{key} is no JSON object")
+            raise RefusedError("npz.unreadable", "a JSON object", f"{type(found).__name__} in {key}")
         return found
 
 
@@ -293,7 +293,9 @@ class _Array:
             size = self._files.size(self._key(at))
             if size is not None:
                 if size > limit_bytes(self._described.chunk_bytes):
-                    raise RefusedError("npz.too_large", f"a chunk of {self._described.chunk_bytes:,} bytes", f"{size:,}")
+                    raise RefusedError(
+                        "npz.too_large", f"a chunk of {self._described.chunk_bytes:,} bytes", f"{size:,}"
+                    )
                 found.append((at, size))
                 total += size
         return found, total

@@ -142,7 +142,7 @@ def _parse_2(described: dict[str, Any]) -> ZarrArray:
         chunks=tuple(described["chunks"]),
         dtype=dtype,
         fill=described.get("fill_value"),
-        codecs=tuple([*filters, *([dict(compressor)] if compressor else [])]),
+        codecs=(*filters, *([dict(compressor)] if compressor else [])),
         axes=tuple(range(len(shape)))[:: -1 if order == "F" else 1],
         separator="/" if described.get("dimension_separator") == "/" else ".",
         objects=objects,
@@ -153,8 +153,8 @@ def _dtype_2(given: Any) -> np.dtype[Any]:
     if isinstance(given, list):
         given = [(str(each[0]), _dtype_2(each[1]), *map(tuple, each[2:])) for each in given]
     elif not isinstance(given, str):
-        raise ValueError(f"dtype {given!r}")
-    dtype = np.dtype(given)
+        raise RefusedError("npz.dtype", "numbers or texts", f"dtype {given!r}")
+    dtype: np.dtype[Any] = np.dtype(given)
     if dtype.hasobject:
         raise RefusedError("npz.object_array", "an array of numbers", "Python objects")
     return dtype
@@ -195,7 +195,7 @@ def _parse_3(described: dict[str, Any]) -> ZarrArray:
 
 def _dtype_3(name: str, given: Any, order: str) -> np.dtype[Any]:
     if name in _NUMBERS:
-        return np.dtype(_NUMBERS[name]).newbyteorder(order)  # type: ignore[call-overload,no-any-return]
+        return np.dtype(f"{order}{_NUMBERS[name]}")
     settings = (given.get("configuration") or {}) if isinstance(given, dict) else {}
     if name == "fixed_length_utf32":
         return np.dtype(f"{order}U{int(settings['length_bytes']) // 4}")

@@ -130,7 +130,11 @@ def _blosc(data: bytes, most: int) -> bytes:
     from numcodecs import blosc
 
     # Versions, flags, item size, then the number of bytes: unpacked, of a block, packed.
-    if len(data) < 16 or struct.unpack_from("<I", data, 4)[0] > most or struct.unpack_from("<I", data, 12)[0] != len(data):
+    if (
+        len(data) < 16
+        or struct.unpack_from("<I", data, 4)[0] > most
+        or struct.unpack_from("<I", data, 12)[0] != len(data)
+    ):
         raise ValueError(f"no Blosc buffer of {len(data)} bytes that unpacks to at most {most:,}")
     unpacked: bytes = blosc.decompress(data)
     return unpacked

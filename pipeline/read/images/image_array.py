@@ -1,18 +1,30 @@
-"""Reads one camera whose images lie in an array, or in messages, of a container."""
+"""Reads one camera whose images lie in an array of a container: as pixels, as depth, or as JPEG and PNG files."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
+from vlapipe.pipeline.discover.discovery import stream_name
+from vlapipe.pipeline.read.array_clock import Stamps, count_rows, read_stamps
 from vlapipe.pipeline.read.clock_file import ClockFile
-from vlapipe.pipeline.read.containers.arrays import Part
+from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part, load_array
+from vlapipe.pipeline.read.containers.container import open_container
+from vlapipe.pipeline.read.containers.refused import RefusedError
+from vlapipe.pipeline.read.images.array_pixels import Layout, PixelArray, layout_of
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
+from vlapipe.pipeline.read.images.packed_rows import packed_images
 from vlapipe.pipeline.stream_rows import ImageRows
-from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
+from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["read_image_array"]
+
+_KINDS = "iufbSOV"  # kinds of dtype that may hold images; the last three hold files
 
 
 def read_image_array(
@@ -32,7 +44,133 @@ def read_image_array(
     """Reads a camera from an array. The arguments are those of ``read_images``.
 
     ``camera`` is what ``{camera}`` stands for in the stream's ``array`` or ``topic``. ``group`` and ``part`` are the
-    episode's group and rows in the container.
+    episode's group and rows in the container. Several files hold one image each.
     """
-    del root, stream, findings, clock, images, only_size, in_parts, camera, group, part
-    raise UsageError(f"{files[0]}: images in a container are not read yet")
+    found = findings.fresh()
+    one_row = len(files) > 1 and not all(file.endswith(".npy") for file in files)
+    with open_container(root, files, found, base=group, part=part, one_row_a_file=one_row) as opened:
+        name = None if opened is None else _find(opened, stream, camera, found)
+        rows = None
+        if opened is not None and name is not None:
+            stamps = read_stamps(opened, stream.time, found, clock)
+            rows = _read(opened, name, stream, stamps, found, images, only_size, in_parts)
+    findings.extend(found)
+    return None if found.errors else rows
+
+
+def _find(opened: ArrayFiles, stream: ImageStream, camera: str | None, findings: Findings) -> str | None:
+    """Returns the name of the camera's array. A camera's stream may be called otherwise, if its name has odd signs."""
+    wanted = [name.replace("{camera}", camera or "") for name in stream.array]
+    for name in wanted:
+        if name in opened.arrays:
+            return name
+    for pattern in stream.array if camera is not None else ():
+        start, _, end = pattern.partition("{camera}")
+        regex = re.compile(f"{re.escape(start)}([^/]+){re.escape(end)}")
+        for name in opened.arrays:
+            match = regex.fullmatch(name)
+            if match is not None and stream_name(match[1]) == camera:
+                return name
+    expected = "an array " + " or ".join(map(repr, wanted))
+    near = did_you_mean(wanted[0], opened.arrays)
+    findings.add("npz.missing_array", opened.label, column=wanted[0], expected=expected, found=f"none of it; {near}")
+    return None
+
+
+def _read(
+    opened: ArrayFiles,
+    name: str,
+    stream: ImageStream,
+    stamps: Stamps | None,
+    findings: Findings,
+    images: ImageOptions,
+    only_size: ImageSize | None,
+    in_parts: bool,
+) -> ImageRows | None:
+    entry, label = opened.arrays[name], opened.file_of(name)
+    first_row = opened.part.start if opened.part is not None else 0
+    layout: Layout | None = None
+    whole = None
+    try:
+        if entry.shape is not None and entry.dtype is not None:
+            layout = layout_of(entry.shape, entry.dtype, stream)
+        if layout is None:  # nothing is known of the array, or it holds files
+            whole = load_array(lambda: opened.load_any(name), label, name, findings, kinds=_KINDS)
+            if whole is None:
+                return None
+            layout = layout_of(whole.shape, whole.dtype, stream)
+    except RefusedError as error:
+        findings.add(error.code, label, column=name, expected=error.expected, found=error.found)
+        return None
+    opened.check_written(name, findings)
+    if layout is None:
+        assert whole is not None
+        packed = packed_images(opened, whole, label, name, findings)
+        if packed is None:
+            return None
+        data, offset = packed
+        num_images = len(offset) - 1
+    else:
+        pixels = PixelArray.of(opened, name, layout, stream, whole, findings)
+        num_images = pixels.num_frames
+    if stamps is None:
+        return None
+    timestamp = stamps.timestamp
+    if timestamp is None:
+        timestamp = count_rows(num_images, label, stream.time, findings)
+    elif len(timestamp) != num_images:
+        code = "npz.length" if stamps.place.column in opened.arrays else "clock.count"
+        expected, found = f"{num_images} stamps, one an image of {name}", f"{len(timestamp)}"
+        findings.add(code, stamps.place.file, column=stamps.place.column, expected=expected, found=found)
+        return None
+    if not num_images:
+        findings.add("image.none", label, expected=f"an image or more in {name}", found="none")
+        return None
+    places = _Places(label, name, first_row, num_images)
+    place = stamps.place if stamps.place.column is not None else None
+    if layout is None:
+        encoded = EncodedImages(
+            data=data, offset=offset, timestamp=timestamp, places=places, source=opened.source, clock_location=place
+        )
+        return keep_encoded(encoded, stream, findings, images, only_size, in_parts)
+    try:
+        frames = pixels.frames()
+        shown = PixelFrames(
+            frames=frames, timestamp=timestamp, places=places, source=opened.source, clock_location=place
+        )
+        rows = keep_pixels(shown, stream, findings, images, only_size, in_parts)
+    except Exception as error:  # noqa: BLE001 - a damaged array fails in a dozen ways
+        problem = error
+        load_array(lambda: _raise(problem), label, name, findings)
+        return None
+    pixels.report(label, name, findings)
+    return rows
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class _Places(Sequence[str]):
+    """Names each image in findings: the file, the array, and the row in that array."""
+
+    def __init__(self, label: str, name: str, first: int, count: int) -> None:
+        self._label, self._name, self._first, self._count = label, name, first, count
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        """Returns the name of an image, or of several."""
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(self._count))]
+        if not 0 <= row < self._count:
+            raise IndexError(row)
+        return f"{self._label}: {self._name}[{self._first + row}]"
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return self._count

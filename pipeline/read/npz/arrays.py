@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.discovery import MetadataSays
-from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_array, shift_by_name
-from vlapipe.pipeline.read.clocks.stamps import clock_from_index
+from vlapipe.pipeline.read.array_clock import Stamps, count_rows, read_stamps
+from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part
 from vlapipe.pipeline.read.containers.container import open_container
 from vlapipe.pipeline.read.metadata_says import check_against_metadata, with_task_texts
 from vlapipe.pipeline.read.npz.fields import store_field
+from vlapipe.pipeline.read.npz.missing import fill_missing, mask_of, rows_with_values
+from vlapipe.pipeline.read.npz.sources import Source, find_source
 from vlapipe.pipeline.read.npz.windows import expand_clock, new_rows
 from vlapipe.pipeline.shards.derive.stamps import seconds
 from vlapipe.pipeline.stream_rows import ClockLocation, StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import ArrayStream, FieldSpec
+from vlapipe.schemas.schema import ArrayStream
 
 __all__ = ["read_array_stream"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """The source of a field: its own array ``(rows, ...)``, or windows ``(N, W, columns)`` that hold the field."""
-
-    spec: FieldSpec
-    array: str
-    values: NDArray[Any]
-    in_windows: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stamps:
-    """The stamps of rows, or of windows; ``timestamp`` is ``None`` if the clock only counts rows."""
-
-    timestamp: NDArray[Any] | None
-    place: ClockLocation
 
 
 def read_array_stream(
@@ -68,7 +51,8 @@ def read_array_stream(
     """
     found = findings.fresh()
     base = stream.topic if stream.topic is not None else group
-    with open_container(root, files, found, kind=stream.kind, base=base, part=part) as opened:
+    one_row = stream.one_row_a_file
+    with open_container(root, files, found, kind=stream.kind, base=base, part=part, one_row_a_file=one_row) as opened:
         if opened is not None and says is not None:
             check_against_metadata(opened, says, found)
             opened = with_task_texts(opened, says)
@@ -78,12 +62,13 @@ def read_array_stream(
 
 
 def _read(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: ClockFile | None) -> StreamRows | None:
-    stamps = _read_stamps(files, stream, findings, clock)
-    sources = [_find_source(files, spec, findings) for spec in stream.fields]
+    stamps = read_stamps(files, stream.time, findings, clock)
+    sources = [find_source(files, spec, findings) for spec in stream.fields]
     found = [source for source in sources if source is not None]
     if stamps is None or len(found) < len(sources):
         for source in found:  # so that faults of their values are reported too
-            _store(files, source, source.values, findings)
+            if not source.is_absent and not source.spec.text:
+                _store(files, source, source.values, findings)
         return None
     windows = [source for source in found if source.in_windows]
     if windows:
@@ -94,77 +79,66 @@ def _read(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: Clo
         values = {s.spec.name: _take_rows(s, rows) if s.in_windows else s.values for s in found}
     else:
         values = {source.spec.name: source.values for source in found}
-    fields = {source.spec.name: _store(files, source, values[source.spec.name], findings) for source in found}
+    present = [source for source in found if not source.is_absent]
+    if not present:
+        first = stream.fields[0].columns[0][0]
+        findings.add("npz.missing_array", files.label, column=first, expected="an array of the stream", found="none")
+        return None
     timestamp = stamps.timestamp
     if timestamp is None:
-        timestamp = _count_rows(len(next(iter(values.values()))), files.label, stream, findings)
-    if timestamp is None or not _check_lengths(timestamp, found, values, files, stamps.place, findings):
+        timestamp = count_rows(len(values[present[0].spec.name]), files.label, stream.time, findings)
+    lengths_fit = timestamp is not None and _check_lengths(timestamp, present, values, files, stamps.place, findings)
+    if timestamp is None or not lengths_fit:
+        for source in present:  # so that faults of their values are reported too
+            if not source.spec.text:
+                _store(files, source, values[source.spec.name], findings)
         return None
-    has_own_file = clock is not None
+    kept = rows_with_values(present, files.label, findings)
+    fields: dict[str, NDArray[Any]] = {}
+    for source in found:
+        fields |= _fields_of(files, source, values[source.spec.name], len(timestamp), kept, findings)
     return StreamRows(
-        timestamp=timestamp,
-        fields={name: array for name, array in fields.items() if array is not None},
+        timestamp=timestamp if kept is None else timestamp[kept],
+        fields=fields,
         source=files.source,
         clock_name=stamps.place.column,
-        column_names={source.spec.name: (source.array,) for source in found},
-        clock_location=stamps.place if has_own_file else None,
+        column_names={source.spec.name: source.arrays for source in found},
+        clock_location=stamps.place if clock is not None else None,
     )
 
 
-def _read_stamps(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: ClockFile | None) -> _Stamps | None:
-    time = stream.time
-    if clock is not None:
-        return _Stamps(timestamp=clock.timestamp, place=clock.place)
-    if time.file is not None:
-        return None  # the clock's file could not be read, which was reported
-    if not time.sources:
-        return _Stamps(timestamp=None, place=ClockLocation(file=files.label))
-    name = files.find(time.sources, findings)
-    array = files.load(name, findings) if name is not None else None
-    if name is None or array is None:
-        return None
-    label = files.file_of(name)
-    timestamp = clock_of_array(array, label, name, time, findings)
-    return None if timestamp is None else _Stamps(timestamp=timestamp, place=ClockLocation(file=label, column=name))
-
-
-def _count_rows(num_rows: int, label: str, stream: ArrayStream, findings: Findings) -> NDArray[Any] | None:
-    if stream.time.rows_of is not None:
-        return np.arange(num_rows)  # until the stream that it names has been read
-    assert stream.time.index_rate_hz
-    try:
-        return shift_by_name(clock_from_index(np.arange(num_rows), stream.time.index_rate_hz), label, stream.time)
-    except (ValueError, OverflowError) as error:
-        findings.add("npz.bad_time", label, expected="a clock that begins at the file's time", found=str(error))
-        return None
-
-
-def _find_source(files: ArrayFiles, spec: FieldSpec, findings: Findings) -> _Source | None:
-    """Returns the field's own array, or the windows that hold the field, if the shape fits the schema."""
-    window, first, stop = spec.window or (None, 0, 0)
-    name = files.find(spec.columns[0], findings, or_else=window)
-    values = files.load(name, findings) if name is not None else None
-    if name is None or values is None:
-        return None
-    in_windows = name == window and name not in spec.columns[0]
-    if in_windows:
-        values = values[..., None] if values.ndim == 2 else values
-        fits = values.ndim == 3 and values.shape[2] >= stop and values.shape[1] > 0 and stop - first == spec.num_columns
-        expected = f"shape (windows, rows, {stop} or more), {spec.num_columns} of them for {spec.name}"
-    else:
-        fits = values.ndim > 0 and values.shape[1:] == spec.shape
-        expected = f"shape (rows{''.join(f', {length}' for length in spec.shape)})"
-    if not fits:
-        findings.add("npz.shape", files.file_of(name), column=name, expected=expected, found=f"{values.shape}")
-        return None
-    return _Source(spec=spec, array=name, values=values, in_windows=in_windows)
+def _fields_of(
+    files: ArrayFiles,
+    source: Source,
+    values: NDArray[Any],
+    num_rows: int,
+    kept: NDArray[np.int64] | None,
+    findings: Findings,
+) -> dict[str, NDArray[Any]]:
+    """Returns a field as it is stored, with its mask if it has one; nothing if its dtype cannot hold the values."""
+    spec, missing = source.spec, source.missing
+    if source.is_absent:
+        values = np.zeros((num_rows, *spec.shape), dtype=spec.dtype)
+        missing = np.ones(values.shape, dtype=np.bool_)
+    if kept is not None:
+        values, missing = values[kept], None if missing is None else missing[kept]
+    if missing is not None and not source.is_absent:
+        values = fill_missing(values, missing)
+        if spec.on_missing == "mask":
+            count = int(missing.reshape(len(missing), -1).any(axis=1).sum())
+            findings.add("npz.values_masked", files.file_of(source.arrays[0]), column=source.array, count=count)
+    stored = values if source.is_absent or spec.text else _store(files, source, values, findings)
+    if stored is None:
+        return {}
+    mask = {} if spec.mask is None else {spec.mask.name: mask_of(spec, missing, len(stored))}
+    return {spec.name: stored, **mask}
 
 
 def _lay_out(
-    files: ArrayFiles, sources: list[_Source], stamps: _Stamps, stream: ArrayStream, findings: Findings
-) -> tuple[_Stamps, NDArray[np.int64]] | None:
+    files: ArrayFiles, sources: list[Source], stamps: Stamps, stream: ArrayStream, findings: Findings
+) -> tuple[Stamps, NDArray[np.int64]] | None:
     """Returns a stamp for each row that is new in its window, and the positions of these rows in all windows."""
-    by_array = {source.array: source.values for source in sources}
+    by_array = {source.arrays[0]: source.values for source in sources}
     name, values = next(iter(by_array.items()))
     label, shape = files.file_of(name), values.shape[:2]
     timestamp = stamps.timestamp
@@ -191,26 +165,26 @@ def _lay_out(
     if timestamp is not None:
         timestamp = expand_clock(timestamp, fresh, rate_hz)
     # The rows of a window have no line of their own.
-    return _Stamps(timestamp=timestamp, place=ClockLocation(file=stamps.place.file, column=stamps.place.column)), rows
+    return Stamps(timestamp=timestamp, place=ClockLocation(file=stamps.place.file, column=stamps.place.column)), rows
 
 
-def _take_rows(source: _Source, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _take_rows(source: Source, rows: NDArray[np.int64]) -> NDArray[Any]:
     assert source.spec.window is not None
     _, first, stop = source.spec.window
     flat = source.values.reshape(-1, source.values.shape[2])[:, first:stop]
     return flat[rows].reshape(len(rows), *source.spec.shape)
 
 
-def _store(files: ArrayFiles, source: _Source, values: NDArray[Any], findings: Findings) -> NDArray[Any] | None:
+def _store(files: ArrayFiles, source: Source, values: NDArray[Any], findings: Findings) -> NDArray[Any] | None:
     if source.in_windows and source.spec.window is not None and values is source.values:
         _, first, stop = source.spec.window
         values = values[..., first:stop]
-    return store_field(values, source.spec, files.file_of(source.array), source.array, findings)
+    return store_field(values, source.spec, files.file_of(source.arrays[0]), source.array, findings)
 
 
 def _check_lengths(
     timestamp: NDArray[Any],
-    sources: list[_Source],
+    sources: list[Source],
     values: dict[str, NDArray[Any]],
     files: ArrayFiles,
     place: ClockLocation,
@@ -229,6 +203,6 @@ def _check_lengths(
         num_rows = len(values[source.spec.name])
         if num_rows != len(timestamp):
             expected = f"{len(timestamp)} rows, one a stamp"
-            label = files.file_of(source.array)
+            label = files.file_of(source.arrays[0])
             findings.add("npz.length", label, column=source.array, expected=expected, found=f"{num_rows}")
     return False
