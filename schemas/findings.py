@@ -159,6 +159,10 @@ CODES: dict[str, Code] = {
     "bag.incomplete": _error(
         "a bag has fewer files or messages than its metadata.yaml says", "copy it again, or 'ros2 bag reindex' it"
     ),
+    "bag.apart": _error(
+        "files that are read as one bag lie far apart in time",
+        "put each recording into a folder of its own, or say per_file = true under [episodes]",
+    ),
     "bag.missing_topic": _fatal(
         "a topic that the schema asks for is missing", "correct topic in the schema, or say optional = true"
     ),

@@ -68,12 +68,12 @@ def compressed(store: Typestore, stamp: int, data: bytes, form: str = "jpeg") ->
     return store.types[TYPES[COLOUR]](header(store, stamp), form, np.frombuffer(data, dtype=np.uint8))
 
 
-def robot(store: Typestore, *, num_rows: int = 60, seed: int = 0) -> Iterator[Sent]:
+def robot(store: Typestore, *, num_rows: int = 60, seed: int = 0, start: int = START_NS) -> Iterator[Sent]:
     """A recording of 60 rows at 50 Hz, images at 10 Hz; messages are received 1 to 3 ms after their stamps."""
     rng = np.random.default_rng(seed)
     layout = store.types["std_msgs/msg/MultiArrayLayout"]([], 0)
     for row in range(num_rows):
-        stamp = START_NS + row * 20_000_000
+        stamp = start + row * 20_000_000
         late = stamp + int(rng.integers(1_000_000, 3_000_000))
         values = np.sin(np.arange(3) + row / 10 + seed)
         yield Sent(STATES, late, joint_state(store, stamp, JOINTS, values))

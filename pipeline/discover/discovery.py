@@ -308,8 +308,9 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     clocks: dict[str, tuple[RawFile, ...]] = {}
     cameras: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
-        if place.anchor and stream.name == schema.anchor:
-            found: dict[str, tuple[RawFile, ...]] = {stream.name: (place.anchor,)}
+        if place.anchor and stream.files == schema.anchor_stream.files:  # the anchor, or a stream of the same container
+            names = stream.cameras if isinstance(stream, ImageStream) and stream.many_cameras else (stream.name,)
+            found: dict[str, tuple[RawFile, ...]] = dict.fromkeys(names, (place.anchor,))
         else:
             found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:

@@ -23,6 +23,7 @@ _MARKS = (MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, ZSTD_MAGIC)
 _DIGITS = re.compile(r"(\d+)")
 _METADATA = "metadata.yaml"
 _MOST_METADATA = 4 << 20
+_MOST_BETWEEN_NS = 10_000_000_000  # from one split of a bag to the next
 # Only these two are read of the metadata, as text: nothing in it is followed.
 _NUM_MESSAGES = re.compile(r"^  message_count:\s*(\d{1,18})\s*$", re.MULTILINE)
 _SPLITS = re.compile(r"^  relative_file_paths:[ \t]*\n((?:[ \t]*-[^\n]*\n)*)", re.MULTILINE)
@@ -57,7 +58,9 @@ def read_recording(root: Path, files: list[str], wanted: Container[str], finding
     """
     label = files[0] if len(files) == 1 else str(PurePosixPath(files[0]).parent)
     topics = Topics(wanted, sum((root / file).stat().st_size for file in files))
+    last: tuple[str, int] | None = None
     for file in sorted(files, key=_by_number):
+        before = {name: topic.num_messages for name, topic in topics.by_name.items()}
         try:
             _read_file(root / file, file, topics)
         except BagError as error:
@@ -68,10 +71,25 @@ def read_recording(root: Path, files: list[str], wanted: Container[str], finding
             raise_if_stopped(error, root / file)
             findings.add("file.unreadable", file, found=error.strerror or str(error))
             return None
+        span = _span(topics, before)
+        if span and last and span[0] - last[1] > _MOST_BETWEEN_NS:
+            expected = f"a file that goes on where {PurePosixPath(last[0]).name} ends, as splits of one bag do"
+            found = f"one that begins {(span[0] - last[1]) / 1e9:.0f} s later"
+            findings.add("bag.apart", file, expected=expected, found=found)
+            if findings.errors:
+                return None
+        last = (file, span[1]) if span else last
     _check_metadata(root, files, label, sum(topic.num_messages for topic in topics.by_name.values()), findings)
     for topic in topics.by_name.values():
         topic.sort()
     return Recording(label, topics.by_name)
+
+
+def _span(topics: Topics, before: dict[str, int]) -> tuple[int, int] | None:
+    """Returns the first and the last time of the messages that were added since ``before``."""
+    times = [topic.times[before.get(name, 0) :] for name, topic in topics.by_name.items() if topic.is_wanted]
+    ends = [(int(each.min()), int(each.max())) for each in times if len(each)]
+    return (min(first for first, _ in ends), max(end for _, end in ends)) if ends else None
 
 
 def _by_number(file: str) -> list[tuple[int, str]]:

@@ -1,0 +1,118 @@
+"""Folders of bags become datasets by a schema of a few lines, and policies are trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_writing import (
+    COLOUR,
+    COMMANDS,
+    START_NS,
+    STATES,
+    WAYS,
+    Sent,
+    compressed,
+    robot,
+    store_of,
+    write_mcap,
+)
+from factories import make_jpeg
+
+import vlapipe
+from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.schemas.errors import UsageError
+
+SCHEMA = """
+name = "bags"
+anchor = "robot"
+episodes = { EPISODES }
+action = { kind = "column", of = "command/q" }
+sample = { state = ["robot/q"], action_rows = 4 }
+split = { val = 0.0 }
+
+[streams]
+robot = { kind = "bag", files = ["FILES"], topic = "/joint_states", time.array = "header.stamp", fields.q = { array = "position", shape = [3] } }
+command = { kind = "bag", files = ["FILES"], topic = "/command", time.array = "received", fields.q = { array = "data", shape = [3] } }
+front = { kind = "images", files = ["FILES"], topic = "/cam/color/compressed", time.array = "header.stamp" }
+"""
+
+
+def ingest_bags(raw: Path, out: Path, files: str, *, episodes: str = "", text: str = SCHEMA) -> IngestReport:
+    schema = out.parent / f"{out.name}.toml"
+    schema.write_text(text.replace("FILES", files).replace("EPISODES", episodes))
+    return ingest(IngestConfig(source=raw, out=out, schema=str(schema)))
+
+
+@pytest.mark.parametrize("way", ["ros1 lz4", "ros2 db3", "ros2 mcap zstd", "mcap of ros1"])
+def test_bags_become_a_dataset_that_trains_ten_steps(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlapipe.train.config import TrainConfig
+    from vlapipe.train.loop import train
+
+    ros, pattern, write = WAYS[way]
+    store = store_of(ros)
+    recorded = [list(robot(store, seed=seed)) for seed in range(3)]
+    for seed, sent in enumerate(recorded):
+        write(tmp_path / "raw" / "pick" / f"run{seed}", sent, store)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", pattern)
+    assert (report.num_episodes, report.rejects) == (3, []), report
+    dataset = vlapipe.open_dataset(tmp_path / "data")
+    for number, sent in enumerate(recorded):
+        episode = dataset.episode(number)
+        assert episode.id == f"pick/run{number}"
+        states = [each.message for each in sent if each.topic == STATES]
+        assert np.array_equal(episode["robot/q"], np.array([m.position for m in states], dtype=np.float32))
+        commands = [each for each in sent if each.topic == COMMANDS]
+        assert np.array_equal(episode["command/timestamp"], [each.received for each in commands])
+        assert np.array_equal(episode["command/q"], np.array([c.message.data for c in commands], dtype=np.float32))
+        images = [each.message.data.tobytes() for each in sent if each.topic == COLOUR]
+        assert [episode.jpeg("front", row) for row in range(len(images))] == images
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "train")
+    options = {"data": tmp_path / "data", "out": tmp_path / "run", "max_steps": 10, "batch_size": 4}
+    result = train(TrainConfig.from_sources(None, {**options, "policy": "tiny_policy:TinyPolicy"}))
+    assert result.step == 10
+
+
+def test_topic_may_be_optional(tmp_path: Path) -> None:
+    store = store_of(2)
+    for seed in range(2):
+        sent = [each for each in robot(store, seed=seed) if seed or each.topic != COLOUR]
+        write_mcap(tmp_path / "raw" / f"run{seed}.mcap", sent, store)
+    text = SCHEMA.replace('topic = "/cam/color/compressed"', 'topic = "/cam/color/compressed", optional = true')
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", episodes="per_file = true", text=text)
+    assert (report.num_episodes, report.rejects) == (2, [])
+    refused = ingest_bags(tmp_path / "raw", tmp_path / "other", "*.mcap", episodes="per_file = true")
+    (reject,) = refused.rejects
+    assert reject["episode"] == "run0"
+    assert "bag.missing_topic" in str(reject)
+
+
+def test_cameras_are_named_by_their_topics(tmp_path: Path) -> None:
+    store = store_of(2)
+    sent = list(robot(store))
+    for camera, seed in (("left", 100), ("right", 200)):
+        for row in range(12):
+            stamp = START_NS + row * 100_000_000
+            sent.append(Sent(f"/cam/{camera}/compressed", stamp, compressed(store, stamp, make_jpeg(seed + row))))
+    write_mcap(tmp_path / "raw" / "run.mcap", sorted(sent, key=lambda each: each.received), store)
+    topic = 'topic = "/cam/{camera}/compressed", cameras = ["left", "right"]'
+    text = SCHEMA.replace('topic = "/cam/color/compressed"', topic)
+    assert ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", text=text).num_episodes == 1
+    episode = vlapipe.open_dataset(tmp_path / "data").episode(0)
+    for camera, seed in (("left", 100), ("right", 200)):
+        assert [episode.jpeg(camera, row) for row in range(12)] == [make_jpeg(seed + row) for row in range(12)]
+    with pytest.raises(UsageError, match="cameras is missing"):
+        unnamed = text.replace(', cameras = ["left", "right"]', "")
+        ingest_bags(tmp_path / "raw", tmp_path / "none", "*.mcap", text=unnamed)
+
+
+def test_recordings_in_one_folder_are_no_splits_of_one_bag(tmp_path: Path) -> None:
+    store = store_of(2)
+    for seed in range(2):
+        sent = list(robot(store, seed=seed, start=START_NS + seed * 3600 * 10**9))
+        write_mcap(tmp_path / "raw" / f"run_{seed}.mcap", sent, store)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap")
+    assert (report.num_episodes, len(report.rejects)) == (0, 1)
+    assert "bag.apart" in str(report.rejects)
+    assert ingest_bags(tmp_path / "raw", tmp_path / "each", "*.mcap", episodes="per_file = true").num_episodes == 2
