@@ -16,14 +16,14 @@ from vlapipe.pipeline.build.commit import assemble
 from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
-from vlapipe.pipeline.build.record import Record
+from vlapipe.pipeline.build.record import STORED, Record
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.layouts.layouts import find_episodes, schema_of
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import Plan, make_plan
-from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOptions, ImageSize
 from vlapipe.pipeline.read.metadata import digest_of_table
 from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
@@ -54,7 +54,8 @@ class IngestConfig:
     codec: str | None = None
     shard_bytes: int = 256 * 1000 * 1000
     image_size: ImageSize | None = None  # width, height in pixels; None keeps each image as it was recorded
-    image_storage: str = "jpeg"  # "jpeg" or "raw"
+    image_storage: str = "recorded"  # "recorded", "jpeg", "png" or "raw"
+    image_quality: int = JPEG_QUALITY  # of JPEG files that ingest makes
     workers: int | None = None
     scheduler: str | None = None
     scheduler_timeout_s: float = 60.0  # how long the cluster may have no worker that can take the tasks
@@ -85,7 +86,7 @@ class IngestConfig:
     @property
     def images(self) -> ImageOptions:
         """How images are stored."""
-        return ImageOptions(size=self.image_size, storage=self.image_storage)
+        return ImageOptions(size=self.image_size, storage=self.image_storage, quality=self.image_quality)
 
     def described(self) -> dict[str, Any]:
         """Return the options that decide what is written, by their command-line flag.
@@ -100,6 +101,7 @@ class IngestConfig:
             "--shard-size": f"{self.shard_bytes} bytes",
             "--image-size": "{}x{}".format(*self.image_size) if self.image_size else None,
             "--image-storage": self.image_storage,
+            "--image-quality": self.image_quality,
         }
 
 
@@ -122,6 +124,7 @@ class IngestReport:
     num_resumed_shards: int
     was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
     elapsed_s: float
+    cameras: dict[str, Record] = field(default_factory=dict)  # by camera: as, images, bytes, psnr_db, decode_s
     left_out: dict[str, list[str]] = field(default_factory=dict)  # episodes that were not read, by exclude or where
     rejects: list[Record] = field(default_factory=list)
     findings: list[Record] = field(default_factory=list)
@@ -325,6 +328,7 @@ def _report(
     return IngestReport(
         dataset=config.out if episodes and not config.dry_run else None,
         schema=config.schema,
+        cameras=_cameras(episodes, records),
         num_found=len(discovery.episodes),
         num_episodes=len(episodes),
         num_frames=sum(episode["num_frames"] for episode in episodes),
@@ -341,3 +345,25 @@ def _report(
         rejects=[reject for record in records for reject in record["rejects"]],
         findings=[*(finding for record in records for finding in record["findings"]), *across],
     )
+
+
+def _cameras(episodes: list[Record], records: list[Record]) -> dict[str, Record]:
+    """Return what each camera's images are stored as, what they take, and what JPEG lost in the worst episode."""
+    decode_s: dict[str, list[float]] = {}
+    for record in records:
+        for camera, each in ((record.get("sample") or {}).get("decode_s") or {}).items():
+            decode_s.setdefault(camera, []).append(each)
+    cameras: dict[str, Record] = {}
+    for episode in episodes:
+        for camera, stored in episode[STORED].items():
+            entry = cameras.setdefault(camera, {"as": "", "images": 0, "bytes": 0, "psnr_db": None, "decode_s": None})
+            if not stored["images"]:
+                continue
+            kinds = dict.fromkeys([*filter(None, entry["as"].split(" and ")), stored["as"]])
+            losses = [loss for loss in (entry["psnr_db"], stored["psnr_db"]) if loss is not None]
+            entry["as"] = " and ".join(kinds)
+            entry["images"] += stored["images"]
+            entry["bytes"] += stored["bytes"]
+            entry["psnr_db"] = min(losses, default=None)
+            entry["decode_s"] = min(decode_s.get(camera, ()), default=None)
+    return cameras

@@ -13,6 +13,8 @@ from vlapipe.schemas.findings import Findings
 
 __all__ = ["ClockLocation", "ImageRows", "RowFaults", "Rows", "SourceFile", "StreamRows"]
 
+_FIRST_OF_PNG = 0x89  # a JPEG begins with 0xFF
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
@@ -130,7 +132,8 @@ class ImageRows:
 
     If ``offset`` is ``None``, ``data`` is pixels: RGB ``(rows, height, width, 3)`` uint8, or depth ``(rows, height,
     width, 1)`` uint16. ``num_dropped`` counts the images of the source that were left out because they are damaged.
-    ``faults`` are as in ``StreamRows``.
+    ``psnr_db`` is set if images became JPEG files: what was lost, in a sample of them. ``faults`` are as in
+    ``StreamRows``.
     """
 
     timestamp: NDArray[Any]
@@ -141,6 +144,7 @@ class ImageRows:
     source: SourceFile
     clock_location: ClockLocation | None = None
     num_dropped: int = 0
+    psnr_db: float | None = None
     faults: tuple[RowFaults, ...] = ()
 
     @property
@@ -152,6 +156,16 @@ class ImageRows:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the arrays that are stored beside the clock, by their names in a shard."""
         return {"pixels": self.data} if self.offset is None else {"bytes": self.data, "offset": self.offset}
+
+    @property
+    def storage(self) -> str:
+        """Returns ``"raw"`` for pixels, ``"png"`` if some files are PNG, else ``"jpeg"``."""
+        if self.offset is None:
+            return "raw"
+        if not self.num_rows:
+            return "jpeg"
+        first = self.data[self.offset[:-1]]
+        return "png" if (first == _FIRST_OF_PNG).any() else "jpeg"
 
     def encoded(self, row: int) -> NDArray[np.uint8]:
         """Returns the bytes of one JPEG or PNG file, as a view."""

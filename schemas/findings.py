@@ -205,17 +205,50 @@ CODES: dict[str, Code] = {
     "image.bad_name": _fatal("an image's name is not a time", "rename it, or correct time in the schema"),
     "image.empty": _fatal("an image file holds nothing", "delete it, or say on_bad = 'drop' in the schema"),
     "image.not_jpeg": _fatal("an image is neither a JPEG nor a PNG", "convert it, or delete it"),
+    "image.format": _fatal(
+        "an image is of a format that is kept only by conversion",
+        "say convert = 'png' under the camera's stream in the schema: nothing is lost by it",
+    ),
+    "image.converted": _note(
+        "images became PNG files, as the schema says; nothing was lost", "nothing needs to be done"
+    ),
+    "image.no_unit": _fatal(
+        "images have one channel of 16 bits, as depth has, and the camera has no unit",
+        "say unit = 'mm' (or whatever one count measures, such as '0.2 mm') under the camera's stream in the schema",
+    ),
+    "image.not_depth": _fatal(
+        "an image of a depth camera is not one channel of numbers", "leave unit out if the camera sees colours"
+    ),
+    "image.depth_range": _fatal(
+        "depth does not fit into uint16", "choose a coarser unit under the camera's stream, or correct file_unit"
+    ),
+    "image.depth_rounded": _note("depth was rounded to whole numbers of its unit", "choose a finer unit to lose less"),
+    "image.depth_holes": _note("depth without a reading (NaN or infinity) is kept as 0", "nothing needs to be done"),
+    "image.lossy": _note(
+        "images became JPEG files, which lose a little; PSNR of a sample",
+        "give --image-quality, or --image-storage png or raw to lose nothing",
+    ),
+    "image.stray_bytes": _note(
+        "images have stray bytes, or a rare coding, which decoders pass over; decoding takes longer",
+        "save them again with another encoder",
+    ),
+    "image.alpha": _note(
+        "images are transparent in places; training sees their colours alone", "nothing needs to be done"
+    ),
     "image.truncated": _fatal("an image is cut short", "delete it, or say on_bad = 'drop' in the schema"),
     "image.size_changes": _fatal("images of one camera differ in size", "record it again, or split the episode"),
     "image.size_differs": _fatal(
         "a camera has another size than in most episodes; pixels need one size",
-        "give --image-size WxH, or --image-storage jpeg",
+        "give --image-size WxH, or --image-storage png or jpeg",
+    ),
+    "image.storage_differs": _fatal(
+        "a camera's images are files in some episodes and pixels in others", "give --image-storage png, jpeg or raw"
     ),
     "image.undecodable": _fatal(
         "an image cannot be decoded", "delete it, or say on_bad = 'drop' in the schema to leave such images out"
     ),
     "image.too_large": _fatal("an image claims more pixels than any camera has", "delete it, or record it again"),
-    "image.coding": _fatal("a JPEG of a kind that decoders lack", "save it as 8-bit baseline RGB or grayscale"),
+    "image.coding": _fatal("an image of a kind that decoders lack", "save it as 8-bit RGB or grayscale"),
     "image.layout": _fatal(
         "an array does not hold images as the schema says", "correct array or unit in the schema, or save it as uint8"
     ),

@@ -31,6 +31,7 @@ from vlapipe.schemas.schema import (
     TimeUnit,
 )
 from vlapipe.schemas.toml_table import REQUIRED, TomlTable
+from vlapipe.schemas.units import metres_of
 
 __all__ = ["parse_stream"]
 
@@ -92,7 +93,9 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
         topic=table.text("topic", None),
         unit=table.text("unit", None),
         file_unit=table.text("file_unit", None),
+        convert=table.choice("convert", ("png",), None) if "convert" in table.values else None,
     )
+    _check_depth(table, stream)
     if stream.cameras and not stream.many_cameras:
         cure = "put {camera} where the folders' names stand, or leave cameras out"
         table.fail("cameras: files has no {camera}", cure)
@@ -106,6 +109,19 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
         cure = "add time = { array = ... }, { rate_hz = ... } or { rows_of = ... }"
         table.fail("no clock: images in a container have no names", cure)
     return stream
+
+
+def _check_depth(table: TomlTable, stream: ImageStream) -> None:
+    for key, unit in (("unit", stream.unit), ("file_unit", stream.file_unit)):
+        try:
+            if unit is not None:
+                metres_of(unit)
+        except ValueError as error:
+            table.fail(f"{key}: {error}", "a length, such as 'mm', 'm' or '0.2 mm'")
+    if stream.file_unit is not None and stream.unit is None:
+        table.fail("file_unit: into which unit?", "add unit = 'mm', say")
+    if stream.unit is not None and stream.channels != "rgb":
+        table.fail("channels: depth has one channel", "leave channels or unit out")
 
 
 def _parse_csv(table: TomlTable, common: dict[str, Any]) -> CsvStream:

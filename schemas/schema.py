@@ -315,8 +315,10 @@ class ImageStream:
     The images are files; or frames of the video that ``files`` names; or, with ``array`` or ``topic``, an array or the
     messages of a container that ``files`` names. ``{camera}`` may also stand in ``array`` and ``topic``.
 
-    With ``unit``, the camera measures depth: an image has one channel, uint16 in ``unit``. ``file_unit`` is the unit in
-    the files if they have another one.
+    With ``unit``, a length such as ``"mm"`` or ``"0.2 mm"``, the camera measures depth: an image has one channel,
+    uint16 in ``unit``. ``file_unit`` is the unit in the files if they have another one.
+
+    JPEG and PNG files are kept as they are. Files of other formats are kept only if ``convert`` is ``"png"``.
 
     An image that cannot be decoded is left out if ``on_bad`` is ``"drop"``. All images are then decoded to find them.
     Otherwise ``decode`` says whether all are, or only those that look damaged.
@@ -337,6 +339,7 @@ class ImageStream:
     topic: str | None = None
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None
+    convert: Literal["png"] | None = None  # WebP, BMP and TIFF files become PNG, without loss
     kind: Literal["images", "video"] = "images"
 
     @property

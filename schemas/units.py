@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["conversion_factor", "known_units"]
+__all__ = ["conversion_factor", "known_units", "metres_of"]
 
 # The size of each unit in the base unit of its kind. Only units of the same kind convert into each other.
 _KINDS: dict[str, dict[str, float]] = {
@@ -47,6 +47,22 @@ def conversion_factor(source: str, target: str) -> float:
         if pair == ("rad", "deg"):
             return 180.0 / math.pi
     return factor_from / factor_to
+
+
+def metres_of(unit: str) -> float:
+    """Returns the metres of a unit of length, which may be several of another one: ``"0.2 mm"``.
+
+    Raises:
+        ValueError: it is no unit of length.
+    """
+    number, blank, name = unit.partition(" ")
+    times = float(number) if blank else 1.0
+    if not 0 < times < math.inf:
+        raise ValueError(f"unit {unit!r} is not known")
+    kind, factor = _measure_one(name if blank else unit, unit)
+    if kind != "length":
+        raise ValueError(f"{unit!r} is a {kind}, not a length")
+    return times * factor
 
 
 def _measure(unit: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.build.estimate import decode_seconds
 from vlapipe.pipeline.build.record import Record, ShardRecord
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import PlannedShard
@@ -76,6 +77,8 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     """
     _require_folders(task)
     parts: dict[str, list[NDArray[Any]]] = {}
+    nothing: dict[str, list[NDArray[Any]]] = {}  # of cameras that an episode lacks
+    cameras: dict[str, _Kind] = {}
     sample: Record | None = None
     described = ShardRecord(task.schema)
     rejects: list[Record] = []
@@ -84,6 +87,8 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     read = in_order(jobs, task.num_threads)
     with files_kept(task.root, task.shard.episodes, task.schema, task.images):
         for raw, split, (episode, findings) in zip(task.shard.episodes, task.shard.splits, read, strict=True):
+            if episode is not None and not _fits(episode, cameras, findings):
+                episode = None
             reasons = [finding.to_dict() for finding in findings]
             if episode is None:
                 rejects.append({"episode": raw.id, "task": raw.task, "reasons": reasons})
@@ -92,7 +97,8 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
                     sample = _write_nowhere(task, episode, sample)
                 else:
                     for name, array in _arrays_of(episode):
-                        parts.setdefault(name, []).append(array)
+                        into = nothing if _is_of_absent(episode, name) else parts
+                        into.setdefault(name, []).append(array)
                 described.add(episode, split)
                 kept_findings += [{"episode": raw.id, **reason} for reason in reasons]
             if on_episode:
@@ -112,7 +118,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     stored = write_shard(
         task.place.shards,
         task.shard.index,
-        _join(parts),
+        _join(parts | {name: each for name, each in nothing.items() if name.partition("/")[0] not in cameras}),
         shard_format=task.shard_format,
         codec=task.codec,
         num_threads=task.num_threads,
@@ -120,6 +126,40 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     record |= {"plan": task.shard.digest, "shard": vars(stored)}
     write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
     return record
+
+
+_Kind = tuple[bool, tuple[int, ...], Any]  # whether images are pixels, and then the shape and type of one
+
+
+def _fits(episode: Episode, cameras: dict[str, _Kind], findings: Findings) -> bool:
+    """Returns whether a camera's images can stand beside those of earlier episodes in one array; reports those not.
+
+    ``cameras`` has the kind of each camera's images so far, and takes that of the episode.
+    """
+    kinds: dict[str, _Kind] = {}
+    for name, rows in episode.streams.items():
+        if not isinstance(rows, ImageRows) or not rows.num_rows:
+            continue
+        kind: _Kind = (True, rows.data.shape[1:], rows.data.dtype) if rows.offset is None else (False, (), None)
+        before = kinds[name] = cameras.get(name, kind)
+        if before[0] != kind[0]:
+            expected, found = ("pixels" if each[0] else "files" for each in (before, kind))
+            findings.add("image.storage_differs", rows.source.path, expected=expected, found=found)
+        elif before != kind:
+            expected, found = (f"{shape[1]}x{shape[0]}" for _, shape, _ in (before, kind))
+            expected += ", as in the episodes before"
+            findings.add("image.size_differs", rows.source.path, expected=expected, found=found)
+    if findings.errors:
+        return False
+    cameras |= kinds
+    return True
+
+
+def _is_of_absent(episode: Episode, name: str) -> bool:
+    """Returns whether an array belongs to a camera of which the episode has no image."""
+    camera, _, array = name.partition("/")
+    rows = episode.streams.get(camera)
+    return isinstance(rows, ImageRows) and not rows.num_rows and array in ("bytes", "offset", "pixels")
 
 
 def _require_folders(task: ShardTask) -> None:
@@ -151,7 +191,7 @@ def _write_nowhere(task: ShardTask, episode: Episode, before: Record | None) -> 
     The entries are ``rows`` and ``stored_bytes`` by stream, and the ``seconds`` that encoding took. Of an episode after
     the first one, only streams that all episodes ``before`` lacked are encoded.
     """
-    sample = before or {"rows": {}, "stored_bytes": {}, "seconds": 0.0}
+    sample = before or {"rows": {}, "stored_bytes": {}, "seconds": 0.0, "decode_s": {}}
     rows = {name: stream.num_rows for name, stream in episode.streams.items() if stream.num_rows}
     fresh = rows.keys() - sample["rows"].keys()
     if not fresh:
@@ -160,7 +200,9 @@ def _write_nowhere(task: ShardTask, episode: Episode, before: Record | None) -> 
     began = time.perf_counter()
     arrays = {name: array for name, array in _arrays_of(episode) if name.partition("/")[0] in wanted}
     stored_bytes = stored_sizes(arrays, shard_format=task.shard_format, codec=task.codec)
+    cameras = {name: each for name in fresh if isinstance(each := episode.streams[name], ImageRows)}
     return {
+        "decode_s": {name: decode_seconds(each) for name, each in cameras.items()} | sample["decode_s"],
         "rows": rows | sample["rows"],
         "stored_bytes": stored_bytes | sample["stored_bytes"],
         "seconds": sample["seconds"] + time.perf_counter() - began,

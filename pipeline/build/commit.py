@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 import vlapipe
-from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, METADATA, Record
+from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, METADATA, STORED, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.check.flicker import flickering_columns
@@ -71,7 +71,7 @@ def assemble(
         },
         "shard_format": shard_format,
         "codec": codec,
-        "streams": _describe_streams(plan),
+        "streams": _describe_streams(plan, _storage(rows)),
         "shards": shards,
         "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
         "statistics": _merge_statistics(written, rows, schema),
@@ -86,13 +86,28 @@ def assemble(
     return manifest, _episodes_table(rows), gaps, rejects
 
 
-def _describe_streams(plan: Plan) -> dict[str, Any]:
+def _storage(rows: list[Record]) -> dict[str, str]:
+    """Return what each camera's images are stored as: ``jpeg``, ``png`` if any file is PNG, ``raw``, or ``mixed``."""
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        for camera, stored in row[STORED].items():
+            if stored["images"]:
+                kinds.setdefault(camera, set()).add(stored["as"])
+    return {
+        camera: "png" if each == {"jpeg", "png"} else "mixed" if len(each) > 1 else next(iter(each))
+        for camera, each in kinds.items()
+    }
+
+
+def _describe_streams(plan: Plan, storage: Mapping[str, str]) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
-            channels = "rgb" if plan.images.storage == "raw" else stream.channels  # pixels are stored in true RGB
-            entry = {**_describe_stream(stream), "kind": "images", "storage": plan.images.storage, "channels": channels}
-            described |= {camera: dict(entry) for camera in plan.cameras[stream.name]}
+            for camera in plan.cameras[stream.name]:
+                stored = storage.get(camera) or plan.images.made_from("jpeg", is_depth=stream.unit is not None)
+                channels = "rgb" if stored == "raw" else stream.channels  # pixels are stored in true RGB
+                entry = {**_describe_stream(stream), "kind": "images", "storage": stored, "channels": channels}
+                described[camera] = {**entry, **({"unit": stream.unit} if stream.unit is not None else {})}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
     return described
@@ -125,7 +140,7 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
 
 
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
-    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan)}
+    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan, {})}
     for row in rows:
         seen: set[str] = set()
         for sizes, source in zip(raw.values(), row["sources"], strict=True):
@@ -183,7 +198,9 @@ def _type_of(column: str) -> pa.DataType | None:
 def _episodes_table(rows: list[Record]) -> pa.Table:
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
-        if name in (GAPS, METADATA, EVIDENCE) or (name == INSTRUCTIONS and not any(len(row[name]) > 1 for row in rows)):
+        if name in (GAPS, METADATA, EVIDENCE, STORED) or (
+            name == INSTRUCTIONS and not any(len(row[name]) > 1 for row in rows)
+        ):
             continue
         values = [row[name] for row in rows]
         columns[name] = pa.array(values, _type_of(name))

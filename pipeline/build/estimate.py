@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.record import Record
+from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_deep
+from vlapipe.pipeline.stream_rows import ImageRows
 
-__all__ = ["Estimate", "estimate_run"]
+__all__ = ["Estimate", "decode_seconds", "estimate_run"]
+
+_TIMED = 4  # images of a camera that are decoded to measure how long that takes
 
 # Besides encoding, a real run writes the bytes, waits for the disk, and reads them back to compare.
 _WRITING_OVER_ENCODING = 1.3
@@ -41,3 +50,26 @@ def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num
         encoding_s += times[anchor] * sample["seconds"]
     seconds = read_seconds + encoding_s * _WRITING_OVER_ENCODING / num_parallel
     return Estimate(stored_bytes=round(stored_bytes), seconds=seconds)
+
+
+def decode_seconds(rows: ImageRows) -> float:
+    """Measure how long training takes to decode one image of a camera at full size, on one core; 0 for pixels."""
+    if rows.offset is None:
+        return 0.0
+    used: dict[tuple[int, int], NDArray[Any]] = {}  # training decodes into memory that was used before
+    timed = []
+    for row in [0, *np.linspace(0, rows.num_rows - 1, _TIMED).astype(int).tolist()]:  # the first one warms up
+        image = rows.encoded(row).data
+        began = time.perf_counter()
+        if is_deep(image):
+            decode_depth(image, lambda *at: used.setdefault(at, np.empty(at, dtype=np.uint16)))
+        else:
+            size = rows.height, rows.width
+            decode_rgb(
+                image,
+                size,
+                lambda *at: used.setdefault(at, np.empty((*at, 3), dtype=np.uint8)),
+                pass_over=lambda _: None,
+            )
+        timed.append(time.perf_counter() - began)
+    return float(np.median(timed[1:]))

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["MadeFrom"]
+
+_QUALITY = "--image-quality"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,12 @@ class MadeFrom:
         """Return what the dataset was made from, or ``None`` if its record is missing or unreadable."""
         try:
             document = json.loads((dataset / MADE_FROM).read_bytes())
-            return cls(options=dict(document["options"]), episodes=dict(document["episodes"]))
+            options = dict(document["options"])
+            if _QUALITY not in options:  # an older vlapipe, which kept JPEG files as recorded and called that "jpeg"
+                options[_QUALITY] = str(JPEG_QUALITY)
+                was = options.get("--image-storage")
+                options["--image-storage"] = "recorded" if was == "jpeg" else str(was)
+            return cls(options=options, episodes=dict(document["episodes"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -25,10 +25,11 @@ from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["GAPS", "INSTRUCTIONS", "METADATA", "Record", "ShardRecord"]
+__all__ = ["GAPS", "INSTRUCTIONS", "METADATA", "STORED", "Record", "ShardRecord"]
 
 Record = dict[str, Any]
 GAPS = "gaps_beside_anchor"  # key in an episode's row; the gaps are stored in a table of their own
+STORED = "stored_images"  # key in an episode's row: what each camera's images were stored as
 METADATA = "metadata"  # key in an episode's row; the table has a column for each key of any episode
 INSTRUCTIONS = "instructions"  # a column only if an episode has several
 
@@ -107,6 +108,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
         "seconds": seconds_between(episode.streams[schema.anchor].timestamp, 0, -1),
         METADATA: episode.metadata,
         INSTRUCTIONS: list(episode.instructions),
+        STORED: {name: _stored(rows) for name, rows in episode.streams.items() if isinstance(rows, ImageRows)},
         "sources": [vars(stream.source) for stream in episode.streams.values()],
     }
     for name, stream in episode.streams.items():
@@ -121,6 +123,11 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
             colour = episode.looks[name].colour if name in episode.looks else (math.nan,) * 3
             row |= {f"{name}/{of}": level for of, level in zip(("red", "green", "blue"), colour, strict=True)}
     return row
+
+
+def _stored(rows: ImageRows) -> Record:
+    """Return what a camera's images were stored as, how many bytes they take, and what JPEG lost."""
+    return {"as": rows.storage, "images": rows.num_rows, "bytes": rows.data.nbytes, "psnr_db": rows.psnr_db}
 
 
 def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.check.same_content import image_hashes, trained_fields
 from vlapipe.pipeline.check.values import by_column
 from vlapipe.pipeline.shards.derive.stamps import seconds
-from vlapipe.pipeline.shards.format.jpeg_decode import decode_rgb
+from vlapipe.pipeline.shards.format.image_decode import decode_rgb
 from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Channels, ImageStream, Schema, Stream
@@ -71,6 +71,8 @@ def check_cameras(
         assert isinstance(spec, ImageStream)
         assert isinstance(anchor, StreamRows)
         _check_frozen(rows, anchor, schema, findings)
+        if spec.unit is not None:
+            continue  # depth has no colour
         look = _look_at_camera(rows, spec.channels, findings)
         if look is not None:
             looks[name] = look
@@ -84,7 +86,7 @@ def _look_at_camera(rows: ImageRows, channels: Channels, findings: Findings) -> 
 
     Args:
         rows: the camera's images.
-        channels: the order of the colours in the JPEG files; pixels are in true RGB already.
+        channels: the order of the colours in the files; pixels are in true RGB already.
         findings: collects the faults.
     """
     at = (np.arange(_SAMPLED) + 0.5) / _SAMPLED * rows.num_rows
@@ -99,7 +101,9 @@ def _picture(rows: ImageRows, row: int, channels: Channels) -> NDArray[np.uint8]
     if rows.offset is None:
         return rows.data[row, :: max(1, rows.height // 64), :: max(1, rows.width // 64)]
     try:
-        return decode_rgb(rows.encoded(row).data, (1, 1), lambda *at: np.empty((*at, 3), dtype=np.uint8), channels)
+        return decode_rgb(
+            rows.encoded(row).data, (1, 1), lambda *at: np.empty((*at, 3), dtype=np.uint8), channels, lambda _: None
+        )
     except ValueError:
         return None  # whoever decodes every image reports it
 

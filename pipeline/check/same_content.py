@@ -25,7 +25,7 @@ _SHARED = 0.6  # share of the hashes that the same demonstration has in common; 
 _LEAST = 8  # fewer passages say little
 _NUMBER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication permutes the 64-bit numbers
 _SHIFT = np.uint64(29)
-_PROBED = (0.25, 0.5, 0.75)  # places in a JPEG file from which bytes are hashed
+_PROBED = (0.25, 0.5, 0.75)  # places in a file from which bytes are hashed
 _PROBE = 32  # bytes hashed at each place
 
 Sketch = dict[str, list[int]]  # by stream
@@ -104,12 +104,12 @@ def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def image_hashes(rows: ImageRows) -> NDArray[np.uint64]:
     """Returns one hash an image, ``(rows,)``; equal images have equal hashes. There is at least one image.
 
-    Of a JPEG, the length and some bytes of the file are hashed: two different images of one camera never agree in them.
+    Of a file, the length and some bytes are hashed: two different images of one camera never agree in them.
     """
     if rows.offset is None:
-        num_words = rows.data[0].size // 8
+        num_words = rows.data[0].nbytes // 8
         weights = _mixed(_mixed(np.arange(1, num_words + 1, dtype=np.uint64))) | np.uint64(1)
-        words = (image.reshape(-1)[: 8 * num_words].view(np.uint64) for image in rows.data)
+        words = (image.reshape(-1).view(np.uint8)[: 8 * num_words].view(np.uint64) for image in rows.data)
         return _mixed(np.array([(each * weights).sum(dtype=np.uint64) for each in words], dtype=np.uint64))
     start, size = rows.offset[:-1], np.diff(rows.offset)
     hashes = _mixed(size.astype(np.uint64))

@@ -11,10 +11,13 @@ import numpy as np
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawFile
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
-from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, read_jpeg_header
+from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
+from vlapipe.pipeline.read.images.png import PngHeader, read_png_header
+from vlapipe.pipeline.shards.format.image_decode import is_png
 
 __all__ = ["ImageSample", "look_at_images"]
 
+_MAGIC = 8  # bytes that tell a PNG
 _TRIED = 16  # number of a camera's images that are resized to measure how large they become
 
 
@@ -63,48 +66,59 @@ def look_at_images(
             if images.storage == "raw" and not images.size and sample.sizes:
                 sizes[camera] = Counter(sample.sizes).most_common(1)[0][0]
             continue
-        if images.as_recorded:
+        if images.keeps("jpeg") and images.keeps("png"):
             continue
         firsts = [episode.files[camera][0] for episode in discovery.episodes if episode.files.get(camera)]
-        if images.storage == "jpeg":
+        if images.storage != "raw":
             bytes_of_byte[camera] = _share_kept(discovery.root, firsts, images)
             continue
-        size = images.size or _common_size(discovery.root, firsts)
+        common = _common_size(discovery.root, firsts)
+        size = images.size or (common[0] if common else None)
         if size is not None:
-            bytes_of_image[camera] = 3 * size[0] * size[1]
+            bytes_of_image[camera] = (2 if common and common[1] else 3) * size[0] * size[1]
             sizes |= {} if images.size else {camera: size}
     images = replace(images, camera_sizes=tuple(sorted(sizes.items())))
     return ImageSample(images=images, bytes_of_image=bytes_of_image, bytes_of_byte=bytes_of_byte)
 
 
-def _common_size(root: Path, files: list[RawFile]) -> ImageSize | None:
-    """Return the most frequent image size (the first of equally frequent ones), or ``None`` if no image is readable."""
-    sizes = Counter(size for _, size in _whole(root, files))
+def _common_size(root: Path, files: list[RawFile]) -> tuple[ImageSize, bool] | None:
+    """Return the most frequent image size (the first of equally frequent ones), and whether images have 16 bits.
+
+    Return ``None`` if no image is readable.
+    """
+    sizes = Counter((size, is_deep) for _, size, is_deep in _whole(root, files))
     return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float:
     """Return the stored bytes divided by the source bytes, measured on some of the files."""
-    from vlapipe.pipeline.read.images.stored_images import shrink_jpeg  # needs Pillow, which most runs need not import
+    from vlapipe.pipeline.read.images.stored_images import made_again  # needs Pillow, which most runs need not import
 
-    assert images.size is not None
     before = after = 0
-    for data, size in _whole(root, files[:: -(-len(files) // _TRIED)] if files else []):
+    for data, size, is_deep in _whole(root, files[:: -(-len(files) // _TRIED)] if files else []):
         try:
-            small = data if size == images.size else shrink_jpeg(np.frombuffer(data, dtype=np.uint8), images.size)
+            made = made_again(np.frombuffer(data, dtype=np.uint8), size, images, is_depth=is_deep)
         except ValueError:
             continue  # not reported here: reading the episode reports the broken image
-        before, after = before + len(data), after + len(small)
+        before, after = before + len(data), after + len(made)
     return after / before if before else 1.0
 
 
-def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageSize]]:
-    """Yield the bytes and (width, height) of each file that is a complete JPEG of a kind that ingest reads."""
+def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageSize, bool]]:
+    """Yield each file that is a complete image of a kind that ingest keeps: bytes, (width, height), and if 16 bits.
+
+    A container or a video is not opened.
+    """
     for file in files:
         try:
-            data = (root / file.path).read_bytes()
-            header = read_jpeg_header(data)
+            with (root / file.path).open("rb") as opened:
+                data = opened.read(_MAGIC)
+                of_png = is_png(data)
+                if not of_png and not data.startswith(b"\xff\xd8"):
+                    continue
+                data += opened.read()
+            header: JpegHeader | PngHeader = read_png_header(data) if of_png else read_jpeg_header(data)
         except (OSError, ValueError):
             continue
         if header.width * header.height <= MAX_PIXELS and header.odd_coding is None:
-            yield data, (header.width, header.height)
+            yield data, (header.width, header.height), isinstance(header, PngHeader) and header.is_deep

@@ -22,9 +22,10 @@ def absent_rows(name: str, stream: Stream, images: ImageOptions) -> Rows:
     source = SourceFile(path="", num_files=0, num_bytes=0, sha256="")
     timestamp = np.empty(0, dtype=stream.time.dtype)
     if isinstance(stream, ImageStream):
-        if images.storage == "raw":
+        if images.made_from("raw" if stream.in_container else "jpeg") == "raw":
             width, height = images.size or dict(images.camera_sizes).get(name, (0, 0))
-            pixels = np.empty((0, height, width, 3), dtype=np.uint8)
+            is_depth = stream.unit is not None
+            pixels = np.empty((0, height, width, 1 if is_depth else 3), dtype=np.uint16 if is_depth else np.uint8)
             return ImageRows(timestamp=timestamp, data=pixels, offset=None, height=0, width=0, source=source)
         data, offset = np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
         return ImageRows(timestamp=timestamp, data=data, offset=offset, height=0, width=0, source=source)

@@ -28,6 +28,8 @@ from vlapipe.schemas.schema import ActionSpec, SampleDefaults, Schema
 
 __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
 
+_PNG = b"\x89PNG"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSummary:
@@ -349,6 +351,17 @@ class Episode(Mapping[str, NDArray[Any]]):
 
     def jpeg(self, camera: str, row: int) -> bytes:
         """Returns one camera image as the stored JPEG file. Red and blue are exchanged in it if the schema says so.
+
+        Raises:
+            UsageError: the camera is stored as pixels, or the image as PNG.
+        """
+        file = self.image_file(camera, row)
+        if file.startswith(_PNG):
+            raise UsageError(f"{camera}: image {row} is a PNG, not a JPEG", f"use image_file({camera!r}, {row})")
+        return file
+
+    def image_file(self, camera: str, row: int) -> bytes:
+        """Returns one camera image as the stored file, JPEG or PNG, as it was recorded unless ingest made another.
 
         Raises:
             UsageError: the camera is stored as pixels.

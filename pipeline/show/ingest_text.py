@@ -51,6 +51,8 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         size = format_bytes(report.expected.stored_bytes)
         shards = counted(report.num_shards, "shard")
         click.echo(f"would write {shards}, about {size}, in about {report.expected.seconds:.1f} s; nothing was written")
+    for camera, images in report.cameras.items():
+        _print_camera(camera, images)
     for rule, ids in report.left_out.items():
         such_as = "such as " if len(ids) > 1 else ""
         click.echo(printable(f"left out {counted(len(ids), 'episode')} by {rule} ({such_as}{ids[0]})"))
@@ -67,6 +69,21 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         click.echo("no episode could be read; nothing was written")
     elif report.dataset is not None:
         click.echo(f"next: vlapipe inspect {report.dataset}")
+
+
+def _print_camera(camera: str, stored: dict[str, Any]) -> None:
+    """Print what a camera's images are stored as, what they take at rest and in training, and what was lost."""
+    if not stored["images"]:
+        return
+    kinds = {"jpeg": "JPEG", "png": "PNG", "raw": "pixels"}
+    name = " and ".join(kinds[kind] for kind in stored["as"].split(" and "))
+    each = format_bytes(stored["bytes"] / stored["images"])
+    line = f"{camera}: {counted(stored['images'], 'image')} as {name}, {format_bytes(stored['bytes'])}, {each} each"
+    if stored["decode_s"] is not None:
+        line += f", {stored['decode_s'] * 1e3:.1f} ms to decode one" if stored["decode_s"] else ", nothing to decode"
+    if stored["psnr_db"] is not None:
+        line += f"; JPEG lost a little: PSNR {stored['psnr_db']:.1f} dB in the worst episode"
+    click.echo(printable(line))
 
 
 def _duration(seconds: float) -> str:

@@ -154,7 +154,9 @@ def _streams_table(report: dict[str, Any]) -> Table:
 
 def _holdings(stream: dict[str, Any], made_with: dict[str, Any]) -> list[str]:
     if stream["kind"] == "images":
-        kind = "JPEG" if stream["storage"] == "jpeg" else "raw RGB"
+        kind = {"jpeg": "JPEG", "png": "PNG", "mixed": "files and pixels"}.get(stream["storage"], "raw RGB")
+        if stream["depth_unit"] is not None:
+            kind = f"{'PNG' if stream['storage'] == 'png' else 'raw'} depth, uint16 in {stream['depth_unit']}"
         kind += " (red and blue exchanged)" if stream["channels"] == "bgr" else ""
         asked = ", by --image-size" if made_with.get("image_size") else ""
         return [f"{counted(count, 'episode')} of {size} {kind}{asked}" for size, count in stream["sizes"].items()]

@@ -136,7 +136,13 @@ def cli() -> None:
 )
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
 @click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
-@click.option("--image-storage", default="jpeg", show_default=True, help="jpeg, or raw: large, but nothing to decode.")
+@click.option(
+    "--image-storage",
+    default="recorded",
+    show_default=True,
+    help="recorded (JPEG and PNG untouched, arrays as pixels, videos as JPEG), jpeg, png, or raw pixels.",
+)
+@click.option("--image-quality", type=int, default=95, show_default=True, help="Of JPEG files that are made: 1 to 100.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
 @click.option("--report", type=_PATH, help="Also write everything that was found to this JSON file.")
 def ingest(
@@ -154,6 +160,7 @@ def ingest(
     shard_size: int,
     image_size: tuple[int, int] | None,
     image_storage: str,
+    image_quality: int,
     strict: bool,
     report: Path | None,
 ) -> None:
@@ -185,6 +192,7 @@ def ingest(
         shard_bytes=shard_size,
         image_size=image_size,
         image_storage=image_storage,
+        image_quality=image_quality,
         workers=workers,
         scheduler=scheduler,
         scheduler_timeout_s=scheduler_timeout,

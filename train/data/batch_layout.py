@@ -16,6 +16,7 @@ import numpy as np
 
 from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.units import metres_of
 from vlapipe.train.data.actions.action_form import ActionForm
 from vlapipe.train.data.arguments import Fit
 from vlapipe.train.data.batch_memory import Entry
@@ -46,7 +47,9 @@ class SampleSpec:
 
     state: tuple[int, int]  # (T, D) float32 of "observation.state"
     sensors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> (T, ...) float32
-    images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # camera -> (T, 3, height, width) uint8
+    # Camera -> (T, 3, height, width) uint8, or (T, 1, height, width) uint16 of a depth camera.
+    images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    depth: dict[str, float] = field(default_factory=dict)  # depth camera -> metres of one count
     action: tuple[int, int] = (0, 0)  # (H, A) float32 of "action"
     moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
     optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
@@ -61,6 +64,10 @@ class SampleSpec:
     def sensor_keys(self) -> list[str]:
         """The batch keys of the sensors."""
         return [f"observation.sensors.{name}" for name in self.sensors]
+
+    def is_depth(self, key: str) -> bool:
+        """Whether a batch key is that of a depth camera."""
+        return key.removeprefix(IMAGES) in self.depth and key.startswith(IMAGES)
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
@@ -95,7 +102,8 @@ def batch_entries(spec: SampleSpec) -> dict[str, Entry]:
     rows |= {f"observation.sensors.{name}": shape for name, shape in spec.sensors.items()}
     entries = {key: Entry(shape, np.float32) for key, shape in rows.items()}
     for camera, (num_rows, channels, height, width) in spec.images.items():
-        entries[f"observation.images.{camera}"] = Entry((num_rows, height, width, channels), np.uint8)
+        kind = np.uint16 if camera in spec.depth else np.uint8
+        entries[f"observation.images.{camera}"] = Entry((num_rows, height, width, channels), kind)
     entries |= {f"{key}_is_pad": Entry(entry.shape[:1], np.bool_) for key, entry in entries.items()}
     numbers = {key: Entry((), np.int64) for key in ("episode_index", "frame_index", "index")}
     if spec.embodiments:
@@ -178,10 +186,14 @@ def _spec_of_one(sources: Sources, steps: Mapping[str, Steps], sizes: dict[str, 
     is_recorded = form is None and all(d.schema.action == d.recorded.action for d in sources.datasets)
     sensors = {name: rows[f"observation.sensors.{name}"] for name, _ in sources.first.schema.sample.sensors}
     fields = [(dataset, sample_fields(dataset.schema)) for dataset in with_rows]
+    units = {camera: sources.first.manifest.depth_unit(camera) for camera in sizes}
+    depth = {camera: metres_of(unit) for camera, unit in units.items() if unit is not None}
+    shapes = {camera: (1 if camera in depth else 3, *size) for camera, size in sizes.items()}
     return SampleSpec(
         state=(steps[STATE].num_rows, rows[STATE][0]),
         sensors={n: (steps[f"observation.sensors.{n}"].num_rows, *shape) for n, shape in sensors.items()},
-        images={c: (steps[f"observation.images.{c}"].num_rows, 3, *size) for c, size in sizes.items()},
+        images={c: (steps[f"observation.images.{c}"].num_rows, *shape) for c, shape in shapes.items()},
+        depth=depth,
         action=(steps["action"].num_rows, rows["action"][0] if form is None else form.size),
         action_form=form,
         newest=steps[STATE].newest,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.mapped.layout import STATE
-from vlapipe.schemas.errors import DamageError, ImageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 from vlapipe.train.data.batch_layout import Batch, SampleSpec, batch_entries
 from vlapipe.train.data.batch_memory import BatchBuffers
@@ -72,6 +71,8 @@ class BatchMaker:
                 seed,
                 sources.image_channels(camera),
                 spec.image_resize,
+                is_depth=camera in spec.depth,
+                place_of=sources.image_place,
             )
             for camera, shape in spec.images.items()
         }
@@ -87,7 +88,7 @@ class BatchMaker:
         """Read the samples and return them as ``num_batches`` batches of one size, which share one block of memory.
 
         Raises:
-            DamageError: a shard is damaged, or an image cannot be decoded; the message names the shard.
+            DamageError: a shard is damaged, or an image cannot be decoded; the message names the shard or the image.
             StoppedError: memory ran out, or a limit of this process was reached.
         """
         try:
@@ -99,10 +100,6 @@ class BatchMaker:
                 robots = arrays[EMBODIMENT][...] = self._sources.robot_of(frames.episode)
                 for key, mask in self._masks.items():
                     arrays[key][...] = mask[robots]
-        except ImageError as error:
-            episode = int(frames.episode[error.index])
-            where = f"{self._sources.shard_file(int(frames.shard[error.index]))}: {self._sources.episode_id(episode)}"
-            raise DamageError(f"{where}: {error.problem}", error.cure) from None
         except (OSError, MemoryError) as error:
             raise_if_stopped(error, self._named(frames))
             raise
@@ -142,7 +139,7 @@ def fill(
     Actions are zero if the episode has ended or the row has no action.
 
     Raises:
-        ImageError: an image cannot be decoded; the error's ``index`` is the sample's number in the batch.
+        DamageError: an image cannot be decoded; the message names it.
     """
     for key, rows in places.windows.items():
         entry, is_pad = out[key], out[f"{key}_is_pad"]

@@ -95,4 +95,11 @@ def _lay_out(entries: dict[str, Entry], count: int) -> tuple[dict[str, int], int
     return places, end
 
 
-_TORCH = {np.float32: torch.float32, np.uint8: torch.uint8, np.bool_: torch.bool, np.int64: torch.int64}
+_TORCH = {
+    np.float32: torch.float32,
+    np.float64: torch.float64,
+    np.uint8: torch.uint8,
+    np.uint16: torch.uint16,
+    np.bool_: torch.bool,
+    np.int64: torch.int64,
+}

@@ -142,7 +142,7 @@ class Sources:
         schema's action stride is not 1. A state of several streams adds the mask of missing rows, and windows in
         seconds add the times of all other streams. A schema with an instruction a row adds these texts.
         """
-        dataset, _ = self.place_of_shard(shard)
+        dataset, number = self.place_of_shard(shard)
         names = {name: name for name in [*sample_fields(dataset.schema), ACTION_ROW, TIME]}
         if is_aligned(dataset.schema):
             names[STATE_IS_MISSING] = STATE_IS_MISSING
@@ -157,9 +157,29 @@ class Sources:
         if dataset.schema.instruction.column is not None:
             names[ROW_TEXT] = dataset.schema.instruction.column
         for camera in dataset.cameras:
-            kinds = ("pixels",) if dataset.manifest.image_storage(camera) == "raw" else ("bytes", "offset")
+            is_raw = f"{camera}/pixels" in dataset.manifest.shards[number]["arrays"]
+            kinds = ("pixels",) if is_raw else ("bytes", "offset")
             names |= {f"{camera}/{kind}": f"{camera}/{kind}" for kind in kinds}
         return names
+
+    def is_depth(self, camera: str) -> bool:
+        """Whether the camera measures depth, which is the same in all datasets."""
+        return self.first.manifest.depth_unit(camera) is not None
+
+    def image_place(self, episode: int, camera: str, row: int) -> str:
+        """Where an image was recorded, for messages: its episode, its files, and its number and time among them.
+
+        ``row`` is the image's row in its shard.
+        """
+        which = bisect_right(self.first_episode.tolist(), episode) - 1
+        dataset, number = self.datasets[which], episode - int(self.first_episode[which])
+        own = dataset.episode(number)
+        at = row - int(own.row[f"{camera}/start"])
+        source = own.row["sources"][[*dataset.manifest.streams].index(camera)]["path"]
+        stamp = own[f"{camera}/timestamp"][at]
+        time_s = f"{stamp / 1e9:.9f}".rstrip("0") if stamp.dtype.kind == "i" else f"{stamp:.6f}"
+        where = f"{self.episode_id(episode)}: camera {camera}: image {at} of {source}"
+        return f"{where} (counted from 0 in order of time; its time is {time_s} s)"
 
     def image_channels(self, camera: str) -> list[Channels]:
         """The order of the colours in a camera's stored images, by shard."""

@@ -52,7 +52,7 @@ def transformed_spec(
     [before] = maker.make(frames.plan(index, index))
     kept = {key: value.clone() if isinstance(value, Tensor) else list(value) for key, value in before.items()}
     after = transforms(before)
-    _check(after, len(index))
+    _check(after, len(index), spec)
     changed = {key for key in after if key not in kept or not _is_same(kept[key], after[key])}
     _check_action_form(spec, transforms, changed)
     has_rows = after[_STATE].shape[1] == spec.state[0]
@@ -61,6 +61,7 @@ def transformed_spec(
         state=_shape(after[_STATE]),
         sensors={key.removeprefix(_SENSORS): _shape(after[key]) for key in _entries(after, _SENSORS)},
         images={key.removeprefix(_IMAGES): _shape(after[key]) for key in _entries(after, _IMAGES)},
+        depth={camera: metres for camera, metres in spec.depth.items() if f"{_IMAGES}{camera}" in after},
         action=_shape(after["action"]),
         newest=spec.newest if has_rows else -1,
         ahead_rows=spec.ahead_rows if has_rows else 0,
@@ -114,7 +115,13 @@ def _is_same(before: Any, after: Any) -> bool:
     return bool(before == after) if type(before) is type(after) else False
 
 
-def _check(batch: Batch, count: int) -> None:
+def _type_of(key: str, spec: SampleSpec) -> torch.dtype:
+    if spec.is_depth(key):
+        return torch.uint16
+    return torch.uint8 if key.startswith(_IMAGES) else torch.float32
+
+
+def _check(batch: Batch, count: int, spec: SampleSpec) -> None:
     for key in (_STATE, "action", "task"):
         if key not in batch:
             _refuse(key, "is missing afterwards", "a transform returns the whole batch, with what it has changed")
@@ -124,7 +131,7 @@ def _check(batch: Batch, count: int) -> None:
             found = f"{tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             _refuse(key, f"expected a tensor or a list of {count} samples, found {found}", "keep the batch's dimension")
     for key in (_STATE, "action", *_entries(batch, _SENSORS), *_entries(batch, _IMAGES)):
-        _check_entry(key, batch, torch.uint8 if key.startswith(_IMAGES) else torch.float32)
+        _check_entry(key, batch, _type_of(key, spec))
 
 
 def _check_entry(key: str, batch: Batch, dtype: torch.dtype) -> None:
@@ -132,7 +139,8 @@ def _check_entry(key: str, batch: Batch, dtype: torch.dtype) -> None:
     if not isinstance(value, Tensor) or value.dtype != dtype:
         found = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else f"a {type(value).__name__}"
         name = str(dtype).removeprefix("torch.")
-        cure = "(value * 255).round().to(torch.uint8)" if dtype == torch.uint8 else "value.float()"
+        cures = {torch.uint8: "(value * 255).round().to(torch.uint8)", torch.uint16: "value.round().to(torch.uint16)"}
+        cure = cures.get(dtype, "value.float()")
         _refuse(key, f"expected {name}, found {found}", f"{cure}, or give it another key")
     dimensions = {_STATE: 3, "action": 3}.get(key, 5 if key.startswith(_IMAGES) else 2)
     if value.ndim < dimensions or (value.ndim > dimensions and not key.startswith(_SENSORS)):

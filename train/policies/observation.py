@@ -47,8 +47,9 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
         if value.shape[1:] != shape or value.shape[:1] != first.shape[:1]:
             _refuse_shape(key, value, (first.shape[0] if first.ndim > 2 else 1, *shape), spec.image_resize)
         dtype = torch.uint8 if key.startswith(_IMAGES) else torch.float32
+        dtype = torch.uint16 if spec.is_depth(key) else dtype
         if value.dtype != dtype:
-            _refuse_type(key, value, dtype)
+            _refuse_type(key, value, dtype, spec.depth.get(key.removeprefix(_IMAGES)))
         if is_pad.shape != value.shape[:2] or is_pad.dtype != torch.bool:
             found = f"{_type(is_pad)} {tuple(is_pad.shape)}"
             cure = "False for each row that is there"
@@ -115,7 +116,7 @@ def _tensor(observation: Mapping[str, Any], key: str) -> Tensor:
 
 
 def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...], fit: Fit) -> NoReturn:
-    found, names = tuple(value.shape), _names(key, len(expected))
+    found, names = tuple(value.shape), _names(key, expected)
     cure = "see docs/policies.md"
     if found == expected[1:]:
         cure = "add the dimension of the batch: value[None]"
@@ -123,10 +124,10 @@ def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...], fit: Fit) 
         more = f"repeat the oldest row in front, and mark what is repeated in {key}_is_pad"
         cure = more if found[1] < expected[1] else f"give the newest {expected[1]} rows"
     elif key.startswith(_IMAGES) and len(found) == 5:
-        height, width = expected[3:]
-        if found[2:] == (height, width, 3):
+        num_channels, height, width = expected[2:]
+        if found[2:] == (height, width, num_channels):
             cure = "channels come first: value.permute(0, 1, 4, 2, 3)"
-        elif found[2] == 3:
+        elif found[2] == num_channels:
             call = f"resized(image, ({height}, {width}), {fit!r})"
             cure = (
                 f"resize to height {height} and width {width} as in training: vlapipe.train.data.images.resize.{call}"
@@ -134,13 +135,17 @@ def _refuse_shape(key: str, value: Tensor, expected: tuple[int, ...], fit: Fit) 
     _refuse(key, f"expected {names} = {expected}, found {found}", cure)
 
 
-def _names(key: str, num_dimensions: int) -> str:
+def _names(key: str, shape: tuple[int, ...]) -> str:
     if key.startswith(_IMAGES):
-        return "(B, T, 3, height, width)"
+        return f"(B, T, {shape[2]}, height, width)"
+    num_dimensions = len(shape)
     return "(B, T, D)" if key == _STATE else f"(B, T{', ...' if num_dimensions > 2 else ''})"
 
 
-def _refuse_type(key: str, value: Tensor, expected: torch.dtype) -> NoReturn:
+def _refuse_type(key: str, value: Tensor, expected: torch.dtype, depth_m: float | None) -> NoReturn:
+    if depth_m is not None:
+        cure = f"(metres / {depth_m:g}).round().to(torch.uint16)"
+        _refuse(key, f"expected uint16 depth, each count {depth_m:g} m, found {_type(value)}", cure)
     if expected == torch.float32:
         _refuse(key, f"expected float32 in the dataset's units, found {_type(value)}", "value.float()")
     cure = "pixels as they come from the camera"

@@ -77,8 +77,15 @@ class RegressionPolicy(Policy):
         self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(dim, windows[key]) for key in self._series_keys)
         self.images = nn.ModuleList(
-            ImageEncoder(dim, shape[2:], shape[0] - spec.ahead_rows, width=image_width)
-            for shape in spec.images.values()
+            ImageEncoder(
+                dim,
+                shape[2:],
+                shape[0] - spec.ahead_rows,
+                width=image_width,
+                num_channels=shape[1],
+                depth_m=spec.depth.get(camera),
+            )
+            for camera, shape in spec.images.items()
         )
         self.source = nn.Parameter(torch.randn(len(windows), dim) * 0.02)
         self.embodiment = nn.Embedding(len(spec.embodiments), dim) if spec.embodiments else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["MAX_PIXELS", "JpegHeader", "read_jpeg_header"]
+__all__ = ["MAX_PIXELS", "WITHOUT_LENGTH", "JpegHeader", "check_end", "read_jpeg_header"]
 
 MAX_PIXELS = 100_000_000  # more than any robot's camera has; a decoder would allocate 3 bytes per pixel
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -17,7 +17,10 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0-7
+_DHT, _DQT = 0xC4, 0xDB
+# Segments that a decoder takes for comments. APP14 (Adobe's) is none: it says how colours are coded.
+_COMMENTS = frozenset({0xFE, *range(0xE0, 0xF0)}) - {0xEE}
+WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0-7
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _COLORS = {2: "2 colour components", 4: "4 colour components (CMYK or YCCK)"}
@@ -26,7 +29,11 @@ _Bytes = bytes | bytearray | memoryview
 
 
 class JpegHeader(NamedTuple):
-    """Size in pixels, coding of the image, and EXIF orientation (1: upright)."""
+    """Size in pixels, coding of the image, and EXIF orientation (1: upright).
+
+    ``shape`` is the header without comments, and without the numbers of tables that are in order: files of one shape
+    are decoded alike. ``scan`` is the byte at which the image data's own header begins.
+    """
 
     height: int
     width: int
@@ -34,6 +41,9 @@ class JpegHeader(NamedTuple):
     precision: int = 8  # bits per sample
     process: int = _BASELINE  # the start-of-frame marker
     orientation: int = 1
+    num_stray: int = 0  # bytes between the segments, which decoders skip
+    shape: bytes = b""
+    scan: int = 0
 
     @property
     def is_progressive(self) -> bool:
@@ -57,7 +67,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_jpeg_header(data: _Bytes) -> JpegHeader:
-    """Reads the header of a whole JPEG.
+    """Reads the header of a whole JPEG. Bytes between segments are skipped, as decoders do.
 
     Raises:
         ValueError: ``"not a JPEG"``, or a description of where the file is cut short.
@@ -65,34 +75,59 @@ def read_jpeg_header(data: _Bytes) -> JpegHeader:
     if bytes(data[:2]) != _SOI:
         raise ValueError("not a JPEG")
     frame: tuple[int, int, int, int, int] | None = None
-    orientation = 1
+    orientation, num_stray = 1, 0
+    shape: list[bytes] = []
     at, size = 2, len(data)
     while at + 4 <= size:
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
         marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0x00:
+            at += 1
+            num_stray += 1
+            continue
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        if marker in _WITHOUT_LENGTH:
+        if marker in WITHOUT_LENGTH:
             at += 2
             continue
         length = data[at + 2] << 8 | data[at + 3]
+        segment = bytes(data[at : at + 2 + length])
         if marker in _START_OF_FRAME and at + 10 <= size:
             height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
             frame = height, width, data[at + 9], data[at + 4], marker
         elif marker == _APP1:
-            orientation = _orientation(data[at + 4 : at + 2 + length]) or orientation
+            orientation = _orientation(segment[4:]) or orientation
         elif marker == _START_OF_SCAN:
             if frame is None or not (frame[0] and frame[1]):
                 raise ValueError("no size before the image data")
-            _check_end(data, at)
-            return JpegHeader(*frame, orientation)
+            check_end(data, at)
+            shape.append(segment)
+            return JpegHeader(*frame, orientation, num_stray, b"".join(shape), at)
+        if marker not in _COMMENTS:
+            shape.append(_outline(segment) if marker in (_DHT, _DQT) else segment)
         at += 2 + length
     raise ValueError("cut short within the header")
 
 
-def _check_end(data: _Bytes, scan: int) -> None:
+def _outline(segment: bytes) -> bytes:
+    """Returns which tables a segment defines, without their numbers; the segment itself if a table is not in order."""
+    is_dht, at, names = segment[1] == _DHT, 4, [segment[:2]]
+    while at < len(segment):
+        names.append(segment[at : at + 1])
+        if is_dht:
+            counts = segment[at + 1 : at + 17]
+            free = 1
+            for count in counts:
+                free = 2 * free - count
+                if free < 0:
+                    return segment  # more codes than bits can tell apart
+            at += 17 + sum(counts)
+        else:
+            at += 129 if segment[at] >> 4 else 65
+    return b"".join(names) if at == len(segment) else segment
+
+
+def check_end(data: _Bytes, scan: int) -> None:
     """Checks that the image data reaches an end-of-image marker.
 
     Image data never holds the marker's bytes by chance, because FF bytes are stuffed. Some cameras pad their files or

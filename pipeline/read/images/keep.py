@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.images.damage import decode_fault, has_odd_bytes, small_among_neighbours
+from vlapipe.pipeline.read.images.checks import OF_SCHEMA, Checked, Fault, check_images
+from vlapipe.pipeline.read.images.depth import DepthFaultError, in_unit, unit_factor
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
-from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
-from vlapipe.pipeline.read.images.png import PNG_SIGNATURE, PngHeader, read_png_header
+from vlapipe.pipeline.read.images.other_formats import format_of, pixels_of, png_of
+from vlapipe.pipeline.read.images.png import read_png_header
+from vlapipe.pipeline.shards.format.image_decode import decode_depth
 from vlapipe.pipeline.stream_rows import ClockLocation, ImageRows, RowFaults, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
 
 __all__ = ["EncodedImages", "PixelFrames", "keep_encoded", "keep_pixels"]
-
-_Header = JpegHeader | PngHeader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,6 @@ class PixelFrames:
     lossy_from: str | None = None
 
 
-@dataclass(frozen=True)
-class _Fault:
-    """Why an image cannot be used: the code, what was expected, and what was found."""
-
-    code: str
-    expected: str
-    found: str
-
-
 def keep_encoded(
     encoded: EncodedImages,
     stream: ImageStream,
@@ -85,82 +77,231 @@ def keep_encoded(
         only_size: the only size that is accepted, because other episodes have it.
         in_parts: the images belong to several episodes. Faulty images are then told by ``ImageRows.faults``.
     """
+    if stream.convert is not None:
+        encoded, unread = _converted(encoded, stream, findings)
+    else:
+        unread = {}
+    if stream.unit is not None and _needs_new_numbers(encoded, stream):
+        return _depth_of_files(encoded, unread, stream, findings, images, only_size, in_parts)
     places, folder = encoded.places, encoded.source.path
     decode: str = stream.decode
-    if not images.as_recorded and stream.on_bad == "refuse":
+    if stream.on_bad == "refuse" and not (images.keeps("jpeg") or images.keeps("png")):
         # Images that are stored otherwise are decoded then; but parts must know before which ones are faulty.
         decode = "all" if in_parts else "none"
-    read = _check_all(encoded, decode)
-    faults = {row: found for row, found in enumerate(read) if isinstance(found, _Fault)}
+    checked = check_images(encoded.data, encoded.offset, decode, is_depth=stream.unit is not None)
+    faults = {**checked.faults, **unread}
     good = [row for row in range(len(places)) if row not in faults]
     good_places = [places[row] for row in good]
-    headers = [found for found in read if not isinstance(found, _Fault)]
     told_by_row = in_parts and stream.on_bad == "refuse" and bool(good)
     if not told_by_row:
         _report(faults, places, stream, folder, findings)
-    size = _common_size(good_places, headers, findings)
-    _describe_kinds(good_places, headers, folder, findings)
+    size = _common_size(good_places, [checked.sizes[row] for row in good], findings)
+    _describe_kinds(checked, good, places, folder, findings)
     if size is None or encoded.timestamp is None or (faults and stream.on_bad == "refuse" and not told_by_row):
         return None
-    if not _has_only_size(only_size, size.width, size.height, folder, findings):
+    height, width = size
+    if not _has_only_size(only_size, width, height, folder, findings):
         return None
     rows = ImageRows(
         timestamp=encoded.timestamp,
         data=encoded.data,
         offset=encoded.offset,
-        height=size.height,
-        width=size.width,
+        height=height,
+        width=width,
         source=encoded.source,
         clock_location=encoded.clock_location,
     )
     if faults:
         rows = _with_faults(rows, faults, places, good) if told_by_row else _only(rows, good)
-    if images.as_recorded:
+    if images.keeps("jpeg") and images.keeps("png"):
         return rows
     # Imported here, because importing Pillow takes 15 ms and images stored as recorded do not need it.
-    from vlapipe.pipeline.read.images.stored_images import store_images
+    from vlapipe.pipeline.read.images.stored_images import store_files
 
-    return store_images(rows, [*places] if told_by_row else good_places, images, findings, stream.channels)
+    kept_places = places if told_by_row else good_places
+    is_depth = stream.unit is not None
+    return store_files(rows, kept_places, images, findings, stream.channels, is_depth=is_depth)
+
+
+def _converted(
+    encoded: EncodedImages, stream: ImageStream, findings: Findings
+) -> tuple[EncodedImages, dict[int, Fault]]:
+    """Returns the images with PNG files in place of other formats, and the images that cannot be converted.
+
+    The images of a depth camera stay: their numbers are read as they are.
+    """
+    faults: dict[int, Fault] = {}
+    parts: list[Any] = []
+    num_converted = 0
+    for row, (start, stop) in enumerate(pairwise(encoded.offset.tolist())):
+        image = encoded.data[start:stop].data
+        name = format_of(image)
+        if name is None or stream.unit is not None:
+            parts.append(image)
+            continue
+        try:
+            parts.append(png_of(image))
+            num_converted += 1
+        except ValueError as error:
+            parts.append(image)
+            faults[row] = Fault("image.undecodable", f"a {name} that PNG holds without loss", str(error))
+    if not num_converted:
+        return encoded, faults
+    findings.add("image.converted", encoded.source.path, found=f"{num_converted} of {len(parts)} images")
+    data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+    offset = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return replace(encoded, data=data, offset=offset), faults
+
+
+def _needs_new_numbers(encoded: EncodedImages, stream: ImageStream) -> bool:
+    """Returns whether the files of a depth camera are in another unit, or in another format that is to be converted."""
+    if unit_factor(stream) != 1:
+        return True
+    spans = pairwise(encoded.offset.tolist())
+    return stream.convert is not None and any(format_of(encoded.data[a:b].data) is not None for a, b in spans)
+
+
+def _depth_of_files(
+    encoded: EncodedImages,
+    unread: dict[int, Fault],
+    stream: ImageStream,
+    findings: Findings,
+    images: ImageOptions,
+    only_size: ImageSize | None,
+    in_parts: bool,
+) -> ImageRows | None:
+    """Returns depth that is stored in another unit or format than it was recorded: as PNG, unless pixels are wanted."""
+    del unread
+    readable = True
+
+    def frames() -> Iterator[NDArray[Any]]:
+        nonlocal readable
+        for row, (start, stop) in enumerate(pairwise(encoded.offset.tolist())):
+            image = encoded.data[start:stop].data
+            try:
+                if stream.convert is not None and format_of(image) is not None:
+                    yield pixels_of(image)
+                else:
+                    read_png_header(image)
+                    yield decode_depth(image, lambda *size: np.empty(size, dtype=np.uint16))
+            except ValueError as error:
+                expected = "a whole PNG of one channel"
+                findings.add("image.undecodable", encoded.places[row], expected=expected, found=str(error))
+                readable = False
+                return
+
+    options = replace(images, storage="png") if images.storage == "recorded" else images
+    pixels = PixelFrames(
+        frames=frames(),
+        timestamp=encoded.timestamp,
+        places=encoded.places,
+        source=encoded.source,
+        clock_location=encoded.clock_location,
+    )
+    rows = keep_pixels(pixels, stream, findings, options, only_size, in_parts)
+    return rows if readable else None
 
 
 def keep_pixels(
     pixels: PixelFrames,
     stream: ImageStream,
     findings: Findings,
-    images: ImageOptions = AS_RECORDED,  # noqa: ARG001
+    images: ImageOptions = AS_RECORDED,
     only_size: ImageSize | None = None,
-    in_parts: bool = False,  # noqa: ARG001
+    in_parts: bool = False,
 ) -> ImageRows | None:
     """Returns a camera's decoded images as ``images`` asks for; ``None`` after errors. The arguments are as above."""
+    del in_parts  # a fault of pixels is one of the whole camera
     if pixels.timestamp is None:
         return None
-    kept: NDArray[Any] | None = None
-    for row, frame in enumerate(_each_frame(pixels.frames)):
-        if kept is None:
-            kept = np.empty((len(pixels.timestamp), *frame.shape), dtype=frame.dtype)
-        if frame.shape != kept.shape[1:]:
-            expected, found = (f"{shape[1]}x{shape[0]}" for shape in (kept.shape[1:], frame.shape))
-            findings.add("image.size_changes", pixels.places[row], expected=f"{expected} as before", found=found)
-            return None
-        kept[row] = frame[..., ::-1] if stream.channels == "bgr" else frame
-    if kept is None:
-        findings.add("image.none", pixels.source.path, expected="a frame or more", found="none")
+    from vlapipe.pipeline.read.images.stored_images import store_frames  # imports Pillow, which takes 15 ms
+
+    folder, is_depth = pixels.source.path, stream.unit is not None
+    source: Iterable[NDArray[Any]] = pixels.frames
+    if is_depth:
+        source = in_unit(source, pixels.places, stream, folder, findings)
+    each = _Frames(source, pixels, stream, findings)
+    first = each.first()
+    if first is None or not _has_only_size(only_size, first.shape[1], first.shape[0], folder, findings):
         return None
-    if not _has_only_size(only_size, kept.shape[2], kept.shape[1], pixels.source.path, findings):
-        return None
-    return ImageRows(
+    rows = ImageRows(
         timestamp=pixels.timestamp,
-        data=kept,
-        offset=None,
-        height=kept.shape[1],
-        width=kept.shape[2],
+        data=np.empty(0, dtype=np.uint8),
+        offset=np.zeros(1, dtype=np.int64),
+        height=first.shape[0],
+        width=first.shape[1],
         source=pixels.source,
         clock_location=pixels.clock_location,
     )
+    stored = images.made_from("raw" if pixels.lossy_from is None else "jpeg", is_depth=is_depth)
+    colour = "420" if pixels.lossy_from is not None else "444"  # nearly every video has colours at half the size
+    try:
+        made = store_frames(each, rows, images, stored, findings, colour)
+    except DepthFaultError:
+        return None
+    return made if each.is_good else None
 
 
-def _each_frame(frames: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    yield from frames
+class _Frames:
+    """Checks frames one by one, and brings them to RGB. Iteration ends with the first faulty frame."""
+
+    def __init__(
+        self, frames: Iterable[NDArray[Any]], pixels: PixelFrames, stream: ImageStream, findings: Findings
+    ) -> None:
+        self._frames, self._pixels, self._stream, self._findings = iter(frames), pixels, stream, findings
+        self._first: NDArray[Any] | None = None
+        self.is_good = False
+
+    def first(self) -> NDArray[Any] | None:
+        """Returns the first frame, or ``None`` with a finding if there is none or it cannot be used."""
+        try:
+            frame = next(self._frames, None)
+        except DepthFaultError:
+            return None
+        if frame is None:
+            self._findings.add("image.none", self._pixels.source.path, expected="a frame or more", found="none")
+            return None
+        self._first = self._rgb(frame, 0)
+        return self._first
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        assert self._first is not None
+        assert self._pixels.timestamp is not None
+        yield self._first
+        row, num_rows = 1, len(self._pixels.timestamp)
+        for frame in self._frames:
+            rgb = self._rgb(frame, row)
+            if rgb is None:
+                return
+            if rgb.shape != self._first.shape:
+                expected, found = (f"{shape[1]}x{shape[0]}" for shape in (self._first.shape, rgb.shape))
+                expected += " as before"
+                self._findings.add("image.size_changes", self._place(row), expected=expected, found=found)
+                return
+            yield rgb
+            row += 1
+        if row != num_rows:
+            expected = f"{num_rows} frames, one a stamp"
+            self._findings.add("image.truncated", self._pixels.source.path, expected=expected, found=f"{row}")
+            return
+        self.is_good = True
+
+    def _place(self, row: int) -> str:
+        return self._pixels.places[min(row, len(self._pixels.places) - 1)]
+
+    def _rgb(self, frame: NDArray[Any], row: int) -> NDArray[Any] | None:
+        """Returns one frame ``(height, width, 3)``, or depth as it is; ``None`` with a finding if it is neither."""
+        if self._stream.unit is not None:
+            return frame
+        frame = frame[..., None] if frame.ndim == 2 else frame
+        if frame.ndim != 3 or frame.shape[2] not in (1, 3, 4) or frame.dtype != np.uint8:
+            code = "image.no_unit" if frame.ndim == 3 and frame.shape[2] == 1 else "image.coding"
+            expected = "uint8 pixels of 1, 3 or 4 channels"
+            self._findings.add(code, self._place(row), expected=expected, found=f"{frame.dtype} {frame.shape}")
+            return None
+        if frame.shape[2] == 1:
+            return np.repeat(frame, 3, axis=2)
+        return frame[..., 2::-1] if self._stream.channels == "bgr" else frame[..., :3]
 
 
 def _has_only_size(only: ImageSize | None, width: int, height: int, folder: str, findings: Findings) -> bool:
@@ -172,11 +313,21 @@ def _has_only_size(only: ImageSize | None, width: int, height: int, folder: str,
 
 
 def _report(
-    faults: dict[int, _Fault], places: Sequence[str], stream: ImageStream, folder: str, findings: Findings
+    faults: dict[int, Fault], places: Sequence[str], stream: ImageStream, folder: str, findings: Findings
 ) -> None:
-    """Reports each faulty image: as an error, or as left out if the schema says so."""
+    """Reports each faulty image: as an error, or as left out if the schema says so.
+
+    A fault of the schema, not of an image, is the same in all images: it is reported once, and leaves nothing out.
+    """
     is_dropped = stream.on_bad == "drop"
-    for row, fault in faults.items():
+    for code in OF_SCHEMA:
+        rows = [row for row, fault in faults.items() if fault.code == code]
+        if rows:
+            fault = faults[rows[0]]
+            findings.add(code, places[rows[0]], expected=fault.expected, found=fault.found, count=len(rows))
+    for row, fault in sorted(faults.items()):
+        if fault.code in OF_SCHEMA:
+            continue
         code = "image.dropped" if is_dropped else fault.code
         findings.add(code, places[row], expected=fault.expected, found=fault.found)
     if is_dropped and len(faults) == len(places):
@@ -196,7 +347,7 @@ def _only(rows: ImageRows, which: list[int]) -> ImageRows:
     return replace(rows, timestamp=timestamp, data=data, offset=offset, clock_location=place, num_dropped=num_dropped)
 
 
-def _with_faults(rows: ImageRows, faults: dict[int, _Fault], places: Sequence[str], good: list[int]) -> ImageRows:
+def _with_faults(rows: ImageRows, faults: dict[int, Fault], places: Sequence[str], good: list[int]) -> ImageRows:
     """Returns all images, with the first good one in place of each faulty one, so that all can be stored otherwise.
 
     The episode that holds a faulty image is refused, so nobody sees what stands in its place.
@@ -223,78 +374,24 @@ def _bytes_of(rows: ImageRows, which: list[int]) -> tuple[NDArray[np.uint8], NDA
     return np.concatenate(parts), np.cumsum([0, *map(len, parts)], dtype=np.int64)
 
 
-def _check_all(encoded: EncodedImages, decode: str) -> list[_Header | _Fault]:
-    """Returns what each image is. ``decode`` says which are decoded to find damage: "all", "suspects" or "none"."""
-    read: list[_Header | _Fault] = []
-    start = 0
-    small = small_among_neighbours(np.diff(encoded.offset)).tolist()
-    for end, is_small in zip(encoded.offset[1:].tolist(), small, strict=True):
-        image = encoded.data[start:end].data
-        found = _check_image(image)
-        if isinstance(found, JpegHeader) and decode != "none" and _is_suspect(image, found, decode, is_small):
-            complaint = decode_fault(image)
-            if complaint is not None:
-                found = _Fault("image.undecodable", "a JPEG that can be decoded", complaint)
-        read.append(found)
-        start = end
-    return read
-
-
-def _is_suspect(image: memoryview, header: JpegHeader, decode: str, is_small: bool) -> bool:
-    return decode == "all" or is_small or has_odd_bytes(image, is_progressive=header.is_progressive)
-
-
-def _check_image(image: memoryview) -> _Header | _Fault:
-    """Returns the header of one image if it is whole and of a kind that training decodes."""
-    if not len(image):
-        return _Fault("image.empty", "an image", "0 bytes")
-    header: _Header
-    is_png = bytes(image[:8]) == PNG_SIGNATURE
-    try:
-        header = read_png_header(image) if is_png else read_jpeg_header(image)
-    except ValueError as error:
-        if str(error) == "not a JPEG":
-            return _Fault("image.not_jpeg", "a whole JPEG or PNG", f"bytes {bytes(image[:4])!r}")
-        return _Fault("image.truncated", f"a whole {'PNG' if is_png else 'JPEG'}", str(error))
-    if header.height * header.width > MAX_PIXELS:
-        size = f"{header.width}x{header.height}"
-        return _Fault("image.too_large", f"at most {MAX_PIXELS // 1_000_000} megapixels", size)
-    if header.odd_coding is not None:
-        expected = "8 bits a sample, or 16 in gray" if is_png else "an 8-bit baseline or progressive JPEG"
-        return _Fault("image.coding", expected, header.odd_coding)
-    return header
-
-
-def _common_size(places: list[str], headers: list[_Header], findings: Findings) -> _Header | None:
-    """Returns the header of the first image, or ``None`` if another image differs in size, which is reported."""
-    if not headers:
+def _common_size(places: list[str], sizes: list[tuple[int, int]], findings: Findings) -> tuple[int, int] | None:
+    """Returns (height, width) of the first image, or ``None`` if another image differs, which is reported."""
+    if not sizes:
         return None
-    first = headers[0]
-    others = [i for i, header in enumerate(headers) if header[:2] != first[:2]]
+    first = sizes[0]
+    others = [i for i, size in enumerate(sizes) if size != first]
     if not others:
         return first
-    other = headers[others[0]]
-    expected = f"{first.width}x{first.height} as before"
-    found = f"{other.width}x{other.height}"
+    expected, found = (f"{width}x{height}" for height, width in (first, sizes[others[0]]))
+    expected += " as before"
     findings.add("image.size_changes", places[others[0]], expected=expected, found=found, count=len(others))
     return None
 
 
-def _describe_kinds(places: list[str], headers: list[_Header], folder: str, findings: Findings) -> None:
+def _describe_kinds(checked: Checked, good: list[int], places: Sequence[str], folder: str, findings: Findings) -> None:
     """Adds one finding per camera for each unusual property of its images that does not prevent training."""
-    kinds: dict[str, list[str]] = {"image.gray": [], "image.progressive": [], "image.rotated": []}
-    for place, header in zip(places, headers, strict=True):
-        if isinstance(header, PngHeader):
-            if header.is_gray and not header.is_deep:
-                kinds["image.gray"].append(place)
-            continue
-        if header.num_components == 1:
-            kinds["image.gray"].append(place)
-        if header.is_progressive:
-            kinds["image.progressive"].append(place)
-        if header.orientation != 1:
-            kinds["image.rotated"].append(place)
-    for code, ours in kinds.items():
+    for code, rows in checked.kinds.items():
+        ours = [row for row in rows if row in checked.sizes]
         if ours:
-            first = ours[0].rpartition("/")[2]
-            findings.add(code, folder, found=f"{len(ours)} of {len(places)} images, the first {first}")
+            first = places[ours[0]].rpartition("/")[2]
+            findings.add(code, folder, found=f"{len(ours)} of {len(good)} images, the first {first}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
-__all__ = ["PNG_SIGNATURE", "PngHeader", "read_png_header"]
+from vlapipe.pipeline.shards.format.png_decode import PNG_SIGNATURE
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+__all__ = ["PngHeader", "read_png_header"]
+
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _DEPTHS = {_GRAY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GRAY_ALPHA: (8, 16), _RGBA: (8, 16)}
 
@@ -18,17 +19,23 @@ _Bytes = bytes | bytearray | memoryview
 
 
 class PngHeader(NamedTuple):
-    """Size in pixels, bits a sample, and the colour type of the standard."""
+    """Size in pixels, bits a sample, the colour type of the standard, and whether lines are interlaced."""
 
     height: int
     width: int
     precision: int  # bits a sample
     colour: int
+    interlace: int = 0
 
     @property
     def is_deep(self) -> bool:
         """Returns whether an image is one channel of 16 bits, as depth is."""
         return self.precision == 16 and self.colour == _GRAY
+
+    @property
+    def is_one_channel(self) -> bool:
+        """Returns whether a pixel is one number."""
+        return self.colour == _GRAY
 
     @property
     def is_gray(self) -> bool:
@@ -83,4 +90,4 @@ def _parse_header(kind: bytes, chunk: memoryview) -> PngHeader:
     precision, colour = chunk[8], chunk[9]
     if not (height and width) or precision not in _DEPTHS.get(colour, ()):
         raise ValueError(f"a header of {width}x{height} pixels, colour type {colour}, {precision} bits a sample")
-    return PngHeader(height, width, precision, colour)
+    return PngHeader(height, width, precision, colour, chunk[12])

@@ -1,109 +1,236 @@
-"""Turns a camera's JPEG files into smaller ones or into pixels. Every file that cannot be decoded is reported.
+"""Stores a camera's images otherwise than they were recorded: smaller, as JPEG or PNG files, or as pixels.
 
 Images are made smaller by the same decoder and the same filter as in training, so the stored images are those that
-training would have made of the recorded images.
+training would have made of the recorded images. What JPEG loses is measured on a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOptions, ImageSize
-from vlapipe.pipeline.shards.format.jpeg_decode import colour_subsampling, decode_rgb
+from vlapipe.pipeline.read.images.damage import decode_fault
+from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize, Stored
+from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_png, nearest
+from vlapipe.pipeline.shards.format.jpeg_decode import colour_subsampling
+from vlapipe.pipeline.shards.format.png_decode import encode_png
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Channels
 
-__all__ = ["decode_into", "shrink_jpeg", "store_images"]
+__all__ = ["decode_into", "made_again", "store_files", "store_frames"]
+
+_SAMPLED = 8  # images of a camera that are decoded again to measure what JPEG loses
 
 
-def decode_into(jpeg: NDArray[np.uint8], pixels: NDArray[np.uint8], channels: Channels = "rgb") -> None:
-    """Decodes one JPEG to RGB ``(height, width, 3)`` of the size of ``pixels``, which must be contiguous.
+def decode_into(image: NDArray[np.uint8], pixels: NDArray[np.uint8], channels: Channels = "rgb") -> None:
+    """Decodes one file to RGB ``(height, width, 3)`` of the size of ``pixels``, which must be contiguous.
 
     The image is decoded as in training, then resized by a triangle filter (width: the ratio of the sizes). Pillow
     resizes with integer arithmetic, so every machine makes the same bytes. They are within 2 levels of torch's
     antialiased bilinear interpolation. EXIF's orientation is ignored, as in training.
 
     Raises:
-        ValueError: the image cannot be decoded.
+        ValueError: the image cannot be decoded whole.
     """
     size = pixels.shape[:2]
-    image = decode_rgb(
-        jpeg.data, size, lambda *at: pixels if at == size else np.empty((*at, 3), dtype=np.uint8), channels
+    complaints: list[str] = []
+    decoded = decode_rgb(
+        image.data,
+        size,
+        lambda *at: pixels if at == size else np.empty((*at, 3), dtype=np.uint8),
+        channels,
+        complaints.append,
     )
-    if image is not pixels:
-        pixels[:] = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    if complaints and decode_fault(image.data) is not None:
+        raise ValueError(complaints[0])
+    if decoded is not pixels:
+        pixels[:] = _resized(decoded, size)
 
 
-def shrink_jpeg(jpeg: NDArray[np.uint8], size: ImageSize) -> bytes:
-    """Returns the image at another size, as a baseline JPEG with the colour subsampling of the file.
+def made_again(image: NDArray[np.uint8], recorded: ImageSize, images: ImageOptions, *, is_depth: bool = False) -> bytes:
+    """Returns one file as ``images`` asks for: the file itself, or a baseline JPEG or a PNG.
+
+    A JPEG that is made of a JPEG keeps how its colours are subsampled.
 
     Raises:
         ValueError: the image cannot be decoded.
     """
-    width, height = size
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    decode_into(jpeg, pixels)
-    # "Gray" keeps the values of three equal channels: one plane is stored; colour would add two planes of 128.
-    subsampling = colour_subsampling(jpeg.data)
-    small: bytes = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling=subsampling)
-    return small
+    kind = "png" if is_png(image) else "jpeg"
+    size, stored = images.size or recorded, images.made_from(kind, is_depth=is_depth)
+    if stored == kind and size == recorded:
+        return image.tobytes()
+    pixels = _decoded(image, size, "rgb", is_depth=is_depth)
+    if stored == "png":
+        return encode_png(pixels)
+    return _jpeg_of(pixels, images.quality, _subsampling(image.data) if kind == "jpeg" else "444")
 
 
-_Made = TypeVar("_Made")
-
-
-def store_images(
-    rows: ImageRows, files: list[str], images: ImageOptions, findings: Findings, channels: Channels = "rgb"
+def store_files(
+    rows: ImageRows,
+    places: Sequence[str],
+    images: ImageOptions,
+    findings: Findings,
+    channels: Channels = "rgb",
+    *,
+    is_depth: bool = False,
 ) -> ImageRows | None:
-    """Returns one camera's images as ``images`` asks for, or ``None`` if an image could not be decoded.
+    """Returns one camera's files as ``images`` asks for, or ``None`` if an image could not be decoded.
 
     Args:
         rows: the files as recorded, all of one size.
-        files: the path of each row's file, for findings.
+        places: where each row's image is, for findings.
         images: how images are to be stored.
         findings: collects the faults.
-        channels: the order of the colours in the files. Smaller JPEG files keep it; pixels become true RGB.
+        channels: the order of the colours in the files. JPEG and PNG files keep it; pixels become true RGB.
+        is_depth: the files are one channel of depth.
     """
     size = images.size or (rows.width, rows.height)
-    if images.storage == "raw":
-        return _as_pixels(rows, files, size, findings, channels)
-    return rows if size == (rows.width, rows.height) else _as_jpeg(rows, files, size, findings)
-
-
-def _as_jpeg(rows: ImageRows, files: list[str], size: ImageSize, findings: Findings) -> ImageRows | None:
-    made = _each(rows, files, findings, lambda _, jpeg: shrink_jpeg(jpeg, size))
-    if made is None:
-        return None
-    offset = np.cumsum([0, *map(len, made)], dtype=np.int64)
-    data = np.frombuffer(b"".join(made), dtype=np.uint8)
-    return replace(rows, data=data, offset=offset, width=size[0], height=size[1])
-
-
-def _as_pixels(
-    rows: ImageRows, files: list[str], size: ImageSize, findings: Findings, channels: Channels
-) -> ImageRows | None:
-    width, height = size
-    pixels = np.empty((rows.num_rows, height, width, 3), dtype=np.uint8)
-    if _each(rows, files, findings, lambda row, jpeg: decode_into(jpeg, pixels[row], channels)) is None:
-        return None
-    return replace(rows, data=pixels, offset=None, width=width, height=height)
-
-
-def _each(
-    rows: ImageRows, files: list[str], findings: Findings, make: Callable[[int, NDArray[np.uint8]], _Made]
-) -> list[_Made] | None:
-    made: list[_Made] = []
-    for row, file in enumerate(files):
+    kinds = ["png" if is_png(rows.encoded(row)) else "jpeg" for row in range(rows.num_rows)]
+    stored = [images.made_from(kind, is_depth=is_depth) for kind in kinds]
+    kept = [new == kind and size == (rows.width, rows.height) for new, kind in zip(stored, kinds, strict=True)]
+    if all(kept):
+        return rows
+    is_raw = "raw" in stored
+    made = _Made(rows.num_rows, images.quality)
+    order: Channels = channels if is_raw else "rgb"
+    num_faults = 0
+    for row, place in enumerate(places):
+        image = rows.encoded(row)
         try:
-            made.append(make(row, rows.encoded(row)))
+            if kept[row] and not is_raw:
+                made.keep(image.tobytes())
+                continue
+            pixels = _decoded(image, size, order, is_depth=is_depth)
+            made.add(pixels, stored[row], _subsampling(image.data) if kinds[row] == "jpeg" else "444")
         except ValueError as error:
-            findings.add("image.undecodable", file, expected="a JPEG that can be decoded", found=str(error))
-    return made if len(made) == len(files) else None
+            expected = f"a {kinds[row].upper()} that can be decoded"
+            findings.add("image.undecodable", place, expected=expected, found=str(error))
+            num_faults += 1
+    if num_faults:
+        return None
+    made.report(rows.source.path, findings)
+    return made.finish(replace(rows, width=size[0], height=size[1]))
+
+
+def store_frames(
+    frames: Iterable[NDArray[Any]],
+    rows: ImageRows,
+    images: ImageOptions,
+    stored: Stored,
+    findings: Findings,
+    subsampling: str = "444",
+) -> ImageRows:
+    """Returns ``rows`` with decoded frames in them: RGB ``(height, width, 3)`` or depth ``(height, width)``.
+
+    Args:
+        frames: as many as ``rows`` has stamps, of the size that ``rows`` states.
+        rows: everything about the camera except its images.
+        images: how images are to be stored.
+        stored: what the frames become.
+        findings: collects what JPEG loses.
+        subsampling: of the colours of a JPEG.
+    """
+    size = images.size or (rows.width, rows.height)
+    made = _Made(rows.num_rows, images.quality)
+    for frame in frames:
+        made.add(_resized(frame, size[::-1]), stored, subsampling)
+    made.report(rows.source.path, findings)
+    return made.finish(replace(rows, width=size[0], height=size[1]))
+
+
+class _Made:
+    """The images that are made of a camera, in order: pixels in one array, or files end to end."""
+
+    def __init__(self, num_rows: int, quality: int) -> None:
+        self._num_rows, self._quality = num_rows, quality
+        self._every = -(-num_rows // _SAMPLED) or 1
+        self._pixels: NDArray[Any] | None = None
+        self._files: list[bytes] = []
+        self._num = 0
+        self._squared_errors: list[float] = []
+        self._num_lossy = 0
+
+    def keep(self, file: bytes) -> None:
+        self._files.append(file)
+        self._num += 1
+
+    def add(self, pixels: NDArray[Any], stored: Stored, subsampling: str) -> None:
+        if stored == "raw":
+            pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+            if self._pixels is None:
+                self._pixels = np.empty((self._num_rows, *pixels.shape), dtype=pixels.dtype)
+            self._pixels[self._num] = pixels
+        elif stored == "png":
+            self._files.append(encode_png(pixels))
+        else:
+            pixels = np.ascontiguousarray(pixels)
+            self._files.append(_jpeg_of(pixels, self._quality, subsampling))
+            if self._num_lossy % self._every == 0:
+                again = simplejpeg.decode_jpeg(self._files[-1])
+                self._squared_errors.append(float(np.mean((again.astype(np.float32) - pixels) ** 2)))
+            self._num_lossy += 1
+        self._num += 1
+
+    @property
+    def psnr_db(self) -> float | None:
+        """Returns the PSNR of the sampled JPEGs together; ``None`` if none was made."""
+        if not self._squared_errors:
+            return None
+        error = sum(self._squared_errors) / len(self._squared_errors)
+        return 10 * math.log10(255**2 / error) if error else math.inf
+
+    def report(self, place: str, findings: Findings) -> None:
+        if self.psnr_db is not None:
+            num, of = len(self._squared_errors), self._num_lossy
+            found = f"{self.psnr_db:.1f} dB in {num} of {of} images, quality {self._quality}"
+            findings.add("image.lossy", place, found=found)
+
+    def finish(self, rows: ImageRows) -> ImageRows:
+        if self._pixels is not None:
+            assert self._num == self._num_rows
+            return replace(rows, data=self._pixels, offset=None, psnr_db=self.psnr_db)
+        offset = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
+        data = np.frombuffer(b"".join(self._files), dtype=np.uint8)
+        return replace(rows, data=data, offset=offset, psnr_db=self.psnr_db)
+
+
+def _decoded(image: NDArray[np.uint8], size: ImageSize, channels: Channels, *, is_depth: bool) -> NDArray[Any]:
+    width, height = size
+    if is_depth:
+        return _resized(decode_depth(image.data, lambda *at: np.empty(at, dtype=np.uint16)), (height, width))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    decode_into(image, pixels, channels)
+    return pixels
+
+
+def _resized(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Returns pixels at ``size`` (height, width): colours by a triangle filter, depth by the nearest pixel."""
+    if pixels.shape[:2] == size:
+        return pixels
+    if pixels.ndim == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+    return nearest(pixels, size)
+
+
+def _subsampling(jpeg: Any) -> str:
+    """Returns how a file subsamples colour, for a JPEG that is made of it.
+
+    "Gray" keeps the values of three equal channels: one plane is stored; colour would add two planes of 128.
+    """
+    try:
+        return colour_subsampling(jpeg)
+    except ValueError:
+        return "444"
+
+
+def _jpeg_of(pixels: NDArray[np.uint8], quality: int, subsampling: str) -> bytes:
+    jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling=subsampling)
+    return jpeg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 
 from vlapipe.schemas.schema import Channels
 
-__all__ = ["SCALES", "colour_subsampling", "decode_rgb"]
+__all__ = ["SCALES", "colour_subsampling", "decode_jpeg_anyhow", "decode_jpeg_rgb"]
 
 # Divisors of the full size. Decoding at 1/8, 1/4 or 1/2 is faster than at full size. At 3/8, 5/8 or 7/8 libjpeg-turbo
 # has no vector code: 640x480 takes 0.4 ms at full size, 0.3 ms at 1/2, but 0.7 ms at 5/8.
 SCALES = (8, 4, 2, 1)
 
 
-def decode_rgb(
+def decode_jpeg_rgb(
     jpeg: Any,
     size: tuple[int, int],
     memory: Callable[[int, int], NDArray[np.uint8]],
@@ -33,10 +34,52 @@ def decode_rgb(
     Raises:
         ValueError: the file cannot be decoded completely.
     """
+    return _decode(jpeg, size, memory, channels, strict=True)
+
+
+def decode_jpeg_anyhow(
+    jpeg: Any,
+    size: tuple[int, int],
+    memory: Callable[[int, int], NDArray[np.uint8]],
+    channels: Channels = "rgb",
+) -> NDArray[np.uint8]:
+    """Decode as ``decode_jpeg_rgb`` does, and pass over what every viewer passes over.
+
+    libjpeg-turbo knows fewer ways to subsample colour than Pillow, and stops at bytes between segments. Pillow decodes
+    at full size.
+
+    Raises:
+        ValueError: no decoder makes an image of the file.
+    """
+    try:
+        return _decode(jpeg, size, memory, channels, strict=False)
+    except ValueError as error:
+        complaint = str(error)
+    from PIL import Image  # takes 15 ms, and hardly any dataset needs it in training
+
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(jpeg), formats=("JPEG",)).convert("RGB"))
+    except Exception:  # noqa: BLE001 - Pillow fails in a dozen ways
+        raise ValueError(complaint) from None
+    image = memory(*pixels.shape[:2])
+    np.copyto(image, pixels[..., ::-1] if channels == "bgr" else pixels)
+    return image
+
+
+def _decode(
+    jpeg: Any,
+    size: tuple[int, int],
+    memory: Callable[[int, int], NDArray[np.uint8]],
+    channels: Channels,
+    *,
+    strict: bool,
+) -> NDArray[np.uint8]:
     recorded_height, recorded_width, _ = _header(jpeg)
     height, width = _decoded_size(recorded_height, recorded_width, size)
     image = memory(height, width)
-    simplejpeg.decode_jpeg(jpeg, colorspace=channels.upper(), min_height=height, min_width=width, buffer=image)
+    simplejpeg.decode_jpeg(
+        jpeg, colorspace=channels.upper(), min_height=height, min_width=width, buffer=image, strict=strict
+    )
     return image
 
 

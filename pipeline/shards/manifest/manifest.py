@@ -33,7 +33,7 @@ __all__ = [
     "write_generation",
 ]
 
-FORMAT_VERSION = 3  # newest version that this code reads; a dataset has the oldest version that can describe it
+FORMAT_VERSION = 4  # newest version that this code reads; a dataset has the oldest version that can describe it
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
@@ -69,8 +69,11 @@ class Manifest:
     def format_version(self) -> int:
         """The oldest version that can describe this dataset.
 
-        3 if red and blue are exchanged in a camera's files, else 2 if a camera is stored as pixels, otherwise 1.
+        4 if a camera has PNG files or measures depth, else 3 if red and blue are exchanged in a camera's files, else 2
+        if a camera is stored as pixels, otherwise 1.
         """
+        if any(self.image_storage(name) in ("png", "mixed") or self.depth_unit(name) for name in self.streams):
+            return 4
         if any(self.image_channels(name) == "bgr" for name in self.streams):
             return 3
         return 2 if any(self.image_storage(name) == "raw" for name in self.streams) else 1
@@ -81,9 +84,17 @@ class Manifest:
         return [name for name, stream in self.streams.items() if stream["kind"] == "images"]
 
     def image_storage(self, camera: str) -> str:
-        """Returns the storage of a camera's images: ``"jpeg"`` (also if an old manifest has no entry) or ``"raw"``."""
+        """Returns the storage of a camera's images: ``"jpeg"`` (also if an old manifest has no entry) or ``"raw"``.
+
+        ``"png"`` means PNG files, some of them perhaps JPEG. ``"mixed"`` means pixels in some shards, files in others.
+        """
         storage: str = self.streams[camera].get("storage", "jpeg")
         return storage
+
+    def depth_unit(self, camera: str) -> str | None:
+        """Returns the unit of a depth camera's numbers, such as ``"mm"``; ``None`` for a camera that sees colours."""
+        unit: str | None = self.streams[camera].get("unit")
+        return unit
 
     def image_channels(self, camera: str) -> Channels:
         """Returns the order of the colours in a camera's stored images: ``"rgb"`` (also without an entry) or "bgr"."""

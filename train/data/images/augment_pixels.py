@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 
 from vlapipe.train.data.images.augment import Draw
-from vlapipe.train.data.images.resize import Scratch, resize
+from vlapipe.train.data.images.resize import Scratch, resize, resize_depth
 
-__all__ = ["augment"]
+__all__ = ["augment", "augment_depth"]
 
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601, as in JPEG
 _MIDDLE_GRAY = 127.5
@@ -38,6 +38,22 @@ def augment(image: NDArray[np.uint8], out: NDArray[np.uint8], draw: Draw, scratc
     if draw.changes_colour:
         _recolour(planes, draw, scratch)
     _put(planes, out)
+
+
+def augment_depth(image: NDArray[np.uint16], out: NDArray[np.uint16], draw: Draw) -> None:
+    """Write the turned box of ``image`` (h, w, 1) into ``out`` (H, W, 1), pixel by nearest pixel.
+
+    The box is that of ``augment``. Depth has no colour to vary. Both may be the same memory.
+    """
+    if not draw.angle_rad:
+        box = image[_box(draw, *image.shape[:2])]
+        resize_depth(box.copy() if np.shares_memory(box, out) else box, out)
+        return
+    grid = _places(draw, out.shape[0], out.shape[1], Scratch())[0]
+    at = []
+    for axis, size in ((1, image.shape[0]), (0, image.shape[1])):
+        at.append(np.clip((grid[..., axis] + 1) * (size / 2), 0, size - 1).astype(np.int64))
+    out[...] = image[at[0], at[1]]
 
 
 def _box(draw: Draw, height: int, width: int) -> tuple[slice, slice]:

@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.format.image_decode import nearest
 from vlapipe.train.data.arguments import Fit
 
-__all__ = ["Scratch", "fit_into", "resize", "resized"]
+__all__ = ["Scratch", "fit_into", "resize", "resize_depth", "resized"]
 
 
-def resized(image: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
-    """Returns one image (h, w, 3) as training sees it at ``size`` (height, width), for a robot's own observations."""
-    out = np.empty((*size, 3), dtype=np.uint8)
-    resize(*fit_into(image, out, fit))
+def resized(image: NDArray[Any], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[Any]:
+    """Returns one image (h, w, 3) as training sees it at ``size`` (height, width), for a robot's own observations.
+
+    Depth, ``(h, w, 1)`` uint16, is resized by taking the nearest pixel.
+    """
+    out = np.empty((*size, image.shape[2]), dtype=image.dtype)
+    (resize_depth if image.dtype == np.uint16 else resize)(*fit_into(image, out, fit))
     return out
 
 
-def fit_into(image: NDArray[np.uint8], out: NDArray[np.uint8], fit: Fit) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def fit_into(image: NDArray[Any], out: NDArray[Any], fit: Fit) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns the part of ``image`` (h, w, 3) that is shown, and the part of ``out`` (H, W, 3) that shows it.
 
     ``stretch`` shows all of the image in all of ``out``. The others keep the image's proportions and its middle:
@@ -45,7 +49,7 @@ def fit_into(image: NDArray[np.uint8], out: NDArray[np.uint8], fit: Fit) -> tupl
     return image, _middle(out, height * factor, width * factor)
 
 
-def _middle(image: NDArray[np.uint8], height: float, width: float) -> NDArray[np.uint8]:
+def _middle(image: NDArray[Any], height: float, width: float) -> NDArray[Any]:
     rows, columns = (max(1, round(side)) for side in (height, width))
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
     return image[top : top + rows, left : left + columns]
@@ -65,7 +69,12 @@ def resize(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     np.copyto(out, resized[0].permute(1, 2, 0).numpy())
 
 
-_DType = TypeVar("_DType", np.uint8, np.float32)
+def resize_depth(image: NDArray[np.uint16], out: NDArray[np.uint16]) -> None:
+    """Fill ``out`` (H, W, 1) with the nearest pixels of ``image`` (h, w, 1)."""
+    out[...] = image if image.shape == out.shape else nearest(image, (out.shape[0], out.shape[1]))
+
+
+_DType = TypeVar("_DType", np.uint8, np.uint16, np.float32)
 
 
 class Scratch(threading.local):

@@ -72,11 +72,7 @@ def meaning(dataset: Dataset, schema: Schema, window: Window) -> tuple[dict[str,
         window: the user's; what it leaves open, the schemas must agree on.
     """
     rows = {entry: Fact(f"rows of shape {shape}", _FIELDS) for entry, shape in row_shapes(schema).items()}
-    cure = "ingest with the same --image-size" if dataset.cameras else ""
-    images = {
-        f"observation.images.{camera}": Fact(f"images stored as {dataset.manifest.image_storage(camera)}", cure)
-        for camera in dataset.cameras
-    }
+    images = {f"observation.images.{camera}": _seen_by(dataset, camera) for camera in dataset.cameras}
     sample = schema.sample
     details = {"embodiment": Fact(schema.embodiment, _ROBOTS)} if schema.embodiment else {}
     details |= {f"{STATE}: fields": Fact(_named(sample.state), _FIELDS)}
@@ -89,6 +85,13 @@ def meaning(dataset: Dataset, schema: Schema, window: Window) -> tuple[dict[str,
     details |= _windows(schema, window, bool(dataset.cameras))
     details |= _rates(dataset, schema)
     return rows | images, details
+
+
+def _seen_by(dataset: Dataset, camera: str) -> Fact:
+    unit = dataset.manifest.depth_unit(camera)
+    return Fact(
+        "colours" if unit is None else f"depth in {unit}", "say the same unit in both schemas, and ingest again"
+    )
 
 
 def of_robot(entries: dict[str, Fact], details: dict[str, Fact], robot: str) -> tuple[dict[str, Fact], dict[str, Fact]]:

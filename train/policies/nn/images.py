@@ -19,18 +19,33 @@ MAX_TOKENS = 96  # maximum number of tokens of one image; the grid is halved unt
 class ImageEncoder(nn.Module):
     """Strided convolutions with GroupNorm. The instruction modulates every stage (FiLM, Perez et al. 2018).
 
+    Colours from 0 to 255 become -1 to 1. Depth ``d`` in metres becomes ``2 d / (d + 1) - 1``: -1 at the lens, 0 at one
+    metre, 1 far away, finest where a gripper works, the same for every dataset. A second channel says where the sensor
+    had a reading.
+
     With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
     are enough to learn this. Attention alone needs far more frames.
     """
 
     position: Tensor
 
-    def __init__(self, dim: int, image_size: tuple[int, int], num_rows: int, *, width: int = 32) -> None:
+    def __init__(
+        self,
+        dim: int,
+        image_size: tuple[int, int],
+        num_rows: int,
+        *,
+        width: int = 32,
+        num_channels: int = 3,
+        depth_m: float | None = None,
+    ) -> None:
+        """Build for images of ``image_size`` (height, width). ``depth_m`` is the metres of one count of depth."""
         super().__init__()
+        self._depth_m = depth_m
         channels, grid = _stages(image_size, width, dim)
         self.stages = nn.ModuleList()
         self.films = nn.ModuleList()
-        before = 3
+        before = num_channels if depth_m is None else 2
         for i, after in enumerate(channels):
             kernel, stride, padding = (4, 4, 0) if i == 0 else (3, 2, 1)
             convolution = nn.Conv2d(before, after, kernel, stride, padding)
@@ -48,10 +63,11 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> Tensor:
         """Returns tokens ``(B, T * N, dim)``. Padded images become a learned constant token.
 
-        ``images`` is ``(B, T, 3, height, width)`` uint8, ``is_pad`` ``(B, T)`` bool, ``instruction`` ``(B, dim)``.
+        ``images`` is ``(B, T, 3, height, width)`` uint8, or ``(B, T, 1, height, width)`` uint16 depth; ``is_pad``
+        ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
         """
         B, T = images.shape[:2]
-        x = images.flatten(0, 1).to(instruction.dtype).mul_(1 / 127.5).sub_(1.0)
+        x = self._normalized(images.flatten(0, 1), instruction.dtype)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
         for stage, film in zip(self.stages, self.films, strict=True):
             scale, shift = film(said)[:, :, None, None].chunk(2, dim=1)
@@ -60,6 +76,12 @@ class ImageEncoder(nn.Module):
         tokens = tokens + self.position + self.row
         is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
         return torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
+
+    def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        if self._depth_m is None:
+            return images.to(dtype).mul_(1 / 127.5).sub_(1.0)
+        metres = images.to(torch.float32) * self._depth_m  # bfloat16 has too few digits for counts
+        return torch.cat([2 * metres / (metres + 1) - 1, (metres > 0).to(torch.float32)], dim=1).to(dtype)
 
 
 def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
+
+from PIL import Image
 
 
 def with_frame(jpeg: bytes, *, process: int = 0xC0, precision: int = 8) -> bytes:
@@ -23,3 +26,23 @@ def with_exif(jpeg: bytes, orientation: int, order: str = "<") -> bytes:
     tiff += b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries) + bytes(4)
     segment = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def flat_jpeg(height: int, width: int, samplings: tuple[int, ...]) -> bytes:
+    """A whole middle-gray JPEG whose colour is subsampled in any way: ``samplings`` are the bytes of its header.
+
+    Each block is two codes of the standard tables: no difference to the block before, and the end of the block.
+    """
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (128, 128, 128)).save(file, "JPEG")
+    jpeg = with_size(file.getvalue(), height, width)
+    at, scan = jpeg.index(b"\xff\xc0"), jpeg.index(b"\xff\xda")
+    header = bytearray(jpeg[: scan + 14])
+    for i, sampling in enumerate(samplings):
+        header[at + 11 + 3 * i] = sampling
+    across, down = (max((s >> 4 if axis else s & 15) for s in samplings) for axis in (1, 0))
+    num_units = -(-height // (8 * down)) * -(-width // (8 * across))
+    luma, chroma = ((s >> 4) * (s & 15) for s in samplings[:2])
+    bits = ("001010" * luma + "0000" * 2 * chroma) * num_units
+    bits += "1" * (-len(bits) % 8)
+    return bytes(header) + int(bits, 2).to_bytes(len(bits) // 8, "big") + b"\xff\xd9"

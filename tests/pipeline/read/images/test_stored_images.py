@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 import simplejpeg
 from factories import make_jpeg
+from jpeg_variants import flat_jpeg
 from jpeg_variants import with_exif
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.images.image_options import ImageOptions
 from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
-from vlapipe.pipeline.read.images.stored_images import decode_into, shrink_jpeg
+from vlapipe.pipeline.read.images.stored_images import decode_into, made_again
 
 
 def as_array(jpeg: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(jpeg, dtype=np.uint8)
+
+
+def shrink_jpeg(jpeg: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+    header = read_jpeg_header(jpeg.tobytes())
+    return made_again(jpeg, (header.width, header.height), ImageOptions(size=size))
 
 
 def pixels_at(jpeg: bytes, width: int, height: int) -> NDArray[np.uint8]:
@@ -83,11 +90,12 @@ def test_shrunk_jpeg_has_the_colour_resolution_of_the_file(subsampling: str) -> 
         assert simplejpeg.decode_jpeg_header(small) == (size[1], size[0], "YCbCr", subsampling)
 
 
-def test_colour_that_no_encoder_here_can_subsample_alike_is_refused() -> None:
-    jpeg = bytearray(simplejpeg.encode_jpeg(np.zeros((48, 64, 3), dtype=np.uint8), colorsubsampling="444"))
-    jpeg[jpeg.index(b"\xff\xc0") + 11] = 0x14  # 4:4:1
-    with pytest.raises(ValueError, match="colour is subsampled"):
-        shrink_jpeg(as_array(bytes(jpeg)), (16, 12))
+@pytest.mark.parametrize("samplings", [(0x42, 0x11, 0x11), (0x31, 0x11, 0x11), (0x14, 0x11, 0x11)])
+def test_colour_that_no_encoder_here_can_subsample_alike_is_kept_whole(samplings: tuple[int, ...]) -> None:
+    jpeg = flat_jpeg(48, 64, samplings)
+    small = shrink_jpeg(as_array(jpeg), (16, 12))
+    assert simplejpeg.decode_jpeg_header(small) == (12, 16, "YCbCr", "444")
+    assert (simplejpeg.decode_jpeg(small) == 128).all()
 
 
 def test_shrunk_jpeg_keeps_all_colour_of_a_file_that_has_it() -> None:
