@@ -7,7 +7,7 @@ from vlapipe.pipeline.infer.fields import FieldGuess
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.schemas.schema import ActionSpec, SampleDefaults
 
-__all__ = ["guess_action", "guess_sample"]
+__all__ = ["guess_action", "guess_sample", "look_ahead"]
 
 _AHEAD_S = 0.1
 _STATE_S = 1.0
@@ -27,14 +27,14 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
         named = ", ".join(field.name for field in commanded)
         reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
         return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]
-    if anchor.kind == "npz":
+    if anchor.arrays:
         named_arrays = [array for array in anchor.arrays if "action" in array.name] or list(anchor.arrays[:1])
         of = tuple(f"{anchor.name}/{array.name}" for array in named_arrays)
         is_action = "action" in named_arrays[0].name
         why = "by its name" if is_action else "the first array; choose another if that is not the robot's state"
         if is_action:
             return ActionSpec(kind="column", of=of), [why]
-        return _ahead(of, clock, num_rows, why)
+        return look_ahead(of, clock, num_rows, why)
     of_fields, why = _reached(fields)
     grippers = [f for f in fields if f not in of_fields and _is_gripper(f)]
     if grippers and why == "the joints, as named; 'delta' of them is as plausible":
@@ -42,7 +42,7 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
     elif grippers:
         why = f"{why}; and the gripper"
     of_fields = [*of_fields, *grippers]
-    return _ahead(tuple(paths[field.name] for field in of_fields), clock, num_rows, why)
+    return look_ahead(tuple(paths[field.name] for field in of_fields), clock, num_rows, why)
 
 
 def _reached(fields: list[FieldGuess]) -> tuple[list[FieldGuess], str]:
@@ -66,7 +66,8 @@ def _is_gripper(field: FieldGuess) -> bool:
     return bool(named) and usable and field.num_columns <= _MOST_FINGERS
 
 
-def _ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:
+def look_ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:
+    """Return the action that leads to where ``of`` is a little later, and the reasons."""
     rate = clock.rate_hz or 10.0
     if num_rows < 3:
         return ActionSpec(kind="column", of=of), [why, "too few rows to look ahead"]

@@ -18,7 +18,7 @@ from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
-__all__ = ["ArraysGuess", "guess_arrays"]
+__all__ = ["ArraysGuess", "clock_of_values", "dtype_to_keep", "guess_arrays"]
 
 _MAX_STAMPS = 100_000
 
@@ -44,7 +44,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
     clock_name = _clock_name(path, numbers)
     lengths = [shape[0] for n, (shape, _) in numbers.items() if n != clock_name]
     rows = numbers[clock_name][0][0] if clock_name else max(set(lengths), key=lengths.count)
-    clock = _clock(clock_name, _load(path, clock_name) if clock_name else None)
+    clock = clock_of_values(clock_name, _load(path, clock_name) if clock_name else None)
     taken = set()
     arrays = []
     for n, (shape, dtype) in numbers.items():
@@ -59,7 +59,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
             while field in taken or field == "timestamp":
                 field += "_value"
             taken.add(field)
-            arrays.append(ArrayGuess(name=field, array=n, shape=shape[1:], dtype=_dtype(dtype)))
+            arrays.append(ArrayGuess(name=field, array=n, shape=shape[1:], dtype=dtype_to_keep(dtype)))
     if not arrays:
         return None
     stream = StreamGuess(
@@ -140,7 +140,8 @@ def _load(path: Path, name: str) -> NDArray[Any] | None:
     return values
 
 
-def _clock(name: str | None, stamps: NDArray[Any] | None) -> ClockGuess:
+def clock_of_values(name: str | None, stamps: NDArray[Any] | None) -> ClockGuess:
+    """Return the clock that an array's values make; with ``None``, an assumed rate."""
     if name is None or stamps is None:
         reason = f"no array is a clock; {ASSUMED_HZ:g} rows a second is only assumed: correct rate_hz"
         return ClockGuess(time=TimeSpec(index_rate_hz=ASSUMED_HZ), rate_hz=ASSUMED_HZ, reasons=(reason,), assumed=True)
@@ -156,7 +157,7 @@ def _clock(name: str | None, stamps: NDArray[Any] | None) -> ClockGuess:
     )
 
 
-def _dtype(dtype: np.dtype[Any]) -> str:
+def dtype_to_keep(dtype: np.dtype[Any]) -> str:
     """Return the schema's dtype that can hold an array's values."""
     if dtype.kind == "b":
         return "uint8"

@@ -12,7 +12,7 @@ __all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayGuess:
-    """One array of an NPZ stream. ``shape`` is the shape of one row."""
+    """One array of a container. ``shape`` is the shape of one row."""
 
     name: str
     array: str
@@ -23,7 +23,7 @@ class ArrayGuess:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamGuess:
-    """One stream. Only ``fields`` (CSV) or ``arrays`` (NPZ) is filled, according to ``kind``."""
+    """One stream. Only ``fields`` (CSV) or ``arrays`` (containers) is filled, according to ``kind``."""
 
     name: str
     kind: str
@@ -38,6 +38,9 @@ class StreamGuess:
     missing: tuple[str, ...] = ()
     arrays: tuple[ArrayGuess, ...] = ()
     one_per_row: bool = False
+    array: str | None = None  # of a camera whose images lie in a container
+    unit: str | None = None  # of a depth camera
+    file_unit: str | None = None
     assumed: bool = False  # True if nothing states the rate of the stream's clock, so that the rate is only assumed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
+from vlapipe.pipeline.infer.containers import guess_containers
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout, likeliest_table
 from vlapipe.pipeline.infer.no_table import why_no_table
@@ -46,6 +47,7 @@ def infer_schema(root: Path) -> Inferred:
     tree = walk(root.resolve())
     layout = find_layout(tree)
     guess = None if layout is None else guess_schema(layout)
+    guess = guess or guess_containers(tree)
     if guess is None:
         raise _no_table(root, tree)
     faults, num_tried = _try(root, guess)

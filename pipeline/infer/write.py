@@ -68,6 +68,9 @@ def _episodes(page: _Page, guess: SchemaGuess) -> None:
         page.put("folders", list(episodes.folders))
     if episodes.per_file:
         page.put("per_file", True)
+    for key in ("group", "ends"):
+        if getattr(episodes, key):
+            page.put(key, getattr(episodes, key))
     if episodes.split_column:
         page.put("split_column", episodes.split_column)
     if episodes.split_gap_s:
@@ -90,6 +93,12 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
         page.put("rate_hz", _rounded(stream.rate_hz), "measured" if not stream.time.index_rate_hz else "")
     if stream.one_per_row:
         page.put("one_per_row", True)
+    if stream.array:
+        page.put("array", stream.array)
+    if stream.unit:
+        page.put("unit", stream.unit)
+    if stream.file_unit:
+        page.put("file_unit", stream.file_unit)
     if stream.kind == "csv":
         _dialect(page, stream.dialect)
         if stream.missing:
@@ -139,10 +148,13 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
 
 def _time(page: _Page, stream: StreamGuess) -> None:
     time, kind = stream.time, stream.kind
+    if time.rows_of:
+        page.put("rows_of", time.rows_of)
+        return
     if time.file:
         page.put("file", time.file)
     if time.sources:
-        page.put("array" if kind == "npz" else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
+        page.put("array" if stream.arrays else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
     if time.name_column:
         page.put("name_column", time.name_column)
     if time.pattern:

@@ -27,7 +27,7 @@ from vlapipe.pipeline.read.containers.arrays import source_of
 from vlapipe.pipeline.read.containers.bag import RECEIVED, open_topic
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
-from vlapipe.pipeline.read.images.png import PNG_SIGNATURE
+from vlapipe.pipeline.shards.format.png_decode import PNG_SIGNATURE
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
