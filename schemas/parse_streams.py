@@ -99,7 +99,7 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
     if stream.cameras and not stream.many_cameras:
         cure = "put {camera} where the folders' names stand, or leave cameras out"
         table.fail("cameras: files has no {camera}", cure)
-    if stream.many_cameras and not stream.cameras and not any("{camera}" in pattern for pattern in stream.files):
+    if "{camera}" in (stream.topic or "") and not stream.cameras and not any("{camera}" in p for p in stream.files):
         table.fail(
             "cameras is missing: what does {camera} stand for?", "list them, such as cameras = ['left', 'right']"
         )

@@ -103,7 +103,7 @@ class RawEpisode:
 
     @property
     def num_bytes(self) -> int:
-        """Returns the bytes of the streams' files that belong to this episode; a file of several streams counts once."""
+        """Returns the bytes of the streams' files that are this episode's; a file of several streams counts once."""
         sizes = {
             file.path: self.share_of(name) * file.num_bytes for name, files in self.files.items() for file in files
         }
@@ -319,7 +319,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
             clocks |= ours if "{camera}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
         streams.update(found)
         if isinstance(stream, ImageStream) and stream.many_cameras:
-            cameras[stream.name] = tuple(found)
+            cameras[stream.name] = tuple(name for name in found if name != stream.name or not stream.array)
     # If an episode is a file, the folder that holds the file is both its folder and its parent.
     parts = PurePosixPath(place.folder).parts
     folder = parts[-1] if parts else tree.root.name
@@ -363,6 +363,8 @@ def _files_of(
         found = tree.find(place.folder, pattern, place.stem)
         if not found:
             continue
+        if isinstance(stream, ImageStream) and any("{camera}" in name for name in stream.array):
+            return {stream.name: tuple(one.file for one in found)}  # until the container says which cameras it has
         if isinstance(stream, ImageStream) and stream.many_cameras and "{camera}" not in pattern:
             return {camera: tuple(one.file for one in found) for camera in stream.cameras}  # all in one container
         by_camera: dict[str, list[RawFile]] = {}

@@ -134,6 +134,7 @@ def with_cameras(root: Path, raw: RawEpisode, schema: Schema) -> RawEpisode:
             continue
         ours = files.pop(stream.name, ())
         found = cameras_in(root, ours, stream, raw.group)
+        found = {name: array for name, array in found.items() if not stream.cameras or name in stream.cameras}
         files |= dict.fromkeys(found, ours)
         cameras[stream.name] = tuple(found)
     return replace(raw, files=files, cameras=cameras)

@@ -171,6 +171,9 @@ def _read_clock(
 
 def place_of(raw: RawEpisode, stream: Stream, name: str) -> str:
     """Returns where an episode's stream, or the camera ``name``, would be, for findings about an absent one."""
+    if isinstance(stream, ImageStream) and stream.array:
+        named = stream.array[0].replace("{camera}", name)
+        return f"{_join(raw.folder, stream.files[0].replace('{stem}', raw.stem or '{stem}'))}: {named}"
     if isinstance(stream, ImageStream) and stream.many_cameras:
         return _join(raw.folder, stream.files[0].split("{camera}")[0] + name)
     return _join(raw.folder, stream.files[0].replace("{stem}", raw.stem or "{stem}"))

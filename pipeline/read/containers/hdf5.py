@@ -52,7 +52,7 @@ class Hdf5File:
         self._num_bytes = num_bytes
 
     def array(self, path: str) -> _Array | None:
-        """Returns the array at ``path``, ``None`` if there is none; ``a.b`` is member ``b`` of the compound array ``a``.
+        """Returns the array at ``path``, ``None`` if there is none; ``a.b`` is member ``b`` of the compound ``a``.
 
         Raises:
             RefusedError: a link on the way leads out of the file.
