@@ -1,9 +1,9 @@
-"""Turns arrays of pixels into frames ``(height, width, 3)`` uint8, and depth into ``(height, width, 1)`` uint16.
+"""Turns arrays of pixels into frames ``(height, width, 3)`` uint8, and depth into frames ``(height, width, 1)``.
 
 A conversion is exact, or it is reported. What an array is follows from its shape, its dtype and the schema's ``unit``:
 
 - the last axis has 3 colours, or else the second one has; an array ``(rows, 3, height, 3)`` has them last;
-- one channel is depth if the schema says ``unit``, else gray;
+- one channel is depth if the schema says ``unit``, else gray; depth keeps its numbers here;
 - fractions are levels from 0 to 255, or from 0 to 1 if none is larger.
 """
 
@@ -20,7 +20,6 @@ from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.pipeline.read.containers.refused import RefusedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
-from vlapipe.schemas.units import conversion_factor
 
 __all__ = ["Layout", "PixelArray", "layout_of"]
 
@@ -28,7 +27,6 @@ Layout = Literal["colours last", "colours first", "one channel", "one channel la
 
 _AT_ONCE = 64 << 20  # bytes of an array that are converted at once
 _MOST_WHOLE = 256 << 20  # bytes of an array that are handed on in one piece
-_MOST = 65535
 _NEAR = 1e-4  # of a level: float32 holds k / 255 times 255 to within 2e-5
 
 
@@ -100,8 +98,6 @@ class PixelArray:
             start=start,
             factor=1.0,
         )
-        if stream.unit is not None:
-            pixels.factor = conversion_factor(stream.file_unit or stream.unit, stream.unit)
         if layout in ("one channel", "one channel last", "one channel first") and stream.unit is None:
             label = opened.file_of(name)
             findings.add("image.gray", label, found=f"{pixels.num_frames} of {pixels.num_frames} images of {name}")
@@ -123,17 +119,13 @@ class PixelArray:
     def report(self, label: str, name: str, findings: Findings) -> None:
         """Adds findings about frames whose values could not be kept exactly."""
         at = {code: f"in row {self.start + row}" for code, row in self.first.items()}
-        if self.rounded and self.stream.unit is None:
+        if self.rounded:
             expected, found = "levels of 8 bits: whole from 0 to 255, or k / 255", f"others, first {at['rounded']}"
             findings.add("image.rounded", label, column=name, expected=expected, found=found, count=self.rounded)
-        elif self.rounded:
-            found = f"{self.stream.file_unit or self.stream.unit} to whole {self.stream.unit}"
-            findings.add("image.depth_rounded", label, column=name, found=found, count=self.rounded)
         if self.outside:
-            is_depth = self.stream.unit is not None
-            expected = f"0 to {_MOST} {self.stream.unit}" if is_depth else "levels from 0 to 255"
-            code, found = "image.depth_range" if is_depth else "image.rounded", f"others, first {at['outside']}"
-            findings.add(code, label, column=name, expected=expected, found=found, count=self.outside)
+            found = f"others, first {at['outside']}"
+            expected = "levels from 0 to 255"
+            findings.add("image.rounded", label, column=name, expected=expected, found=found, count=self.outside)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
         if self.whole is not None:
@@ -161,7 +153,7 @@ class PixelArray:
             rows = rows[:, 0]
         elif self.layout == "one channel last":
             rows = rows[..., 0]
-        rows = self._depth(rows, first) if self.stream.unit is not None else self._levels(rows, first)
+        rows = rows if self.stream.unit is not None else self._levels(rows, first)
         if self.layout.startswith("one channel"):
             rows = rows[..., None]
             rows = rows if self.stream.unit is not None else np.repeat(rows, 3, axis=-1)
@@ -178,18 +170,6 @@ class PixelArray:
             self._count("outside", outside, first)
             self._count("rounded", ~outside & (np.abs(scaled - whole) > _NEAR), first)
             return np.where(outside, 0, whole).astype(np.uint8)
-
-    def _depth(self, rows: NDArray[Any], first: int) -> NDArray[Any]:
-        """Returns whole units. What is not finite has no depth, which is 0."""
-        if rows.dtype == np.uint16 and self.factor == 1.0:
-            return rows.astype(np.uint16, copy=False)
-        with np.errstate(invalid="ignore", over="ignore"):
-            scaled = np.where(np.isfinite(rows), rows.astype(np.float64), 0.0) * self.factor
-            whole = np.rint(scaled)
-            outside = (whole < 0) | (whole > _MOST)
-            self._count("outside", outside, first)
-            self._count("rounded", ~outside & (scaled != whole), first)
-            return np.where(outside, 0, whole).astype(np.uint16)
 
     def _count(self, what: str, wrong: NDArray[np.bool_], first: int) -> None:
         rows = wrong.reshape(len(wrong), -1).any(axis=1)
