@@ -224,10 +224,6 @@ CODES: dict[str, Code] = {
     ),
     "image.depth_rounded": _note("depth was rounded to whole numbers of its unit", "choose a finer unit to lose less"),
     "image.depth_holes": _note("depth without a reading (NaN or infinity) is kept as 0", "nothing needs to be done"),
-    "image.lossy": _note(
-        "images became JPEG files, which lose a little; PSNR of a sample",
-        "give --image-quality, or --image-storage png or raw to lose nothing",
-    ),
     "image.stray_bytes": _note(
         "images have stray bytes, or a rare coding, which decoders pass over; decoding takes longer",
         "save them again with another encoder",

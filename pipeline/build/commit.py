@@ -26,6 +26,7 @@ __all__ = ["assemble"]
 _SOURCE = pa.struct(
     [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
 )
+_NO_LOSS_DB = 99.0  # what is written of images that lost nothing
 _LISTS = {"sources": pa.list_(_SOURCE), INSTRUCTIONS: pa.list_(pa.string())}
 
 
@@ -71,7 +72,7 @@ def assemble(
         },
         "shard_format": shard_format,
         "codec": codec,
-        "streams": _describe_streams(plan, _storage(rows)),
+        "streams": _describe_streams(plan, _storage(rows), _losses(rows)),
         "shards": shards,
         "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
         "statistics": _merge_statistics(written, rows, schema),
@@ -99,7 +100,17 @@ def _storage(rows: list[Record]) -> dict[str, str]:
     }
 
 
-def _describe_streams(plan: Plan, storage: Mapping[str, str]) -> dict[str, Any]:
+def _losses(rows: list[Record]) -> dict[str, float]:
+    """Return the PSNR of each camera's images that became JPEG files, in dB, of the episode that lost most."""
+    losses: dict[str, float] = {}
+    for row in rows:
+        for camera, stored in row[STORED].items():
+            if stored["psnr_db"] is not None:
+                losses[camera] = round(min(losses.get(camera, _NO_LOSS_DB), stored["psnr_db"]), 1)
+    return losses
+
+
+def _describe_streams(plan: Plan, storage: Mapping[str, str], losses: Mapping[str, float]) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for stream in plan.schema.streams:
         if isinstance(stream, ImageStream):
@@ -107,7 +118,9 @@ def _describe_streams(plan: Plan, storage: Mapping[str, str]) -> dict[str, Any]:
                 stored = storage.get(camera) or plan.images.made_from("jpeg", is_depth=stream.unit is not None)
                 channels = "rgb" if stored == "raw" else stream.channels  # pixels are stored in true RGB
                 entry = {**_describe_stream(stream), "kind": "images", "storage": stored, "channels": channels}
-                described[camera] = {**entry, **({"unit": stream.unit} if stream.unit is not None else {})}
+                unit = {"unit": stream.unit} if stream.unit is not None else {}
+                loss = {"psnr_db": losses[camera]} if camera in losses else {}
+                described[camera] = {**entry, **unit, **loss}
         else:
             described[stream.name] = {**_describe_stream(stream), "fields": _describe_fields(stream)}
     return described
@@ -140,7 +153,7 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
 
 
 def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
-    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan, {})}
+    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan, {}, {})}
     for row in rows:
         seen: set[str] = set()
         for sizes, source in zip(raw.values(), row["sources"], strict=True):

@@ -124,6 +124,7 @@ def _describe_stream(dataset: Dataset, name: str, chosen: NDArray[np.bool_]) -> 
         both = (column(side)[here].tolist() for side in ("width", "height"))
         sizes = zip(*both, strict=True)
         report["storage"] = dataset.manifest.image_storage(name)
+        report["psnr_db"] = stream.get("psnr_db")
         report["depth_unit"] = dataset.manifest.depth_unit(name)
         report["channels"] = dataset.manifest.image_channels(name)
         report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}

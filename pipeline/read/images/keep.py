@@ -236,7 +236,7 @@ def keep_pixels(
     stored = images.made_from("raw" if pixels.lossy_from is None else "jpeg", is_depth=is_depth)
     colour = "420" if pixels.lossy_from is not None else "444"  # nearly every video has colours at half the size
     try:
-        made = store_frames(each, rows, images, stored, findings, colour)
+        made = store_frames(each, rows, images, stored, colour)
     except DepthFaultError:
         return None
     return made if each.is_good else None

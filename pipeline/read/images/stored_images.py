@@ -116,7 +116,6 @@ def store_files(
             num_faults += 1
     if num_faults:
         return None
-    made.report(rows.source.path, findings)
     return made.finish(replace(rows, width=size[0], height=size[1]))
 
 
@@ -125,7 +124,6 @@ def store_frames(
     rows: ImageRows,
     images: ImageOptions,
     stored: Stored,
-    findings: Findings,
     subsampling: str = "444",
 ) -> ImageRows:
     """Returns ``rows`` with decoded frames in them: RGB ``(height, width, 3)`` or depth ``(height, width)``.
@@ -135,14 +133,12 @@ def store_frames(
         rows: everything about the camera except its images.
         images: how images are to be stored.
         stored: what the frames become.
-        findings: collects what JPEG loses.
         subsampling: of the colours of a JPEG.
     """
     size = images.size or (rows.width, rows.height)
     made = _Made(rows.num_rows, images.quality)
     for frame in frames:
         made.add(_resized(frame, size[::-1]), stored, subsampling)
-    made.report(rows.source.path, findings)
     return made.finish(replace(rows, width=size[0], height=size[1]))
 
 
@@ -186,12 +182,6 @@ class _Made:
             return None
         error = sum(self._squared_errors) / len(self._squared_errors)
         return 10 * math.log10(255**2 / error) if error else math.inf
-
-    def report(self, place: str, findings: Findings) -> None:
-        if self.psnr_db is not None:
-            num, of = len(self._squared_errors), self._num_lossy
-            found = f"{self.psnr_db:.1f} dB in {num} of {of} images, quality {self._quality}"
-            findings.add("image.lossy", place, found=found)
 
     def finish(self, rows: ImageRows) -> ImageRows:
         if self._pixels is not None:

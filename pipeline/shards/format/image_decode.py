@@ -14,6 +14,7 @@ from vlapipe.schemas.schema import Channels
 
 __all__ = ["decode_depth", "decode_rgb", "is_deep", "is_png", "nearest"]
 
+_CUT_SHORT = "Premature end of JPEG file"  # without an end marker; viewers differ in what they make of it
 _BITS = 24  # place of the bits a sample in a PNG
 
 
@@ -54,7 +55,7 @@ def decode_rgb(
     try:
         return decode_jpeg_rgb(image, size, memory, channels)
     except ValueError as error:
-        if pass_over is None:
+        if pass_over is None or str(error).startswith(_CUT_SHORT):
             raise
         pixels = decode_jpeg_anyhow(image, size, memory, channels)
         pass_over(str(error))

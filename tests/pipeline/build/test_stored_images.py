@@ -163,8 +163,8 @@ def test_manifest_says_how_images_are_stored_and_only_raw_needs_version_2(
     assert versions == {"as recorded": 1, "small": 1, "raw": 2, "small and raw": 2}
     keys = ("image_size", "image_quality", "image_colour", "image_scales", "image_storage")
     assert {name: [d["made_with"][key] for key in keys] for name, d in documents.items()} == {
-        "as recorded": [None, None, None, None, "jpeg"],
-        "small": [[16, 16], 95, "as recorded", [8, 4, 2, 1], "jpeg"],
+        "as recorded": [None, None, None, None, "recorded"],
+        "small": [[16, 16], 95, "as recorded", [8, 4, 2, 1], "recorded"],
         "raw": [None, None, None, None, "raw"],
         "small and raw": [[16, 16], None, None, [8, 4, 2, 1], "raw"],
     }
@@ -413,7 +413,8 @@ def test_dataset_made_before_there_was_a_choice_is_jpeg(tiny_dataset: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_storage": "png"}, "choose from jpeg, raw"),
+        ({"image_storage": "webp"}, "choose from recorded, jpeg, png, raw"),
+        ({"image_quality": 0}, "--image-quality 0: expected 1 to 100"),
         ({"image_size": (0, 224)}, "--image-size 0x224"),
         ({"image_size": (70_000, 10)}, "sides from 1 to 65500"),
         ({"image_size": (20_000, 20_000)}, "100 megapixels"),

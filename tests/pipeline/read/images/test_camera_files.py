@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import simplejpeg
 from factories import make_jpeg
 from jpeg_variants import with_exif, with_frame, with_size
+from PIL import Image
 
 from vlapipe.pipeline.read.images.camera_files import read_images
 from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
@@ -73,11 +75,17 @@ def gray(seed: int) -> bytes:
     return jpeg
 
 
+def progressive() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(simplejpeg.decode_jpeg(whole)).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("odd", "code", "severity"),
     [
         (gray(9), "image.gray", "note"),
-        (with_frame(whole, process=0xC2), "image.progressive", "note"),
+        (progressive(), "image.progressive", "note"),
         (with_exif(whole, 6), "image.rotated", "warning"),
     ],
 )

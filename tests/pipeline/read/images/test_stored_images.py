@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from factories import make_jpeg
-from jpeg_variants import flat_jpeg
-from jpeg_variants import with_exif
+from jpeg_variants import flat_jpeg, with_exif
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.images.image_options import ImageOptions
