@@ -61,12 +61,12 @@ class CameraReader:
         self._reader = ImageReader(shape[2:], fit, is_depth=is_depth)
         self._channels = channels
         self._place_of = place_of
-        self._told = set[int]()  # episodes of which a warning has been given
+        self._has_told = False
 
     def read(self, frames: BatchPlan, images: Images, out: NDArray[Any]) -> None:
         """Read every image of the batch into ``out``, C-contiguous.
 
-        An image that a viewer shows although its file has a fault is decoded; a warning names the first of an episode.
+        An image that a viewer shows although its file has a fault is decoded; a warning names the first one.
 
         Raises:
             DamageError: an image cannot be decoded; the message names it.
@@ -105,10 +105,10 @@ class CameraReader:
             return self._place_of(int(episode[i]), self._camera, int(row[i]))
 
         def tell(i: int, complaint: str) -> None:
-            if int(episode[i]) in self._told:
+            if self._has_told:
                 return
-            self._told.add(int(episode[i]))
-            cure = 'to have every damaged image named, say decode = "all" in the schema and ingest again'
+            self._has_told = True
+            cure = 'the others are not told; to have damage named, say decode = "all" in the schema and ingest again'
             warnings.warn(f"{place(i)}: {complaint}: taken as viewers show it ({cure})", stacklevel=2)
 
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from depth_lab import HEIGHT, WIDTH, codes, depth, encoded, picture, run, write
+from image_lab import HEIGHT, WIDTH, codes, depth, encoded, picture, run, write
 from numpy.typing import NDArray
 from PIL import Image
 
