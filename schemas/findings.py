@@ -252,10 +252,6 @@ CODES: dict[str, Code] = {
         "an array holds images as fractions that 8 bits cannot hold",
         "save it as uint8, or say 'image.rounded' = 'warning' to have them rounded",
     ),
-    "image.depth_rounded": _note("depth was rounded to whole units", "declare a finer unit if that is too coarse"),
-    "image.depth_range": _error(
-        "a depth is negative, or more than 65535 of the schema's unit", "declare a coarser unit, or correct file_unit"
-    ),
     "image.gray": _note("images are grayscale; they train as three equal channels", "nothing needs to be done"),
     "image.progressive": _note("images are progressive, which decodes slower", "save them as baseline JPEG"),
     "image.rotated": _warning("EXIF says to turn the image; it is kept as it is", "turn it when it is recorded"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import RawFile
-from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, whole_frames
 from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import jpegs_of, turn_of
@@ -50,7 +50,7 @@ def _stored(path: Path, num_bytes: int, images: ImageOptions) -> tuple[ImageSize
         first = next(frames)
         turn = turn_of(first.picture)
         shown = itertools.chain([first], itertools.islice(frames, _FRAMES - 1))
-        jpegs = [*jpegs_of(shown, turn, images.size, JPEG_QUALITY, 1)]
+        jpegs = [*jpegs_of(shown, turn, images.size, images.quality, 1)]
         num_frames = video.num_declared
         if not num_frames and video.duration_s and video.frame_s:
             num_frames = int(video.duration_s / video.frame_s)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError
 from vlapipe.pipeline.read.containers.arrays import source_of
-from vlapipe.pipeline.read.images.image_options import AS_RECORDED, JPEG_QUALITY, ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown, careful_frames, whole_frames
@@ -142,11 +142,15 @@ def _read_frames(
         shown = itertools.chain([first], frames)
         if camera.stream.unit is not None:
             rows = _keep_depth(video, camera, shown, turn, source, losses)
-        elif camera.images.storage == "raw":
+        elif camera.images.made_from("jpeg") != "jpeg":
             rows = _keep_pixels(video, camera, rgb_frames(shown, turn, _NUM_THREADS), source, losses)
         else:
             rows = _keep_jpeg(
-                video, camera, jpegs_of(shown, turn, camera.images.size, JPEG_QUALITY, _NUM_THREADS), source, losses
+                video,
+                camera,
+                jpegs_of(shown, turn, camera.images.size, camera.images.quality, _NUM_THREADS),
+                source,
+                losses,
             )
         _describe(video, camera, turn)
     if losses:
@@ -221,7 +225,9 @@ def _keep_jpeg(
         return None
     psnr_db = sum(seen) / len(seen) if seen else None
     if psnr_db is not None:
-        found = f"{video.codec} as JPEG of quality {JPEG_QUALITY}: {psnr_db:.1f} dB PSNR, {min(seen):.1f} at worst"
+        found = (
+            f"{video.codec} as JPEG of quality {camera.images.quality}: {psnr_db:.1f} dB PSNR, {min(seen):.1f} at worst"
+        )
         camera.fault("image.lossy", found=f"{found}, in {len(seen)} of {len(files)} frames")
     offset = np.cumsum([0, *map(len, files)], dtype=np.int64)
     return ImageRows(
@@ -232,6 +238,7 @@ def _keep_jpeg(
         width=size[0],
         source=source(),
         clock_location=None if camera.clock is None else camera.clock.place,
+        psnr_db=psnr_db,
     )
 
 
