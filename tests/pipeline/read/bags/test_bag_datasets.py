@@ -14,6 +14,7 @@ from bag_writing import (
     WAYS,
     Sent,
     compressed,
+    joint_state,
     robot,
     store_of,
     write_mcap,
@@ -116,3 +117,50 @@ def test_recordings_in_one_folder_are_no_splits_of_one_bag(tmp_path: Path) -> No
     assert (report.num_episodes, len(report.rejects)) == (0, 1)
     assert "bag.apart" in str(report.rejects)
     assert ingest_bags(tmp_path / "raw", tmp_path / "each", "*.mcap", episodes="per_file = true").num_episodes == 2
+
+
+TWO_DRIVERS = """
+name = "drivers"
+anchor = "arm"
+action = { kind = "next", of = "arm/q" }
+sample = { state = ["arm/q"] }
+split = { val = 0.0 }
+
+[streams.arm]
+kind = "bag"
+files = ["*.mcap"]
+topic = "/joint_states"
+time.array = "header.stamp"
+on_missing = "MISSING"
+fields.q = { array = "position[arm2, arm1]", shape = [2] }
+
+[streams.words]
+kind = "bag"
+files = ["*.mcap"]
+topic = "/words"
+time.array = "received"
+fields.said = { array = "data", dtype = "text", width = 16 }
+"""
+
+
+@pytest.mark.parametrize("on_missing", ["refuse", "drop", "mask"])
+def test_messages_that_lack_a_joint_are_missing_values(tmp_path: Path, on_missing: str) -> None:
+    store = store_of(2)
+    sent = []
+    for row in range(40):
+        at = START_NS + row * 10_000_000
+        sent.append(Sent(STATES, at, joint_state(store, at, ("arm1", "arm2"), [row, -row])))
+        sent.append(Sent(STATES, at + 5000, joint_state(store, at + 5000, ("finger",), [row / 100])))
+        sent.append(Sent("/words", at, store.types["std_msgs/msg/String"](f"word {row}")))
+    write_mcap(tmp_path / "raw" / "run.mcap", sent, store)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "", text=TWO_DRIVERS.replace("MISSING", on_missing))
+    if on_missing == "refuse":
+        assert (report.num_episodes, len(report.rejects)) == (0, 1)
+        return
+    assert report.num_episodes == 1, report
+    episode = vlapipe.open_dataset(tmp_path / "data").episode(0)
+    arm = episode["arm/q"] if on_missing == "drop" else episode["arm/q"][::2]
+    assert np.array_equal(arm, [[-row, row] for row in range(40)])
+    assert episode.text("words/said") == [f"word {row}" for row in range(40)]
+    if on_missing == "mask":
+        assert np.array_equal(episode["arm/q_is_missing"], np.tile([[0, 0], [1, 1]], (40, 1)))
