@@ -163,9 +163,10 @@ def _add(
         return known
     depths[name] = None
     members[name] = tuple(_member(each, described) for each, described in defined[name][1])
-    inner = (member.type for member in members[name] if member.type not in (*SIZES, *TIMES, "string"))
-    deepest = 1 + max((_add(of, defined, members, depths) for of in inner), default=0)
-    if deepest > _DEEPEST:
+    inner = {member.type for member in members[name]} - {*SIZES, *TIMES, "string"}
+    is_deep = sum(depth is None for depth in depths.values()) > _DEEPEST  # types that are being added
+    deepest = 1 + max((_add(of, defined, members, depths) for of in (() if is_deep else inner)), default=0)
+    if is_deep or deepest > _DEEPEST:
         raise BagError("bag.type", f"messages in messages up to {_DEEPEST} deep", f"more in {name}")
     depths[name] = deepest
     return deepest

@@ -77,7 +77,10 @@ class JsonMessages:
             if rows and (isinstance(flat, list) != isinstance(rows[0], list) or _size(flat) != _size(rows[0])):
                 raise self._fault(row, f"{_size(rows[0])} values of {path}, as before", f"{_size(flat)}")
             rows.append(flat)
-        array = np.array(rows)
+        try:
+            array = np.array(rows)
+        except ValueError:  # lists within lists, of several lengths
+            array = np.array(None)
         if array.dtype == object:
             raise BagError("bag.path", f"numbers or a text at {path}", "lists of several lengths, or values of no kind")
         return array

@@ -15,6 +15,7 @@ __all__ = ["SQLITE_MAGIC", "read_sqlite"]
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 _FORMS = {"ros2msg": "msg", "ros2idl": "idl"}
+_LARGEST_PAGE = 65536  # written as 1
 _LOGS = ("-wal", "-journal")  # messages that the recorder had not yet written into the file
 
 
@@ -24,6 +25,7 @@ def read_sqlite(path: Path, topics: Topics) -> None:
     Raises:
         BagError: the file is damaged, or was not closed by its recorder. What could be read has been added.
     """
+    _check_size(path)
     try:
         # Immutable: SQLite neither takes a lock nor writes beside the file.
         base = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
@@ -39,6 +41,16 @@ def read_sqlite(path: Path, topics: Topics) -> None:
         log = path.with_name(path.name + ending)
         if log.is_file() and log.stat().st_size:
             raise cut_short(f"{log.name} beside it, with messages that are not yet in the file")
+
+
+def _check_size(path: Path) -> None:
+    """Checks that the file has the pages that its header states; SQLite misses only pages that a query reads."""
+    with path.open("rb") as file:
+        header = file.read(32)
+    page_size, num_pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
+    expected = num_pages * (_LARGEST_PAGE if page_size == 1 else page_size)
+    if path.stat().st_size < expected:
+        raise cut_short(f"{path.stat().st_size} bytes of {expected}")
 
 
 def _read(base: sqlite3.Connection, topics: Topics) -> None:

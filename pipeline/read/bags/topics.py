@@ -15,7 +15,7 @@ from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE, ZSTD_MAGIC, unpack
 __all__ = ["Kind", "Topic", "Topics"]
 
 # More than this is not kept of one bag: a few KB of a hostile file unpack to any size.
-_ALWAYS_KEPT, _MOST_KEPT = 512 << 20, 16
+_ALWAYS_KEPT, _MOST_KEPT = 384 << 20, 16
 
 
 @dataclass(frozen=True)
