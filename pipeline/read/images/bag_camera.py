@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,20 @@ __all__ = ["read_bag_camera"]
 
 _Times = NDArray[Any] | None
 _DEPTH_HEADER = 12
-_METRES_TO = {"m": 1.0, "mm": 1e-3, "cm": 1e-2, "um": 1e-6}
-# Channels, bytes of a channel, and the channels' places that make true RGB.
-_ENCODINGS: dict[str, tuple[int, str, tuple[int, ...]]] = {
-    "rgb8": (3, "u1", (0, 1, 2)),
-    "bgr8": (3, "u1", (2, 1, 0)),
-    "rgba8": (4, "u1", (0, 1, 2)),
-    "bgra8": (4, "u1", (2, 1, 0)),
-    "8UC3": (3, "u1", (0, 1, 2)),
-    "mono8": (1, "u1", (0, 0, 0)),
-    "8UC1": (1, "u1", (0, 0, 0)),
-    "16UC1": (1, "u2", (0,)),
-    "mono16": (1, "u2", (0,)),
-    "32FC1": (1, "f4", (0,)),
+_DEPTH_UNITS = {"16UC1": "mm", "32FC1": "m"}  # REP 118
+# Channels, the dtype of a channel, and the channels that make true RGB.
+_FORWARDS, _BACKWARDS, _ALL = slice(0, 3), slice(2, None, -1), slice(None)
+_ENCODINGS: dict[str, tuple[int, str, slice]] = {
+    "rgb8": (3, "u1", _FORWARDS),
+    "bgr8": (3, "u1", _BACKWARDS),
+    "rgba8": (4, "u1", _FORWARDS),
+    "bgra8": (4, "u1", _BACKWARDS),
+    "8UC3": (3, "u1", _FORWARDS),
+    "mono8": (1, "u1", _ALL),
+    "8UC1": (1, "u1", _ALL),
+    "16UC1": (1, "u2", _ALL),
+    "mono16": (1, "u2", _ALL),
+    "32FC1": (1, "f4", _ALL),
 }
 
 
@@ -96,10 +98,12 @@ def read_bag_camera(
         place = clock.place if clock is not None else None
         places = _Places(label, topic)
         if isinstance(messages, Messages) and "Image" in topic.kind.type and messages.types.find("step") is not None:
-            frames = _Frames(messages, stream)
+            frames = _Frames(messages)
+            stream = _with_unit(stream, frames.encoding)
             pixels = PixelFrames(frames=frames, timestamp=timestamp, places=places, source=source, clock_location=place)
             return keep_pixels(pixels, stream, findings, images, only_size, in_parts)
         data, offset = _encoded(messages)
+        stream = _with_unit(stream, "16UC1")  # the only depth that compressed images hold as it is
     except BagError as error:
         findings.add(error.code, label, column=name, expected=error.expected, found=error.found)
         return None
@@ -107,6 +111,12 @@ def read_bag_camera(
         data=data, offset=offset, timestamp=timestamp, places=places, source=source, clock_location=place
     )
     return keep_encoded(encoded, stream, findings, images, only_size, in_parts)
+
+
+def _with_unit(stream: ImageStream, encoding: str) -> ImageStream:
+    """Returns the stream with the unit in which ROS writes depth, unless the schema says another one."""
+    unit = _DEPTH_UNITS.get(encoding)
+    return replace(stream, file_unit=unit) if unit and stream.unit and not stream.file_unit else stream
 
 
 def _stamps(
@@ -180,12 +190,16 @@ def _of_json(messages: JsonMessages, row: int, text: Any) -> bytes:
         raise BagError("bag.message", "an image as base64 in data", f"another text in {place}") from None
 
 
-@dataclass(frozen=True)
 class _Frames:
-    """The pixels of raw images, one message after the other, ``(height, width, 3)`` uint8 or ``(.., 1)`` uint16."""
+    """The pixels of raw images, one message after the other: ``(height, width, 3)`` RGB, or one channel.
+
+    All have the encoding of the first one.
+    """
 
     messages: Messages
-    stream: ImageStream
+
+    def __init__(self, messages: Messages) -> None:
+        self.messages = messages
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for row in range(len(self.messages.topic.payloads)):
@@ -193,6 +207,11 @@ class _Frames:
 
     def __len__(self) -> int:
         return len(self.messages.topic.payloads)
+
+    @cached_property
+    def encoding(self) -> str:
+        """Returns how the pixels of the first image are written."""
+        return _text(self.messages.topic.payloads[0], self.messages.shape_of(0).leaves["encoding"])
 
     def _frame(self, row: int) -> NDArray[Any]:
         messages, payload = self.messages, self.messages.topic.payloads[row]
@@ -205,6 +224,8 @@ class _Frames:
 
         height, width, step = number("height"), number("width"), number("step")
         encoding = _text(payload, leaves["encoding"])
+        if encoding != self.encoding:
+            raise messages.fault(row, f"an image as {self.encoding}, as before", f"{encoding!r:.40}")
         if encoding not in _ENCODINGS:
             raise messages.fault(row, f"an image as {', '.join(_ENCODINGS)}", f"{encoding!r:.40}")
         channels, kind, places = _ENCODINGS[encoding]
@@ -216,21 +237,7 @@ class _Frames:
         raw = np.frombuffer(payload, np.uint8, count=data.size, offset=data.offset)
         rows = np.lib.stride_tricks.as_strided(raw, (height, least), (step, 1), writeable=False)
         pixels = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
-        if kind == "u1":
-            return pixels[..., places]
-        return self._depth(row, pixels, encoding)
-
-    def _depth(self, row: int, pixels: NDArray[Any], encoding: str) -> NDArray[np.uint16]:
-        """Returns depth as uint16; metres of 32FC1 become the camera's ``unit``, and what has no depth becomes 0."""
-        if self.stream.unit is None:
-            cure = "a camera of colours, or unit = 'mm' in the schema for one of depth"
-            raise self.messages.fault(row, cure, f"16 bits or floats a pixel ({encoding})")
-        if encoding != "32FC1":
-            return pixels.astype(np.uint16)
-        scaled = np.nan_to_num(pixels / _METRES_TO[self.stream.unit], nan=0.0, posinf=0.0, neginf=0.0)
-        if scaled.max(initial=0.0) > np.iinfo(np.uint16).max:
-            raise self.messages.fault(row, f"depth below 65536 {self.stream.unit}", f"{scaled.max():.0f}")
-        return np.rint(scaled).astype(np.uint16)
+        return pixels[..., places].astype(kind, copy=False)
 
 
 def _text(payload: bytes, leaf: Leaf) -> str:
