@@ -57,6 +57,10 @@ CODES: dict[str, Code] = {
     "file.archive": _fatal("an archive does not hold one table", "pack each CSV into an archive of its own"),
     "file.too_large": _fatal("a file is too large to be read whole", "split it, or unpack it first"),
     "file.bad_name": _error("a name is no UTF-8 text, or a path is too long; what it names is left out", "rename it"),
+    "file.data_not_read": _warning(
+        "videos or containers of arrays that no stream asks for",
+        "declare a stream of that kind (`vlapipe schema infer` writes one), or leave the files out of the episodes",
+    ),
     "file.not_read": _note("files that no stream asks for", "declare a stream, or correct files in the schema"),
     "metadata.unreadable": _error(
         "the metadata file is not a JSON object, or its instruction is no text", "correct or remove it"

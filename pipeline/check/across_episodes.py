@@ -16,6 +16,7 @@ from vlapipe.pipeline.check.flicker import check_flicker
 from vlapipe.pipeline.check.same_content import KnownContent
 from vlapipe.pipeline.check.spikes import check_spikes
 from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.discover.file_kinds import kind_that_reads
 from vlapipe.pipeline.shards.manifest.metadata_columns import chosen_names
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
@@ -40,7 +41,12 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
     findings.extend(discovery.findings)
     check_what_is_left_out(discovery, schema, findings)
     for (kind, _), paths in _by_kind(discovery.unread).items():
-        findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
+        reader = kind_that_reads(paths[0])
+        if reader is None or reader == "images":  # a picture beside a recording is no camera
+            findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
+        else:
+            found = f"not in the dataset; a stream of kind = {reader!r} reads such files"
+            findings.add("file.data_not_read", paths[0], column=kind, found=found, count=len(paths))
     first_of: dict[tuple[object, ...], dict[str, Any]] = {}
     named: dict[str, str] = {}
     known = KnownContent()

@@ -103,7 +103,7 @@ def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSp
     for stream in streams[1:]:
         names = [field.name for field in stream.fields if field.numeric] + [array.name for array in stream.arrays]
         sensors += [(f"{stream.name}_{name}", f"{stream.name}/{name}") for name in names]
-    rates = [stream.rate_hz for stream in streams[1:] if stream.kind != "images" and stream.rate_hz]
+    rates = [stream.rate_hz for stream in streams[1:] if stream.kind not in ("images", "video") and stream.rate_hz]
     stride = round(action.period_s * rate) if action.period_s else 1
     return SampleDefaults(
         state=tuple(state) or action.of,

@@ -1,10 +1,11 @@
-"""Guesses a stream of NPZ or NPY files, from the names and shapes of its arrays and the first episode's stamps."""
+"""Guesses a stream of NPZ or NPY files, from the names and shapes of its arrays and the first episode's stamps.
+
+Arrays of images become cameras, which have the times of the other arrays' rows.
+"""
 
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.array_shapes import Shapes, load_first, shapes_of
 from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, looks_like_time, rate_of, unit_of
 from vlapipe.pipeline.infer.columns import Column
 from vlapipe.pipeline.infer.groups import identifier
@@ -21,34 +23,41 @@ from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 __all__ = ["ArraysGuess", "clock_of_values", "dtype_to_keep", "guess_arrays"]
 
 _MAX_STAMPS = 100_000
+_SMALLEST_FILE = 64  # bytes of an encoded image
+_SMALLEST_IMAGE = 8  # pixels; a smaller array is a table
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraysGuess:
-    """An NPZ stream, its clock, its number of rows, and the arrays that cannot be read."""
+    """A stream, its clock, its number of rows, the cameras beside it, and the arrays that cannot be read.
+
+    ``stream`` has no arrays if the container holds only images.
+    """
 
     stream: StreamGuess
     clock: ClockGuess
     num_rows: int
     not_read: tuple[str, ...]
+    cameras: tuple[StreamGuess, ...] = ()
 
 
 def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> ArraysGuess | None:
     """Guess a stream from one NPZ file, or from NPY files. Returns ``None`` if they hold no arrays of numbers."""
     path = paths[0]
-    shapes = _shapes(path) if path.suffix == ".npz" else _shapes_of_files(paths)
+    shapes = shapes_of(paths)
     numbers = {n: (shape, dtype) for n, (shape, dtype) in shapes.items() if dtype.kind in "iufb" and len(shape) > 0}
     not_read = [f"{path.name}: {n}, an array of {dtype}" for n, (_, dtype) in shapes.items() if n not in numbers]
     if not numbers:
         return None
-    clock_name = _clock_name(path, numbers)
+    images = {n: entry for n, entry in numbers.items() if _is_image(*entry) or _is_encoded(path, n, *entry)}
+    clock_name = _clock_name(path, {n: entry for n, entry in numbers.items() if n not in images})
     lengths = [shape[0] for n, (shape, _) in numbers.items() if n != clock_name]
     rows = numbers[clock_name][0][0] if clock_name else max(set(lengths), key=lengths.count)
-    clock = clock_of_values(clock_name, _load(path, clock_name) if clock_name else None)
+    clock = clock_of_values(clock_name, load_first(path, clock_name, _MAX_STAMPS) if clock_name else None)
     taken = set()
     arrays = []
     for n, (shape, dtype) in numbers.items():
-        if n == clock_name:
+        if n == clock_name or (n in images and shape[0] == rows):
             continue
         if shape[0] != rows:
             not_read.append(f"{path.name}: {n} {shape}, which has not {rows} rows")
@@ -60,7 +69,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
                 field += "_value"
             taken.add(field)
             arrays.append(ArrayGuess(name=field, array=n, shape=shape[1:], dtype=dtype_to_keep(dtype)))
-    if not arrays:
+    if not arrays and not images:
         return None
     stream = StreamGuess(
         name=name,
@@ -72,72 +81,57 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
         arrays=tuple(arrays),
         assumed=clock.assumed,
     )
-    return ArraysGuess(stream=stream, clock=clock, num_rows=rows, not_read=tuple(not_read))
+    cameras = tuple(_camera(n, dtype, stream) for n, (shape, dtype) in images.items() if shape[0] == rows)
+    return ArraysGuess(stream=stream, clock=clock, num_rows=rows, not_read=tuple(not_read), cameras=cameras)
 
 
-def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return the shape and dtype of each array of an NPZ file. Only array headers are read."""
-    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if not member.endswith(".npy"):
-                    continue
-                with archive.open(member) as file:
-                    found[member.removesuffix(".npy")] = _read_header(file)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        return found
-    return found
+def _is_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Return True if an array holds an image a row: uint8 with three channels, or uint16 with one, as of depth."""
+    if len(shape) < 3 or min(shape[1:3]) < _SMALLEST_IMAGE:
+        return False
+    return (dtype == np.uint8 and shape[3:] == (3,)) or (dtype == np.uint16 and shape[3:] in ((), (1,)))
 
 
-def _shapes_of_files(paths: list[Path]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return the shape and dtype of each NPY file, by the file's name without its suffix."""
-    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                found[path.stem] = _read_header(file)
-        except (OSError, ValueError, EOFError):
-            continue
-    return found
+def _is_encoded(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Return True if each row of an array is a padded JPEG or PNG file."""
+    if dtype != np.uint8 or len(shape) != 2 or shape[1] < _SMALLEST_FILE or not shape[0]:
+        return False
+    first = load_first(path, name, 1)
+    return first is not None and bytes(first[0, :3]) in (b"\xff\xd8\xff", b"\x89PN")
 
 
-def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
+def _camera(array: str, dtype: np.dtype[Any], stream: StreamGuess) -> StreamGuess:
+    """Describe a camera. Its images have the times of the stream's rows, or their clock if there are no such rows."""
+    time = TimeSpec(rows_of=stream.name) if stream.arrays else stream.time
+    depth = dtype == np.uint16
+    what = "an array of depth images" if depth else "an array of images"
+    return StreamGuess(
+        name=identifier(array, "camera"),
+        kind="images",
+        files=stream.files,
+        time=time,
+        reasons=(what,),
+        array=array,
+        unit="mm" if depth else None,
+    )
 
 
 def _named(name: str) -> Column:
     return Column(name=name, position=0, kind="number", cells=(), unit="", base=name, decimal=".")
 
 
-def _clock_name(path: Path, numbers: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> str | None:
+def _clock_name(path: Path, numbers: Shapes) -> str | None:
     """Find the array of stamps: by its name, or else the first array that never falls and is no counter."""
     flat = [n for n, (shape, dtype) in numbers.items() if len(shape) == 1 and shape[0] > 1 and dtype != np.float32]
     named = [n for n in flat if looks_like_time(_named(n)) is not None]
     named.sort(key=lambda n: (looks_like_time(_named(n)) or 0, bool(re.search("send|recv|receive", n))))
     for name in [*named, *flat]:
-        stamps = _load(path, name)
-        if stamps is not None and np.all(np.diff(stamps) >= 0) and stamps[-1] > stamps[0]:
+        stamps = load_first(path, name, _MAX_STAMPS)
+        if stamps is not None and len(stamps) and np.all(np.diff(stamps) >= 0) and stamps[-1] > stamps[0]:
             counts = np.all(np.diff(stamps) == 1)
             if name in named or not counts:
                 return name
     return None
-
-
-def _load(path: Path, name: str) -> NDArray[Any] | None:
-    values: NDArray[Any]
-    try:
-        if path.suffix == ".npy":
-            values = np.load(path.with_name(f"{name}.npy"), mmap_mode="r", allow_pickle=False)[:_MAX_STAMPS]
-            return np.array(values)
-        with np.load(path, allow_pickle=False) as archive:
-            values = archive[name][:_MAX_STAMPS]
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
-        return None
-    return values
 
 
 def clock_of_values(name: str | None, stamps: NDArray[Any] | None) -> ClockGuess:

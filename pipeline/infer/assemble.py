@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
+from vlapipe.pipeline.discover.file_tree import match_end
 from vlapipe.pipeline.infer.actions import guess_action, guess_sample
-from vlapipe.pipeline.infer.arrays import guess_arrays
-from vlapipe.pipeline.infer.cameras import IMAGES, OTHER_IMAGES, Beside, guess_cameras
+from vlapipe.pipeline.infer.arrays import ArraysGuess, guess_arrays
+from vlapipe.pipeline.infer.cameras import Beside, guess_cameras
 from vlapipe.pipeline.infer.clock import ClockGuess
 from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, sort_images
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
+from vlapipe.pipeline.infer.unread import unread_files
+from vlapipe.pipeline.infer.videos import guess_videos
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -37,6 +41,8 @@ class _Anchor:
     split_column: str | None = None
     split_gap_s: float | None = None
     split_reasons: tuple[str, ...] = ()
+    cameras: tuple[StreamGuess, ...] = ()  # arrays of images beside the anchor's arrays
+    not_read: tuple[str, ...] = ()
 
 
 def guess_schema(layout: Layout) -> SchemaGuess | None:
@@ -49,13 +55,14 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     tables = _stamp_tables(layout)
     anchor = _with_clock_file(anchor, tables)
     beside = Beside(name=ANCHOR, clock=anchor.clock, num_rows=anchor.num_rows, tables=tables)
-    if not layout.per_file or len(files) == 1:
-        cameras = guess_cameras([_below(layout, file, IMAGES) for file in chosen], beside)
-    else:
-        cameras = _cameras_by_stem(layout, chosen, beside)
-    streams = [anchor.stream]
+    by_stem = layout.per_file and len(files) > 1
+    cameras = _cameras(layout, chosen, beside, by_stem=by_stem)
+    videos, not_read_videos = _videos(layout, chosen, beside, by_stem=by_stem)
+    cameras += videos
+    streams = [anchor.stream, *anchor.cameras]
     not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
     not_read += [f"{file}: a file of one row is no stream" for file in layout.one_row]
+    not_read += anchor.not_read
     # A table that is only a clock is not a stream. In the path of such tables, {camera} stands for a camera's folder.
     clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
@@ -65,7 +72,8 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
             _add_stream(streams, not_read, layout, bucket, anchor)
     _add_array_files(streams, not_read, layout, chosen, anchor)
     streams += cameras
-    not_read += _other_images(layout.tree)
+    not_read += not_read_videos
+    not_read += unread_files(layout.tree, streams, counted=not_read_videos)
     streams = _unique(streams)
     action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
     instruction, metadata = _guess_instruction(layout, chosen)
@@ -93,8 +101,14 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
     files = layout.anchor.files
     pattern = _pattern_of_anchor(layout)
     if not layout.anchor.looks:
-        arrays = guess_arrays(ANCHOR, pattern, [layout.tree.root / files[0]])
-        return None if arrays is None else _Anchor(arrays.stream, arrays.clock, arrays.num_rows)
+        paths = [layout.tree.root / files[0]]
+        if files[0].lower().endswith(".npy"):  # all files of its folder are its arrays
+            pattern = tuple(str(PurePosixPath(name).with_name("*.npy")) for name in pattern[:1])
+            paths = sorted(paths[0].parent.glob("*.npy"))
+        arrays = guess_arrays(ANCHOR, pattern, paths)
+        if arrays is None or not arrays.stream.arrays:
+            return None
+        return _Anchor(arrays.stream, arrays.clock, arrays.num_rows, cameras=arrays.cameras, not_read=arrays.not_read)
     table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
     if not any(field.numeric for field in table.stream.fields):
         return None  # there is a clock beside text, but nothing to train on
@@ -175,7 +189,15 @@ def _add_stream(
         not_read.append(f"{name}: no arrays of numbers")
         return
     not_read += arrays.not_read
-    streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
+    _add_arrays(streams, arrays, anchor)
+
+
+def _add_arrays(streams: list[StreamGuess], arrays: ArraysGuess, anchor: _Anchor) -> None:
+    if arrays.stream.arrays:
+        streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
+        streams += arrays.cameras
+    else:
+        streams += [_on_the_anchors_clock(camera, arrays.clock, anchor) for camera in arrays.cameras]
 
 
 def _add_array_files(
@@ -184,12 +206,15 @@ def _add_array_files(
     """Add a stream for the NPY files of each folder of an episode."""
     if layout.per_file and len(layout.anchor.files) > 1:
         return
+    files = layout.anchor.files
     episodes = [set(_below(layout, file, {".npy"})) for file in chosen]
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(set.intersection(*episodes)):
         folders[str(PurePosixPath(path).parent)].append(path)
     root = layout.tree.root / layout.folder(chosen[0])
     for folder, paths in folders.items():
+        if _relative(layout, files[0]) in paths and files[0].lower().endswith(".npy"):
+            continue  # the anchor's own folder
         name = identifier("arrays" if folder == "." else PurePosixPath(folder).name, "arrays")
         pattern = "*.npy" if folder == "." else f"{pattern_of([folder], [])[0]}/*.npy"
         arrays = guess_arrays(name, (pattern,), [root / path for path in paths])
@@ -197,7 +222,7 @@ def _add_array_files(
             not_read.append(f"{pattern}: no arrays of numbers")
         else:
             not_read += arrays.not_read
-            streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
+            _add_arrays(streams, arrays, anchor)
 
 
 def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
@@ -253,35 +278,79 @@ def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
     return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
 
 
-def _cameras_by_stem(layout: Layout, chosen: list[str], beside: Beside) -> list[StreamGuess]:
-    """Guess the cameras if each file is an episode: images whose path contains the file's name."""
-    episodes = []
-    for file in chosen:
-        stem = layout.stem(file)
-        images = [path for path in _below(layout, file, IMAGES) if any(stem == part for part in path.split("/"))]
-        episodes.append([path.replace(stem, "STEM") for path in images])
-    streams = guess_cameras(episodes, replace(beside, tables=()))
-    return [replace(s, files=tuple(pattern.replace("STEM", "{stem}") for pattern in s.files)) for s in streams]
+def _cameras(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> list[StreamGuess]:
+    """Guess the cameras whose images are files, kind by kind: a stream of depth has a unit, others may be converted."""
+    episodes = [_of_episode(layout, file, IMAGES, by_stem=by_stem) for file in chosen]
+    if by_stem:
+        beside = replace(beside, tables=())
+    sorted_out = [
+        sort_images(layout.tree.root / layout.folder(file), paths) for file, paths in zip(chosen, episodes, strict=True)
+    ]
+    cameras: list[StreamGuess] = []
+    every = list(dict.fromkeys(kind for kinds in sorted_out for kind in kinds))
+    for kind in every:
+        of_kind = [kinds.get(kind, []) for kinds in sorted_out]
+        if by_stem:
+            of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
+        name = DEPTH if kind == DEPTH else "camera"
+        for stream in guess_cameras(of_kind, beside, name):
+            suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
+            if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
+                stream = replace(stream, name=identifier(folder, name))
+            unit, convert = "mm" if kind == DEPTH else None, "png" if {kind, suffix} & CONVERTED else None
+            cameras.append(_with_stem(replace(stream, unit=unit, convert=convert)))
+    return cameras
 
 
-def _other_images(tree: FileTree) -> list[str]:
-    found: dict[str, int] = defaultdict(int)
-    for path in tree.files:
-        suffix = PurePosixPath(path).suffix.lower()
-        if suffix in OTHER_IMAGES:
-            found[suffix] += 1
-    return [f"{count} {suffix} files: only JPEG is read" for suffix, count in sorted(found.items())]
+def _videos(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> tuple[list[StreamGuess], list[str]]:
+    """Guess the cameras that were recorded as videos. Returns what is not read too."""
+    episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
+    if not by_stem:
+        return guess_videos(episodes, _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"}), beside)
+    named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
+    streams, not_read = guess_videos(named, (), replace(beside, tables=()))
+    return [_with_stem(stream) for stream in streams], not_read
+
+
+_STEM = "STEM"
+
+
+def _of_episode(layout: Layout, file: str, suffixes: set[str], *, by_stem: bool) -> list[str]:
+    """List an episode's files with these suffixes; if each file is an episode, those whose path has its name."""
+    paths = _below(layout, file, suffixes)
+    if not by_stem:
+        return paths
+    return [path for path in paths if any(_is_named(part, layout.stem(file)) for part in path.split("/"))]
+
+
+def _is_named(part: str, stem: str) -> bool:
+    """Return True if a part of a path is an episode's name, alone or beside another word."""
+    at = part.find(stem)
+    edges = part[max(0, at - 1) : at] + part[at + len(stem) : at + len(stem) + 1]
+    return at >= 0 and not any(edge.isalnum() for edge in edges)
+
+
+def _with_placeholder(layout: Layout, file: str, paths: list[str]) -> list[str]:
+    return [path.replace(layout.stem(file), _STEM) for path in paths]
+
+
+def _with_stem(stream: StreamGuess) -> StreamGuess:
+    return replace(stream, files=tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files))
 
 
 def _unique(streams: list[StreamGuess]) -> list[StreamGuess]:
     taken: set[str] = set()
     named: list[StreamGuess] = []
+    renamed: dict[str, str] = {}  # cameras follow the stream whose rows they share
     for stream in streams:
         name, number = stream.name, 2
         while name in taken or (named and name in _RESERVED):
             name, number = f"{stream.name}_{number}", number + 1
         taken.add(name)
-        named.append(replace(stream, name=name))
+        renamed[stream.name] = name
+        like = stream.time.rows_of
+        time = replace(stream.time, rows_of=renamed.get(like, like)) if like else stream.time
+        named.append(replace(stream, name=name, time=time))
     return named
 
 

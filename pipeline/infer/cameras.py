@@ -17,10 +17,8 @@ from vlapipe.pipeline.infer.layout import escape, pattern_of
 from vlapipe.pipeline.infer.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
-__all__ = ["IMAGES", "OTHER_IMAGES", "Beside", "guess_cameras"]
+__all__ = ["Beside", "guess_cameras"]
 
-IMAGES = {".jpg", ".jpeg"}
-OTHER_IMAGES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".mp4", ".avi", ".mkv"}
 _MAX_VIEWS = 16
 _EPOCH_S = 9.4e8
 
@@ -35,12 +33,13 @@ class Beside:
     tables: tuple[StampTable, ...] = ()
 
 
-def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess]:
+def guess_cameras(episodes: list[list[str]], beside: Beside, usual_name: str = "camera") -> list[StreamGuess]:
     """Guess the image streams of a dataset.
 
     Args:
         episodes: for each episode looked at, the paths of its images relative to the episode's folder.
         beside: the other data of the first of these episodes.
+        usual_name: the name of a stream whose images say none.
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in {path for images in episodes for path in images}:
@@ -59,10 +58,10 @@ def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess
         every = [path for paths in folders.values() for path in paths]
         pattern = "/".join([*names, f"*{suffix}"])
         reason = f"each of {len(folders)} folders is a camera: {', '.join(sorted(folders)[:_MAX_VIEWS])}"
-        return [_camera("camera", (pattern,), sample, every, beside, [reason])]
+        return [_camera(usual_name, (pattern,), sample, every, beside, [reason])]
     streams = []
     for folder in sorted(folders)[:_MAX_VIEWS]:
-        name = "camera" if len(folders) == 1 else identifier(PurePosixPath(folder).name, "camera")
+        name = usual_name if len(folders) == 1 else identifier(PurePosixPath(folder).name, usual_name)
         paths = first.get(folder) or folders[folder]
         for part_name, (prefix, part) in _by_prefix(name, paths).items():
             inside = "" if folder == "." else f"{pattern_of([folder], [])[0]}/"
@@ -73,7 +72,13 @@ def guess_cameras(episodes: list[list[str]], beside: Beside) -> list[StreamGuess
 
 def _suffix(paths: list[str]) -> str:
     suffixes = {PurePosixPath(path).suffix for path in paths}
-    return suffixes.pop() if len(suffixes) == 1 else ".[jJ][pP]*[gG]"
+    if len(suffixes) == 1:
+        return suffixes.pop()
+    lower = {suffix.lower() for suffix in suffixes}
+    if lower <= {".jpg", ".jpeg"}:
+        return ".[jJ][pP]*[gG]"
+    letters = min(lower, key=len).removeprefix(".")  # one kind, in capitals or not; or .tif and .tiff
+    return "." + "".join(f"[{letter}{letter.upper()}]" for letter in letters) + ("" if len(lower) == 1 else "*")
 
 
 def _varying_part(folders: list[str]) -> int | None:

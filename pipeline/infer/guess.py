@@ -41,6 +41,7 @@ class StreamGuess:
     array: str | None = None  # of a camera whose images lie in a container
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None
+    convert: str | None = None  # what images of other formats become
     assumed: bool = False  # True if nothing states the rate of the stream's clock, so that the rate is only assumed
 
 

@@ -10,8 +10,10 @@ from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.containers import guess_containers
 from vlapipe.pipeline.infer.guess import SchemaGuess
+from vlapipe.pipeline.infer.known_datasets import built_in_that_fits, recognize
 from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout, likeliest_table
 from vlapipe.pipeline.infer.no_table import why_no_table
+from vlapipe.pipeline.infer.one_step_files import OneStepFiles, one_step_a_file
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.schemas.errors import UsageError
@@ -21,6 +23,7 @@ __all__ = ["Inferred", "infer_schema"]
 
 _TRIED_EPISODES = 3
 _FEW_IMAGES = 3
+_NAMED = "the built-in schema {0!r} knows these arrays, with their meaning: try --schema {0} first"
 _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
 
 
@@ -31,6 +34,7 @@ class Inferred:
     toml: str
     reasons: tuple[str, ...]
     assumed: tuple[str, ...]  # streams whose rate is only assumed, because nothing states it
+    units: tuple[str, ...]  # cameras whose unit of depth is only assumed
     faults: tuple[str, ...]
     num_tried: int
 
@@ -45,11 +49,16 @@ def infer_schema(root: Path) -> Inferred:
         problem = "not a folder" if root.exists() else "no such folder"
         raise UsageError(f"{root}: {problem}", "give the folder that holds the recordings")
     tree = walk(root.resolve())
+    _refuse_known(root, tree)
+    steps = one_step_a_file(tree)
+    if steps is not None:
+        return _inferred_of_steps(root, steps)
     layout = find_layout(tree)
     guess = None if layout is None else guess_schema(layout)
     guess = guess or guess_containers(tree)
     if guess is None:
         raise _no_table(root, tree)
+    known = built_in_that_fits(guess)
     faults, num_tried = _try(root, guess)
     for mend in (_without_other_times, _with_missing):
         changed = mend(guess, faults, num_tried)
@@ -61,9 +70,31 @@ def infer_schema(root: Path) -> Inferred:
     messages = tuple(fault["message"] for fault in faults)
     return Inferred(
         toml=schema_text(guess),
-        reasons=(*guess.reasons, *_misnamed(tree)),
+        reasons=(*([_NAMED.format(known)] if known else []), *guess.reasons, *_misnamed(tree)),
         assumed=tuple(stream.name for stream in guess.streams if stream.assumed),
+        units=tuple(stream.name for stream in guess.streams if stream.unit and not stream.file_unit),
         faults=messages,
+        num_tried=num_tried,
+    )
+
+
+def _refuse_known(root: Path, tree: FileTree) -> None:
+    """Refuse a dataset that a built-in schema reads: there is nothing to guess."""
+    known = recognize(tree)
+    if known is not None:
+        place = f"{root}/{known.folder}" if known.folder else f"{root}"
+        cure = f"nothing is to be guessed: vlapipe ingest --dataset {place} --schema {known.schema} --out OUT"
+        raise UsageError(f"{root}: {known.what}, which the built-in schema {known.schema!r} reads", cure)
+
+
+def _inferred_of_steps(root: Path, steps: OneStepFiles) -> Inferred:
+    faults, num_tried = _try_text(root, steps.toml)
+    return Inferred(
+        toml=steps.toml,
+        reasons=steps.reasons,
+        assumed=("robot",),
+        units=(),
+        faults=tuple(fault["message"] for fault in faults),
         num_tried=num_tried,
     )
 
@@ -92,7 +123,11 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
 
 def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
     """Read the first episodes with the guessed schema. Returns the errors and the number of episodes tried."""
-    schema = parse_schema(schema_text(guess), "inferred")
+    return _try_text(root, schema_text(guess))
+
+
+def _try_text(root: Path, toml: str) -> tuple[list[Record], int]:
+    schema = parse_schema(toml, "inferred")
     try:
         trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
     except UsageError as error:

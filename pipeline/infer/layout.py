@@ -77,7 +77,8 @@ class Layout:
 
 def find_layout(tree: FileTree) -> Layout | None:
     """Guess how a folder of recordings is laid out. Returns ``None`` if no table of numbers is found."""
-    buckets, arrays = _merged(_buckets(tree, _is_table)), _array_buckets(tree)
+    buckets = _merged(_buckets(tree, _is_table))
+    arrays = _array_buckets(tree) or ([] if buckets else _npy_buckets(tree))
     unusual = not buckets and not arrays
     if unusual:
         buckets = _merged(_buckets(tree, lambda path: is_other_text(tree.root / path)))
@@ -193,6 +194,15 @@ def _array_buckets(tree: FileTree) -> list[Bucket]:
         if PurePosixPath(path).suffix.lower() in _ARRAYS:
             named[_key(path)].append(path)
     return [Bucket(files=tuple(files), looks=()) for files in named.values()]
+
+
+def _npy_buckets(tree: FileTree) -> list[Bucket]:
+    """Return folders of NPY files as one bucket: the first file of each folder stands for all of them."""
+    first: dict[str, str] = {}
+    for path in tree.files:
+        if path.lower().endswith(".npy"):
+            first.setdefault(str(PurePosixPath(path).parent), path)
+    return [Bucket(files=tuple(first.values()), looks=())] if first else []
 
 
 def _is_table(path: str) -> bool:

@@ -96,9 +96,11 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
     if stream.array:
         page.put("array", stream.array)
     if stream.unit:
-        page.put("unit", stream.unit)
+        page.put("unit", stream.unit, "correct this" if not stream.file_unit else "")
     if stream.file_unit:
         page.put("file_unit", stream.file_unit)
+    if stream.convert:
+        page.put("convert", stream.convert, "without loss, since training decodes JPEG and PNG")
     if stream.kind == "csv":
         _dialect(page, stream.dialect)
         if stream.missing:
@@ -154,12 +156,15 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if time.file:
         page.put("file", time.file)
     if time.sources:
-        page.put("array" if stream.arrays else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
+        of_array = stream.arrays or stream.array
+        page.put("array" if of_array else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
     if time.name_column:
         page.put("name_column", time.name_column)
     if time.pattern:
         page.put("pattern", time.pattern)
-    if time.index_rate_hz:
+    if kind == "video" and not time.file:
+        pass  # the times of the video itself
+    elif time.index_rate_hz:
         is_stated = kind == "csv" and not stream.assumed
         page.put("rate_hz", *((time.index_rate_hz,) if is_stated else (_rounded(time.index_rate_hz), "correct this")))
     elif time.parts:

@@ -292,6 +292,8 @@ def schema_infer(path: Path, out: Path | None) -> None:
     click.echo(f"next: vlapipe ingest --dataset {path} --schema {name} --out OUT", err=True)
     for stream in found.assumed:
         click.echo(f"the rate of {stream} is assumed: correct it before you ingest", err=True)
+    for camera in found.units:
+        click.echo(f"the unit of depth of {camera} is assumed: correct it before you ingest", err=True)
 
 
 @schema.command("check")

@@ -86,6 +86,13 @@ def test_files_that_nothing_reads_are_named_by_kind(raw: Path) -> None:
     assert found[".txt"]["file"].endswith("notes.txt")
 
 
+def test_a_video_that_no_stream_reads_is_a_warning_with_the_kind_that_reads_it(raw: Path) -> None:
+    (raw / "insert_red" / "episode_20260101_000000" / "front.mp4").write_bytes(b"x")
+    (found,) = [f for f in check(raw).findings if f["code"] == "file.data_not_read"]
+    assert (found["severity"], found["count"]) == ("warning", 1)
+    assert "kind = 'video'" in found["message"]
+
+
 def test_data_without_an_episode_to_train_on_is_told(raw: Path, tmp_path: Path) -> None:
     schema = tmp_path / "schema.toml"
     for val, expected in ((0.999, True), (0.1, False)):

@@ -1,0 +1,24 @@
+"""Says which kind of stream reads a file, by its suffix."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+__all__ = ["IMAGES", "VIDEOS", "kind_that_reads"]
+
+IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v"}
+_KINDS = {
+    **dict.fromkeys(IMAGES, "images"),
+    **dict.fromkeys(VIDEOS, "video"),
+    **dict.fromkeys((".h5", ".hdf5"), "hdf5"),
+    **dict.fromkeys((".bag", ".mcap", ".db3"), "bag"),
+    ".zarr": "zarr",
+    ".parquet": "parquet",
+    ".npz": "npz",
+}
+
+
+def kind_that_reads(path: str) -> str | None:
+    """Returns the kind of stream that reads such a file; ``None`` for text and for formats that nothing reads."""
+    return _KINDS.get(PurePosixPath(path).suffix.lower())

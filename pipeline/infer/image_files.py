@@ -1,0 +1,43 @@
+"""Sorts the images of an episode by how they are read: as they are, as depth, or turned into PNG. Looks at headers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+__all__ = ["CONVERTED", "DEPTH", "sort_images"]
+
+CONVERTED = {".webp", ".bmp", ".tif", ".tiff"}
+DEPTH = "depth"
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
+_FORMATS = ("PNG", "TIFF")
+
+
+def sort_images(root: Path, paths: list[str]) -> dict[str, list[str]]:
+    """Return the paths by their kind: a suffix in lower case, or ``DEPTH`` for one channel of 16 bits.
+
+    Only the first image of each folder and name (digits left open) is opened.
+    """
+    kind_of: dict[tuple[str, str], str] = {}
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        pure = PurePosixPath(path)
+        key = (str(pure.parent), re.sub(r"\d+", "#", pure.name))
+        if key not in kind_of:
+            suffix = pure.suffix.lower()
+            kind_of[key] = DEPTH if _is_deep(root / path) else _SAME.get(suffix, suffix)
+        found[kind_of[key]].append(path)
+    return dict(sorted(found.items(), key=lambda item: (item[0] == DEPTH, item[0])))
+
+
+def _is_deep(path: Path) -> bool:
+    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
+        return False
+    try:
+        with Image.open(path, formats=_FORMATS) as image:  # reads the header alone
+            return image.mode.startswith("I")
+    except Exception:  # noqa: BLE001 - a damaged header fails in a dozen ways; the reader reports it
+        return False

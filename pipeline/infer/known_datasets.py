@@ -1,0 +1,70 @@
+"""Recognizes datasets that a built-in schema reads whole, by the names of their files and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.infer.guess import SchemaGuess
+from vlapipe.schemas.registry import built_in_schemas
+
+__all__ = ["KnownDataset", "built_in_that_fits", "recognize"]
+
+_MADE_FROM_DATASET = {"lerobot"}  # its schema is written from the dataset's own metadata
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A dataset that ``--schema <schema>`` reads; ``what`` says what was recognized, and by which file.
+
+    ``folder`` is the folder of the dataset relative to the one that was looked at.
+    """
+
+    what: str
+    schema: str
+    folder: str = ""
+
+
+def recognize(tree: FileTree) -> KnownDataset | None:
+    """Return the dataset that the folder is, if only a built-in schema can describe it; otherwise ``None``."""
+    schemas = {*built_in_schemas(), *_MADE_FROM_DATASET}
+    return next((known for known in _candidates(tree) if known.schema in schemas), None)
+
+
+def _candidates(tree: FileTree) -> Iterator[KnownDataset]:
+    first = {PurePosixPath(path).name: path for path in sorted(tree.files, reverse=True)}
+    for path in tree.files:
+        if f"/{path}".endswith("/meta/info.json") and b"codebase_version" in _head(tree, path):
+            folder = str(PurePosixPath(path).parents[1])
+            yield KnownDataset(f"a LeRobot dataset ({path})", "lerobot", "" if folder == "." else folder)
+    if "ep_start_end_ids.npy" in first:
+        yield KnownDataset(f"CALVIN, an NPZ a time step ({first['ep_start_end_ids.npy']})", "calvin")
+    if "trajectory.h5" in first and any("/recordings/" in f"/{path}" for path in tree.files):
+        yield KnownDataset(f"DROID's raw layout ({first['trajectory.h5']})", "droid")
+    for name in ("obs_dict.pkl", "policy_out.pkl"):
+        if name in first:
+            yield KnownDataset(f"BridgeData's raw layout ({first[name]})", "bridge")
+
+
+def _head(tree: FileTree, path: str) -> bytes:
+    try:
+        with (tree.root / path).open("rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+def built_in_that_fits(guess: SchemaGuess) -> str | None:
+    """Return the built-in schema that knows the arrays of a guessed schema by their names, with their meaning."""
+    arrays = {array.array.strip("/") for stream in guess.streams for array in stream.arrays}
+    if guess.episodes.ends is not None:
+        name = "umi" if "data/robot0_eef_pos" in arrays else "diffusion_policy"
+    elif (guess.episodes.group or "").startswith("data/demo_"):
+        name = "robomimic"
+    elif {"observations/qpos", "action"} <= arrays:
+        name = "aloha"
+    else:
+        return None
+    return name if name in built_in_schemas() else None

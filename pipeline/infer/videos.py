@@ -1,0 +1,80 @@
+"""Guesses the cameras of an episode that were recorded as videos, from the paths of the videos alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from vlapipe.pipeline.infer.cameras import Beside
+from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.layout import escape, pattern_of
+from vlapipe.schemas.schema import TimeSpec
+
+__all__ = ["guess_videos"]
+
+_STAMPS = {".json", ".csv", ".txt", ".npy"}
+
+
+def guess_videos(
+    episodes: list[list[str]], stamps: Sequence[str], beside: Beside
+) -> tuple[list[StreamGuess], list[str]]:
+    """Guess the video streams of a dataset. Returns them, and what is not read with the reason.
+
+    Args:
+        episodes: for each episode looked at, the paths of its videos relative to the episode's folder.
+        stamps: the paths of other files of the first of these episodes, which may hold the frames' stamps.
+        beside: the other data of the episode.
+    """
+    by_folder: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
+    for paths in episodes:
+        here: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for path in paths:
+            here[str(PurePosixPath(path).parent), PurePosixPath(path).suffix].append(path)
+        for key, paths_here in here.items():
+            by_folder[key].append(sorted(paths_here))
+    streams, not_read = [], []
+    for (folder, suffix), found in sorted(by_folder.items()):
+        inside = "" if folder == "." else f"{escape(folder)}/"
+        stems = [[PurePosixPath(path).stem for path in paths] for paths in found]
+        if all(len(paths) == 1 for paths in found):  # one video an episode, called in any way
+            name = identifier(stems[0][0] if len({s[0] for s in stems}) == 1 else PurePosixPath(folder).name, "video")
+            files = pattern_of([path for paths in found for path in paths], [])
+            streams.append(_video(name, files, stems[0][0], stamps, beside))
+        elif any(set(one) & set(other) for one in stems for other in stems if one is not other) or len(stems) == 1:
+            pattern = f"{inside}{{camera}}{suffix}"
+            stream = _video("camera", (pattern,), stems[0][0], stamps, beside)
+            named = ", ".join(sorted({stem for each in stems for stem in each})[:8])
+            streams.append(replace(stream, reasons=(f"each video is a camera: {named}",)))
+        else:
+            first = PurePosixPath(found[0][0]).name
+            not_read.append(
+                f"{inside}*{suffix}: {len(found[0])} videos an episode, such as {first}, with other names in each:"
+                f" name a camera in a stream of kind = 'video'"
+            )
+    return streams, not_read
+
+
+def _video(name: str, files: tuple[str, ...], stem: str, stamps: Sequence[str], beside: Beside) -> StreamGuess:
+    """Describe one stream of videos. ``stem`` is the name of the first video, beside which its stamps may lie."""
+    for table in beside.tables:
+        if table.alone and PurePosixPath(table.pattern).name.startswith(stem):
+            reason = f"{table.pattern} has the times of its frames"
+            return StreamGuess(name=name, kind="video", files=files, time=table.time, time_reasons=(reason,))
+    near = [path for path in stamps if PurePosixPath(path).name.startswith(f"{stem}_") and _is_of_stamps(path)]
+    if len(near) == 1:
+        clock = near[0].replace(stem, "{camera}") if "{camera}" in files[0] else near[0]
+        unit = beside.clock.time.unit
+        said = (f"{near[0]} has the times of its frames, as its name says; its unit is that of {beside.name}",)
+        time = TimeSpec(file=clock, unit=unit, integer=unit in ("us", "ns"))
+        return StreamGuess(name=name, kind="video", files=files, time=time, time_reasons=said)
+    said = (f"the video's own times, taken to start with {beside.name}; or say file, a file with a stamp a frame",)
+    time = TimeSpec(starts_with=beside.name)
+    return StreamGuess(name=name, kind="video", files=files, time=time, time_reasons=said)
+
+
+def _is_of_stamps(path: str) -> bool:
+    name = PurePosixPath(path)
+    return name.suffix.lower() in _STAMPS and any(word in name.stem.lower() for word in ("time", "stamp"))
