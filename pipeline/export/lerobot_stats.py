@@ -121,7 +121,8 @@ _Histogram = tuple[NDArray[np.float64], NDArray[Any]]  # counts and edges of the
 
 def _histogram(values: NDArray[Any], least: Any, most: Any, counts: NDArray[np.int64] | None = None) -> _Histogram:
     edges = np.linspace(least - 1e-10, most + 1e-10, _BINS + 1)
-    found, _ = np.histogram(values, bins=edges, weights=counts)
+    numbers = values.astype(np.uint8) if values.dtype == bool else values
+    found, _ = np.histogram(numbers, bins=edges, weights=counts)
     return found.astype(np.float64), edges
 
 

@@ -25,7 +25,7 @@ from vlapipe.schemas.extras import need
 __all__ = ["CODECS", "Loss", "VideoPart", "encode", "exact_rate", "join", "measure", "video_info"]
 
 CODECS = {"h264": "libx264", "av1": "libsvtav1"}
-_SAMPLE = 10  # frames of an episode that are compared with the images
+_PAIRS = 8  # of neighbouring frames of an episode that are compared: one is a key frame, the other, worse, is not
 _LEAST_MSE = 1e-10
 
 Pixels = Callable[[int], NDArray[np.uint8]]
@@ -105,7 +105,8 @@ def measure(path: Path, rate: Fraction, count: int, image: Pixels) -> Loss:
         DamageError: the file has not ``count`` frames, or a frame has another time than i / rate.
     """
     av = need("av", "video", "--video")
-    sample = set(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(int).tolist())
+    firsts = np.linspace(0, max(0, count - 2), min(_PAIRS, count)).astype(int).tolist()
+    sample = {*firsts, *(first + 1 for first in firsts)}
     loss, found = Loss(), 0
     with av.open(str(path)) as container:
         container.streams.video[0].thread_count = 1
