@@ -6,10 +6,12 @@ are then copied into the one file as they are. So a killed export goes on after 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,26 @@ def write_hdf5(plan: ExportPlan, made_from: MadeFrom, work: WorkFolder, progress
     return Written(files={plan.out.name: plan.out.stat().st_size}, tally=tally, num_resumed=count - len(missing))
 
 
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[Any]:
+    """Creates an HDF5 file and closes it. An error of the disk is an ``OSError`` with its number, also at the end."""
+    h5py = need("h5py", "hdf5", "--to hdf5")
+    file = h5py.File(path, "w")
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError, RuntimeError):  # what could not be written cannot be flushed either
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:  # HDF5 says the number in the text only
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
 def _part(work: WorkFolder, i: int) -> Path:
     return work.path / f"demo_{i}.hdf5"
 
@@ -91,7 +113,7 @@ def _write_episode(plan: ExportPlan, i: int, work: WorkFolder) -> None:
     episode, path = plan.read(i), _part(work, i)
     arrays = _arrays(plan, episode)
     with temporary_file(work.path) as (temporary, opened):
-        with h5py.File(temporary, "w") as file:
+        with _created(temporary) as file:
             demo = file.create_group("demo")
             demo.attrs.update(_attributes(plan, episode, i))
             for name, (shape, dtype, chunk_rows, level, rows) in arrays.items():
@@ -188,7 +210,7 @@ def _assemble(plan: ExportPlan, made_from: MadeFrom, work: WorkFolder, tally: Ta
     h5py = need("h5py", "hdf5", "--to hdf5")
     environment = {"env_name": plan.dataset.schema.robot, "type": _GYM, "env_kwargs": {}}
     with temporary_file(work.path) as (temporary, opened):
-        with h5py.File(temporary, "w") as file:
+        with _created(temporary) as file:
             data = file.create_group("data")
             data.attrs.update({"total": tally.frames, "env_args": json.dumps(environment), "fps": plan.fps})
             for i in range(len(plan.episodes)):

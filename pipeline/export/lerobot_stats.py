@@ -7,6 +7,7 @@ overflow, so its standard deviations of images are wrong; here they are those of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +39,12 @@ def stats_of_rows(rows: NDArray[Any]) -> Stats:
         variance = np.mean(flat**2, axis=0) - mean**2
         least, most = flat.min(axis=0), flat.max(axis=0)
         stats = {"min": least, "max": most, "mean": mean, "std": np.sqrt(np.maximum(0, variance))}
-        columns = [_histogram(flat[:, i], least[i], most[i]) for i in range(flat.shape[1])]
-        quantiles = {name: _quantiles(columns, share, len(flat)) for name, share in _QUANTILES.items()}
+        columns = np.sort(flat.T, axis=1)
+        edges = [_edges(low, high) for low, high in zip(least, most, strict=True)]
+        quantiles = {
+            name: np.array([_quantile(own, ends, share) for own, ends in zip(columns, edges, strict=True)])
+            for name, share in _QUANTILES.items()
+        }
     return {**stats, "count": np.array([len(rows)]), **quantiles}
 
 
@@ -69,11 +74,12 @@ class PixelCounts:
         num_pixels = self._counts.sum(axis=1)
         mean = (self._counts @ values.astype(np.int64)) / num_pixels
         squares = (self._counts @ values.astype(np.int64) ** 2) / num_pixels
-        columns = [
-            _histogram(values, low, high, counts) for low, high, counts in zip(least, most, self._counts, strict=True)
-        ]
+        edges = [_edges(low, high) for low, high in zip(least, most, strict=True)]
         stats: Stats = {"min": least, "max": most, "mean": mean, "std": np.sqrt(np.maximum(0, squares - mean**2))}
-        quantiles = {name: _quantiles(columns, share, int(num_pixels[0])) for name, share in _QUANTILES.items()}
+        quantiles = {
+            name: np.array([_quantile_of_counts(c, e, share) for c, e in zip(self._counts, edges, strict=True)])
+            for name, share in _QUANTILES.items()
+        }
         return {**_scaled(stats), "count": np.array([self._num_images]), **_scaled(quantiles)}
 
 
@@ -116,29 +122,31 @@ def _aggregate(parts: Sequence[Stats]) -> Stats:
     return merged
 
 
-_Histogram = tuple[NDArray[np.float64], NDArray[Any]]  # counts and edges of the bins
+def _edges(least: Any, most: Any) -> NDArray[Any]:
+    """The edges of a histogram: bin i holds values from edge i to below edge i + 1, and the last one also its end."""
+    return np.linspace(least - 1e-10, most + 1e-10, _BINS + 1)
 
 
-def _histogram(values: NDArray[Any], least: Any, most: Any, counts: NDArray[np.int64] | None = None) -> _Histogram:
-    edges = np.linspace(least - 1e-10, most + 1e-10, _BINS + 1)
-    numbers = values.astype(np.uint8) if values.dtype == bool else values
-    found, _ = np.histogram(numbers, bins=edges, weights=counts)
-    return found.astype(np.float64), edges
+def _quantile(values: NDArray[Any], edges: NDArray[Any], share: float) -> Any:
+    """Returns a quantile by the histogram of sorted ``values``, of which only the one bin that matters is counted."""
+    wanted = share * len(values)
+    i = min(int(np.searchsorted(edges, values[math.ceil(wanted) - 1], side="right")) - 1, _BINS - 1)
+    below = np.searchsorted(values, edges[i], side="left")
+    until = np.searchsorted(values, edges[i + 1], side="right" if i == _BINS - 1 else "left")
+    return _within_bin(edges, i, np.float64(below), np.float64(until), wanted)
 
 
-def _quantiles(columns: Sequence[_Histogram], share: float, total: int) -> NDArray[Any]:
-    return np.array([_quantile(counts, edges, share * total) for counts, edges in columns])
+def _quantile_of_counts(counts: NDArray[np.int64], edges: NDArray[Any], share: float) -> Any:
+    """Returns a quantile of pixels; ``counts`` says how often each of the 256 values occurs."""
+    wanted = share * int(counts.sum())
+    until = np.cumsum(counts)
+    value = int(np.searchsorted(until, wanted))  # a bin holds one value at most, since there are far more bins
+    i = min(int(np.searchsorted(edges, value, side="right")) - 1, _BINS - 1)
+    return _within_bin(edges, i, np.float64(until[value] - counts[value]), np.float64(until[value]), wanted)
 
 
-def _quantile(counts: NDArray[np.float64], edges: NDArray[Any], wanted: float) -> Any:
-    """Returns the value below which ``wanted`` values lie, by a straight line within its bin."""
-    below = np.cumsum(counts)
-    i = int(np.searchsorted(below, wanted))
+def _within_bin(edges: NDArray[Any], i: int, below: np.float64, until: np.float64, wanted: float) -> Any:
+    """The place in bin ``i`` of the ``wanted``-th value, by a straight line; the first bin counts as its first edge."""
     if i == 0:
         return edges[0]
-    if i >= len(below):
-        return edges[-1]
-    in_bin = below[i] - below[i - 1]
-    if in_bin == 0:
-        return edges[i]
-    return edges[i] + (wanted - below[i - 1]) / in_bin * (edges[i + 1] - edges[i])
+    return edges[i] + (wanted - below) / (until - below) * (edges[i + 1] - edges[i])
