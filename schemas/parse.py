@@ -354,10 +354,6 @@ def _check_references(top: TomlTable, schema: Schema) -> None:
             other = schema.stream(other).time.starts_with if other in names else None
     if not schema.episodes.per_file:
         _refuse_stem(top, schema)
-    if (schema.episodes.split_column or schema.episodes.split_gap_s) and not isinstance(
-        schema.anchor_stream, CsvStream
-    ):
-        top.fail("episodes: only a csv file can hold several episodes", "leave split_column and split_gap_s out")
     column = schema.instruction.column
     texts = [path for path in field_paths(schema) if schema.is_on_anchor(path) and schema.field(path).text]
     if column is not None and column not in texts:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.videos import make_video, picture
+from videos import make_video, picture
 
 __all__ = ["FPS", "JOINTS", "Written", "write_lerobot"]
 

@@ -109,6 +109,7 @@ class _Files:
             rows=rows,
             num_rows=self._num_rows[episode.data_file] if rows else None,
             entry=entry,
+            reads_part=True,
             times=times,
             shares=shares,
             missing=missing,

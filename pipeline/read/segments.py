@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from vlapipe.pipeline.read.streams import read_rows
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, FieldSpec, ImageStream, Schema, TimeSpec
+from vlapipe.schemas.schema import ArrayStream, CsvStream, FieldSpec, ImageStream, Schema, TimeSpec
 
 __all__ = ["Part", "cut_files", "has_cameras", "is_cut", "parts_of"]
 
@@ -31,6 +32,7 @@ _THREADS = 4  # files read at the same time; each is in memory meanwhile
 _SPLIT_FIELD = "split column"  # no field of a schema can have this name
 _MOST_SHORT_PARTS = 1000  # so many parts of two rows or fewer mean that the schema names the wrong column
 _NO_CLOCK = TimeSpec(index_rate_hz=1.0)
+_OTHERWISE = {"csv.text_too_long", "npz.text_too_long", "npz.dtype"}  # faults of the way to read split_column
 _WIDTHS = (32, 1024)  # bytes of a value of split_column, the small width first: every row takes as many
 _NOT_IN_ID = re.compile(r"[/\\\x00-\x1f]")
 
@@ -118,22 +120,16 @@ def _cut_file(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
 def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) -> tuple[list[Part], int]:
     """Returns the parts of the anchor's file and the file's number of rows; no parts if the file cannot be read."""
     files, stream, layout = raw.files[schema.anchor], schema.anchor_stream, schema.episodes
-    assert isinstance(stream, CsvStream)
     if len(files) != 1:
         return [], 0
-    # Fields that drop rows must be read too, because they decide which rows there are. So must the clock, if it does.
-    # With ``nearest``, the clock is a column near the first field, so all fields must be read.
-    all_fields = stream.on_bad == "drop" or stream.time.nearest
-    dropping = tuple(field for field in stream.fields if all_fields or field.on_missing == "drop")
+    dropping = _dropping(stream)
     if layout.split_gap_s is not None:
-        narrow = replace(stream, fields=dropping, derived=())
+        fields = dropping or (stream.fields[:1] if isinstance(stream, ArrayStream) else ())
+        narrow = replace(stream, fields=fields, derived=())
         rows = read_rows(root, raw, narrow, findings, in_parts=True)
         return (_parts_by_gap(rows, layout.split_gap_s), rows.num_rows) if rows is not None else ([], 0)
     assert layout.split_column is not None
-    for width in _WIDTHS:
-        column = FieldSpec(
-            name=_SPLIT_FIELD, columns=((layout.split_column,),), shape=(width,), dtype="uint8", text=True
-        )
+    for column in _split_fields(stream, layout.split_column):
         tried = Findings()
         time = _NO_CLOCK if stream.time.counts_rows else stream.time
         narrow = replace(stream, fields=(*dropping, column), derived=(), time=time)
@@ -141,12 +137,33 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
         for fault in rows.faults if rows is not None else ():
             if fault.column == layout.split_column:  # nobody knows to which episode such a row belongs
                 fault.report(tried)
-        if not any(finding.code == "csv.text_too_long" for finding in tried.errors):
+        if not any(finding.code in _OTHERWISE for finding in tried.errors):
             break
     findings.extend(tried.errors)
     if rows is None or tried.errors:
         return [], 0
-    return _parts_by_value(rows.fields[_SPLIT_FIELD]), rows.num_rows
+    values = rows.fields[_SPLIT_FIELD]
+    if not column.text:
+        values = np.array([str(value) for value in values.tolist()], dtype=bytes)[:, None].view(np.uint8)
+    return _parts_by_value(values), rows.num_rows
+
+
+def _dropping(stream: CsvStream | ArrayStream) -> tuple[FieldSpec, ...]:
+    """Returns the fields that decide which rows there are, because they drop rows.
+
+    So does the clock, if it may be bad. With ``nearest``, the clock is a column near the first field, so all fields
+    must be read.
+    """
+    every = isinstance(stream, CsvStream) and (stream.on_bad == "drop" or stream.time.nearest)
+    return tuple(field for field in stream.fields if every or field.on_missing == "drop")
+
+
+def _split_fields(stream: CsvStream | ArrayStream, name: str) -> Iterator[FieldSpec]:
+    """Yields the ways to read ``split_column``: as texts, small ones first; in a container also as whole numbers."""
+    if isinstance(stream, ArrayStream):
+        yield FieldSpec(name=_SPLIT_FIELD, columns=((name,),), dtype="int64")
+    for width in _WIDTHS:
+        yield FieldSpec(name=_SPLIT_FIELD, columns=((name,),), shape=(width,), dtype="uint8", text=True)
 
 
 def _parts_by_gap(rows: StreamRows, gap_s: float) -> list[Part]:

@@ -223,8 +223,7 @@ def _read_cameras(
 
 def _part_of(raw: RawEpisode) -> Part | None:
     """Returns the rows of the episode in its container, if only these are read."""
-    is_part = raw.reads_part or raw.says is not None
-    return Part(*raw.rows, raw.num_rows) if is_part and raw.rows and raw.num_rows else None
+    return Part(*raw.rows, raw.num_rows) if raw.reads_part and raw.rows and raw.num_rows else None
 
 
 def _reader_of(raw: RawEpisode, stream: ImageStream, camera: str) -> Callable[..., ImageRows | None]:

@@ -6,8 +6,9 @@ their own, called ``column.member``; a struct of ``bytes`` and ``path`` is a col
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +31,7 @@ __all__ = ["open_parquet"]
 
 _BATCH = 256  # rows of a column of texts or images that are decoded at a time
 _MAX_EXACT = 1 << 53  # float64 holds every whole number up to this one
+_RowOf = Callable[[int], int]
 _IMAGE = {"bytes", "path"}
 _OF_TIME = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration)
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -176,7 +178,7 @@ def _load(column: _Column, rows: slice | None) -> NDArray[Any]:
         lead, tail = max(start - row, 0), min(stop - row, len(values))
         if lead < tail:
             values = values.slice(lead, tail - lead)
-            pieces.append(_to_numpy(values, column, row + lead))
+            pieces.append(_to_numpy(values, column, partial(operator.add, row + lead)))
             num_bytes += values.get_total_buffer_size() if pieces[-1].dtype == object else 0
             _refuse_size(num_bytes, column)
         row += len(batch)
@@ -226,32 +228,40 @@ def _refuse_size(num_bytes: int, column: _Column) -> None:
         raise RefusedError("npz.too_large", expected, f"{num_bytes:,} bytes")
 
 
-def _to_numpy(values: pa.Array, column: _Column, row: int) -> NDArray[Any]:
-    """Converts a column's values, the first of which is in the file's row ``row``."""
+def _to_numpy(values: pa.Array, column: _Column, row_of: _RowOf) -> NDArray[Any]:
+    """Converts a column's values. ``row_of`` returns the file's row of a value, for findings."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     kind = values.type
     if isinstance(kind, pa.BaseExtensionType):
         shape = _width(kind)
-        flat = _to_numpy(values.storage, column, row)
+        flat = _to_numpy(values.storage, column, row_of)
         return flat.reshape(len(values), *shape) if shape else flat
     if pa.types.is_dictionary(kind):
-        return _to_numpy(_decoded(values, column), column, row)
+        return _to_numpy(_decoded(values, column), column, row_of)
     if _list_of(kind):
-        return _of_lists(values, column, row)
+        return _of_lists(values, column, row_of)
     if _is_image(kind):
-        return _images(values, column, row)
+        return _images(values, column, row_of)
     if any(of_time(kind) for of_time in _OF_TIME):
-        return _numbers(_nanoseconds(values), row)
+        return _numbers(_nanoseconds(values), row_of)
     if pa.types.is_decimal(kind):
-        return _numbers(pc.cast(values, pa.float64(), safe=False), row)
+        return _numbers(pc.cast(values, pa.float64(), safe=False), row_of)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _numbers(values, row)
+        return _numbers(values, row_of)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        _refuse_missing(values, "a text", row_of)
         return np.array(values.to_pylist(), dtype=object)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return _objects([None if value is None else np.frombuffer(value, dtype=np.uint8) for value in _bytes(values)])
+        _refuse_missing(values, "a value", row_of)
+        return _objects([np.frombuffer(value, dtype=np.uint8) for value in _bytes(values) if value is not None])
     raise RefusedError("npz.dtype", "numbers, lists of numbers, texts or images", str(kind))
+
+
+def _refuse_missing(values: pa.Array, what: str, row_of: _RowOf) -> None:
+    if values.null_count:
+        at = row_of(int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))))
+        raise RefusedError("npz.no_value", f"{what} in each row", f"none in row {at}")
 
 
 def _decoded(values: pa.DictionaryArray, column: _Column) -> pa.Array:
@@ -274,7 +284,7 @@ def _nanoseconds(values: pa.Array) -> pa.Array:
     return pc.multiply_checked(pc.cast(whole, pa.int64()), factor)
 
 
-def _numbers(values: pa.Array, row: int) -> NDArray[Any]:
+def _numbers(values: pa.Array, row_of: _RowOf) -> NDArray[Any]:
     """Returns numbers; where one is missing, it is NaN, and whole numbers become float64."""
     if not values.null_count:
         # Bits of a bool column are unpacked by a cast.
@@ -284,17 +294,17 @@ def _numbers(values: pa.Array, row: int) -> NDArray[Any]:
     if pa.types.is_integer(values.type):
         far = pc.max(pc.fill_null(pc.abs(pc.cast(values, pa.float64(), safe=False)), 0)).as_py()
         if far > _MAX_EXACT:
-            where = f"row {row + int(np.argmax(values.is_null()))}"
+            where = f"row {row_of(int(np.argmax(values.is_null())))}"
             raise RefusedError("npz.dtype", "a value in each row of whole numbers this large", f"none in {where}")
     floating = values if pa.types.is_floating(values.type) else pc.cast(values, pa.float64(), safe=False)
     return np.asarray(floating.to_numpy(zero_copy_only=False))
 
 
-def _of_lists(values: pa.Array, column: _Column, row: int) -> NDArray[Any]:
+def _of_lists(values: pa.Array, column: _Column, row_of: _RowOf) -> NDArray[Any]:
     """Returns lists of equal length as one array more deep; a list that is missing becomes NaN."""
     is_missing = np.asarray(values.is_null().to_numpy(zero_copy_only=False))
     there = values.drop_null() if is_missing.any() else values
-    rows = np.flatnonzero(~is_missing) + row
+    kept = np.flatnonzero(~is_missing)
     if pa.types.is_fixed_size_list(values.type):
         width, flat = values.type.list_size, there.flatten()
     else:
@@ -302,9 +312,14 @@ def _of_lists(values: pa.Array, column: _Column, row: int) -> NDArray[Any]:
         width = int(lengths[0]) if len(lengths) else 0
         other = np.flatnonzero(lengths != width)
         if len(other):
-            raise _uneven(int(rows[other[0]]), (int(lengths[other[0]]),), int(rows[0]), (width,))
+            row, first = (row_of(int(kept[i])) for i in (other[0], 0))
+            raise _uneven(row, (int(lengths[other[0]]),), first, (width,))
         flat = there.flatten()
-    inner = _to_numpy(flat, column, row) if len(flat) else np.zeros(0, dtype=_dtype(values.type) or np.float64)
+    inner = (
+        _to_numpy(flat, column, lambda i: row_of(int(kept[i // width])))
+        if len(flat)
+        else np.zeros(0, dtype=_dtype(values.type) or np.float64)
+    )
     if inner.dtype == object:
         raise RefusedError("npz.dtype", "lists of numbers", f"{values.type}")
     array = inner.reshape(len(there), width, *inner.shape[1:])
@@ -335,21 +350,21 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return array
 
 
-def _images(values: pa.Array, column: _Column, row: int) -> NDArray[Any]:
+def _images(values: pa.Array, column: _Column, row_of: _RowOf) -> NDArray[Any]:
     """Returns each image's bytes, uint8: those in the column, or those of the file that it names instead."""
     found: list[Any] = []
     paths = pc.struct_field(values, "path")
     for i, data in enumerate(_bytes(pc.struct_field(values, "bytes"))):
         if data is None and (path := paths[i].as_py()) is not None:
-            found.append(_file_inside(column.root, path, row + i))
+            found.append(_file_inside(column.root, path, row_of(i)))
         elif data is None:
-            raise RefusedError("npz.no_value", "an image in each row", f"none in row {row + i}")
+            raise RefusedError("npz.no_value", "an image in each row", f"none in row {row_of(i)}")
         else:
             found.append(np.frombuffer(data, dtype=np.uint8))
     return _objects(found)
 
 
-def _file_inside(root: Path, path: str, row: int) -> NDArray[np.uint8]:
+def _file_inside(root: Path, path: str, row_of: _RowOf) -> NDArray[np.uint8]:
     """Reads a file that a row names; it must lie in the dataset's folder."""
     place = root / path
     inside = not PurePosixPath(path).is_absolute() and place.resolve().is_relative_to(root.resolve())
