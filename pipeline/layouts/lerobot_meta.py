@@ -128,9 +128,7 @@ def read_meta(root: Path) -> LeRobotMeta:
     twice = next((index for index, other in itertools.pairwise(indices) if index == other), None)
     if twice is not None:
         raise UsageError(f"meta/episodes: episode {twice} has two entries", "keep one of them")
-    totals = {
-        key: value for key in ("total_episodes", "total_frames", "total_tasks") if _is_count(value := info.get(key))
-    }
+    totals = {key: info[key] for key in ("total_episodes", "total_frames", "total_tasks") if _is_count(info.get(key))}
     return LeRobotMeta(
         version=version,
         fps=float(fps),
@@ -360,7 +358,7 @@ def _episode(entry: dict[str, Any], where: str, data: str, video: str, videos: l
         start = f"videos/{key}"
         if entry.get(f"{start}/file_index") is None:
             continue  # this episode has no such video
-        seconds = tuple(entry.get(f"{start}/{end}_timestamp") for end in ("from", "to"))
+        seconds: tuple[Any, ...] = tuple(entry.get(f"{start}/{end}_timestamp") for end in ("from", "to"))
         if not all(isinstance(each, int | float) and math.isfinite(each) for each in seconds):
             raise UsageError(
                 f"{where}: {start}: expected from_timestamp and to_timestamp, found {seconds}", "correct it"

@@ -98,8 +98,9 @@ def _is_image(kind: pa.DataType) -> bool:
 
 @lru_cache(maxsize=32)
 def _read_footer(path: str, num_bytes: int, mtime_ns: int) -> _Footer:
-    """Reads a footer, which takes long if a file holds the row groups of thousands of episodes. Size and time of the
-    file stand for its content.
+    """Reads a footer once: that takes long if the file has a row group for each of thousands of episodes.
+
+    The size of the file and the time of its last change stand for its content.
     """
     del num_bytes, mtime_ns
     with pq.ParquetFile(path) as file:
@@ -126,7 +127,8 @@ def _first_shape(file: pq.ParquetFile, name: str) -> tuple[int, ...]:
 
 
 def _list_of(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_list)
 
 
 def _width(kind: pa.DataType) -> tuple[int, ...]:
@@ -152,8 +154,10 @@ def _dtype(kind: pa.DataType) -> np.dtype[Any] | None:
     if any(of_time(kind) for of_time in _OF_TIME):
         return np.dtype(np.int64)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype())
-    return np.dtype(np.float64) if pa.types.is_decimal(kind) else None
+        found: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+        return found
+    is_decimal = pa.types.is_decimal(kind)
+    return np.dtype(np.float64) if is_decimal else None
 
 
 def _load(column: _Column, rows: slice | None) -> NDArray[Any]:
@@ -315,11 +319,9 @@ def _of_lists(values: pa.Array, column: _Column, row_of: _RowOf) -> NDArray[Any]
             row, first = (row_of(int(kept[i])) for i in (other[0], 0))
             raise _uneven(row, (int(lengths[other[0]]),), first, (width,))
         flat = there.flatten()
-    inner = (
-        _to_numpy(flat, column, lambda i: row_of(int(kept[i // width])))
-        if len(flat)
-        else np.zeros(0, dtype=_dtype(values.type) or np.float64)
-    )
+    inner = np.zeros(0, dtype=_dtype(values.type) or np.float64)
+    if len(flat):
+        inner = _to_numpy(flat, column, lambda i: row_of(int(kept[i // width])))
     if inner.dtype == object:
         raise RefusedError("npz.dtype", "lists of numbers", f"{values.type}")
     array = inner.reshape(len(there), width, *inner.shape[1:])
@@ -364,7 +366,7 @@ def _images(values: pa.Array, column: _Column, row_of: _RowOf) -> NDArray[Any]:
     return _objects(found)
 
 
-def _file_inside(root: Path, path: str, row_of: _RowOf) -> NDArray[np.uint8]:
+def _file_inside(root: Path, path: str, row: int) -> NDArray[np.uint8]:
     """Reads a file that a row names; it must lie in the dataset's folder."""
     place = root / path
     inside = not PurePosixPath(path).is_absolute() and place.resolve().is_relative_to(root.resolve())
