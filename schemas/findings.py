@@ -116,6 +116,10 @@ CODES: dict[str, Code] = {
     "npz.unreadable": _fatal("the archive is cut short or damaged", "record it again"),
     "npz.missing_array": _fatal("an array that the schema asks for is missing", "correct array in the schema"),
     "npz.object_array": _fatal("the array holds Python objects, which only pickle can read", "save it as numbers"),
+    "npz.pickle": _fatal(
+        "a pickle is damaged, or holds more than plain values and arrays; nothing of it was run",
+        "save it again as plain arrays: np.savez(NEW, **{name: array})",
+    ),
     "npz.shape": _fatal("an array has another shape than the schema says", "correct shape in the schema"),
     "npz.length": _fatal("an array and its timestamps differ in length", "record it again"),
     "npz.bad_time": _fatal("an array's stamps cannot be read", "correct time in the schema, or record it again"),

@@ -49,7 +49,7 @@ Align = Literal["last", "nearest", "linear"]
 ActionKind = Literal["absolute", "relative", "delta"]
 Rotation = Literal["quaternion", "6d", "axis_angle", "sin_cos"]
 Channels = Literal["rgb", "bgr"]
-ArrayKind = Literal["npz", "hdf5", "zarr", "parquet", "bag"]
+ArrayKind = Literal["npz", "hdf5", "zarr", "parquet", "bag", "pickle"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {
@@ -282,7 +282,7 @@ class CsvStream:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayStream:
-    """Arrays of a container: an NPZ, HDF5, Zarr or Parquet file, a bag, or NPY files named after their arrays.
+    """Arrays of a container: NPZ, HDF5, Zarr, Parquet, a bag, a pickle, or NPY files named after their arrays.
 
     There is one row per stamp. In a bag, ``topic`` names the messages of which the fields are arrays. With
     ``one_row_a_file``, each file holds one row of each array, and the files are joined in the order of the numbers in

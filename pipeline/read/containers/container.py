@@ -18,6 +18,7 @@ from vlapipe.pipeline.read.containers.names import fits_parts, natural
 from vlapipe.pipeline.read.containers.npz import open_npy, open_npz
 from vlapipe.pipeline.read.containers.one_row import rows_of_files
 from vlapipe.pipeline.read.containers.parquet import open_parquet
+from vlapipe.pipeline.read.containers.pickle_arrays import open_pickle
 from vlapipe.pipeline.read.containers.zarr import open_zarr
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayKind
@@ -34,8 +35,10 @@ _KINDS: dict[str, ArrayKind] = {
     ".bag": "bag",
     ".db3": "bag",
     ".mcap": "bag",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
 }
-_OPENERS = {"npz": open_npz, "hdf5": open_hdf5, "zarr": open_zarr, "parquet": open_parquet}
+_OPENERS = {"npz": open_npz, "hdf5": open_hdf5, "zarr": open_zarr, "parquet": open_parquet, "pickle": open_pickle}
 
 
 def kind_of(path: str) -> ArrayKind:
