@@ -188,6 +188,7 @@ def _parse_instruction(table: TomlTable) -> InstructionSpec:
         file=table.text("file", "instruction.txt") or None,
         template=table.text("template", "{task_words}"),
         paraphrases=table.flag("paraphrases", False),
+        ignore=table.texts("ignore", ()),
         column=table.text("column", None),
     )
     _check_template(table, "template", instruction.template, {"task": "", "task_words": ""})

@@ -399,7 +399,8 @@ class EpisodeLayout:
 class InstructionSpec:
     """The sources of an episode's instruction. The first that has one wins: metadata key, text file, template.
 
-    With ``paraphrases``, each line of a text file is a way to say the same. ``column`` is a text field of the anchor
+    With ``paraphrases``, each line of a text file is a way to say the same. Lines of a text file that fit a pattern of
+    ``ignore`` are no part of the instruction. ``column`` is a text field of the anchor
     with an instruction a row; the episode's instruction holds where the row has none.
     """
 
@@ -407,6 +408,7 @@ class InstructionSpec:
     file: str | None = "instruction.txt"
     template: str = "{task_words}"
     paraphrases: bool = False
+    ignore: tuple[str, ...] = ()
     column: str | None = None  # <anchor>/<field>
 
 

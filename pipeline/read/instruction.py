@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,20 @@ def _texts(told: Any, code: str, place: str, expected: str, findings: Findings) 
     return texts
 
 
+def _is_ignored(line: str, spec: InstructionSpec) -> bool:
+    return any(fnmatchcase(line.strip(), pattern) for pattern in spec.ignore)
+
+
 def _read_file(root: Path, file: RawFile, schema: Schema, findings: Findings) -> tuple[str, ...]:
     code = "instruction.unreadable"
     try:
         text = (root / file.path).read_text(encoding="utf-8-sig")
         if not file.path.lower().endswith(".json"):
-            lines: Any = text.splitlines() if schema.instruction.paraphrases else text
-            return _texts(lines, code, file.path, "text", findings)
+            lines = [line for line in text.splitlines() if not _is_ignored(line, schema.instruction)]
+            kept: Any = (
+                lines if schema.instruction.paraphrases else "\n".join(lines) if schema.instruction.ignore else text
+            )
+            return _texts(kept, code, file.path, "text", findings)
         told = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise_if_stopped(error, root / file.path)
