@@ -266,9 +266,6 @@ CODES: dict[str, Code] = {
     "image.count": _error(
         "a camera has another number of images than rows", "check for lost frames, or leave one_per_row out"
     ),
-    "image.lossy": _note(
-        "a video's frames are stored as JPEG, which loses a little", "say --image-storage raw to keep every pixel"
-    ),
     "video.unreadable": _fatal(
         "no video that can be decoded", "record it again; a player may repair it (ffmpeg -i OLD -c copy NEW)"
     ),

@@ -85,6 +85,7 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
         **common,
         kind=kind,
         cameras=table.texts("cameras", ()),
+        named_by=_parse_named_by(table),
         one_per_row=table.flag("one_per_row", False),
         on_bad=on_bad,
         decode=decode,
@@ -103,6 +104,8 @@ def _parse_images(kind: Literal["images", "video"], table: TomlTable, common: di
         table.fail(
             "cameras is missing: what does {camera} stand for?", "list them, such as cameras = ['left', 'right']"
         )
+    if stream.named_by and not stream.many_cameras:
+        table.fail("named_by: files has no {camera}", "put {camera} where the cameras' own names stand")
     if stream.in_container and kind == "video":
         table.fail("array and topic: a video is a file of its own", "say kind = 'images' for images in a container")
     if stream.in_container and not (stream.time.sources or stream.time.index_rate_hz or stream.time.rows_of):
@@ -122,6 +125,16 @@ def _check_depth(table: TomlTable, stream: ImageStream) -> None:
         table.fail("file_unit: into which unit?", "add unit = 'mm', say")
     if stream.unit is not None and stream.channels != "rgb":
         table.fail("channels: depth has one channel", "leave channels or unit out")
+
+
+def _parse_named_by(table: TomlTable) -> tuple[tuple[str, str], ...]:
+    """Returns pairs of a camera's name and the metadata key that tells which camera it is."""
+    if "named_by" not in table.values:
+        return ()
+    names = table.table("named_by")
+    pairs = tuple((name, names.text(name)) for name in sorted(names.values))
+    names.finish()
+    return pairs
 
 
 def _parse_csv(table: TomlTable, common: dict[str, Any]) -> CsvStream:

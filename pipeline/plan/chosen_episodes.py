@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, stream_name
 from vlapipe.pipeline.plan.split import split_of
 from vlapipe.pipeline.read.instruction import read_instructions
 from vlapipe.pipeline.read.metadata import metadata_value, read_metadata, with_entries_of_table
@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, flat_metad
 from vlapipe.pipeline.shards.manifest.where import Where
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import ImageStream, Schema
 from vlapipe.schemas.templates import metadata_keys
 
 __all__ = ["choose_episodes", "describe_episodes"]
@@ -33,15 +33,39 @@ _AFTER_READING = ("num_frames", "seconds", "num_left_out", "frame_start", "shard
 
 
 def describe_episodes(discovery: Discovery, schema: Schema) -> Discovery:
-    """Returns the episodes with their entries in the table of metadata and the tasks that the metadata gives.
+    """Returns the episodes with their entries in the table of metadata, and what the metadata calls tasks and cameras.
 
     Raises:
         UsageError: the table of metadata cannot be used.
     """
     discovery = with_entries_of_table(discovery, schema)
+    if any(isinstance(stream, ImageStream) and stream.named_by for stream in schema.streams):
+        discovery = replace(discovery, episodes=tuple(_in_threads(_with_camera_names, discovery, schema)))
     if not metadata_keys(schema.episodes.task):
         return discovery
     return replace(discovery, episodes=tuple(_in_threads(_with_task, discovery, schema)))
+
+
+def _with_camera_names(discovery: Discovery, schema: Schema, raw: RawEpisode) -> RawEpisode:
+    """Calls cameras as the metadata does. Cameras that the metadata does not name are left out, if it names any."""
+    metadata = read_metadata(discovery.root, raw, Findings(schema.checks.severity))
+    files, clocks, cameras = dict(raw.files), dict(raw.clock_files), dict(raw.cameras)
+    for stream in schema.streams:
+        if not isinstance(stream, ImageStream) or not stream.named_by:
+            continue
+        told = {name: stream_name(str(metadata_value(metadata, key))) for name, key in stream.named_by}
+        named = {name: own for name, own in told.items() if own in raw.files}
+        if not named:
+            continue
+        ours = {name: (files[own], clocks.get(own)) for name, own in named.items()}
+        for own in raw.cameras[stream.name]:
+            files.pop(own)
+            clocks.pop(own, None)
+        cameras[stream.name] = tuple(sorted(named))
+        for name, (images, stamps) in sorted(ours.items()):
+            files[name] = images
+            clocks |= {name: stamps} if stamps is not None else {}
+    return replace(raw, files=files, clock_files=clocks, cameras=cameras)
 
 
 def _with_task(discovery: Discovery, schema: Schema, raw: RawEpisode) -> RawEpisode:
