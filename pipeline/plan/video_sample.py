@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vlapipe.pipeline.discover.discovery import RawFile
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
+from vlapipe.pipeline.read.images.stored_images import store_frames
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, whole_frames
 from vlapipe.pipeline.read.video.file_head import BadVideoError
-from vlapipe.pipeline.read.video.jpeg_frames import jpegs_of, turn_of
+from vlapipe.pipeline.read.video.jpeg_frames import to_rgb, turn_of
 from vlapipe.pipeline.read.video.open_video import av_error, open_video
+from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
+from vlapipe.schemas.findings import Findings
 
 __all__ = ["VideoSample", "look_at_videos"]
 
@@ -47,14 +52,26 @@ def _stored(path: Path, num_bytes: int, images: ImageOptions) -> tuple[ImageSize
     """Returns the size of a video's frames, and about how many bytes they are stored in."""
     with open_video(path) as video:
         frames = whole_frames(video, None)
-        first = next(frames)
+        first = next(frames, None)
+        if first is None:
+            raise BadVideoError("no frame")
         turn = turn_of(first.picture)
         shown = itertools.chain([first], itertools.islice(frames, _FRAMES - 1))
-        jpegs = [*jpegs_of(shown, turn, images.size, images.quality, 1)]
+        pixels = [to_rgb(each.picture, turn) for each in shown]
         num_frames = video.num_declared
         if not num_frames and video.duration_s and video.frame_s:
             num_frames = int(video.duration_s / video.frame_s)
-        num_frames = min(max(num_frames, len(jpegs)), num_bytes)  # a header may promise anything
-        size = jpegs[0].width, jpegs[0].height
-        each = 3 * size[0] * size[1] if images.storage == "raw" else sum(len(j.data) for j in jpegs) / len(jpegs)
-    return size, int(each * num_frames)
+        num_frames = min(max(num_frames, len(pixels)), num_bytes)  # a header may promise anything
+        size = pixels[0].shape[1], pixels[0].shape[0]
+        if video.codec == "mjpeg" and images.keeps("jpeg"):
+            return size, num_bytes
+    rows = ImageRows(
+        timestamp=np.zeros(len(pixels), dtype=np.int64),
+        data=np.empty(0, dtype=np.uint8),
+        offset=np.zeros(1, dtype=np.int64),
+        height=size[1],
+        width=size[0],
+        source=SourceFile(path="", num_files=1, num_bytes=num_bytes, sha256=""),
+    )
+    made = store_frames(pixels, rows, images, images.made_from("jpeg"), Findings(), "420")
+    return size, made.data.nbytes * num_frames // len(pixels)

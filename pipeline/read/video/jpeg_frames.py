@@ -18,7 +18,7 @@ from vlapipe.pipeline.read.images.image_options import ImageSize
 from vlapipe.pipeline.read.video.decode import Shown
 from vlapipe.pipeline.shards.ordered_map import in_order
 
-__all__ = ["Jpeg", "Turn", "jpegs_of", "rgb_frames", "to_gray16", "to_rgb", "turn_of"]
+__all__ = ["Jpeg", "Turn", "jpegs_of", "psnr_db", "rgb_frames", "to_gray16", "to_rgb", "turn_of"]
 
 # Of so many frames, one is decoded again to measure what JPEG loses: of the first frames, and of the others.
 _FIRST, _LOOKED_AT, _LOOKED_AT_LATER = 64, 8, 64
@@ -73,9 +73,9 @@ def to_rgb(picture: Any, turn: Turn) -> NDArray[np.uint8]:
 
 
 def to_gray16(picture: Any, turn: Turn) -> NDArray[np.uint16]:
-    """Returns a frame of 16-bit gray as ``(height, width, 1)``, its values untouched."""
+    """Returns a frame of 16-bit gray as ``(height, width)``, its values untouched."""
     image: NDArray[np.uint16] = picture.to_ndarray()
-    image = image.astype(np.uint16, copy=False)[..., None]  # to the machine's order of bytes
+    image = image.astype(np.uint16, copy=False)  # to the machine's order of bytes
     return turn.apply(image) if turn else image
 
 
@@ -89,14 +89,14 @@ def _converter() -> Any:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """One frame as JPEG, with its size. ``psnr_db`` tells what JPEG lost if the frame was looked at."""
+    """One frame as JPEG, with its size. ``error`` is the mean squared error if the frame was looked at."""
 
     data: bytes
     width: int
     height: int
     number: int
     time_ns: int | None
-    psnr_db: float | None
+    error: float | None
 
 
 def rgb_frames(shown: Iterable[Shown], turn: Turn, num_threads: int) -> Iterator[tuple[Shown, NDArray[np.uint8]]]:
@@ -128,8 +128,8 @@ def _encode(shown: Shown, turn: Turn, size: ImageSize | None, quality: int) -> J
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     data: bytes = simplejpeg.encode_jpeg(image, quality=quality, colorsubsampling=_subsampling(shown.picture))
     every = _LOOKED_AT if shown.number < _FIRST else _LOOKED_AT_LATER
-    psnr = _psnr_db(image, simplejpeg.decode_jpeg(data)) if shown.number % every == 0 else None
-    return Jpeg(data, image.shape[1], image.shape[0], shown.number, shown.time_ns, psnr)
+    error = _squared_error(image, simplejpeg.decode_jpeg(data)) if shown.number % every == 0 else None
+    return Jpeg(data, image.shape[1], image.shape[0], shown.number, shown.time_ns, error)
 
 
 def _subsampling(picture: Any) -> str:
@@ -142,8 +142,11 @@ def _subsampling(picture: Any) -> str:
     return "420" if form.chroma_height(64) < 64 else "422"
 
 
-def _psnr_db(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Returns the peak signal-to-noise ratio of two images over all channels, at most 99 dB."""
-    error = before.astype(np.int16) - after
-    mean = float(np.mean(np.square(error, dtype=np.int32)))
-    return 99.0 if mean == 0 else min(99.0, 10 * math.log10(255**2 / mean))
+def _squared_error(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    difference = before.astype(np.int16) - after
+    return float(np.mean(np.square(difference, dtype=np.int32)))
+
+
+def psnr_db(error: float) -> float:
+    """Returns the peak signal-to-noise ratio of a mean squared error over all channels."""
+    return 10 * math.log10(255**2 / error) if error else math.inf

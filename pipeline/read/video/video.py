@@ -21,7 +21,7 @@ from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_e
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown, careful_frames, whole_frames
 from vlapipe.pipeline.read.video.file_head import BadVideoError
-from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, rgb_frames, to_gray16, turn_of
+from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, psnr_db, rgb_frames, to_gray16, turn_of
 from vlapipe.pipeline.read.video.mjpeg import JpegPackets, whole_jpegs
 from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, open_video
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
@@ -219,16 +219,14 @@ def _keep_jpeg(
         files.append(jpeg.data)
         numbers.append(jpeg.number)
         times.append(jpeg.time_ns)
-        seen += [jpeg.psnr_db] if jpeg.psnr_db is not None else []
+        seen += [jpeg.error] if jpeg.error is not None else []
     timestamp = _clock(camera, numbers, times, losses)
     if size is None or timestamp is None:
         return None
-    psnr_db = sum(seen) / len(seen) if seen else None
-    if psnr_db is not None:
-        found = (
-            f"{video.codec} as JPEG of quality {camera.images.quality}: {psnr_db:.1f} dB PSNR, {min(seen):.1f} at worst"
-        )
-        camera.fault("image.lossy", found=f"{found}, in {len(seen)} of {len(files)} frames")
+    loss_db = psnr_db(sum(seen) / len(seen)) if seen else None
+    if loss_db is not None:
+        found = f"{loss_db:.1f} dB in {len(seen)} of {len(files)} frames, {psnr_db(max(seen)):.1f} dB at worst"
+        camera.fault("image.lossy", found=f"{found}; {video.codec} as JPEG of quality {camera.images.quality}")
     offset = np.cumsum([0, *map(len, files)], dtype=np.int64)
     return ImageRows(
         timestamp=timestamp,
@@ -238,7 +236,7 @@ def _keep_jpeg(
         width=size[0],
         source=source(),
         clock_location=None if camera.clock is None else camera.clock.place,
-        psnr_db=psnr_db,
+        psnr_db=loss_db,
     )
 
 

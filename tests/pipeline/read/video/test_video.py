@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 import struct
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 from videos import add_packets, frames_of, make_video, picture, psnr_db, shown_by_av
 
 from vlapipe.pipeline.read.clock_file import ClockFile
@@ -101,17 +103,22 @@ def test_frames_of_avi_have_the_times_of_their_places_because_avi_stores_none(tm
     assert rows.timestamp.tolist() == [round(Fraction(i, 30) * 1_000_000_000) for i in range(30)]
 
 
-def test_jpeg_has_the_quality_that_is_said_and_the_loss_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quality", [95, 60])
+def test_jpeg_has_the_quality_that_is_said_and_the_loss_is_told(tmp_path: Path, quality: int) -> None:
     path = make_video(tmp_path / "v.mp4", frames_of(70, 160, 120), options=GOPS)
-    rows, findings = read(path)
+    rows, findings = read(path, ImageOptions(quality=quality))
     assert rows is not None
     made, expected = decoded(rows), shown_by_av(path)[0]
-    seen = [psnr_db(made[i], expected[i]) for i in (*range(0, 64, 8), 64)]
+    looked_at = [*range(0, 64, 8), 64]
+    together, worst = (
+        psnr_db(made[looked_at], expected[looked_at]),
+        min(psnr_db(made[i], expected[i]) for i in looked_at),
+    )
     (note,) = findings
     assert (note.code, note.severity, note.file) == ("image.lossy", "note", "v.mp4")
-    assert (
-        f"h264 as JPEG of quality 95: {np.mean(seen):.1f} dB PSNR, {min(seen):.1f} at worst, in 9 of 70" in note.found
-    )
+    said = f"{together:.1f} dB in 9 of 70 frames, {worst:.1f} dB at worst; h264 as JPEG of quality {quality}"
+    assert note.found == said
+    assert rows.psnr_db == pytest.approx(together)
 
 
 def test_smaller_frames_are_made_from_the_decoded_ones(tmp_path: Path) -> None:
@@ -120,6 +127,15 @@ def test_smaller_frames_are_made_from_the_decoded_ones(tmp_path: Path) -> None:
     assert (rows.width, rows.height, decoded(rows).shape) == (80, 60, (8, 60, 80, 3))
     halved = shown_by_av(path)[0].reshape(8, 60, 2, 80, 2, 3).mean(axis=(2, 4))
     assert min(psnr_db(made, small) for made, small in zip(decoded(rows), halved, strict=True)) > 28
+
+
+def test_png_keeps_every_pixel(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mp4", frames_of(5))
+    rows, findings = read(path, ImageOptions(storage="png"))
+    assert rows is not None
+    assert not findings
+    made = [np.asarray(Image.open(io.BytesIO(rows.encoded(row).tobytes()))) for row in range(5)]
+    assert np.array_equal(made, shown_by_av(path)[0])
 
 
 @pytest.mark.parametrize("size", [(63, 47), (65, 49)])
@@ -348,9 +364,10 @@ def test_frames_before_the_first_key_frame_are_lost(tmp_path: Path) -> None:
 def test_depth_in_a_lossless_video_is_kept_as_it_is(tmp_path: Path) -> None:
     depth = [np.add.outer(np.arange(48) * 900, np.arange(64) * 11 + number).astype(np.uint16) for number in range(5)]
     path = make_video(tmp_path / "v.mkv", depth, codec="ffv1", pix_fmt="gray16le", array_format="gray16le")
-    rows = whole(path, unit="mm")
-    kept = [decode_depth(rows.encoded(row), lambda *size: np.empty(size, np.uint16)) for row in range(rows.num_rows)]
-    assert np.array_equal(kept, np.stack(depth))
+    rows = whole(path, RAW, unit="mm")
+    assert rows.data.dtype == np.uint16
+    assert np.array_equal(rows.data[..., 0], np.stack(depth))
+    assert whole(path, unit="mm").storage == "png"
     colour = make_video(tmp_path / "c.mp4", frames_of(5))
     rows, findings = read(colour, unit="mm")
     assert (rows, codes(findings)) == (None, ["image.coding"])
