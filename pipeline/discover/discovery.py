@@ -32,7 +32,7 @@ __all__ = [
 
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
-_TABLE = {".csv", ".tsv", ".txt", ".dat", ".log"}
+_INSIDE = {".csv", ".tsv", ".txt", ".dat", ".log", ".zarr"}  # kinds of files that lie packed in others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +275,7 @@ def _files(tree: FileTree, schema: Schema, only: str | None) -> list[_Place]:
 def _without_extension(name: str) -> str:
     path = PurePosixPath(name)
     inner = PurePosixPath(path.stem)
-    return inner.stem if path.suffix.lower() in _PACKED and inner.suffix.lower() in _TABLE else path.stem
+    return inner.stem if path.suffix.lower() in _PACKED and inner.suffix.lower() in _INSIDE else path.stem
 
 
 def _ids(root: Path, places: list[_Place]) -> list[str]:

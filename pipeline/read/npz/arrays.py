@@ -191,7 +191,7 @@ def _check_lengths(
     findings: Findings,
 ) -> bool:
     """Checks that every field has one row per stamp. If only the clock differs, the clock is reported."""
-    lengths = {len(array) for array in values.values()}
+    lengths = {len(values[source.spec.name]) for source in sources}
     if lengths == {len(timestamp)} and len(timestamp):
         return True
     if len(lengths) == 1:
