@@ -21,10 +21,10 @@ def smooth(rng: np.random.Generator, *shape: int) -> NDArray[np.float64]:
     return np.cumsum(rng.normal(0, 0.05, shape), axis=0)
 
 
-def pictures(rng: np.random.Generator, count: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:
+def pictures(rng: np.random.Generator, count: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
     """Frames of coarse squares, ``(count, height, width, 3)``."""
-    coarse = rng.integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
-    return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    coarse = rng.integers(0, 256, (count, height // 4, width // 4, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(4, axis=1).repeat(4, axis=2))
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
@@ -188,7 +188,7 @@ def write_calvin(folder: Path, ranges: list[tuple[int, int]], *, seed: int = 0) 
         "scene_obs": smooth(rng, rows, 24),
         "rgb_static": pictures(rng, rows),
         "rgb_gripper": pictures(rng, rows, 16, 16),
-        "depth_static": (1 + 0.1 * rng.random((rows, 24, 32))).astype(np.float32),
+        "depth_static": (1 + 0.1 * rng.random((rows, 48, 64))).astype(np.float32),
     }
     for row in range(rows):
         np.savez_compressed(folder / f"episode_{row:07d}.npz", **{name: values[row] for name, values in arrays.items()})

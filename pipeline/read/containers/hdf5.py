@@ -365,24 +365,32 @@ def _chunks_outside_the_lock(dataset: Any, start: int, stop: int) -> NDArray[Any
 
 
 @contextlib.contextmanager
-def open_hdf5_file(path: Path, label: str) -> Iterator[Hdf5File]:
-    """Opens a file for reading, without locking it.
+def open_hdf5_file(path: Path) -> Iterator[Hdf5File]:
+    """Opens a file for reading. h5py must be installed.
 
     Raises:
-        UsageError: h5py is not installed.
-        OSError: the file cannot be opened, or is cut short.
+        OSError: the file cannot be opened, is cut short, or is being written.
     """
-    h5py = need("h5py", "hdf5", label)
-    with h5py.File(os.fspath(path), "r", locking=False) as file:
+    import h5py
+
+    with h5py.File(os.fspath(path), "r") as file:
         yield Hdf5File(file, path.stat().st_size)
 
 
 def open_hdf5(
     path: Path, label: str, base: str | None, stack: ExitStack, findings: Findings
 ) -> Mapping[str, ArrayEntry] | None:
-    """Returns the arrays of the file by name; ``None`` with a finding if it cannot be opened."""
+    """Returns the arrays of the file by name; ``None`` with a finding if it cannot be opened.
+
+    Raises:
+        UsageError: h5py is not installed.
+    """
+    need("h5py", "hdf5", label)
     try:
-        file = stack.enter_context(open_hdf5_file(path, label))
+        file = stack.enter_context(open_hdf5_file(path))
+    except BlockingIOError:
+        findings.add("npz.unreadable", label, expected="a finished file", found="one that another program writes")
+        return None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         stop_for(error, label)
         findings.add("npz.unreadable", label, expected="an HDF5 file", found=first_line(error))

@@ -39,7 +39,7 @@ _PLAIN = {
 _IMAGES = "imagecodecs_"
 
 
-def unpack(codec: dict[str, Any], data: bytes, most: int) -> bytes | NDArray[Any]:
+def unpack(codec: dict[str, Any], data: bytes | NDArray[Any], most: int) -> bytes | NDArray[Any]:
     """Returns what ``codec`` packed.
 
     Args:
@@ -53,7 +53,7 @@ def unpack(codec: dict[str, Any], data: bytes, most: int) -> bytes | NDArray[Any
     """
     name = str(codec.get("id"))
     if name in _UNPACKERS:
-        unpacked = _UNPACKERS[name](data, most)
+        unpacked = _UNPACKERS[name](data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes(), most)
         if len(unpacked) > most:
             raise ValueError(f"a chunk that unpacks to more than its {most:,} bytes")
         return unpacked

@@ -93,6 +93,7 @@ def _read(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: Clo
             if not source.spec.text:
                 _store(files, source, values[source.spec.name], findings)
         return None
+    _report_rows_left(files, present, findings)
     kept = rows_with_values(present, files.label, findings)
     fields: dict[str, NDArray[Any]] = {}
     for source in found:
@@ -105,6 +106,14 @@ def _read(files: ArrayFiles, stream: ArrayStream, findings: Findings, clock: Clo
         column_names={source.spec.name: source.arrays for source in found},
         clock_location=stamps.place if clock is not None else None,
     )
+
+
+def _report_rows_left(files: ArrayFiles, sources: list[Source], findings: Findings) -> None:
+    """Reports rows past the end of the last episode of a container, once: with that episode."""
+    part, shape = files.part, files.arrays[sources[0].arrays[0]].shape
+    if part is not None and part.stop == part.num_rows and shape and shape[0] > part.num_rows:
+        expected, found = f"{part.num_rows} rows, as the ends of episodes say", f"{shape[0]}"
+        findings.add("npz.rows_left", files.label, column=sources[0].array, expected=expected, found=found)
 
 
 def _fields_of(
