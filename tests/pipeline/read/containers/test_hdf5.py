@@ -169,7 +169,7 @@ def a_chunk_that_unpacks_to_more(path: Path) -> None:
 
     with h5py.File(path, "w") as file:
         file.create_dataset("x", shape=(8,), dtype="u1", chunks=(8,), compression="gzip")
-        file["x"].id.write_direct_chunk((0,), zlib.compress(bytes(10**8)))
+        file["x"].id.write_direct_chunk((0,), zlib.compress(bytes(10**7)))
 
 
 def one_large_text_named_by_many_rows(path: Path) -> None:
