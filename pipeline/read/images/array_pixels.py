@@ -41,7 +41,7 @@ def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], stream: ImageStream)
     is_depth = stream.unit is not None
     wanted = "(rows, height, width) or (rows, height, width, 1)" if is_depth else "(rows, height, width, 3)"
     expected = f"{'depth' if is_depth else 'images'} of shape {wanted}, uint8, uint16 or fractions"
-    if dtype.kind not in "uf" or (not is_depth and dtype.kind == "u" and dtype != np.uint8):
+    if dtype.kind not in ("uif" if is_depth else "uf") or (not is_depth and dtype.kind == "u" and dtype != np.uint8):
         expected += "" if is_depth or dtype.kind != "u" else "; for depth say unit = 'mm'"
     elif len(shape) == 3:
         return "one channel"
@@ -70,7 +70,6 @@ class PixelArray:
     factor: float  # from the file's levels to ours
     rounded: int = 0  # frames
     outside: int = 0
-    without: int = 0
     first: dict[str, int] = field(default_factory=dict)
 
     @classmethod
