@@ -52,7 +52,7 @@ class OpenVideo:
             return tag
         if self.stream.duration is not None:
             return Fraction(self.stream.duration) * self.stream.time_base
-        alone = len(self.container.streams) == 1 and self.container.duration
+        alone = bool(len(self.container.streams) == 1 and self.container.duration)
         return Fraction(self.container.duration, 1_000_000) if alone else None
 
 
