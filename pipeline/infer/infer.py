@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
+from vlapipe.pipeline.infer.bags import why_no_table_but_bags
 from vlapipe.pipeline.infer.containers import guess_containers
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.known_datasets import built_in_that_fits, recognize
@@ -110,13 +111,16 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
     single = files_of_one_row(tree)
     if single:
         problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
-        return UsageError(problem, "join them into one table first, a row a sample")
+        return UsageError(problem, f"say one_row_a_file = true in a csv stream; {_WRITE_BY_HAND}")
+    bags = why_no_table_but_bags(tree)
+    if bags is not None:
+        return UsageError(f"{root}: no table of numbers in it, but {bags[0]}", bags[1])
     likeliest = likeliest_table(tree)
     if likeliest is not None:
         why, cure = why_no_table(tree.root / likeliest, likeliest)
         return UsageError(f"{root}: no table of numbers in it; {why}", cure or _WRITE_BY_HAND)
     kinds = ", ".join(sorted({PurePosixPath(path).suffix or path for path in tree.files})[:12]) or "nothing"
-    looked_at = " ".join(sorted([*TABLES, ".npz"]))
+    looked_at = " ".join(sorted([*TABLES, ".npz", ".hdf5", ".zarr", ".parquet"]))
     cure = f"a table with a row a sample is needed ({looked_at}, or other plain text); {_WRITE_BY_HAND}"
     return UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
 

@@ -11,12 +11,13 @@ from vlapipe.pipeline.infer.cells import is_missing, is_number
 __all__ = ["kinds_of_lines"]
 
 _MANY = 0.05  # fraction of all lines; fewer such lines are faults, which the reader reports
+_ONE_KIND = "a stream reads one of them by row_kind = '...'"
 _MAX_SHOWN = 4
 _MAX_NAMED = 64  # different first cells that may be names of messages; more of them are texts
 
 
 def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Sequence[str]]]) -> str | None:
-    """Return a reason to split the file: many lines differ in width from the rows, or the first cells alternate.
+    """Return a reason to read lines kind by kind: many differ in width from the rows, or the first cells alternate.
 
     ``others`` holds the number and the cells of each line that is not a row.
     """
@@ -29,9 +30,10 @@ def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Se
     if named and len(kinds) > 1 and not any(is_number(name) for name, _ in kinds):
         shown = ", ".join(f"{name} ({width} cells)" for (name, width), _ in kinds.most_common(_MAX_SHOWN))
         more = f" and {len(kinds) - _MAX_SHOWN} more" if len(kinds) > _MAX_SHOWN else ""
-        return f"lines of several kinds, as their first cells say: {shown}{more}; sort them into a file a kind first"
+        return f"lines of several kinds, as their first cells say: {shown}{more}; {_ONE_KIND}"
     line = others[0][0]
-    return f"from line {line} on lines have other numbers of cells: does another table begin there? then part the file"
+    what = f"from line {line} on lines have other numbers of cells: does another table begin there? then part the file"
+    return f"{what}; or say short_rows = true if rows may end early"
 
 
 def _taking_turns(first: list[str]) -> str | None:
@@ -40,4 +42,4 @@ def _taking_turns(first: list[str]) -> str | None:
     if not 1 < len(names) <= _MAX_SHOWN or turns <= len(first) / 4 or any(is_number(n) or is_missing(n) for n in names):
         return None
     shown = ", ".join(names)
-    return f"first cells take turns, {shown}: rows of different sensors? then sort them into a file a kind first"
+    return f"first cells take turns, {shown}: rows of different sensors? then {_ONE_KIND}"

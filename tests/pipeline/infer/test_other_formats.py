@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,18 @@ def test_files_that_no_stream_reads_are_named_with_what_reads_them(tmp_path: Pat
     assert any("2 .mat files" in each and "which is not read" in each for each in told)
     left = [finding for finding in report.findings if finding["code"].endswith("not_read")]
     assert {(f["column"], f["severity"]) for f in left} == {(".mcap", "warning"), (".mat", "note")}
+
+
+def test_bags_alone_are_answered_with_their_topics_and_the_lines_that_read_them(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "log_0.db3")) as database:
+        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT)")
+        database.execute("INSERT INTO topics VALUES (1, '/arm/joint_states', 'sensor_msgs/msg/JointState')")
+        database.commit()
+    with pytest.raises(UsageError, match=r'/arm/joint_states \(sensor_msgs.*kind = "bag".*topic = "/arm/joint_states"'):
+        infer_schema(tmp_path)
+
+
+def test_a_bag_that_cannot_be_opened_is_answered_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "x.mcap").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r'1 bag, such as x\.mcap .*kind = "bag"'):
+        infer_schema(tmp_path)
