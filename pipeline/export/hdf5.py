@@ -150,7 +150,8 @@ def _arrays(
         until = column + int(np.prod(field.shape, dtype=int))
         numbers[f"obs/{field.name}"] = episode.state[:, column:until].reshape(len(episode), *field.shape)
         column = until
-    numbers |= {f"obs/{name}": values for name, values in episode.sensors.items()}
+    seen = [other for other in plan.sample.others if other.key.startswith("observation.")]
+    numbers |= {f"obs/{other.field.name}": episode.others[other.key] for other in seen}
     done = np.zeros(len(episode), dtype=np.int64)
     done[-1] = 1
     numbers |= {"dones": done, "rewards": np.zeros(len(episode))}
@@ -163,7 +164,7 @@ def _arrays(
         a_chunk = max(1, min(len(values), _CHUNK_BYTES // max(1, values[:1].nbytes)))
         found[name] = (values.shape, values.dtype, a_chunk, _LEVEL_OF_NUMBERS, _rows_of(values))
     for camera, images in episode.cameras.items():
-        rows, is_depth = episode.frames.rows[camera], camera in plan.sample.depth_cameras
+        rows, is_depth = episode.frames.rows[camera], camera in plan.sample.depth_units
         shape = (len(rows), *plan.sample.sizes[camera], 1 if is_depth else 3)
         dtype = np.dtype(np.uint16 if is_depth else np.uint8)
 

@@ -1,30 +1,30 @@
 """Gives each stored image as a file that every reader decodes to the same pixels, and as the pixels themselves.
 
 A stored JPEG or PNG is kept byte for byte if PIL, which LeRobot reads with, decodes it to the RGB that training sees.
-Any other image becomes a PNG of those pixels: pixels, red and blue exchanged, grey, CMYK, a palette, an orientation.
+Any other image becomes a PNG of those pixels: pixels, red and blue exchanged, grey, a palette, transparency, an
+orientation, stray bytes.
 """
 
 from __future__ import annotations
 
-import io
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
+from vlapipe.pipeline.read.images.damage import has_odd_bytes
+from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
 from vlapipe.pipeline.shards.dataset import Dataset, Episode
+from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_deep, is_png
+from vlapipe.pipeline.shards.format.png_decode import encode_png
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["CameraImages", "ImageFile"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_COLOUR_8_BIT = (8, 2)  # bit depth and colour type of a PNG
-_ORIENTATION = 0x0112  # tag of Exif; 1 is upright
-_PNG_LEVEL = 1  # level 6 takes four times as long for a tenth fewer bytes
+_RGB_8 = (8, 2)  # bit depth and colour type of a PNG
+_UPRIGHT = 1  # EXIF orientation
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,14 @@ class CameraImages:
     """The images of one camera in one episode, by row."""
 
     def __init__(self, dataset: Dataset, episode: Episode, camera: str) -> None:
-        stream = dataset.manifest.streams[camera]
+        manifest = dataset.manifest
         self._place = f"{dataset.path}: {episode.id}: {camera}"
-        self._is_bgr = stream.get("channels", "rgb") == "bgr"
+        self._channels = manifest.image_channels(camera)
+        self._is_depth = manifest.depth_unit(camera) is not None
+        self._size = episode.row[f"{camera}/height"], episode.row[f"{camera}/width"]
         self._pixels = episode.get(f"{camera}/pixels")
         if self._pixels is None:
             self._bytes, self._offset = episode[f"{camera}/bytes"], episode[f"{camera}/offset"]
-
-    @property
-    def is_depth(self) -> bool:
-        """Returns whether a pixel is one 16-bit number."""
-        if self._pixels is not None:
-            return bool(self._pixels.shape[-1] == 1)
-        return len(self._offset) > 1 and _png_kind(self._stored(0)) == (16, 0)
-
-    def size(self) -> tuple[int, int]:
-        """Returns height and width of the camera's images, in the first row."""
-        if self._pixels is not None:
-            return int(self._pixels.shape[1]), int(self._pixels.shape[2])
-        with Image.open(io.BytesIO(self._stored(0))) as image:
-            return image.height, image.width
-
-    def num_bytes(self, rows: NDArray[np.int64]) -> int:
-        """Returns about how many bytes the files of these rows have together, without making them."""
-        if self._pixels is not None:
-            return int(self._pixels[0].nbytes) * len(rows)
-        return int((self._offset[rows + 1] - self._offset[rows]).sum())
 
     def file(self, row: int) -> ImageFile:
         """Returns one image as a file.
@@ -75,12 +57,15 @@ class CameraImages:
         """
         if self._pixels is None:
             stored = self._stored(row)
-            suffix = "png" if stored.startswith(_PNG) else "jpg"
-            if not self._is_bgr and (is_plain_png(stored) if suffix == "png" else is_plain_jpeg(stored)):
-                return ImageFile(stored, suffix, is_kept=True)
-            if suffix == "png" and _png_kind(stored) == (16, 0):
-                return ImageFile(stored, suffix, is_kept=True)
-        return ImageFile(_png(self.pixels(row)), "png", is_kept=False)
+            of_png = is_png(stored)
+            if self._is_depth:
+                is_plain = of_png and is_deep(stored)
+            else:
+                is_plain = self._channels == "rgb" and (_is_plain_png(stored) if of_png else _is_plain_jpeg(stored))
+            if is_plain:
+                return ImageFile(stored, "png" if of_png else "jpg", is_kept=True)
+        pixels = self.pixels(row)
+        return ImageFile(encode_png(pixels[..., 0] if self._is_depth else pixels), "png", is_kept=False)
 
     def pixels(self, row: int) -> NDArray[Any]:
         """Returns one image as pixels ``(H, W, 3)`` uint8, RGB; a depth image as ``(H, W, 1)`` uint16.
@@ -93,55 +78,43 @@ class CameraImages:
             return pixels
         stored = self._stored(row)
         try:
-            return decoded(stored, "BGR" if self._is_bgr else "RGB")
-        except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            if self._is_depth:
+                return decode_depth(stored, lambda height, width: np.empty((height, width), np.uint16))[..., None]
+            return decode_rgb(stored, self._size, _memory, self._channels, _pass_over)
+        except ValueError as error:
             raise DamageError(f"{self._place}: image {row} cannot be decoded: {error}", "run vlapipe verify") from None
 
     def _stored(self, row: int) -> bytes:
         return self._bytes[self._offset[row] : self._offset[row + 1]].tobytes()
 
 
-def decoded(data: bytes, channels: str = "RGB") -> NDArray[Any]:
-    """Decodes a JPEG or PNG file. ``channels`` is ``BGR`` if red and blue are exchanged in the file."""
-    if not data.startswith(_PNG):
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=channels)
-        return pixels
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.uint16)[..., None]
-        array = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(array[..., ::-1]) if channels == "BGR" else array
+def _memory(height: int, width: int) -> NDArray[np.uint8]:
+    return np.empty((height, width, 3), dtype=np.uint8)
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Returns whether each reader decodes a JPEG file to the same RGB image, with its top at the top."""
+def _pass_over(_complaint: str) -> None:
+    """Ingest has kept the image, so training passes over the same."""
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether each reader decodes a JPEG file to the same RGB image, with its top at the top."""
     try:
-        colours = simplejpeg.decode_jpeg_header(data)[2]
+        header, colours = read_jpeg_header(data), simplejpeg.decode_jpeg_header(data)[2]
     except (ValueError, KeyError):
         return False
-    return colours == "YCbCr" and not _is_turned(data)
-
-
-def is_plain_png(data: bytes) -> bool:
-    """Returns whether a PNG file has 8-bit RGB, and nothing that tells a reader to change it."""
-    return _png_kind(data) == _COLOUR_8_BIT and b"eXIf" not in data and b"tRNS" not in data
-
-
-def _is_turned(data: bytes) -> bool:
-    """Whether a JPEG has an orientation that some readers apply and others do not."""
-    if b"Exif\0\0" not in data[: 1 << 16]:
+    if header.num_stray or header.orientation != _UPRIGHT or colours != "YCbCr":
         return False
-    with Image.open(io.BytesIO(data)) as image:
-        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    return not has_odd_bytes(memoryview(data), is_progressive=header.is_progressive) or _is_whole(data)
 
 
-def _png_kind(data: bytes) -> tuple[int, int] | None:
-    """Bit depth and colour type of a PNG file; ``None`` if the file is no PNG."""
-    return struct.unpack("BB", data[24:26]) if data.startswith(_PNG) and len(data) > 26 else None
+def _is_whole(jpeg: bytes) -> bool:
+    try:
+        simplejpeg.decode_jpeg(jpeg, colorspace="GRAY", min_height=1, min_width=1)
+    except ValueError:
+        return False
+    return True
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    file = io.BytesIO()
-    image.save(file, "png", compress_level=_PNG_LEVEL)
-    return file.getvalue()
+def _is_plain_png(data: bytes) -> bool:
+    """Whether a PNG file has 8-bit RGB, and nothing that tells a reader to change it."""
+    return tuple(data[24:26]) == _RGB_8 and b"eXIf" not in data and b"tRNS" not in data

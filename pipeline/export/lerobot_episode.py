@@ -60,8 +60,8 @@ class EpisodeWork:
         stats = {key: stats_of_rows(values) for key, values in columns.items()}
         remade, losses = dict[str, int](), dict[str, Loss]()
         for camera in plan.sample.cameras:
-            key, rows = lr.camera_key(camera, plan.sample), episode.frames.rows[camera]
-            stats[key] = _stats_of_images(episode.cameras[camera], rows, camera in plan.sample.depth_cameras)
+            key, rows = plan.sample.keys[camera], episode.frames.rows[camera]
+            stats[key] = _stats_of_images(episode.cameras[camera], rows, camera in plan.sample.depth_units)
             if camera in plan.video_cameras:
                 losses[camera] = self._encode(episode.cameras[camera], rows, camera, i)
             else:
@@ -78,7 +78,7 @@ class EpisodeWork:
         found: Mapping[str, NDArray[Any]] = {
             "observation.state": episode.state,
             "action": episode.action,
-            **{f"observation.sensors.{name}": values for name, values in episode.sensors.items()},
+            **episode.others,
             lr.STATE_MISSING: episode.has_no_state,
             lr.ACTION_MISSING: episode.has_no_action,
             "timestamp": np.arange(count) / self._plan.fps,
@@ -120,7 +120,7 @@ def _files(images: CameraImages, rows: NDArray[np.int64]) -> tuple[list[tuple[by
 
 
 def _stats_of_images(images: CameraImages, rows: NDArray[np.int64], is_depth: bool) -> Stats:
-    """Colours count from 0 to 1, as LeRobot has them; depth is in its own unit."""
+    """Colours count from 0 to 1, as LeRobot has them; depth is in its own unit, three times, as LeRobot expects."""
     sampled = rows[sampled_rows(len(rows))].tolist()
     if not is_depth:
         counts = PixelCounts()
@@ -128,5 +128,6 @@ def _stats_of_images(images: CameraImages, rows: NDArray[np.int64], is_depth: bo
             counts.add(images.pixels(row))
         return counts.stats()
     depth = np.concatenate([images.pixels(row).reshape(-1, 1) for row in sampled])
-    stats = {name: value.reshape(1, 1, 1) for name, value in stats_of_rows(depth.astype(np.float64)).items()}
-    return {**stats, "count": np.array([len(sampled)])}
+    of_depth = stats_of_rows(depth.astype(np.float64))
+    count = {"count": np.array([len(sampled)])}
+    return {name: np.full((3, 1, 1), value[0]) for name, value in of_depth.items()} | count

@@ -42,7 +42,7 @@ def commit(plan: ExportPlan, survey: Survey, features: lr.Features, work: WorkFo
     features = {key: dict(feature) for key, feature in features.items()}
     videos: dict[str, list[_Place]] = {}
     for camera in plan.video_cameras:
-        key = lr.camera_key(camera, plan.sample)
+        key = plan.sample.keys[camera]
         videos[key] = _join_videos(plan, camera, survey, work, files)
         features[key]["info"] = video_info(plan.out / lr.video_path(key, (0, 0)))
     table, tally = _EpisodesTable(plan.out), Tally()
@@ -108,7 +108,7 @@ def _join_videos(
     plan: ExportPlan, camera: str, survey: Survey, work: WorkFolder, files: dict[str, int]
 ) -> list[_Place]:
     """Lays a camera's episodes end to end in files of limited size. Returns where each episode lies."""
-    rate, key = exact_rate(plan.fps), lr.camera_key(camera, plan.sample)
+    rate, key = exact_rate(plan.fps), plan.sample.keys[camera]
     paths = [video_part(work, camera, i).with_suffix(".mp4") for i in range(len(plan.episodes))]
     places: list[_Place] = []
     index: lr.FileIndex = (0, 0)

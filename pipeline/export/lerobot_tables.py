@@ -18,7 +18,6 @@ __all__ = [
     "DATA_FILE_BYTES",
     "STATE_MISSING",
     "VIDEO_FILE_BYTES",
-    "camera_key",
     "data_path",
     "episodes_path",
     "features_of",
@@ -50,7 +49,15 @@ _OF_EVERY_FRAME: Features = {
     "task_index": {"dtype": "int64", "shape": [1], "names": None},
 }
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_ARROW = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}
+_ARROW = {
+    "bool": pa.bool_(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
 
 
 def data_path(index: FileIndex) -> str:
@@ -74,33 +81,30 @@ def next_file(index: FileIndex) -> FileIndex:
     return (chunk + 1, 0) if file == CHUNK_FILES - 1 else (chunk, file + 1)
 
 
-def camera_key(camera: str, sample: ExportedSample) -> str:
-    """Returns the name of a camera's images in the dataset. Depth has one of its own: it is no colour image."""
-    return f"observation.{'depth' if camera in sample.depth_cameras else 'images'}.{camera}"
-
-
 def features_of(sample: ExportedSample, *, video: bool, missing: Iterable[str]) -> Features:
     """Returns the features of ``info.json``, in the order of the columns."""
     columns = tuple(name for field in sample.state for name in field.columns)
     names = columns if len(set(columns)) == len(columns) else _with_field_names(sample.state)
-    found: Features = {"observation.state": _numbers((len(names),), names)}
-    found["action"] = _numbers(sample.action.shape, sample.action.columns)
+    found: Features = {"observation.state": _numbers(sample.state_dtype, (len(names),), names)}
+    found["action"] = _numbers(sample.action.dtype, sample.action.shape, sample.action.columns)
     for camera in sample.cameras:
-        is_depth = camera in sample.depth_cameras
-        found[camera_key(camera, sample)] = {
-            "dtype": "video" if video and not is_depth else "image",
-            "shape": [*sample.sizes[camera], 1 if is_depth else 3],
+        unit = sample.depth_units.get(camera)
+        found[sample.keys[camera]] = {
+            "dtype": "video" if video and unit is None else "image",
+            "shape": [*sample.sizes[camera], 3 if unit is None else 1],
             "names": ["height", "width", "channels"],
+            **({} if unit is None else {"info": {"is_depth_map": True, "unit": unit}}),
         }
-    for name, _, field in sample.sensors:
+    for other in sample.others:
+        field = other.field
         is_flat = len(field.shape) < 2
-        found[f"observation.sensors.{name}"] = _numbers(field.shape or (1,), field.columns if is_flat else None)
+        found[other.key] = _numbers(field.dtype, field.shape or (1,), field.columns if is_flat else None)
     found |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in missing}
     return found | _OF_EVERY_FRAME
 
 
-def _numbers(shape: tuple[int, ...], names: Sequence[str] | None) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": list(shape), "names": None if names is None else list(names)}
+def _numbers(dtype: str, shape: tuple[int, ...], names: Sequence[str] | None) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "names": None if names is None else list(names)}
 
 
 def _with_field_names(fields: Sequence[NumberField]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class ExportPlan:
     @property
     def video_cameras(self) -> list[str]:
         """The cameras that are encoded as video. Depth never is: a video would destroy it."""
-        return [c for c in self.sample.cameras if self.video is not None and c not in self.sample.depth_cameras]
+        return [c for c in self.sample.cameras if self.video is not None and c not in self.sample.depth_units]
 
     @property
     def splits(self) -> list[str]:

@@ -1,7 +1,9 @@
 """What an exported frame holds, by name: state, action, sensors and cameras of a training sample, and their rows.
 
 Both formats take their numbers from here. They are the numbers that training reads: the state's fields side by side, of
-other streams the values at the anchor's times, and the recorded actions of the schema.
+other streams the values at the anchor's times, and the recorded actions of the schema. Training reads float32; numbers
+that were recorded as float64 on the anchor's clock stay so. A dataset that was LeRobot's keeps its other features and
+their names too.
 """
 
 from __future__ import annotations
@@ -16,18 +18,45 @@ from vlapipe.pipeline.export.image_bytes import CameraImages
 from vlapipe.pipeline.export.one_rate import EpisodeFrames, episode_frames
 from vlapipe.pipeline.shards.dataset import Dataset, Episode
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.schema import FieldSpec, Schema
+from vlapipe.schemas.schema import FieldSpec, ImageStream, Schema
 
-__all__ = ["ExportedEpisode", "ExportedSample", "NumberField", "left_out_sensors", "read_episode", "sample_of"]
+__all__ = [
+    "ExportedEpisode",
+    "ExportedSample",
+    "NumberField",
+    "OtherField",
+    "left_out_sensors",
+    "read_episode",
+    "sample_of",
+]
+
+Numbers = NDArray[np.generic]
+
+_OF_LEROBOT = "lerobot"  # the layout of datasets that were LeRobot's
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberField:
-    """Numbers of a frame: a field's name, its shape in one frame, and the name of each of its columns."""
+    """Numbers of a frame: a field's name, its shape in one frame, the name of each of its columns, and their dtype."""
 
     name: str
     shape: tuple[int, ...]
     columns: tuple[str, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherField:
+    """Numbers beside state and action: a sensor, or a feature that a LeRobot dataset had. ``key`` is LeRobot's name."""
+
+    key: str
+    path: str  # <stream>/<field>
+    field: NumberField
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        return self.path.partition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +64,24 @@ class ExportedSample:
     """What each frame holds. ``state`` are the fields side by side in the state; ``sizes`` are (height, width)."""
 
     state: tuple[NumberField, ...]
+    state_dtype: str
     action: NumberField
-    sensors: tuple[tuple[str, str, NumberField], ...]  # name, stream, field
+    others: tuple[OtherField, ...]
     cameras: tuple[str, ...]
-    depth_cameras: tuple[str, ...]
+    depth_units: dict[str, str]  # of the cameras that measure depth
+    keys: dict[str, str]  # of cameras, LeRobot's names
     sizes: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedEpisode:
-    """The frames of one episode. Arrays are C-ordered float32 ``(N, ...)``; ``tasks`` has a text for each frame."""
+    """The frames of one episode. Arrays are C-ordered ``(N, ...)``; ``tasks`` has a text for each frame."""
 
     id: str
     frames: EpisodeFrames
-    state: NDArray[np.float32]
-    action: NDArray[np.float32]
-    sensors: dict[str, NDArray[np.float32]]
+    state: Numbers
+    action: Numbers
+    others: dict[str, Numbers]  # by key
     cameras: dict[str, CameraImages]
     tasks: list[str]
     has_no_action: NDArray[np.bool_]  # frames without one; their action is zero
@@ -72,22 +103,16 @@ def sample_of(dataset: Dataset, cameras: Sequence[str] | None, episodes: Sequenc
         have = ", ".join(dataset.manifest.cameras) or "none"
         raise UsageError(f"--cameras {unknown[0]}: no such camera", f"the dataset has {have}")
     chosen = tuple(dataset.cameras if cameras is None else dict.fromkeys(cameras))
-    sizes = {camera: _size_of(dataset, camera, episodes) for camera in chosen}
-    first = dataset.episode(int(episodes[0]))
-    depth = tuple(camera for camera in chosen if CameraImages(dataset, first, camera).is_depth)
-    left_out = left_out_sensors(dataset, episodes)
-    sensors = [
-        (name, path.partition("/")[0], _number_field(name, schema.field(path)))
-        for name, path in schema.sample.sensors
-        if name not in left_out
-    ]
+    units = {camera: dataset.manifest.depth_unit(camera) for camera in chosen}
     return ExportedSample(
         state=tuple(_with_own_names(schema)),
-        action=_action_field(schema),
-        sensors=tuple(sensors),
+        state_dtype=_stored_dtype(dataset, schema.sample.state),
+        action=_action_field(dataset),
+        others=tuple(_others(dataset, episodes)),
         cameras=chosen,
-        depth_cameras=depth,
-        sizes=sizes,
+        depth_units={camera: unit for camera, unit in units.items() if unit is not None},
+        keys={camera: _camera_key(schema, camera) for camera in chosen},
+        sizes={camera: _size_of(dataset, camera, episodes) for camera in chosen},
     )
 
 
@@ -103,31 +128,53 @@ def read_episode(dataset: Dataset, index: int, sample: ExportedSample, fps: floa
     Raises:
         DamageError: the shard is missing, cut short or altered.
     """
-    episode = dataset.episode(index)
-    schema = dataset.schema
-    streams = [*sample.cameras, *(stream for _, stream, _ in sample.sensors if stream != schema.anchor)]
-    frames = episode_frames(dataset, episode, fps, dict.fromkeys(streams))
+    episode, schema = dataset.episode(index), dataset.schema
+    beside = [other.stream for other in sample.others if other.stream != schema.anchor]
+    frames = episode_frames(dataset, episode, fps, dict.fromkeys([*sample.cameras, *beside]))
     arrays = dataset.sample_arrays(episode.row["shard"])
-    start = episode.row[f"{schema.anchor}/start"]
-    rows = start + frames.anchor_rows
-    sensors = {}
-    for name, stream, _ in sample.sensors:
-        own = frames.anchor_rows if stream == schema.anchor else frames.rows[stream]
-        sensors[name] = np.ascontiguousarray(
-            arrays[f"observation.sensors.{name}"][episode.row[f"{stream}/start"] + own]
-        )
+    at = frames.anchor_rows
+    rows = episode.row[f"{schema.anchor}/start"] + at
+    state: Numbers = arrays["observation.state"][rows]
+    if sample.state_dtype != "float32":
+        state = _side_by_side(episode, schema.sample.state, at)
+    action: Numbers = arrays["action"][rows]
+    if sample.action.dtype != "float32":
+        action = _side_by_side(episode, schema.action.of, at)
+    names = {path: f"observation.sensors.{name}" for name, path in schema.sample.sensors}
+    others = {}
+    for other in sample.others:
+        own = at if other.stream == schema.anchor else frames.rows[other.stream]
+        if other.field.dtype == "float32" and other.path in names:
+            others[other.key] = arrays[names[other.path]][episode.row[f"{other.stream}/start"] + own]
+        else:
+            others[other.key] = episode[other.path][own]
     no_state = arrays.get("observation.state_is_missing")
     return ExportedEpisode(
         id=episode.id,
         frames=frames,
-        state=np.ascontiguousarray(arrays["observation.state"][rows]),
-        action=np.ascontiguousarray(arrays["action"][rows]),
-        sensors=sensors,
+        state=np.ascontiguousarray(state),
+        action=np.ascontiguousarray(action),
+        others={key: np.ascontiguousarray(values) for key, values in others.items()},
         cameras={camera: CameraImages(dataset, episode, camera) for camera in sample.cameras},
-        tasks=_tasks(dataset, episode, frames.anchor_rows),
+        tasks=_tasks(dataset, episode, at),
         has_no_action=arrays["action/row"][rows] < 0,
         has_no_state=np.zeros(len(rows), dtype=bool) if no_state is None else no_state[rows].reshape(-1) != 0,
     )
+
+
+def _side_by_side(episode: Episode, paths: Sequence[str], rows: NDArray[np.int64]) -> Numbers:
+    """Fields of the anchor side by side, in the dtype that they are stored in."""
+    return np.concatenate([episode[path][rows].reshape(len(rows), -1) for path in paths], axis=1)
+
+
+def _stored_dtype(dataset: Dataset, paths: Sequence[str]) -> str:
+    """The dtype of fields side by side: that of the recording if it may stay, else float32, which training reads."""
+    schema = dataset.schema
+    dtypes = {schema.field(path).dtype for path in paths}
+    stays = schema.episodes.layout == _OF_LEROBOT or dtypes == {"float64"}
+    if len(dtypes) != 1 or not stays or dataset.conversions or dataset.padded:
+        return "float32"
+    return dtypes.pop() if all(schema.is_on_anchor(path) for path in paths) else "float32"
 
 
 def _tasks(dataset: Dataset, episode: Episode, rows: NDArray[np.int64]) -> list[str]:
@@ -137,6 +184,42 @@ def _tasks(dataset: Dataset, episode: Episode, rows: NDArray[np.int64]) -> list[
         return [episode.instruction] * len(rows)
     texts = episode.text(column)
     return [texts[row] or episode.instruction for row in rows.tolist()]
+
+
+def _others(dataset: Dataset, episodes: Sequence[int]) -> list[OtherField]:
+    """The sensors; and of a dataset that was LeRobot's all other features, by their own names."""
+    schema = dataset.schema
+    was_lerobot = schema.episodes.layout == _OF_LEROBOT
+    left_out = left_out_sensors(dataset, episodes)
+    names = {path: name for name, path in schema.sample.sensors if name not in left_out}
+    taken = ("state", "images")
+    keys = {path: f"observation.{'sensors.' if name in taken else ''}{name}" for path, name in names.items()}
+    if was_lerobot:
+        stored = [field for field in schema.anchor_stream.fields if not field.text]
+        used = {*schema.sample.state, *schema.action.of}
+        own = {f"{schema.anchor}/{field.name}": field.columns[0][0] for field in stored}
+        keys |= {path: key for path, key in own.items() if path not in used}
+    return [
+        OtherField(
+            key=key,
+            path=path,
+            field=_number_field(names.get(path, key), schema.field(path), _stored_dtype(dataset, [path])),
+        )
+        for path, key in keys.items()
+    ]
+
+
+def _camera_key(schema: Schema, camera: str) -> str:
+    """LeRobot's name of a camera; the one that a dataset had that was LeRobot's."""
+    usual = f"observation.images.{camera}"
+    if schema.episodes.layout != _OF_LEROBOT:
+        return usual
+    stream = schema.stream(camera)
+    assert isinstance(stream, ImageStream)
+    if stream.kind == "images" and stream.array:
+        return stream.array[0]
+    folders = [part for part in stream.files[0].split("/") if part.endswith(camera) and not part.startswith("*")]
+    return folders[0] if len(folders) == 1 else usual
 
 
 def _size_of(dataset: Dataset, camera: str, episodes: Sequence[int]) -> tuple[int, int]:
@@ -168,12 +251,14 @@ def _with_own_names(schema: Schema) -> list[NumberField]:
     return [_number_field(name, schema.field(path)) for name, path in zip(names, paths, strict=True)]
 
 
-def _number_field(name: str, field: FieldSpec) -> NumberField:
-    return NumberField(name=name, shape=field.shape, columns=_column_names(name, field))
+def _number_field(name: str, field: FieldSpec, dtype: str = "float32") -> NumberField:
+    return NumberField(name=name, shape=field.shape, columns=_column_names(name, field), dtype=dtype)
 
 
 def _column_names(name: str, field: FieldSpec) -> tuple[str, ...]:
     """The names of a field's columns in the recording; numbered if the recording names only the whole field."""
+    if len(field.names) == field.num_columns:
+        return field.names
     if len(field.columns) == field.num_columns and field.cells == "one":
         named = tuple(names[0] for names in field.columns)
         if len(set(named)) == len(named):
@@ -181,13 +266,13 @@ def _column_names(name: str, field: FieldSpec) -> tuple[str, ...]:
     return (name,) if field.num_columns == 1 else tuple(f"{name}_{i}" for i in range(field.num_columns))
 
 
-def _action_field(schema: Schema) -> NumberField:
-    names: list[str] = []
+def _action_field(dataset: Dataset) -> NumberField:
+    schema, names = dataset.schema, list[str]()
     for path in schema.action.of:
         names += _column_names(path.partition("/")[2], schema.field(path))
     names += [constant.name for constant in schema.action.append]
-    return NumberField(name="action", shape=(len(names),), columns=_made_unique(names))
-
-
-def _made_unique(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(names) if len(set(names)) == len(names) else tuple(f"{name}_{i}" for i, name in enumerate(names))
+    if len(set(names)) != len(names):
+        names = [f"{name}_{i}" for i, name in enumerate(names)]
+    is_recorded = schema.action.kind == "column" and not schema.action.append
+    dtype = _stored_dtype(dataset, schema.action.of) if is_recorded else "float32"
+    return NumberField(name="action", shape=(len(names),), columns=tuple(names), dtype=dtype)

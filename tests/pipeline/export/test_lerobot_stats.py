@@ -47,7 +47,7 @@ def test_numbers_to_the_last_bit(seed: int) -> None:
 def test_one_row_is_its_own_quantiles() -> None:
     stats = stats_of_rows(np.array([[1.0, 2.0]], dtype=np.float32))
     assert {name: value.tolist() for name, value in stats.items()} == {
-        **dict.fromkeys(("min", "max", "mean", *SHARES), [1.0, 2.0]),
+        **{name: [1.0, 2.0] for name in ("min", "max", "mean", *SHARES)},
         "std": [0.0, 0.0],
         "count": [1],
     }
