@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
-
 from videos import make_video, picture
 
 __all__ = ["FPS", "JOINTS", "Written", "write_lerobot"]

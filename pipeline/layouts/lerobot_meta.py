@@ -214,7 +214,10 @@ def _fill(template: str, what: str, values: Mapping[str, int | str]) -> str:
             raise UsageError(f"{INFO}: {what}: {match[0]!r} is not known", f"it may use {', '.join(sorted(values))}")
         return f"{given:0{match[2]}d}" if match[2] and isinstance(given, int) else str(given)
 
-    return _SLOT.sub(value, template)
+    path = _SLOT.sub(value, template)
+    if "{" in path or "}" in path:
+        raise UsageError(f"{INFO}: {what}: cannot fill in {template!r:.80}", f"it may use {', '.join(sorted(values))}")
+    return path
 
 
 def _template(info: dict[str, Any], key: str, default: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def lerobot_schema(root: Path) -> str:
         raise UsageError(
             "meta/info.json: features: no numbers in any feature", "a dataset of images alone has no frames"
         )
-    names = _names([*numbers, *meta.cameras])
+    names = _names(numbers, {"timestamp"}) | _names(meta.cameras, {ANCHOR, "action", "align"})
     return (
         "\n".join([*_head(meta, root), *_robot(numbers, names, meta, look), *_cameras(meta, names, tree, look)]) + "\n"
     )
@@ -93,15 +94,15 @@ def _is_depth(images: pa.Array) -> bool:
     return data is not None and data.startswith(signature) and data[at : at + 2] == sixteen_gray
 
 
-def _names(features: list[Feature]) -> dict[str, str]:
+def _names(features: Iterable[Feature], reserved: set[str]) -> dict[str, str]:
     """Returns a name of a stream or field for each feature: ``observation.state`` becomes ``state``."""
     short = {feature.key: _short(feature.key) for feature in features}
-    counts = Counter([*short.values(), ANCHOR])
-    taken: set[str] = set()
+    counts = Counter(short.values())
+    taken = set(reserved)
     names = {}
     for key, name in short.items():
         chosen = name if counts[name] == 1 else _as_name(key)
-        while chosen in taken or chosen == "timestamp" or chosen.endswith(MISSING_SUFFIX):
+        while chosen in taken or chosen.endswith(MISSING_SUFFIX):
             chosen += "_"
         taken.add(chosen)
         names[key] = chosen
