@@ -315,8 +315,8 @@ class ImageStream:
     The images are files; or frames of the video that ``files`` names; or, with ``array`` or ``topic``, an array or the
     messages of a container that ``files`` names. ``{camera}`` may also stand in ``array`` and ``topic``.
 
-    ``named_by`` gives cameras names by what an episode's metadata calls them: (name, key) for each, where the key's value
-    is what ``{camera}`` stands for in the file's name. Where the metadata names a camera, others are left out.
+    ``named_by`` gives cameras names by what an episode's metadata calls them: (name, key) for each, where the key's
+    value is what ``{camera}`` stands for in the file's name. Where the metadata names a camera, others are left out.
 
     With ``unit``, a length such as ``"mm"`` or ``"0.2 mm"``, the camera measures depth: an image has one channel,
     uint16 in ``unit``. ``file_unit`` is the unit in the files if they have another one.

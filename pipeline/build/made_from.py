@@ -81,7 +81,7 @@ class MadeFrom:
 
 def _digest(episode: RawEpisode) -> str:
     files = sorted((file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file)
-    described = [episode.task, files, *([episode.entry] if episode.entry else [])]
+    described: list[Any] = [episode.task, files, *([episode.entry] if episode.entry else [])]
     if episode.says is not None:  # rows and times come from the metadata, and not from the files that are named above
         described += [episode.rows, episode.times, astuple(episode.says)]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]

@@ -17,7 +17,6 @@ from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import to_rgb, turn_of
 from vlapipe.pipeline.read.video.open_video import av_error, open_video
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
-from vlapipe.schemas.findings import Findings
 
 __all__ = ["VideoSample", "look_at_videos"]
 
@@ -73,5 +72,5 @@ def _stored(path: Path, num_bytes: int, images: ImageOptions) -> tuple[ImageSize
         width=size[0],
         source=SourceFile(path="", num_files=1, num_bytes=num_bytes, sha256=""),
     )
-    made = store_frames(pixels, rows, images, images.made_from("jpeg"), Findings(), "420")
+    made = store_frames(pixels, rows, images, images.made_from("jpeg"), "420")
     return size, made.data.nbytes * num_frames // len(pixels)

@@ -51,7 +51,7 @@ class OpenVideo:
         if tag is not None:
             return tag
         if self.stream.duration is not None:
-            return Fraction(self.stream.duration) * self.stream.time_base
+            return Fraction(self.stream.duration) * Fraction(self.stream.time_base)
         alone = bool(len(self.container.streams) == 1 and self.container.duration)
         return Fraction(self.container.duration, 1_000_000) if alone else None
 

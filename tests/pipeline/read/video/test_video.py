@@ -23,7 +23,6 @@ from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.read.video.decode import PacketCount
 from vlapipe.pipeline.read.video.video import read_video
-from vlapipe.pipeline.shards.format.image_decode import decode_depth
 from vlapipe.pipeline.stream_rows import ClockLocation, ImageRows
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import ImageStream, OnBad, TimeSpec
