@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import IO
+from io import BufferedReader
+
+import numpy as np
 
 from vlapipe.pipeline.read.bags.bag_error import BagError
 
 __all__ = ["ByteSource", "cut_short"]
 
-_BLOCK = 1 << 20
+_BLOCK = 4 << 20
 
 
 def cut_short(where: str) -> BagError:
@@ -19,7 +21,7 @@ def cut_short(where: str) -> BagError:
 class ByteSource:
     """The bytes of a file, of which the next ones can be taken or skipped."""
 
-    def __init__(self, file: IO[bytes], num_bytes: int) -> None:
+    def __init__(self, file: BufferedReader, num_bytes: int) -> None:
         self._file = file
         self._num_bytes = num_bytes
         self._block = memoryview(b"")
@@ -51,14 +53,16 @@ class ByteSource:
             raise cut_short(f"the end of the file within a record, at byte {self.position}")
         if most is not None and count > most:
             raise BagError("bag.damaged", f"a record of at most {most} bytes", f"{count} at byte {self.position}")
-        rest = bytes(self._block[self._at :])
-        wanted = count - len(rest)
-        block = self._file.read(max(_BLOCK, wanted) if wanted < _BLOCK else wanted)
-        if len(block) < wanted:
-            raise cut_short(f"the end of the file at byte {self._read + len(block)}: it became shorter")
-        self._read += len(block)
-        self._block, self._at = memoryview(block), wanted
-        return memoryview(rest + block[:wanted]) if rest else self._block[:wanted]
+        rest = self._block[self._at :]
+        # Memory of numpy, because it is not filled with zeros first. Chunks of 1 MB are then seldom copied.
+        block = memoryview(np.empty(min(len(rest) + self._num_bytes - self._read, max(_BLOCK, count)), dtype=np.uint8))
+        block[: len(rest)] = rest
+        num_read = self._file.readinto(block[len(rest) :])
+        if len(rest) + num_read < count:
+            raise cut_short(f"the end of the file at byte {self._read + num_read}: it became shorter")
+        self._read += num_read
+        self._block, self._at = block[: len(rest) + num_read], count
+        return self._block[:count]
 
     def skip(self, count: int) -> None:
         """Passes over bytes.

@@ -6,8 +6,8 @@ Record layout: the MCAP specification, https://mcap.dev/spec. The checksum of a 
 from __future__ import annotations
 
 import zlib
+from io import BufferedReader
 from struct import Struct, error
-from typing import IO
 
 from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.byte_source import ByteSource, cut_short
@@ -25,7 +25,7 @@ _FORMS = {"ros1msg": "msg", "ros2msg": "msg", "ros2idl": "idl", "omgidl": "idl",
 _LATEST = (1 << 63) - 1
 
 
-def read_mcap(file: IO[bytes], num_bytes: int, topics: Topics) -> None:
+def read_mcap(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
     """Adds the topics and messages of a file to ``topics``.
 
     Raises:

@@ -49,6 +49,7 @@ class Messages:
     def __init__(self, topic: Topic, types: Types) -> None:
         self.topic = topic
         self.types = types
+        self._shapes: dict[int, Shape] = {}  # of messages that are not joined
 
     @cached_property
     def _groups(self) -> list[_Group]:
@@ -65,6 +66,8 @@ class Messages:
             left = np.array(rows, dtype=np.int64)
             while len(left):
                 shape = self.shape_of(int(left[0]))
+                if size > _SEPARATE:
+                    self._shapes[int(left[0])] = shape
                 same = self._like(shape, left) if size <= _SEPARATE else np.arange(len(left)) == 0
                 groups.append(_Group(shape, left[same]))
                 left = left[~same]
@@ -76,6 +79,8 @@ class Messages:
         Raises:
             BagError: the message does not fit its type.
         """
+        if row in self._shapes:
+            return self._shapes[row]
         try:
             return walk(self.topic.payloads[row], self.types)
         except (ValueError, IndexError) as error:

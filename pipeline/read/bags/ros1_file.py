@@ -5,8 +5,8 @@ Record layout: http://wiki.ros.org/Bags/Format/2.0.
 
 from __future__ import annotations
 
+from io import BufferedReader
 from struct import Struct
-from typing import IO
 
 from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.byte_source import ByteSource, cut_short
@@ -22,7 +22,7 @@ _LENGTH = Struct("<I")
 _TIME = Struct("<II")
 
 
-def read_ros1(file: IO[bytes], num_bytes: int, topics: Topics) -> None:
+def read_ros1(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
     """Adds the topics and messages of a file to ``topics``.
 
     Raises:

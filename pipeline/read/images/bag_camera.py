@@ -196,8 +196,6 @@ class _Frames:
     All have the encoding of the first one.
     """
 
-    messages: Messages
-
     def __init__(self, messages: Messages) -> None:
         self.messages = messages
 
