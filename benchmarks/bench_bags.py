@@ -76,7 +76,7 @@ def write_bag(folder: Path, form: str, case: str, seconds: float) -> Path:
         return types["std_msgs/msg/Float64MultiArray"](layout, rng.normal(size=7))
 
     def picture(stamp: int) -> Any:
-        pixels = scene + np.roll(noise, stamp // 10**7 % 80 * 8, axis=1)
+        pixels = scene + np.roll(noise, stamp // 10**7 % 40 * 16, axis=1)
         if case == "raw":
             return types["sensor_msgs/msg/Image"](header(stamp), 480, 640, "rgb8", 0, 1920, pixels.ravel())
         jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90)
