@@ -97,8 +97,8 @@ def features_of(sample: ExportedSample, *, video: bool, missing: Iterable[str]) 
         }
     for other in sample.others:
         field = other.field
-        is_flat = len(field.shape) < 2
-        found[other.key] = _numbers(field.dtype, field.shape or (1,), field.columns if is_flat else None)
+        has_names = len(field.shape) < 2 and field.columns != (field.name,)
+        found[other.key] = _numbers(field.dtype, field.shape or (1,), field.columns if has_names else None)
     found |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in missing}
     return found | _OF_EVERY_FRAME
 

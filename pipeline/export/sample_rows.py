@@ -33,6 +33,7 @@ __all__ = [
 Numbers = NDArray[np.generic]
 
 _OF_LEROBOT = "lerobot"  # the layout of datasets that were LeRobot's
+_TRUTHS = ("next.done", "next.success", "next.truncated")  # of LeRobot, stored here as uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def read_episode(dataset: Dataset, index: int, sample: ExportedSample, fps: floa
         if other.field.dtype == "float32" and other.path in names:
             others[other.key] = arrays[names[other.path]][episode.row[f"{other.stream}/start"] + own]
         else:
-            others[other.key] = episode[other.path][own]
+            others[other.key] = episode[other.path][own].astype(other.field.dtype, copy=False)
     no_state = arrays.get("observation.state_is_missing")
     return ExportedEpisode(
         id=episode.id,
@@ -203,7 +204,11 @@ def _others(dataset: Dataset, episodes: Sequence[int]) -> list[OtherField]:
         OtherField(
             key=key,
             path=path,
-            field=_number_field(names.get(path, key), schema.field(path), _stored_dtype(dataset, [path])),
+            field=_number_field(
+                names.get(path, key),
+                schema.field(path),
+                "bool" if was_lerobot and key in _TRUTHS else _stored_dtype(dataset, [path]),
+            ),
         )
         for path, key in keys.items()
     ]
