@@ -266,6 +266,10 @@ CODES: dict[str, Code] = {
     "image.count": _error(
         "a camera has another number of images than rows", "check for lost frames, or leave one_per_row out"
     ),
+    "video.lossy": _note(
+        "frames of a video became JPEG files, which lose a little; PSNR of a sample against the decoded frames",
+        "give --image-quality, or --image-storage png or raw to lose nothing",
+    ),
     "video.unreadable": _fatal(
         "no video that can be decoded", "record it again; a player may repair it (ffmpeg -i OLD -c copy NEW)"
     ),

@@ -1,4 +1,4 @@
-"""A recording with videos becomes a dataset: frames beside rows in time, resume, dry run, and a few steps of training."""
+"""A recording with videos becomes a dataset: frames beside rows in time, resume, dry run, and a little training."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_frames_lie_beside_the_rows_of_their_time(tmp_path: Path) -> None:
     raw = record(tmp_path / "raw")
     report = run(raw, tmp_path / "out", schema_file(tmp_path, 'starts_with = "robot", offset_s = -0.002'))
     assert not report.has_errors, report.rejects
-    assert {finding["code"] for finding in report.findings} >= {"image.lossy"}
+    assert {finding["code"] for finding in report.findings} >= {"video.lossy"}
     dataset = vlapipe.open_dataset(tmp_path / "out")
     assert len(dataset) == 2
     episode = dataset.episode(0)

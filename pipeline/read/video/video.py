@@ -226,7 +226,7 @@ def _keep_jpeg(
     loss_db = psnr_db(sum(seen) / len(seen)) if seen else None
     if loss_db is not None:
         found = f"{loss_db:.1f} dB in {len(seen)} of {len(files)} frames, {psnr_db(max(seen)):.1f} dB at worst"
-        camera.fault("image.lossy", found=f"{found}; {video.codec} as JPEG of quality {camera.images.quality}")
+        camera.fault("video.lossy", found=f"{found}; {video.codec} as JPEG of quality {camera.images.quality}")
     offset = np.cumsum([0, *map(len, files)], dtype=np.int64)
     return ImageRows(
         timestamp=timestamp,

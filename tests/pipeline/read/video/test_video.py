@@ -114,7 +114,7 @@ def test_jpeg_has_the_quality_that_is_said_and_the_loss_is_told(tmp_path: Path, 
         min(psnr_db(made[i], expected[i]) for i in looked_at),
     )
     (note,) = findings
-    assert (note.code, note.severity, note.file) == ("image.lossy", "note", "v.mp4")
+    assert (note.code, note.severity, note.file) == ("video.lossy", "note", "v.mp4")
     said = f"{together:.1f} dB in 9 of 70 frames, {worst:.1f} dB at worst; h264 as JPEG of quality {quality}"
     assert note.found == said
     assert rows.psnr_db == pytest.approx(together)
@@ -285,7 +285,7 @@ def test_motion_jpeg_without_huffman_tables_is_decoded(tmp_path: Path) -> None:
     path.write_bytes(data)
     rows, findings = read(path)
     assert rows is not None
-    assert codes(findings) == ["image.lossy"]
+    assert codes(findings) == ["video.lossy"]
     assert min(psnr_db(*pair) for pair in zip(decoded(rows), shown_by_av(path)[0], strict=True)) > 30
 
 
