@@ -21,7 +21,7 @@ from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, sort_images
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
 from vlapipe.pipeline.infer.unread import unread_files
-from vlapipe.pipeline.infer.videos import guess_videos
+from vlapipe.pipeline.infer.videos import frames_as_rows, guess_videos
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -306,10 +306,18 @@ def _videos(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool)
     """Guess the cameras that were recorded as videos. Returns what is not read too."""
     episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
     if not by_stem:
-        return guess_videos(episodes, _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"}), beside)
+        streams, not_read = guess_videos(episodes, _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"}), beside)
+        folder = layout.tree.root / layout.folder(chosen[0])
+        return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
     named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
     streams, not_read = guess_videos(named, (), replace(beside, tables=()))
     return [_with_stem(stream) for stream in streams], not_read
+
+
+def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Beside) -> StreamGuess:
+    """Compare the number of frames of the first episode's video with the number of its rows."""
+    first = next((path for path in videos if match_end(path, stream.files[0]) is not None), None)
+    return stream if first is None else frames_as_rows(stream, folder / first, beside)
 
 
 _STEM = "STEM"

@@ -1,19 +1,20 @@
-"""Guesses the cameras of an episode that were recorded as videos, from the paths of the videos alone."""
+"""Guesses the cameras of an episode that were recorded as videos, from their paths and their numbers of frames."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.infer.cameras import Beside
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.layout import escape, pattern_of
+from vlapipe.pipeline.read.video.open_video import open_video
 from vlapipe.schemas.schema import TimeSpec
 
-__all__ = ["guess_videos"]
+__all__ = ["frames_as_rows", "guess_videos"]
 
 _STAMPS = {".json", ".csv", ".txt", ".npy"}
 
@@ -73,6 +74,25 @@ def _video(name: str, files: tuple[str, ...], stem: str, stamps: Sequence[str], 
     said = (f"the video's own times, taken to start with {beside.name}; or say file, a file with a stamp a frame",)
     time = TimeSpec(starts_with=beside.name)
     return StreamGuess(name=name, kind="video", files=files, time=time, time_reasons=said)
+
+
+def frames_as_rows(stream: StreamGuess, video: Path, beside: Beside) -> StreamGuess:
+    """Gives frame i the time of row i if a video without stamps has as many frames as there are rows, or one fewer.
+
+    A video that is written from single images plays at any rate, so its own times then say less than the count.
+    """
+    if stream.time != TimeSpec(starts_with=beside.name):
+        return stream
+    try:
+        with open_video(video) as opened:
+            count = opened.num_declared or sum(1 for packet in opened.container.demux(opened.stream) if packet.size)
+    except (OSError, ValueError):  # PyAV is an extra; and a trial of the schema will tell what is wrong with the video
+        return stream
+    if beside.num_rows - count not in (0, 1):
+        return stream
+    few = "as many frames as" if count == beside.num_rows else "one frame fewer than"
+    said = f"{few} {beside.name} has rows: frame i belongs to row i"
+    return replace(stream, time=TimeSpec(rows_of=beside.name), time_reasons=(said,))
 
 
 def _is_of_stamps(path: str) -> bool:

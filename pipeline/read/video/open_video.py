@@ -80,7 +80,9 @@ def open_video(path: Path, *, num_threads: int = 1) -> Iterator[OpenVideo]:
     options = {"protocol_whitelist": "file"}
     try:
         container = av.open(f"file:{path}", format=head.container, options=options)
-    except av.error.InvalidDataError as error:
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
         raise BadVideoError(f"no {head.container} file that can be read: {first_line(error)}") from None
     with container:
         videos = [each for each in container.streams.video if not each.disposition & each.disposition.attached_pic]

@@ -92,6 +92,21 @@ def test_videos_become_cameras_that_start_with_the_robot(tmp_path: Path) -> None
     assert open_dataset(tmp_path / "out").cameras == ["front", "wrist"]
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_frame_a_row_has_the_times_of_the_rows_even_if_the_video_plays_at_another_rate(
+    tmp_path: Path, lacking: int
+) -> None:
+    for number, folder in enumerate(make_lab(tmp_path / "lab")):
+        frames = [picture(i) for i in range(ROWS - lacking * (number == 0))]
+        make_video(folder / "front.mp4", frames, rate=60)
+    inferred, report = infer_and_ingest(tmp_path / "lab", tmp_path / "out")
+    (camera,) = cameras_of(inferred.toml).values()
+    assert camera.time.rows_of == "robot"
+    assert report.num_episodes == 2
+    episode = open_dataset(tmp_path / "out").episode(0)
+    assert np.array_equal(episode["front/timestamp"], episode["robot/timestamp"][: ROWS - lacking])
+
+
 def test_a_json_of_stamps_beside_each_video_is_its_clock(tmp_path: Path) -> None:
     for folder in make_lab(tmp_path / "lab"):
         for name in ("1234", "5678"):
