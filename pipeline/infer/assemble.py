@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.clock import ClockGuess
 from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, sort_images
+from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, METRES, sort_images
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
 from vlapipe.pipeline.infer.unread import unread_files
@@ -292,13 +292,15 @@ def _cameras(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool
         of_kind = [kinds.get(kind, []) for kinds in sorted_out]
         if by_stem:
             of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
-        name = DEPTH if kind == DEPTH else "camera"
+        is_depth = kind in (DEPTH, METRES)
+        name = DEPTH if is_depth else "camera"
         for stream in guess_cameras(of_kind, beside, name):
             suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
             if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
                 stream = replace(stream, name=identifier(folder, name))
-            unit, convert = "mm" if kind == DEPTH else None, "png" if {kind, suffix} & CONVERTED else None
-            cameras.append(_with_stem(replace(stream, unit=unit, convert=convert)))
+            convert = "png" if {kind, suffix} & CONVERTED else None
+            unit, file_unit = "mm" if is_depth else None, "m" if kind == METRES else None
+            cameras.append(_with_stem(replace(stream, unit=unit, file_unit=file_unit, convert=convert)))
     return cameras
 
 

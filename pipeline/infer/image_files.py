@@ -8,16 +8,19 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-__all__ = ["CONVERTED", "DEPTH", "sort_images"]
+__all__ = ["CONVERTED", "DEPTH", "METRES", "sort_images"]
 
 CONVERTED = {".webp", ".bmp", ".tif", ".tiff"}
 DEPTH = "depth"
+METRES = "depth in metres"
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 _FORMATS = ("PNG", "TIFF")
 
 
 def sort_images(root: Path, paths: list[str]) -> dict[str, list[str]]:
-    """Return the paths by their kind: a suffix in lower case, or ``DEPTH`` for one channel of 16 bits.
+    """Return the paths by their kind: a suffix in lower case, ``DEPTH`` for one channel of 16 bits, or ``METRES``.
+
+    ``METRES`` are fractions in one channel, as depth cameras write them.
 
     Only the first image of each folder and name (digits left open) is opened.
     """
@@ -28,16 +31,16 @@ def sort_images(root: Path, paths: list[str]) -> dict[str, list[str]]:
         key = (str(pure.parent), re.sub(r"\d+", "#", pure.name))
         if key not in kind_of:
             suffix = pure.suffix.lower()
-            kind_of[key] = DEPTH if _is_deep(root / path) else _SAME.get(suffix, suffix)
+            kind_of[key] = _depth(root / path) or _SAME.get(suffix, suffix)
         found[kind_of[key]].append(path)
-    return dict(sorted(found.items(), key=lambda item: (item[0] == DEPTH, item[0])))
+    return dict(sorted(found.items(), key=lambda item: (item[0] in (DEPTH, METRES), item[0])))
 
 
-def _is_deep(path: Path) -> bool:
+def _depth(path: Path) -> str | None:
     if path.suffix.lower() not in (".png", ".tif", ".tiff"):
-        return False
+        return None
     try:
         with Image.open(path, formats=_FORMATS) as image:  # reads the header alone
-            return image.mode.startswith("I")
+            return DEPTH if image.mode.startswith("I") else METRES if image.mode == "F" else None
     except Exception:  # noqa: BLE001 - a damaged header fails in a dozen ways; the reader reports it
-        return False
+        return None

@@ -47,7 +47,7 @@ def test_colour_beside_depth_are_two_streams(tmp_path: Path) -> None:
     batch = ingested(write(tmp_path / "raw", cameras), tmp_path)
     np.testing.assert_array_equal(batch["observation.images.rgb"][0, 0], picture(0).transpose(2, 0, 1))
     np.testing.assert_array_equal(batch["observation.images.depth"][0, 0, 0], depth(0))
-    assert "correct the unit" in (tmp_path / "inferred.toml").read_text()
+    assert 'unit = "mm"  # correct this' in (tmp_path / "inferred.toml").read_text()
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("BMP", "bmp"), ("TIFF", "tif")])
@@ -61,7 +61,7 @@ def test_depth_in_metres_is_kept_in_millimetres(tmp_path: Path) -> None:
         return (depth(i) / 1000).astype(np.float32)
 
     batch = ingested(write(tmp_path / "raw", {"cam": (metres, "TIFF", "tiff")}), tmp_path)
-    np.testing.assert_array_equal(batch["observation.images.camera"][0, 0, 0], depth(0))
+    np.testing.assert_array_equal(batch["observation.images.depth"][0, 0, 0], depth(0))
 
 
 def test_an_episode_with_one_image_fewer_than_rows_is_kept(tmp_path: Path) -> None:
