@@ -55,7 +55,8 @@ class ByteSource:
             raise BagError("bag.damaged", f"a record of at most {most} bytes", f"{count} at byte {self.position}")
         rest = self._block[self._at :]
         # Memory of numpy, because it is not filled with zeros first. Chunks of 1 MB are then seldom copied.
-        block = memoryview(np.empty(min(len(rest) + self._num_bytes - self._read, max(_BLOCK, count)), dtype=np.uint8))
+        num_bytes = min(len(rest) + self._num_bytes - self._read, max(_BLOCK, count))
+        block = np.empty(num_bytes, dtype=np.uint8).data
         block[: len(rest)] = rest
         num_read = self._file.readinto(block[len(rest) :])
         if len(rest) + num_read < count:

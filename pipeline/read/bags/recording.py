@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections.abc import Container
@@ -14,14 +15,16 @@ from vlapipe.pipeline.read.bags.ros1_file import ROS1_MAGIC, read_ros1
 from vlapipe.pipeline.read.bags.sqlite_file import SQLITE_MAGIC, read_sqlite
 from vlapipe.pipeline.read.bags.topics import Topic, Topics
 from vlapipe.pipeline.read.bags.unpack import ZSTD_MAGIC, unpack_file
+from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["Recording", "read_recording"]
+__all__ = ["Recording", "read_recording", "topics_at_start"]
 
 _MARKS = (MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, ZSTD_MAGIC)
 _DIGITS = re.compile(r"(\d+)")
 _METADATA = "metadata.yaml"
+_START = 64 << 20  # bytes in which every topic should have appeared
 _MOST_METADATA = 4 << 20
 _MOST_BETWEEN_NS = 10_000_000_000  # from one split of a bag to the next
 # Only these two are read of the metadata, as text: nothing in it is followed.
@@ -97,21 +100,30 @@ def _by_number(file: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(file)]
 
 
-def _read_file(path: Path, label: str, topics: Topics) -> None:
+def topics_at_start(path: Path) -> list[Topic]:
+    """Returns the topics in the first part of a file; those before its first damage, none if it is no bag."""
+    topics = Topics((), path.stat().st_size)
+    with contextlib.suppress(BagError, UsageError):  # a package may be missing too
+        _read_file(path, path.name, topics, most=_START)
+    return list(topics.by_name.values())
+
+
+def _read_file(path: Path, label: str, topics: Topics, *, most: int | None = None) -> None:
+    num_bytes = path.stat().st_size if most is None else min(most, path.stat().st_size)
     with path.open("rb") as file:
         head = file.read(max(map(len, _MARKS)))
         file.seek(0)
         if head.startswith(SQLITE_MAGIC):
             read_sqlite(path, topics)
         elif head.startswith(MCAP_MAGIC):
-            read_mcap(file, path.stat().st_size, topics)
+            read_mcap(file, num_bytes, topics)
         elif head.startswith(ROS1_MAGIC):
-            read_ros1(file, path.stat().st_size, topics)
+            read_ros1(file, num_bytes, topics)
         elif head.startswith(ZSTD_MAGIC) and PurePosixPath(label).suffix in (".zstd", ".zst"):
             with tempfile.TemporaryDirectory(prefix="vlapipe-bag-") as folder:
                 unpacked = Path(folder) / "bag"
                 unpack_file(path, unpacked, label)
-                _read_file(unpacked, "bag", topics)
+                _read_file(unpacked, "bag", topics, most=most)
         else:
             expected = "a ROS 1 bag (2.0), the SQLite file of a ROS 2 bag, or an MCAP file"
             raise BagError("bag.damaged", expected, f"a file that begins with {head[:8]!r}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bag_writing import WAYS, robot, store_of
 from inferring import ROWS, WAVE, infer_and_ingest, text_of
 from numpy.typing import NDArray
 from PIL import Image
@@ -214,12 +213,13 @@ def test_files_that_no_stream_reads_are_named_with_what_reads_them(tmp_path: Pat
     assert {(f["column"], f["severity"]) for f in left} == {(".mcap", "warning"), (".mat", "note")}
 
 
-def test_bags_alone_are_answered_with_their_topics_and_the_lines_that_read_them(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "log_0.db3")) as database:
-        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT)")
-        database.execute("INSERT INTO topics VALUES (1, '/arm/joint_states', 'sensor_msgs/msg/JointState')")
-        database.commit()
-    with pytest.raises(UsageError, match=r'/arm/joint_states \(sensor_msgs.*kind = "bag".*topic = "/arm/joint_states"'):
+@pytest.mark.parametrize("way", ["ros1 lz4", "ros2 db3", "ros2 mcap zstd"])
+def test_bags_alone_are_answered_with_their_topics_and_the_lines_that_read_them(tmp_path: Path, way: str) -> None:
+    ros, _, write = WAYS[way]
+    store = store_of(ros)
+    write(tmp_path / "log", list(robot(store, num_rows=5)), store)
+    said = r'/joint_states \(sensor_msgs.*kind = "bag".*topic = "/joint_states".*array = "position"'
+    with pytest.raises(UsageError, match=said):
         infer_schema(tmp_path)
 
 
