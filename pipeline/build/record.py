@@ -150,6 +150,8 @@ def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:
 
 def _count_left_out(episode: Episode, schema: Schema, num_rows: Mapping[str, int], beside: list[Record]) -> int:
     """Count the frames that are not drawn because their window, by the schema's own sizes, would cross a gap."""
+    if not beside and not len(episode.gaps[schema.anchor]):
+        return 0
     actions, observations = rows_ahead(schema.sample, episode.rate_hz(schema.anchor))
     _, others = spans_of(gaps_table((0, gap) for gap in beside), num_rows)
     others[:, 0] -= observations
