@@ -61,6 +61,9 @@ CODES: dict[str, Code] = {
         "videos or containers of arrays that no stream asks for",
         "declare a stream of that kind (`vlapipe schema infer` writes one), or leave the files out of the episodes",
     ),
+    "file.outside": _warning(
+        "a link leads out of the dataset's folder; it was followed", "remove it, if you have not made it yourself"
+    ),
     "file.not_read": _note("files that no stream asks for", "declare a stream, or correct files in the schema"),
     "metadata.unreadable": _error(
         "the metadata file is not a JSON object, or its instruction is no text", "correct or remove it"

@@ -178,7 +178,9 @@ def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Find
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         raise_if_stopped(error, raw.folder)  # not the episode's fault if memory ran out, for example
-        findings.add("episode.failed", raw.folder, found=f"{type(error).__name__}: {error}")
+        files = raw.files[task.schema.anchor]
+        place = files[0].path if len(files) == 1 else raw.folder
+        findings.add("episode.failed", place, found=f"{type(error).__name__}: {error}")
         episode = None
     if episode is None:
         _require_folders(task)  # if the folder is gone, the disk is at fault and not the episode

@@ -16,7 +16,7 @@ from typing import Any
 
 from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, excluded_by, match_end, walk
 from vlapipe.schemas.errors import UsageError, printable
-from vlapipe.schemas.findings import Finding
+from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
 from vlapipe.schemas.templates import fill_template
 
@@ -26,6 +26,7 @@ __all__ = [
     "RawEpisode",
     "RawFile",
     "discover",
+    "links_outside",
     "stream_name",
     "without_excluded",
 ]
@@ -185,7 +186,18 @@ def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery
         num_ignored=tree.num_ignored,
         misnamed=tree.misnamed,
         left_out=left_out,
+        findings=tuple(links_outside(tree, schema)),
     )
+
+
+def links_outside(tree: FileTree, schema: Schema) -> Findings:
+    """Returns a finding if links lead out of the dataset's folder: a downloaded dataset may name any file so."""
+    findings = Findings(schema.checks.severity)
+    if tree.outside:
+        first = tree.outside[0]
+        found = f"a link to {os.path.realpath(tree.root / first)}"
+        findings.add("file.outside", first, expected="files of the dataset", found=found, count=len(tree.outside))
+    return findings
 
 
 def without_excluded(every: list[RawEpisode], schema: Schema) -> tuple[list[RawEpisode], dict[str, tuple[str, ...]]]:

@@ -50,13 +50,20 @@ class FileTree:
     """The files and folders below ``root``, by their paths relative to ``root``."""
 
     def __init__(
-        self, root: Path, files: list[RawFile], folders: list[str], num_ignored: int, misnamed: Iterable[str] = ()
+        self,
+        root: Path,
+        files: list[RawFile],
+        folders: list[str],
+        num_ignored: int,
+        misnamed: Iterable[str] = (),
+        outside: Iterable[str] = (),
     ) -> None:
         self.root = root
         self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
         self.folders = folders
         self.num_ignored = num_ignored
         self.misnamed = tuple(sorted(misnamed))  # paths left out because of their names, in a printable form
+        self.outside = tuple(sorted(outside))  # links that lead out of the root; they are followed
         self._paths = list(self.files)
         self._found: dict[tuple[str, str], list[Found]] = {}
 
@@ -160,6 +167,7 @@ def walk(root: Path) -> FileTree:
     files: list[RawFile] = []
     folders: list[str] = []
     misnamed: list[str] = []
+    outside: list[str] = []
     num_ignored = 0
     real_root = os.path.realpath(root)
     pending = [("", real_root, frozenset([real_root]))]  # folder, its real path, and the real paths above it
@@ -177,6 +185,7 @@ def walk(root: Path) -> FileTree:
             elif not is_text(entry.name):
                 misnamed.append(printable(path))
             elif (kind := _kind(entry)) == "folder":
+                outside += [path] if _leads_outside(entry, real_root) else []
                 store = _zarr_store(root / path, path)
                 if store is not None:
                     files.append(store)
@@ -195,8 +204,15 @@ def walk(root: Path) -> FileTree:
                 if status is None:
                     misnamed.append(printable(path))
                 else:
+                    outside += [path] if _leads_outside(entry, real_root) else []
                     files.append(RawFile(path, status.st_size, status.st_mtime_ns))
-    return FileTree(root, files, sorted(folders), num_ignored, misnamed)
+    return FileTree(root, files, sorted(folders), num_ignored, misnamed, outside)
+
+
+def _leads_outside(entry: os.DirEntry[str], real_root: str) -> bool:
+    if not entry.is_symlink():
+        return False
+    return not os.path.realpath(entry.path).startswith(real_root.rstrip("/") + "/")
 
 
 def _zarr_store(place: Path, path: str) -> RawFile | None:

@@ -12,6 +12,7 @@ from vlapipe.pipeline.discover.discovery import (
     MetadataSays,
     RawEpisode,
     RawFile,
+    links_outside,
     without_excluded,
 )
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
@@ -49,7 +50,7 @@ def discover_lerobot(root: Path, schema: Schema) -> Discovery:
         unread=tuple(sorted(path for path in tree.files if path not in read)),
         misnamed=tree.misnamed,
         left_out=left_out,
-        findings=tuple(_totals(meta, schema)),
+        findings=(*_totals(meta, schema), *links_outside(tree, schema)),
     )
 
 

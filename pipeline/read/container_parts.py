@@ -50,7 +50,11 @@ def parts_of_container(root: Path, raw: RawEpisode, schema: Schema, findings: Fi
         assert schema.episodes.ends
         name = opened.find((schema.episodes.ends,), findings)
         ends = opened.load(name, findings) if name is not None else None
-        return [] if name is None or ends is None else _parts_by_end(raw, ends, files[0], name, findings)
+        if name is None or ends is None:
+            return []
+        wanted = [one for field in stream.fields for names in field.columns for one in names]
+        lengths = [entry.shape[0] for one in wanted if (entry := opened.arrays.get(one)) is not None and entry.shape]
+        return _parts_by_end(raw, ends, max(lengths, default=None), files[0], name, findings)
 
 
 def _parts_by_group(raw: RawEpisode, groups: list[str]) -> list[RawEpisode]:
@@ -63,7 +67,7 @@ def _parts_by_group(raw: RawEpisode, groups: list[str]) -> list[RawEpisode]:
 
 
 def _parts_by_end(
-    raw: RawEpisode, ends: NDArray[np.generic], file: str, name: str, findings: Findings
+    raw: RawEpisode, ends: NDArray[np.generic], num_rows: int | None, file: str, name: str, findings: Findings
 ) -> list[RawEpisode]:
     is_whole = ends.dtype.kind in "iu" and ends.ndim == 1 and len(ends) > 0
     edges = np.concatenate([[0], ends.astype(np.int64)]) if is_whole else np.zeros(0, dtype=np.int64)
@@ -73,6 +77,10 @@ def _parts_by_end(
         findings.add(
             "npz.ends", file, column=name, expected="rows past the end of each episode, ascending", found=found
         )
+        return []
+    if num_rows is not None and int(edges[-1]) > num_rows:
+        expected, found = f"ends within the {num_rows} rows of the arrays", f"{int(edges[-1])}"
+        findings.add("npz.ends", file, column=name, expected=expected, found=found)
         return []
     edges_list = edges.tolist()
     return [

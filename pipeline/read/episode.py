@@ -138,7 +138,8 @@ def _describe(
     instructions = read_instructions(root, raw, schema, metadata, findings)
     flat, not_kept = flat_metadata(metadata)
     if not_kept:
-        place = raw.metadata.path if raw.metadata else raw.folder
+        file = raw.metadata or raw.container
+        place = file.path if file is not None else raw.folder
         findings.add("metadata.not_kept", place, found=f"{not_kept[0]!r:.80}", count=len(not_kept))
     return instructions, flat
 

@@ -7,6 +7,7 @@ looked at before it is followed, and every array before it is read.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import zlib
@@ -30,7 +31,8 @@ __all__ = ["Hdf5File", "open_hdf5", "open_hdf5_file"]
 
 _MOST_LINKS = 32  # soft links on the way to an array
 _MOST_DEPTH = 32
-_MOST_NAMES = 20_000  # arrays that are listed, for messages and for groups
+_MOST_NAMES = 5_000  # arrays and groups that are opened for a list of names; each takes 0.2 ms
+_MOST_ATTRIBUTES = 1_000  # of a group
 _MOST_ATTRIBUTE = 64 << 10  # bytes of an attribute; larger ones are no metadata
 _DEFLATE, _SHUFFLE = 1, 2
 _FILTERS = {
@@ -95,14 +97,16 @@ class Hdf5File:
         start = self._find(base)
         found: list[str] = []
         pending = [("", start, 0)] if isinstance(start, h5py.Group) else []
-        seen = set()
-        while pending and len(found) < _MOST_NAMES:
+        seen, left = set(), _MOST_NAMES
+        while pending and left > 0:
             path, group, depth = pending.pop()
             address = h5py.h5o.get_info(group.id).addr
             if address in seen or depth > _MOST_DEPTH:
                 continue
             seen.add(address)
-            for name in _names(group):
+            names = _names(group)[:left]
+            left -= len(names)
+            for name in names:
                 child = self._child(group, name, path, 0, quiet=True)
                 inner = f"{path}/{name}" if path else name
                 if isinstance(child, h5py.Group):
@@ -119,7 +123,7 @@ class Hdf5File:
         if found is None:
             return {}
         plain = {}
-        for name in found.attrs:
+        for name in itertools.islice(found.attrs, _MOST_ATTRIBUTES):
             try:
                 attribute = h5py.h5a.open(found.id, name.encode())
                 if attribute.get_storage_size() <= _MOST_ATTRIBUTE and not _is_reference(attribute.dtype):
@@ -401,6 +405,10 @@ def open_hdf5(
             array = file.array(name)
         except RefusedError as refused:
             return ArrayEntry(file=label, load=refused.instead_of_loading)
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in a dozen ways, wherever it is looked into
+            stop_for(error, label)
+            damaged = RefusedError("npz.unreadable", "a whole HDF5 file", first_line(error))
+            return ArrayEntry(file=label, load=damaged.instead_of_loading)
         if array is None:
             return None
         return ArrayEntry(file=label, load=array.load, shape=array.shape, dtype=array.dtype, unwritten=array.unwritten)
