@@ -33,10 +33,25 @@ action = { kind = "column", of = "command/q" }
 sample = { state = ["robot/q"], action_rows = 4 }
 split = { val = 0.0 }
 
-[streams]
-robot = { kind = "bag", files = ["FILES"], topic = "/joint_states", time.array = "header.stamp", fields.q = { array = "position", shape = [3] } }
-command = { kind = "bag", files = ["FILES"], topic = "/command", time.array = "received", fields.q = { array = "data", shape = [3] } }
-front = { kind = "images", files = ["FILES"], topic = "/cam/color/compressed", time.array = "header.stamp" }
+[streams.robot]
+kind = "bag"
+files = ["FILES"]
+topic = "/joint_states"
+time.array = "header.stamp"
+fields.q = { array = "position", shape = [3] }
+
+[streams.command]
+kind = "bag"
+files = ["FILES"]
+topic = "/command"
+time.array = "received"
+fields.q = { array = "data", shape = [3] }
+
+[streams.front]
+kind = "images"
+files = ["FILES"]
+topic = "/cam/color/compressed"
+time.array = "header.stamp"
 """
 
 
@@ -80,7 +95,7 @@ def test_topic_may_be_optional(tmp_path: Path) -> None:
     for seed in range(2):
         sent = [each for each in robot(store, seed=seed) if seed or each.topic != COLOUR]
         write_mcap(tmp_path / "raw" / f"run{seed}.mcap", sent, store)
-    text = SCHEMA.replace('topic = "/cam/color/compressed"', 'topic = "/cam/color/compressed", optional = true')
+    text = SCHEMA.replace('topic = "/cam/color/compressed"', 'topic = "/cam/color/compressed"\noptional = true')
     report = ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", episodes="per_file = true", text=text)
     assert (report.num_episodes, report.rejects) == (2, [])
     refused = ingest_bags(tmp_path / "raw", tmp_path / "other", "*.mcap", episodes="per_file = true")
@@ -97,14 +112,14 @@ def test_cameras_are_named_by_their_topics(tmp_path: Path) -> None:
             stamp = START_NS + row * 100_000_000
             sent.append(Sent(f"/cam/{camera}/compressed", stamp, compressed(store, stamp, make_jpeg(seed + row))))
     write_mcap(tmp_path / "raw" / "run.mcap", sorted(sent, key=lambda each: each.received), store)
-    topic = 'topic = "/cam/{camera}/compressed", cameras = ["left", "right"]'
+    topic = 'topic = "/cam/{camera}/compressed"\ncameras = ["left", "right"]'
     text = SCHEMA.replace('topic = "/cam/color/compressed"', topic)
     assert ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", text=text).num_episodes == 1
     episode = vlapipe.open_dataset(tmp_path / "data").episode(0)
     for camera, seed in (("left", 100), ("right", 200)):
         assert [episode.jpeg(camera, row) for row in range(12)] == [make_jpeg(seed + row) for row in range(12)]
+    unnamed = text.replace('cameras = ["left", "right"]', "")
     with pytest.raises(UsageError, match="cameras is missing"):
-        unnamed = text.replace(', cameras = ["left", "right"]', "")
         ingest_bags(tmp_path / "raw", tmp_path / "none", "*.mcap", text=unnamed)
 
 
