@@ -179,3 +179,13 @@ def test_messages_that_lack_a_joint_are_missing_values(tmp_path: Path, on_missin
     assert episode.text("words/said") == [f"word {row}" for row in range(40)]
     if on_missing == "mask":
         assert np.array_equal(episode["arm/q_is_missing"], np.tile([[0, 0], [1, 1]], (40, 1)))
+
+
+def test_schema_in_the_docs_reads_a_bag(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "raw-data.md").read_text()
+    text = page.partition("## ROS bags and MCAP")[2].partition("```toml\n")[2].partition("```")[0]
+    store = store_of(2)
+    for seed in range(2):
+        WAYS["ros2 db3"][2](tmp_path / "raw" / f"run{seed}", list(robot(store, seed=seed)), store)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "", text=text)
+    assert (report.num_episodes, report.rejects) == (2, [])
