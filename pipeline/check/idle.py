@@ -7,6 +7,7 @@ by less than a share of the range over which columns of its unit move in the epi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
