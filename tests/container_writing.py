@@ -33,11 +33,19 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return data
 
 
-def write_aloha(folder: Path, *, index: int, rows: int = 30, compress: bool = True, real: bool = True) -> Path:
+def write_aloha(
+    folder: Path,
+    *,
+    index: int,
+    rows: int = 30,
+    compress: bool = True,
+    real: bool = True,
+    size: tuple[int, int] = (48, 64),
+) -> Path:
     """One file as ``record_episodes.py`` of ALOHA writes it; with ``real = False`` as ``record_sim_episodes.py``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(index)
-    images = {camera: pictures(rng, rows) for camera in (ALOHA_CAMERAS if real else ("top",))}
+    images = {camera: pictures(rng, rows, *size) for camera in (ALOHA_CAMERAS if real else ("top",))}
     path = folder / f"episode_{index}.hdf5"
     with h5py.File(path, "w", rdcc_nbytes=1024**2 * 2) as root:
         root.attrs["sim"] = not real
@@ -46,8 +54,11 @@ def write_aloha(folder: Path, *, index: int, rows: int = 30, compress: bool = Tr
         obs = root.create_group("observations")
         image = obs.create_group("images")
         lengths = []
-        packed = {camera: [np.frombuffer(jpeg(frame), np.uint8) for frame in images[camera]] for camera in images}
-        padded = max(len(file) for files in packed.values() for file in files)
+        packed = {
+            camera: [np.frombuffer(jpeg(frame), np.uint8) for frame in frames] if compress else []
+            for camera, frames in images.items()
+        }
+        padded = max((len(file) for files in packed.values() for file in files), default=0)
         for camera, frames in images.items():
             if not compress:
                 made = image.create_dataset(camera, frames.shape, dtype="uint8", chunks=(1, *frames.shape[1:]))
@@ -65,7 +76,16 @@ def write_aloha(folder: Path, *, index: int, rows: int = 30, compress: bool = Tr
     return path
 
 
-def write_robomimic(path: Path, *, demos: int = 3, images: bool = True, compress: bool = False) -> Path:
+def write_robomimic(
+    path: Path,
+    *,
+    demos: int = 3,
+    images: bool = True,
+    compress: bool = False,
+    rows: int = 25,
+    size: tuple[int, int] = (48, 64),
+    next_obs: bool = True,
+) -> Path:
     """One file as ``dataset_states_to_obs.py`` of robomimic writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     packing: dict[str, Any] = {"compression": "gzip"} if compress else {}
@@ -74,27 +94,30 @@ def write_robomimic(path: Path, *, demos: int = 3, images: bool = True, compress
         data = file.create_group("data")
         for i in range(demos):
             rng = np.random.default_rng(i)
-            rows = 25 + 5 * i
+            num_rows = rows + 5 * i
             demo = data.create_group(f"demo_{i}")
             obs: dict[str, NDArray[Any]] = {
-                "robot0_eef_pos": smooth(rng, rows, 3),
-                "robot0_eef_quat": unit(smooth(rng, rows, 4) + 1),
-                "robot0_gripper_qpos": smooth(rng, rows, 2),
-                "robot0_joint_pos": smooth(rng, rows, 7),
-                "object": smooth(rng, rows, 10),
+                "robot0_eef_pos": smooth(rng, num_rows, 3),
+                "robot0_eef_quat": unit(smooth(rng, num_rows, 4) + 1),
+                "robot0_gripper_qpos": smooth(rng, num_rows, 2),
+                "robot0_joint_pos": smooth(rng, num_rows, 7),
+                "object": smooth(rng, num_rows, 10),
             }
             if images:
-                obs |= {f"{camera}_image": pictures(rng, rows) for camera in ("agentview", "robot0_eye_in_hand")}
-            demo.create_dataset("actions", data=np.clip(smooth(rng, rows, 7), -1, 1))
-            demo.create_dataset("states", data=smooth(rng, rows, 32))
-            demo.create_dataset("rewards", data=np.zeros(rows))
-            demo.create_dataset("dones", data=np.zeros(rows, dtype=np.int64))
+                obs |= {
+                    f"{camera}_image": pictures(rng, num_rows, *size) for camera in ("agentview", "robot0_eye_in_hand")
+                }
+            demo.create_dataset("actions", data=np.clip(smooth(rng, num_rows, 7), -1, 1))
+            demo.create_dataset("states", data=smooth(rng, num_rows, 32))
+            demo.create_dataset("rewards", data=np.zeros(num_rows))
+            demo.create_dataset("dones", data=np.zeros(num_rows, dtype=np.int64))
             for name, values in obs.items():
                 demo.create_dataset(f"obs/{name}", data=values, **packing)
-                demo.create_dataset(f"next_obs/{name}", data=values, **packing)
+                if next_obs:
+                    demo.create_dataset(f"next_obs/{name}", data=values, **packing)
             demo.attrs["model_file"] = "<mujoco>" + " " * 30_000 + "</mujoco>"
-            demo.attrs["num_samples"] = rows
-            total += rows
+            demo.attrs["num_samples"] = num_rows
+            total += num_rows
         data.attrs["total"] = total
         data.attrs["env_args"] = json.dumps(
             {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}}, indent=4
