@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,10 +56,12 @@ time.array = "header.stamp"
 """
 
 
-def ingest_bags(raw: Path, out: Path, files: str, *, episodes: str = "", text: str = SCHEMA) -> IngestReport:
+def ingest_bags(
+    raw: Path, out: Path, files: str, *, episodes: str = "", text: str = SCHEMA, **options: Any
+) -> IngestReport:
     schema = out.parent / f"{out.name}.toml"
     schema.write_text(text.replace("FILES", files).replace("EPISODES", episodes))
-    return ingest(IngestConfig(source=raw, out=out, schema=str(schema)))
+    return ingest(IngestConfig(source=raw, out=out, schema=str(schema), **options))
 
 
 @pytest.mark.parametrize("way", ["ros1 lz4", "ros2 db3", "ros2 mcap zstd", "mcap of ros1"])
@@ -189,3 +192,28 @@ def test_schema_in_the_docs_reads_a_bag(tmp_path: Path) -> None:
         WAYS["ros2 db3"][2](tmp_path / "raw" / f"run{seed}", list(robot(store, seed=seed)), store)
     report = ingest_bags(tmp_path / "raw", tmp_path / "data", "", text=text)
     assert (report.num_episodes, report.rejects) == (2, [])
+
+
+def test_bag_of_several_recordings_is_cut_where_the_clock_jumps(tmp_path: Path) -> None:
+    store = store_of(2)
+    recorded = [list(robot(store, seed=seed, start=START_NS + seed * 100 * 10**9)) for seed in range(3)]
+    write_mcap(tmp_path / "raw" / "day.mcap", [each for sent in recorded for each in sent], store)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", episodes="split_gap_s = 5.0")
+    assert (report.num_episodes, report.rejects) == (3, [])
+    dataset = vlapipe.open_dataset(tmp_path / "data")
+    for number, sent in enumerate(recorded):
+        episode = dataset.episode(number)
+        states = [each.message.position for each in sent if each.topic == STATES]
+        assert np.array_equal(episode["robot/q"], np.array(states, dtype=np.float32))
+        images = [each.message.data.tobytes() for each in sent if each.topic == COLOUR]
+        assert [episode.jpeg("front", row) for row in range(len(episode["front/timestamp"]))] == images
+
+
+@pytest.mark.parametrize("options", [{"image_storage": "raw"}, {"image_size": (16, 12)}])
+def test_images_of_bags_obey_the_options_of_images(tmp_path: Path, options: dict[str, Any]) -> None:
+    store = store_of(2)
+    write_mcap(tmp_path / "raw" / "run.mcap", list(robot(store)), store)
+    assert ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", **options).num_episodes == 1
+    batch = next(iter(vlapipe.Loader(vlapipe.open_dataset(tmp_path / "data"), batch_size=2)))
+    height, width = (12, 16) if "image_size" in options else (24, 32)
+    assert batch["observation.images.front"].shape == (2, 1, 3, height, width)
