@@ -86,9 +86,12 @@ def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], 
 
 def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) -> int:
     text = {stream.name for stream in schema.streams if isinstance(stream, CsvStream)}
+    readers = Counter(file.path for files in episode.files.values() for file in files)
     size = 0
     for name, files in episode.files.items():
         num_bytes = sample.stored_bytes(name, files)
+        if files:
+            num_bytes //= readers[files[0].path]  # streams of one container share its bytes
         size += int((num_bytes // _CSV_SHRINKS if name in text else num_bytes) * episode.share_of(name))
     return size
 

@@ -21,6 +21,7 @@ from bag_writing import (
     write_mcap,
 )
 from factories import make_jpeg
+from mcap.writer import CompressionType
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
@@ -217,3 +218,11 @@ def test_images_of_bags_obey_the_options_of_images(tmp_path: Path, options: dict
     batch = next(iter(vlapipe.Loader(vlapipe.open_dataset(tmp_path / "data"), batch_size=2)))
     height, width = (12, 16) if "image_size" in options else (24, 32)
     assert batch["observation.images.front"].shape == (2, 1, 3, height, width)
+
+
+def test_bytes_of_a_bag_are_expected_once_though_several_streams_read_it(tmp_path: Path) -> None:
+    store = store_of(2)
+    bag = write_mcap(tmp_path / "raw" / "run.mcap", list(robot(store)), store, compression=CompressionType.NONE)
+    report = ingest_bags(tmp_path / "raw", tmp_path / "data", "*.mcap", dry_run=True)
+    assert report.expected is not None
+    assert report.expected.stored_bytes <= 1.2 * bag.stat().st_size
