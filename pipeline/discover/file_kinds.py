@@ -13,6 +13,7 @@ _KINDS = {
     **dict.fromkeys(VIDEOS, "video"),
     **dict.fromkeys((".h5", ".hdf5"), "hdf5"),
     **dict.fromkeys((".bag", ".mcap", ".db3"), "bag"),
+    **dict.fromkeys((".pkl", ".pickle"), "pickle"),
     ".zarr": "zarr",
     ".parquet": "parquet",
     ".npz": "npz",

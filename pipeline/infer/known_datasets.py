@@ -45,7 +45,7 @@ def _candidates(tree: FileTree) -> Iterator[KnownDataset]:
         yield KnownDataset(f"DROID's raw layout ({first['trajectory.h5']})", "droid")
     for name in ("obs_dict.pkl", "policy_out.pkl"):
         if name in first:
-            yield KnownDataset(f"BridgeData's raw layout ({first[name]})", "bridge")
+            yield KnownDataset(f"BridgeData's raw layout ({first[name]})", "bridge_raw")
 
 
 def _head(tree: FileTree, path: str) -> bytes:

@@ -15,8 +15,6 @@ __all__ = ["unread_files"]
 # Formats of recordings that nothing here reads.
 _NEVER = {
     ".mat": "MATLAB's",
-    ".pkl": "Python's pickle, which may run code",
-    ".pickle": "Python's pickle, which may run code",
     ".tfrecord": "TensorFlow's records",
     ".svo": "the ZED camera's",
     ".xlsx": "a spreadsheet's",

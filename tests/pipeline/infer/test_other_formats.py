@@ -189,6 +189,8 @@ def test_npy_files_without_a_table_are_read_as_one_npz_would_be(tmp_path: Path) 
     [
         ({"meta/info.json": '{"codebase_version": "v2.1"}', "data/chunk-000/episode_000000.parquet": ""}, "lerobot"),
         ({"training/ep_start_end_ids.npy": "", "training/episode_0.npz": ""}, "calvin"),
+        ({"success/a/trajectory.h5": "", "success/a/recordings/MP4/123.mp4": ""}, "droid"),
+        ({"traj0/obs_dict.pkl": "", "traj0/images0/im_0.jpg": ""}, "bridge_raw"),
     ],
 )
 def test_a_dataset_that_describes_itself_is_answered_with_the_command_that_reads_it(
