@@ -35,7 +35,9 @@ keep = WorkFolder.keep
 def keep_and_end(self, name, record):
     keep(self, name, record)
     if name == sys.argv[4]:
-        (self.path / ".vlapipe-tmp-1-left").write_bytes(b"x")
+        for folder in (self.path, self.path.parent / "data" / "chunk-000"):
+            if folder.is_dir():
+                (folder / ".vlapipe-tmp-1-left").write_bytes(b"x")
         os.kill(os.getpid(), signal.SIGKILL)
 WorkFolder.keep = keep_and_end
 export(sys.argv[1], sys.argv[2], to=sys.argv[3], fps=20, video=sys.argv[5] or None, workers=1)
