@@ -22,9 +22,10 @@ from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.read.container_parts import has_parts, parts_of_container, with_cameras
 from vlapipe.pipeline.read.streams import read_rows
 from vlapipe.pipeline.stream_rows import StreamRows
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayStream, CsvStream, FieldSpec, ImageStream, Schema, TimeSpec
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Part", "cut_files", "has_cameras", "is_cut", "parts_of"]
 
@@ -72,6 +73,16 @@ def has_cameras(schema: Schema) -> bool:
 
 
 def _look_into(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
+    try:
+        return _episodes_in(root, raw, schema)
+    except (StoppedError, UsageError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged container fails in a dozen ways; reading it reports that
+        raise_if_stopped(error, raw.folder)
+        return [raw]
+
+
+def _episodes_in(root: Path, raw: RawEpisode, schema: Schema) -> list[RawEpisode]:
     if has_parts(schema):
         parts = parts_of_container(root, raw, schema, Findings()) or [raw]
     else:

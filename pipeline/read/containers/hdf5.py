@@ -167,6 +167,10 @@ class Hdf5File:
             if quiet:
                 return None
             raise
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # the object that a link leads to is damaged
+            if quiet:
+                return None
+            raise RefusedError("npz.unreadable", "a whole object", f"{first_line(error)} at {name!r}") from None
 
 
 class _Array:

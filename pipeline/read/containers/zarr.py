@@ -168,7 +168,7 @@ class ZarrStore:
             group = pending.pop()
             for name in self._files.below(group):
                 path = f"{group}/{name}".lstrip("/")
-                if self._describe(path) is not None:
+                if self._is_array(path):
                     found.append(path.removeprefix(f"{base}/") if base else path)
                 elif self._is_group(path):
                     pending.append(path)
@@ -181,6 +181,13 @@ class ZarrStore:
         if given is None:
             given = (self._json(f"{start}zarr.json") or {}).get("attributes")
         return given if isinstance(given, dict) else {}
+
+    def _is_array(self, path: str) -> bool:
+        """Returns whether there is an array; a damaged description counts, so that loading the array reports it."""
+        try:
+            return self._describe(path) is not None
+        except (OSError, ValueError, RecursionError):
+            return True
 
     def _is_group(self, path: str) -> bool:
         start = f"{path}/" if path else ""

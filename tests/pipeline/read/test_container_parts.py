@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from container_writing import pictures, push_t, write_aloha, write_calvin, write_replay_buffer, write_robomimic
+from container_writing import pictures, push_t, umi, write_aloha, write_calvin, write_replay_buffer, write_robomimic
 
 import vlapipe
 from vlapipe.pipeline.discover.discovery import discover
@@ -103,6 +103,32 @@ def test_a_lost_chunk_sets_aside_only_the_episode_that_has_it(tmp_path: Path) ->
     report = take(tmp_path, "diffusion_policy")
     assert reasons(report) == [("a/part_0001", "npz.not_written")]
     assert "none from row 40" in report.rejects[0]["reasons"][0]["message"]
+
+
+def test_a_store_with_a_damaged_description_leaves_the_others(tmp_path: Path) -> None:
+    data, ends = umi()
+    for name in ("a", "b"):
+        write_replay_buffer(tmp_path / "raw" / f"{name}.zarr", data, ends, compressor=None)
+    (tmp_path / "raw/b.zarr/data/camera0_rgb/.zarray").write_text("{")
+    report = take(tmp_path, "umi")
+    assert report.num_episodes == 2
+    assert {(name, code) for name, code in reasons(report) if code == "npz.unreadable"} == {
+        ("b/part_0000", "npz.unreadable"),
+        ("b/part_0001", "npz.unreadable"),
+    }
+
+
+def test_a_file_with_a_damaged_group_leaves_the_others(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        path = write_robomimic(tmp_path / "raw" / f"{name}.hdf5")
+    whole = bytearray(path.read_bytes())
+    at = whole.find(b"agentview_image")
+    whole[at - 200 : at + 400] = bytes(600)
+    path.write_bytes(whole)
+    report = take(tmp_path, "robomimic")
+    assert report.num_episodes >= 3
+    assert all(reject["episode"].startswith("b") for reject in report.rejects)
+    assert "episode.failed" not in str(report.rejects)
 
 
 def test_a_time_step_that_is_missing_sets_its_episode_aside(tmp_path: Path) -> None:
