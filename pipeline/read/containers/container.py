@@ -19,6 +19,7 @@ from vlapipe.pipeline.read.containers.npz import open_npy, open_npz
 from vlapipe.pipeline.read.containers.one_row import rows_of_files
 from vlapipe.pipeline.read.containers.parquet import open_parquet
 from vlapipe.pipeline.read.containers.pickle_arrays import open_pickle
+from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.containers.zarr import open_zarr
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayKind
@@ -77,7 +78,7 @@ def open_container(
         hashing = stack.enter_context(ThreadPoolExecutor(1))
         try:
             for file in files:
-                (root / file).stat()
+                refuse_holes(root / file)
             if (kind or kind_of(files[0])) == "bag":
                 arrays: Mapping[str, ArrayEntry] | None = open_bag(root, files, base or "", findings)
             elif one_row_a_file:
@@ -85,6 +86,9 @@ def open_container(
                 arrays = rows_of_files(files, open_one, findings)
             else:
                 arrays = _open(root, files, stack, findings, base=base, kind=kind)
+        except RefusedError as refused:
+            findings.add(refused.code, file, expected=refused.expected, found=refused.found)
+            arrays = None
         except OSError as error:
             raise_if_stopped(error, root / label)
             findings.add("file.unreadable", label, found=error.strerror or str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
-from vlapipe.pipeline.read.containers.refused import refuse_size
+from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["open_npy", "open_npz"]
+
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def open_npz(
@@ -66,6 +69,8 @@ class _MemberLoader:
     def __call__(self, rows: slice | None) -> Any:
         names = {member.filename: member for member in self._archive.zip.infolist()}
         member = names.get(self._name) or names[f"{self._name}.npy"]
+        if member.compress_type not in _PACKED:  # LZMA, which no writer of NPZ files uses, may ask for 4 GB
+            raise RefusedError("npz.codec", "an array stored or packed by deflate", f"method {member.compress_type}")
         with self._archive.zip.open(member) as file:
             _refuse_header(file, member.file_size, member.compress_size)
         array = self._archive[self._name]

@@ -69,7 +69,7 @@ class _Loader:
                 raise
             except Exception as error:
                 if str(error).startswith("Object arrays"):
-                    raise
+                    raise RefusedError("npz.object_array", "an array of numbers", f"Python objects in {file}") from None
                 raise ValueError(f"{file}: {error}") from error
         if value.dtype.hasobject:
             raise RefusedError("npz.object_array", "an array of numbers", f"Python objects in {file}")

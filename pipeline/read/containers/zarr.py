@@ -31,6 +31,7 @@ __all__ = ["ZarrStore", "open_zarr", "open_zarr_store"]
 
 _MOST_DESCRIBED = 4 << 20  # bytes of a description
 _MOST_NAMES = 20_000
+_MOST_DEPTH = 32  # folders in folders of a ZIP
 _GROUPS = (".zgroup", "zarr.json")
 _MOST_CHUNKS = 1 << 22  # of one array that is read at once
 
@@ -104,7 +105,7 @@ class _Zip:
         self._lock = Lock()
         self._below: dict[str, set[str]] = {}
         for name in self._members:
-            parts = name.split("/")[:-1]
+            parts = name.split("/", _MOST_DEPTH)[:-1]  # what lies deeper is not listed
             for i, part in enumerate(parts):
                 self._below.setdefault("/".join(parts[:i]), set()).add(part)
 

@@ -36,6 +36,8 @@ _PLAIN = {
     "quantize",
     "shuffle",
 }
+_DTYPES = ("dtype", "astype", "encode_dtype", "decode_dtype")  # settings of filters
+_WIDER = 16  # a filter may take numbers that are so many times as wide as the array's
 _IMAGES = "imagecodecs_"
 
 
@@ -61,7 +63,12 @@ def unpack(codec: dict[str, Any], data: bytes | NDArray[Any], most: int) -> byte
         raise RefusedError("npz.codec", "a codec that is installed", f"codec {name!r}")
     import numcodecs
 
+    for key in _DTYPES:
+        if key in codec and np.dtype(codec[key]).kind not in "iufb":
+            raise RefusedError("npz.codec", "a filter of numbers", f"{name!r} of {codec[key]!r:.40}")
     decoded: bytes | NDArray[Any] = numcodecs.get_codec(codec).decode(data)
+    if (num_bytes := np.asarray(memoryview(decoded)).nbytes) > _WIDER * most:
+        raise ValueError(f"a chunk that becomes {num_bytes:,} bytes in the filter {name!r}")
     return decoded
 
 

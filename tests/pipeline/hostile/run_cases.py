@@ -3,8 +3,9 @@
 Started by ``test_hostile.py`` with a file of jobs. All that a reader needs is imported once, then a process is forked
 for each job: one that dies or fills the memory ends no other job, and a job takes a fraction of a second.
 
-What is watched: the peak of the resident memory, the time, the files that Python opens and the programs and sockets that it
-starts (an audit hook), and any access, by whatever library, to the folder beside the dataset (inotify).
+What is watched: the peak of the resident memory, the time, the files that Python opens, and the
+programs and sockets that it starts (an audit hook); and any access, by whatever library, to the folder beside the
+dataset (inotify).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _child(job: dict[str, Any], log: Path) -> None:
         if event in _STARTS:
             os.write(events, f"{event} {args!r:.200}\n".encode())
         elif event == "open" and isinstance(args[0], str | bytes):
-            path = os.path.abspath(os.fsdecode(args[0]))
+            path = os.path.abspath(os.fsdecode(args[0]))  # noqa: PTH100 - links are not resolved
             if not path.startswith(allowed):
                 os.write(events, f"open {path!r:.300}\n".encode())
 
@@ -88,7 +89,7 @@ def _child(job: dict[str, Any], log: Path) -> None:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 98
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the test reports it
         import traceback
 
         traceback.print_exc()

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ _HERE = Path(__file__).parent
 sys.path[:0] = [str(_HERE)]
 
 from lab import CASES, MARKER, Case, Lab  # noqa: E402
-from schemas import SCHEMAS  # noqa: E402
+from hostile_schemas import SCHEMAS  # noqa: E402
 
 for _path in sorted(_HERE.glob("*_cases.py")):
     if _path.stem != "run_cases":
@@ -65,7 +66,7 @@ def _prepare(case: Case, folder: Path, port: int) -> dict[str, Any]:
         "allowed": [
             *(str(each) for each in (lab.raw, folder / "data", schema, folder / "report.json")),
             str(_REPOSITORY),
-            os.environ.get("TMPDIR", "/tmp") + "/vlapipe-",
+            str(Path(tempfile.gettempdir(), "vlapipe-")),
         ],
     }
 
