@@ -218,7 +218,9 @@ class PacketCount:
             self.is_after_damage = False
         if picture.is_corrupt:
             self.open_region(self.order.get(picture.pts, self.num_packets - 1))
-        is_after_damage = self.counts and self.is_after_damage
+        # Frames that were held back to be put in order may belong behind missing ones.
+        is_unsure = self.has_ended and self.video.stream.codec_context.has_b_frames and self.num_missing()
+        is_after_damage = self.counts and bool(self.is_after_damage or is_unsure)
         return _Decoded(picture, self.time_ns(picture), self.num_shown + self.num_failed - 1, is_after_damage)
 
     def number_of(self, frame: _Decoded) -> int:
