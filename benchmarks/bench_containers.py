@@ -1,7 +1,7 @@
 """Measures how fast HDF5 and Zarr go in, against what h5py and zarr take to read the same arrays alone on two cores.
 
-One JSON line a case. Baseline: two processes that share out the files or groups, each reading every array that the
-schema takes, and decoding JPEG files (simplejpeg) where the file holds them. Ours: ``ingest_s`` is the whole ingest with
+One JSON line a case. Baseline: two processes that share out the files or groups, and read every array that the schema
+takes, and decoding JPEG files (simplejpeg) where the file holds them. Ours: ``ingest_s`` is the whole ingest with
 two workers, shards and manifest written; ``check_s`` is the same as a dry run, which reads, checks and hashes, and
 writes nothing. Both run in this process, imports left out. ``ratio`` is the baseline's time divided by ``ingest_s``.
 

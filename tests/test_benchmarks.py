@@ -54,6 +54,18 @@ CHOSEN = ("other fields", "chunk of 50 instead of 8", "relative actions", "windo
 
 
 @pytest.mark.slow
+def test_containers_benchmark_gives_every_case_with_its_target(tmp_path: Path) -> None:
+    options = ["--size", "0.04", "--repeats", "1", "--scratch", str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / "bench_containers.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    names = ["aloha, JPEG", "aloha, pixels", "robomimic, gzip", "robomimic, pixels", "diffusion_policy, Blosc"]
+    assert [line["case"] for line in lines] == names
+    assert all(line["ratio"] > 0 and line["target"] == 0.8 for line in lines)
+
+
+@pytest.mark.slow
 def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> None:
     options = ["--scale", "0.001", "--repeat", "1", "--seconds", "0.02", "--out", str(tmp_path / "results.jsonl")]
     (tmp_path / "data").mkdir()
