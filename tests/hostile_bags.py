@@ -163,6 +163,9 @@ ROS1: dict[str, Callable[[], bytes]] = {
     "message of no connection": lambda: ros1(sent(b"")),
     "connection without a type": lambda: ros1(entry(b"", op=b"\7", conn=bytes(4), topic=b"/x")),
     "array of 4 billion numbers": lambda: ros1(connection(), sent(pack("<I", 0xFFFFFFFF))),
+    "4 billion messages of no bytes": lambda: ros1(
+        connection(f"lab/None[] position\n{'=' * 80}\nMSG: lab/None\n"), sent(pack("<I", 0xFFFFFFFF))
+    ),
     "chunks that are missing": lambda: ros1(connection(), sent(pack("<Id", 1, 1.0)), chunks=4),
     "empty definition": lambda: ros1(connection("\n"), sent(b"")),
     "format 1.2": lambda: b"#ROSBAG V1.2\n" + bytes(99),

@@ -111,8 +111,6 @@ class _Walk:
         if of in SIZES or of in TIMES:
             size, aligned = (8, 4) if of in TIMES else (SIZES[of], SIZES[of])
             self.leaves[path] = Leaf(of, self._take(size * count, aligned) if count else self.at, count)
-        elif count > self.end - self.at:
-            raise ValueError(f"{path}: {count} elements in {self.end - self.at} bytes")
         elif of == "string":
             spans = []
             for _ in range(count):
