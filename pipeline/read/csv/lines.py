@@ -118,8 +118,8 @@ class _Cutter:
         if (has_quotes or escapes) and not self._check_quotes(text, start, stop, self.line):
             return None
         if self.dialect.short_rows:
-            quote = self.quote if has_quotes else b""
-            text, start = fill_short_rows(text, (start, stop), len(names), self.delimiter, quote), 0
+            marks = (self.quote, self.escape) if has_quotes or escapes else (b"", b"")
+            text, start = fill_short_rows(text, (start, stop), len(names), self.delimiter, *marks), 0
             stop = len(text)
         return CutText(
             text=text,
