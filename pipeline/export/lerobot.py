@@ -1,7 +1,8 @@
 """Writes a dataset in LeRobot's format v3.0. ``meta/info.json`` is written last: without it there is no dataset.
 
 Threads read episodes, count pixels and encode video ahead; the calling thread writes the files of frames in order, so
-the same dataset and options give the same files whatever the number of threads. Each finished file has a record.
+the same dataset and options give the same files whatever the number of threads; only x264 codes a frame now and then
+in other bytes. Each finished file has a record.
 """
 
 from __future__ import annotations
