@@ -60,6 +60,7 @@ class _Files:
     def __init__(self, tree: FileTree, meta: LeRobotMeta, schema: Schema) -> None:
         self._tree, self._meta, self._schema = tree, meta, schema
         self._digits = max(6, len(str(meta.episodes[-1].index)))
+        self._numbers = {text: number for number, text in meta.tasks.items()}
         self._starts: dict[str, int] = {}  # of a data file with several episodes: its first row in the dataset
         self._num_rows: dict[str, int] = defaultdict(int)
         self._seconds: dict[str, float] = defaultdict(float)
@@ -95,9 +96,11 @@ class _Files:
                 cameras[stream.name] = tuple(name for name, _, _ in _paths(stream, episode) if files[name])
             else:
                 files.setdefault(stream.name, ())
-        first = episode.tasks[0] if episode.tasks else ""
+        # LeRobot lists an episode's tasks in any order; their numbers are in the order of their first use.
+        tasks = sorted(episode.tasks, key=lambda text: self._numbers.get(text, len(self._numbers)))
+        first = tasks[0] if tasks else ""
         entry: dict[str, Any] = {"episode_index": episode.index, **episode.others, "instruction": first}
-        entry |= {"tasks": list(episode.tasks)} if len(episode.tasks) > 1 else {}
+        entry |= {"tasks": tasks} if len(tasks) > 1 else {}
         words = {"folder": self._tree.root.name, "parent": self._tree.root.name, "dataset": self._tree.root.name}
         return RawEpisode(
             id=f"episode_{episode.index:0{self._digits}d}",

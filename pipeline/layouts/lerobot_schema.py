@@ -10,7 +10,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,14 +44,6 @@ _STARTS = ("observation.images.", "observation.image.", "observation.", "images.
 _DEPTH_PNG = (b"\x89PNG\r\n\x1a\n", 24, b"\x10\x00")  # the signature, where the bit depth is, 16 bits of gray
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What the first data file shows: columns that hold lists, and cameras whose images are 16 bits of gray."""
-
-    lists: frozenset[str]
-    depth: frozenset[str]
-
-
 def lerobot_schema(root: Path) -> str:
     """Returns the TOML text of a schema for the dataset in ``root``.
 
@@ -60,32 +51,29 @@ def lerobot_schema(root: Path) -> str:
         UsageError: the dataset's metadata cannot be read, or describes no numbers.
     """
     meta, tree = read_meta(root), walk(root.resolve())
-    look = _look(root, meta, tree)
+    depth = _depth_cameras(root, meta, tree)
     numbers = [feature for feature in meta.features if feature.dtype in _DTYPES and feature.key not in _OWN]
     if not numbers:
         raise UsageError(
             "meta/info.json: features: no numbers in any feature", "a dataset of images alone has no frames"
         )
     names = _names(numbers, {"timestamp"}) | _names(meta.cameras, {ANCHOR, "action", "align"})
-    return (
-        "\n".join([*_head(meta, root), *_robot(numbers, names, meta, look), *_cameras(meta, names, tree, look)]) + "\n"
-    )
+    return "\n".join([*_head(meta, root), *_robot(numbers, names, meta), *_cameras(meta, names, tree, depth)]) + "\n"
 
 
-def _look(root: Path, meta: LeRobotMeta, tree: FileTree) -> _Look:
+def _depth_cameras(root: Path, meta: LeRobotMeta, tree: FileTree) -> frozenset[str]:
+    """Returns the cameras whose first image in the first data file is 16 bits of gray."""
     path = next((episode.data_file for episode in meta.episodes if episode.data_file in tree.files), None)
     if path is None:
-        return _Look(frozenset(), frozenset())
+        return frozenset()
     try:
         with pq.ParquetFile(root / path) as file:
             kinds = {field.name: field.type for field in file.schema_arrow}
             images = [f.key for f in meta.cameras if f.key in kinds and pa.types.is_struct(kinds[f.key])]
             batch = next(file.iter_batches(batch_size=1, columns=images, use_threads=False)) if images else None
-            depth = {key for key in images if batch is not None and _is_depth(batch.column(key))}
-    except (OSError, ValueError, StopIteration):  # reading the episode reports it
-        return _Look(frozenset(), frozenset())
-    lists = {name for name, kind in kinds.items() if pa.types.is_nested(kind) and not pa.types.is_struct(kind)}
-    return _Look(frozenset(lists), frozenset(depth))
+            return frozenset(key for key in images if batch is not None and _is_depth(batch.column(key)))
+    except (OSError, ValueError, KeyError, StopIteration):  # reading the episode reports it
+        return frozenset()
 
 
 def _is_depth(images: pa.Array) -> bool:
@@ -141,7 +129,7 @@ def _head(meta: LeRobotMeta, root: Path) -> list[str]:
     ]
 
 
-def _robot(numbers: list[Feature], names: dict[str, str], meta: LeRobotMeta, look: _Look) -> list[str]:
+def _robot(numbers: list[Feature], names: dict[str, str], meta: LeRobotMeta) -> list[str]:
     files = (
         "data/*/*.parquet" if all(e.data_file.count("/") == 2 for e in meta.episodes) else meta.episodes[0].data_file
     )
@@ -161,7 +149,7 @@ def _robot(numbers: list[Feature], names: dict[str, str], meta: LeRobotMeta, loo
         *[f"# not kept: {printable(key)} is no number" for key in not_kept],
         "",
         f"[streams.{ANCHOR}.fields]",
-        *[_field(feature, names[feature.key], look) for feature in numbers],
+        *[_field(feature, names[feature.key]) for feature in numbers],
         *_task_field(meta),
         "",
         *(["[action]", 'kind = "column"', f"of = [{of}]", ""] if acted else []),
@@ -184,9 +172,8 @@ def _task_field(meta: LeRobotMeta) -> list[str]:
     return [f'task = {{ array = "task", dtype = "text", width = {max(1, width)} }}']
 
 
-def _field(feature: Feature, name: str, look: _Look) -> str:
-    # LeRobot keeps a row of shape [1] as a number; older writers kept a list of one.
-    shape = () if feature.shape == (1,) and feature.key not in look.lists else feature.shape
+def _field(feature: Feature, name: str) -> str:
+    shape = () if feature.shape == (1,) else feature.shape  # a number, or a list of one: both are read
     entries = [f"array = {_quoted(feature.key)}"]
     entries += [f"shape = {list(shape)}"] if shape else []
     dtype = _DTYPES[feature.dtype]
@@ -195,7 +182,7 @@ def _field(feature: Feature, name: str, look: _Look) -> str:
     return f"{name} = {{ {', '.join(entries)} }}"
 
 
-def _cameras(meta: LeRobotMeta, names: dict[str, str], tree: FileTree, look: _Look) -> list[str]:
+def _cameras(meta: LeRobotMeta, names: dict[str, str], tree: FileTree, depth: frozenset[str]) -> list[str]:
     lines = []
     for feature in meta.cameras:
         if feature.is_video:
@@ -206,13 +193,16 @@ def _cameras(meta: LeRobotMeta, names: dict[str, str], tree: FileTree, look: _Lo
         else:
             is_absent = False
             kind = ['kind = "images"', f"files = [{_quoted('data/*/*.parquet')}]", f"array = [{_quoted(feature.key)}]"]
-        depth = feature.key in look.depth
         lines += [
             f"[streams.{names[feature.key]}]",
             *kind,
             f"rate_hz = {_number(meta.fps)}",
             f"time = {{ rows_of = {_quoted(ANCHOR)} }}",
-            *(['unit = "mm"                            # assumed: LeRobot does not say it'] if depth else []),
+            *(
+                ['unit = "mm"                            # assumed: LeRobot does not say it']
+                if feature.key in depth
+                else []
+            ),
             *(["optional = true                       # no file of this camera is there"] if is_absent else []),
             "",
         ]

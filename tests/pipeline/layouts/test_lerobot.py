@@ -346,6 +346,31 @@ def test_some_episodes_are_chosen_and_shards_are_filled_by_each_ones_share(tmp_p
     assert first.num_bytes / second.num_bytes == pytest.approx(12 / 9, rel=1e-2)
 
 
+def test_in_and_out_and_in_again_gives_the_same_dataset(tmp_path: Path) -> None:
+    write_lerobot(tmp_path / "lab", cameras={"front": "image"}, tasks=TWO_TASKS)
+    run(tmp_path / "lab", tmp_path / "first")
+    vlapipe.export(tmp_path / "first", tmp_path / "exported")
+    report = run(tmp_path / "exported", tmp_path / "second")
+    assert not report.rejects, messages(report)
+    first, second = (vlapipe.open_dataset(tmp_path / name) for name in ("first", "second"))
+    assert first.episodes["instruction"].to_pylist() == second.episodes["instruction"].to_pylist()
+    for number in range(3):
+        a, b = first.episode(number), second.episode(number)
+        for field in first.manifest.streams["robot"]["fields"]:
+            np.testing.assert_array_equal(a[f"robot/{field}"], b[f"robot/{field}"], err_msg=field)
+        for row in range(len(a["front/timestamp"])):
+            assert bytes(a.image_file("front", row)) == bytes(b.image_file("front", row))
+
+
+def test_a_list_of_one_is_a_number(tmp_path: Path) -> None:
+    write_lerobot(tmp_path / "lab", cameras={}, version="v2.0")
+    for path in (tmp_path / "lab/data").rglob("*.parquet"):
+        edit_table(path, lambda t: with_column(t, "next.reward", [[value] for value in t["next.reward"].to_pylist()]))
+    report = run(tmp_path / "lab", tmp_path / "out")
+    assert not report.rejects, messages(report)
+    assert vlapipe.open_dataset(tmp_path / "out").episode(0)["robot/next_reward"].shape == (12,)
+
+
 @pytest.mark.parametrize("cameras", [{}, {"front": "video"}, {"front": "image"}])
 def test_ten_steps_of_training(tmp_path: Path, cameras: dict[str, str]) -> None:
     write_lerobot(tmp_path / "lab", cameras=cameras)
