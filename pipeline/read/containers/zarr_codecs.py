@@ -67,7 +67,8 @@ def unpack(codec: dict[str, Any], data: bytes | NDArray[Any], most: int) -> byte
         if key in codec and np.dtype(codec[key]).kind not in "iufb":
             raise RefusedError("npz.codec", "a filter of numbers", f"{name!r} of {codec[key]!r:.40}")
     decoded: bytes | NDArray[Any] = numcodecs.get_codec(codec).decode(data)
-    if (num_bytes := np.asarray(memoryview(decoded)).nbytes) > _WIDER * most:
+    num_bytes = decoded.nbytes if isinstance(decoded, np.ndarray) else len(decoded)
+    if num_bytes > _WIDER * most:
         raise ValueError(f"a chunk that becomes {num_bytes:,} bytes in the filter {name!r}")
     return decoded
 
