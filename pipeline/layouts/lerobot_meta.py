@@ -37,6 +37,10 @@ _VIDEO = {
 _BOOKKEEPING = ("stats/", "data/", "videos/", "meta/", "dataset_from_index", "dataset_to_index")
 _LINE = "\0line"  # key of an entry's line in its file; no metadata has it
 _MOST_JSON = 1 << 28  # bytes of a JSON file of metadata
+_MOST_TABLE, _MOST_ROWS = (
+    1 << 30,
+    500_000,
+)  # bytes and rows of one Parquet file of metadata; LeRobot begins a new file at 100 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +306,9 @@ def _table(root: Path, name: str, wanted: Callable[[str], bool]) -> pa.Table:
     path = root / name
     try:
         with pq.ParquetFile(path) as file:
+            size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+            if size > _MOST_TABLE or file.metadata.num_rows > _MOST_ROWS:
+                raise ValueError(f"{file.metadata.num_rows:,} rows, {size:,} bytes: too large for metadata")
             columns = [field.name for field in file.schema_arrow if wanted(field.name)]
             return file.read(columns=columns, use_threads=False).select(columns)
     except Exception as error:  # noqa: BLE001 - a damaged file fails in a dozen ways

@@ -284,6 +284,10 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "unknown name": lambda root: edit_json(root / "meta/info.json", lambda info: info.update(data_path="{x}.parquet")),
     "no tasks": lambda root: (root / "meta/tasks.parquet").unlink(),
     "cut tasks": lambda root: (root / "meta/tasks.parquet").write_bytes(b"PAR1"),
+    "a million tasks": lambda root: pq.write_table(
+        pa.table({"task_index": np.zeros(1_000_000, dtype=np.int64), "task": ["x"] * 1_000_000}),
+        root / "meta/tasks.parquet",
+    ),
     "no episodes": lambda root: shutil.rmtree(root / "meta/episodes"),
     "cut episodes": lambda root: (root / "meta/episodes/chunk-000/file-000.parquet").write_bytes(b"PAR1PAR1"),
     "backwards": lambda root: edit_table(
@@ -321,10 +325,15 @@ def test_a_path_in_the_metadata_never_leads_out_of_the_dataset(tmp_path: Path) -
 
 def test_the_same_command_goes_on_and_sees_metadata_that_changed(tmp_path: Path) -> None:
     root, out = tmp_path / "lab", tmp_path / "out"
-    write_lerobot(root, cameras={})
+    write_lerobot(root)
     first = run(root, out)
     assert run(root, out).was_finished
     path = root / "meta/episodes/chunk-000/file-000.parquet"
+    clean = path.read_bytes()
+    edit_table(path, lambda t: with_column(t, "videos/observation.images.front/to_timestamp", [0.3, 0.7, 0.5]))
+    with pytest.raises(UsageError, match="changed"):
+        run(root, out)
+    path.write_bytes(clean)
     edit_table(path, lambda t: with_column(t, "tasks", [["open the drawer"], ["pick the cube"], ["open the drawer"]]))
     with pytest.raises(UsageError, match="changed"):
         run(root, out)
@@ -348,7 +357,12 @@ def test_some_episodes_are_chosen_and_shards_are_filled_by_each_ones_share(tmp_p
 
 def test_in_and_out_and_in_again_gives_the_same_dataset(tmp_path: Path) -> None:
     write_lerobot(tmp_path / "lab", cameras={"front": "image"}, tasks=TWO_TASKS)
+    two, one = ["put it back", "pick the cube"], ["open the drawer"]  # LeRobot lists an episode's tasks in any order
+    meta = tmp_path / "lab/meta/episodes/chunk-000/file-000.parquet"
+    edit_table(meta, lambda t: with_column(t, "tasks", [two, one, two]))
     run(tmp_path / "lab", tmp_path / "first")
+    told = vlapipe.open_dataset(tmp_path / "first").episodes["instruction"].to_pylist()
+    assert told == ["pick the cube", "open the drawer", "pick the cube"]
     vlapipe.export(tmp_path / "first", tmp_path / "exported")
     report = run(tmp_path / "exported", tmp_path / "second")
     assert not report.rejects, messages(report)
