@@ -6,6 +6,7 @@ import bz2
 import sqlite3
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from struct import pack
 
@@ -43,6 +44,7 @@ def chunk(data: bytes, *, compression: str = "", size: int | None = None, checks
     return record(6, body + text(compression) + pack("<Q", len(data)) + data)
 
 
+@cache
 def zstd_zeros(megabytes: int, before: bytes = b"", after: bytes = b"") -> bytes:
     packer = zstandard.ZstdCompressor(level=1).compressobj()
     pieces = [packer.compress(before), *(packer.compress(ZEROS) for _ in range(megabytes)), packer.compress(after)]
