@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
-from vlapipe.pipeline.read.containers.refused import RefusedError, limit_bytes
+from vlapipe.pipeline.read.containers.refused import MOST_FREE, RefusedError, limit_bytes
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 
@@ -373,4 +373,7 @@ def _file_inside(root: Path, path: str, row: int) -> NDArray[np.uint8]:
     if not inside or not place.is_file():
         expected = "a file in the dataset's folder" if not inside else "a file that is there"
         raise RefusedError("npz.no_value", expected, f"{path!r:.80} in row {row}")
+    if (num_bytes := place.stat().st_size) > MOST_FREE:
+        found = f"{num_bytes:,} bytes of {path!r:.80} in row {row}"
+        raise RefusedError("npz.too_large", f"an image of at most {MOST_FREE:,} bytes", found)
     return np.fromfile(place, dtype=np.uint8)

@@ -147,7 +147,15 @@ def _(lab: Lab) -> None:
 
 @case("npz", "shapes of 2**60, negative, of bools and of 100 axes", "a.npz", "q")
 def _(lab: Lab) -> None:
-    shapes = ["(1152921504606846976, 3)", "(-1, 3)", "(30, -3)", "(True, 3)", "(" + "1, " * 100 + ")", "(30.0, 3)", "30"]
+    shapes = [
+        "(1152921504606846976, 3)",
+        "(-1, 3)",
+        "(30, -3)",
+        "(True, 3)",
+        "(" + "1, " * 100 + ")",
+        "(30.0, 3)",
+        "30",
+    ]
     for i, shape in enumerate(shapes):
         archive(lab, header(described(shape=shape)) + Q.tobytes(), f"{'abcdefgh'[i]}.npz")
 

@@ -69,7 +69,9 @@ def _(lab: Lab) -> None:
 
 @case("parquet", "a footer of 4 GB, an encrypted footer, only a mark", "a.parquet")
 def _(lab: Lab) -> None:
-    for i, end in enumerate((b"\xff\xff\xff\xffPAR1", b"\x10\0\0\0PARE", b"\0\0\0\0PAR1", b"PAR1", b"\xff\xff\xff\x7fPAR1")):
+    for i, end in enumerate(
+        (b"\xff\xff\xff\xffPAR1", b"\x10\0\0\0PARE", b"\0\0\0\0PAR1", b"PAR1", b"\xff\xff\xff\x7fPAR1")
+    ):
         lab.file(f"{'abcde'[i]}.parquet", b"PAR1" + bytes(200) + end)
 
 
@@ -109,13 +111,12 @@ def _(lab: Lab) -> None:
     (lab.outside / "b.jpg").write_bytes(jpeg() + MARKER)
     paths = [
         "../outside/b.jpg", str(lab.outside / "b.jpg"), f"file://{lab.outside}/b.jpg", "link.jpg", "folder/../../outside/b.jpg",
-        f"http://127.0.0.1:{lab.port}/b.jpg", "a\0b.jpg", "", ".", "/dev/zero", "/proc/self/environ", "x" * 5000, "~/b.jpg", "link/b.jpg",
+        f"http://127.0.0.1:{lab.port}/b.jpg", "a\0b.jpg", "", ".", "/dev/zero", "/proc/self/environ", "x" * 5000, "~/b.jpg",
     ]  # fmt: skip
     lab.file("folder/c.jpg", jpeg())
     (lab.raw / "link.jpg").symlink_to(lab.outside / "b.jpg")
-    (lab.raw / "link").symlink_to(lab.outside)
     for i, path in enumerate(paths):
-        with_images(lab, [{"bytes": None, "path": path}] * 30, f"{'abcdefghijklmn'[i]}.parquet")
+        with_images(lab, [{"bytes": None, "path": path}] * 30, f"{'abcdefghijklm'[i]}.parquet")
 
 
 @case("parquet", "an image by a path to a pipe", "a.parquet", "img", schema="parquet camera")
@@ -124,7 +125,7 @@ def _(lab: Lab) -> None:
     with_images(lab, [{"bytes": None, "path": "pipe.jpg"}] * 30)
 
 
-@case("parquet", "an image by a path to a file of holes", "a.parquet", schema="parquet camera")
+@case("parquet", "an image by a path to a file of holes", "a.parquet", "img", "large.jpg", schema="parquet camera")
 def _(lab: Lab) -> None:
     with lab.file("large.jpg", jpeg()).open("r+b") as file:
         file.truncate(4 << 30)
@@ -139,8 +140,11 @@ def _(lab: Lab) -> None:
 
 @case("parquet", "an extension type that is a pickle", kept=True)
 def _(lab: Lab) -> None:
-    """pyarrow before 14.0.1 unpickled such a type when it read the schema."""
-    about = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Payload(lab))}
+    """Before version 14.0.1, pyarrow unpickled such a type when it read the schema."""
+    about = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Payload(lab)),
+    }
     fields = [pa.field("t", pa.float64()), pa.field("q", _LISTS.type, metadata=about)]
     schema = pa.schema(fields, metadata={b"pandas": b"[" * 50_000, b"huggingface": b"\xff\xfe"})
     write(lab, pa.table([T, _LISTS], schema=schema))
@@ -148,7 +152,9 @@ def _(lab: Lab) -> None:
 
 @case("parquet", "metadata of Arrow that is damaged", kept=True)
 def _(lab: Lab) -> None:
-    for i, text in enumerate((b"!!!!", base64.b64encode(bytes(400)), base64.b64encode(struct.pack("<II", 0xFFFFFFFF, 1 << 31)))):
+    for i, text in enumerate(
+        (b"!!!!", base64.b64encode(bytes(400)), base64.b64encode(struct.pack("<II", 0xFFFFFFFF, 1 << 31)))
+    ):
         write(lab, table().replace_schema_metadata({b"ARROW:schema": text}), f"{'abc'[i]}.parquet", store_schema=False)
 
 

@@ -164,7 +164,16 @@ def _(lab: Lab) -> None:
 
 @case("zarr", "odd dtypes", "a.zarr", "q")
 def _(lab: Lab) -> None:
-    kinds: list[Any] = ["|V2147483647", "<U536870911", "<M8[ns]", "x", 5, None, [["a", "<f4", [1 << 40]]], "|S99999999999"]
+    kinds: list[Any] = [
+        "|V2147483647",
+        "<U536870911",
+        "<M8[ns]",
+        "x",
+        5,
+        None,
+        [["a", "<f4", [1 << 40]]],
+        "|S99999999999",
+    ]
     for i, kind in enumerate(kinds):
         store(lab, f"{'abcdefgh'[i]}.zarr", dtype=kind)
     for i, kind in enumerate(["float", {"name": "fixed_length_utf32", "configuration": {"length_bytes": 1 << 60}}, 5]):
@@ -229,7 +238,17 @@ def _(lab: Lab) -> None:
 
 @case("zarr", "JSON that is 100000 deep, endless numbers, NaN, no JSON", "a.zarr")
 def _(lab: Lab) -> None:
-    texts = ["[" * 100_000, '{"a":' * 100_000, "9" * 100_000, "NaN", "{", "", "\x00", '"text"', '{"zarr_format": 1e999}']
+    texts = [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "9" * 100_000,
+        "NaN",
+        "{",
+        "",
+        "\x00",
+        '"text"',
+        '{"zarr_format": 1e999}',
+    ]
     for i, text in enumerate(texts):
         store(lab, f"{'abcdefghi'[i]}.zarr")
         lab.file(f"{'abcdefghi'[i]}.zarr/q/.zarray", text)
@@ -273,7 +292,9 @@ def _(lab: Lab) -> None:
 
 @case("zarr", "a picture codec with a picture of 65500 x 65500", "a.zarr", "q")
 def _(lab: Lab) -> None:
-    picture = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xdc\xff\xdc\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xda\0\x0c" + bytes(50)
+    picture = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xdc\xff\xdc\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xda\0\x0c" + bytes(
+        50
+    )
     store(lab, chunk=picture, dtype="|u1", filters=[{"id": "imagecodecs_jpeg"}])
 
 
