@@ -90,8 +90,6 @@ def encode(path: Path, codec: str, rate: Fraction, size: tuple[int, int], images
             stream.pix_fmt = "yuv420p"
             for i, image in enumerate(images):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                # Left to the encoder, 3 of 90 files come out otherwise if several are encoded at a time (PyAV 18.1).
-                frame = frame.reformat(format="yuv420p")
                 frame.pts, frame.time_base = i, 1 / rate
                 output.mux(stream.encode(frame))
             output.mux(stream.encode())
