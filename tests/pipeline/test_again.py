@@ -16,7 +16,7 @@ from factories import make_dataset, make_episode
 import vlapipe
 from vlapipe.pipeline.build.output_folder import open_output
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
-from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, Manifest
 from vlapipe.schemas.errors import NotADatasetError, UsageError, VlapipeError
 
 FIRST = "insert_red/episode_20260101_000000"
@@ -112,7 +112,7 @@ def test_changed_source_is_refused_with_what_has_changed(
         ({"shard_format": "npz"}, "--codec was .* and is .*; --format was zarr and is npz"),
         ({"shard_bytes": 1000}, "--shard-size was 256000000 bytes and is 1000 bytes"),
         ({"image_size": (16, 16)}, "--image-size was not given and is 16x16"),
-        ({"image_storage": "raw"}, "--image-storage was jpeg and is raw"),
+        ({"image_storage": "raw"}, "--image-storage was recorded and is raw"),
         ({"schema": "two_joint"}, r"--schema was meca500 \(.*\) and is two_joint \("),
     ],
 )
@@ -267,3 +267,13 @@ def test_altered_table_or_manifest_is_named_and_made_whole_by_the_same_command(
     if how == "cut short" or name != "manifest.json":
         assert "nothing to do" not in done.stdout
         assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+
+
+def test_a_dataset_of_an_older_vlapipe_is_known_again(raw: Path, out: Path) -> None:
+    """It called JPEG files as they were recorded ``jpeg``, and knew no quality."""
+    made_from = out / MADE_FROM
+    document = json.loads(made_from.read_text())
+    del document["options"]["--image-quality"]
+    document["options"]["--image-storage"] = "jpeg"
+    made_from.write_text(json.dumps(document))
+    assert run(raw, out).was_finished
