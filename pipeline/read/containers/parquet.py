@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
+from vlapipe.pipeline.read.containers.kept_columns import KeptColumns
 from vlapipe.pipeline.read.containers.refused import MOST_FREE, RefusedError, limit_bytes
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
@@ -36,11 +37,14 @@ _IMAGE = {"bytes", "path"}
 _OF_TIME = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration)
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
+_kept = KeptColumns(64 << 20)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Footer:
     """What a file says about itself. ``starts`` holds the first row of each row group, then the number of rows."""
 
+    stamp: tuple[str, int, int]  # the file's path, size, and time of its last change
     metadata: pq.FileMetaData
     schema: pa.Schema
     starts: tuple[int, ...]
@@ -102,7 +106,7 @@ def _read_footer(path: str, num_bytes: int, mtime_ns: int) -> _Footer:
 
     The size of the file and the time of its last change stand for its content.
     """
-    del num_bytes, mtime_ns
+    stamp = (path, num_bytes, mtime_ns)
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -113,7 +117,7 @@ def _read_footer(path: str, num_bytes: int, mtime_ns: int) -> _Footer:
         for field in file.schema_arrow:
             if starts[-1] and _list_of(field.type) and not _width(field.type):
                 shapes[field.name] = _first_shape(file, field.name)
-        return _Footer(metadata=metadata, schema=file.schema_arrow, starts=starts, shapes=shapes)
+        return _Footer(stamp=stamp, metadata=metadata, schema=file.schema_arrow, starts=starts, shapes=shapes)
 
 
 def _first_shape(file: pq.ParquetFile, name: str) -> tuple[int, ...]:
@@ -175,7 +179,7 @@ def _load(column: _Column, rows: slice | None) -> NDArray[Any]:
     _refuse_bomb(column, groups)
     pieces = []
     row, num_bytes = starts[groups[0]], 0
-    for batch in _batches(column, groups):
+    for batch in _batches(column, groups, stop - start):
         values = batch
         for name in column.path[1:]:
             values = pc.struct_field(values, name)
@@ -198,16 +202,26 @@ def _load(column: _Column, rows: slice | None) -> NDArray[Any]:
     return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
 
-def _batches(column: _Column, groups: list[int]) -> Iterator[pa.Array]:
-    """Yields the column's values, whole row groups at a time, or fewer rows if values may be large."""
+def _batches(column: _Column, groups: list[int], num_rows: int) -> Iterator[pa.Array]:
+    """Yields the column's values, whole row groups at a time, or fewer rows if values may be large.
+
+    A row group of more than ``num_rows`` rows, as many as are wanted, is kept for the next part of it.
+    """
     name = column.path[0]
     if _dtype(column.type) is not None:
+        starts = column.footer.starts
         for group in groups:
-            table = column.file.read_row_group(group, columns=[name], use_threads=False)
-            yield from table.column(name).chunks
+            read = partial(_read_group, column.file, group, name)
+            is_part = starts[group + 1] - starts[group] > num_rows
+            whole = _kept.get((*column.footer.stamp, group, name), read) if is_part else read()
+            yield from whole.chunks
         return
     for batch in column.file.iter_batches(_BATCH, row_groups=groups, columns=[name], use_threads=False):
         yield batch.column(name)
+
+
+def _read_group(file: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:
+    return file.read_row_group(group, columns=[name], use_threads=False).column(name)
 
 
 def _refuse_bomb(column: _Column, groups: list[int]) -> None:

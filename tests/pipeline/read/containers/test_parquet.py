@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import io
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +20,10 @@ from PIL import Image
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.read.containers import parquet
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part
 from vlapipe.pipeline.read.containers.container import open_container
+from vlapipe.pipeline.read.containers.kept_columns import KeptColumns
 from vlapipe.schemas.findings import Findings
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -44,7 +47,8 @@ def fault(path: Path, name: str) -> str:
     with opened(path, findings) as files:
         assert files.load(name, findings) is None
     (finding,) = findings.errors
-    assert finding.file == path.name and finding.column == name
+    assert finding.file == path.name
+    assert finding.column == name
     return str(finding)
 
 
@@ -99,16 +103,44 @@ def test_only_the_row_groups_of_the_wanted_rows_are_read(tmp_path: Path) -> None
     assert "npz.unreadable" in fault(path, "x")
 
 
+def test_a_row_group_of_many_episodes_is_decoded_once_until_the_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": np.arange(1000)}), path)
+    decoded = []
+    read = parquet._read_group
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "_read_group", lambda *where: decoded.append(where) or read(*where))
+        for start in range(0, 1000, 100):
+            part = load(path, "x", Part(start, start + 100, 1000))
+            np.testing.assert_array_equal(part, np.arange(start, start + 100))
+        assert len(decoded) == 1
+        pq.write_table(pa.table({"x": np.arange(1000) + 1}), path)
+        os.utime(path, ns=(1, 1))
+        assert load(path, "x", Part(0, 100, 1000))[0] == 1
+
+
+def test_kept_columns_are_bounded_and_the_least_recent_go_first() -> None:
+    kept = KeptColumns(100 * 8)
+    columns = {name: pa.chunked_array([np.arange(40)]) for name in "abc"}
+    for name in "abaca":
+        assert kept.get(name, lambda name=name: columns[name]) is columns[name]
+    assert kept.get("b", lambda: columns["c"]) is columns["c"]
+    assert kept.get("a", lambda: columns["b"]) is columns["a"]
+    large = pa.chunked_array([np.arange(200)])
+    assert kept.get("large", lambda: large) is large
+    assert kept.get("large", lambda: columns["a"]) is columns["a"]
+
+
 def test_times_are_whole_nanoseconds_and_dictionaries_are_their_values(tmp_path: Path) -> None:
-    moment = datetime.datetime(2025, 3, 1, 12, 0, 1, 250_000, tzinfo=datetime.UTC)
+    moment = dt.datetime(2025, 3, 1, 12, 0, 1, 250_000, tzinfo=dt.UTC)
     table = pa.table(
         {
             "us": pa.array([moment], pa.timestamp("us", "UTC")),
             "ms": pa.array([moment], pa.timestamp("ms", "UTC")),
             "ns": pa.array([1_740_830_401_250_000_001], pa.timestamp("ns")),
-            "day": pa.array([datetime.date(1970, 1, 3)]),
-            "clock": pa.array([datetime.time(0, 0, 2)], pa.time32("s")),
-            "span": pa.array([datetime.timedelta(milliseconds=7)], pa.duration("ms")),
+            "day": pa.array([dt.date(1970, 1, 3)]),
+            "clock": pa.array([dt.time(0, 0, 2)], pa.time32("s")),
+            "span": pa.array([dt.timedelta(milliseconds=7)], pa.duration("ms")),
             "word": pa.array(["open"]).dictionary_encode(),
         }
     )
@@ -117,7 +149,7 @@ def test_times_are_whole_nanoseconds_and_dictionaries_are_their_values(tmp_path:
     wanted = {"us": ns, "ms": ns, "ns": ns + 1, "day": 2 * 86_400 * 10**9, "clock": 2 * 10**9, "span": 7 * 10**6}
     for name, value in wanted.items():
         (got,) = load(tmp_path / "t.parquet", name)
-        assert got == value and isinstance(got, np.int64), name
+        assert (got, type(got)) == (value, np.int64), name
     assert load(tmp_path / "t.parquet", "word").tolist() == ["open"]
 
 
@@ -240,9 +272,9 @@ state = ["robot/joints", "robot/gripper"]
 
 def write_lab(path: Path, *, rows: int = 12, part: Any = None, joint: Any = None) -> list[bytes]:
     images = [make_jpeg(i) for i in range(rows)]
-    base = datetime.datetime(2025, 3, 1, tzinfo=datetime.UTC)
+    base = dt.datetime(2025, 3, 1, tzinfo=dt.UTC)
     table = {
-        "t": pa.array([base + datetime.timedelta(milliseconds=20 * i) for i in range(rows)], pa.timestamp("us", "UTC")),
+        "t": pa.array([base + dt.timedelta(milliseconds=20 * i) for i in range(rows)], pa.timestamp("us", "UTC")),
         "j1": pa.array(joint if joint is not None else [float(i) for i in range(rows)]),
         "j2": pa.array([float(-i) for i in range(rows)]),
         "gripper": pa.array(["open" if i % 2 else "closed" for i in range(rows)]).dictionary_encode(),
