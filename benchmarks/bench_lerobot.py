@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -60,6 +61,12 @@ print(json.dumps({"seconds": time.perf_counter() - started}))
 """
 
 
+def cpu_s() -> float:
+    """Seconds of processors that the processes started so far have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Print the lines."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -83,10 +90,15 @@ def main() -> None:
     size = options.size.split("x")
     for coding in CODINGS:
         theirs, ours, stored = [], [], 0
+        cpu = {
+            "lerobot": 0.0,
+            "ingest": 0.0,
+        }  # seconds of processors in the last repeat: a busy machine changes them little
         for _ in range(options.repeats):
             with tempfile.TemporaryDirectory() as scratch:
                 root, out = Path(scratch) / "lerobot", Path(scratch) / "out"
                 arguments = [str(root), coding, str(options.episodes), str(options.rows), *size]
+                before = cpu_s()
                 written = subprocess.run(
                     [options.python, "-c", WRITER, *arguments],
                     capture_output=True,
@@ -94,11 +106,13 @@ def main() -> None:
                     check=True,
                     env=without_ours,
                 )
+                cpu["lerobot"] = cpu_s() - before
                 theirs.append(json.loads(written.stdout.splitlines()[-1])["seconds"])
                 command = [sys.executable, "-m", "vlapipe", "ingest", "--dataset", str(root), "--schema", "lerobot"]
-                started = time.perf_counter()
+                before, started = cpu_s(), time.perf_counter()
                 subprocess.run([*command, "--out", str(out)], capture_output=True, check=True, env=quiet)
                 ours.append(time.perf_counter() - started)
+                cpu["ingest"] = cpu_s() - before
                 stored = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
                 shutil.rmtree(out)
         their_s, our_s = statistics.median(theirs), statistics.median(ours)
@@ -110,6 +124,8 @@ def main() -> None:
             "lerobot": found.stdout.strip(),
             "lerobot_write_s": their_s,
             "ingest_s": our_s,
+            "lerobot_cpu_s": cpu["lerobot"],
+            "ingest_cpu_s": cpu["ingest"],
             "ingest_frames_per_s": frames / our_s,
             "stored_mb": stored / 1e6,
             "cores": options.cores,
