@@ -185,7 +185,7 @@ def test_messages_that_lack_a_joint_are_missing_values(tmp_path: Path, on_missin
 
 
 def test_schema_in_the_docs_reads_a_bag(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parents[4] / "docs" / "raw-data.md").read_text()
+    page = (Path(__file__).resolve().parents[4] / "docs" / "formats.md").read_text()
     text = page.partition("## ROS bags and MCAP")[2].partition("```toml\n")[2].partition("```")[0]
     store = store_of(2)
     for seed in range(2):
