@@ -158,9 +158,8 @@ def _holdings(stream: dict[str, Any], made_with: dict[str, Any]) -> list[str]:
         if stream["depth_unit"] is not None:
             kind = f"{'PNG' if stream['storage'] == 'png' else 'raw'} depth, uint16 in {stream['depth_unit']}"
         kind += " (red and blue exchanged)" if stream["channels"] == "bgr" else ""
-        if stream["psnr_db"] is not None:
-            kind += f", PSNR {stream['psnr_db']:g} dB"
         asked = ", by --image-size" if made_with.get("image_size") else ""
+        asked += f", PSNR {stream['psnr_db']:g} dB" if stream["psnr_db"] is not None else ""
         return [f"{counted(count, 'episode')} of {size} {kind}{asked}" for size, count in stream["sizes"].items()]
     lines = []
     for name, field in stream["fields"].items():
