@@ -24,6 +24,7 @@ __all__ = ["CameraLook", "check_cameras", "swapped_episodes"]
 _GRID = 4  # a picture is described by the mean colours of so many times so many fields
 _SAMPLED = 2  # images decoded for the colours
 _TRIED = 8  # images decoded if one of them may be blank
+_LARGE = 512  # of a larger picture, not every pixel is looked at
 _BLANK = 0.25  # share of the images that may be blank
 _SMALL = 0.35  # a blank image has fewer bytes than this share of the camera's median
 _BARE = 0.03  # or fewer bytes a pixel than this
@@ -101,11 +102,13 @@ def _picture(rows: ImageRows, row: int, channels: Channels) -> NDArray[np.uint8]
     if rows.offset is None:
         return rows.data[row, :: max(1, rows.height // 64), :: max(1, rows.width // 64)]
     try:
-        return decode_rgb(
+        picture = decode_rgb(
             rows.encoded(row).data, (1, 1), lambda *at: np.empty((*at, 3), dtype=np.uint8), channels, lambda _: None
         )
     except ValueError:
         return None  # whoever decodes every image reports it
+    across, down = max(1, picture.shape[0] // _LARGE), max(1, picture.shape[1] // _LARGE)
+    return picture if across == down == 1 else picture[::across, ::down].copy()
 
 
 def _grid(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.read.containers.refused import limit_bytes
 from vlapipe.schemas.errors import UsageError, is_text
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -37,10 +38,11 @@ _VIDEO = {
 _BOOKKEEPING = ("stats/", "data/", "videos/", "meta/", "dataset_from_index", "dataset_to_index")
 _LINE = "\0line"  # key of an entry's line in its file; no metadata has it
 _MOST_JSON = 1 << 28  # bytes of a JSON file of metadata
-_MOST_TABLE, _MOST_ROWS = (
-    1 << 30,
-    500_000,
-)  # bytes and rows of one Parquet file of metadata; LeRobot begins a new file at 100 MB
+_FASTEST = 1e6  # frames per second
+_MOST_FEATURES = 4096
+_MOST_NUMBERS = 1 << 24  # of one row of a feature that is no image
+_LATEST_S = 1e9  # of a video
+_FEW = 100_000  # episodes, or rows of a file, that are read whatever else there is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ def read_meta(root: Path) -> LeRobotMeta:
         raise UsageError(f"{INFO}: codebase_version: expected v2.0 to v3, found {version!r:.40}", cure)
     major = int(match[1])
     fps = info.get("fps")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not (math.isfinite(fps) and fps > 0):
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= _FASTEST:
         raise UsageError(f"{INFO}: fps: expected frames per second, found {fps!r:.40}", "correct it")
     features = _features(info)
     tasks = _tasks_of_parquet(root) if major == 3 else _tasks_of_lines(root)
@@ -178,6 +180,8 @@ def _features(info: dict[str, Any]) -> tuple[Feature, ...]:
     given = info.get("features")
     if not isinstance(given, dict) or not given:
         raise UsageError(f"{INFO}: features: expected a table of features, found {given!r:.40}", "download it again")
+    if len(given) > _MOST_FEATURES:
+        raise UsageError(f"{INFO}: features: expected at most {_MOST_FEATURES}, found {len(given)}", "leave some out")
     return tuple(_feature(key, entry) for key, entry in given.items())
 
 
@@ -188,6 +192,10 @@ def _feature(key: str, entry: Any) -> Feature:
     shape = entry.get("shape", [])
     if not isinstance(shape, list) or not all(_is_count(n) and 0 < n < 1 << 31 for n in shape):
         raise UsageError(f"{where}: shape: expected a list of whole numbers, found {shape!r:.60}", "correct it")
+    if math.prod(shape) > _MOST_NUMBERS and entry["dtype"] not in ("video", "image"):
+        raise UsageError(
+            f"{where}: shape: expected at most {_MOST_NUMBERS:,} numbers, found {shape!r:.60}", "correct it"
+        )
     about = entry.get("info") or entry.get("video_info") or {}
     depth = isinstance(about, dict) and about.get("video.is_depth_map", about.get("is_depth_map")) is True
     return Feature(
@@ -221,6 +229,8 @@ def _fill(template: str, what: str, values: Mapping[str, int | str]) -> str:
     path = _SLOT.sub(value, template)
     if "{" in path or "}" in path:
         raise UsageError(f"{INFO}: {what}: cannot fill in {template!r:.80}", f"it may use {', '.join(sorted(values))}")
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise UsageError(f"{INFO}: {what}: expected a path within the dataset, found {path!r:.80}", "correct it")
     return path
 
 
@@ -233,7 +243,11 @@ def _template(info: dict[str, Any], key: str, default: str) -> str:
 
 def _lines(root: Path, name: str) -> list[dict[str, Any]]:
     entries = []
-    for number, line in enumerate(_read_text(root, name).splitlines(), start=1):
+    text = _read_text(root, name)
+    num_lines = text.count("\n")
+    if num_lines > _FEW and num_lines > 2 * sum(1 for _ in (root / "data").glob("*/*")):
+        raise UsageError(f"{name}: {num_lines:,} lines, more than there are data files", "download the dataset whole")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -306,10 +320,11 @@ def _table(root: Path, name: str, wanted: Callable[[str], bool]) -> pa.Table:
     path = root / name
     try:
         with pq.ParquetFile(path) as file:
-            size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-            if size > _MOST_TABLE or file.metadata.num_rows > _MOST_ROWS:
-                raise ValueError(f"{file.metadata.num_rows:,} rows, {size:,} bytes: too large for metadata")
             columns = [field.name for field in file.schema_arrow if wanted(field.name)]
+            num_bytes, about = path.stat().st_size, file.metadata
+            unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+            if about.num_rows > max(_FEW, num_bytes // 4) or unpacked > limit_bytes(num_bytes):
+                raise ValueError(f"{about.num_rows:,} rows, {unpacked:,} bytes of a file of {num_bytes:,}")
             return file.read(columns=columns, use_threads=False).select(columns)
     except Exception as error:  # noqa: BLE001 - a damaged file fails in a dozen ways
         if isinstance(error, OSError):
@@ -369,7 +384,7 @@ def _episode(entry: dict[str, Any], where: str, data: str, video: str, videos: l
         if entry.get(f"{start}/file_index") is None:
             continue  # this episode has no such video
         seconds: tuple[Any, ...] = tuple(entry.get(f"{start}/{end}_timestamp") for end in ("from", "to"))
-        if not all(isinstance(each, int | float) and math.isfinite(each) for each in seconds):
+        if not all(isinstance(each, int | float) and abs(each) < _LATEST_S for each in seconds):
             raise UsageError(
                 f"{where}: {start}: expected from_timestamp and to_timestamp, found {seconds}", "correct it"
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
 from vlapipe.pipeline.read.metadata import metadata_value
+from vlapipe.pipeline.read.text import read_small
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text
 from vlapipe.schemas.errors import is_text, printable
 from vlapipe.schemas.findings import Findings
@@ -86,7 +87,7 @@ def _is_ignored(line: str, spec: InstructionSpec) -> bool:
 def _read_file(root: Path, file: RawFile, schema: Schema, findings: Findings) -> tuple[str, ...]:
     code = "instruction.unreadable"
     try:
-        text = (root / file.path).read_text(encoding="utf-8-sig")
+        text = read_small(root / file.path).decode("utf-8-sig")
         if not file.path.lower().endswith(".json"):
             lines = [line for line in text.splitlines() if not _is_ignored(line, schema.instruction)]
             kept: Any = (

@@ -17,6 +17,7 @@ from typing import Any
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, RawFile
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.pipeline.read.containers.container import attributes_of, open_container
+from vlapipe.pipeline.read.text import read_small
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
@@ -47,7 +48,7 @@ def _attributes(root: Path, raw: RawEpisode) -> dict[str, Any]:
 def _read_file(root: Path, file: RawFile, findings: Findings) -> dict[str, Any]:
     is_archive = file.path.lower().endswith(".zip")
     try:
-        metadata = json.loads(json_in_zip(root / file.path) if is_archive else (root / file.path).read_bytes())
+        metadata = json.loads(json_in_zip(root / file.path) if is_archive else read_small(root / file.path))
     except json.JSONDecodeError as error:
         findings.add("metadata.unreadable", file.path, line=error.lineno, expected="a JSON object", found=error.msg)
         return {}

@@ -13,16 +13,18 @@ from typing import IO, cast
 import numpy as np
 
 from vlapipe.pipeline.read.archives import table_members
+from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["count_lines", "first_line", "read_bytes", "read_text"]
+__all__ = ["MOST_DESCRIBED", "count_lines", "first_line", "read_bytes", "read_small", "read_text"]
 
 _ZIP, _EMPTY_ZIP, _GZIP = b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b"
 _MAX_BYTES = 16 << 30
 # A table compresses 3 to 50 times. A decompression bomb compresses 1000 times and would fill the memory.
 _MAX_PACKED, _ALWAYS_UNPACKED = 100, 64 << 20
 _PIECE = 1 << 22
+MOST_DESCRIBED = 64 << 20  # bytes of a file of metadata
 _COUNTED_AT_ONCE = 1 << 18  # such a block stays in the CPU's cache
 _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {
@@ -66,11 +68,33 @@ def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
                 findings.add("file.too_large", label, expected=f"at most {_MAX_BYTES} bytes", found=f"{size}")
                 return None
             file.seek(0)
+            refuse_holes(path)
+            if size > _PIECE and not any(file.read(_PIECE)):
+                findings.add("csv.nul_bytes", label, line=1, found=f"{_PIECE} NUL bytes")
+                return None
+            file.seek(0)
             return file.read()
+    except RefusedError as error:
+        findings.add(error.code, label, expected=error.expected, found=error.found)
+        return None
     except OSError as error:
         raise_if_stopped(error, path)
         findings.add("file.unreadable", label, found=error.strerror or str(error))
         return None
+
+
+def read_small(path: Path) -> bytes:
+    """Returns the bytes of a file that describes an episode: its metadata, or its instruction.
+
+    Raises:
+        ValueError: the file is larger than any such file.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_DESCRIBED + 1)
+    if len(content) > MOST_DESCRIBED:
+        raise ValueError(f"more than {MOST_DESCRIBED:,} bytes")
+    return content
 
 
 def read_text(raw: bytes, encoding: str, label: str, findings: Findings) -> bytes | None:
@@ -128,9 +152,17 @@ def _gunzip(raw: bytes, label: str, findings: Findings) -> bytes | None:
 
 def _read_limited(file: IO[bytes], num_packed: int, label: str, findings: Findings) -> bytes | None:
     limit = min(_MAX_BYTES, _ALWAYS_UNPACKED + _MAX_PACKED * num_packed)
-    text = file.read(limit + 1)
-    if len(text) <= limit:
-        return text
+    pieces, size = list[bytes](), 0
+    while piece := file.read(_PIECE):
+        size += len(piece)
+        if size > limit:
+            break
+        if len(piece) == _PIECE and not any(piece):  # text has no such run, and a bomb is often nothing else
+            findings.add("csv.nul_bytes", label, found=f"{_PIECE} NUL bytes or more")
+            return None
+        pieces.append(piece)
+    else:
+        return b"".join(pieces)
     found = f"more than {limit} out of {num_packed} packed ones"
     findings.add("file.too_large", label, expected=f"at most {limit} bytes", found=found)
     return None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.clock_file import ClockFile
+from vlapipe.pipeline.read.containers.refused import MOST_FREE
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.image_stamps import stamp_images
 from vlapipe.pipeline.read.images.keep import EncodedImages, keep_encoded
@@ -55,6 +56,12 @@ def read_images(
         try:
             # Strings and plain system calls, because making a Path costs as much as reading the image.
             sizes = [os.stat(f"{root}/{file}").st_size for file in ordered]  # noqa: PTH116
+            if max(sizes) > MOST_FREE:
+                file, size = next(each for each in zip(ordered, sizes, strict=True) if each[1] > MOST_FREE)
+                findings.add(
+                    "file.too_large", file, expected=f"an image of at most {MOST_FREE:,} bytes", found=f"{size:,}"
+                )
+                return None
             offset = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
             data = np.empty(int(offset[-1]), dtype=np.uint8)
             sha256 = hashlib.sha256()

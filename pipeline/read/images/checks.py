@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.containers.refused import limit_bytes
 from vlapipe.pipeline.read.images.damage import (
     decode_fault,
     has_odd_bytes,
@@ -23,6 +24,10 @@ __all__ = ["OF_SCHEMA", "Checked", "Fault", "check_images"]
 
 # Faults that the schema has, not the image: nothing is left out because of them.
 OF_SCHEMA = ("image.no_unit", "image.format", "image.not_depth")
+
+# Encoders write up to 20 scans. A decoder passes over the whole image for each, so that 1 MB of scans takes minutes.
+_MOST_SCANS = 200
+_START_OF_SCAN = b"\xff\xda"
 
 _Header = JpegHeader | PngHeader
 
@@ -89,7 +94,7 @@ class _Camera:
             header: _Header = read_png_header(image) if of_png else self._jpeg_header(image)
         except ValueError as error:
             return _no_header(image, kind, str(error))
-        fault = self._unfit(header)
+        fault = self._unfit(header, image)
         if fault is not None:
             return fault
         shape = header[2:] if isinstance(header, PngHeader) else header.shape
@@ -118,12 +123,20 @@ class _Camera:
             return is_small_png
         return is_small_jpeg or bool(header.num_stray) or has_odd_bytes(image, is_progressive=header.is_progressive)
 
-    def _unfit(self, header: _Header) -> Fault | None:
+    def _unfit(self, header: _Header, image: memoryview) -> Fault | None:
         """Returns why an image with this header is not kept, if so."""
         of_png = isinstance(header, PngHeader)
         if header.height * header.width > MAX_PIXELS:
             size = f"{header.width}x{header.height}"
             return Fault("image.too_large", f"at most {MAX_PIXELS // 1_000_000} megapixels", size)
+        num_bytes = header.height * header.width * (2 if self._is_depth else 3)
+        if num_bytes > limit_bytes(len(image)):
+            expected = f"at most {limit_bytes(len(image)):,} bytes of pixels in a file of {len(image):,}"
+            return Fault("image.too_large", expected, f"{num_bytes:,}")
+        if isinstance(header, JpegHeader) and header.is_progressive:
+            num_scans = bytes(image).count(_START_OF_SCAN)
+            if num_scans > _MOST_SCANS:
+                return Fault("image.coding", f"a JPEG of at most {_MOST_SCANS} scans", f"{num_scans}")
         if self._is_depth:
             if isinstance(header, JpegHeader):
                 return Fault("image.not_depth", "a PNG of one channel, since the camera has a unit", "a JPEG")

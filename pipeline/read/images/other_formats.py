@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.containers.refused import limit_bytes
 from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS
 
 __all__ = ["format_of", "pixels_of", "png_of"]
@@ -15,6 +16,7 @@ __all__ = ["format_of", "pixels_of", "png_of"]
 _FORMATS = {b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 # Modes of Pillow, whose pixels a PNG of 8 bits holds without loss.
 _COLOURS = ("L", "RGB", "RGBA", "LA", "P", "1", "RGBX")
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "I;16B": 2, "RGB": 3}  # of a pixel; other modes have 4
 
 
 def format_of(image: memoryview) -> str | None:
@@ -59,6 +61,9 @@ def _open(image: memoryview) -> Any:
         opened: Any = Image.open(io.BytesIO(image), formats=("WEBP", "BMP", "TIFF"))
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width}x{opened.height}, more than {MAX_PIXELS // 1_000_000} megapixels")
+        num_bytes = opened.width * opened.height * _BYTES.get(opened.mode, 4)
+        if num_bytes > limit_bytes(len(image)):
+            raise ValueError(f"{num_bytes:,} bytes of pixels in a file of {len(image):,}")
         if getattr(opened, "n_frames", 1) > 1:
             raise ValueError(f"{opened.n_frames} images in one file")
         opened.load()

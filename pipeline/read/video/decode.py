@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error
-from vlapipe.schemas.surroundings import raise_if_stopped
+from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, stop_unless_damaged
 
 __all__ = [
     "DamagedVideoError",
@@ -299,7 +298,7 @@ def _decode(video: OpenVideo, part: tuple[int, int] | None, count: PacketCount) 
         try:
             packet = next(packets, None)
         except refused as error:
-            raise_if_stopped(error, video.container.name)
+            stop_unless_damaged(error, video.path)
             count.was_interrupted = True
             if not count.is_careful:
                 raise DamagedVideoError(str(error)) from None
@@ -331,7 +330,7 @@ def _pictures_of(packet: Any, video: OpenVideo) -> list[Any] | None:
     try:
         pictures: list[Any] = packet.decode()
     except av_error() as error:
-        raise_if_stopped(error, video.container.name)
+        stop_unless_damaged(error, video.path)
         return None
     return pictures
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.file_head import BadVideoError, read_head
 from vlapipe.schemas.extras import need
+from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["OpenVideo", "av_error", "open_video"]
+__all__ = ["OpenVideo", "av_error", "open_video", "stop_unless_damaged"]
+
+_MAX_PIXELS = 36_000_000  # 8K; a decoder of H.264 may hold 16 frames at a time
+_PIECE = 1 << 22
+_USUAL_PIXELS = 9_000_000  # 4K
+_MOST_PIXELS_A_BYTE = 1000  # of one larger frame, counted against all bytes of the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,7 @@ class OpenVideo:
     other video streams of the file.
     """
 
+    path: Path
     container: Any
     stream: Any
     kind: str  # of the container
@@ -62,6 +69,24 @@ def av_error() -> type[Exception]:
     return error
 
 
+def stop_unless_damaged(error: Exception, path: Path) -> None:
+    """Raises if the surroundings are at fault. FFmpeg calls damage in a file an error of the disk, too.
+
+    Raises:
+        StoppedError: the disk, the memory or a limit failed.
+    """
+    if getattr(error, "errno", None) == errno.EIO:
+        try:
+            with path.open("rb") as file:
+                while file.read(_PIECE):
+                    pass
+        except OSError as failed:
+            raise_if_stopped(failed, path)
+        else:
+            return  # the disk gives the file: the file is at fault
+    raise_if_stopped(error, path)
+
+
 @contextlib.contextmanager
 def open_video(path: Path, *, num_threads: int = 1) -> Iterator[OpenVideo]:
     """Opens a video.
@@ -79,7 +104,7 @@ def open_video(path: Path, *, num_threads: int = 1) -> Iterator[OpenVideo]:
         head = read_head(file, path.stat().st_size)
     options = {"protocol_whitelist": "file"}
     try:
-        container = av.open(f"file:{path}", format=head.container, options=options)
+        container = av.open(f"file:{path}", format=head.container, options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         if isinstance(error, OSError):
             raise
@@ -93,12 +118,15 @@ def open_video(path: Path, *, num_threads: int = 1) -> Iterator[OpenVideo]:
         if stream.codec_context is None:
             raise BadVideoError("a coding for which the decoder is missing")
         width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MAX_PIXELS:
-            raise BadVideoError(f"frames of {width}x{height}, more than {MAX_PIXELS // 1_000_000} megapixels")
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if width * height > _MAX_PIXELS:
+            raise BadVideoError(f"frames of {width}x{height}, more than {_MAX_PIXELS // 1_000_000} megapixels")
+        if width * height > max(_USUAL_PIXELS, _MOST_PIXELS_A_BYTE * path.stat().st_size):
+            raise BadVideoError(f"frames of {width}x{height} in a file of {path.stat().st_size:,} bytes")
+        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
         stream.codec_context.thread_count = num_threads
         stream.thread_type = "AUTO" if num_threads > 1 else "NONE"
         yield OpenVideo(
+            path=path,
             container=container,
             stream=stream,
             kind=head.container,

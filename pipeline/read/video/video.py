@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError
 from vlapipe.pipeline.read.containers.arrays import source_of
+from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.text import first_line
@@ -23,11 +24,10 @@ from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown,
 from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, psnr_db, rgb_frames, to_gray16, turn_of
 from vlapipe.pipeline.read.video.mjpeg import JpegPackets, whole_jpegs
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, open_video
+from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, open_video, stop_unless_damaged
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
-from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["read_video"]
 
@@ -87,13 +87,16 @@ def read_video(
         times=times,
     )
     try:
+        refuse_holes(root / files[0])  # hashing them would take minutes
         with ThreadPoolExecutor(1) as hashing:
             source = hashing.submit(source_of, root, files, files[0])
             return _read(root / files[0], camera, source.result)
     except BadVideoError as error:
         found = str(error)
+    except RefusedError as error:
+        found = error.found
     except (OSError, av_error()) as error:
-        raise_if_stopped(error, root / files[0])
+        stop_unless_damaged(error, root / files[0])
         found = getattr(error, "strerror", None) or first_line(error)
     camera.fault("video.unreadable", expected="a video", found=found)
     return None

@@ -18,6 +18,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def _run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Run the jobs in the file that the first argument names; write their results beside it."""
     jobs = Path(sys.argv[1])
+    tempfile.gettempdir()  # tries once whether it can write there
     for name in _WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

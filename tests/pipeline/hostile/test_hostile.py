@@ -24,8 +24,8 @@ import pytest
 _HERE = Path(__file__).parent
 sys.path[:0] = [str(_HERE)]
 
-from lab import CASES, MARKER, Case, Lab  # noqa: E402
 from hostile_schemas import SCHEMAS  # noqa: E402
+from lab import CASES, MARKER, Case, Lab  # noqa: E402
 
 for _path in sorted(_HERE.glob("*_cases.py")):
     if _path.stem != "run_cases":
