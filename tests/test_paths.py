@@ -24,8 +24,8 @@ STORES = ["s3://bucket/x", "gs://bucket/x", "https://host/x", "hf://datasets/x",
 WINDOWS = ("state", "sensor", "image", "action")
 NO_PATHS = {
     "episodes", "seed", "defects", "dry_run", "shard_format", "codec", "workers", "scheduler", "scheduler_timeout",
-    "shard_size", "image_size", "image_storage", "image_quality", "strict", "as_json", "policy", "batch_size", "grad_accum",
-    "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
+    "shard_size", "image_size", "image_storage", "image_quality", "strict", "as_json", "policy", "batch_size",
+    "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
     "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
     "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from vlapipe.pipeline.demo.camera import CAMERAS, HEIGHT, WIDTH
+from vlapipe.pipeline.demo.camera import CAMERAS
 from vlapipe.pipeline.demo.fault_location import FaultLocation
 
 __all__ = ["IMAGE_DEFECTS"]
@@ -42,10 +40,10 @@ def empty_jpeg(episode: Path) -> FaultLocation:
 
 
 def not_a_jpeg(episode: Path) -> FaultLocation:
-    """Write a PNG under a JPEG's name."""
+    """Write a web page under a JPEG's name, as a failed download leaves it."""
     image = _an_image(episode)
-    image.write_bytes(_grey_png(WIDTH, HEIGHT))
-    return _place(episode, image, "a PNG is named .jpg")
+    image.write_bytes(b"<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    return _place(episode, image, "a web page is named .jpg")
 
 
 def bad_image_name(episode: Path) -> FaultLocation:
@@ -68,15 +66,6 @@ def no_images(episode: Path) -> FaultLocation:
     shutil.rmtree(images)
     images.mkdir()
     return _place(episode, images, "the image folder is empty")
-
-
-def _grey_png(width: int, height: int) -> bytes:
-    def block(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = (b"\0" + b"\x80" * width) * height
-    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
 
 
 IMAGE_DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {

@@ -216,10 +216,10 @@ def test_a_jpeg_is_empty(broken: Broken) -> None:
     assert (folder.parents[1] / defect.file).read_bytes() == b""
 
 
-def test_a_png_is_named_jpg(broken: Broken) -> None:
+def test_a_web_page_is_named_jpg(broken: Broken) -> None:
     folder, defect = broken("not_a_jpeg")
     assert defect.file.endswith(".jpg")
-    assert (folder.parents[1] / defect.file).read_bytes().startswith(b"\x89PNG\r\n")
+    assert (folder.parents[1] / defect.file).read_bytes().startswith(b"<!DOCTYPE html>")
 
 
 def test_an_images_name_is_no_time(broken: Broken, short_episode: Path) -> None:
