@@ -25,9 +25,9 @@ WINDOWS = ("state", "sensor", "image", "action")
 NO_PATHS = {
     "episodes", "seed", "defects", "dry_run", "shard_format", "codec", "workers", "scheduler", "scheduler_timeout",
     "shard_size", "image_size", "image_storage", "image_quality", "strict", "as_json", "policy", "batch_size",
-    "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height", "image_resize_width",
-    "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume", "wandb",
-    "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
+    "grad_accum", "num_workers", "prefetch_factor", "shuffle_shards", "augment", "image_resize_height",
+    "image_resize_width", "precision", "compile_mode", "gradient_checkpointing", "parallel", "deterministic", "resume",
+    "wandb", "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
     "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
     "action_form", "image_resize", "to", "fps", "video",
