@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -326,9 +327,7 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
         else:
             found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:
-            ours = _files_of(tree, place, stream, (stream.time.file,))
-            # A file without {camera} holds the clock of all cameras.
-            clocks |= ours if "{camera}" in stream.time.file else dict.fromkeys(found, ours.get(stream.name, ()))
+            clocks |= _clocks_of(tree, place, stream, stream.time.file, found)
         streams.update(found)
         if isinstance(stream, ImageStream) and stream.many_cameras:
             cameras[stream.name] = tuple(name for name in found if name != stream.name or not stream.array)
@@ -365,6 +364,15 @@ def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None
         problem = f"{place.folder}: {len(found)} files fit {name!r}, such as {found[0].file.path}"
         raise UsageError(problem, "make the name in the schema narrower")
     return found[0].file if found else None
+
+
+def _clocks_of(
+    tree: FileTree, place: _Place, stream: Stream, pattern: str, names: Iterable[str]
+) -> dict[str, tuple[RawFile, ...]]:
+    """Returns the clock's files of each stream or camera; a pattern without ``{camera}`` names the clock of all."""
+    if "{camera}" in pattern:
+        return _files_of(tree, place, stream, (pattern,))
+    return dict.fromkeys(names, tuple(one.file for one in tree.find(place.folder, pattern, place.stem)))
 
 
 def _files_of(
