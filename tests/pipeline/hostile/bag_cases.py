@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+import tempfile
+from functools import cache
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -13,14 +15,18 @@ from hostile_bags import KNOWN, MCAP, cdr, channel, mcap, message, record, schem
 from lab import Lab, Payload, case
 
 
-def _written(lab: Lab, *names: str) -> None:
-    """Write the bags whose names begin so."""
-    folder = lab.root / "made"
-    folder.mkdir()
-    for path in write_hostile(folder):
-        if path.name.endswith(names):
-            lab.file(path.name, path.read_bytes())
-        path.unlink()
+@cache
+def _made() -> dict[str, bytes]:
+    """Return every bag of ``hostile_bags`` by its name; making them takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {path.name: path.read_bytes() for path in write_hostile(Path(folder))}
+
+
+def _written(lab: Lab, ending: str, *, in_folders: bool = False) -> None:
+    """Write the bags whose names end so."""
+    for name, content in _made().items():
+        if name.endswith(ending):
+            lab.file(f"{Path(name).stem}/{name}" if in_folders else name, content)
 
 
 @case("bag", "nothing hostile", kept=True, schema="db3")
@@ -47,12 +53,7 @@ def _(lab: Lab) -> None:
 
 @case("bag", "SQLite files of views, triggers and blobs", ".db3", schema="db3", limit_s=60)
 def _(lab: Lab) -> None:
-    folder = lab.root / "made"
-    folder.mkdir()
-    for path in write_hostile(folder):
-        if path.suffix == ".db3":
-            lab.file(f"{path.stem}/{path.name}", path.read_bytes())
-        path.unlink()
+    _written(lab, ".db3", in_folders=True)
 
 
 @case("bag", "a file packed as a whole that unpacks to 1 GB", "file of 1 GB.db3.zstd", schema="db3 zstd", limit_s=60)

@@ -146,9 +146,9 @@ def _(lab: Lab) -> None:
     eps = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n({lab.executed}) (w) file closefile showpage\n"
     msl = f"<image><read filename='{lab.outside}/secret.txt'/></image>"
     each(
-        lab, svg.encode(), eps.encode(), msl.encode(), pickle.dumps(Payload(lab)), b"#!/bin/sh\ntouch " + bytes(lab.executed),
+        lab, svg.encode(), eps.encode(), msl.encode(), pickle.dumps(Payload(lab)), b"#!/bin/sh\ntouch " + bytes(lab.executed),  # noqa: E501
         of_pillow("GIF"), of_pillow("TIFF"), of_pillow("BMP"), of_pillow("WEBP"), of_pillow("PPM"), of_pillow("ICNS"),
-        b"P6 60000 60000 255\n", b"", MARKER[:1], b"\xff\xd8", b"\xff\xd8\xff\xd9", b"8BPS\0\1" + bytes(20) + b"\0\3" + b"\xff" * 8,
+        b"P6 60000 60000 255\n", b"", MARKER[:1], b"\xff\xd8", b"\xff\xd8\xff\xd9", b"8BPS\0\1" + bytes(20) + b"\0\3" + b"\xff" * 8,  # noqa: E501
     )  # fmt: skip
 
 
@@ -336,7 +336,7 @@ def _(lab: Lab) -> None:
     ):
         episode(lab, f"episode_{name}")
     episode(lab, "episode_0")
-    os.makedirs(os.fsencode(lab.raw) + b"/episode_\xff\xfe")
+    os.mkdir(os.fsencode(lab.raw) + b"/episode_\xff\xfe")  # noqa: PTH102 - no text
 
 
 @case("images", "numbers in names of a thousand digits", "episode_1", kept=True)

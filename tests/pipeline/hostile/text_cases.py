@@ -188,7 +188,7 @@ def _(lab: Lab) -> None:
     episode(lab)
     odd = {
         "__class__": "{__class__}", "instruction": "{metadata.__init__.__globals__} \x1b[2J\n\u202e", "../x": "../../x",
-        "a.b": {"c": "d"}, "": 1, "\x1b[31m": "\ud800", "huge": "x" * 2_000_000, "nested": {"a": {"b": {"c": [1] * 10_000}}},
+        "a.b": {"c": "d"}, "": 1, "\x1b[31m": "\ud800", "huge": "x" * 2_000_000, "nested": {"a": {"b": {"c": [1] * 10_000}}},  # noqa: E501
     }  # fmt: skip
     lab.file("episode_1/metadata.json", json.dumps(odd))
 
@@ -244,9 +244,9 @@ def _(lab: Lab) -> None:
     deep = lab.raw
     for _ in range(400):
         deep = deep / "d"
-    os.makedirs(deep)
+    deep.mkdir(parents=True)
     (lab.raw / "up").symlink_to(".")
-    for i in range(12):  # 2 ** 12 ways through links that lead to each other
+    for i in range(9):  # 2 ** 9 ways through links that lead to each other
         folder = lab.raw / f"l{i}"
         folder.mkdir()
         (folder / "a").symlink_to(f"../l{i + 1}")
@@ -261,8 +261,8 @@ def _(lab: Lab) -> None:
     (lab.raw / "episode_2").symlink_to(lab.root / "elsewhere/outside")
 
 
-@case("csv", "20000 files that nobody asked for", kept=True)
+@case("csv", "5000 files that nobody asked for", kept=True)
 def _(lab: Lab) -> None:
     episode(lab)
-    for i in range(20_000):
+    for i in range(5000):
         (lab.raw / f"episode_1/{i}.bin").write_bytes(MARKER[:1])

@@ -66,7 +66,7 @@ def sps(width: int, height: int) -> bytes:
 def h264(lab: Lab, width: int, height: int, num_frames: int = 30) -> bytes:
     """Return an MP4 whose stream says another size than its index."""
     pps = b"\x68" + _bits(0, 0, (0, 1), (0, 1), 0, 0, 0, (0, 1), (0, 2), 0, 0, 0, (0, 1), (0, 1), (0, 1))
-    frames = [picture for picture in frames_of(num_frames)]
+    frames = frames_of(num_frames)
     path = make_video(
         lab.root / "made.mp4", frames, options={"x264-params": "annexb=0:bframes=0", "profile": "baseline"}
     )
@@ -109,7 +109,7 @@ def _(lab: Lab) -> None:
         "ffconcat version 1.0\nfile '../outside/b.mp4'\n",
         f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{web}\n",
         f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video {lab.port} RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-        f'<?xml version="1.0"?><MPD><Period><AdaptationSet><Representation><BaseURL>{web}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+        f'<?xml version="1.0"?><MPD><Period><AdaptationSet><Representation><BaseURL>{web}</BaseURL></Representation></AdaptationSet></Period></MPD>',  # noqa: E501
         "1\n00:00:00,000 --> 00:00:01,000\nhello\n",
         "WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n",
         "[Script Info]\nScriptType: v4.00+\n",
@@ -257,8 +257,8 @@ def _(lab: Lab) -> None:
         b"\0\0\0\x18ftypisom" + bytes(12) + box(b"moov", box(b"cmov", bytes(32))),
         box(b"ftyp", b"isom", bytes(4)) + box(b"moov", *[box(b"trak")] * 100_000),
         box(b"ftyp", b"isom", bytes(4)) + b"\0\0\0\x08free" * 300_000,
-        b"\x1a\x45\xdf\xa3" + bytes(64), b"\x1a\x45\xdf\xa3\x01" + b"\xff" * 7 + bytes(64), b"RIFF\x40\0\0\0AVI " + bytes(64),
-        b"RIFF\xff\xff\xff\xffAVI LIST\xff\xff\xff\xffhdrlavih" + b"\xff" * 60, MARKER[:3] * 99, JPEG, jpeg_of_size(65500, 65500),
+        b"\x1a\x45\xdf\xa3" + bytes(64), b"\x1a\x45\xdf\xa3\x01" + b"\xff" * 7 + bytes(64), b"RIFF\x40\0\0\0AVI " + bytes(64),  # noqa: E501
+        b"RIFF\xff\xff\xff\xffAVI LIST\xff\xff\xff\xffhdrlavih" + b"\xff" * 60, MARKER[:3] * 99, JPEG, jpeg_of_size(65500, 65500),  # noqa: E501
     ]  # fmt: skip
     deep = b""
     for _ in range(5000):
