@@ -322,7 +322,9 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     cameras: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
         if place.anchor and stream.files == schema.anchor_stream.files:  # the anchor, or a stream of the same container
-            names = stream.cameras if isinstance(stream, ImageStream) and stream.many_cameras else (stream.name,)
+            # Only of a bag's topics do the schema's cameras say the names; of arrays the container says them.
+            of_topics = isinstance(stream, ImageStream) and stream.many_cameras and not stream.array
+            names = stream.cameras if isinstance(stream, ImageStream) and of_topics else (stream.name,)
             found: dict[str, tuple[RawFile, ...]] = dict.fromkeys(names, (place.anchor,))
         else:
             found = _files_of(tree, place, stream, stream.files)

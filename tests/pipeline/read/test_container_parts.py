@@ -219,3 +219,20 @@ time = { rows_of = "robot" }
     dataset = vlapipe.open_dataset(tmp_path / "data")
     assert dataset.schema.sample.state == ("robot/state",)
     assert np.array_equal(dataset.episode(0)["rgb/pixels"], frames)
+
+
+def test_cameras_of_the_anchors_own_files_are_named_as_the_anchor_is(tmp_path: Path) -> None:
+    for i in range(2):
+        write_aloha(tmp_path / "raw" / "open_cup", index=i)
+    text = (
+        'name = "lab"\nepisodes.per_file = true\n'
+        'streams.robot = { kind = "hdf5", files = ["episode_*.hdf5"], time.rate_hz = 50,'
+        ' fields.q = { array = "observations/qpos", shape = [14] } }\n'
+        'streams.cameras = { kind = "images", files = ["episode_*.hdf5"],'
+        ' array = "observations/images/{camera}", time.rows_of = "robot" }\n'
+        'action = { kind = "next", of = "robot/q" }\n'
+    )
+    (tmp_path / "lab.toml").write_text(text)
+    report = take(tmp_path, str(tmp_path / "lab.toml"))
+    assert (report.num_episodes, report.rejects) == (2, [])
+    assert set(vlapipe.open_dataset(tmp_path / "data").cameras) == {"cam_high", "cam_left_wrist", "cam_low"}
