@@ -21,7 +21,7 @@ from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, METRES, sort_im
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
 from vlapipe.pipeline.infer.unread import unread_files
-from vlapipe.pipeline.infer.videos import frames_as_rows, guess_videos
+from vlapipe.pipeline.infer.videos import depth_videos, frames_as_rows, guess_videos
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -307,12 +307,15 @@ def _cameras(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool
 def _videos(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> tuple[list[StreamGuess], list[str]]:
     """Guess the cameras that were recorded as videos. Returns what is not read too."""
     episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
+    folder = layout.tree.root / layout.folder(chosen[0])
+    depth = depth_videos(folder, episodes[0])
     if not by_stem:
-        streams, not_read = guess_videos(episodes, _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"}), beside)
-        folder = layout.tree.root / layout.folder(chosen[0])
+        stamps = _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"})
+        streams, not_read = guess_videos(episodes, stamps, beside, depth)
         return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
     named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
-    streams, not_read = guess_videos(named, (), replace(beside, tables=()))
+    depth = _with_placeholder(layout, chosen[0], depth)
+    streams, not_read = guess_videos(named, (), replace(beside, tables=()), depth)
     return [_with_stem(stream) for stream in streams], not_read
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -11,16 +11,16 @@ from vlapipe.pipeline.infer.cameras import Beside
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.layout import escape, pattern_of
-from vlapipe.pipeline.read.video.open_video import open_video
+from vlapipe.pipeline.read.video.open_video import DEEP_GRAY, open_video
 from vlapipe.schemas.schema import TimeSpec
 
-__all__ = ["frames_as_rows", "guess_videos"]
+__all__ = ["depth_videos", "frames_as_rows", "guess_videos"]
 
 _STAMPS = {".json", ".csv", ".txt", ".npy"}
 
 
 def guess_videos(
-    episodes: list[list[str]], stamps: Sequence[str], beside: Beside
+    episodes: list[list[str]], stamps: Sequence[str], beside: Beside, depth: Container[str] = ()
 ) -> tuple[list[StreamGuess], list[str]]:
     """Guess the video streams of a dataset. Returns them, and what is not read with the reason.
 
@@ -28,6 +28,7 @@ def guess_videos(
         episodes: for each episode looked at, the paths of its videos relative to the episode's folder.
         stamps: the paths of other files of the first of these episodes, which may hold the frames' stamps.
         beside: the other data of the episode.
+        depth: those of the first episode's videos that hold depth.
     """
     by_folder: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
     for paths in episodes:
@@ -43,7 +44,13 @@ def guess_videos(
         if all(len(paths) == 1 for paths in found):  # one video an episode, called in any way
             name = identifier(stems[0][0] if len({s[0] for s in stems}) == 1 else PurePosixPath(folder).name, "video")
             files = pattern_of([path for paths in found for path in paths], [])
-            streams.append(_video(name, files, stems[0][0], stamps, beside))
+            stream = _video(name, files, stems[0][0], stamps, beside)
+            streams.append(replace(stream, unit="mm") if found[0][0] in depth else stream)
+        elif any(path in depth for path in found[0]) and all(each == stems[0] for each in stems):
+            # A unit is said of a stream, so depth cannot be one camera of several in a stream.
+            for path, stem in zip(found[0], stems[0], strict=True):
+                stream = _video(identifier(stem, "video"), (escape(path),), stem, stamps, beside)
+                streams.append(replace(stream, unit="mm") if path in depth else stream)
         elif any(set(one) & set(other) for one in stems for other in stems if one is not other) or len(stems) == 1:
             pattern = f"{inside}{{camera}}{suffix}"
             stream = _video("camera", (pattern,), stems[0][0], stamps, beside)
@@ -63,10 +70,11 @@ def _video(name: str, files: tuple[str, ...], stem: str, stamps: Sequence[str], 
     for table in beside.tables:
         if table.alone and PurePosixPath(table.pattern).name.startswith(stem):
             reason = f"{table.pattern} has the times of its frames"
-            return StreamGuess(name=name, kind="video", files=files, time=table.time, time_reasons=(reason,))
+            time = replace(table.time, file=_of_each(table.pattern, stem, files))
+            return StreamGuess(name=name, kind="video", files=files, time=time, time_reasons=(reason,))
     near = [path for path in stamps if PurePosixPath(path).name.startswith(f"{stem}_") and _is_of_stamps(path)]
     if len(near) == 1:
-        clock = near[0].replace(stem, "{camera}") if "{camera}" in files[0] else near[0]
+        clock = _of_each(near[0], stem, files)
         unit = beside.clock.time.unit
         said = (f"{near[0]} has the times of its frames, as its name says; its unit is that of {beside.name}",)
         time = TimeSpec(file=clock, unit=unit, integer=unit in ("us", "ns"))
@@ -74,6 +82,24 @@ def _video(name: str, files: tuple[str, ...], stem: str, stamps: Sequence[str], 
     said = (f"the video's own times, taken to start with {beside.name}; or say file, a file with a stamp a frame",)
     time = TimeSpec(starts_with=beside.name)
     return StreamGuess(name=name, kind="video", files=files, time=time, time_reasons=said)
+
+
+def _of_each(clock: str, stem: str, files: tuple[str, ...]) -> str:
+    """Returns the path of the stamps of any camera of a stream, from the path of those of the first."""
+    return clock.replace(stem, "{camera}") if "{camera}" in files[0] else clock
+
+
+def depth_videos(folder: Path, paths: Sequence[str]) -> list[str]:
+    """Returns those videos that hold one channel of more than 8 bits. Opens their heads alone."""
+    found = []
+    for path in paths:
+        try:
+            with open_video(folder / path) as opened:
+                if DEEP_GRAY.match(str(opened.stream.codec_context.pix_fmt)):
+                    found.append(path)
+        except (OSError, ValueError):  # as below
+            continue
+    return found
 
 
 def frames_as_rows(stream: StreamGuess, video: Path, beside: Beside) -> StreamGuess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,12 +16,14 @@ from vlapipe.pipeline.read.video.file_head import BadVideoError, read_head
 from vlapipe.schemas.extras import need
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["OpenVideo", "av_error", "open_video", "stop_unless_damaged"]
+__all__ = ["DEEP_GRAY", "OpenVideo", "av_error", "open_video", "stop_unless_damaged"]
 
 _MAX_PIXELS = 36_000_000  # 8K; a decoder of H.264 may hold 16 frames at a time
 _PIECE = 1 << 22
 _USUAL_PIXELS = 9_000_000  # 4K
 _MOST_PIXELS_A_BYTE = 1000  # of one larger frame, counted against all bytes of the file
+# FFmpeg's names of pixels of one channel with more than 8 bits, as depth has.
+DEEP_GRAY = re.compile(r"gray(9|1\d)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,13 @@ from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown,
 from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, psnr_db, rgb_frames, to_gray16, turn_of
 from vlapipe.pipeline.read.video.mjpeg import JpegPackets, whole_jpegs
-from vlapipe.pipeline.read.video.open_video import OpenVideo, av_error, open_video, stop_unless_damaged
+from vlapipe.pipeline.read.video.open_video import (
+    DEEP_GRAY,
+    OpenVideo,
+    av_error,
+    open_video,
+    stop_unless_damaged,
+)
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
@@ -34,7 +40,6 @@ __all__ = ["read_video"]
 # Threads that decode one video; as many again make JPEG. More would only help if a single episode were read at a time.
 _NUM_THREADS = min(2, os.cpu_count() or 1)
 _SECOND = 1_000_000_000
-_DEEP_GRAY = ("gray9", "gray10", "gray12", "gray14", "gray16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,11 @@ def _read_frames(
         first = next(frames, None)
         if first is None:
             raise BadVideoError(_no_frame(camera, losses))
+        if camera.stream.unit is None and DEEP_GRAY.match(form := _pixel_form(video)):
+            camera.fault(
+                "image.no_unit", expected="8 bits a sample, or a camera with a unit", found=f"{form} in a video"
+            )
+            return None
         turn = turn_of(first.picture)
         shown = itertools.chain([first], frames)
         if camera.stream.unit is not None:
@@ -251,12 +261,16 @@ def _keep_depth(
     source: Callable[[], SourceFile],
     losses: Losses | None,
 ) -> ImageRows | None:
-    form = video.stream.codec_context.pix_fmt or "unknown"
-    if not form.startswith(_DEEP_GRAY):
+    form = _pixel_form(video)
+    if not DEEP_GRAY.match(form):
         camera.fault("image.coding", expected="gray of 9 to 16 bits, since the camera has a unit", found=form)
         return None
     frames = ((each, to_gray16(each.picture, turn)) for each in shown)
     return _keep_pixels(video, camera, frames, source, losses)
+
+
+def _pixel_form(video: OpenVideo) -> str:
+    return str(video.stream.codec_context.pix_fmt or "unknown")
 
 
 def _keep_pixels(
