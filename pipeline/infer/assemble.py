@@ -67,8 +67,9 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
     for bucket in layout.others:
         pattern = _pattern_beside(layout, bucket)
-        alone = any(table.alone and table.pattern == pattern for table in tables)
-        if not (alone and pattern and any(match_end(pattern, clock) is not None for clock in clocks)):
+        ours = [table for table in tables if table.alone and table.pattern == pattern]
+        used = pattern and any(match_end(pattern, clock) is not None for clock in clocks)
+        if not any(used or table.lists_images for table in ours):
             _add_stream(streams, not_read, layout, bucket, anchor)
     _add_array_files(streams, not_read, layout, chosen, anchor)
     streams += cameras

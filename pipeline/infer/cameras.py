@@ -77,6 +77,8 @@ def _suffix(paths: list[str]) -> str:
     lower = {suffix.lower() for suffix in suffixes}
     if lower <= {".jpg", ".jpeg"}:
         return ".[jJ][pP]*[gG]"
+    if lower <= {".jpg", ".jpeg", ".png"}:  # of one camera
+        return ".[jp][pn]g" if suffixes <= {".jpg", ".png"} else ".[jJpP]*[gG]"
     letters = min(lower, key=len).removeprefix(".")  # one kind, in capitals or not; or .tif and .tiff
     return "." + "".join(f"[{letter}{letter.upper()}]" for letter in letters) + ("" if len(lower) == 1 else "*")
 
@@ -117,7 +119,7 @@ def _camera(
 ) -> StreamGuess:
     """Describe one camera by one episode's images in one folder. ``every`` has those of all episodes and folders."""
     names = sorted({PurePosixPath(path).name for path in paths})
-    time, said, one_per_row = _time_of(names, sorted({PurePosixPath(path).name for path in every}), files[0], beside)
+    time, said = _time_of(names, sorted({PurePosixPath(path).name for path in every}), files[0], beside)
     return StreamGuess(
         name=name,
         kind="images",
@@ -125,28 +127,29 @@ def _camera(
         time=time,
         time_reasons=tuple(said),
         reasons=tuple(reasons),
-        one_per_row=one_per_row,
     )
 
 
-def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
-    """Guess the clock from the images' names. Returns the clock, the reasons, and whether each row has one image."""
+def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str]]:
+    """Guess the clock from the images' names. Returns the clock and the reasons."""
     form = strptime_form(names[0])
     if form is not None and text_clock(every) is not None:
-        return TimeSpec(format=form), [f"the name is a time: {names[0]}"], False
+        return TimeSpec(format=form), [f"the name is a time: {names[0]}"]
     inside = form_inside(every)
     if inside is not None:
-        return TimeSpec(pattern=inside[0], format=inside[1]), [f"a time stands in the name: {names[0]}"], False
-    for table in beside.tables:
-        column = table.names_of(names)
-        if column is not None:
-            time = replace(table.time, name_column=column)
-            return time, [f"{table.pattern} names the images and their times"], False
+        return TimeSpec(pattern=inside[0], format=inside[1]), [f"a time stands in the name: {names[0]}"]
+    folder = PurePosixPath(files).parent.name
+    # The table of these images alone comes before a list that holds other ones too, and perhaps not all of these.
+    for table in sorted(beside.tables, key=lambda table: (-table.share_of(names, folder), len(table.columns))):
+        time = table.time_of_images(names, folder)
+        if time is not None:
+            time = replace(time, file=_of_each_camera(table.pattern, files))
+            return time, [f"{time.file} names the images and their times"]
     judged = judged_number(names)
     pattern = None if judged is None else number_pattern(every, judged)
     if judged is None or pattern is None:
         reason = "no number in the names: their order is taken; correct rate_hz"
-        return TimeSpec(index_rate_hz=beside.clock.rate_hz or 10.0, starts_with=beside.name), [reason], False
+        return TimeSpec(index_rate_hz=beside.clock.rate_hz or 10.0, starts_with=beside.name), [reason]
     texts = numbers_of(names, judged)
     values = np.sort(np.array([float(text) for text in texts]))
     whole = all(text.isdigit() for text in texts)
@@ -159,23 +162,27 @@ def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> 
     if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
         time = replace(time, starts_with=beside.name)
         said = [*said, f"its clock is not that of {beside.name}: both are taken to start together"]
-    return time, ["the name is a time", *said], False
+    return time, ["the name is a time", *said]
 
 
-def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str], bool] | None:
+def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str]] | None:
     """Take the clock from a table with one stamp for each image: the table nearest to the images in the folder tree."""
     folder = files.rpartition("/")[0]
     fitting = [table for table in beside.tables if table.alone and table.num_rows == count]
     if not fitting:
         return None
     table = max(fitting, key=lambda table: _num_shared(table.pattern, folder))
-    time = table.time
-    # If each camera has its own table beside its images, {camera} stands for the same part in the table's path.
-    parts, names = (time.file or "").split("/"), folder.split("/")
-    if "{camera}" in names and len(parts) > names.index("{camera}") + 1:
-        parts[names.index("{camera}")] = "{camera}"
-        time = replace(time, file="/".join(parts))
-    return time, [f"{time.file} has a stamp for each image, in the order of their numbers"], False
+    time = replace(table.time, file=_of_each_camera(table.pattern, files))
+    return time, [f"{time.file} has a stamp for each image, in the order of their numbers"]
+
+
+def _of_each_camera(table: str, files: str) -> str:
+    """Return the path of any camera's table of stamps from that of one camera, if the tables lie beside the images."""
+    parts, folders = table.split("/"), files.split("/")[:-1]
+    at = folders.index("{camera}") if "{camera}" in folders else len(parts)
+    if len(parts) > at + 1 and parts[:at] == folders[:at]:
+        parts[at] = "{camera}"
+    return "/".join(parts)
 
 
 def _num_shared(one: str, other: str) -> int:
@@ -187,16 +194,14 @@ def _num_shared(one: str, other: str) -> int:
     return shared
 
 
-def _by_index(pattern: str | None, count: int, beside: Beside) -> tuple[TimeSpec, list[str], bool]:
-    """Give numbered images a rate: the anchor's if there is one image a row, else the rate that fills the episode."""
-    rate = beside.clock.rate_hz or 10.0
-    if count == beside.num_rows:
-        said = [f"numbered, as many as {beside.name} has rows: taken at its rate of {rate:.4g} Hz"]
-        one = True
-    else:
-        rate, one = rate * count / max(1, beside.num_rows), False
-        said = [f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"]
+def _by_index(pattern: str | None, count: int, beside: Beside) -> tuple[TimeSpec, list[str]]:
+    """Give numbered images the times of the anchor's rows if each row has one, else the rate that fills the episode."""
+    if beside.num_rows - count in (0, 1):
+        many = "as many as" if count == beside.num_rows else "one fewer than"
+        said = [f"numbered, {many} {beside.name} has rows: image i belongs to row i, a lost one moves no other"]
+        return TimeSpec(rows_of=beside.name), said
+    rate = (beside.clock.rate_hz or 10.0) * count / max(1, beside.num_rows)
+    said = [f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"]
     if beside.clock.time.index_rate_hz is None:
         said.append(f"taken to start with {beside.name}")
-    time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name)
-    return time, said, one
+    return TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name), said

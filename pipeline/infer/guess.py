@@ -37,7 +37,6 @@ class StreamGuess:
     drop: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     arrays: tuple[ArrayGuess, ...] = ()
-    one_per_row: bool = False
     array: str | None = None  # of a camera whose images lie in a container
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None

@@ -61,7 +61,7 @@ def infer_schema(root: Path) -> Inferred:
         raise _no_table(root, tree)
     known = built_in_that_fits(guess)
     faults, num_tried = _try(root, guess)
-    for mend in (_without_other_times, _with_missing, _with_fewer_images):
+    for mend in (_without_other_times, _with_missing):
         changed = mend(guess, faults, num_tried)
         if changed is None:
             continue
@@ -201,18 +201,6 @@ def _with_missing(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> 
         texts_here = tuple(sorted({*stream.missing, *texts})) if stream.kind == "csv" else ()
         streams.append(replace(stream, fields=tuple(fields), missing=texts_here))
     return replace(guess, streams=tuple(streams))
-
-
-def _with_fewer_images(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> SchemaGuess | None:
-    """Return the guess without ``one_per_row`` if some episodes have fewer images than rows; their numbers are kept."""
-    if not any(fault["code"] == "image.count" for fault in faults):
-        return None
-    said = "some episodes have fewer images than rows: numbers tell where they belong"
-    streams = tuple(
-        replace(stream, one_per_row=False, time_reasons=(*stream.time_reasons, said)) if stream.one_per_row else stream
-        for stream in guess.streams
-    )
-    return replace(guess, streams=streams)
 
 
 def _quoted(found: str) -> str:

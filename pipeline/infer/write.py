@@ -91,8 +91,6 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
     page.put("files", list(stream.files))
     if stream.rate_hz is not None:
         page.put("rate_hz", _rounded(stream.rate_hz), "measured" if not stream.time.index_rate_hz else "")
-    if stream.one_per_row:
-        page.put("one_per_row", True)
     if stream.array:
         page.put("array", stream.array)
     if stream.unit:

@@ -122,3 +122,105 @@ def test_each_video_has_the_stamps_of_the_table_beside_it(tmp_path: Path) -> Non
     infer_and_ingest(tmp_path / "raw", tmp_path / "out")
     for camera in CAMERAS:
         assert np.array_equal(episode(tmp_path / "out")[f"{camera}/timestamp"], stamps[camera])
+
+
+def test_one_camera_of_jpeg_and_png(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "take"
+    write_robot(raw / "robot.csv")
+    for i in range(20):
+        save(raw / "cam" / f"{START_S + i / 20:.6f}.{'jpg' if i % 5 else 'png'}", picture(i))
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    assert vlapipe.open_dataset(tmp_path / "out").cameras == ["camera"]
+    assert files(episode(tmp_path / "out"), "camera") == [file.read_bytes() for file in sorted((raw / "cam").iterdir())]
+
+
+def test_colour_and_mask_of_one_name_are_two_cameras(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "take"
+    write_robot(raw / "robot.csv")
+    for i in range(20):
+        save(raw / "cam" / f"{i:04d}.jpg", picture(i))
+        save(raw / "cam" / f"{i:04d}.png", picture(i)[..., 0])
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    assert len(vlapipe.open_dataset(tmp_path / "out").cameras) == 2
+
+
+def test_realsense_colour_and_depth_listed_by_an_associations_file(tmp_path: Path) -> None:
+    """As TUM RGB-D's tool writes it: no header, and two times a line."""
+    raw = tmp_path / "raw" / "take"
+    write_robot(raw / "robot.csv")
+    stamps = [(printed(START_S + i / 20 + np.sin(i) / 500), printed(START_S + i / 20 + 0.014)) for i in range(20)]
+    lines = []
+    for i, (at, depth_at) in enumerate(stamps):
+        name = f"{i + 1:06d}.png"
+        save(raw / "color" / name, picture(i))
+        save(raw / "depth" / name, depth(i))
+        lines.append(f"{at:.6f} color/{name} {depth_at:.6f} depth/{name}")
+    write(raw / "associations.txt", "\n".join(lines) + "\n")
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    recorded = episode(tmp_path / "out")
+    assert recorded["color/timestamp"].tolist() == [at for at, _ in stamps]
+    assert recorded["depth/timestamp"].tolist() == [at for _, at in stamps]
+    assert np.array_equal(decoded(recorded, "depth"), [depth(i) for i in range(20)])
+    assert not [name for name in recorded if name.startswith("associations")]
+
+
+def test_tum_rgbd_with_a_list_for_each_camera(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "rgbd_dataset_freiburg1_xyz"
+    rows = [f"{START_S + i / 50:.4f} {np.cos(i / 40):.4f} {np.sin(i / 40):.4f} 1.5 0.0 0.0 0.0 1.0" for i in range(60)]
+    write(raw / "groundtruth.txt", "\n".join(["# ground truth", "# timestamp tx ty tz qx qy qz qw", *rows, ""]))
+    for camera, late, image in (("rgb", 0.0, picture), ("depth", 0.014, depth)):
+        names = [f"{START_S + late + i / 20:.6f}" for i in range(20)]
+        for i, name in enumerate(names):
+            save(raw / camera / f"{name}.png", image(i))
+        lines = ["# maps", "# timestamp filename", *(f"{name} {camera}/{name}.png" for name in names), ""]
+        write(raw / f"{camera}.txt", "\n".join(lines))
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    recorded = episode(tmp_path / "out")
+    position = np.float32([[float(cell) for cell in row.split()[1:4]] for row in rows])
+    assert np.array_equal(recorded["robot/position"], position)
+    for camera in ("rgb", "depth"):
+        images = sorted((raw / camera).iterdir())
+        assert files(recorded, camera) == [file.read_bytes() for file in images]
+        assert recorded[f"{camera}/timestamp"].tolist() == [float(file.stem) for file in images]
+
+
+def test_euroc_with_a_table_for_each_camera(tmp_path: Path) -> None:
+    raw, start = tmp_path / "raw" / "MH_01_easy" / "mav0", 1403636579763555584
+    imu = [[start + i * 5_000_000, *np.sin(np.arange(6) + i / 50).tolist()] for i in range(200)]
+    names = [f"{kind}_RS_S_{axis} [{unit}]" for kind, unit in (("w", "rad s^-1"), ("a", "m s^-2")) for axis in "xyz"]
+    lines = [",".join(["#timestamp [ns]", *names]), *(",".join(map(repr, row)) for row in imu), ""]
+    write(raw / "imu0" / "data.csv", "\r\n".join(lines))
+    for number, camera in enumerate(("cam0", "cam1")):
+        stamps = [start + 1_000_000 * number + i * 50_000_000 for i in range(20)]
+        for i, stamp in enumerate(stamps):
+            save(raw / camera / "data" / f"{stamp}.png", picture(i)[..., 0])
+        lines = ["#timestamp [ns],filename", *(f"{stamp},{stamp}.png" for stamp in stamps), ""]
+        write(raw / camera / "data.csv", "\r\n".join(lines))
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    recorded = episode(tmp_path / "out")
+    assert recorded["robot/timestamp"].tolist() == [row[0] for row in imu]
+    for camera in ("cam0", "cam1"):
+        images = sorted((raw / camera / "data").iterdir())
+        assert recorded[f"{camera}/timestamp"].tolist() == [int(file.stem) for file in images]
+        assert files(recorded, camera) == [file.read_bytes() for file in images]
+
+
+def write_tub(folder: Path, *, lost: int | None = None) -> Path:
+    """A donkeycar log with a pause of two seconds; images are called by the number of their row, without zeros."""
+    rows = [f"{i},{int(START_S * 1000) + i * 50 + 2000 * (i >= 30)},{joints(i)[0]},0.5" for i in range(60)]
+    write(folder / "log.csv", "\n".join(["index,ms,steering,throttle", *rows, ""]))
+    for i in range(60):
+        if i != lost:
+            save(folder / "images" / f"{i}_cam_image_array_.jpg", picture(i))
+    return folder
+
+
+def test_image_i_belongs_to_row_i_whatever_the_clock_does(tmp_path: Path) -> None:
+    write_tub(tmp_path / "raw" / "tub_0")
+    lossy = write_tub(tmp_path / "raw" / "tub_1", lost=17)
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    assert np.array_equal(episode(tmp_path / "out")["align/camera"], np.arange(60))
+    recorded = episode(tmp_path / "out", 1)
+    there = [i for i in range(60) if i != 17]  # a lost image moves no other
+    assert np.array_equal(recorded["camera/timestamp"], recorded["robot/timestamp"][there])
+    assert files(recorded, "camera") == [(lossy / "images" / f"{i}_cam_image_array_.jpg").read_bytes() for i in there]

@@ -17,6 +17,7 @@ __all__ = ["stamp_images"]
 
 _DECIMAL = re.compile(r"\d+(\.\d+)?\Z")
 _DIGITS = re.compile(r"(\d+)")
+_MOST_DIGITS = 18
 
 
 def stamp_images(
@@ -33,7 +34,7 @@ def stamp_images(
     """
     ordered = sorted(files, key=_by_number)
     if time.rows_of is not None:
-        return ordered, np.arange(len(ordered))
+        return ordered, _rows(ordered)
     if clock is None:
         return _by_name(ordered, folder, time, findings)
     if clock.names is None:
@@ -46,6 +47,23 @@ def _by_number(file: str) -> tuple[list[tuple[int, str]], str]:
     """Returns a sort key that puts ``frame_2`` before ``frame_10``."""
     parts = _DIGITS.split(_name(file))
     return [(int(part) if part.isdecimal() else -1, part) for part in parts], file
+
+
+def _rows(files: list[str]) -> NDArray[np.int64]:
+    """Returns the row of each image: how far its number is from the first image's, so that a lost image moves no other.
+
+    If no number of the names counts up image by image, the order of the names tells.
+    """
+    in_order = np.arange(len(files))
+    parts = [_DIGITS.split(_name(file)) for file in files]
+    if len({len(each) for each in parts}) != 1:
+        return in_order
+    varying = [texts for texts in zip(*parts, strict=True) if len(set(texts)) > 1]
+    if len(varying) != 1 or not all(text.isdecimal() and len(text) < _MOST_DIGITS for text in varying[0]):
+        return in_order
+    numbers = np.array([int(text) for text in varying[0]], dtype=np.int64)
+    steps = np.diff(numbers)
+    return numbers - numbers[0] if steps.min() == 1 and np.median(steps) == 1 else in_order
 
 
 def _name(file: str) -> str:

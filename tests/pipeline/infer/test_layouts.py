@@ -148,7 +148,7 @@ def test_numbered_images_one_a_row(tmp_path: Path) -> None:
     for k in range(ROWS):
         (root / "episode_0" / "rgb" / f"frame_{k:06d}.jpg").write_bytes(make_jpeg(k))
     inferred, _ = infer_and_ingest(root, tmp_path / "out")
-    assert "one_per_row = true" in inferred.toml
+    assert 'rows_of = "robot"' in inferred.toml
     episode = open_dataset(tmp_path / "out").episode(0)
     np.testing.assert_array_equal(episode["align/camera"], np.arange(ROWS))
 
