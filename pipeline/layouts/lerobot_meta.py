@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.read.containers.refused import limit_bytes
+from vlapipe.pipeline.discover.proportion import limit_bytes
 from vlapipe.schemas.errors import UsageError, is_text
 from vlapipe.schemas.surroundings import raise_if_stopped
 

@@ -12,8 +12,8 @@ from typing import IO, cast
 
 import numpy as np
 
+from vlapipe.pipeline.discover.proportion import holes_of
 from vlapipe.pipeline.read.archives import table_members
-from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -68,15 +68,14 @@ def read_bytes(path: Path, label: str, findings: Findings) -> bytes | None:
                 findings.add("file.too_large", label, expected=f"at most {_MAX_BYTES} bytes", found=f"{size}")
                 return None
             file.seek(0)
-            refuse_holes(path)
+            if (holes := holes_of(path)) is not None:
+                findings.add("file.too_large", label, expected="a file without holes", found=holes)
+                return None
             if size > _PIECE and not any(file.read(_PIECE)):
                 findings.add("csv.nul_bytes", label, line=1, found=f"{_PIECE} NUL bytes")
                 return None
             file.seek(0)
             return file.read()
-    except RefusedError as error:
-        findings.add(error.code, label, expected=error.expected, found=error.found)
-        return None
     except OSError as error:
         raise_if_stopped(error, path)
         findings.add("file.unreadable", label, found=error.strerror or str(error))
@@ -158,7 +157,8 @@ def _read_limited(file: IO[bytes], num_packed: int, label: str, findings: Findin
         if size > limit:
             break
         if len(piece) == _PIECE and not any(piece):  # text has no such run, and a bomb is often nothing else
-            findings.add("csv.nul_bytes", label, found=f"{_PIECE} NUL bytes or more")
+            found = f"{_PIECE} NUL bytes or more"
+            findings.add("file.too_large", label, expected="a table without a run of NUL bytes", found=found)
             return None
         pieces.append(piece)
     else:

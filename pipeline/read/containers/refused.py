@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOST_FREE", "RefusedError", "limit_bytes", "refuse_holes", "refuse_size"]
+from vlapipe.pipeline.discover.proportion import MOST_FREE, holes_of, limit_bytes
 
-MOST_FREE = 256 << 20  # bytes that any array may take, however few bytes a file has for it
-_MOST_SHRUNK = 200  # an honest array shrinks at most so much; deflate can shrink zeros 1000 times, others even more
+__all__ = ["MOST_FREE", "RefusedError", "limit_bytes", "refuse_holes", "refuse_size"]
 
 
 class RefusedError(ValueError):
@@ -29,24 +28,15 @@ class RefusedError(ValueError):
         raise self
 
 
-def limit_bytes(stored_bytes: int) -> int:
-    """Returns the bytes that ``stored_bytes`` of a file may become."""
-    return max(MOST_FREE, _MOST_SHRUNK * stored_bytes)
-
-
 def refuse_holes(path: Path) -> None:
-    """Raises if hardly any of a large file is on the disk: a few KB of an archive unpack to a file of any size.
-
-    A file system that does not say how much is on the disk says 0.
+    """Raises if hardly any of a large file is on the disk.
 
     Raises:
         RefusedError: the file is nearly all holes, which are read as zeros.
         OSError: there is no such file.
     """
-    status = path.stat()
-    on_disk = status.st_blocks * 512
-    if on_disk and status.st_size > limit_bytes(on_disk):
-        found = f"{status.st_size:,} bytes, of which {on_disk:,} are on the disk"
+    found = holes_of(path)
+    if found is not None:
         raise RefusedError("file.too_large", "a file without holes", found)
 
 
