@@ -6,16 +6,16 @@ from io import BufferedReader
 
 import numpy as np
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["ByteSource", "cut_short"]
 
 _BLOCK = 4 << 20
 
 
-def cut_short(where: str) -> BagError:
+def cut_short(where: str) -> RefusedError:
     """Returns the error of a file that ends too early."""
-    return BagError("bag.cut_short", "a bag that was closed by its recorder", where)
+    return RefusedError("bag.cut_short", "a bag that was closed by its recorder", where)
 
 
 class ByteSource:
@@ -42,7 +42,7 @@ class ByteSource:
         """Returns the next ``count`` bytes.
 
         Raises:
-            BagError: the file ends before, or ``count`` is more than ``most``.
+            RefusedError: the file ends before, or ``count`` is more than ``most``.
         """
         stop = self._at + count
         if stop <= len(self._block):
@@ -52,7 +52,7 @@ class ByteSource:
         if count > self.left:
             raise cut_short(f"the end of the file within a record, at byte {self.position}")
         if most is not None and count > most:
-            raise BagError("bag.damaged", f"a record of at most {most} bytes", f"{count} at byte {self.position}")
+            raise RefusedError("bag.damaged", f"a record of at most {most} bytes", f"{count} at byte {self.position}")
         rest = self._block[self._at :]
         # Memory of numpy, because it is not filled with zeros first. Chunks of 1 MB are then seldom copied.
         num_bytes = min(len(rest) + self._num_bytes - self._read, max(_BLOCK, count))
@@ -69,7 +69,7 @@ class ByteSource:
         """Passes over bytes.
 
         Raises:
-            BagError: the file ends before.
+            RefusedError: the file ends before.
         """
         if count > self.left:
             raise cut_short(f"the end of the file within a record, at byte {self.position}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.topics import Kind
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.extras import need
 
 __all__ = ["SIZES", "TIMES", "Member", "Types", "types_of"]
@@ -94,7 +94,7 @@ def types_of(kind: Kind) -> Types:
     """Returns what the messages of a topic consist of.
 
     Raises:
-        BagError: the definition is missing, or cannot be read.
+        RefusedError: the definition is missing, or cannot be read.
     """
     return _types_of(_normal(kind.type), kind.encoding, kind.form, kind.definition)
 
@@ -110,7 +110,7 @@ def _types_of(name: str, encoding: str, form: str, definition: str) -> Types:
     need("rosbags", "bags", "the messages of a bag")
     defined = _parse(name, form, definition) if definition else _known()
     if not definition and name not in defined:
-        raise BagError("bag.type", f"the definition of {name} in the bag", "none, and it is no type of ROS itself")
+        raise RefusedError("bag.type", f"the definition of {name} in the bag", "none, and it is no type of ROS itself")
     members: dict[str, tuple[Member, ...]] = {}
     _add(name, {**_known(), **defined} if encoding == "cdr" else defined, members, {})
     return Types(name, members, padded=encoding == "cdr")
@@ -120,7 +120,9 @@ def _parse(name: str, form: str, definition: str) -> dict[str, Any]:
     from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
     if len(definition) > _MOST_TEXT:
-        raise BagError("bag.type", f"a definition of at most {_MOST_TEXT >> 10} KB", f"{len(definition)} characters")
+        raise RefusedError(
+            "bag.type", f"a definition of at most {_MOST_TEXT >> 10} KB", f"{len(definition)} characters"
+        )
     try:
         if form == "msg":
             return dict(get_types_from_msg(definition.replace("\r\n", "\n"), name))
@@ -133,10 +135,10 @@ def _parse(name: str, form: str, definition: str) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged text fails in many ways, RecursionError included
-        raise BagError(
+        raise RefusedError(
             "bag.type", f"the definition of {name}", f"a text that is none ({type(error).__name__})"
         ) from None
-    raise BagError("bag.type", f"the definition of {name} as .msg or .idl", f"one as {form!r:.40}")
+    raise RefusedError("bag.type", f"the definition of {name} as .msg or .idl", f"one as {form!r:.40}")
 
 
 @lru_cache(maxsize=1)
@@ -155,11 +157,11 @@ def _add(
 ) -> int:
     """Adds a type, and all types that it consists of, to ``members``. Returns how deep messages lie in it."""
     if name not in defined:
-        raise BagError("bag.type", f"the definition of {name} in the bag", "none")
+        raise RefusedError("bag.type", f"the definition of {name} in the bag", "none")
     if name in depths:
         known = depths[name]
         if known is None:
-            raise BagError("bag.type", "messages that end", f"{name} within itself")
+            raise RefusedError("bag.type", "messages that end", f"{name} within itself")
         return known
     depths[name] = None
     members[name] = tuple(_member(each, described) for each, described in defined[name][1])
@@ -167,7 +169,7 @@ def _add(
     is_deep = sum(depth is None for depth in depths.values()) > _DEEPEST  # types that are being added
     deepest = 1 + max((_add(of, defined, members, depths) for of in (() if is_deep else inner)), default=0)
     if is_deep or deepest > _DEEPEST:
-        raise BagError("bag.type", f"messages in messages up to {_DEEPEST} deep", f"more in {name}")
+        raise RefusedError("bag.type", f"messages in messages up to {_DEEPEST} deep", f"more in {name}")
     depths[name] = deepest
     return deepest
 
@@ -177,7 +179,7 @@ def _member(name: str, described: Any) -> Member:
     if node.name in ("ARRAY", "SEQUENCE"):
         inner, length = detail
         if node.name == "ARRAY" and not 0 < length <= _MOST_LENGTH:
-            raise BagError("bag.type", f"arrays of at most {_MOST_LENGTH} numbers", f"{name}[{length}]")
+            raise RefusedError("bag.type", f"arrays of at most {_MOST_LENGTH} numbers", f"{name}[{length}]")
         many: Literal["array", "sequence"] = "array" if node.name == "ARRAY" else "sequence"
         return Member(name, _type(name, *inner), many, length)
     return Member(name, _type(name, node, detail))
@@ -188,5 +190,5 @@ def _type(name: str, node: Any, detail: Any) -> str:
         return _TIMES.get(detail, str(detail))
     base = str(detail[0])
     if base not in SIZES and base != "string":
-        raise BagError("bag.type", "numbers of up to 64 bits, and texts of 8-bit characters", f"{name}: {base}")
+        raise RefusedError("bag.type", "numbers of up to 64 bits, and texts of 8-bit characters", f"{name}: {base}")
     return base

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.messages import NAMES, pick_of
 from vlapipe.pipeline.read.bags.topics import Topic
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["JsonMessages"]
 
@@ -39,8 +39,8 @@ class JsonMessages:
                 raise self._fault(row, "a message of JSON", str(error)) from None
         return objects
 
-    def _fault(self, row: int, expected: str, found: str) -> BagError:
-        return BagError("bag.message", expected, f"{found} in {self.topic.place(row)}")
+    def _fault(self, row: int, expected: str, found: str) -> RefusedError:
+        return RefusedError("bag.message", expected, f"{found} in {self.topic.place(row)}")
 
     def paths(self) -> Iterator[str]:
         """Yields the path of each member of the first message, but not those of objects in lists."""
@@ -63,7 +63,7 @@ class JsonMessages:
         """Returns the values at a path, ``(messages, ...)``; times are int64 ns.
 
         Raises:
-            BagError: a message has no such value, or not as many as the others.
+            RefusedError: a message has no such value, or not as many as the others.
         """
         picked = pick_of(path)
         rows: list[Any] = []
@@ -82,7 +82,9 @@ class JsonMessages:
         except ValueError:  # lists within lists, of several lengths
             array = np.array(None)
         if array.dtype == object:
-            raise BagError("bag.path", f"numbers or a text at {path}", "lists of several lengths, or values of no kind")
+            raise RefusedError(
+                "bag.path", f"numbers or a text at {path}", "lists of several lengths, or values of no kind"
+            )
         return array
 
     def _pick(self, row: int, message: Any, path: str, picked: tuple[str, ...]) -> Any:

@@ -9,10 +9,10 @@ import zlib
 from io import BufferedReader
 from struct import Struct, error
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.byte_source import ByteSource, cut_short
 from vlapipe.pipeline.read.bags.topics import Kind, Topic, Topics
 from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE, unpack
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["MCAP_MAGIC", "read_mcap"]
 
@@ -29,11 +29,11 @@ def read_mcap(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
     """Adds the topics and messages of a file to ``topics``.
 
     Raises:
-        BagError: the file is damaged or ends too early. What stands before that place has been added.
+        RefusedError: the file is damaged or ends too early. What stands before that place has been added.
     """
     source = ByteSource(file, num_bytes)
     if num_bytes < len(MCAP_MAGIC) or bytes(source.take(len(MCAP_MAGIC))) != MCAP_MAGIC:
-        raise BagError("bag.damaged", "an MCAP file", "other bytes at its beginning")
+        raise RefusedError("bag.damaged", "an MCAP file", "other bytes at its beginning")
     records = _Records(topics)
     while source.left:
         at = source.position
@@ -41,7 +41,7 @@ def read_mcap(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
         if opcode == _FOOTER:
             if bytes(source.take(length, MOST_AT_ONCE)) and bytes(source.take(len(MCAP_MAGIC))) == MCAP_MAGIC:
                 return
-            raise BagError("bag.damaged", "MCAP's mark at the end", f"other bytes after byte {at}")
+            raise RefusedError("bag.damaged", "MCAP's mark at the end", f"other bytes after byte {at}")
         if opcode == _CHUNK:
             records.read_chunk(source.take(length, MOST_AT_ONCE), f"byte {at}")
         elif opcode in (_SCHEMA, _CHANNEL, _MESSAGE):
@@ -64,17 +64,17 @@ class _Records:
             compression, at = _text(body, _CHUNK_HEADER.size)
             num_packed = int.from_bytes(body[at : at + 8], "little")
         except (error, UnicodeDecodeError):
-            raise BagError("bag.damaged", "a chunk", f"a damaged header at {place}") from None
+            raise RefusedError("bag.damaged", "a chunk", f"a damaged header at {place}") from None
         packed = body[at + 8 : at + 8 + num_packed]
         if len(packed) < num_packed:
-            raise BagError("bag.damaged", f"{num_packed} bytes in a chunk", f"{len(packed)} at {place}")
+            raise RefusedError("bag.damaged", f"{num_packed} bytes in a chunk", f"{len(packed)} at {place}")
         if compression not in ("", "lz4", "zstd"):
-            raise BagError("bag.damaged", "chunks packed by lz4 or zstd", f"{compression!r:.40} at {place}")
+            raise RefusedError("bag.damaged", "chunks packed by lz4 or zstd", f"{compression!r:.40} at {place}")
         data = unpack(packed, compression, num_unpacked, place) if compression else packed
         if len(data) != num_unpacked:
-            raise BagError("bag.damaged", f"{num_unpacked} unpacked bytes", f"{len(data)} in the chunk at {place}")
+            raise RefusedError("bag.damaged", f"{num_unpacked} unpacked bytes", f"{len(data)} in the chunk at {place}")
         if checksum and zlib.crc32(data) != checksum:
-            raise BagError("bag.damaged", "the checksum of the chunk", f"another one at {place}")
+            raise RefusedError("bag.damaged", "the checksum of the chunk", f"another one at {place}")
         self._read_all(memoryview(data), place)
 
     def _read_all(self, data: memoryview, place: str) -> None:
@@ -85,7 +85,7 @@ class _Records:
             opcode, length = record(data, at) if at + 9 <= end else (0, end)
             stop = at + 9 + length
             if stop > end:
-                raise BagError("bag.damaged", "whole records in a chunk", f"a longer one in the chunk at {place}")
+                raise RefusedError("bag.damaged", "whole records in a chunk", f"a longer one in the chunk at {place}")
             if opcode == _MESSAGE and length >= _MESSAGE_HEADER.size:
                 channel, _, received, _ = message(data, at + 9)
                 topic = channels.get(channel)
@@ -112,7 +112,7 @@ class _Records:
                     raise _bad_message(channel, received, place)
                 self._topics.add(self._channels[channel], received, body[_MESSAGE_HEADER.size :])
         except (error, UnicodeDecodeError, IndexError):
-            raise BagError("bag.damaged", "a whole record", f"a damaged one at {place}") from None
+            raise RefusedError("bag.damaged", "a whole record", f"a damaged one at {place}") from None
 
     def _read_schema(self, body: memoryview) -> None:
         name, at = _text(body, 2)
@@ -127,7 +127,7 @@ class _Records:
         name, at = _text(body, 4)
         encoding, _ = _text(body, at)
         if schema and schema not in self._schemas:
-            raise BagError("bag.damaged", f"the type of {name!r:.80}", f"no record of it before {place}")
+            raise RefusedError("bag.damaged", f"the type of {name!r:.80}", f"no record of it before {place}")
         of_type, form, definition = self._schemas.get(schema, ("", "", ""))
         kind = Kind(of_type, encoding, _FORMS.get(form, form), definition)
         self._channels[number] = self._topics.topic(name, kind)
@@ -140,7 +140,7 @@ def _text(body: memoryview, at: int) -> tuple[str, int]:
     return str(body[at + 4 : at + 4 + length], "utf-8"), at + 4 + length
 
 
-def _bad_message(channel: int, received: int, place: str) -> BagError:
+def _bad_message(channel: int, received: int, place: str) -> RefusedError:
     if received > _LATEST:
-        return BagError("bag.damaged", "a time of 63 bits", f"{received} at {place}")
-    return BagError("bag.damaged", f"a record of channel {channel} before its messages", f"none before {place}")
+        return RefusedError("bag.damaged", "a time of 63 bits", f"{received} at {place}")
+    return RefusedError("bag.damaged", f"a record of channel {channel} before its messages", f"none before {place}")

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.definitions import TIMES, Types
 from vlapipe.pipeline.read.bags.topics import Topic
 from vlapipe.pipeline.read.bags.walk import Leaf, Shape, dtype_of, walk
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["NAMES", "Messages", "pick_of"]
 
@@ -56,7 +56,7 @@ class Messages:
         """Returns the messages by their shapes.
 
         Raises:
-            BagError: a message does not fit its type.
+            RefusedError: a message does not fit its type.
         """
         by_size: dict[int, list[int]] = {}
         for row, payload in enumerate(self.topic.payloads):
@@ -77,7 +77,7 @@ class Messages:
         """Returns where the members of one message stand.
 
         Raises:
-            BagError: the message does not fit its type.
+            RefusedError: the message does not fit its type.
         """
         if row in self._shapes:
             return self._shapes[row]
@@ -95,15 +95,15 @@ class Messages:
             same &= (table[:, at : at + 4] == table[0, at : at + 4]).all(axis=1)
         return same
 
-    def fault(self, row: int, expected: str, found: str) -> BagError:
+    def fault(self, row: int, expected: str, found: str) -> RefusedError:
         """Returns the error of one message."""
-        return BagError("bag.message", expected, f"{found} in {self.topic.place(row)}")
+        return RefusedError("bag.message", expected, f"{found} in {self.topic.place(row)}")
 
     def array(self, path: str) -> NDArray[Any]:
         """Returns the values at a path, ``(messages, ...)``; times are int64 ns.
 
         Raises:
-            BagError: a message has no such value, or not as many as the others.
+            RefusedError: a message has no such value, or not as many as the others.
         """
         picked = pick_of(path) if self.types.find(path) is None else None
         if picked is not None:
@@ -132,7 +132,9 @@ class Messages:
         for name, each in inner.items():
             if each.type in ("string", *TIMES):
                 what = "a text" if each.type == "string" else "a time"
-                raise BagError("bag.path", f"a path of numbers, such as {self._numbers(inner)}", f"{what} in {name}")
+                raise RefusedError(
+                    "bag.path", f"a path of numbers, such as {self._numbers(inner)}", f"{what} in {name}"
+                )
         if not inner:
             raise self.fault(int(group.rows[0]), path, "no value of it")
         columns = [self._of_leaf(group, each).reshape(len(group.rows), -1) for each in inner.values()]
@@ -187,7 +189,7 @@ class Messages:
         for group in self._groups:
             leaf = group.shape.leaves.get(path)
             if leaf is None or leaf.count is None:
-                raise BagError("bag.path", f"{path} to be an array", "something else")
+                raise RefusedError("bag.path", f"{path} to be an array", "something else")
             values = self._of_leaf(group, leaf)
             if by_place:
                 places = [int(each) for each in picked]
@@ -202,7 +204,7 @@ class Messages:
             for name, is_in_none in zip(picked, lacking.tolist(), strict=True):
                 if is_in_none:
                     known = ", ".join(sorted({each for names in self._all_names(path) for each in names})[:40])
-                    raise BagError("bag.path", f"{name!r} among the names of {self.topic.name}", f"only {known}")
+                    raise RefusedError("bag.path", f"{name!r} among the names of {self.topic.name}", f"only {known}")
         return joined[:, 0] if len(picked) == 1 else joined
 
     def _by_name(
@@ -232,7 +234,7 @@ class Messages:
         at = next((place for place in places if place in group.shape.leaves), None)
         leaf = group.shape.leaves[at] if at is not None else None
         if leaf is None or leaf.type != "string" or leaf.count is None:
-            raise BagError("bag.path", f"names beside {path}: {' or '.join(places)}", f"none in {self.types.root}")
+            raise RefusedError("bag.path", f"names beside {path}: {' or '.join(places)}", f"none in {self.types.root}")
         if not leaf.count:
             yield [], np.arange(len(group.rows))
             return

@@ -9,12 +9,12 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.mcap_file import MCAP_MAGIC, read_mcap
 from vlapipe.pipeline.read.bags.ros1_file import ROS1_MAGIC, read_ros1
 from vlapipe.pipeline.read.bags.sqlite_file import SQLITE_MAGIC, read_sqlite
 from vlapipe.pipeline.read.bags.topics import Topic, Topics
 from vlapipe.pipeline.read.bags.unpack import ZSTD_MAGIC, unpack_file
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -66,7 +66,7 @@ def read_recording(root: Path, files: list[str], wanted: Container[str], finding
         before = {name: topic.num_messages for name, topic in topics.by_name.items()}
         try:
             _read_file(root / file, file, topics)
-        except BagError as error:
+        except RefusedError as error:
             findings.add(error.code, file, expected=error.expected, found=error.found)
             if findings.errors:
                 return None
@@ -103,7 +103,7 @@ def _by_number(file: str) -> list[tuple[int, str]]:
 def topics_at_start(path: Path) -> list[Topic]:
     """Returns the topics in the first part of a file; those before its first damage, none if it is no bag."""
     topics = Topics((), path.stat().st_size)
-    with contextlib.suppress(BagError, UsageError):  # a package may be missing too
+    with contextlib.suppress(RefusedError, UsageError):  # a package may be missing too
         _read_file(path, path.name, topics, most=_START)
     return list(topics.by_name.values())
 
@@ -126,7 +126,7 @@ def _read_file(path: Path, label: str, topics: Topics, *, most: int | None = Non
                 _read_file(unpacked, "bag", topics, most=most)
         else:
             expected = "a ROS 1 bag (2.0), the SQLite file of a ROS 2 bag, or an MCAP file"
-            raise BagError("bag.damaged", expected, f"a file that begins with {head[:8]!r}")
+            raise RefusedError("bag.damaged", expected, f"a file that begins with {head[:8]!r}")
 
 
 def _check_metadata(root: Path, files: list[str], label: str, num_messages: int, findings: Findings) -> None:

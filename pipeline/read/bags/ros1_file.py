@@ -8,10 +8,10 @@ from __future__ import annotations
 from io import BufferedReader
 from struct import Struct
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.byte_source import ByteSource, cut_short
 from vlapipe.pipeline.read.bags.topics import Kind, Topic, Topics
 from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE, unpack
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["ROS1_MAGIC", "read_ros1"]
 
@@ -26,11 +26,11 @@ def read_ros1(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
     """Adds the topics and messages of a file to ``topics``.
 
     Raises:
-        BagError: the file is damaged or ends too early. What stands before that place has been added.
+        RefusedError: the file is damaged or ends too early. What stands before that place has been added.
     """
     source = ByteSource(file, num_bytes)
     if num_bytes < len(ROS1_MAGIC) or bytes(source.take(len(ROS1_MAGIC))) != ROS1_MAGIC:
-        raise BagError("bag.damaged", "a ROS bag of format 2.0", "other bytes at its beginning")
+        raise RefusedError("bag.damaged", "a ROS bag of format 2.0", "other bytes at its beginning")
     records, index_at, num_chunks = _Records(topics), 0, 0
     while source.left:
         at = source.position
@@ -38,7 +38,7 @@ def read_ros1(file: BufferedReader, num_bytes: int, topics: Topics) -> None:
         operation, size = header.get(b"op", b""), _length(source)
         if operation == bytes([_BAG_HEADER]):
             if header.get(b"encryptor"):
-                raise BagError("bag.damaged", "a bag that is not encrypted", f"{header[b'encryptor']!r:.40}")
+                raise RefusedError("bag.damaged", "a bag that is not encrypted", f"{header[b'encryptor']!r:.40}")
             index_at, num_chunks = (int.from_bytes(header.get(key, b""), "little") for key in _INDEX)
             source.skip(size)
         elif operation == bytes([_CHUNK]):
@@ -66,7 +66,7 @@ def _fields(header: memoryview, place: str) -> dict[bytes, bytes]:
         stop = at + 4 + int.from_bytes(header[at : at + 4], "little")
         name, sign, value = bytes(header[at + 4 : stop]).partition(b"=")
         if stop > len(header) or not sign:
-            raise BagError("bag.damaged", "the header of a record", f"other bytes at {place}")
+            raise RefusedError("bag.damaged", "the header of a record", f"other bytes at {place}")
         fields[name] = value
         at = stop
     return fields
@@ -82,16 +82,16 @@ class _Records:
         compression = header.get(b"compression", b"").decode("ascii", "replace")
         size = int.from_bytes(header.get(b"size", b""), "little")
         if compression not in ("none", "bz2", "lz4"):
-            raise BagError("bag.damaged", "chunks packed by bz2 or lz4", f"{compression!r:.40} at {place}")
+            raise RefusedError("bag.damaged", "chunks packed by bz2 or lz4", f"{compression!r:.40} at {place}")
         data = memoryview(body if compression == "none" else unpack(body, compression, size, place))
         if len(data) != size:
-            raise BagError("bag.damaged", f"{size} bytes in a chunk", f"{len(data)} in the chunk at {place}")
+            raise RefusedError("bag.damaged", f"{size} bytes in a chunk", f"{len(data)} in the chunk at {place}")
         at, end, length = 0, len(data), _LENGTH.unpack_from
         while at < end:
             start = at + 4 + (length(data, at)[0] if at + 4 <= end else end)
             stop = start + 4 + (length(data, start)[0] if start + 4 <= end else end)
             if stop > end:
-                raise BagError("bag.damaged", "whole records in a chunk", f"a longer one in the chunk at {place}")
+                raise RefusedError("bag.damaged", "whole records in a chunk", f"a longer one in the chunk at {place}")
             self.read(_fields(data[at + 4 : start], place), data[start + 4 : stop], place)
             at = stop
 
@@ -101,7 +101,7 @@ class _Records:
         if operation == bytes([_MESSAGE]):
             topic, time = self._connections.get(number), header.get(b"time", b"")
             if topic is None or len(time) != _TIME.size:
-                raise BagError("bag.damaged", "a connection and a time", f"a message without at {place}")
+                raise RefusedError("bag.damaged", "a connection and a time", f"a message without at {place}")
             seconds, nanoseconds = _TIME.unpack(time)
             self._topics.add(topic, seconds * 1_000_000_000 + nanoseconds, body)
         elif operation == bytes([_CONNECTION]) and number not in self._connections:
@@ -111,5 +111,5 @@ class _Records:
                     value.decode() for value in (header[b"topic"], described[b"type"], described[b"message_definition"])
                 )
             except (KeyError, UnicodeDecodeError):
-                raise BagError("bag.damaged", "a topic and its type", f"a connection without at {place}") from None
+                raise RefusedError("bag.damaged", "a topic and its type", f"a connection without at {place}") from None
             self._connections[number] = self._topics.topic(name, Kind(of_type, "ros1", "msg", definition))

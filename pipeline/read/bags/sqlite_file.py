@@ -6,10 +6,10 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.byte_source import cut_short
 from vlapipe.pipeline.read.bags.topics import Kind, Topic, Topics
 from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["SQLITE_MAGIC", "read_sqlite"]
 
@@ -23,7 +23,7 @@ def read_sqlite(path: Path, topics: Topics) -> None:
     """Adds the topics and messages of a file to ``topics``.
 
     Raises:
-        BagError: the file is damaged, or was not closed by its recorder. What could be read has been added.
+        RefusedError: the file is damaged, or was not closed by its recorder. What could be read has been added.
     """
     _check_size(path)
     try:
@@ -36,7 +36,7 @@ def read_sqlite(path: Path, topics: Topics) -> None:
         finally:
             base.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise BagError("bag.damaged", "the SQLite file of a ROS 2 bag", str(error)) from None
+        raise RefusedError("bag.damaged", "the SQLite file of a ROS 2 bag", str(error)) from None
     for ending in _LOGS:
         log = path.with_name(path.name + ending)
         if log.is_file() and log.stat().st_size:
@@ -58,7 +58,7 @@ def _read(base: sqlite3.Connection, topics: Topics) -> None:
     for name in ("topics", "messages"):
         words = str(tables.get(name, "")).upper()
         if not words.startswith("CREATE TABLE") or " AS (" in words or " AS(" in words:
-            raise BagError("bag.damaged", f"a table {name!r}", "none in the file")
+            raise RefusedError("bag.damaged", f"a table {name!r}", "none in the file")
     definitions: dict[str, tuple[str, str]] = {}
     if "message_definitions" in tables:
         query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
@@ -69,7 +69,7 @@ def _read(base: sqlite3.Connection, topics: Topics) -> None:
         found[number] = topics.topic(str(name), Kind(str(of_type), str(encoding), str(form), str(definition)))
     for number, count in base.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id").fetchall():
         if number not in found:
-            raise BagError("bag.damaged", "messages of the topics in the file", f"some of topic {number!r:.40}")
+            raise RefusedError("bag.damaged", "messages of the topics in the file", f"some of topic {number!r:.40}")
         if not found[number].is_wanted:
             found[number].num_messages += count
     wanted = [number for number, topic in found.items() if topic.is_wanted]
@@ -77,5 +77,5 @@ def _read(base: sqlite3.Connection, topics: Topics) -> None:
     query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({signs})"  # noqa: S608 - only ?
     for number, received, data in base.execute(query, wanted):
         if not isinstance(received, int) or not isinstance(data, bytes):
-            raise BagError("bag.damaged", "times as whole numbers and messages as bytes", f"{received!r:.40}")
+            raise RefusedError("bag.damaged", "times as whole numbers and messages as bytes", f"{received!r:.40}")
         topics.add(found[number], received, data)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE, ZSTD_MAGIC, unpack
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["Kind", "Topic", "Topics"]
 
@@ -83,7 +83,7 @@ class Topics:
         """Counts a message, and keeps it if its topic is wanted.
 
         Raises:
-            BagError: the messages are more than the bag can hold.
+            RefusedError: the messages are more than the bag can hold.
         """
         topic.num_messages += 1
         if topic.is_wanted:
@@ -92,6 +92,6 @@ class Topics:
                 kept = unpack(kept, "zstd", min(MOST_AT_ONCE, self._left), f"message {topic.num_messages - 1}")
             self._left -= len(kept)
             if self._left < 0:
-                raise BagError("bag.damaged", "messages in proportion to the file", "many times as many bytes")
+                raise RefusedError("bag.damaged", "messages in proportion to the file", "many times as many bytes")
             topic.received.append(received)
             topic.payloads.append(kept)

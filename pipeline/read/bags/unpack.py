@@ -9,7 +9,7 @@ import bz2
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.extras import need
 
 __all__ = ["MOST_AT_ONCE", "ZSTD_MAGIC", "unpack", "unpack_file"]
@@ -30,18 +30,18 @@ def unpack(data: Any, compression: str, most: int, place: str) -> bytes:
         place: where the bytes stand, for the error.
 
     Raises:
-        BagError: the bytes are damaged, or become more than they may.
+        RefusedError: the bytes are damaged, or become more than they may.
     """
     if most > MOST_AT_ONCE:
-        raise BagError("bag.damaged", f"at most {MOST_AT_ONCE >> 20} MB at once", f"{most} bytes at {place}")
+        raise RefusedError("bag.damaged", f"at most {MOST_AT_ONCE >> 20} MB at once", f"{most} bytes at {place}")
     try:
         unpacked = _unpack(data, compression, most + 1)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - each package has errors of its own
-        raise BagError("bag.damaged", f"bytes packed by {compression}", f"others at {place} ({error})") from None
+        raise RefusedError("bag.damaged", f"bytes packed by {compression}", f"others at {place} ({error})") from None
     if len(unpacked) > most:
-        raise BagError("bag.damaged", f"{most} unpacked bytes, as its header says", f"more at {place}")
+        raise RefusedError("bag.damaged", f"{most} unpacked bytes, as its header says", f"more at {place}")
     return unpacked
 
 
@@ -62,7 +62,7 @@ def unpack_file(packed: Path, into: Path, label: str) -> None:
     """Writes the content of a file that is packed by zstd as a whole.
 
     Raises:
-        BagError: the file is damaged, or becomes more than a recording does.
+        RefusedError: the file is damaged, or becomes more than a recording does.
         OSError: the disk is full, for example.
     """
     zstandard = need("zstandard", "bags", "a bag packed by zstd")
@@ -74,7 +74,7 @@ def unpack_file(packed: Path, into: Path, label: str) -> None:
                 while piece := reader.read(_PIECE):
                     written += len(piece)
                     if written > most:
-                        raise BagError("bag.damaged", f"at most {most} unpacked bytes", f"more in {label}")
+                        raise RefusedError("bag.damaged", f"at most {most} unpacked bytes", f"more in {label}")
                     target.write(piece)
         except zstandard.ZstdError as error:
-            raise BagError("bag.damaged", "a file packed by zstd", f"{label}: {error}") from None
+            raise RefusedError("bag.damaged", "a file packed by zstd", f"{label}: {error}") from None

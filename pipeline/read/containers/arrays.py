@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
-from vlapipe.pipeline.read.containers.refused import RefusedError
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.stream_rows import SourceFile
 from vlapipe.schemas.findings import Findings
@@ -150,7 +149,7 @@ def load_array(
 
 def _why_not(error: Exception) -> tuple[str, str, str]:
     """Returns the finding's code, what was expected, and what was found."""
-    if isinstance(error, RefusedError | BagError):
+    if isinstance(error, RefusedError):
         return error.code, error.expected, error.found
     if str(error).startswith("Object arrays"):
         return "npz.object_array", "an array of numbers", "Python objects"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.definitions import types_of
 from vlapipe.pipeline.read.bags.json_messages import JsonMessages
 from vlapipe.pipeline.read.bags.messages import Messages, pick_of
@@ -14,6 +13,7 @@ from vlapipe.pipeline.read.bags.recording import Recording
 from vlapipe.pipeline.read.bags.together import recording_of, take_topic
 from vlapipe.pipeline.read.bags.topics import Topic
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.toml_table import did_you_mean
 
@@ -44,7 +44,7 @@ def open_bag(root: Path, files: list[str], topic: str, findings: Findings) -> di
     try:
         messages = JsonMessages(kept) if kept.kind.encoding == "json" else Messages(kept, types_of(kept.kind))
         return _Arrays(label, messages)
-    except BagError as error:
+    except RefusedError as error:
         findings.add(error.code, label, column=topic, expected=error.expected, found=error.found)
         return None
 

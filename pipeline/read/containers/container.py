@@ -19,8 +19,8 @@ from vlapipe.pipeline.read.containers.npz import open_npy, open_npz
 from vlapipe.pipeline.read.containers.one_row import rows_of_files
 from vlapipe.pipeline.read.containers.parquet import open_parquet
 from vlapipe.pipeline.read.containers.pickle_arrays import open_pickle
-from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.containers.zarr import open_zarr
+from vlapipe.pipeline.read.refused import RefusedError, refuse_holes
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayKind
 from vlapipe.schemas.surroundings import raise_if_stopped

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
 from vlapipe.pipeline.read.containers.lazy import LazyArrays
 from vlapipe.pipeline.read.containers.names import fits_parts, natural
-from vlapipe.pipeline.read.containers.refused import MOST_FREE, RefusedError, limit_bytes, refuse_size
+from vlapipe.pipeline.read.refused import MOST_FREE, RefusedError, limit_bytes, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.extras import need
 from vlapipe.schemas.findings import Findings

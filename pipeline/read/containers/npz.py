@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
-from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_size
+from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 

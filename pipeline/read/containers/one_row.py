@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
-from vlapipe.pipeline.read.containers.refused import RefusedError
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["rows_of_files"]

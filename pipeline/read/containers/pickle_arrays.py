@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
-from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.containers.safe_pickle import PickleError, load_plain
+from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["open_pickle"]

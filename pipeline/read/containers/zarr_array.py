@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.containers.refused import RefusedError
 from vlapipe.pipeline.read.containers.zarr_codecs import decode_images, is_image_codec, unpack
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["ZarrArray", "parse_zarr"]
 

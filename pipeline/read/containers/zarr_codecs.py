@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.containers.refused import RefusedError
+from vlapipe.pipeline.read.refused import RefusedError
 
 __all__ = ["decode_images", "is_image_codec", "unpack"]
 

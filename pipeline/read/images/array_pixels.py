@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
-from vlapipe.pipeline.read.containers.refused import RefusedError
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
 

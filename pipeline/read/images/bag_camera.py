@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.read.bags.bag_error import BagError
 from vlapipe.pipeline.read.bags.definitions import types_of
 from vlapipe.pipeline.read.bags.json_messages import JsonMessages
 from vlapipe.pipeline.read.bags.messages import Messages
@@ -28,6 +27,7 @@ from vlapipe.pipeline.read.containers.arrays import source_of
 from vlapipe.pipeline.read.containers.bag import RECEIVED, open_topic
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.shards.format.png_decode import PNG_SIGNATURE
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
@@ -104,7 +104,7 @@ def read_bag_camera(
             return keep_pixels(pixels, stream, findings, images, only_size, in_parts)
         data, offset = _encoded(messages)
         stream = _with_unit(stream, "16UC1")  # the only depth that compressed images hold as it is
-    except BagError as error:
+    except RefusedError as error:
         findings.add(error.code, label, column=name, expected=error.expected, found=error.found)
         return None
     encoded = EncodedImages(
@@ -145,7 +145,7 @@ def _encoded(messages: Messages | JsonMessages) -> tuple[NDArray[np.uint8], NDAr
     data, form = messages.types.find("data"), messages.types.find("format")
     if data is None or form is None or data.type not in ("uint8", "byte", "char") or form.type != "string":
         expected = "sensor_msgs/CompressedImage or sensor_msgs/Image"
-        raise BagError("bag.type", expected, f"{topic.name} of {topic.kind.type}")
+        raise RefusedError("bag.type", expected, f"{topic.name} of {topic.kind.type}")
     spans = []
     for row, payload in enumerate(topic.payloads):
         leaves = messages.shape_of(row).leaves
@@ -187,7 +187,7 @@ def _of_json(messages: JsonMessages, row: int, text: Any) -> bytes:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError):
         place = messages.topic.place(row)
-        raise BagError("bag.message", "an image as base64 in data", f"another text in {place}") from None
+        raise RefusedError("bag.message", "an image as base64 in data", f"another text in {place}") from None
 
 
 class _Frames:

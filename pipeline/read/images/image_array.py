@@ -12,11 +12,11 @@ from vlapipe.pipeline.read.array_clock import Stamps, count_rows, read_stamps
 from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part, load_array
 from vlapipe.pipeline.read.containers.container import open_container
-from vlapipe.pipeline.read.containers.refused import RefusedError
 from vlapipe.pipeline.read.images.array_pixels import Layout, PixelArray, layout_of
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.images.packed_rows import packed_images
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError
 from vlapipe.pipeline.read.containers.arrays import source_of
-from vlapipe.pipeline.read.containers.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
+from vlapipe.pipeline.read.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown, careful_frames, whole_frames
 from vlapipe.pipeline.read.video.file_head import BadVideoError

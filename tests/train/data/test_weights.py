@@ -154,9 +154,7 @@ def test_statistics_of_several_datasets_are_those_of_all_their_rows(dataset: Dat
 def test_datasets_of_other_entries_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     make_episode(tmp_path / "raw" / "task" / "episode_1", cameras=("View1",), num_rows=80)
     ingest(IngestConfig(source=tmp_path / "raw", out=tmp_path / "data"))
-    with pytest.raises(
-        UsageError, match=r"observation\.images\.View2: expected colours .* no such entry"
-    ):
+    with pytest.raises(UsageError, match=r"observation\.images\.View2: expected colours .* no such entry"):
         Loader([dataset, vlapipe.open_dataset(tmp_path / "data")], split=None)
 
 
