@@ -195,6 +195,8 @@ def _parse_derived_fields(table: TomlTable, fields: tuple[Any, ...]) -> tuple[An
 
 
 def _parse_dialect(table: TomlTable) -> Dialect:
+    if "row_line" in table.values:
+        return _parse_row_line(table)
     delimiter, skip_blanks = _parse_delimiter(table)
     header = table.get("header", True)
     rows = header if isinstance(header, int) else 1  # bool is an int: True means 1 header row, False means 0
@@ -240,6 +242,35 @@ def _parse_dialect(table: TomlTable) -> Dialect:
     if dialect.delimiter in (dialect.quote, dialect.escape):
         table.fail("delimiter is the same character as quote or escape", "correct one of them")
     return dialect
+
+
+_OF_CELLS = (
+    "delimiter", "quote", "escape", "comment", "skip_lines", "skip_after_header", "skip_footer", "header",
+    "header_line", "trailing_delimiter", "index_column", "row_kind", "kind_column", "short_rows",
+)  # fmt: skip
+
+
+def _parse_row_line(table: TomlTable) -> Dialect:
+    """Returns the dialect of lines in which a regular expression finds the cells; its groups may have the names."""
+    pattern = re.compile(_parse_regex(table, "row_line") or "")
+    for key in _OF_CELLS:
+        if key in table.values:
+            table.fail(f"row_line and {key} cannot be combined", "the groups of row_line are the cells of a row")
+    names = _parse_names(table)
+    if not pattern.groups:
+        table.fail(f"row_line: {pattern.pattern!r} has no group", "put the cells in groups, such as '(?P<t>[0-9.]+)'")
+    if not names and len(pattern.groupindex) == pattern.groups:
+        names = (tuple(pattern.groupindex),)
+    if [len(each) for each in names] != [pattern.groups]:
+        cure = "name each group as '(?P<t>...)', or give as many names"
+        table.fail(f"row_line has {pattern.groups} groups, which have no names", cure)
+    return Dialect(
+        encoding=_parse_encoding(table),
+        decimal=table.choice("decimal", (".", ","), "."),
+        header_rows=0,
+        names=names,
+        row_line=pattern.pattern,
+    )
 
 
 def _parse_regex(table: TomlTable, key: str) -> str | None:

@@ -81,7 +81,8 @@ class Dialect:
 
     With ``row_kind``, a file holds messages of several kinds: the rows are the lines whose cell ``kind_column`` (from
     1) is ``row_kind``. The names are then those of the other cells. With ``short_rows``, a row may end early; cells
-    that it lacks have no value.
+    that it lacks have no value. ``row_line`` is a regular expression: the rows are the lines in which it is found, and
+    its groups are the cells.
     """
 
     delimiter: str = ","
@@ -102,6 +103,7 @@ class Dialect:
     header_line: str | None = None
     row_kind: str | None = None
     kind_column: int = 1
+    row_line: str | None = None
     short_rows: bool = False
 
 

@@ -16,6 +16,7 @@ from vlapipe.pipeline.infer.header import Header, find_header
 from vlapipe.pipeline.infer.other_lines import kinds_of_lines
 from vlapipe.pipeline.infer.stated_rate import StatedRate, stated_rate
 from vlapipe.pipeline.infer.text_head import NoTextError, TextHead, read_text_head
+from vlapipe.pipeline.read.csv.json_rows import are_json_lines, cells_of_object, parse_object
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["COMMENT_SIGNS", "Table", "look_at_table"]
@@ -48,6 +49,8 @@ def look_at_table(path: Path, label: str) -> Table | None:
         head = read_text_head(path)
     except NoTextError:
         return None
+    if head.lines and are_json_lines(head.lines[0].encode()):
+        return _objects(head, label)
     lines = _with_broken_cells(list(head.lines))
     reasons = list(head.reasons)
     comment = _guess_comment(lines)
@@ -72,6 +75,30 @@ def look_at_table(path: Path, label: str) -> Table | None:
         whole=head.whole,
         reasons=tuple(reasons),
         stated=stated_rate(lines[: header.first_row]),
+    )
+
+
+def _objects(head: TextHead, label: str) -> Table:
+    """Describes a file with a JSON object a line. Lines that are none are left to the reader."""
+    rows = []
+    for line in head.lines:
+        try:
+            value = parse_object(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            rows.append(cells_of_object(value))
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(
+        path=label,
+        dialect=Dialect(),
+        names=names,
+        units=("",) * len(names),
+        rows=tuple(tuple(row.get(name, "") for name in names) for row in rows),
+        first_line=1,
+        num_rows=len(rows) + head.num_lines_below(),
+        whole=head.whole,
+        reasons=("each line is a JSON object: its keys are the columns",),
     )
 
 

@@ -141,7 +141,7 @@ _LOOKED_AT_BYTES = 4 << 10
 _MOSTLY = 0.95
 _PRINTABLE = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 _NEVER = {  # text files that are not recordings
-    ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".py", ".m",
+    ".md", ".rst", ".json", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".py", ".m",
     ".c", ".cpp", ".h", ".hpp", ".js", ".sh", ".bat", ".urdf", ".xacro", ".launch", ".ipynb", ".svg", ".tex", ".bib",
     ".pdf", ".jpg", ".jpeg", ".png", ".obj", ".stl", ".ply", ".pcd",
 }  # fmt: skip

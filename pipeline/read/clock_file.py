@@ -26,6 +26,7 @@ from vlapipe.pipeline.read.clocks.stamps import (
     wanted_stamp,
 )
 from vlapipe.pipeline.read.containers.arrays import load_array
+from vlapipe.pipeline.read.csv.json_rows import are_json_lines, rows_of_json_lines
 from vlapipe.pipeline.read.csv.text import CsvTable, TableError, read_table
 from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.pipeline.stream_rows import ClockLocation
@@ -217,6 +218,9 @@ def _read_npy(raw: bytes, label: str, time: TimeSpec, findings: Findings) -> Clo
 
 def _read_text_table(text: bytes, label: str, time: TimeSpec, findings: Findings) -> CsvTable | None:
     """Returns the cells as strings. The first row decides on the delimiter and on whether there is a header."""
+    if are_json_lines(text):
+        made = rows_of_json_lines(text, label, findings)
+        return None if made is None else read_table(*made)
     lines = text.decode("utf-8").splitlines()
     rows = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not rows:

@@ -6,6 +6,7 @@ Each value is compared with the one that the writer of the files had.
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,78 @@ def test_image_i_belongs_to_row_i_whatever_the_clock_does(tmp_path: Path) -> Non
     there = [i for i in range(60) if i != 17]  # a lost image moves no other
     assert np.array_equal(recorded["camera/timestamp"], recorded["robot/timestamp"][there])
     assert files(recorded, "camera") == [(lossy / "images" / f"{i}_cam_image_array_.jpg").read_bytes() for i in there]
+
+
+def write_catalog(folder: Path, *, cut: bool = False) -> list[dict[str, Any]]:
+    """A donkeycar tub of version 2: a JSON object a line, images called by their number. ``cut`` ends its last line."""
+    rows = [
+        {
+            "_index": i,
+            "_timestamp_ms": int(START_S * 1000) + 50 * i + i % 3,
+            "cam/image_array": f"{i}_cam_image_array_.jpg",
+            "user/angle": joints(i)[0],
+            "user/mode": "user",
+            "user/throttle": abs(joints(i)[1]),
+            "imu": {"acc": joints(i)[:3]},
+        }
+        for i in range(30)
+    ]
+    for row in rows:
+        save(folder / "images" / row["cam/image_array"], picture(row["_index"]))
+    lines = "\n".join(map(json.dumps, rows)) + "\n"
+    write(folder / "catalog_0.catalog", lines[:-30] if cut else lines)
+    return rows
+
+
+def test_donkeycar_catalog_with_a_json_object_a_line(tmp_path: Path) -> None:
+    rows = write_catalog(tmp_path / "raw" / "tub_0")
+    write_catalog(tmp_path / "raw" / "tub_1")
+    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    recorded = episode(tmp_path / "out")
+    assert recorded["robot/timestamp"].tolist() == [row["_timestamp_ms"] * 1_000_000 for row in rows]
+    assert np.array_equal(recorded["camera/timestamp"], recorded["robot/timestamp"])
+    assert np.array_equal(recorded["robot/user_angle"], np.float32([row["user/angle"] for row in rows]))
+    assert np.array_equal(recorded["robot/imu_acc"], np.float32([row["imu"]["acc"] for row in rows]))
+
+
+CATALOG = """
+name = "donkey"
+anchor = "log"
+streams.log = { kind = "csv", files = ["*.catalog"], time = { column = "_timestamp_ms", unit = "ms" }, BAD fields.angle.columns = ["user/angle"] }
+action = { kind = "column", of = "log/angle" }
+"""  # noqa: E501
+
+
+def test_a_json_line_that_is_cut_short_is_named_or_left_out(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "raw" / "tub_0", cut=True)
+    (tmp_path / "out.toml").write_text(CATALOG.replace("BAD", ""))
+    report = ingest(IngestConfig(source=tmp_path / "raw", schema=str(tmp_path / "out.toml"), dry_run=True, workers=1))
+    ((fault,),) = (reject["reasons"] for reject in report.rejects)
+    assert (fault["code"], fault["file"], fault["line"]) == ("csv.bad_json", "tub_0/catalog_0.catalog", 30)
+    by_hand(tmp_path / "raw", tmp_path / "out", CATALOG.replace("BAD", 'on_bad = "drop",'))
+    assert len(episode(tmp_path / "out")["log/angle"]) == 29
+
+
+CANDUMP = r"""
+name = "can"
+anchor = "arm"
+episodes.per_file = true
+streams.arm = { kind = "csv", files = ["*.log"], row_line = '^\((?P<t>[\d.]+)\) can0 181#(?P<b0>..)(?P<b1>..)(?P<b2>..)$', time.column = "t", fields.bytes = { columns = ["b{0..2}"], number = "hex", dtype = "int32" } }
+action = { kind = "next", of = ["arm/bytes"] }
+"""  # noqa: E501
+
+
+def test_candump_by_a_regular_expression_whose_groups_are_the_cells(tmp_path: Path) -> None:
+    frames = [(START_S + i / 100, bytes([i, 255 - i, 7])) for i in range(40)]
+    lines = []
+    for i, (at, frame) in enumerate(frames):
+        lines += [f"({at:.6f}) can0 181#{frame.hex().upper()}", f"({at + 0.0004:.6f}) can0 201#{i:04X}"]
+    write(tmp_path / "raw" / "candump-2023-11-14_221320.log", "\n".join(lines) + "\n")
+    by_hand(tmp_path / "raw", tmp_path / "out", CANDUMP)
+    recorded = episode(tmp_path / "out")
+    assert np.array_equal(recorded["arm/bytes"], [list(frame) for _, frame in frames])
+    assert recorded["arm/timestamp"].tolist() == [printed(at) for at, _ in frames]
+    bad = CANDUMP.replace("(?P<b2>..)$", "(?P<b2>..)!")
+    (tmp_path / "bad.toml").write_text(bad)
+    report = ingest(IngestConfig(source=tmp_path / "raw", schema=str(tmp_path / "bad.toml"), dry_run=True, workers=1))
+    assert [reason["code"] for reject in report.rejects for reason in reject["reasons"]] == ["csv.no_such_kind"]

@@ -135,7 +135,7 @@ class _Cutter:
             emptied=self.emptied,
             trailing=self.dialect.trailing_delimiter,
             restored=self.restored,
-            may_be_blank=self.dialect.row_kind is not None,
+            may_be_blank=self.dialect.row_kind is not None or self.dialect.row_line is not None,
         )
 
     def _skip(self, num_lines: int) -> None:

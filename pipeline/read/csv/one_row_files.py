@@ -5,20 +5,17 @@ A row is one record of text, or one JSON object. Row ``i`` of the joined table i
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError, clock_from_index, parse_stamp, shift_clock, wanted_stamp
 from vlapipe.pipeline.read.csv.faulty_rows import FaultyRows
+from vlapipe.pipeline.read.csv.json_rows import cells_of_object, parse_object, table_of_objects
 from vlapipe.pipeline.read.csv.lines import CutText, cut_text
 from vlapipe.pipeline.read.csv.table import read_table_text
 from vlapipe.pipeline.read.text import read_bytes, read_text
@@ -139,7 +136,7 @@ def _join_objects(files: list[str], raws: list[bytes], _dialect: Dialect, findin
     rows: list[dict[str, str]] = []
     for file, raw in zip(files, raws, strict=True):
         try:
-            value = json.loads(raw, parse_int=str, parse_float=str, parse_constant=str)
+            value = parse_object(raw)
         except (ValueError, RecursionError) as error:
             line = error.lineno if isinstance(error, json.JSONDecodeError) else None
             findings.add("csv.one_row", file, line=line, expected="a JSON object", found=f"{error}".split(":")[0])
@@ -147,29 +144,11 @@ def _join_objects(files: list[str], raws: list[bytes], _dialect: Dialect, findin
         if not isinstance(value, dict):
             findings.add("csv.one_row", file, line=1, expected="a JSON object", found=type(value).__name__)
             continue
-        rows.append(dict(_cells(value)))
+        rows.append(cells_of_object(value))
     if findings.errors:
         return None
-    names = tuple(dict.fromkeys(name for row in rows for name in row))
-    page = io.StringIO()
-    csv.writer(page, lineterminator="\n").writerows([row.get(name, "") for name in names] for row in rows)
-    return _Joined(text=page.getvalue().encode(), dialect=Dialect(header_rows=0, names=(names,)), lines=[1] * len(rows))
-
-
-def _cells(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the name and the text of each value; keys of inner objects as ``a.b``, lists in brackets."""
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _cells(item, f"{above}{key}.")
-        elif isinstance(item, list):
-            yield f"{above}{key}", " ".join(["[", ", ".join(map(_plain, item)), "]"])
-        else:
-            yield f"{above}{key}", _plain(item)
-
-
-def _plain(item: Any) -> str:
-    text = item if isinstance(item, str) else "" if item is None else json.dumps(item)
-    return re.sub(r"[\r\n]+", " ", text)
+    text, dialect = table_of_objects(rows)
+    return _Joined(text=text, dialect=dialect, lines=[1] * len(rows))
 
 
 def _with_times_of_names(rows: StreamRows, files: list[str], time: TimeSpec, findings: Findings) -> StreamRows | None:

@@ -16,6 +16,8 @@ from vlapipe.pipeline.read.csv.clock import clock_dtype, read_clock
 from vlapipe.pipeline.read.csv.columns import Column, StreamColumns, find_columns
 from vlapipe.pipeline.read.csv.faulty_rows import FaultyRows, all_but, fill_clock
 from vlapipe.pipeline.read.csv.fields import build_fields, field_dtype, kept_rows, read_field
+from vlapipe.pipeline.read.csv.json_rows import are_json_lines, rows_of_json_lines
+from vlapipe.pipeline.read.csv.matched_lines import rows_of_matched_lines
 from vlapipe.pipeline.read.csv.rows import CsvRows, UnreadableError, open_rows
 from vlapipe.pipeline.read.csv.stated_clock import read_stated_clock
 from vlapipe.pipeline.read.text import read_bytes, read_text
@@ -67,6 +69,10 @@ def read_table_text(
         if stated is None:
             return None
         stream, start_ns = replace(stream, time=stated.time), stated.start_ns
+    plain = _as_plain_table(text, stream, label, findings)
+    if plain is None:
+        return None
+    text, stream = plain
     rows = open_rows(text, stream.dialect, label, findings, faulty)
     if rows is None:
         return None
@@ -83,6 +89,17 @@ def read_table_text(
     except UnreadableError as error:
         findings.add("csv.unreadable", label, line=rows.header_line, found=str(error))
         return None
+
+
+def _as_plain_table(text: bytes, stream: CsvStream, label: str, findings: Findings) -> tuple[bytes, CsvStream] | None:
+    """Returns lines that are no cells between delimiters as a table; any other text as it is."""
+    if stream.dialect.row_line is not None:
+        made = rows_of_matched_lines(text, stream.dialect, label, findings)
+    elif are_json_lines(text):
+        made = rows_of_json_lines(text, label, findings, keep_bad=stream.on_bad == "drop")
+    else:
+        return text, stream
+    return None if made is None else (made[0], replace(stream, dialect=made[1]))
 
 
 def _is_parted(rows: CsvRows, stream: CsvStream) -> bool:
