@@ -74,7 +74,7 @@ def look_at_table(path: Path, label: str) -> Table | None:
         num_rows=num_rows,
         whole=head.whole,
         reasons=tuple(reasons),
-        stated=stated_rate(lines[: header.first_row]),
+        stated=header.stated or stated_rate(lines[: header.first_row]),
     )
 
 

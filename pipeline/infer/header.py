@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, is_unit, number_of
+from vlapipe.pipeline.infer.stated_rate import StatedRate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["Header", "find_header"]
@@ -26,6 +27,7 @@ class Header:
     units: tuple[str, ...]
     first_row: int
     reasons: tuple[str, ...]
+    stated: StatedRate | None = None
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,20 @@ def _without(lines: list[str], cut_up: _Lines, start: int, dialect: Dialect, wid
     if trailing:
         reasons.append("each line ends with a delimiter too many")
     found = replace(dialect, header_rows=0, names=(names,), skip_lines=skip_lines, trailing_delimiter=trailing)
-    return Header(dialect=found, names=names, units=("",) * len(names), first_row=first_row, reasons=tuple(reasons))
+    stated = None
+    if lead == 2:
+        start_line, rate_line = (cut_up.number[start - back] + 1 for back in (2, 1))
+        rate_hz = number_of(cut_up.cells[start - 1][0], dialect.decimal)
+        text = f"line {start_line} has the start, line {rate_line} the rate"
+        stated = StatedRate(rate_hz, text, start_line=start_line, rate_line=rate_line)
+    return Header(
+        dialect=found,
+        names=names,
+        units=("",) * len(names),
+        first_row=first_row,
+        reasons=tuple(reasons),
+        stated=stated,
+    )
 
 
 def _lead_in(rows: list[list[str]], decimal: str) -> int:

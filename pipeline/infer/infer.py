@@ -24,6 +24,7 @@ __all__ = ["Inferred", "infer_schema"]
 
 _TRIED_EPISODES = 3
 _FEW_IMAGES = 3
+_FEW_OBJECTS = 10
 _NAMED = "the built-in schema {0!r} knows these arrays, with their meaning: try --schema {0} first"
 _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
 
@@ -110,8 +111,13 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
     """Return an error that says why no file below ``root`` can be described by a schema."""
     single = files_of_one_row(tree)
     if single:
-        problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row"
+        problem = f"{root}: each of {len(single)} tables, such as {single[0]}, holds one row, or one matrix"
         return UsageError(problem, f"say one_row_a_file = true in a csv stream; {_WRITE_BY_HAND}")
+    objects = [path for path in tree.files if path.lower().endswith(".json")]
+    if len(objects) >= _FEW_OBJECTS:
+        problem = f"{root}: no table of numbers in it, but {len(objects)} JSON files, such as {objects[0]}"
+        cure = f"if each holds a row, say one_row_a_file = true in a csv stream; {_WRITE_BY_HAND}"
+        return UsageError(problem, cure)
     bags = why_no_table_but_bags(tree)
     if bags is not None:
         return UsageError(f"{root}: no table of numbers in it, but {bags[0]}", bags[1])

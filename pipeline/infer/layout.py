@@ -112,7 +112,7 @@ def find_layout(tree: FileTree) -> Layout | None:
 
 
 def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
-    """List the tables that have a single row each. None of them is a recording."""
+    """List the tables that have a single row each, or are a matrix. None of them is a recording."""
     found = [bucket for bucket in _buckets(tree, _is_table) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
@@ -124,7 +124,12 @@ def likeliest_table(tree: FileTree) -> str | None:
 
 
 def _has_one_row(bucket: Bucket) -> bool:
-    return max(look.num_rows for look in bucket.looks) < 2
+    return max(look.num_rows for look in bucket.looks) < 2 or all(map(_is_matrix, bucket.looks))
+
+
+def _is_matrix(look: Table) -> bool:
+    """Return whether a table is a pose or a calibration as 3 or 4 rows of 3 or 4 numbers, and no recording."""
+    return look.num_rows in (3, 4) and len(look.names) in (3, 4) and not look.dialect.header_rows and look.whole
 
 
 def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:

@@ -19,10 +19,12 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class StatedRate:
-    """Rows per second, and the words that state the rate."""
+    """Rows per second, the words that state the rate, and the lines of the start and the rate if these alone do."""
 
     rate_hz: float
     text: str
+    start_line: int | None = None
+    rate_line: int | None = None
 
 
 def stated_rate(lines: Iterable[str]) -> StatedRate | None:

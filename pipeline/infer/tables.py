@@ -138,6 +138,13 @@ def _bits_of_counter(column: Column, back: NDArray[np.intp]) -> int:
 
 def _at_stated_rate(clock: ClockGuess, looks: tuple[Table, ...]) -> ClockGuess:
     """Give an assumed clock the rate that the lines above the rows state, if all files state the same rate."""
+    lines = {(look.stated.start_line, look.stated.rate_line) for look in looks if look.stated is not None}
+    ((start_line, rate_line),) = lines if len(lines) == 1 else ((None, None),)
+    if clock.assumed and rate_line is not None and all(look.stated is not None for look in looks):
+        rate_hz = looks[0].stated.rate_hz if looks[0].stated is not None else None
+        reason = f"line {start_line} has the start, line {rate_line} the rate"
+        time = TimeSpec(start_line=start_line, rate_line=rate_line)
+        return replace(clock, time=time, columns=(), rate_hz=rate_hz, reasons=(reason,), assumed=False)
     stated = {look.stated.rate_hz: look.stated.text for look in looks if look.stated is not None}
     if not clock.assumed or len(stated) != 1 or any(look.stated is None for look in looks):
         return clock

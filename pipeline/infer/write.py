@@ -151,6 +151,10 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if time.rows_of:
         page.put("rows_of", time.rows_of)
         return
+    if time.rate_line:
+        page.put("start_line", time.start_line)
+        page.put("rate_line", time.rate_line)
+        return
     if time.file:
         page.put("file", time.file)
     if time.sources:

@@ -12,6 +12,7 @@ from vlapipe.pipeline.read.bags.together import lacks_topic, read_together
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
 from vlapipe.pipeline.read.container_parts import number_of
 from vlapipe.pipeline.read.containers.arrays import Part
+from vlapipe.pipeline.read.containers.names import is_named_as_array
 from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
 from vlapipe.pipeline.read.csv.table import read_csv_stream
 from vlapipe.pipeline.read.images.bag_camera import read_bag_camera
@@ -88,7 +89,7 @@ def read_rows(
     if is_array and joined:
         files = in_number_order(files)
         _report_missing_numbers(raw, files, findings)
-    many = is_array and (stream.kind == "bag" or all(file.path.endswith(".npy") for file in files))
+    many = is_array and (stream.kind == "bag" or all(is_named_as_array(file.path) for file in files))
     if not files or (len(files) > 1 and not (many or joined)):
         _refuse_files(files, raw, stream.files, findings)
         return None

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from inferring import infer_and_ingest
 from numpy.typing import NDArray
 from PIL import Image
 from videos import frames_of, make_video
 
 import vlapipe
+from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.schemas.errors import UsageError
 
 START_S = 1_700_000_000.0
 CAMERAS = {"top": 0.05, "wrist": 0.125}  # seconds after the robot
@@ -300,3 +303,63 @@ def test_candump_by_a_regular_expression_whose_groups_are_the_cells(tmp_path: Pa
     (tmp_path / "bad.toml").write_text(bad)
     report = ingest(IngestConfig(source=tmp_path / "raw", schema=str(tmp_path / "bad.toml"), dry_run=True, workers=1))
     assert [reason["code"] for reject in report.rejects for reason in reject["reasons"]] == ["csv.no_such_kind"]
+
+
+def test_empatica_states_start_and_rate_above_its_rows(tmp_path: Path) -> None:
+    rows = [[int(60 * np.sin(i / 9)), int(60 * np.cos(i / 7)), i % 40] for i in range(200)]
+    lead = [f"{START_S:.6f}, {START_S:.6f}, {START_S:.6f}", "32.000000, 32.000000, 32.000000"]
+    write(tmp_path / "raw" / "S1" / "ACC.csv", "\r\n".join([*lead, *(",".join(map(str, row)) for row in rows), ""]))
+    inferred, _ = infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    assert inferred.assumed == ()
+    recorded = episode(tmp_path / "out")
+    assert np.array_equal(recorded["robot/values"], rows)
+    assert recorded["robot/timestamp"].tolist() == [int(START_S) * 10**9 + i * 10**9 // 32 for i in range(200)]
+
+
+SCANNET = """
+name = "scannet"
+anchor = "pose"
+streams.pose = { kind = "csv", files = ["pose/*.txt"], one_row_a_file = true, header = false, delimiter = " ", names = ["m{0..15}"], time.rate_hz = 30, fields.m.columns = ["m{0..15}"] }
+streams.color = { kind = "images", files = ["color/*.png"], time.rows_of = "pose" }
+streams.depth = { kind = "images", files = ["depth/*.png"], unit = "mm", time.rows_of = "pose" }
+action = { kind = "next", of = ["pose/m"] }
+"""  # noqa: E501
+
+
+def test_scannet_with_a_matrix_a_file_beside_colour_and_depth(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "scene0000_00"
+    poses = [np.round(np.eye(4) * np.cos(i / 40) + i * np.arange(16).reshape(4, 4) / 100, 6) for i in range(12)]
+    for i, pose in enumerate(poses):
+        write(raw / "pose" / f"{i}.txt", "".join(" ".join(f"{cell:.6f}" for cell in row) + "\n" for row in pose))
+        save(raw / "color" / f"{i}.png", picture(i))
+        save(raw / "depth" / f"{i}.png", depth(i))
+    write(raw / "intrinsic" / "intrinsic_color.txt", (raw / "pose" / "0.txt").read_text())
+    with pytest.raises(UsageError, match="one_row_a_file"):  # the matrices are no recordings of four rows
+        infer_schema(tmp_path / "raw")
+    by_hand(tmp_path / "raw", tmp_path / "out", SCANNET)
+    recorded = episode(tmp_path / "out")
+    assert np.array_equal(recorded["pose/m"], np.float32([pose.ravel() for pose in poses]))
+    assert np.array_equal(decoded(recorded, "depth"), [depth(i) for i in range(12)])
+    assert np.array_equal(recorded["align/color"], np.arange(12))
+
+
+COMMA = """
+name = "comma"
+anchor = "accelerometer"
+streams.accelerometer = { kind = "npz", files = ["processed_log/IMU/accelerometer/*"], time.array = "t", fields.v = { array = "value", shape = [3], dtype = "float64" } }
+action = { kind = "next", of = ["accelerometer/v"] }
+"""  # noqa: E501
+
+
+def test_comma2k19_with_arrays_whose_files_have_no_extension(tmp_path: Path) -> None:
+    folder = tmp_path / "raw" / "Chunk_1" / "3" / "processed_log" / "IMU" / "accelerometer"
+    folder.mkdir(parents=True)
+    stamps = 123456.7 + np.arange(50) / 100
+    values = np.sin(np.arange(150).reshape(50, 3))
+    for name, array in (("t", stamps), ("value", values)):
+        with (folder / name).open("wb") as file:
+            np.save(file, array)
+    by_hand(tmp_path / "raw", tmp_path / "out", COMMA)
+    recorded = episode(tmp_path / "out")
+    assert np.array_equal(recorded["accelerometer/v"], values)
+    assert np.array_equal(recorded["accelerometer/timestamp"], stamps)

@@ -15,7 +15,7 @@ from vlapipe.pipeline.read.containers.bag import open_bag
 from vlapipe.pipeline.read.containers.hdf5 import open_hdf5
 from vlapipe.pipeline.read.containers.lazy import LazyArrays
 from vlapipe.pipeline.read.containers.names import fits_parts, natural
-from vlapipe.pipeline.read.containers.npz import open_npy, open_npz
+from vlapipe.pipeline.read.containers.npz import holds_one_array, open_npy, open_npz
 from vlapipe.pipeline.read.containers.one_row import rows_of_files
 from vlapipe.pipeline.read.containers.parquet import open_parquet
 from vlapipe.pipeline.read.containers.pickle_arrays import open_pickle
@@ -111,7 +111,7 @@ def _open(
 ) -> Mapping[str, ArrayEntry] | None:
     arrays: Mapping[str, ArrayEntry] = {}
     for file in files:
-        opener = open_npy if file.endswith(".npy") else _OPENERS[kind or kind_of(file)]
+        opener = open_npy if holds_one_array(root / file) else _OPENERS[kind or kind_of(file)]
         found = opener(root / file, file, base, stack, findings)
         if found is None:
             return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 
-__all__ = ["fits_parts", "natural"]
+__all__ = ["fits_parts", "is_named_as_array", "natural"]
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -14,6 +15,11 @@ def fits_parts(path: str, pattern: str) -> bool:
     """Returns whether ``path`` has as many parts as ``pattern``, and each part fits."""
     names, wanted = path.strip("/").split("/"), pattern.strip("/").split("/")
     return len(names) == len(wanted) and all(fnmatchcase(n, w) for n, w in zip(names, wanted, strict=True))
+
+
+def is_named_as_array(file: str) -> bool:
+    """Returns whether a file may hold one array, called by the file's name: ``.npy``, or no extension (comma2k19)."""
+    return PurePosixPath(file).suffix in (".npy", "")
 
 
 def natural(name: str) -> list[tuple[int, str]]:

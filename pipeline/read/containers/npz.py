@@ -14,9 +14,17 @@ from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 
-__all__ = ["open_npy", "open_npz"]
+__all__ = ["holds_one_array", "open_npy", "open_npz"]
 
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def holds_one_array(path: Path) -> bool:
+    """Returns whether a file is NPY by its name, or, if the name has no extension, by its first bytes."""
+    if path.suffix or not path.is_file():
+        return path.suffix == ".npy"
+    with path.open("rb") as file:
+        return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
 
 def open_npz(

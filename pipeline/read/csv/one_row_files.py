@@ -21,7 +21,7 @@ from vlapipe.pipeline.read.csv.table import read_table_text
 from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import CsvStream, Dialect, TimeSpec
+from vlapipe.schemas.schema import WHITESPACE, CsvStream, Dialect, TimeSpec
 
 __all__ = ["read_one_row_files"]
 
@@ -90,6 +90,7 @@ def _join_tables(files: list[str], raws: list[bytes], dialect: Dialect, findings
     records, lines = [], []
     for file, raw in zip(files, raws, strict=True):
         text = read_text(raw, dialect.encoding, file, findings)
+        text = text if text is None else _as_one_line(text, dialect)
         cut = None if text is None else cut_text(text, dialect, file, findings)
         if cut is None:
             continue
@@ -125,6 +126,19 @@ def _join_tables(files: list[str], raws: list[bytes], dialect: Dialect, findings
         names=(named,),
     )
     return _Joined(text=b"\n".join(records) + b"\n", dialect=plain, lines=lines)
+
+
+def _as_one_line(text: bytes, dialect: Dialect) -> bytes:
+    """Returns a matrix on one line, if the lines together have as many cells as there are names, and no line has."""
+    given = [line.strip() for line in text.splitlines() if line.strip()]
+    has_quotes = bool(dialect.quote) and dialect.quote.encode() in text
+    if len(given) < 2 or has_quotes or dialect.header_rows or dialect.header_line is not None or dialect.comment:
+        return text
+    between = None if dialect.delimiter in (WHITESPACE, " ") else dialect.delimiter.encode()
+    cells = [[cell.strip() for cell in line.split(between)] for line in given]
+    if sum(map(len, cells)) not in map(len, dialect.names) or max(map(len, cells)) in map(len, dialect.names):
+        return text
+    return (between or b" ").join(cell for line in cells for cell in line) + b"\n"
 
 
 def _as_written(record: bytes, cut: CutText) -> bytes:
