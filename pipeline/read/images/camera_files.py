@@ -56,7 +56,7 @@ def read_images(
         try:
             # Strings and plain system calls, because making a Path costs as much as reading the image.
             sizes = [os.stat(f"{root}/{file}").st_size for file in ordered]  # noqa: PTH116
-            if max(sizes) > MOST_FREE:
+            if max(sizes, default=0) > MOST_FREE:
                 file, size = next(each for each in zip(ordered, sizes, strict=True) if each[1] > MOST_FREE)
                 findings.add(
                     "file.too_large", file, expected=f"an image of at most {MOST_FREE:,} bytes", found=f"{size:,}"
