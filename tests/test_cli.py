@@ -51,9 +51,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("--image-size 0x224", "for example 224x224"),
     ),
     "unknown image storage": (
-        ("ingest", "--dataset", "{raw}", "--dry-run", "--image-storage", "png"),
+        ("ingest", "--dataset", "{raw}", "--dry-run", "--image-storage", "gif"),
         2,
-        ("choose from jpeg, raw",),
+        ("choose from recorded, jpeg, png, raw",),
     ),
     "output with other files": (("ingest", "--dataset", "{raw}", "--out", "{tmp}"), 2, ("holds something else",)),
     "inspect of no dataset": (("inspect", "{tmp}"), 3, ("not a vlapipe dataset",)),
