@@ -27,14 +27,6 @@ def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple
         named = ", ".join(field.name for field in commanded)
         reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
         return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]
-    if anchor.arrays:
-        named_arrays = [array for array in anchor.arrays if "action" in array.name] or list(anchor.arrays[:1])
-        of = tuple(f"{anchor.name}/{array.name}" for array in named_arrays)
-        is_action = "action" in named_arrays[0].name
-        why = "by its name" if is_action else "the first array; choose another if that is not the robot's state"
-        if is_action:
-            return ActionSpec(kind="column", of=of), [why]
-        return look_ahead(of, clock, num_rows, why)
     of_fields, why = _reached(fields)
     grippers = [f for f in fields if f not in of_fields and _is_gripper(f)]
     if grippers and why == "the joints, as named; 'delta' of them is as plausible":
@@ -96,9 +88,7 @@ def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSp
         if fits and path not in commanded:
             state.append(path)
             size += field.num_columns
-    state += [
-        f"{anchor.name}/{array.name}" for array in anchor.arrays if f"{anchor.name}/{array.name}" not in commanded
-    ]
+    state += [path for array in anchor.arrays if (path := f"{anchor.name}/{array.name}") not in commanded]
     sensors: list[tuple[str, str]] = []
     for stream in streams[1:]:
         names = [field.name for field in stream.fields if field.numeric] + [array.name for array in stream.arrays]

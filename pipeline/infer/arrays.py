@@ -49,7 +49,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
     not_read = [f"{path.name}: {n}, an array of {dtype}" for n, (_, dtype) in shapes.items() if n not in numbers]
     if not numbers:
         return None
-    images = {n: entry for n, entry in numbers.items() if _is_image(*entry) or _is_encoded(path, n, *entry)}
+    images = {n: entry for n, entry in numbers.items() if _is_image(n, *entry) or _is_encoded(path, n, *entry)}
     clock_name = _clock_name(path, {n: entry for n, entry in numbers.items() if n not in images})
     lengths = [shape[0] for n, (shape, _) in numbers.items() if n != clock_name]
     rows = numbers[clock_name][0][0] if clock_name else max(set(lengths), key=lengths.count)
@@ -85,11 +85,13 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
     return ArraysGuess(stream=stream, clock=clock, num_rows=rows, not_read=tuple(not_read), cameras=cameras)
 
 
-def _is_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Return True if an array holds an image a row: uint8 with three channels, or uint16 with one, as of depth."""
+def _is_image(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Return True if an array holds an image a row: three channels, or one of depth, as its dtype or its name says."""
     if len(shape) < 3 or min(shape[1:3]) < _SMALLEST_IMAGE:
         return False
-    return (dtype == np.uint8 and shape[3:] == (3,)) or (dtype == np.uint16 and shape[3:] in ((), (1,)))
+    if shape[3:] == (3,):
+        return dtype == np.uint8
+    return shape[3:] in ((), (1,)) and (dtype == np.uint16 or (dtype.kind in "if" and "depth" in name.lower()))
 
 
 def _is_encoded(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -103,7 +105,7 @@ def _is_encoded(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[A
 def _camera(array: str, dtype: np.dtype[Any], stream: StreamGuess) -> StreamGuess:
     """Describe a camera. Its images have the times of the stream's rows, or their clock if there are no such rows."""
     time = TimeSpec(rows_of=stream.name) if stream.arrays else stream.time
-    depth = dtype == np.uint16
+    depth = dtype.kind in "if" or dtype == np.uint16
     what = "an array of depth images" if depth else "an array of images"
     return StreamGuess(
         name=identifier(array, "camera"),
@@ -113,6 +115,7 @@ def _camera(array: str, dtype: np.dtype[Any], stream: StreamGuess) -> StreamGues
         reasons=(what,),
         array=array,
         unit="mm" if depth else None,
+        file_unit="m" if dtype.kind == "f" else None,
     )
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
 from vlapipe.pipeline.discover.file_tree import match_end
 from vlapipe.pipeline.infer.actions import guess_action, guess_sample
+from vlapipe.pipeline.infer.array_choices import choose_action, choose_state
 from vlapipe.pipeline.infer.arrays import ArraysGuess, guess_arrays
-from vlapipe.pipeline.infer.cameras import Beside, guess_cameras
+from vlapipe.pipeline.infer.beside_files import (
+    cameras_beside,
+    files_below,
+    pattern_of_anchor,
+    relative_path,
+    videos_beside,
+)
+from vlapipe.pipeline.infer.cameras import Beside
 from vlapipe.pipeline.infer.clock import ClockGuess
 from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.groups import identifier
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, METRES, sort_images
 from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.tables import guess_table
 from vlapipe.pipeline.infer.unread import unread_files
-from vlapipe.pipeline.infer.videos import depth_videos, frames_as_rows, guess_videos
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -56,8 +60,8 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     anchor = _with_clock_file(anchor, tables)
     beside = Beside(name=ANCHOR, clock=anchor.clock, num_rows=anchor.num_rows, tables=tables)
     by_stem = layout.per_file and len(files) > 1
-    cameras = _cameras(layout, chosen, beside, by_stem=by_stem)
-    videos, not_read_videos = _videos(layout, chosen, beside, by_stem=by_stem)
+    cameras = cameras_beside(layout, chosen, beside, by_stem=by_stem)
+    videos, not_read_videos = videos_beside(layout, chosen, beside, by_stem=by_stem)
     cameras += videos
     streams = [anchor.stream, *anchor.cameras]
     not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
@@ -76,7 +80,13 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     not_read += not_read_videos
     not_read += unread_files(layout.tree, streams, counted=not_read_videos)
     streams = _unique(streams)
-    action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
+    state: tuple[str, ...] = ()
+    if anchor.stream.arrays:
+        state = choose_state(anchor.stream)
+        action, reasons = choose_action([anchor.stream], state, anchor.clock, anchor.num_rows)
+    else:
+        action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
+    sample = guess_sample(streams, anchor.clock, action)
     instruction, metadata = _guess_instruction(layout, chosen)
     return SchemaGuess(
         name=identifier(layout.tree.root.name, "recordings"),
@@ -93,14 +103,14 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
         streams=tuple(streams),
         action=action,
         action_reasons=tuple(reasons),
-        sample=guess_sample(streams, anchor.clock, action),
+        sample=replace(sample, state=state or sample.state),
         not_read=tuple(not_read),
     )
 
 
 def _guess_anchor(layout: Layout) -> _Anchor | None:
     files = layout.anchor.files
-    pattern = _pattern_of_anchor(layout)
+    pattern = pattern_of_anchor(layout)
     if not layout.anchor.looks:
         paths = [layout.tree.root / files[0]]
         if files[0].lower().endswith(".npy"):  # all files of its folder are its arrays
@@ -124,7 +134,7 @@ def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
     for bucket in (layout.anchor, *layout.others):
         pattern = _pattern_beside(layout, bucket) if bucket is not layout.anchor else None
         if bucket is layout.anchor and not layout.per_file and bucket.looks:
-            pattern = pattern_of([_relative(layout, file) for file in bucket.files], [])[0]
+            pattern = pattern_of([relative_path(layout, file) for file in bucket.files], [])[0]
         table = stamp_table(pattern, bucket.looks[0]) if pattern and bucket.looks else None
         if table is not None:
             found.append(table)
@@ -141,26 +151,6 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
     said = (f"{table.pattern} has a stamp for each row", *clock.reasons)
     stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=clock.rate_hz, assumed=False)
     return replace(anchor, stream=stream, clock=clock)
-
-
-def _pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
-    """Return a pattern for the anchor's files, with enough parent folders that tables of the same name do not match."""
-    others = [file for bucket in layout.others for file in bucket.files if bucket.looks] + list(layout.unlike)
-    most = min(file.count("/") for file in layout.anchor.files) - layout.up
-    for above in range(most + 1):
-        ends = [_relative(layout, file, above) for file in layout.anchor.files]
-        found = pattern_of(ends, [_relative(layout, file, above) for file in others])
-        if not any(match_end(file, pattern) is not None for file in others for pattern in found):
-            return found
-    return pattern_of(
-        [_relative(layout, file) for file in layout.anchor.files], map(partial(_relative, layout), others)
-    )
-
-
-def _relative(layout: Layout, file: str, above: int = 0) -> str:
-    """Return the last parts of a path: from the episode's folder on, plus ``above`` parent folders."""
-    parts = file.split("/")
-    return "/".join(parts[-1 - layout.up - above :])
 
 
 def _add_stream(
@@ -208,13 +198,13 @@ def _add_array_files(
     if layout.per_file and len(layout.anchor.files) > 1:
         return
     files = layout.anchor.files
-    episodes = [set(_below(layout, file, {".npy"})) for file in chosen]
+    episodes = [set(files_below(layout, file, {".npy"})) for file in chosen]
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(set.intersection(*episodes)):
         folders[str(PurePosixPath(path).parent)].append(path)
     root = layout.tree.root / layout.folder(chosen[0])
     for folder, paths in folders.items():
-        if _relative(layout, files[0]) in paths and files[0].lower().endswith(".npy"):
+        if relative_path(layout, files[0]) in paths and files[0].lower().endswith(".npy"):
             continue  # the anchor's own folder
         name = identifier("arrays" if folder == "." else PurePosixPath(folder).name, "arrays")
         pattern = "*.npy" if folder == "." else f"{pattern_of([folder], [])[0]}/*.npy"
@@ -271,87 +261,6 @@ def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Ancho
     return replace(stream, time=replace(stream.time, starts_with=ANCHOR), time_reasons=reasons)
 
 
-def _below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
-    """List the files of an anchor file's episode with one of these suffixes, relative to the episode's folder."""
-    folder = layout.folder(file)
-    found = [other.path for other in layout.tree.below(folder or ".")]
-    start = len(folder) + 1 if folder else 0
-    return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
-
-
-def _cameras(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> list[StreamGuess]:
-    """Guess the cameras whose images are files, kind by kind: a stream of depth has a unit, others may be converted."""
-    episodes = [_of_episode(layout, file, IMAGES, by_stem=by_stem) for file in chosen]
-    if by_stem:
-        beside = replace(beside, tables=())
-    sorted_out = [
-        sort_images(layout.tree.root / layout.folder(file), paths) for file, paths in zip(chosen, episodes, strict=True)
-    ]
-    cameras: list[StreamGuess] = []
-    every = list(dict.fromkeys(kind for kinds in sorted_out for kind in kinds))
-    for kind in every:
-        of_kind = [kinds.get(kind, []) for kinds in sorted_out]
-        if by_stem:
-            of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
-        is_depth = kind in (DEPTH, METRES)
-        name = DEPTH if is_depth else "camera"
-        for stream in guess_cameras(of_kind, beside, name):
-            suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
-            if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
-                stream = replace(stream, name=identifier(folder, name))
-            convert = "png" if {kind, suffix} & CONVERTED else None
-            unit, file_unit = "mm" if is_depth else None, "m" if kind == METRES else None
-            cameras.append(_with_stem(replace(stream, unit=unit, file_unit=file_unit, convert=convert)))
-    return cameras
-
-
-def _videos(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> tuple[list[StreamGuess], list[str]]:
-    """Guess the cameras that were recorded as videos. Returns what is not read too."""
-    episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
-    folder = layout.tree.root / layout.folder(chosen[0])
-    depth = depth_videos(folder, episodes[0])
-    if not by_stem:
-        stamps = _below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"})
-        streams, not_read = guess_videos(episodes, stamps, beside, depth)
-        return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
-    named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
-    depth = _with_placeholder(layout, chosen[0], depth)
-    streams, not_read = guess_videos(named, (), replace(beside, tables=()), depth)
-    return [_with_stem(stream) for stream in streams], not_read
-
-
-def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Beside) -> StreamGuess:
-    """Compare the number of frames of the first episode's video with the number of its rows."""
-    first = next((path for path in videos if match_end(path, stream.files[0]) is not None), None)
-    return stream if first is None else frames_as_rows(stream, folder / first, beside)
-
-
-_STEM = "STEM"
-
-
-def _of_episode(layout: Layout, file: str, suffixes: set[str], *, by_stem: bool) -> list[str]:
-    """List an episode's files with these suffixes; if each file is an episode, those whose path has its name."""
-    paths = _below(layout, file, suffixes)
-    if not by_stem:
-        return paths
-    return [path for path in paths if any(_is_named(part, layout.stem(file)) for part in path.split("/"))]
-
-
-def _is_named(part: str, stem: str) -> bool:
-    """Return True if a part of a path is an episode's name, alone or beside another word."""
-    at = part.find(stem)
-    edges = part[max(0, at - 1) : at] + part[at + len(stem) : at + len(stem) + 1]
-    return at >= 0 and not any(edge.isalnum() for edge in edges)
-
-
-def _with_placeholder(layout: Layout, file: str, paths: list[str]) -> list[str]:
-    return [path.replace(layout.stem(file), _STEM) for path in paths]
-
-
-def _with_stem(stream: StreamGuess) -> StreamGuess:
-    return replace(stream, files=tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files))
-
-
 def _unique(streams: list[StreamGuess]) -> list[StreamGuess]:
     taken: set[str] = set()
     named: list[StreamGuess] = []
@@ -376,7 +285,7 @@ def _task(layout: Layout) -> str:
 
 def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSpec, str | None]:
     """Find the instruction that each episode has: a key of a JSON file, or a text file."""
-    names = [set(_below(layout, file, {".json", ".txt"})) for file in chosen] if not layout.per_file else []
+    names = [set(files_below(layout, file, {".json", ".txt"})) for file in chosen] if not layout.per_file else []
     common = sorted(set.intersection(*names)) if names else []
     folder = layout.tree.root / layout.folder(chosen[0])
     metadata, key = None, None
@@ -388,7 +297,7 @@ def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSp
             break
     if metadata is None and chosen[0].lower().endswith(".zip"):  # the JSON beside the table in its archive
         found = _instruction_key(layout.tree.root / chosen[0])
-        pattern = _pattern_of_anchor(layout)[0]
+        pattern = pattern_of_anchor(layout)[0]
         if found is not None:
             metadata, key = "{stem}.zip" if layout.per_file else pattern, found or None
     texts = [name for name in common if name.endswith(".txt") and any(w in name.lower() for w in _INSTRUCTION_KEYS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,68 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.actions import guess_sample, look_ahead
-from vlapipe.pipeline.infer.arrays import clock_of_values, dtype_to_keep
+from vlapipe.pipeline.infer.actions import guess_sample
+from vlapipe.pipeline.infer.array_choices import choose_action, choose_state
+from vlapipe.pipeline.infer.arrays import clock_of_values
+from vlapipe.pipeline.infer.beside_files import cameras_beside, has_files_beside, pattern_of_anchor, videos_beside
+from vlapipe.pipeline.infer.cameras import Beside
 from vlapipe.pipeline.infer.clock import ClockGuess, looks_like_time
 from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.container_fields import Array, arrays_of, plain_name, sort_arrays
 from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.layout import Bucket, Layout
+from vlapipe.pipeline.infer.unread import unread_files
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
-from vlapipe.pipeline.read.containers.container import kind_of, open_container
+from vlapipe.pipeline.read.containers.container import attributes_of, kind_of, open_container
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import ActionSpec, ArrayKind, EpisodeLayout, InstructionSpec, TimeSpec
+from vlapipe.schemas.schema import ArrayKind, EpisodeLayout, InstructionSpec, TimeSpec
 
 __all__ = ["guess_containers"]
 
 _ANCHOR = "robot"
 _KINDS: tuple[ArrayKind, ...] = ("hdf5", "zarr", "parquet")
 _LOOKED_AT = 3
-_WIDEST_STATE = 64  # numbers a row
-_WIDEST_FIELD = 4096
 _MAX_LISTED = 12
-_LEAST_SIDE = 16  # of an image, in pixels
 _EPISODE = re.compile(
     r"(demo|demonstration|episode|ep|traj|trajectory|rollout|run|sample|seq|sequence)[_-]?\d+|\d+", re.I
 )
 _ENDS = re.compile(r"episode_?ends?|ends?", re.I)
 _CUTS = re.compile(r"episode(_?(index|id|idx))?", re.I)
-_COMMANDS = re.compile(r"action|command|cmd|ctrl|control|target", re.I)
-_REACHED = re.compile(r"pos|joint|q$|angle|eef|ee_|tcp|gripper|quat|orient|rot", re.I)
-_OF_RATES = re.compile(r"vel|effort|torque|force|acc|current", re.I)
-_NO_STATE = re.compile(
-    r"(^|/)next_|reward|done|terminal|truncat|success|discount|is_(first|last)|index|(^|_)idx|mask|pad", re.I
-)
-_OF_CODE = (b"\xff\xd8\xff", b"\x89PNG")
-
-
-@dataclass(frozen=True)
-class _Array:
-    """An array of one episode: its name in the container, the shape of all its rows, and its dtype."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def last(self) -> str:
-        return self.name.rstrip("/").rpartition("/")[2]
-
-    @property
-    def width(self) -> int:
-        """Numbers in a row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64))
-
-    @property
-    def is_picture(self) -> bool:
-        """True if each row is an image of pixels; a picture without colours counts only if it measures depth."""
-        if len(self.shape) == 4 and self.shape[3] == 3 and (self.dtype == np.uint8 or self.dtype.kind == "f"):
-            return min(self.shape[1:3]) >= _LEAST_SIDE
-        flat = self.shape[:3] if len(self.shape) == 4 and self.shape[3] == 1 else self.shape
-        return len(flat) == 3 and min(flat[1:]) >= _LEAST_SIDE and self.is_depth
-
-    @property
-    def is_depth(self) -> bool:
-        return "depth" in self.last.lower() and (self.dtype == np.uint16 or self.dtype.kind == "f")
+_RATES = ("control_freq", "control_frequency", "fps", "rate_hz", "hz", "frequency", "sampling_rate", "sample_rate")
+_INSTRUCTIONS = ("language_instruction", "instruction", "language", "task_description", "task_desc", "prompt", "task")
+_FASTEST_HZ = 100_000
+_OF_TASKS = re.compile(r"language|instruction|task(_description)?|prompt|annotation", re.I)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +54,11 @@ class _Parts:
     base: str | None  # the first episode's group
     stop: int | None  # the first episode's number of rows, if the container holds several end to end
     reason: str
+
+    @property
+    def are_several(self) -> bool:
+        """Returns whether a container may hold several episodes."""
+        return bool(self.layout.ends or self.layout.group or self.layout.split_column)
 
 
 def guess_containers(tree: FileTree) -> SchemaGuess | None:
@@ -99,15 +73,43 @@ def guess_containers(tree: FileTree) -> SchemaGuess | None:
         if opened is None:
             return None
         parts = _parts(opened, kind, len(files))
+        attributes = dict(_flat(attributes_of(opened.arrays, parts.base or "")))
+    layout = _layout(tree, files, parts)
+    if not parts.are_several:
+        pattern = pattern_of_anchor(layout)[0] if pattern != f"*{_suffix(files[0])}" or layout.up else pattern
     with open_container(tree.root, samples[:1], findings, kind=kind, base=parts.base) as opened:
         if opened is None:
             return None
-        arrays = [each for each in _arrays(opened) if not each.name.startswith("/")] if parts.base else _arrays(opened)
+        arrays = [each for each in arrays_of(opened) if not (parts.base and each.name.startswith("/"))]
         for sample in samples[1:]:
             with open_container(tree.root, [sample], findings, kind=kind, base=parts.base) as other:
                 arrays = [each for each in arrays if other is None or not other.arrays or each.name in other.arrays]
-        guess = _guess(tree, kind, pattern, files, parts, arrays, opened)
-    return None if guess is None else replace(guess, not_read=(*guess.not_read, *beside))
+        guess = _guess(layout, kind, pattern, parts, arrays, opened, attributes)
+    if guess is None:
+        return None
+    unread = unread_files(
+        tree, guess.streams, counted=[line for line in guess.not_read if " videos an episode" in line]
+    )
+    return replace(guess, not_read=(*guess.not_read, *beside, *(line for line in unread if line not in beside)))
+
+
+def _layout(tree: FileTree, files: Sequence[str], parts: _Parts) -> Layout:
+    """Tell how the files lie: each in a folder of its own, which is then the episode, or several in one folder.
+
+    In a folder with other files of an episode the folder above may hold them: ``data/run_1.h5``, ``video/run_1.mp4``.
+    """
+    folders = [file.split("/")[:-1] for file in files]
+    layout = Layout(tree=tree, anchor=Bucket(files=tuple(files), looks=()), others=(), per_file=True, up=0, reasons=())
+    if not parts.are_several and len(files) > 1 and len({tuple(folder) for folder in folders}) == len(files):
+        up = 0
+        while len({tuple(folder[: -up - 1]) for folder in folders}) == len(files) and min(map(len, folders)) > up + 1:
+            up += 1
+        return replace(layout, per_file=False, up=up)
+    for up in range(min(map(len, folders)) + 1) if len(files) > 1 else ():
+        raised = replace(layout, up=up)
+        if any(has_files_beside(raised, files[i]) for i in (0, -1)):
+            return raised
+    return layout
 
 
 def _files(tree: FileTree) -> tuple[ArrayKind, str, list[str], list[str]] | None:
@@ -137,17 +139,8 @@ def _suffix(name: str) -> str:
     return ".zarr.zip" if name.lower().endswith(".zarr.zip") else PurePosixPath(name).suffix
 
 
-def _arrays(opened: ArrayFiles) -> list[_Array]:
-    """List the arrays of numbers that have rows."""
-    found = []
-    for name, entry in opened.arrays.items():
-        if entry.shape and entry.dtype is not None:
-            found.append(_Array(name, entry.shape, entry.dtype))
-    return found
-
-
 def _parts(opened: ArrayFiles, kind: ArrayKind, num_files: int) -> _Parts:
-    arrays = _arrays(opened)
+    arrays = arrays_of(opened)
     ends = _ends(opened, arrays)
     if ends is not None:
         name, first = ends
@@ -159,20 +152,30 @@ def _parts(opened: ArrayFiles, kind: ArrayKind, num_files: int) -> _Parts:
         layout = EpisodeLayout(per_file=True, group=pattern, metadata=None, task="{parent}")
         reason = f"{count} groups like {first_group!r} with the same arrays: each is taken for an episode"
         return _Parts(layout=layout, base=first_group, stop=None, reason=reason)
-    cut = next((a.name for a in arrays if kind == "parquet" and _CUTS.fullmatch(a.name) and a.dtype.kind in "iu"), None)
+    cut = next((a.name for a in arrays if kind == "parquet" and _CUTS.fullmatch(a.name) and a.kind in "iuO"), None)
     if cut is not None:
         layout = EpisodeLayout(per_file=True, split_column=cut, metadata=None, task="{parent}")
-        return _Parts(layout=layout, base=None, stop=None, reason=f"an episode is the rows with one value of {cut!r}")
+        reason = f"an episode is the rows with one value of {cut!r}"
+        return _Parts(layout=layout, base=None, stop=_first_part(opened, cut), reason=reason)
     layout = EpisodeLayout(per_file=True, metadata=None, task="{parent}")
     reason = f"{num_files} such file{'' if num_files == 1 else 's'}: each is taken for an episode"
     return _Parts(layout=layout, base=None, stop=None, reason=reason)
 
 
-def _ends(opened: ArrayFiles, arrays: Sequence[_Array]) -> tuple[str, int] | None:
+def _first_part(opened: ArrayFiles, name: str) -> int | None:
+    """Count the rows that begin the container with one value of ``split_column``."""
+    values = opened.load(name, Findings(), kinds="iuSUO")
+    if values is None or not len(values):
+        return None
+    other = np.flatnonzero(values != values[0])
+    return int(other[0]) if len(other) else len(values)
+
+
+def _ends(opened: ArrayFiles, arrays: Sequence[Array]) -> tuple[str, int] | None:
     """Find the array that says where episodes end: rising whole numbers, the last of which counts all rows."""
     lengths = {each.shape[0] for each in arrays}
     for each in arrays:
-        if len(each.shape) != 1 or each.dtype.kind not in "iu" or not _ENDS.fullmatch(each.last):
+        if len(each.shape) != 1 or each.kind not in "iu" or not _ENDS.fullmatch(each.last):
             continue
         values = opened.load(each.name, Findings())
         if values is not None and len(values) and np.all(np.diff(values) > 0) and int(values[-1]) in lengths:
@@ -201,46 +204,25 @@ def _group(names: Iterable[str]) -> tuple[str, str, int] | None:
 
 
 def _guess(
-    tree: FileTree,
+    layout: Layout,
     kind: ArrayKind,
     pattern: str,
-    files: Sequence[str],
     parts: _Parts,
-    arrays: Sequence[_Array],
+    arrays: Sequence[Array],
     opened: ArrayFiles,
+    attributes: Mapping[str, Any],
 ) -> SchemaGuess | None:
+    tree, files = layout.tree, layout.anchor.files
     arrays = [each for each in arrays if each.name not in (parts.layout.ends, parts.layout.split_column)]
-    numbers = [each for each in arrays if each.dtype.kind in "iufb"]
-    lengths = Counter(each.shape[0] for each in numbers if each.shape[0] > 1)
+    lengths = Counter(each.shape[0] for each in arrays if each.kind in "iufb" and each.shape[0] > 1)
     if not lengths:
         return None
     most = max(lengths, key=lambda length: (lengths[length], length))
     rows = parts.stop or most
-    not_read = []
-    clock = _clock(opened, [each for each in numbers if each.shape[0] == most], rows)
-    anchor: list[ArrayGuess] = []
-    late: list[ArrayGuess] = []  # arrays with one row fewer: actions lie between observations
-    cameras: list[StreamGuess] = []
-    state: list[str] = []
-    taken = {_ANCHOR, "timestamp"}
-    for each in arrays:
-        if each.name in clock.columns:
-            continue
-        coded = _is_coded(opened, each) if each.shape[0] == most and len(each.shape) <= 2 else False
-        if each.shape[0] == most and (each.is_picture or coded):
-            cameras.append(_camera(pattern, each, _new(each, taken, numbers), coded=coded))
-            continue
-        why = _why_not(each, most)
-        if why is not None:
-            not_read.append(f"{each.name} {each.shape} {each.dtype}: {why}")
-            continue
-        field = _new(each, taken, numbers)
-        array = ArrayGuess(name=field, array=each.name, shape=each.shape[1:], dtype=dtype_to_keep(each.dtype))
-        (anchor if each.shape[0] == most else late).append(array)
-        is_state = each.shape[0] == most and len(each.shape) <= 2 and each.width <= _WIDEST_STATE
-        if is_state and not _NO_STATE.search(each.name) and not _COMMANDS.search(each.last):
-            state.append(f"{_ANCHOR}/{field}")
-    if not anchor:
+    clock = _clock(opened, [each for each in arrays if each.shape[0] == most], rows, attributes)
+    left = [each for each in arrays if each.name not in clock.columns]
+    contents = sort_arrays(opened, left, most, pattern, _ANCHOR, {_ANCHOR, "timestamp"})
+    if not contents.fields:
         return None
     stream = StreamGuess(
         name=_ANCHOR,
@@ -249,23 +231,30 @@ def _guess(
         time=clock.time,
         time_reasons=clock.reasons,
         rate_hz=clock.rate_hz,
-        arrays=tuple(anchor),
+        arrays=tuple(contents.fields),
         assumed=clock.assumed,
     )
-    streams = [stream]
-    if late:
-        streams.append(_between(stream, tuple(late)))
-    action, reasons = _action(streams, state, clock, rows)
+    streams = [stream, *([_between(stream, tuple(contents.between))] if contents.between else [])]
+    state = choose_state(stream)
+    action, reasons = choose_action(streams, state, clock, rows)
     sample = guess_sample(streams[:1], clock, action)
     commanded = action.of if action.kind == "column" else ()
     wanted = tuple(path for path in state if path not in commanded) or sample.state[:1]
+    cameras, not_read = contents.cameras, contents.not_read
+    if not cameras and not parts.are_several:
+        cameras, unnamed = _cameras_of_files(layout, clock, rows)
+        not_read = [*not_read, *unnamed]
     listed = not_read[:_MAX_LISTED]
+    episodes, reason = parts.layout, parts.reason
+    if not layout.per_file:
+        episodes = replace(episodes, per_file=False)
+        reason = f"{len(files)} folders with one such file: each is taken for an episode"
     return SchemaGuess(
-        name=identifier(tree.root.name, "recordings"),
+        name=plain_name(tree.root.name, "recordings"),
         description=f"{tree.root.name}: {files[0]}",
-        episodes=parts.layout,
-        episode_reasons=(parts.reason,),
-        instruction=InstructionSpec(metadata_key=None, file=None),
+        episodes=episodes,
+        episode_reasons=(reason,),
+        instruction=_instruction(stream, attributes),
         streams=(*streams, *cameras),
         action=action,
         action_reasons=tuple(reasons),
@@ -274,63 +263,51 @@ def _guess(
     )
 
 
-def _why_not(each: _Array, most: int) -> str | None:
-    """Say why an array cannot be a field; ``None`` if it can."""
-    if each.dtype.kind not in "iufb":
-        return "no numbers"
-    if each.shape[0] not in (most, most - 1):
-        return f"not {most} rows"
-    if each.width > _WIDEST_FIELD:
-        return f"{each.width} numbers a row"
-    return None
+def _cameras_of_files(layout: Layout, clock: ClockGuess, rows: int) -> tuple[list[StreamGuess], list[str]]:
+    """Guess the cameras whose images or videos lie beside the containers. Returns what is not read too."""
+    files = layout.anchor.files
+    chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})][:_LOOKED_AT]
+    beside = Beside(name=_ANCHOR, clock=clock, num_rows=rows)
+    by_stem = layout.per_file and len(files) > 1
+    cameras = cameras_beside(layout, chosen, beside, by_stem=by_stem)
+    videos, not_read = videos_beside(layout, chosen, beside, by_stem=by_stem)
+    return [*cameras, *videos], not_read
 
 
-def _new(each: _Array, taken: set[str], others: Sequence[_Array]) -> str:
-    """Return a name that no other stream or field has: the last part of the array's name if that is enough."""
-    alone = sum(other.last == each.last for other in others) == 1
-    name = identifier(each.last if alone else each.name.strip("/"))
-    while name in taken:
-        name += "_value"
-    taken.add(name)
-    return name
+def _instruction(anchor: StreamGuess, attributes: Mapping[str, Any]) -> InstructionSpec:
+    """Find the text that says what the robot was told to do: an attribute, or a text in each row."""
+    texts = [name for name, value in attributes.items() if isinstance(value, str) and value]
+    wanted = [name for key in _INSTRUCTIONS for name in texts if name.rpartition(".")[2] == key]
+    rows = [array.name for array in anchor.arrays if not array.numeric and _OF_TASKS.search(array.name)]
+    column = f"{anchor.name}/{rows[0]}" if rows and not wanted else None
+    return InstructionSpec(metadata_key=wanted[0] if wanted else None, file=None, column=column)
 
 
-def _camera(pattern: str, each: _Array, name: str, *, coded: bool) -> StreamGuess:
-    what = "encoded images" if coded else f"images of {each.shape[2]}x{each.shape[1]}"
-    return StreamGuess(
-        name=name,
-        kind="images",
-        files=(pattern,),
-        time=TimeSpec(rows_of=_ANCHOR),
-        reasons=(f"{each.name}: {what}, one a row",),
-        array=each.name,
-        unit="mm" if each.is_depth and not coded else None,
-        file_unit="m" if each.is_depth and not coded and each.dtype.kind == "f" else None,
-    )
+def _flat(attributes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the attributes, those in nested tables as ``a.b``."""
+    for name, value in attributes.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
-def _is_coded(opened: ArrayFiles, each: _Array) -> bool:
-    """Return whether each row is the bytes of an image file."""
-    if not (each.dtype.kind in "OSV" or (each.dtype == np.uint8 and each.width > _WIDEST_STATE)):
-        return False
-    entry = opened.arrays[each.name]
-    try:
-        first = entry.load(slice(0, 1))[0]
-        start = bytes(first[:4]) if isinstance(first, bytes) else np.asarray(first, dtype=np.uint8)[:4].tobytes()
-    except Exception:  # noqa: BLE001 - what a damaged file makes of it: then it is told as an array that is not read
-        return False
-    return start.startswith(_OF_CODE)
-
-
-def _clock(opened: ArrayFiles, arrays: Sequence[_Array], rows: int) -> ClockGuess:
-    """Guess the clock: the array whose name says so and whose values rise within the first episode."""
-    flat = [each for each in arrays if each.width == 1 and each.dtype.kind in "iuf" and each.dtype.itemsize >= 8]
+def _clock(opened: ArrayFiles, arrays: Sequence[Array], rows: int, attributes: Mapping[str, Any]) -> ClockGuess:
+    """Guess the clock: the array whose name says so and whose values rise in the first episode, or a stated rate."""
+    flat = [each for each in arrays if len(each.shape) == 1 and each.kind in "iuf"]
+    flat = [each for each in flat if each.dtype is not None and each.dtype.itemsize >= 8]
     named = [(rank, each) for each in flat if (rank := looks_like_time(_column(each.last))) is not None]
     for _, each in sorted(named, key=lambda item: item[0]):
         values = opened.load(each.name, Findings())
         stamps: NDArray[Any] | None = None if values is None else values[:rows].reshape(-1)
-        if stamps is not None and np.all(np.diff(stamps) >= 0) and stamps[-1] > stamps[0] and len(each.shape) == 1:
+        if stamps is not None and np.all(np.diff(stamps) >= 0) and stamps[-1] > stamps[0]:
             return clock_of_values(each.name, stamps)
+    for key in _RATES:
+        for name, value in attributes.items():
+            is_rate = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _FASTEST_HZ
+            if is_rate and name.rpartition(".")[2].lower() == key:
+                said = (f"no array is a clock; the attribute {name} says {value:g} rows a second",)
+                return ClockGuess(time=TimeSpec(index_rate_hz=float(value)), rate_hz=float(value), reasons=said)
     return clock_of_values(None, None)
 
 
@@ -347,23 +324,3 @@ def _between(anchor: StreamGuess, arrays: tuple[ArrayGuess, ...]) -> StreamGuess
         reasons=("one row fewer: they lie between two rows of robot, and belong to the first of them",),
         arrays=arrays,
     )
-
-
-def _action(
-    streams: Sequence[StreamGuess], state: Sequence[str], clock: ClockGuess, rows: int
-) -> tuple[ActionSpec, list[str]]:
-    """Choose the array called action, else one that was commanded, else where the robot is a little later."""
-    arrays = [(stream.name, array) for stream in streams for array in stream.arrays]
-    arrays = [(name, array) for name, array in arrays if not _NO_STATE.search(array.name)]
-    last = {array.array: array.array.rpartition("/")[2].lower() for _, array in arrays}
-    exact = [(name, array) for name, array in arrays if last[array.array] in ("action", "actions")]
-    alike = [(name, array) for name, array in arrays if _COMMANDS.search(last[array.array]) and len(array.shape) <= 1]
-    for found, why in ((exact, "by its name"), (alike, "by its name what was commanded")):
-        if found:
-            name, array = found[0]
-            others = ", ".join(other.array for _, other in found[1:])
-            said = [why] + ([f"{others} would do as well"] if others else [])
-            return ActionSpec(kind="column", of=(f"{name}/{array.name}",)), said
-    reached = [path for path in state if _REACHED.search(path) and not _OF_RATES.search(path)]
-    why = "where the robot is, by their names" if reached else "the whole state: no name tells where the robot is"
-    return look_ahead(tuple(reached or state) or (f"{_ANCHOR}/{streams[0].arrays[0].name}",), clock, rows, why)

@@ -12,13 +12,28 @@ __all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayGuess:
-    """One array of a container. ``shape`` is the shape of one row."""
+    """A field of a container: one array, or several side by side. ``shape`` is the shape of one row.
+
+    ``words`` are the numbers that the words of an array of texts stand for; other texts are kept in ``width`` bytes.
+    """
 
     name: str
-    array: str
+    array: str | tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str = "float32"
+    words: tuple[tuple[str, float], ...] = ()
+    width: int | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Returns the names of the arrays in the container."""
+        return (self.array,) if isinstance(self.array, str) else self.array
+
+    @property
+    def numeric(self) -> bool:
+        """Returns whether the field holds numbers."""
+        return self.width is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.infer.guess import SchemaGuess
-from vlapipe.schemas.registry import built_in_schemas
+from vlapipe.schemas.registry import built_in_schemas, load_schema
+from vlapipe.schemas.schema import ArrayStream
 
 __all__ = ["KnownDataset", "built_in_that_fits", "recognize"]
 
@@ -57,14 +58,23 @@ def _head(tree: FileTree, path: str) -> bytes:
 
 
 def built_in_that_fits(guess: SchemaGuess) -> str | None:
-    """Return the built-in schema that knows the arrays of a guessed schema by their names, with their meaning."""
-    arrays = {array.array.strip("/") for stream in guess.streams for array in stream.arrays}
-    if guess.episodes.ends is not None:
-        name = "umi" if "data/robot0_eef_pos" in arrays else "diffusion_policy"
-    elif (guess.episodes.group or "").startswith("data/demo_"):
-        name = "robomimic"
-    elif {"observations/qpos", "action"} <= arrays:
-        name = "aloha"
-    else:
-        return None
-    return name if name in built_in_schemas() else None
+    """Return the built-in schema that knows the arrays of a guessed schema by their names, with their meaning.
+
+    It must cut the container into episodes as the guess does, and the container must hold each array that it needs.
+    """
+    kinds = {stream.kind for stream in guess.streams}
+    arrays = {name.strip("/") for stream in guess.streams for array in stream.arrays for name in array.arrays}
+    fitting: list[tuple[int, str]] = []
+    for name in built_in_schemas():
+        schema = load_schema(name)
+        anchor = schema.anchor_stream
+        layout = schema.episodes
+        if not isinstance(anchor, ArrayStream) or anchor.kind not in kinds or layout.ranges:
+            continue
+        if layout.ends != guess.episodes.ends or layout.group != guess.episodes.group:
+            continue
+        known = [{name for names in field.columns for name in names} & arrays for field in anchor.fields]
+        needed = [found for field, found in zip(anchor.fields, known, strict=True) if not field.optional]
+        if needed and all(needed):
+            fitting.append((sum(map(bool, known)), name))
+    return max(fitting, default=(0, None))[1]

@@ -80,6 +80,8 @@ def _episodes(page: _Page, guess: SchemaGuess) -> None:
     page.table("instruction")
     page.put("metadata_key", guess.instruction.metadata_key or "")
     page.put("file", guess.instruction.file or "")
+    if guess.instruction.column:
+        page.put("column", guess.instruction.column, "a text in each row")
     page.put("template", guess.instruction.template, "or a fixed text: what the robot was told to do")
 
 
@@ -167,7 +169,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if kind == "video" and not time.file:
         pass  # the times of the video itself
     elif time.index_rate_hz:
-        is_stated = kind == "csv" and not stream.assumed
+        is_stated = (kind == "csv" or stream.arrays) and not stream.assumed
         page.put("rate_hz", *((time.index_rate_hz,) if is_stated else (_rounded(time.index_rate_hz), "correct this")))
     elif time.parts:
         page.put("parts", dict(time.parts))
@@ -213,7 +215,11 @@ def _field(page: _Page, field: FieldGuess) -> None:
 
 def _array(page: _Page, array: ArrayGuess) -> None:
     page.comment(*array.reasons)
-    page.put("array", array.array)
+    page.put("array" if isinstance(array.array, str) else "arrays", array.array)
+    if array.words:
+        page.put("words", dict(array.words))
+    if array.width:
+        page.put("width", array.width)
     if array.shape:
         page.put("shape", list(array.shape))
     if array.dtype != "float32":

@@ -1,0 +1,133 @@
+"""Finds the images and videos that lie beside the files of a recording, and the patterns that lead to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
+from vlapipe.pipeline.discover.file_tree import match_end
+from vlapipe.pipeline.infer.cameras import Beside, guess_cameras
+from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, METRES, sort_images
+from vlapipe.pipeline.infer.layout import Layout, pattern_of
+from vlapipe.pipeline.infer.videos import depth_videos, frames_as_rows, guess_videos
+
+__all__ = [
+    "cameras_beside",
+    "files_below",
+    "has_files_beside",
+    "pattern_of_anchor",
+    "relative_path",
+    "videos_beside",
+]
+
+_STEM = "STEM"
+
+
+def pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
+    """Return a pattern for the anchor's files, with enough parent folders that tables of the same name do not match."""
+    others = [file for bucket in layout.others for file in bucket.files if bucket.looks] + list(layout.unlike)
+    most = min(file.count("/") for file in layout.anchor.files) - layout.up
+    for above in range(most + 1):
+        ends = [relative_path(layout, file, above) for file in layout.anchor.files]
+        found = pattern_of(ends, [relative_path(layout, file, above) for file in others])
+        if not any(match_end(file, pattern) is not None for file in others for pattern in found):
+            return found
+    return pattern_of(
+        [relative_path(layout, file) for file in layout.anchor.files], map(partial(relative_path, layout), others)
+    )
+
+
+def relative_path(layout: Layout, file: str, above: int = 0) -> str:
+    """Return the last parts of a path: from the episode's folder on, plus ``above`` parent folders."""
+    parts = file.split("/")
+    return "/".join(parts[-1 - layout.up - above :])
+
+
+def files_below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
+    """List the files of an anchor file's episode with one of these suffixes, relative to the episode's folder."""
+    folder = layout.folder(file)
+    found = [other.path for other in layout.tree.below(folder or ".")]
+    start = len(folder) + 1 if folder else 0
+    return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
+
+
+def cameras_beside(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> list[StreamGuess]:
+    """Guess the cameras whose images are files, kind by kind: a stream of depth has a unit, others may be converted."""
+    episodes = [_of_episode(layout, file, IMAGES, by_stem=by_stem) for file in chosen]
+    if by_stem:
+        beside = replace(beside, tables=())
+    sorted_out = [
+        sort_images(layout.tree.root / layout.folder(file), paths) for file, paths in zip(chosen, episodes, strict=True)
+    ]
+    cameras: list[StreamGuess] = []
+    every = list(dict.fromkeys(kind for kinds in sorted_out for kind in kinds))
+    for kind in every:
+        of_kind = [kinds.get(kind, []) for kinds in sorted_out]
+        if by_stem:
+            of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
+        is_depth = kind in (DEPTH, METRES)
+        name = DEPTH if is_depth else "camera"
+        for stream in guess_cameras(of_kind, beside, name):
+            suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
+            if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
+                stream = replace(stream, name=identifier(folder, name))
+            convert = "png" if {kind, suffix} & CONVERTED else None
+            unit, file_unit = "mm" if is_depth else None, "m" if kind == METRES else None
+            cameras.append(_with_stem(replace(stream, unit=unit, file_unit=file_unit, convert=convert)))
+    return cameras
+
+
+def videos_beside(
+    layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool
+) -> tuple[list[StreamGuess], list[str]]:
+    """Guess the cameras that were recorded as videos. Returns what is not read too."""
+    episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
+    folder = layout.tree.root / layout.folder(chosen[0])
+    depth = depth_videos(folder, episodes[0])
+    if not by_stem:
+        stamps = files_below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"})
+        streams, not_read = guess_videos(episodes, stamps, beside, depth)
+        return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
+    named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
+    depth = _with_placeholder(layout, chosen[0], depth)
+    streams, not_read = guess_videos(named, (), replace(beside, tables=()), depth)
+    streams = [_with_stem(stream) for stream in streams]
+    return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
+
+
+def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Beside) -> StreamGuess:
+    """Compare the number of frames of the first episode's video with the number of its rows."""
+    first = next((path for path in videos if match_end(path, stream.files[0]) is not None), None)
+    return stream if first is None else frames_as_rows(stream, folder / first, beside)
+
+
+def has_files_beside(layout: Layout, file: str) -> bool:
+    """Return True if images or videos lie below the episode's folder that have the file's name."""
+    return bool(_of_episode(layout, file, IMAGES | VIDEOS, by_stem=True))
+
+
+def _of_episode(layout: Layout, file: str, suffixes: set[str], *, by_stem: bool) -> list[str]:
+    """List an episode's files with these suffixes; if each file is an episode, those whose path has its name."""
+    paths = files_below(layout, file, suffixes)
+    if not by_stem:
+        return paths
+    return [path for path in paths if any(_is_named(part, layout.stem(file)) for part in path.split("/"))]
+
+
+def _is_named(part: str, stem: str) -> bool:
+    """Return True if a part of a path is an episode's name, alone or beside another word."""
+    at = part.find(stem)
+    edges = part[max(0, at - 1) : at] + part[at + len(stem) : at + len(stem) + 1]
+    return at >= 0 and not any(edge.isalnum() for edge in edges)
+
+
+def _with_placeholder(layout: Layout, file: str, paths: list[str]) -> list[str]:
+    return [path.replace(layout.stem(file), _STEM) for path in paths]
+
+
+def _with_stem(stream: StreamGuess) -> StreamGuess:
+    return replace(stream, files=tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files))
