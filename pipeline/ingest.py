@@ -359,7 +359,7 @@ def _cameras(episodes: list[Record], records: list[Record]) -> dict[str, Record]
             entry = cameras.setdefault(camera, {"as": "", "images": 0, "bytes": 0, "psnr_db": None, "decode_s": None})
             if not stored["images"]:
                 continue
-            kinds = dict.fromkeys([*filter(None, entry["as"].split(" and ")), stored["as"]])
+            kinds = dict.fromkeys([*filter(None, entry["as"].split(" and ")), *stored["as"].split(" and ")])
             losses = [loss for loss in (entry["psnr_db"], stored["psnr_db"]) if loss is not None]
             entry["as"] = " and ".join(kinds)
             entry["images"] += stored["images"]

@@ -160,12 +160,17 @@ class ImageRows:
     @property
     def storage(self) -> str:
         """Returns ``"raw"`` for pixels, ``"png"`` if some files are PNG, else ``"jpeg"``."""
+        return self.kinds[-1]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Returns ``"raw"``, or which of ``"jpeg"`` and ``"png"`` the files are."""
         if self.offset is None:
-            return "raw"
+            return ("raw",)
         if not self.num_rows:
-            return "jpeg"
-        first = self.data[self.offset[:-1]]
-        return "png" if (first == _FIRST_OF_PNG).any() else "jpeg"
+            return ("jpeg",)
+        is_png = self.data[self.offset[:-1]] == _FIRST_OF_PNG
+        return (*(() if is_png.all() else ("jpeg",)), *(("png",) if is_png.any() else ()))
 
     def encoded(self, row: int) -> NDArray[np.uint8]:
         """Returns the bytes of one JPEG or PNG file, as a view."""

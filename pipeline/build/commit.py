@@ -93,7 +93,7 @@ def _storage(rows: list[Record]) -> dict[str, str]:
     for row in rows:
         for camera, stored in row[STORED].items():
             if stored["images"]:
-                kinds.setdefault(camera, set()).add(stored["as"])
+                kinds.setdefault(camera, set()).update(stored["as"].split(" and "))
     return {
         camera: "png" if each == {"jpeg", "png"} else "mixed" if len(each) > 1 else next(iter(each))
         for camera, each in kinds.items()

@@ -127,7 +127,7 @@ def _describe(episode: Episode, split: str, schema: Schema, next_row: dict[str, 
 
 def _stored(rows: ImageRows) -> Record:
     """Return what a camera's images were stored as, how many bytes they take, and what JPEG lost."""
-    return {"as": rows.storage, "images": rows.num_rows, "bytes": rows.data.nbytes, "psnr_db": rows.psnr_db}
+    return {"as": " and ".join(rows.kinds), "images": rows.num_rows, "bytes": rows.data.nbytes, "psnr_db": rows.psnr_db}
 
 
 def _gaps_beside(episode: Episode, anchor: str) -> list[Record]:

@@ -116,6 +116,7 @@ def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[s
         cameras[stream.name] = stream.cameras or common
         clash = sorted((taken - {stream.name}) & set(cameras[stream.name]))
         if clash:
-            raise UsageError(f"camera folder {clash[0]!r} has the name of another stream", "rename the folder")
+            problem = f"camera {clash[0]!r} has the name of another stream"
+            raise UsageError(problem, "call that stream something else in the schema")
         taken |= set(cameras[stream.name])
     return cameras

@@ -133,7 +133,8 @@ def test_one_camera_of_jpeg_and_png(tmp_path: Path) -> None:
     write_robot(raw / "robot.csv")
     for i in range(20):
         save(raw / "cam" / f"{START_S + i / 20:.6f}.{'jpg' if i % 5 else 'png'}", picture(i))
-    infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    _, report = infer_and_ingest(tmp_path / "raw", tmp_path / "out")
+    assert report.cameras["camera"]["as"] == "jpeg and png"
     assert vlapipe.open_dataset(tmp_path / "out").cameras == ["camera"]
     assert files(episode(tmp_path / "out"), "camera") == [file.read_bytes() for file in sorted((raw / "cam").iterdir())]
 
