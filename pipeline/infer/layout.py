@@ -129,7 +129,8 @@ def _has_one_row(bucket: Bucket) -> bool:
 
 def _is_matrix(look: Table) -> bool:
     """Return whether a table is a pose or a calibration as 3 or 4 rows of 3 or 4 numbers, and no recording."""
-    return look.num_rows in (3, 4) and len(look.names) in (3, 4) and not look.dialect.header_rows and look.whole
+    is_small = look.num_rows in (3, 4) and len(look.names) in (3, 4) and not look.dialect.header_rows and look.whole
+    return is_small and all(column.kind == "number" for column in columns_of(look))
 
 
 def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
