@@ -20,6 +20,8 @@ EXTRAS ?= dev
 PIP := install --quiet --disable-pip-version-check
 PINNED := -c constraints.txt
 FAST_TESTS := -m "not slow" -n 2 --hypothesis-profile=repeatable
+# Hostile files take a minute or two, and depend little on the Python.
+CORE_TESTS := $(FAST_TESTS) --ignore=tests/pipeline/hostile
 # What mypy can check where torch is not installed.
 CORE_TYPES := --follow-imports=silent -p vlapipe.schemas -p vlapipe.pipeline
 
@@ -62,7 +64,7 @@ test: lint types  ## lint, types and the tests that take minutes; CI runs it fir
 
 test-core: $(CORE)/.installed  ## types and tests of all that does without torch; CI runs it on the newest Python
 	$(CORE)/bin/mypy $(CORE_TYPES)
-	$(CORE)/bin/pytest $(FAST_TESTS)
+	$(CORE)/bin/pytest $(CORE_TESTS)
 
 test-newest:  ## the same with the newest release of everything on the newest Python; EXTRAS=train,dev adds torch
 	$(MAKE) --no-print-directory try-newest PYTHON=$(NEWEST) EXTRAS=$(EXTRAS)
