@@ -131,6 +131,27 @@ def unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
+def write_libero(path: Path, instruction: str, *, demos: int = 2, rows: int = 25) -> Path:
+    """One file of LIBERO: a task, with its words in the attributes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        for i in range(demos):
+            rng = np.random.default_rng(i)
+            demo = data.create_group(f"demo_{i}")
+            demo["actions"], demo["states"] = np.clip(smooth(rng, rows, 7), -1, 1), smooth(rng, rows, 77)
+            demo["dones"] = demo["rewards"] = (np.arange(rows) == rows - 1).astype(np.uint8)
+            demo["robot_states"], position, turn = smooth(rng, rows, 9), smooth(rng, rows, 3), smooth(rng, rows, 3)
+            demo["obs/ee_pos"], demo["obs/ee_ori"], demo["obs/ee_states"] = position, turn, np.hstack([position, turn])
+            demo["obs/gripper_states"], demo["obs/joint_states"] = smooth(rng, rows, 2), smooth(rng, rows, 7)
+            demo["obs/agentview_rgb"], demo["obs/eye_in_hand_rgb"] = pictures(rng, rows), pictures(rng, rows)
+            demo.attrs["init_state"], demo.attrs["num_samples"] = smooth(rng, 77), rows
+        problem = {"domain_name": "robosuite", "language_instruction": instruction}
+        data.attrs["problem_info"], data.attrs["macros_image_convention"] = json.dumps(problem), "opengl"
+        data.attrs["env_args"] = json.dumps({"type": 1, "env_kwargs": {"control_freq": 20}})
+    return path
+
+
 def write_replay_buffer(
     path: Path, data: dict[str, NDArray[Any]], ends: list[int], *, compressor: Any = "default", image_codec: Any = None
 ) -> Path:

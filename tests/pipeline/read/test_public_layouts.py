@@ -17,12 +17,14 @@ from container_writing import (
     umi,
     write_aloha,
     write_calvin,
+    write_libero,
     write_replay_buffer,
     write_robomimic,
 )
 from numpy.typing import NDArray
 
 import vlapipe
+from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 
 
@@ -231,4 +233,23 @@ def test_calvin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for camera in ("static", "gripper"):
             same(ours[f"{camera}/pixels"], arrays[f"rgb_{camera}"][rows])
     assert "lang_annotations/auto_lang_ann.npy" in str([f for f in report.findings if f["code"] == "file.not_read"])
+    trains(tmp_path / "data", tmp_path / "run", monkeypatch)
+
+
+def test_libero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "turn on the stove and put the moka pot on it"
+    path = write_libero(tmp_path / "raw" / f"KITCHEN_SCENE3_{words.replace(' ', '_')}_demo.hdf5", words)
+    dataset, report = take_in(tmp_path / "raw", "libero", tmp_path / "data")
+    assert {finding["code"] for finding in report.findings} <= {"metadata.not_kept", "episode.idle"}
+    with h5py.File(path) as file:
+        for demo in ("demo_0", "demo_1"):
+            ours, obs = episode(dataset, f"{path.stem}/{demo}"), file[f"data/{demo}/obs"]
+            for name in ("ee_pos", "ee_ori", "gripper_states", "joint_states"):
+                same(ours[f"robot/{name}"], obs[name][:])
+            same(ours["robot/actions"], file[f"data/{demo}/actions"][:])
+            same(ours["agentview/pixels"], obs["agentview_rgb"][:])
+            same(ours["eye_in_hand/pixels"], obs["eye_in_hand_rgb"][:])
+            assert ours.instruction == words
+    found = infer_schema(tmp_path / "raw")
+    assert "'libero' knows these arrays" in found.reasons[0]
     trains(tmp_path / "data", tmp_path / "run", monkeypatch)
