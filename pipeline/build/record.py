@@ -54,6 +54,7 @@ class ShardRecord:
         # A stream that the episode lacks has no statistics there.
         kept = {path: each.to_dict() for path, each in moments.items() if len(numbers[path])}
         evidence = evidence_of(episode.streams, episode.looks, self._schema, kept)
+        evidence["group"] = episode.raw.group  # of a container, whose episodes share the file's digest
         row = _describe(episode, split, self._schema, self._next_row)
         self.rows.append({**row, EVIDENCE: evidence, "statistics": kept})
         if split == "train":

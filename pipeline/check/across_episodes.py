@@ -50,12 +50,14 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
     first_of: dict[tuple[object, ...], dict[str, Any]] = {}
     named: dict[str, str] = {}
     known = KnownContent()
+    shared = Counter(_anchor_source(row, schema.anchor)["path"] for row in rows)
     for row in rows:
         source = _anchor_source(row, schema.anchor)
-        # Parts of one file share its digest, but not their rows in the file.
-        content = (source["sha256"], row["source_row"], row[f"{schema.anchor}/rows"])
+        # Parts of one file share its digest, but not their group or their rows in the file.
+        content = (source["sha256"], row[EVIDENCE]["group"], row["source_row"], row[f"{schema.anchor}/rows"])
         first = first_of.setdefault(content, row)
-        named.setdefault(source["path"], row["id"])
+        place = row["id"] if shared[source["path"]] > 1 else source["path"]
+        named.setdefault(place, row["id"])
         same = known.add(row[EVIDENCE]["content"])
         what = "the same bytes as"
         if first is row:
@@ -65,11 +67,12 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
             kind = "rows" if same[1] == schema.anchor else f"images of {same[1]}"
             what = f"most {kind} the same, under other stamps, as in"
         other = _anchor_source(first, schema.anchor)["path"]
-        findings.add("episode.duplicate", source["path"], found=f"{what} {other}")
+        other = first["id"] if shared[other] > 1 else other
+        findings.add("episode.duplicate", place, found=f"{what} {other}")
         if first["split"] != row["split"]:
             findings.add(
                 "split.same_content",
-                source["path"],
+                place,
                 expected=f"to be in split {first['split']} as {other}",
                 found=row["split"],
             )

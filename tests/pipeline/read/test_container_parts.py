@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from container_writing import pictures, push_t, umi, write_aloha, write_calvin, write_replay_buffer, write_robomimic
+from container_writing import (
+    pictures,
+    push_t,
+    umi,
+    write_aloha,
+    write_calvin,
+    write_libero,
+    write_replay_buffer,
+    write_robomimic,
+)
 
 import vlapipe
 from vlapipe.pipeline.discover.discovery import discover
@@ -236,3 +246,13 @@ def test_cameras_of_the_anchors_own_files_are_named_as_the_anchor_is(tmp_path: P
     report = take(tmp_path, str(tmp_path / "lab.toml"))
     assert (report.num_episodes, report.rejects) == (2, [])
     assert set(vlapipe.open_dataset(tmp_path / "data").cameras) == {"cam_high", "cam_left_wrist", "cam_low"}
+
+
+def test_demonstrations_of_one_length_in_one_file_are_not_the_same_but_copies_of_a_file_are(tmp_path: Path) -> None:
+    path = write_libero(tmp_path / "raw" / "open_demo.hdf5", "open it", demos=3)
+    assert not [f for f in take(tmp_path, "libero").findings if f["code"] == "episode.duplicate"]
+    shutil.copy(path, path.with_name("other_demo.hdf5"))
+    shutil.rmtree(tmp_path / "data")
+    found = [f for f in take(tmp_path, "libero").findings if f["code"] == "episode.duplicate"]
+    assert [f["file"] for f in found] == [f"other_demo/demo_{i}" for i in range(3)]
+    assert [f["found"] for f in found] == [f"the same bytes as open_demo/demo_{i}" for i in range(3)]
