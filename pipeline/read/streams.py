@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -29,7 +30,6 @@ from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, 
 __all__ = ["place_of", "read_rows", "read_streams"]
 
 _MOST_NAMED = 8  # limit on the files that a finding lists
-_MOST_FILES = 1 << 24  # numbers of an episode's files that are compared one by one
 
 
 def read_streams(
@@ -116,15 +116,14 @@ def _report_missing_numbers(raw: RawEpisode, files: tuple[RawFile, ...], finding
     """Reports rows of which there is no file, or several."""
     numbers = [number_of(file.path) for file in files]
     first, last = raw.numbers or (min(numbers, default=0), max(numbers, default=-1))
-    lacking = sorted(set(range(first, last + 1)) - set(numbers)) if last - first < _MOST_FILES else []
-    if last - first >= _MOST_FILES and len(set(numbers)) != last - first + 1:
-        lacking = [next(n for n in range(first, last + 1) if n not in set(numbers))]
-    if lacking:
-        found = f"none with number {lacking[0]}"
+    present = Counter(numbers)
+    num_lacking = last - first + 1 - len(present)
+    if num_lacking > 0:
+        found = f"none with number {next(n for n in range(first, last + 1) if n not in present)}"
         expected = f"a file for each number from {first} to {last}"
-        findings.add("file.missing", raw.folder, expected=expected, found=found, count=len(lacking))
-    elif len(set(numbers)) < len(numbers):
-        twice = next(n for n in numbers if numbers.count(n) > 1)
+        findings.add("file.missing", raw.folder, expected=expected, found=found, count=num_lacking)
+    elif len(present) < len(numbers):
+        twice = present.most_common(1)[0][0]
         findings.add("file.several", raw.folder, expected="one file for each number", found=f"several with {twice}")
 
 
