@@ -20,8 +20,8 @@ EXTRAS ?= dev
 PIP := install --quiet --disable-pip-version-check
 PINNED := -c constraints.txt
 FAST_TESTS := -m "not slow" -n 2 --hypothesis-profile=repeatable
-# Hostile files take a minute or two, and depend little on the Python.
-CORE_TESTS := $(FAST_TESTS) --ignore=tests/pipeline/hostile
+# What depends little on the Python is tried on one: hostile files, guessed schemas, exports.
+CORE_TESTS := $(FAST_TESTS) $(addprefix --ignore=tests/pipeline/,hostile infer export)
 # What mypy can check where torch is not installed.
 CORE_TYPES := --follow-imports=silent -p vlapipe.schemas -p vlapipe.pipeline
 
