@@ -62,7 +62,7 @@ types: setup  ## mypy, strict
 test: lint types  ## lint, types and the tests that take minutes; CI runs it first
 	$(BIN)/pytest $(FAST_TESTS)
 
-test-core: $(CORE)/.installed  ## types and tests of all that does without torch; CI runs it on the newest Python
+test-core: $(CORE)/.installed  ## types, and tests of reading, checking and shards, without torch; CI runs it on the newest Python
 	$(CORE)/bin/mypy $(CORE_TYPES)
 	$(CORE)/bin/pytest $(CORE_TESTS)
 
