@@ -334,11 +334,11 @@ def _(lab: Lab) -> None:
             file.create_group(f"g{i}")
 
 
-@case("hdf5", "100000 groups that are episodes", "a.h5", schema="hdf5 groups", slow=True, limit_s=120)
+@case("hdf5", "10000 groups that are episodes", "a.h5", schema="hdf5 groups", slow=True, limit_s=120)
 def _(lab: Lab) -> None:
     with h5py.File(good(lab.raw / "a.h5", "latest"), "a", libver="latest") as file:
         data = file.create_group("data")
-        for i in range(100_000):
+        for i in range(10_000):
             data.create_group(f"demo_{i}")
 
 
