@@ -41,7 +41,10 @@ _EPISODE = re.compile(
 _ENDS = re.compile(r"episode_?ends?|ends?", re.I)
 _CUTS = re.compile(r"episode(_?(index|id|idx))?", re.I)
 _RATES = ("control_freq", "control_frequency", "fps", "rate_hz", "hz", "frequency", "sampling_rate", "sample_rate")
-_INSTRUCTIONS = ("language_instruction", "instruction", "language", "task_description", "task_desc", "prompt", "task")
+_INSTRUCTIONS = (
+    *("language_instruction", "instruction", "language_raw", "language", "lang", "task_description", "task_desc"),
+    *("prompt", "task"),
+)
 _FASTEST_HZ = 100_000
 _OF_TASKS = re.compile(r"language|instruction|task(_description)?|prompt|annotation", re.I)
 
@@ -213,7 +216,7 @@ def _guess(
     attributes: Mapping[str, Any],
 ) -> SchemaGuess | None:
     tree, files = layout.tree, layout.anchor.files
-    arrays = [each for each in arrays if each.name not in (parts.layout.ends, parts.layout.split_column)]
+    arrays = [each for each in arrays if each.name not in (parts.layout.ends, parts.layout.split_column, *attributes)]
     lengths = Counter(each.shape[0] for each in arrays if each.kind in "iufb" and each.shape[0] > 1)
     if not lengths:
         return None

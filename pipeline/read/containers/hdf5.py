@@ -34,6 +34,7 @@ _MOST_DEPTH = 32
 _MOST_NAMES = 5_000  # arrays and groups that are opened for a list of names; each takes 0.2 ms
 _MOST_ATTRIBUTES = 1_000  # of a group
 _MOST_ATTRIBUTE = 64 << 10  # bytes of an attribute; larger ones are no metadata
+_MOST_SINGLE = 256  # members of a group that is searched for single values; in a larger one lie episodes
 _DEFLATE, _SHUFFLE = 1, 2
 _FILTERS = {
     32000: "lzf",
@@ -116,13 +117,16 @@ class Hdf5File:
         return sorted(found)
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """Returns the attributes of a group as plain values; those that are large or not plain are left out."""
+        """Returns what a group says of itself: its attributes, and its arrays that are a single text or number.
+
+        What is large or not plain is left out.
+        """
         import h5py
 
         found = self._find(path)
         if found is None:
             return {}
-        plain = {}
+        plain = self._single_values(found, path)
         for name in itertools.islice(found.attrs, _MOST_ATTRIBUTES):
             try:
                 attribute = h5py.h5a.open(found.id, name.encode())
@@ -131,6 +135,27 @@ class Hdf5File:
             except (OSError, TypeError, ValueError, RuntimeError, KeyError):
                 continue
         return plain
+
+    def _single_values(self, group: Any, path: str) -> dict[str, Any]:
+        """Returns the arrays of a group that have no rows: a lab may keep the instruction in one of them."""
+        import h5py
+
+        if not isinstance(group, h5py.Group) or len(group) > _MOST_SINGLE:
+            return {}
+        single: dict[str, Any] = {}
+        for name in group:
+            # h5py's own objects take ten times as long to make, and nearly all arrays have rows.
+            with contextlib.suppress(KeyError, OSError, ValueError, RuntimeError):  # RefusedError is a ValueError
+                if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+                    continue
+                child = h5py.h5o.open(group.id, name.encode())
+                if not isinstance(child, h5py.h5d.DatasetID) or child.shape not in ((), (1,)):
+                    continue
+                is_text = h5py.check_string_dtype(child.dtype) is not None
+                array = self.array(f"{path}/{name}") if is_text or child.shape == () else None
+                if array is not None and child.get_storage_size() <= _MOST_ATTRIBUTE:
+                    single[name] = array.load()
+        return single
 
     def _find(self, path: str, depth: int = 0) -> Any:
         node, at = self._file, ""

@@ -253,3 +253,18 @@ def test_commands_and_depth_of_an_npz(tmp_path: Path) -> None:
     assert dataset.schema.action.of == ("robot/command_joint_pos",)
     assert dataset.schema.sample.state == ("robot/measured_joint_pos",)
     assert np.array_equal(dataset.episode(0)["front_depth/pixels"][..., 0], np.rint(metres * 1000).astype(np.uint16))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_an_array_that_is_a_single_text_is_the_instruction(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    for i in range(2):
+        (tmp_path / "raw" / f"run_{i}").mkdir(parents=True)
+        with h5py.File(tmp_path / "raw" / f"run_{i}" / "trajectory.hdf5", "w") as file:
+            file["puppet/joint_position"], file["master/joint_position"] = walk(30, 7), walk(30, 7)
+            file.create_dataset("language_raw", shape, h5py.string_dtype())[...] = f"put bread {i} in the basket"
+            file["success"], file["camera_names"] = True, h5py.Empty("f")
+    found, dataset = ingested(tmp_path / "raw", tmp_path / "data")
+    assert dataset.episode(1).instruction == "put bread 1 in the basket"
+    assert dataset.episodes.column("metadata/success").to_pylist() == [True, True]
+    assert dataset.schema.action.of == ("robot/master_joint_position",)
+    assert not [reason for reason in found.reasons if "language_raw" in reason]
