@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,32 +33,12 @@ import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from image_lab import SCHEMA, write
+
 HEIGHT, WIDTH = 480, 640
 THREADS = 2
 LOAD_TARGET, INGEST_TARGET = 0.9, 0.8
-SCHEMA = """
-name = "bench"
-[episodes]
-folders = ["episode_*"]
-[split]
-val = 0
-[streams.robot]
-kind = "csv"
-files = ["robot.csv"]
-[streams.robot.time]
-column = ["t"]
-[streams.robot.fields.q]
-columns = ["q"]
-[streams.camera]
-kind = "images"
-files = ["cam/*"]
-{camera}
-[action]
-kind = "next"
-of = ["robot/q"]
-[sample]
-action_rows = 2
-"""
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -158,22 +139,10 @@ def decode_alone(kind: str, files: list[Any]) -> int:
     return len(files)
 
 
-def write(root: Path, kind: str, episodes: int, images: int) -> list[Path]:
-    make, suffix, _ = KINDS[kind]
-    written = []
-    for e in range(episodes):
-        folder = root / f"episode_{e}"
-        (folder / "cam").mkdir(parents=True)
-        rows = [f"{1000 * (e + 1) + i / 10},{np.sin(i / 3)}" for i in range(images)]
-        (folder / "robot.csv").write_text("\n".join(["t,q", *rows, ""]))
-        for i in range(images):
-            written.append(folder / "cam" / f"{1000 * (e + 1) + i / 10:.6f}.{suffix}")
-            written[-1].write_bytes(make(e * images + i))
-    return written
-
-
 def whole_lines(kind: str, scratch: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    files = write(scratch / kind, kind, arguments.episodes, arguments.images)
+    make, suffix, _ = KINDS[kind]
+    root = write(scratch / kind, make, suffix=suffix, episodes=arguments.episodes, num=arguments.images)
+    files = sorted(root.glob("*/cam/*"))
     schema = scratch / f"{kind}.toml"
     schema.write_text(SCHEMA.format(camera=KINDS[kind][2]))
     number = 0

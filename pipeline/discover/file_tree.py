@@ -15,13 +15,14 @@ from pathlib import Path
 from vlapipe.schemas.errors import UsageError, is_text, printable
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["FileTree", "Found", "RawFile", "excluded_by", "is_ignored", "match_end", "walk"]
+__all__ = ["FileTree", "Found", "RawFile", "excluded_by", "is_ignored", "match_end", "natural_order", "walk"]
 
 _IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
 _OF_ZARR = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}  # a folder with one of them is a Zarr store
 _PLACEHOLDER = re.compile(r"(\{camera\}|\{stem\})")
 _WILD = re.compile(r"[*?\[]|\{camera\}|\{stem\}")
 _WILD_SIGN = re.compile(r"([*?\[])")
+_DIGITS = re.compile(r"(\d+)")
 _LAST = chr(0x10FFFF)
 
 
@@ -225,6 +226,11 @@ def _zarr_store(place: Path, path: str) -> RawFile | None:
             status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a store has 100,000 files
             num_bytes, newest = num_bytes + status.st_size, max(newest, status.st_mtime_ns)
     return RawFile(path, num_bytes, newest)
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Returns a sort key by which numbers count as numbers: ``frame_2`` comes before ``frame_10``."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(name)]
 
 
 def is_ignored(name: str) -> bool:

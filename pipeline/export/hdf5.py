@@ -23,7 +23,7 @@ from vlapipe.pipeline.export.plan import ExportPlan, Written
 from vlapipe.pipeline.export.report import Tally
 from vlapipe.pipeline.export.sample_rows import ExportedEpisode
 from vlapipe.pipeline.export.work_folder import MadeFrom, WorkFolder
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
+from vlapipe.pipeline.shards.format.atomic import whole_file
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
@@ -112,18 +112,15 @@ def _write_episode(plan: ExportPlan, i: int, work: WorkFolder) -> None:
     h5py = need("h5py", "hdf5", "--to hdf5")
     episode, path = plan.read(i), _part(work, i)
     arrays = _arrays(plan, episode)
-    with temporary_file(work.path) as (temporary, opened):
+    with whole_file(path) as temporary:
         with _created(temporary) as file:
             demo = file.create_group("demo")
             demo.attrs.update(_attributes(plan, episode, i))
             for name, (shape, dtype, chunk_rows, level, rows) in arrays.items():
                 _write_array(demo, name, shape, dtype, chunk_rows, level, rows)
-        os.fsync(opened.fileno())
         with h5py.File(temporary, "r") as file:
             for name, (shape, _, chunk_rows, _, rows) in arrays.items():
                 _check_array(file["demo"][name], f"{plan.out}: demo_{i}/{name}", shape, chunk_rows, rows)
-        temporary.rename(path)
-    fsync_folder(path.parent)
     work.keep(f"demo_{i}", {"bytes": path.stat().st_size, "tally": Tally.of(episode, remade={}, losses={}).to_json()})
 
 
@@ -210,7 +207,7 @@ def _assemble(plan: ExportPlan, made_from: MadeFrom, work: WorkFolder, tally: Ta
     """Copies all episodes into one file, without compressing them again."""
     h5py = need("h5py", "hdf5", "--to hdf5")
     environment = {"env_name": plan.dataset.schema.robot, "type": _GYM, "env_kwargs": {}}
-    with temporary_file(work.path) as (temporary, opened):
+    with whole_file(plan.out, folder=work.path) as temporary:
         with _created(temporary) as file:
             data = file.create_group("data")
             data.attrs.update({"total": tally.frames, "env_args": json.dumps(environment), "fps": plan.fps})
@@ -221,13 +218,10 @@ def _assemble(plan: ExportPlan, made_from: MadeFrom, work: WorkFolder, tally: Ta
                 names = [f"demo_{i}" for i, own in enumerate(plan.splits) if own == split]
                 file[f"mask/{_MASKS.get(split, split)}"] = np.array(names, dtype="S")
             file.attrs.update({_MADE_FROM: json.dumps(made_from), _TALLY: json.dumps(tally.to_json())})
-        os.fsync(opened.fileno())
         with h5py.File(temporary, "r") as file:
             for i in range(len(plan.episodes)):
                 with h5py.File(_part(work, i), "r") as part:
                     _check_copy(part["demo"], file[f"data/demo_{i}"], f"{plan.out}: demo_{i}")
-        temporary.rename(plan.out)
-    fsync_folder(plan.out.parent)
 
 
 def _check_copy(part: Any, copy: Any, place: str) -> None:

@@ -7,7 +7,6 @@ in other bytes. Each finished file has a record.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from vlapipe.pipeline.export.plan import ExportPlan, Written
 from vlapipe.pipeline.export.report import Tally
 from vlapipe.pipeline.export.survey import Survey
 from vlapipe.pipeline.export.work_folder import WorkFolder
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, sweep_temporaries, temporary_file
+from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, whole_file
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import DamageError, UsageError
@@ -112,16 +111,15 @@ def _write_frames(out: Path, index: lr.FileIndex, group: Sequence[PreparedEpisod
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = group[0].table.schema
     plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    with temporary_file(path.parent) as (temporary, file):
+    with whole_file(path) as temporary:
         # No two images are the same, so that a dictionary of them would only cost time.
-        with pq.ParquetWriter(file, schema, compression="snappy", use_dictionary=plain) as writer:
+        with (
+            temporary.open("wb") as file,
+            pq.ParquetWriter(file, schema, compression="snappy", use_dictionary=plain) as writer,
+        ):
             for episode in group:
                 writer.write_table(episode.table, row_group_size=len(episode.table))
-        file.flush()
-        os.fsync(file.fileno())
         _check(temporary, path, [episode.table for episode in group])
-        temporary.rename(path)
-    fsync_folder(path.parent)
     placed = {"data/chunk_index": index[0], "data/file_index": index[1]}
     tally = Tally()
     for episode in group:

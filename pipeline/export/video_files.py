@@ -7,7 +7,6 @@ Every written file is decoded or read again: frames are counted, their times com
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
+from vlapipe.pipeline.shards.format.atomic import whole_file
+from vlapipe.pipeline.shards.format.image_loss import psnr_db, squared_error
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.extras import need
 
@@ -26,7 +26,7 @@ __all__ = ["CODECS", "Loss", "VideoPart", "encode", "exact_rate", "join", "measu
 
 CODECS = {"h264": "libx264", "av1": "libsvtav1"}
 _PAIRS = 8  # of neighbouring frames of an episode that are compared: one is a key frame, the other, worse, is not
-_LEAST_MSE = 1e-10
+_LEAST_MSE = 1e-10  # so that what lost nothing has a PSNR that JSON can hold
 
 Pixels = Callable[[int], NDArray[np.uint8]]
 
@@ -50,12 +50,12 @@ class Loss:
     @property
     def psnr_db(self) -> float:
         """Returns the PSNR of the sample in dB; 40 and more is hard to see."""
-        return _psnr(self.mse_sum / max(1, self.frames))
+        return psnr_db(max(self.mse_sum / max(1, self.frames), _LEAST_MSE))
 
     @property
     def worst_psnr_db(self) -> float:
         """Returns the PSNR of the frame that changed most."""
-        return _psnr(self.mse_worst)
+        return psnr_db(max(self.mse_worst, _LEAST_MSE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +83,15 @@ def encode(path: Path, codec: str, rate: Fraction, size: tuple[int, int], images
         options |= {"preset": "12", "svtav1-params": "lp=1"}
     else:
         options |= {"bf": "0", "threads": "1"}
-    with temporary_file(path.parent) as (temporary, file):
-        with av.open(str(temporary), "w", format="mp4") as output:
-            stream = output.add_stream(CODECS[codec], rate, options=options)
-            stream.height, stream.width = size
-            stream.pix_fmt = "yuv420p"
-            for i, image in enumerate(images):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                frame.pts, frame.time_base = i, 1 / rate
-                output.mux(stream.encode(frame))
-            output.mux(stream.encode())
-        os.fsync(file.fileno())
-        temporary.rename(path)
-    fsync_folder(path.parent)
+    with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as output:
+        stream = output.add_stream(CODECS[codec], rate, options=options)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = i, 1 / rate
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
 
 
 def measure(path: Path, rate: Fraction, count: int, image: Pixels) -> Loss:
@@ -114,8 +110,7 @@ def measure(path: Path, rate: Fraction, count: int, image: Pixels) -> Loss:
             if frame.pts * frame.time_base != found / rate:
                 raise _not_as_written(path, f"frame {found} at {float(found / rate)} s", f"{frame.time} s")
             if found in sample:
-                change = frame.to_ndarray(format="rgb24").astype(np.float64) - image(found)
-                mse = float(np.mean(change**2))
+                mse = squared_error(image(found), frame.to_ndarray(format="rgb24"))
                 loss = loss.plus(Loss(frames=1, mse_sum=mse, mse_worst=mse))
             found += 1
     if found != count:
@@ -131,7 +126,7 @@ def join(path: Path, parts: Sequence[VideoPart], rate: Fraction) -> None:
     """
     av = need("av", "video", "--video")
     written = hashlib.sha256()
-    with temporary_file(path.parent) as (temporary, file):
+    with whole_file(path) as temporary:
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as output:
             stream = None
             before = 0
@@ -150,10 +145,7 @@ def join(path: Path, parts: Sequence[VideoPart], rate: Fraction) -> None:
                         packet.stream = stream
                         output.mux(packet)
                 before += part.frames
-        os.fsync(file.fileno())
         _check_joined(av, temporary, path, rate, before, written.hexdigest())
-        temporary.rename(path)
-    fsync_folder(path.parent)
 
 
 def video_info(path: Path) -> dict[str, Any]:
@@ -190,7 +182,3 @@ def _check_joined(av: Any, temporary: Path, path: Path, rate: Fraction, count: i
 
 def _not_as_written(path: Path, expected: str, found: str) -> DamageError:
     return DamageError(f"{path}: read back: expected {expected}, found {found}", "run the same command again")
-
-
-def _psnr(mse: float) -> float:
-    return 10 * math.log10(255**2 / max(mse, _LEAST_MSE))

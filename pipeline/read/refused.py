@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.discover.proportion import MOST_FREE, holes_of, limit_bytes
+from vlapipe.pipeline.discover.proportion import holes_of, limit_bytes
 
-__all__ = ["MOST_FREE", "RefusedError", "limit_bytes", "refuse_holes", "refuse_size"]
+__all__ = ["RefusedError", "refuse_holes", "refuse_size"]
 
 
 class RefusedError(ValueError):

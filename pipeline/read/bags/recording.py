@@ -9,6 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.discover.file_tree import natural_order
 from vlapipe.pipeline.read.bags.mcap_file import MCAP_MAGIC, read_mcap
 from vlapipe.pipeline.read.bags.ros1_file import ROS1_MAGIC, read_ros1
 from vlapipe.pipeline.read.bags.sqlite_file import SQLITE_MAGIC, read_sqlite
@@ -22,7 +23,6 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 __all__ = ["Recording", "read_recording", "topics_at_start"]
 
 _MARKS = (MCAP_MAGIC, ROS1_MAGIC, SQLITE_MAGIC, ZSTD_MAGIC)
-_DIGITS = re.compile(r"(\d+)")
 _METADATA = "metadata.yaml"
 _START = 64 << 20  # bytes in which every topic should have appeared
 _MOST_METADATA = 4 << 20
@@ -62,7 +62,7 @@ def read_recording(root: Path, files: list[str], wanted: Container[str], finding
     label = files[0] if len(files) == 1 else str(PurePosixPath(files[0]).parent)
     topics = Topics(wanted, sum((root / file).stat().st_size for file in files))
     last: tuple[str, int] | None = None
-    for file in sorted(files, key=_by_number):
+    for file in sorted(files, key=natural_order):
         before = {name: topic.num_messages for name, topic in topics.by_name.items()}
         try:
             _read_file(root / file, file, topics)
@@ -93,11 +93,6 @@ def _span(topics: Topics, before: dict[str, int]) -> tuple[int, int] | None:
     times = [topic.times[before.get(name, 0) :] for name, topic in topics.by_name.items() if topic.is_wanted]
     ends = [(int(each.min()), int(each.max())) for each in times if len(each)]
     return (min(first for first, _ in ends), max(end for _, end in ends)) if ends else None
-
-
-def _by_number(file: str) -> list[tuple[int, str]]:
-    """Returns a sort key that puts ``bag_2.db3`` before ``bag_10.db3``."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(file)]
 
 
 def topics_at_start(path: Path) -> list[Topic]:

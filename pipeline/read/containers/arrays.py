@@ -23,7 +23,17 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["NUMBERS", "ArrayEntry", "ArrayFiles", "Part", "forget_sources", "load_array", "source_of", "stop_for"]
+__all__ = [
+    "NUMBERS",
+    "ArrayEntry",
+    "ArrayFiles",
+    "Part",
+    "forget_sources",
+    "load_array",
+    "refuse_array",
+    "source_of",
+    "stop_for",
+]
 
 NUMBERS = "iufb"  # kinds of dtype
 _MOST_NUMBERS = 1 << 37  # of an array; only a damaged header states more
@@ -120,9 +130,7 @@ class ArrayFiles:
         try:
             row = None if entry.unwritten is None else entry.unwritten(self.rows_of(name))
         except Exception as error:  # noqa: BLE001 - a damaged index of chunks fails in a dozen ways
-            stop_for(error, entry.file)
-            code, expected, found = _why_not(error)
-            findings.add(code, entry.file, column=name, expected=expected, found=found)
+            refuse_array(error, entry.file, name, findings)
             return
         if row is not None:
             expected, found = "rows that were written", f"none from row {row}"
@@ -136,9 +144,7 @@ def load_array(
     try:
         array = load()
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
-        stop_for(error, label)
-        code, expected, found = _why_not(error)
-        findings.add(code, label, column=name, expected=expected, found=found)
+        refuse_array(error, label, name, findings)
         return None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = str(array.dtype) if isinstance(array, np.ndarray) else "no array"
@@ -147,13 +153,20 @@ def load_array(
     return array
 
 
-def _why_not(error: Exception) -> tuple[str, str, str]:
-    """Returns the finding's code, what was expected, and what was found."""
+def refuse_array(error: Exception, label: str, name: str, findings: Findings) -> None:
+    """Adds the finding about an array whose loading raised ``error``.
+
+    Raises:
+        StoppedError: the disk or the memory is at fault, and not the array.
+    """
+    stop_for(error, label)
     if isinstance(error, RefusedError):
-        return error.code, error.expected, error.found
-    if str(error).startswith("Object arrays"):
-        return "npz.object_array", "an array of numbers", "Python objects"
-    return "npz.unreadable", "a whole array", first_line(error)
+        code, expected, found = error.code, error.expected, error.found
+    elif str(error).startswith("Object arrays"):
+        code, expected, found = "npz.object_array", "an array of numbers", "Python objects"
+    else:
+        code, expected, found = "npz.unreadable", "a whole array", first_line(error)
+    findings.add(code, label, column=name, expected=expected, found=found)
 
 
 def stop_for(error: Exception, label: str) -> None:

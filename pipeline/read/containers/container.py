@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vlapipe.pipeline.discover.file_tree import natural_order
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, ArrayFiles, Part, source_of
 from vlapipe.pipeline.read.containers.attributes import plain_attributes
 from vlapipe.pipeline.read.containers.bag import open_bag
 from vlapipe.pipeline.read.containers.hdf5 import open_hdf5
 from vlapipe.pipeline.read.containers.lazy import LazyArrays
-from vlapipe.pipeline.read.containers.names import fits_parts, natural
+from vlapipe.pipeline.read.containers.names import fits_parts
 from vlapipe.pipeline.read.containers.npz import holds_one_array, open_npy, open_npz
 from vlapipe.pipeline.read.containers.one_row import rows_of_files
 from vlapipe.pipeline.read.containers.parquet import open_parquet
@@ -125,7 +126,7 @@ def groups_of(arrays: Mapping[str, ArrayEntry], pattern: str) -> list[str]:
         return arrays.groups(pattern)
     depth = pattern.strip("/").count("/") + 1
     starts = {"/".join(name.split("/")[:depth]) for name in arrays if name.count("/") >= depth}
-    return sorted((start for start in starts if fits_parts(start, pattern)), key=natural)
+    return sorted((start for start in starts if fits_parts(start, pattern)), key=natural_order)
 
 
 def attributes_of(arrays: Mapping[str, ArrayEntry], group: str) -> dict[str, Any]:

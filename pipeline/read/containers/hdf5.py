@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.file_tree import natural_order
+from vlapipe.pipeline.discover.proportion import MOST_FREE, limit_bytes
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
 from vlapipe.pipeline.read.containers.lazy import LazyArrays
-from vlapipe.pipeline.read.containers.names import fits_parts, natural
-from vlapipe.pipeline.read.refused import MOST_FREE, RefusedError, limit_bytes, refuse_size
+from vlapipe.pipeline.read.containers.names import fits_parts
+from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.extras import need
 from vlapipe.schemas.findings import Findings
@@ -89,7 +91,7 @@ class Hdf5File:
                         if isinstance(child, h5py.Group):
                             below.append((f"{path}/{name}".lstrip("/"), child))
             found = below
-        return sorted((path for path, _ in found), key=natural)
+        return sorted((path for path, _ in found), key=natural_order)
 
     def names(self, base: str = "") -> list[str]:
         """Returns the paths of the arrays below ``base``, relative to it; compound arrays by their members."""

@@ -22,9 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.proportion import MOST_FREE, limit_bytes
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
 from vlapipe.pipeline.read.containers.kept_columns import KeptColumns
-from vlapipe.pipeline.read.refused import MOST_FREE, RefusedError, limit_bytes
+from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 

@@ -19,11 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.file_tree import natural_order
+from vlapipe.pipeline.discover.proportion import limit_bytes
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
 from vlapipe.pipeline.read.containers.lazy import LazyArrays
-from vlapipe.pipeline.read.containers.names import fits_parts, natural
+from vlapipe.pipeline.read.containers.names import fits_parts
 from vlapipe.pipeline.read.containers.zarr_array import ZarrArray, parse_zarr
-from vlapipe.pipeline.read.refused import RefusedError, limit_bytes, refuse_size
+from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.schemas.findings import Findings
 
@@ -159,7 +161,7 @@ class ZarrStore:
                 for name in self._files.below(group)
                 if fits_parts(name, part)
             ]
-        return sorted((path for path in found if self._is_group(path)), key=natural)
+        return sorted((path for path in found if self._is_group(path)), key=natural_order)
 
     def names(self, base: str = "") -> list[str]:
         """Returns the paths of the arrays below ``base``, relative to it."""

@@ -7,7 +7,7 @@ header of 12 bytes.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.read.array_clock import count_rows
 from vlapipe.pipeline.read.bags.definitions import types_of
 from vlapipe.pipeline.read.bags.json_messages import JsonMessages
 from vlapipe.pipeline.read.bags.messages import Messages
-from vlapipe.pipeline.read.bags.topics import Topic
 from vlapipe.pipeline.read.bags.walk import Leaf
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_array
-from vlapipe.pipeline.read.clocks.stamps import clock_from_index
 from vlapipe.pipeline.read.containers.arrays import source_of
 from vlapipe.pipeline.read.containers.bag import RECEIVED, open_topic
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
-from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
+from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, Places, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.shards.format.png_decode import PNG_SIGNATURE
 from vlapipe.pipeline.stream_rows import ImageRows
@@ -52,20 +51,6 @@ _ENCODINGS: dict[str, tuple[int, str, slice]] = {
     "mono16": (1, "u2", _ALL),
     "32FC1": (1, "f4", _ALL),
 }
-
-
-class _Places(Sequence[str]):
-    """How findings call the images of a topic; made only when asked for."""
-
-    def __init__(self, label: str, topic: Topic) -> None:
-        self._label = label
-        self._topic = topic
-
-    def __len__(self) -> int:
-        return len(self._topic.received)
-
-    def __getitem__(self, row: Any) -> Any:
-        return f"{self._label}: {self._topic.name}: {self._topic.place(range(len(self))[row])}"
 
 
 def read_bag_camera(
@@ -96,7 +81,7 @@ def read_bag_camera(
         messages = JsonMessages(topic) if topic.kind.encoding == "json" else Messages(topic, types_of(topic.kind))
         timestamp = _stamps(messages, stream, label, clock, findings)
         place = clock.place if clock is not None else None
-        places = _Places(label, topic)
+        places = Places(len(topic.received), lambda row: f"{label}: {topic.name}: {topic.place(row)}")
         if isinstance(messages, Messages) and "Image" in topic.kind.type and messages.types.find("step") is not None:
             frames = _Frames(messages)
             stream = _with_unit(stream, frames.encoding)
@@ -127,11 +112,8 @@ def _stamps(
     if time.file is not None:
         fits = clock is not None and clock.fits(len(topic.received), label, findings)
         return clock.timestamp if clock is not None and fits else None
-    if time.rows_of is not None:
-        return np.arange(len(topic.received))
     if not time.sources:
-        assert time.index_rate_hz
-        return clock_from_index(np.arange(len(topic.received)), time.index_rate_hz)
+        return count_rows(len(topic.received), label, time, findings)
     name = time.sources[0]
     stamps = topic.times if name == RECEIVED else messages.array(name)
     return clock_of_array(stamps, label, f"{topic.name}.{name}", time, findings)

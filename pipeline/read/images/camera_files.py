@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.proportion import MOST_FREE
 from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.image_stamps import stamp_images
 from vlapipe.pipeline.read.images.keep import EncodedImages, keep_encoded
-from vlapipe.pipeline.read.refused import MOST_FREE
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream

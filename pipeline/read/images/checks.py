@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.proportion import limit_bytes
 from vlapipe.pipeline.read.images.damage import (
     decode_fault,
     has_odd_bytes,
@@ -17,7 +18,6 @@ from vlapipe.pipeline.read.images.damage import (
 from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, check_end, read_jpeg_header
 from vlapipe.pipeline.read.images.other_formats import format_of
 from vlapipe.pipeline.read.images.png import PngHeader, read_png_header
-from vlapipe.pipeline.read.refused import limit_bytes
 from vlapipe.pipeline.shards.format.image_decode import is_png
 
 __all__ = ["OF_SCHEMA", "Checked", "Fault", "check_images"]

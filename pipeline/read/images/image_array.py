@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 from vlapipe.pipeline.discover.discovery import stream_name
 from vlapipe.pipeline.read.array_clock import Stamps, count_rows, read_stamps
 from vlapipe.pipeline.read.clock_file import ClockFile
-from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part, load_array
+from vlapipe.pipeline.read.containers.arrays import ArrayFiles, Part, load_array, refuse_array
 from vlapipe.pipeline.read.containers.container import open_container
 from vlapipe.pipeline.read.images.array_pixels import Layout, PixelArray, layout_of
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
-from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, keep_encoded, keep_pixels
+from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, Places, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.images.packed_rows import packed_images
 from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.stream_rows import ImageRows
@@ -100,7 +98,7 @@ def _read(
                 return None
             layout = layout_of(whole.shape, whole.dtype, stream)
     except RefusedError as error:
-        findings.add(error.code, label, column=name, expected=error.expected, found=error.found)
+        refuse_array(error, label, name, findings)
         return None
     opened.check_written(name, findings)
     if layout is None:
@@ -126,7 +124,7 @@ def _read(
     if not num_images:
         findings.add("image.none", label, expected=f"an image or more in {name}", found="none")
         return None
-    places = _Places(label, name, first_row, num_images)
+    places = Places(num_images, lambda row: f"{label}: {name}[{first_row + row}]")
     place = stamps.place if stamps.place.column is not None else None
     if layout is None:
         encoded = EncodedImages(
@@ -140,37 +138,7 @@ def _read(
         )
         rows = keep_pixels(shown, stream, findings, images, only_size, in_parts)
     except Exception as error:  # noqa: BLE001 - a damaged array fails in a dozen ways
-        problem = error
-        load_array(lambda: _raise(problem), label, name, findings)
+        refuse_array(error, label, name, findings)
         return None
     pixels.report(label, name, findings)
     return rows
-
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
-class _Places(Sequence[str]):
-    """Names each image in findings: the file, the array, and the row in that array."""
-
-    def __init__(self, label: str, name: str, first: int, count: int) -> None:
-        self._label, self._name, self._first, self._count = label, name, first, count
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        """Returns the name of an image, or of several."""
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(self._count))]
-        if not 0 <= row < self._count:
-            raise IndexError(row)
-        return f"{self._label}: {self._name}[{self._first + row}]"
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return self._count

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.file_tree import natural_order
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError, parse_stamp, wanted_stamp
 from vlapipe.schemas.findings import Findings
@@ -32,7 +33,7 @@ def stamp_images(
         clock: the images' stamps, if they have a file of their own.
         findings: collects the faults; every name that is no time is reported.
     """
-    ordered = sorted(files, key=_by_number)
+    ordered = sorted(files, key=lambda file: (natural_order(_name(file)), file))
     if time.rows_of is not None:
         return ordered, _rows(ordered)
     if clock is None:
@@ -41,12 +42,6 @@ def stamp_images(
         # Files keep the order of their numbers even if the clock runs backwards; the clock's check reports that.
         return ordered, clock.timestamp if clock.fits(len(ordered), folder, findings) else None
     return _by_table(ordered, folder, clock, clock.names, findings)
-
-
-def _by_number(file: str) -> tuple[list[tuple[int, str]], str]:
-    """Returns a sort key that puts ``frame_2`` before ``frame_10``."""
-    parts = _DIGITS.split(_name(file))
-    return [(int(part) if part.isdecimal() else -1, part) for part in parts], file
 
 
 def _rows(files: list[str]) -> NDArray[np.int64]:

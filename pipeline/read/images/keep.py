@@ -6,10 +6,10 @@ image that cannot be used is refused with its whole episode, or left out, as the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,29 @@ from vlapipe.pipeline.stream_rows import ClockLocation, ImageRows, RowFaults, So
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
 
-__all__ = ["EncodedImages", "PixelFrames", "keep_encoded", "keep_pixels"]
+__all__ = ["EncodedImages", "PixelFrames", "Places", "keep_encoded", "keep_pixels"]
+
+
+class Places(Sequence[str]):
+    """How findings call the images of a camera. A name is made only when it is asked for: few of them ever are."""
+
+    def __init__(self, num_images: int, name: Callable[[int], str]) -> None:
+        self._rows, self._name = range(num_images), name
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        """Returns the name of an image, or of several."""
+        found = self._rows[row]
+        return self._name(found) if isinstance(found, int) else [self._name(each) for each in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +104,7 @@ def keep_encoded(
     else:
         unread = {}
     if stream.unit is not None and _needs_new_numbers(encoded, stream):
-        return _depth_of_files(encoded, unread, stream, findings, images, only_size, in_parts)
+        return _depth_of_files(encoded, stream, findings, images, only_size, in_parts)
     places, folder = encoded.places, encoded.source.path
     decode: str = stream.decode
     if stream.on_bad == "refuse" and not (images.keeps("jpeg") or images.keeps("png")):
@@ -163,7 +185,6 @@ def _needs_new_numbers(encoded: EncodedImages, stream: ImageStream) -> bool:
 
 def _depth_of_files(
     encoded: EncodedImages,
-    unread: dict[int, Fault],
     stream: ImageStream,
     findings: Findings,
     images: ImageOptions,
@@ -171,7 +192,6 @@ def _depth_of_files(
     in_parts: bool,
 ) -> ImageRows | None:
     """Returns depth that is stored in another unit or format than it was recorded: as PNG, unless pixels are wanted."""
-    del unread
     readable = True
 
     def frames() -> Iterator[NDArray[Any]]:

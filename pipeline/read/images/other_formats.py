@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.discover.proportion import limit_bytes
 from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS
-from vlapipe.pipeline.read.refused import limit_bytes
 
 __all__ = ["format_of", "pixels_of", "png_of"]
 

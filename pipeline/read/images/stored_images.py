@@ -6,7 +6,6 @@ training would have made of the recorded images. What JPEG loses is measured on 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import Image
 from vlapipe.pipeline.read.images.damage import decode_fault
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize, Stored
 from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_png, nearest
+from vlapipe.pipeline.shards.format.image_loss import psnr_db, squared_error
 from vlapipe.pipeline.shards.format.jpeg_decode import colour_subsampling
 from vlapipe.pipeline.shards.format.png_decode import encode_png
 from vlapipe.pipeline.stream_rows import ImageRows
@@ -170,8 +170,7 @@ class _Made:
             pixels = np.ascontiguousarray(pixels)
             self._files.append(_jpeg_of(pixels, self._quality, subsampling))
             if self._num_lossy % self._every == 0:
-                again = simplejpeg.decode_jpeg(self._files[-1])
-                self._squared_errors.append(float(np.mean((again.astype(np.float32) - pixels) ** 2)))
+                self._squared_errors.append(squared_error(pixels, simplejpeg.decode_jpeg(self._files[-1])))
             self._num_lossy += 1
         self._num += 1
 
@@ -180,8 +179,7 @@ class _Made:
         """Returns the PSNR of the sampled JPEGs together; ``None`` if none was made."""
         if not self._squared_errors:
             return None
-        error = sum(self._squared_errors) / len(self._squared_errors)
-        return 10 * math.log10(255**2 / error) if error else math.inf
+        return psnr_db(sum(self._squared_errors) / len(self._squared_errors))
 
     def finish(self, rows: ImageRows) -> ImageRows:
         if self._pixels is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.images.image_options import ImageSize
 from vlapipe.pipeline.read.video.decode import Shown
+from vlapipe.pipeline.shards.format.image_loss import squared_error
 from vlapipe.pipeline.shards.ordered_map import in_order
 
-__all__ = ["Jpeg", "Turn", "jpegs_of", "psnr_db", "rgb_frames", "to_gray16", "to_rgb", "turn_of"]
+__all__ = ["Jpeg", "Turn", "jpegs_of", "rgb_frames", "to_gray16", "to_rgb", "turn_of"]
 
 # Of so many frames, one is decoded again to measure what JPEG loses: of the first frames, and of the others.
 _FIRST, _LOOKED_AT, _LOOKED_AT_LATER = 64, 8, 64
@@ -128,7 +128,7 @@ def _encode(shown: Shown, turn: Turn, size: ImageSize | None, quality: int) -> J
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     data: bytes = simplejpeg.encode_jpeg(image, quality=quality, colorsubsampling=_subsampling(shown.picture))
     every = _LOOKED_AT if shown.number < _FIRST else _LOOKED_AT_LATER
-    error = _squared_error(image, simplejpeg.decode_jpeg(data)) if shown.number % every == 0 else None
+    error = squared_error(image, simplejpeg.decode_jpeg(data)) if shown.number % every == 0 else None
     return Jpeg(data, image.shape[1], image.shape[0], shown.number, shown.time_ns, error)
 
 
@@ -140,13 +140,3 @@ def _subsampling(picture: Any) -> str:
     if form.is_rgb or form.chroma_width(64) == 64:
         return "444"
     return "420" if form.chroma_height(64) < 64 else "422"
-
-
-def _squared_error(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    difference = before.astype(np.int16) - after
-    return float(np.mean(np.square(difference, dtype=np.int32)))
-
-
-def psnr_db(error: float) -> float:
-    """Returns the peak signal-to-noise ratio of a mean squared error over all channels."""
-    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -22,7 +22,7 @@ from vlapipe.pipeline.read.refused import RefusedError, refuse_holes
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, Losses, Shown, careful_frames, whole_frames
 from vlapipe.pipeline.read.video.file_head import BadVideoError
-from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, psnr_db, rgb_frames, to_gray16, turn_of
+from vlapipe.pipeline.read.video.jpeg_frames import Jpeg, Turn, jpegs_of, rgb_frames, to_gray16, turn_of
 from vlapipe.pipeline.read.video.mjpeg import JpegPackets, whole_jpegs
 from vlapipe.pipeline.read.video.open_video import (
     DEEP_GRAY,
@@ -31,6 +31,7 @@ from vlapipe.pipeline.read.video.open_video import (
     open_video,
     stop_unless_damaged,
 )
+from vlapipe.pipeline.shards.format.image_loss import psnr_db
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 
-__all__ = ["TEMP_PREFIX", "fsync_folder", "sweep_temporaries", "temporary_file", "try_lock", "write_bytes"]
+__all__ = [
+    "TEMP_PREFIX",
+    "fsync_folder",
+    "sweep_temporaries",
+    "temporary_file",
+    "try_lock",
+    "whole_file",
+    "write_bytes",
+]
 
 TEMP_PREFIX = ".vlapipe-tmp-"
 
@@ -43,14 +51,24 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file atomically. An existing file is replaced."""
-    with temporary_file(path.parent) as (temporary, file):
-        file.write(data)
-        file.flush()
+@contextlib.contextmanager
+def whole_file(path: Path, *, folder: Path | None = None) -> Iterator[Path]:
+    """Yield the path of an empty temporary file. What the caller writes there becomes the file ``path``.
+
+    The file is synced and renamed when the caller is done, and an existing file is replaced. After an error there is no
+    new file. The temporary file lies in ``folder``, by default beside ``path``.
+    """
+    with temporary_file(folder or path.parent) as (temporary, file):
+        yield temporary
         os.fsync(file.fileno())
         temporary.rename(path)
     fsync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file atomically. An existing file is replaced."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def try_lock(handle: int) -> bool | None:

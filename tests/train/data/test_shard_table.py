@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,14 @@ def num_maps(folder: Path) -> int:
     return sum(f" {folder}/" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
+def wait_until_unmapped(folder: Path) -> None:
+    """Wait until a dropped loader has closed its shards: when they are collected, and its thread has unpacked one."""
+    deadline = time.monotonic() + 60
+    while gc.collect() >= 0 and num_maps(folder):
+        assert time.monotonic() < deadline, "a dropped loader keeps its maps"
+        time.sleep(0.01)
+
+
 def assert_same(ours: Batch, theirs: Batch) -> None:
     for key, value in ours.items():
         assert torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key], key
@@ -43,6 +53,7 @@ def test_shuffle_over_more_shards_than_may_be_mapped_is_the_same(
     num_batches = 2 * len(whole) // 20  # of two epochs, a few of each
     expected = list(islice(whole.every_other(0, 20), num_batches))
     del whole
+    wait_until_unmapped(data)
     for module in (maps, open_shards):
         monkeypatch.setattr(module, "most_maps", lambda: 40)
     few = Loader(vlapipe.open_dataset(data), **arguments)
