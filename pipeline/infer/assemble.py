@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import match_end
-from vlapipe.pipeline.infer.actions import guess_action, guess_sample
-from vlapipe.pipeline.infer.array_choices import choose_action, choose_state
-from vlapipe.pipeline.infer.arrays import ArraysGuess, guess_arrays
-from vlapipe.pipeline.infer.beside_files import (
+from vlapipe.pipeline.infer.arrays.arrays import ArraysGuess, guess_arrays
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.columns.groups import identifier
+from vlapipe.pipeline.infer.columns.tables import guess_table
+from vlapipe.pipeline.infer.files.beside_files import (
     cameras_beside,
     files_below,
     pattern_of_anchor,
     relative_path,
     videos_beside,
 )
-from vlapipe.pipeline.infer.cameras import Beside
-from vlapipe.pipeline.infer.clock import ClockGuess
-from vlapipe.pipeline.infer.clock_files import StampTable, stamp_table
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.files.cameras import Beside
+from vlapipe.pipeline.infer.files.clock_files import StampTable, stamp_table
+from vlapipe.pipeline.infer.files.layout import Bucket, Layout, pattern_of, telling_name
+from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.layout import Bucket, Layout, pattern_of, telling_name
-from vlapipe.pipeline.infer.tables import guess_table
-from vlapipe.pipeline.infer.unread import unread_files
+from vlapipe.pipeline.infer.roles.actions import guess_action, guess_sample
+from vlapipe.pipeline.infer.roles.array_choices import choose_action, choose_state
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 

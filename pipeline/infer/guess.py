@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vlapipe.pipeline.infer.fields import FieldGuess
+from vlapipe.pipeline.infer.columns.fields import FieldGuess
 from vlapipe.schemas.schema import ActionSpec, Dialect, EpisodeLayout, InstructionSpec, SampleDefaults, TimeSpec
 
 __all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]

@@ -7,14 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
+from vlapipe.pipeline.infer.arrays.containers import guess_containers
 from vlapipe.pipeline.infer.assemble import guess_schema
-from vlapipe.pipeline.infer.bags import why_no_table_but_bags
-from vlapipe.pipeline.infer.containers import guess_containers
+from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
+from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, recognize
+from vlapipe.pipeline.infer.files.layout import TABLES, files_of_one_row, find_layout, likeliest_table
+from vlapipe.pipeline.infer.files.one_step_files import OneStepFiles, one_step_a_file
 from vlapipe.pipeline.infer.guess import SchemaGuess
-from vlapipe.pipeline.infer.known_datasets import built_in_that_fits, recognize
-from vlapipe.pipeline.infer.layout import TABLES, files_of_one_row, find_layout, likeliest_table
-from vlapipe.pipeline.infer.no_table import why_no_table
-from vlapipe.pipeline.infer.one_step_files import OneStepFiles, one_step_a_file
+from vlapipe.pipeline.infer.text.no_table import why_no_table
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.schemas.errors import UsageError

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vlapipe.pipeline.infer.fields import FieldGuess
+from vlapipe.pipeline.infer.columns.fields import FieldGuess
 from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
 from vlapipe.schemas.schema import Dialect
 

@@ -10,7 +10,7 @@ from factories import make_jpeg
 from inferring import ROWS, WAVE, infer_and_ingest, text_of
 
 from vlapipe import open_dataset
-from vlapipe.pipeline.infer.image_names import number_pattern
+from vlapipe.pipeline.infer.files.image_names import number_pattern
 from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.schemas.parse import parse_schema
 

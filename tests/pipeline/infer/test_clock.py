@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
-from vlapipe.pipeline.infer.columns import columns_of
-from vlapipe.pipeline.infer.dialect import look_at_table
+from vlapipe.pipeline.infer.columns.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.columns.columns import columns_of
+from vlapipe.pipeline.infer.columns.stamp_text import strptime_form
 from vlapipe.pipeline.infer.infer import infer_schema
-from vlapipe.pipeline.infer.stamp_text import strptime_form
+from vlapipe.pipeline.infer.text.dialect import look_at_table
 
 
 def clock_of(folder: Path, header: str, rows: list[str]) -> ClockGuess:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.infer.dialect import Table, look_at_table
+from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapipe.pipeline.infer.columns import Column, columns_of, split_unit
-from vlapipe.pipeline.infer.dialect import look_at_table
-from vlapipe.pipeline.infer.fields import FieldGuess, FieldsGuess, guess_fields
-from vlapipe.pipeline.infer.groups import group_columns
+from vlapipe.pipeline.infer.columns.columns import Column, columns_of, split_unit
+from vlapipe.pipeline.infer.columns.fields import FieldGuess, FieldsGuess, guess_fields
+from vlapipe.pipeline.infer.columns.groups import group_columns
+from vlapipe.pipeline.infer.text.dialect import look_at_table
 
 
 def fields_of(folder: Path, columns: dict[str, list[object]]) -> FieldsGuess:

@@ -8,7 +8,7 @@ import pytest
 from inferring import infer_and_ingest
 
 from vlapipe import open_dataset
-from vlapipe.pipeline.infer.stated_rate import stated_rate
+from vlapipe.pipeline.infer.text.stated_rate import stated_rate
 
 
 @pytest.mark.parametrize(

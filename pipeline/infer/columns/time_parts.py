@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import get_args
 
-from vlapipe.pipeline.infer.columns import Column
+from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.read.clocks.time_parts import is_part
 from vlapipe.schemas.schema import TimePart
 

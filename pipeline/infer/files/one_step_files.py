@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.array_shapes import Shapes, shapes_of
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.arrays.array_shapes import Shapes, shapes_of
+from vlapipe.pipeline.infer.columns.groups import identifier
 
 __all__ = ["OneStepFiles", "one_step_a_file"]
 

@@ -8,13 +8,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from vlapipe.pipeline.infer.clock import ClockGuess, unit_of
-from vlapipe.pipeline.infer.clock_files import StampTable
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.columns.clock import ClockGuess, unit_of
+from vlapipe.pipeline.infer.columns.groups import identifier
+from vlapipe.pipeline.infer.columns.stamp_text import form_inside, stamp_in, strptime_form, text_clock
+from vlapipe.pipeline.infer.files.clock_files import StampTable
+from vlapipe.pipeline.infer.files.image_names import before_number, judged_number, number_pattern, numbers_of
+from vlapipe.pipeline.infer.files.layout import escape, pattern_of
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.pipeline.infer.image_names import before_number, judged_number, number_pattern, numbers_of
-from vlapipe.pipeline.infer.layout import escape, pattern_of
-from vlapipe.pipeline.infer.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
 __all__ = ["Beside", "guess_cameras"]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
-from vlapipe.pipeline.infer.clock import guess_clock
-from vlapipe.pipeline.infer.columns import columns_of
-from vlapipe.pipeline.infer.dialect import Table, look_at_table
-from vlapipe.pipeline.infer.text_head import is_other_text
+from vlapipe.pipeline.infer.columns.clock import guess_clock
+from vlapipe.pipeline.infer.columns.columns import columns_of
+from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
+from vlapipe.pipeline.infer.text.text_head import is_other_text
 
 __all__ = ["TABLES", "Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of", "telling_name"]
 

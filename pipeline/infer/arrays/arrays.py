@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.array_shapes import Shapes, load_first, shapes_of
-from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, looks_like_time, rate_of, unit_of
-from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.arrays.array_shapes import Shapes, load_first, shapes_of
+from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, looks_like_time, rate_of, unit_of
+from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 

@@ -7,10 +7,10 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.infer.cameras import Beside
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.columns.groups import identifier
+from vlapipe.pipeline.infer.files.cameras import Beside
+from vlapipe.pipeline.infer.files.layout import escape, pattern_of
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.pipeline.infer.layout import escape, pattern_of
 from vlapipe.pipeline.read.video.open_video import DEEP_GRAY, open_video
 from vlapipe.schemas.schema import TimeSpec
 

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
 from vlapipe.pipeline.discover.file_tree import match_end
-from vlapipe.pipeline.infer.cameras import Beside, guess_cameras
-from vlapipe.pipeline.infer.groups import identifier
+from vlapipe.pipeline.infer.columns.groups import identifier
+from vlapipe.pipeline.infer.files.cameras import Beside, guess_cameras
+from vlapipe.pipeline.infer.files.image_files import CONVERTED, DEPTH, METRES, sort_images
+from vlapipe.pipeline.infer.files.layout import Layout, pattern_of
+from vlapipe.pipeline.infer.files.videos import depth_videos, frames_as_rows, guess_videos
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.pipeline.infer.image_files import CONVERTED, DEPTH, METRES, sort_images
-from vlapipe.pipeline.infer.layout import Layout, pattern_of
-from vlapipe.pipeline.infer.videos import depth_videos, frames_as_rows, guess_videos
 
 __all__ = [
     "cameras_beside",

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
-from vlapipe.pipeline.infer.dialect import Table
+from vlapipe.pipeline.infer.text.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
+from vlapipe.pipeline.infer.text.dialect import Table
 
 __all__ = ["Column", "columns_of", "split_unit"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vlapipe.pipeline.infer.arrays import dtype_to_keep
-from vlapipe.pipeline.infer.cells import words_of
-from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.groups import group_columns, identifier
+from vlapipe.pipeline.infer.arrays.arrays import dtype_to_keep
+from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.columns.groups import group_columns, identifier
 from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
+from vlapipe.pipeline.infer.text.cells import words_of
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.schemas.schema import TimeSpec
 

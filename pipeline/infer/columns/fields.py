@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlapipe.pipeline.infer.cells import is_fortran_number, is_missing
-from vlapipe.pipeline.infer.clock import looks_like_time
-from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.groups import ANGLES, Group, group_columns, identifier
+from vlapipe.pipeline.infer.columns.clock import looks_like_time
+from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.columns.groups import ANGLES, Group, group_columns, identifier
+from vlapipe.pipeline.infer.text.cells import is_fortran_number, is_missing
 from vlapipe.schemas.schema import MISSING_SUFFIX
 
 __all__ = ["FieldGuess", "FieldsGuess", "guess_fields"]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from vlapipe.pipeline.infer.cells import is_list, is_missing, is_number, is_time_text, is_unit, number_of
-from vlapipe.pipeline.infer.stated_rate import StatedRate
+from vlapipe.pipeline.infer.text.cells import is_list, is_missing, is_number, is_time_text, is_unit, number_of
+from vlapipe.pipeline.infer.text.stated_rate import StatedRate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["Header", "find_header"]

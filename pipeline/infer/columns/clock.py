@@ -11,10 +11,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.cells import is_missing
-from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.stamp_text import is_date, text_clock
-from vlapipe.pipeline.infer.time_parts import time_in_parts
+from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.columns.stamp_text import is_date, text_clock
+from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
+from vlapipe.pipeline.infer.text.cells import is_missing
 from vlapipe.pipeline.read.clocks.time_parts import NANOSECONDS_A_DAY, days_since_1970, time_of_day
 from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 

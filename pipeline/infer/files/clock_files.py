@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES
-from vlapipe.pipeline.infer.clock import ClockGuess, guess_clock
-from vlapipe.pipeline.infer.columns import Column, columns_of
-from vlapipe.pipeline.infer.dialect import Table
+from vlapipe.pipeline.infer.columns.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.columns.columns import Column, columns_of
+from vlapipe.pipeline.infer.text.dialect import Table
 from vlapipe.schemas.schema import WHITESPACE, Dialect, TimeSpec
 
 __all__ = ["StampTable", "stamp_table"]

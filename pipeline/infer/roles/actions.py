@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlapipe.pipeline.infer.clock import ClockGuess
-from vlapipe.pipeline.infer.fields import FieldGuess
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.columns.fields import FieldGuess
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.schemas.schema import ActionSpec, SampleDefaults
 

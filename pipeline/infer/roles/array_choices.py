@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vlapipe.pipeline.infer.actions import look_ahead
-from vlapipe.pipeline.infer.clock import ClockGuess
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
+from vlapipe.pipeline.infer.roles.actions import look_ahead
 from vlapipe.schemas.schema import ActionSpec
 
 __all__ = ["WIDEST_STATE", "choose_action", "choose_state"]

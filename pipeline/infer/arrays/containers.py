@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.actions import guess_sample
-from vlapipe.pipeline.infer.array_choices import choose_action, choose_state
-from vlapipe.pipeline.infer.arrays import clock_of_values
-from vlapipe.pipeline.infer.beside_files import cameras_beside, has_files_beside, pattern_of_anchor, videos_beside
-from vlapipe.pipeline.infer.cameras import Beside
-from vlapipe.pipeline.infer.clock import ClockGuess, looks_like_time
-from vlapipe.pipeline.infer.columns import Column
-from vlapipe.pipeline.infer.container_fields import Array, arrays_of, plain_name, sort_arrays
+from vlapipe.pipeline.infer.arrays.arrays import clock_of_values
+from vlapipe.pipeline.infer.arrays.container_fields import Array, arrays_of, plain_name, sort_arrays
+from vlapipe.pipeline.infer.columns.clock import ClockGuess, looks_like_time
+from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.files.beside_files import cameras_beside, has_files_beside, pattern_of_anchor, videos_beside
+from vlapipe.pipeline.infer.files.cameras import Beside
+from vlapipe.pipeline.infer.files.layout import Bucket, Layout
+from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.layout import Bucket, Layout
-from vlapipe.pipeline.infer.unread import unread_files
+from vlapipe.pipeline.infer.roles.actions import guess_sample
+from vlapipe.pipeline.infer.roles.array_choices import choose_action, choose_state
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.pipeline.read.containers.container import attributes_of, kind_of, open_container
 from vlapipe.schemas.findings import Findings

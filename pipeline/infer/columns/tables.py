@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.cells import is_missing, words_of
-from vlapipe.pipeline.infer.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
-from vlapipe.pipeline.infer.columns import Column, columns_of
-from vlapipe.pipeline.infer.dialect import Table
-from vlapipe.pipeline.infer.fields import FieldGuess, guess_fields
+from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
+from vlapipe.pipeline.infer.columns.columns import Column, columns_of
+from vlapipe.pipeline.infer.columns.fields import FieldGuess, guess_fields
+from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.pipeline.infer.time_parts import time_in_parts
+from vlapipe.pipeline.infer.text.cells import is_missing, words_of
+from vlapipe.pipeline.infer.text.dialect import Table
 from vlapipe.schemas.schema import TimeSpec
 
 __all__ = ["TableGuess", "guess_table"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vlapipe.pipeline.infer.cells import is_missing, is_number
+from vlapipe.pipeline.infer.text.cells import is_missing, is_number
 
 __all__ = ["kinds_of_lines"]
 

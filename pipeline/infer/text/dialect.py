@@ -11,11 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlapipe.pipeline.infer.cells import cell_score, is_list, is_missing, is_number, is_time_text
-from vlapipe.pipeline.infer.header import Header, find_header
-from vlapipe.pipeline.infer.other_lines import kinds_of_lines
-from vlapipe.pipeline.infer.stated_rate import StatedRate, stated_rate
-from vlapipe.pipeline.infer.text_head import NoTextError, TextHead, read_text_head
+from vlapipe.pipeline.infer.text.cells import cell_score, is_list, is_missing, is_number, is_time_text
+from vlapipe.pipeline.infer.text.header import Header, find_header
+from vlapipe.pipeline.infer.text.other_lines import kinds_of_lines
+from vlapipe.pipeline.infer.text.stated_rate import StatedRate, stated_rate
+from vlapipe.pipeline.infer.text.text_head import NoTextError, TextHead, read_text_head
 from vlapipe.pipeline.read.csv.json_rows import are_json_lines, cells_of_object, parse_object
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 

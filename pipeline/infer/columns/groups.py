@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from vlapipe.pipeline.infer.columns import Column
+from vlapipe.pipeline.infer.columns.columns import Column
 
 __all__ = ["ANGLES", "Group", "group_columns", "identifier"]
 

@@ -1,0 +1,1 @@
+"""Tells what the columns of a table are: the clock and its unit, fields, and columns that are not kept."""
