@@ -25,6 +25,11 @@ def infer_and_ingest(root: Path, out: Path) -> tuple[Inferred, IngestReport]:
     return inferred, report
 
 
+def asked(inferred: Inferred, what: str) -> set[str]:
+    """The streams of which a question asks something, such as "a second" for their rate."""
+    return {question.partition(":")[0] for question in inferred.questions if what in question}
+
+
 def text_of(rows: Sequence[Sequence[object]], delimiter: str = ",", decimal: str = ".") -> str:
     def cell(value: object) -> str:
         text = f"{value:.6f}" if isinstance(value, float) else str(value)

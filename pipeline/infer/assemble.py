@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import match_end
 from vlapipe.pipeline.infer.arrays.arrays import ArraysGuess, guess_arrays
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.tables import guess_table
@@ -49,10 +50,10 @@ class _Anchor:
     not_read: tuple[str, ...] = ()
 
 
-def guess_schema(layout: Layout) -> SchemaGuess | None:
+def guess_schema(layout: Layout, choices: Choices) -> SchemaGuess | None:
     """Guess the whole schema. Returns ``None`` if the anchor's files hold no numbers after all."""
     files = list(layout.anchor.files)
-    anchor = _guess_anchor(layout)
+    anchor = _guess_anchor(layout, choices)
     if anchor is None:
         return None
     chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})][:_LOOKED_AT]
@@ -74,18 +75,18 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
         ours = [table for table in tables if table.alone and table.pattern == pattern]
         used = pattern and any(match_end(pattern, clock) is not None for clock in clocks)
         if not any(used or table.lists_images for table in ours):
-            _add_stream(streams, not_read, layout, bucket, anchor)
+            _add_stream(streams, not_read, layout, bucket, anchor, choices)
     _add_array_files(streams, not_read, layout, chosen, anchor)
     streams += cameras
     not_read += not_read_videos
     not_read += unread_files(layout.tree, streams, counted=not_read_videos)
     streams = _unique(streams)
     state: tuple[str, ...] = ()
-    if anchor.stream.arrays:
+    if anchor.stream.kind != "csv":
         state = choose_state(anchor.stream)
-        action, reasons = choose_action([anchor.stream], state, anchor.clock, anchor.num_rows)
+        action, reasons = choose_action([anchor.stream], state, anchor.clock, anchor.num_rows, choices)
     else:
-        action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows)
+        action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows, choices)
     sample = guess_sample(streams, anchor.clock, action)
     instruction, metadata = _guess_instruction(layout, chosen)
     return SchemaGuess(
@@ -108,7 +109,7 @@ def guess_schema(layout: Layout) -> SchemaGuess | None:
     )
 
 
-def _guess_anchor(layout: Layout) -> _Anchor | None:
+def _guess_anchor(layout: Layout, choices: Choices) -> _Anchor | None:
     files = layout.anchor.files
     pattern = pattern_of_anchor(layout)
     if not layout.anchor.looks:
@@ -117,10 +118,10 @@ def _guess_anchor(layout: Layout) -> _Anchor | None:
             pattern = tuple(str(PurePosixPath(name).with_name("*.npy")) for name in pattern[:1])
             paths = sorted(paths[0].parent.glob("*.npy"))
         arrays = guess_arrays(ANCHOR, pattern, paths)
-        if arrays is None or not arrays.stream.arrays:
+        if arrays is None or not arrays.stream.fields:
             return None
         return _Anchor(arrays.stream, arrays.clock, arrays.num_rows, cameras=arrays.cameras, not_read=arrays.not_read)
-    table = guess_table(ANCHOR, pattern, layout.anchor.looks, may_split=True)
+    table = guess_table(ANCHOR, pattern, layout.anchor.looks, choices, may_split=True)
     if not any(field.numeric for field in table.stream.fields):
         return None  # there is a clock beside text, but nothing to train on
     return _Anchor(
@@ -154,7 +155,12 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
 
 
 def _add_stream(
-    streams: list[StreamGuess], not_read: list[str], layout: Layout, bucket: Bucket, anchor: _Anchor
+    streams: list[StreamGuess],
+    not_read: list[str],
+    layout: Layout,
+    bucket: Bucket,
+    anchor: _Anchor,
+    choices: Choices,
 ) -> None:
     """Add a stream for tables or arrays that lie beside the anchor's files, one file an episode."""
     pattern = _pattern_beside(layout, bucket)
@@ -169,7 +175,7 @@ def _add_stream(
         stream_name = identifier(pattern.partition(".")[0].replace("*", "").replace("{stem}", ""), "sensor")
     first = layout.tree.root / bucket.files[0]
     if bucket.looks:
-        table = guess_table(stream_name, (pattern,), bucket.looks, may_split=False)
+        table = guess_table(stream_name, (pattern,), bucket.looks, choices, may_split=False)
         if not table.stream.fields:
             not_read.append(f"{name}: no column to keep")
             return
@@ -184,7 +190,7 @@ def _add_stream(
 
 
 def _add_arrays(streams: list[StreamGuess], arrays: ArraysGuess, anchor: _Anchor) -> None:
-    if arrays.stream.arrays:
+    if arrays.stream.fields:
         streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
         streams += arrays.cameras
     else:

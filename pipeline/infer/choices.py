@@ -1,7 +1,7 @@
 """Records each choice of a guess, so that other whole guesses can be made by choosing otherwise at one place.
 
-A guess is made by plain code that calls ``pick`` wherever several answers are possible. The first run takes the likeliest
-answer each time. A later run is given ``taken``, and takes another answer at the places that it names.
+A guess is made by plain code that calls ``pick`` wherever several answers are possible. The first run takes the
+likeliest answer each time. A later run is given ``take``, and takes another answer at the places that it names.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Value = TypeVar("Value")
 class Option(Generic[Value]):
     """One possible answer.
 
-    ``score`` is in log-odds. ``says`` is the answer in words, and ``line`` the line of a schema that says it. ``reasons``
-    are printed if the answer is taken.
+    ``score`` is in log-odds. ``says`` is the answer in words, and ``line`` the line of a schema that says it.
+    ``reasons`` are printed if the answer is taken.
     """
 
     value: Value

@@ -1,8 +1,8 @@
 """Adds up evidence for a guess.
 
-A detector is a pure function of a column, a name, a block of text or a set of files. It returns evidence and knows of no
-other detector and of no role. ``weights.toml`` has for each role the log-odds that each feature adds. To change what a
-feature is worth is to change that table.
+A detector is a pure function of a column, a name, a block of text or a set of files. It returns evidence and knows of
+no other detector and of no role. ``weights.toml`` has for each role the log-odds that each feature adds. To change what
+a feature is worth is to change that table.
 """
 
 from __future__ import annotations

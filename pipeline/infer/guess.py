@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from vlapipe.pipeline.infer.columns.fields import FieldGuess
 from vlapipe.schemas.schema import ActionSpec, Dialect, EpisodeLayout, InstructionSpec, SampleDefaults, TimeSpec
 
-__all__ = ["ArrayGuess", "SchemaGuess", "StreamGuess"]
+__all__ = ["FieldGuess", "SchemaGuess", "StreamGuess"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayGuess:
-    """A field of a container: one array, or several side by side. ``shape`` is the shape of one row.
+class FieldGuess:
+    """One field of the schema. ``columns`` are the columns of a table, or the arrays of a container.
 
-    ``words`` are the numbers that the words of an array of texts stand for; other texts are kept in ``width`` bytes.
+    ``unit`` and ``period`` have one entry a column, or are empty. ``shape`` is the shape of one row of a container's
+    arrays, and ``None`` for the columns of a table.
     """
 
     name: str
-    array: str | tuple[str, ...]
-    shape: tuple[int, ...]
+    columns: tuple[str, ...]
+    shape: tuple[int, ...] | None = None
+    unit: tuple[str, ...] = ()
+    period: tuple[float, ...] = ()
     dtype: str = "float32"
-    words: tuple[tuple[str, float], ...] = ()
-    width: int | None = None
+    width: int = 0  # bytes of a text
+    length: int = 0  # numbers in a list cell
+    words: tuple[tuple[str, float], ...] = ()  # the number that each word stands for
+    quaternion: str = ""
+    normalize: bool = False
+    on_missing: str = ""
+    optional: bool = False
+    constant: bool = False  # True if no value changes in the first rows
+    command: bool = False  # True if the name says that the values were commanded
     reasons: tuple[str, ...] = ()
 
     @property
-    def arrays(self) -> tuple[str, ...]:
-        """Returns the names of the arrays in the container."""
-        return (self.array,) if isinstance(self.array, str) else self.array
+    def numeric(self) -> bool:
+        """True if the field holds numbers, so that a policy can be trained on it."""
+        return self.dtype != "text"
 
     @property
-    def numeric(self) -> bool:
-        """Returns whether the field holds numbers."""
-        return self.width is None
+    def num_columns(self) -> int:
+        """Number of values in a row."""
+        return self.length or (len(self.columns) if self.shape is None else math.prod(self.shape))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamGuess:
-    """One stream. Only ``fields`` (CSV) or ``arrays`` (containers) is filled, according to ``kind``."""
+    """One stream. A stream of images has no fields."""
 
     name: str
     kind: str
@@ -51,7 +61,6 @@ class StreamGuess:
     fields: tuple[FieldGuess, ...] = ()
     drop: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
-    arrays: tuple[ArrayGuess, ...] = ()
     array: str | None = None  # of a camera whose images lie in a container
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None
@@ -82,7 +91,6 @@ class SchemaGuess:
             said += [f"{stream.name}: {reason}" for reason in stream.reasons]
             said += [f"{stream.name} clock: {reason}" for reason in stream.time_reasons]
             named = [(entry.name, entry.reasons) for entry in stream.fields]
-            named += [(entry.name, entry.reasons) for entry in stream.arrays]
             said += [f"{stream.name}/{name}: {reason}" for name, reasons in named for reason in reasons]
             said += [f"{stream.name}: {name!r} is not kept: {reason}" for name, reason in stream.drop]
         said += [f"action: {reason}" for reason in self.action_reasons]

@@ -1,7 +1,13 @@
-"""Guesses a schema for a folder of recordings, and tries the schema by reading the first episodes with it."""
+"""Guesses a schema for a folder of recordings.
+
+The likeliest whole schema is made first, then up to seven others that differ in one choice. The first episodes are read
+by each of them, by the code that ingest runs. What the reader says is added to the evidence, and the best schema is
+taken. If another one is nearly as good, the difference is a question to the user.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -9,21 +15,26 @@ from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.arrays.containers import guess_containers
 from vlapipe.pipeline.infer.assemble import guess_schema
+from vlapipe.pipeline.infer.choices import Choice, Choices, Question
+from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ
+from vlapipe.pipeline.infer.evidence import log_odds
 from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
 from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, recognize
 from vlapipe.pipeline.infer.files.layout import TABLES, files_of_one_row, find_layout, likeliest_table
 from vlapipe.pipeline.infer.files.one_step_files import OneStepFiles, one_step_a_file
 from vlapipe.pipeline.infer.guess import SchemaGuess
+from vlapipe.pipeline.infer.lexicon import use_lexicon
+from vlapipe.pipeline.infer.reading import Reading, read_by
 from vlapipe.pipeline.infer.text.no_table import why_no_table
-from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.infer.write import schema_text
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.parse import parse_schema
 
 __all__ = ["Inferred", "infer_schema"]
 
 _TRIED_EPISODES = 3
-_FEW_IMAGES = 3
+_MOST_READ = 8  # whole schemas
+_WORTH_READING = 6.0  # log-odds; an answer that the evidence puts further behind is not read
+_MARGIN = 2.0  # log-odds between the best two schemas below which the difference is asked
 _FEW_OBJECTS = 10
 _NAMED = "the built-in schema {0!r} knows these arrays, with their meaning: try --schema {0} first"
 _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
@@ -31,18 +42,30 @@ _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapip
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """A guessed schema as text, the reasons for each guess, and the errors in the first episodes read with it."""
+    """A guessed schema as text, the reasons for each guess, and what stands against taking it as it is.
+
+    ``questions`` are what only a person can say, and ``faults`` the errors in the first episodes read by the schema.
+    """
 
     toml: str
     reasons: tuple[str, ...]
-    assumed: tuple[str, ...]  # streams whose rate is only assumed, because nothing states it
-    units: tuple[str, ...]  # cameras whose unit of depth is only assumed
+    questions: tuple[str, ...]
     faults: tuple[str, ...]
     num_tried: int
 
 
-def infer_schema(root: Path) -> Inferred:
-    """Guess a schema for the recordings below ``root``.
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A whole schema, the choices that lead to it, and what reading by it told. ``score`` is in log-odds."""
+
+    guess: SchemaGuess
+    choices: Choices
+    reading: Reading
+    score: float
+
+
+def infer_schema(root: Path, *, lexicon: Path | None = None) -> Inferred:
+    """Guess a schema for the recordings below ``root``. ``lexicon`` is a user's own file of names and units.
 
     Raises:
         UsageError: the folder does not exist, or holds nothing that a schema could describe.
@@ -50,34 +73,81 @@ def infer_schema(root: Path) -> Inferred:
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise UsageError(f"{root}: {problem}", "give the folder that holds the recordings")
-    tree = walk(root.resolve())
-    _refuse_known(root, tree)
-    steps = one_step_a_file(tree)
-    if steps is not None:
-        return _inferred_of_steps(root, steps)
-    layout = find_layout(tree)
-    guess = None if layout is None else guess_schema(layout)
-    guess = guess or guess_containers(tree)
-    if guess is None:
+    with use_lexicon(lexicon):
+        tree = walk(root.resolve())
+        _refuse_known(root, tree)
+        steps = one_step_a_file(tree)
+        return _inferred_of_steps(root, steps) if steps is not None else _inferred(root, tree)
+
+
+def _inferred(root: Path, tree: FileTree) -> Inferred:
+    first = _candidate(root, tree, Choices())
+    if first is None:
         raise _no_table(root, tree)
+    others = [
+        (choice, number, other)
+        for choice, number in _worth_reading(first.choices)
+        if (other := _candidate(root, tree, Choices({choice.about: number}), against=first)) is not None
+    ]
+    best = max([first, *(other for _, _, other in others)], key=lambda each: each.score)
+    questions = [*_left_to_say(best.guess), *best.choices.questions, *_close(first, best, others)]
+    guess, reading = best.guess, best.reading
     known = built_in_that_fits(guess)
-    faults, num_tried = _try(root, guess)
-    for mend in (_without_other_times, _with_missing):
-        changed = mend(guess, faults, num_tried)
-        if changed is None:
-            continue
-        again, num_tried = _try(root, changed)
-        if len(again) < len(faults):
-            guess, faults = changed, again
-    messages = tuple(fault["message"] for fault in faults)
     return Inferred(
         toml=schema_text(guess),
         reasons=(*([_NAMED.format(known)] if known else []), *guess.reasons, *_misnamed(tree)),
-        assumed=tuple(stream.name for stream in guess.streams if stream.assumed),
-        units=tuple(stream.name for stream in guess.streams if stream.unit and not stream.file_unit),
-        faults=messages,
-        num_tried=num_tried,
+        questions=tuple(dict.fromkeys(map(str, questions))),
+        faults=tuple(fault["message"] for fault in reading.faults),
+        num_tried=reading.num_tried,
     )
+
+
+def _worth_reading(choices: Choices) -> list[tuple[Choice, int]]:
+    """List the answers that were not taken and are not far behind, the nearest first."""
+    found = [(choice, number) for choice in choices.made for number in range(1, len(choice.options))]
+    found = [each for each in found if each[0].lost_by(each[1]) < _WORTH_READING]
+    return sorted(found, key=lambda each: each[0].lost_by(each[1]))[: _MOST_READ - 1]
+
+
+def _candidate(root: Path, tree: FileTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
+    """Make a whole schema by the choices, and read by it. Returns ``None`` if no file can be described."""
+    layout = find_layout(tree)
+    guess = None if layout is None else guess_schema(layout, choices)
+    guess = guess or guess_containers(tree, choices)
+    if guess is None or (against is not None and schema_text(guess) == schema_text(against.guess)):
+        return None
+    reading = read_by(root, schema_text(guess), num_episodes=_TRIED_EPISODES)
+    for mend in (_without_other_times, _with_missing):
+        changed = mend(guess, list(reading.faults), reading.num_tried)
+        if changed is not None:
+            again = read_by(root, schema_text(changed), num_episodes=_TRIED_EPISODES)
+            if len(again.faults) < len(reading.faults):
+                guess, reading = changed, again
+    lost = sum(choice.lost_by(choice.taken) for choice in choices.made)
+    return _Candidate(guess=guess, choices=choices, reading=reading, score=log_odds("reading", reading.evidence) - lost)
+
+
+def _left_to_say(guess: SchemaGuess) -> Iterator[Question]:
+    """Yield a question for each rate that nothing states, and for each unit of depth that is only assumed."""
+    for stream in guess.streams:
+        if stream.assumed:
+            rate = f"{stream.rate_hz or ASSUMED_HZ:.4g}"
+            about = f"{stream.name}: how many rows a second, which nothing states"
+            yield Question(about, rate, f"rate_hz = {rate}", "another rate", "rate_hz = ...")
+        if stream.unit and not stream.file_unit:
+            about = f"{stream.name}: what a depth of 1 is, which nothing states"
+            yield Question(about, f"1 {stream.unit}", f'unit = "{stream.unit}"', "1 m", 'unit = "m"')
+
+
+def _close(first: _Candidate, best: _Candidate, others: list[tuple[Choice, int, _Candidate]]) -> Iterator[Question]:
+    """Yield a question for each schema that is nearly as good as the best, and differs in one choice from it."""
+    for choice, number, other in others:
+        rival = first if other is best else other
+        if best not in (first, other) or best.score - rival.score >= _MARGIN:
+            continue
+        ours, theirs = (number, 0) if other is best else (0, number)
+        taken, against = choice.options[ours], choice.options[theirs]
+        yield Question(choice.about, taken.says, taken.line, against.says, against.line)
 
 
 def _refuse_known(root: Path, tree: FileTree) -> None:
@@ -90,14 +160,15 @@ def _refuse_known(root: Path, tree: FileTree) -> None:
 
 
 def _inferred_of_steps(root: Path, steps: OneStepFiles) -> Inferred:
-    faults, num_tried = _try_text(root, steps.toml)
+    reading = read_by(root, steps.toml, num_episodes=_TRIED_EPISODES)
+    about = "robot: how many rows a second, which nothing states"
+    rate = Question(about, "10", "rate_hz = 10", "another rate", "rate_hz = ...")
     return Inferred(
         toml=steps.toml,
         reasons=steps.reasons,
-        assumed=("robot",),
-        units=(),
-        faults=tuple(fault["message"] for fault in faults),
-        num_tried=num_tried,
+        questions=(str(rate),),
+        faults=tuple(fault["message"] for fault in reading.faults),
+        num_tried=reading.num_tried,
     )
 
 
@@ -129,38 +200,6 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
     looked_at = " ".join(sorted([*TABLES, ".npz", ".hdf5", ".zarr", ".parquet"]))
     cure = f"a table with a row a sample is needed ({looked_at}, or other plain text); {_WRITE_BY_HAND}"
     return UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
-
-
-def _try(root: Path, guess: SchemaGuess) -> tuple[list[Record], int]:
-    """Read the first episodes with the guessed schema. Returns the errors and the number of episodes tried."""
-    return _try_text(root, schema_text(guess))
-
-
-def _try_text(root: Path, toml: str) -> tuple[list[Record], int]:
-    schema = parse_schema(toml, "inferred")
-    try:
-        trial = try_schema(root, schema, num_episodes=_TRIED_EPISODES)
-    except UsageError as error:
-        return [{"code": "", "column": None, "message": str(error)}], 0
-    faults = [reason for reject in trial.rejects for reason in reject["reasons"] if reason["severity"] == "error"]
-    return faults + _shared_stamps(trial), len(trial.tried)
-
-
-def _shared_stamps(trial: Trial) -> list[Record]:
-    """Find image streams in which most images share a stamp: the stamp was taken from the wrong part of their names."""
-    images = {
-        (row["id"], source["path"]): source["num_files"]
-        for row in trial.rows
-        for source in row["sources"]
-        if source["num_files"] >= _FEW_IMAGES
-    }
-    shared = []
-    for finding in trial.findings:
-        num_images = images.get((finding["episode"], finding["file"]))
-        if finding["code"] == "clock.duplicate" and num_images and 2 * finding["count"] >= num_images - 1:
-            what = f"{finding['file']}: {finding['count'] + 1} of {num_images} images share one stamp with another"
-            shared.append({**finding, "message": f"{what} (correct where its time is found, or its files)"})
-    return shared
 
 
 def _without_other_times(guess: SchemaGuess, faults: list[Record], num_tried: int) -> SchemaGuess | None:

@@ -38,7 +38,7 @@ class Lexicon:
     def likeness(self, name: str, table: str, key: str) -> float:
         """Returns how much a name is like the phrases of a list.
 
-        1 if the name is one of the phrases, 0.8 if its last words are one, 0.5 if a phrase stands anywhere in it, else 0.
+        1 if the name is one of the phrases, 0.8 if its last words are one, 0.5 if a phrase stands anywhere in it, or 0.
         """
         words = words_in(name)
         best = 0.0
@@ -108,8 +108,5 @@ def _add(tables: dict[str, Any], path: Path) -> None:
             elif built_in is None or type(built_in) is type(value):
                 known[key] = value
             else:
-                found = type(value).__name__
-                raise UsageError(
-                    f"{path}: {name}.{key}: expected {type(built_in).__name__}, found {found}",
-                    "see the built-in lexicon",
-                )
+                problem = f"expected {type(built_in).__name__}, found {type(value).__name__}"
+                raise UsageError(f"{path}: {name}.{key}: {problem}", "see the built-in lexicon")

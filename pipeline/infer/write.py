@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vlapipe.pipeline.infer.columns.fields import FieldGuess
-from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, SchemaGuess, StreamGuess
 from vlapipe.schemas.schema import Dialect
 
 __all__ = ["schema_text"]
@@ -114,9 +113,6 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
     for field in stream.fields:
         page.table(f"{path}.fields.{field.name}")
         _field(page, field)
-    for array in stream.arrays:
-        page.table(f"{path}.fields.{array.name}")
-        _array(page, array)
 
 
 def _why_dropped(drop: Sequence[tuple[str, str]]) -> list[str]:
@@ -160,7 +156,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if time.file:
         page.put("file", time.file)
     if time.sources:
-        of_array = stream.arrays or stream.array
+        of_array = kind != "csv" and (stream.fields or stream.array)
         page.put("array" if of_array else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
     if time.name_column:
         page.put("name_column", time.name_column)
@@ -169,7 +165,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if kind == "video" and not time.file:
         pass  # the times of the video itself
     elif time.index_rate_hz:
-        is_stated = (kind == "csv" or stream.arrays) and not stream.assumed
+        is_stated = (kind == "csv" or stream.fields) and not stream.assumed
         page.put("rate_hz", *((time.index_rate_hz,) if is_stated else (_rounded(time.index_rate_hz), "correct this")))
     elif time.parts:
         page.put("parts", dict(time.parts))
@@ -191,11 +187,18 @@ def _time(page: _Page, stream: StreamGuess) -> None:
 
 def _field(page: _Page, field: FieldGuess) -> None:
     page.comment(*field.reasons)
-    page.put("columns", _ranges(field.columns))
+    if field.shape is None:
+        page.put("columns", _ranges(field.columns))
+    elif len(field.columns) == 1:
+        page.put("array", field.columns[0])
+    else:
+        page.put("arrays", field.columns)
     if field.dtype != "float32":
         page.put("dtype", field.dtype)
     if field.width:
         page.put("width", field.width)
+    if field.shape:
+        page.put("shape", list(field.shape))
     if field.length:
         page.put("list", field.length)
     if field.words:
@@ -211,19 +214,6 @@ def _field(page: _Page, field: FieldGuess) -> None:
         page.put("on_missing", field.on_missing)
     if field.optional:
         page.put("optional", True)
-
-
-def _array(page: _Page, array: ArrayGuess) -> None:
-    page.comment(*array.reasons)
-    page.put("array" if isinstance(array.array, str) else "arrays", array.array)
-    if array.words:
-        page.put("words", dict(array.words))
-    if array.width:
-        page.put("width", array.width)
-    if array.shape:
-        page.put("shape", list(array.shape))
-    if array.dtype != "float32":
-        page.put("dtype", array.dtype)
 
 
 def _action(page: _Page, guess: SchemaGuess) -> None:

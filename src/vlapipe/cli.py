@@ -268,15 +268,19 @@ def schema_show(name: str, dataset: Path | None) -> None:
 @schema.command("infer")
 @click.argument("path", type=_PATH)
 @click.option("--out", type=_PATH, help="Write the schema to this file instead of printing it.")
-def schema_infer(path: Path, out: Path | None) -> None:
+@click.option(
+    "--accept", is_flag=True, help="Take the guess where a question is left: the exit code is 0 all the same."
+)
+@click.option("--lexicon", type=_PATH, help="A TOML file with names and units of your own, added to the built-in ones.")
+def schema_infer(path: Path, out: Path | None, accept: bool, lexicon: Path | None) -> None:
     """Look at recordings that nobody has described and write a schema that ingests them.
 
-    What was guessed, and why, stands in its comments and on stderr. The exit code is 1 if the first episodes, read by
-    that schema, have faults all the same.
+    What was guessed, and why, stands in its comments and on stderr. The exit code is 1 if a question is left that only
+    you can answer, or if the first episodes, read by that schema, have faults all the same.
     """
     from vlapipe.pipeline.infer.infer import infer_schema
 
-    found = infer_schema(path)
+    found = infer_schema(path, lexicon=lexicon)
     if out is None:
         click.echo(found.toml, nl=False)
     else:
@@ -285,15 +289,16 @@ def schema_infer(path: Path, out: Path | None) -> None:
         click.echo(reason, err=True)
     for fault in found.faults:
         click.echo(f"fault: {fault}", err=True)
+    for question in found.questions:
+        click.echo(f"{'taken' if accept else 'question'}: {question}", err=True)
     name = out or "FILE.toml"
     if found.faults:
         click.echo(f"it does not fit yet; correct it, then: vlapipe schema check {name} {path}", err=True)
         sys.exit(1)
+    if found.questions and not accept:
+        click.echo(f"the first answer of each question is taken in {name}: correct it there, or say --accept", err=True)
+        sys.exit(1)
     click.echo(f"next: vlapipe ingest --dataset {path} --schema {name} --out OUT", err=True)
-    for stream in found.assumed:
-        click.echo(f"the rate of {stream} is assumed: correct it before you ingest", err=True)
-    for camera in found.units:
-        click.echo(f"the unit of depth of {camera} is assumed: correct it before you ingest", err=True)
 
 
 @schema.command("check")

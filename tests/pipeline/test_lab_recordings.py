@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inferring import infer_and_ingest
+from inferring import asked, infer_and_ingest
 from numpy.typing import NDArray
 from PIL import Image
 from videos import frames_of, make_video
@@ -108,7 +108,7 @@ def test_depth_in_a_video_beside_colour_is_a_camera_with_a_unit(tmp_path: Path) 
         frames = [depth(i + number) for i in range(20)]
         make_video(folder / "depth.mkv", frames, codec="ffv1", pix_fmt="gray16le", array_format="gray16le")
     inferred, _ = infer_and_ingest(tmp_path / "raw", tmp_path / "out")
-    assert inferred.units == ("depth",)
+    assert asked(inferred, "a depth of 1") == {"depth"}
     assert np.array_equal(decoded(episode(tmp_path / "out"), "depth"), [depth(i) for i in range(20)])
 
 
@@ -311,7 +311,7 @@ def test_empatica_states_start_and_rate_above_its_rows(tmp_path: Path) -> None:
     lead = [f"{START_S:.6f}, {START_S:.6f}, {START_S:.6f}", "32.000000, 32.000000, 32.000000"]
     write(tmp_path / "raw" / "S1" / "ACC.csv", "\r\n".join([*lead, *(",".join(map(str, row)) for row in rows), ""]))
     inferred, _ = infer_and_ingest(tmp_path / "raw", tmp_path / "out")
-    assert inferred.assumed == ()
+    assert asked(inferred, "rows a second") == set()
     recorded = episode(tmp_path / "out")
     assert np.array_equal(recorded["robot/values"], rows)
     assert recorded["robot/timestamp"].tolist() == [int(START_S) * 10**9 + i * 10**9 // 32 for i in range(200)]

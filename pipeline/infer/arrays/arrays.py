@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.arrays.array_shapes import Shapes, load_first, shape
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, looks_like_time, rate_of, unit_of
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import identifier
-from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
 
 __all__ = ["ArraysGuess", "clock_of_values", "dtype_to_keep", "guess_arrays"]
@@ -68,7 +68,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
             while field in taken or field == "timestamp":
                 field += "_value"
             taken.add(field)
-            arrays.append(ArrayGuess(name=field, array=n, shape=shape[1:], dtype=dtype_to_keep(dtype)))
+            arrays.append(FieldGuess(name=field, columns=(n,), shape=shape[1:], dtype=dtype_to_keep(dtype)))
     if not arrays and not images:
         return None
     stream = StreamGuess(
@@ -78,7 +78,7 @@ def guess_arrays(name: str, files: tuple[str, ...], paths: list[Path]) -> Arrays
         time=clock.time,
         time_reasons=clock.reasons,
         rate_hz=clock.rate_hz,
-        arrays=tuple(arrays),
+        fields=tuple(arrays),
         assumed=clock.assumed,
     )
     cameras = tuple(_camera(n, dtype, stream) for n, (shape, dtype) in images.items() if shape[0] == rows)
@@ -104,7 +104,7 @@ def _is_encoded(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[A
 
 def _camera(array: str, dtype: np.dtype[Any], stream: StreamGuess) -> StreamGuess:
     """Describe a camera. Its images have the times of the stream's rows, or their clock if there are no such rows."""
-    time = TimeSpec(rows_of=stream.name) if stream.arrays else stream.time
+    time = TimeSpec(rows_of=stream.name) if stream.fields else stream.time
     depth = dtype.kind in "if" or dtype == np.uint16
     what = "an array of depth images" if depth else "an array of images"
     return StreamGuess(

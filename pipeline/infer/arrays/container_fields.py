@@ -13,7 +13,7 @@ import numpy as np
 from vlapipe.pipeline.infer.arrays.arrays import dtype_to_keep
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import group_columns, identifier
-from vlapipe.pipeline.infer.guess import ArrayGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import words_of
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.schemas.schema import TimeSpec
@@ -79,8 +79,8 @@ class Array:
 class Contents:
     """What the arrays of an episode are. Arrays with one row fewer than the anchor's lie between its rows."""
 
-    fields: list[ArrayGuess] = field(default_factory=list)
-    between: list[ArrayGuess] = field(default_factory=list)
+    fields: list[FieldGuess] = field(default_factory=list)
+    between: list[FieldGuess] = field(default_factory=list)
     cameras: list[StreamGuess] = field(default_factory=list)
     not_read: list[str] = field(default_factory=list)
 
@@ -120,12 +120,12 @@ def sort_arrays(
             continue
         else:
             assert each.dtype is not None
-            array = ArrayGuess(name=name, array=each.name, shape=each.shape[1:], dtype=dtype_to_keep(each.dtype))
+            array = FieldGuess(name=name, columns=(each.name,), shape=each.shape[1:], dtype=dtype_to_keep(each.dtype))
             (found.fields if each.shape[0] == num_rows else found.between).append(array)
         taken.add(name)
     found.fields += _grouped(columns, shortest, taken)
     order = {each.name: i for i, each in enumerate(arrays)}
-    found.fields.sort(key=lambda array: order[array.arrays[0]])
+    found.fields.sort(key=lambda array: order[array.columns[0]])
     return found
 
 
@@ -144,9 +144,9 @@ def _why_not(each: Array, num_rows: int) -> str | None:
     return None
 
 
-def _grouped(columns: list[Array], names: dict[str, str], taken: set[str]) -> list[ArrayGuess]:
+def _grouped(columns: list[Array], names: dict[str, str], taken: set[str]) -> list[FieldGuess]:
     """Make one field of arrays that differ in a number or an axis, such as joint_0 to joint_5, if they hold alike."""
-    found: list[ArrayGuess] = []
+    found: list[FieldGuess] = []
     alike: dict[tuple[str, str], list[Array]] = defaultdict(list)
     for each in columns:
         assert each.dtype is not None
@@ -160,9 +160,8 @@ def _grouped(columns: list[Array], names: dict[str, str], taken: set[str]) -> li
             while name in taken:
                 name += "_value"
             taken.add(name)
-            array = ours[0].name if len(ours) == 1 else tuple(each.name for each in ours)
             shape = () if len(ours) == 1 else (len(ours),)
-            found.append(ArrayGuess(name=name, array=array, shape=shape, dtype=dtype))
+            found.append(FieldGuess(name=name, columns=tuple(each.name for each in ours), shape=shape, dtype=dtype))
     return found
 
 
@@ -230,13 +229,13 @@ def _image_file(texts: list[Any] | None) -> str | None:
     return "colour" if first.startswith(b"\xff\xd8\xff") else None
 
 
-def _of_texts(each: Array, name: str, texts: list[Any]) -> ArrayGuess:
+def _of_texts(each: Array, name: str, texts: list[Any]) -> FieldGuess:
     """Describe an array of texts: as numbers if its words say yes and no, else as texts."""
     said = {value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in texts}
     words = words_of(said) if len(each.shape) == 1 else {}
     if words:
         spelt = tuple((word, float(number)) for word, number in words.items())
-        return ArrayGuess(name=name, array=each.name, shape=(), words=spelt)
+        return FieldGuess(name=name, columns=(each.name,), shape=(), words=spelt)
     widest = max((len(text.encode()) for text in said), default=0)
     width = _NARROW if widest < _NARROW // 2 else max(_WIDE, 2 * widest)
-    return ArrayGuess(name=name, array=each.name, shape=(), dtype="text", width=width)
+    return FieldGuess(name=name, columns=(each.name,), shape=(), dtype="text", width=width)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.infer.arrays.arrays import clock_of_values
 from vlapipe.pipeline.infer.arrays.container_fields import Array, arrays_of, plain_name, sort_arrays
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess, looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.files.beside_files import cameras_beside, has_files_beside, pattern_of_anchor, videos_beside
 from vlapipe.pipeline.infer.files.cameras import Beside
 from vlapipe.pipeline.infer.files.layout import Bucket, Layout
 from vlapipe.pipeline.infer.files.unread import unread_files
-from vlapipe.pipeline.infer.guess import ArrayGuess, SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, SchemaGuess, StreamGuess
 from vlapipe.pipeline.infer.roles.actions import guess_sample
 from vlapipe.pipeline.infer.roles.array_choices import choose_action, choose_state
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
@@ -64,7 +65,7 @@ class _Parts:
         return bool(self.layout.ends or self.layout.group or self.layout.split_column)
 
 
-def guess_containers(tree: FileTree) -> SchemaGuess | None:
+def guess_containers(tree: FileTree, choices: Choices) -> SchemaGuess | None:
     """Guess a schema for the containers of a dataset. Returns ``None`` if there are none with a row a frame."""
     chosen = _files(tree)
     if chosen is None:
@@ -87,7 +88,7 @@ def guess_containers(tree: FileTree) -> SchemaGuess | None:
         for sample in samples[1:]:
             with open_container(tree.root, [sample], findings, kind=kind, base=parts.base) as other:
                 arrays = [each for each in arrays if other is None or not other.arrays or each.name in other.arrays]
-        guess = _guess(layout, kind, pattern, parts, arrays, opened, attributes)
+        guess = _guess(layout, kind, pattern, parts, arrays, opened, attributes, choices)
     if guess is None:
         return None
     unread = unread_files(
@@ -214,6 +215,7 @@ def _guess(
     arrays: Sequence[Array],
     opened: ArrayFiles,
     attributes: Mapping[str, Any],
+    choices: Choices,
 ) -> SchemaGuess | None:
     tree, files = layout.tree, layout.anchor.files
     arrays = [each for each in arrays if each.name not in (parts.layout.ends, parts.layout.split_column, *attributes)]
@@ -234,12 +236,12 @@ def _guess(
         time=clock.time,
         time_reasons=clock.reasons,
         rate_hz=clock.rate_hz,
-        arrays=tuple(contents.fields),
+        fields=tuple(contents.fields),
         assumed=clock.assumed,
     )
     streams = [stream, *([_between(stream, tuple(contents.between))] if contents.between else [])]
     state = choose_state(stream)
-    action, reasons = choose_action(streams, state, clock, rows)
+    action, reasons = choose_action(streams, state, clock, rows, choices)
     sample = guess_sample(streams[:1], clock, action)
     commanded = action.of if action.kind == "column" else ()
     wanted = tuple(path for path in state if path not in commanded) or sample.state[:1]
@@ -281,7 +283,7 @@ def _instruction(anchor: StreamGuess, attributes: Mapping[str, Any]) -> Instruct
     """Find the text that says what the robot was told to do: an attribute, or a text in each row."""
     texts = [name for name, value in attributes.items() if isinstance(value, str) and value]
     wanted = [name for key in _INSTRUCTIONS for name in texts if name.rpartition(".")[2] == key]
-    rows = [array.name for array in anchor.arrays if not array.numeric and _OF_TASKS.search(array.name)]
+    rows = [array.name for array in anchor.fields if not array.numeric and _OF_TASKS.search(array.name)]
     column = f"{anchor.name}/{rows[0]}" if rows and not wanted else None
     return InstructionSpec(metadata_key=wanted[0] if wanted else None, file=None, column=column)
 
@@ -318,12 +320,12 @@ def _column(name: str) -> Column:
     return Column(name=name, position=0, kind="number", cells=(), unit="", base=name, decimal=".")
 
 
-def _between(anchor: StreamGuess, arrays: tuple[ArrayGuess, ...]) -> StreamGuess:
+def _between(anchor: StreamGuess, arrays: tuple[FieldGuess, ...]) -> StreamGuess:
     return StreamGuess(
         name="between",
         kind=anchor.kind,
         files=anchor.files,
         time=TimeSpec(rows_of=_ANCHOR),
         reasons=("one row fewer: they lie between two rows of robot, and belong to the first of them",),
-        arrays=arrays,
+        fields=arrays,
     )

@@ -13,10 +13,11 @@ import numpy as np
 from vlapipe.pipeline.infer.columns.clock import looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import ANGLES, Group, group_columns, identifier
+from vlapipe.pipeline.infer.guess import FieldGuess
 from vlapipe.pipeline.infer.text.cells import is_fortran_number, is_missing
 from vlapipe.schemas.schema import MISSING_SUFFIX
 
-__all__ = ["FieldGuess", "FieldsGuess", "guess_fields"]
+__all__ = ["FieldsGuess", "guess_fields"]
 
 _COUNTERS = re.compile(
     r"(^|.*[_.\s])(index|idx|seq|frame|frames|frame_index|frame_id|step|tick|row|no|nr|id|sample|count)$"
@@ -34,37 +35,6 @@ _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
 _MOSTLY = 0.8
 _FEW_WORDS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldGuess:
-    """One field of the schema. ``unit`` and ``period`` have one entry a column, or are empty."""
-
-    name: str
-    columns: tuple[str, ...]
-    unit: tuple[str, ...] = ()
-    period: tuple[float, ...] = ()
-    dtype: str = "float32"
-    width: int = 0  # bytes of a text cell
-    length: int = 0  # numbers in a list cell
-    words: tuple[tuple[str, int], ...] = ()  # the number that each word stands for
-    quaternion: str = ""
-    normalize: bool = False
-    on_missing: str = ""
-    optional: bool = False
-    constant: bool = False  # True if no value changes in the first rows
-    command: bool = False  # True if the name says that the values were commanded
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def numeric(self) -> bool:
-        """True if the field holds numbers, so that a policy can be trained on it."""
-        return self.dtype != "text"
-
-    @property
-    def num_columns(self) -> int:
-        """Number of values in a row."""
-        return self.length or len(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
-from vlapipe.pipeline.infer.columns.fields import FieldGuess, guess_fields
+from vlapipe.pipeline.infer.columns.fields import guess_fields
 from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
-from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import is_missing, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
 from vlapipe.schemas.schema import TimeSpec
@@ -41,7 +42,9 @@ class TableGuess:
     num_rows: int
 
 
-def guess_table(name: str, files: tuple[str, ...], looks: tuple[Table, ...], *, may_split: bool) -> TableGuess:
+def guess_table(
+    name: str, files: tuple[str, ...], looks: tuple[Table, ...], choices: Choices, *, may_split: bool
+) -> TableGuess:
     """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
     widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
     columns = columns_of(widest)

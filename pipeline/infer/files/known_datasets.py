@@ -63,7 +63,7 @@ def built_in_that_fits(guess: SchemaGuess) -> str | None:
     It must cut the container into episodes as the guess does, and the container must hold each array that it needs.
     """
     kinds = {stream.kind for stream in guess.streams}
-    arrays = {name.strip("/") for stream in guess.streams for array in stream.arrays for name in array.arrays}
+    arrays = {name.strip("/") for stream in guess.streams for array in stream.fields for name in array.columns}
     fitting: list[tuple[int, str]] = []
     for name in built_in_schemas():
         schema = load_schema(name)

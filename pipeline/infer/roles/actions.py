@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
-from vlapipe.pipeline.infer.columns.fields import FieldGuess
-from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.schemas.schema import ActionSpec, SampleDefaults
 
 __all__ = ["guess_action", "guess_sample", "look_ahead"]
@@ -18,7 +18,9 @@ _RATES = {"vel", "velocity", "torq", "torque", "acc", "acceleration", "effort", 
 _JOINT, _POSE = ("joint_position", "joint", "q_", "qpos"), ("pose", "position", "orientation", "tcp", "cart")
 
 
-def guess_action(anchor: StreamGuess, clock: ClockGuess, num_rows: int) -> tuple[ActionSpec, list[str]]:
+def guess_action(
+    anchor: StreamGuess, clock: ClockGuess, num_rows: int, choices: Choices
+) -> tuple[ActionSpec, list[str]]:
     """Guess the action. Returns the action and the reasons."""
     paths = {field.name: f"{anchor.name}/{field.name}" for field in anchor.fields}
     fields = [field for field in anchor.fields if field.numeric]
@@ -88,10 +90,9 @@ def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSp
         if fits and path not in commanded:
             state.append(path)
             size += field.num_columns
-    state += [path for array in anchor.arrays if (path := f"{anchor.name}/{array.name}") not in commanded]
     sensors: list[tuple[str, str]] = []
     for stream in streams[1:]:
-        names = [field.name for field in stream.fields if field.numeric] + [array.name for array in stream.arrays]
+        names = [field.name for field in stream.fields if field.numeric]
         sensors += [(f"{stream.name}_{name}", f"{stream.name}/{name}") for name in names]
     rates = [stream.rate_hz for stream in streams[1:] if stream.kind not in ("images", "video") and stream.rate_hz]
     stride = round(action.period_s * rate) if action.period_s else 1

@@ -14,6 +14,7 @@ import pytest
 import simplejpeg
 import zarr
 from image_lab import encoded
+from inferring import asked
 from numpy.typing import NDArray
 from videos import frames_of, make_video
 
@@ -50,7 +51,7 @@ def test_a_file_an_episode_with_cameras(tmp_path: Path) -> None:
             file["action"], file["observations/qpos"] = walk(40, 14), walk(40, 14)
             file["observations/images/cam_high"] = pixels(40)
     found, dataset = ingested(raw, tmp_path / "data")
-    assert found.assumed == ("robot",)  # nothing states the rate
+    assert asked(found, "rows a second") == {"robot"}  # nothing states the rate
     assert dataset.schema.sample.state == ("robot/qpos",)
     assert dataset.schema.action.of == ("robot/action",)
     with h5py.File(raw / "episode_1.hdf5") as file:
@@ -157,7 +158,7 @@ def test_one_table_whose_clock_begins_anew_with_each_episode(tmp_path: Path) -> 
     rows = {"episode_index": np.repeat([0, 1], 40), "timestamp": np.tile(np.arange(40) / 20, 2)}
     parquet(tmp_path / "raw" / "all.parquet", {**rows, "state": list(walk(80, 3)), "action": list(walk(80, 3))})
     found, dataset = ingested(tmp_path / "raw", tmp_path / "data")
-    assert (len(dataset), found.assumed) == (2, ())
+    assert (len(dataset), asked(found, "rows a second")) == (2, set())
     assert np.allclose(dataset.episode(1)["robot/timestamp"], np.arange(40) / 20)
     assert dataset.schema.sample.state == ("robot/state",)
 
@@ -220,7 +221,7 @@ def test_depth_of_16_bits_is_known_by_its_png_and_by_its_name(tmp_path: Path) ->
             files[i] = np.frombuffer(encoded(image.astype(np.uint16)), np.uint8)
     found, dataset = ingested(raw, tmp_path / "data")
     assert np.array_equal(dataset.episode(0)["depth/pixels"][..., 0], depth)
-    assert set(found.units) == {"depth", "top"}
+    assert asked(found, "a depth of 1") == {"depth", "top"}
     assert any("segmentation" in reason and "not read" in reason for reason in found.reasons)
 
 
@@ -233,7 +234,7 @@ def test_attributes_state_the_rate_and_the_instruction(tmp_path: Path) -> None:
         file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 25}})
         file["data"].attrs["problem_info"] = json.dumps({"language_instruction": "open the drawer"})
     found, dataset = ingested(raw, tmp_path / "data")
-    assert found.assumed == ()
+    assert asked(found, "rows a second") == set()
     assert dataset.episode(0)["robot/timestamp"][1] == 40_000_000
     assert dataset.episode(0).instruction == "open the drawer"
     assert not any("built-in" in reason for reason in found.reasons)  # robomimic's needs a gripper

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of, split_unit
-from vlapipe.pipeline.infer.columns.fields import FieldGuess, FieldsGuess, guess_fields
+from vlapipe.pipeline.infer.columns.fields import FieldsGuess, guess_fields
 from vlapipe.pipeline.infer.columns.groups import group_columns
+from vlapipe.pipeline.infer.guess import FieldGuess
 from vlapipe.pipeline.infer.text.dialect import look_at_table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_dataset, make_jpeg, meca_values
-from inferring import ROWS, WAVE, infer_and_ingest, text_of
+from inferring import ROWS, WAVE, asked, infer_and_ingest, text_of
 
 from vlapipe import open_dataset
 from vlapipe.pipeline.infer.infer import infer_schema
@@ -382,7 +382,7 @@ def test_a_counter_that_comes_round_cuts_no_episodes(tmp_path: Path) -> None:
     rows = [[(65_000 + 10 * i) % 65_536, float(WAVE[i % ROWS, 0]), float(WAVE[i % ROWS, 1])] for i in range(90)]
     write(tmp_path / "lab", {"arm.csv": "time_ms,joint_1,joint_2\n" + text_of(rows)})
     inferred, report = infer_and_ingest(tmp_path / "lab", tmp_path / "out")
-    assert (report.num_episodes, inferred.assumed) == (1, ("robot",))
+    assert (report.num_episodes, asked(inferred, "rows a second")) == (1, {"robot"})
     assert any("'time_ms' counts in 16 bits and begins again: no clock" in reason for reason in inferred.reasons)
     stamps = open_dataset(tmp_path / "out").episode(0)["robot/timestamp"]
     assert (np.diff(stamps) == 10_000_000).all()
@@ -419,7 +419,7 @@ def test_stamps_of_a_table_longer_than_what_is_looked_at_are_its_clock(tmp_path:
     write(tmp_path / "00", {"poses.txt": poses, "times.txt": times})
     assert len(poses) > 1.1 * (256 << 10)
     inferred, _ = infer_and_ingest(tmp_path / "00", tmp_path / "out")
-    assert inferred.assumed == ()
+    assert asked(inferred, "rows a second") == set()
     stamps = open_dataset(tmp_path / "out").episode(0)["robot/timestamp"]
     assert stamps.tolist() == [float(line) for line in times.split()]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_writing import WAYS, robot, store_of
-from inferring import ROWS, WAVE, infer_and_ingest, text_of
+from inferring import ROWS, WAVE, asked, infer_and_ingest, text_of
 from numpy.typing import NDArray
 from PIL import Image
 from videos import make_video, picture
@@ -61,7 +61,7 @@ def test_colour_and_depth_png_become_cameras_and_the_unit_is_asked_for(tmp_path:
         "depth": (("depth/*.png",), "mm"),
     }
     assert 'unit = "mm"  # correct this' in inferred.toml
-    assert inferred.units == ("depth",)
+    assert asked(inferred, "a depth of 1") == {"depth"}
     assert not [reason for reason in inferred.reasons if reason.startswith("not read")]
     stored = open_dataset(tmp_path / "out").episode(0)
     decoded = np.asarray(Image.open(tmp_path / "lab/episode_0/rgb/0003.png"))
@@ -164,7 +164,7 @@ def test_one_npz_a_time_step_is_joined(tmp_path: Path) -> None:
     make_steps(tmp_path / "lab" / "a")
     inferred, report = infer_and_ingest(tmp_path / "lab", tmp_path / "out")
     assert "one_row_a_file = true" in inferred.toml
-    assert inferred.assumed == ("robot",)
+    assert asked(inferred, "rows a second") == {"robot"}
     assert report.num_episodes == 1
     episode = open_dataset(tmp_path / "out").episode(0)
     np.testing.assert_array_equal(episode["robot/actions"], np.float32(WAVE[:30, :7]))
