@@ -246,13 +246,20 @@ def test_schema_commands_list_and_show(tmp_path: Path) -> None:
     assert vlapipe_command("schema", "show", tmp_path / "copy.toml").returncode == 0
 
 
-def test_infer_says_last_that_a_rate_is_assumed(tmp_path: Path) -> None:
+def test_infer_asks_for_a_rate_that_nothing_states_and_takes_its_guess_when_told(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     rows = "".join(f"{i % 7 * 0.25},{i % 5 * 0.5}\n" for i in range(30))
     (tmp_path / "raw" / "log.csv").write_text(f"x,y\n{rows}")
-    done = vlapipe_command("schema", "infer", tmp_path / "raw")
-    assert done.returncode == 0
-    assert done.stderr.splitlines()[-1].startswith("the rate of robot is assumed: correct it")
+    asked = vlapipe_command("schema", "infer", tmp_path / "raw")
+    assert asked.returncode == 1
+    (question,) = [line for line in asked.stderr.splitlines() if line.startswith("question: ")]
+    assert question.startswith("question: robot: how many rows a second")
+    assert "(rate_hz = 10), or" in question
+    assert question.endswith("?")
+    taken = vlapipe_command("schema", "infer", tmp_path / "raw", "--accept")
+    assert (taken.returncode, taken.stdout) == (0, asked.stdout)
+    assert question.replace("question: ", "taken: ") in taken.stderr.splitlines()
+    assert taken.stderr.splitlines()[-1].startswith("next: vlapipe ingest")
 
 
 def test_schema_that_infer_writes_ingests_what_it_looked_at(tiny_raw: Path, tmp_path: Path) -> None:
