@@ -90,6 +90,8 @@ def _inferred(root: Path, tree: FileTree) -> Inferred:
         if (other := _candidate(root, tree, Choices({choice.about: number}), against=first)) is not None
     ]
     best = max([first, *(other for _, _, other in others)], key=lambda each: each.score)
+    if best is not first:  # of others only the first episode has been read
+        best = replace(best, reading=read_by(root, schema_text(best.guess), num_episodes=_TRIED_EPISODES))
     questions = [*_left_to_say(best.guess), *best.choices.questions, *_close(first, best, others)]
     guess, reading = best.guess, best.reading
     known = built_in_that_fits(guess)
@@ -116,11 +118,12 @@ def _candidate(root: Path, tree: FileTree, choices: Choices, against: _Candidate
     guess = guess or guess_containers(tree, choices)
     if guess is None or (against is not None and schema_text(guess) == schema_text(against.guess)):
         return None
-    reading = read_by(root, schema_text(guess), num_episodes=_TRIED_EPISODES)
+    num_episodes = _TRIED_EPISODES if against is None else 1
+    reading = read_by(root, schema_text(guess), num_episodes=num_episodes)
     for mend in (_without_other_times, _with_missing):
         changed = mend(guess, list(reading.faults), reading.num_tried)
         if changed is not None:
-            again = read_by(root, schema_text(changed), num_episodes=_TRIED_EPISODES)
+            again = read_by(root, schema_text(changed), num_episodes=num_episodes)
             if len(again.faults) < len(reading.faults):
                 guess, reading = changed, again
     lost = sum(choice.lost_by(choice.taken) for choice in choices.made)
@@ -142,10 +145,11 @@ def _left_to_say(guess: SchemaGuess) -> Iterator[Question]:
 def _close(first: _Candidate, best: _Candidate, others: list[tuple[Choice, int, _Candidate]]) -> Iterator[Question]:
     """Yield a question for each schema that is nearly as good as the best, and differs in one choice from it."""
     for choice, number, other in others:
-        rival = first if other is best else other
-        if best not in (first, other) or best.score - rival.score >= _MARGIN:
+        is_best = other.choices is best.choices
+        rival = first if is_best else other
+        if not (is_best or best is first) or best.score - rival.score >= _MARGIN:
             continue
-        ours, theirs = (number, 0) if other is best else (0, number)
+        ours, theirs = (number, 0) if is_best else (0, number)
         taken, against = choice.options[ours], choice.options[theirs]
         yield Question(choice.about, taken.says, taken.line, against.says, against.line)
 
