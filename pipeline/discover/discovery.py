@@ -135,8 +135,10 @@ class _Place:
     anchor: RawFile | None = None
 
 
-def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
+def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree | None = None) -> Discovery:
     """Finds the episodes of a dataset. With ``single``, ``root`` itself (a folder or a file) is the one episode.
+
+    ``tree`` holds the files below ``root`` if they have been listed before.
 
     Raises:
         UsageError: there is no such folder, or no episode in it.
@@ -150,7 +152,7 @@ def discover(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
             raise UsageError(f"{option} {root}: not a folder", "give the folder that holds the recordings")
         root, only = _around(root, schema)
     root = root.resolve()
-    tree = walk(root)
+    tree = walk(root) if tree is None else tree
     if schema.episodes.per_file:
         places = _files(tree, schema, only)
         if single and len(places) > 1:

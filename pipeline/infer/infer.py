@@ -77,21 +77,21 @@ def infer_schema(root: Path, *, lexicon: Path | None = None) -> Inferred:
         tree = walk(root.resolve())
         _refuse_known(root, tree)
         steps = one_step_a_file(tree)
-        return _inferred_of_steps(root, steps) if steps is not None else _inferred(root, tree)
+        return _inferred_of_steps(tree, steps) if steps is not None else _inferred(root, tree)
 
 
 def _inferred(root: Path, tree: FileTree) -> Inferred:
-    first = _candidate(root, tree, Choices())
+    first = _candidate(tree, Choices())
     if first is None:
         raise _no_table(root, tree)
     others = [
         (choice, number, other)
         for choice, number in _worth_reading(first.choices)
-        if (other := _candidate(root, tree, Choices({choice.about: number}), against=first)) is not None
+        if (other := _candidate(tree, Choices({choice.about: number}), against=first)) is not None
     ]
     best = max([first, *(other for _, _, other in others)], key=lambda each: each.score)
     if best is not first:  # of others only the first episode has been read
-        best = replace(best, reading=read_by(root, schema_text(best.guess), num_episodes=_TRIED_EPISODES))
+        best = replace(best, reading=read_by(tree, schema_text(best.guess), num_episodes=_TRIED_EPISODES))
     questions = [*_left_to_say(best.guess), *best.choices.questions, *_close(first, best, others)]
     guess, reading = best.guess, best.reading
     known = built_in_that_fits(guess)
@@ -111,7 +111,7 @@ def _worth_reading(choices: Choices) -> list[tuple[Choice, int]]:
     return sorted(found, key=lambda each: each[0].lost_by(each[1]))[: _MOST_READ - 1]
 
 
-def _candidate(root: Path, tree: FileTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
+def _candidate(tree: FileTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
     """Make a whole schema by the choices, and read by it. Returns ``None`` if no file can be described."""
     layout = find_layout(tree)
     guess = None if layout is None else guess_schema(layout, choices)
@@ -119,11 +119,11 @@ def _candidate(root: Path, tree: FileTree, choices: Choices, against: _Candidate
     if guess is None or (against is not None and schema_text(guess) == schema_text(against.guess)):
         return None
     num_episodes = _TRIED_EPISODES if against is None else 1
-    reading = read_by(root, schema_text(guess), num_episodes=num_episodes)
+    reading = read_by(tree, schema_text(guess), num_episodes=num_episodes)
     for mend in (_without_other_times, _with_missing):
         changed = mend(guess, list(reading.faults), reading.num_tried)
         if changed is not None:
-            again = read_by(root, schema_text(changed), num_episodes=num_episodes)
+            again = read_by(tree, schema_text(changed), num_episodes=num_episodes)
             if len(again.faults) < len(reading.faults):
                 guess, reading = changed, again
     lost = sum(choice.lost_by(choice.taken) for choice in choices.made)
@@ -163,8 +163,8 @@ def _refuse_known(root: Path, tree: FileTree) -> None:
         raise UsageError(f"{root}: {known.what}, which the built-in schema {known.schema!r} reads", cure)
 
 
-def _inferred_of_steps(root: Path, steps: OneStepFiles) -> Inferred:
-    reading = read_by(root, steps.toml, num_episodes=_TRIED_EPISODES)
+def _inferred_of_steps(tree: FileTree, steps: OneStepFiles) -> Inferred:
+    reading = read_by(tree, steps.toml, num_episodes=_TRIED_EPISODES)
     about = "robot: how many rows a second, which nothing states"
     rate = Question(about, "10", "rate_hz = 10", "another rate", "rate_hz = ...")
     return Inferred(

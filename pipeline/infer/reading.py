@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.build.record import Record
+from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.infer.evidence import Evidence
 from vlapipe.pipeline.infer.text.text_head import NoTextError, read_text_head
 from vlapipe.pipeline.infer.trial import Trial, try_schema
@@ -32,16 +33,16 @@ class Reading:
     evidence: tuple[Evidence, ...]
 
 
-def read_by(root: Path, toml: str, *, num_episodes: int) -> Reading:
+def read_by(tree: FileTree, toml: str, *, num_episodes: int) -> Reading:
     """Read the first episodes by a schema, as an ingest does."""
     schema = parse_schema(toml, "inferred")
     try:
-        trial = try_schema(root, schema, num_episodes=num_episodes)
+        trial = try_schema(tree.root, schema, num_episodes=num_episodes, tree=tree)
     except UsageError as error:
         return Reading(({"code": "", "column": None, "message": str(error)},), 0, ())
     faults = [reason for reject in trial.rejects for reason in reject["reasons"] if reason["severity"] == "error"]
     faults += _shared_stamps(trial)
-    return Reading(tuple(faults), len(trial.tried), tuple(_evidence(root, schema, trial)))
+    return Reading(tuple(faults), len(trial.tried), tuple(_evidence(tree.root, schema, trial)))
 
 
 def _evidence(root: Path, schema: Schema, trial: Trial) -> Iterator[Evidence]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.layouts.layouts import find_episodes
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import make_plan
@@ -32,13 +33,13 @@ class Trial:
     findings: list[Record]
 
 
-def try_schema(root: Path, schema: Schema, *, num_episodes: int) -> Trial:
-    """Read the first episodes of a dataset.
+def try_schema(root: Path, schema: Schema, *, num_episodes: int, tree: FileTree | None = None) -> Trial:
+    """Read the first episodes of a dataset. ``tree`` holds its files if they have been listed before.
 
     Raises:
         UsageError: the folder does not exist, or holds no episode.
     """
-    discovery = find_episodes(root, schema)
+    discovery = find_episodes(root, schema, tree=tree)
     if not is_cut(schema):
         discovery = choose_episodes(describe_episodes(discovery, schema), schema, None)
     # A file with many episodes is cut only if the file is among those tried.

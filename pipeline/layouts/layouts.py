@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, discover
+from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.layouts.lerobot import discover_lerobot
 from vlapipe.pipeline.layouts.lerobot_schema import lerobot_schema
 from vlapipe.schemas.errors import UsageError
@@ -35,14 +36,16 @@ def schema_of(name_or_path: str, dataset: Path | None) -> Schema:
     return parse_schema(lerobot_schema(dataset), name_or_path)
 
 
-def find_episodes(root: Path, schema: Schema, *, single: bool = False) -> Discovery:
+def find_episodes(root: Path, schema: Schema, *, single: bool = False, tree: FileTree | None = None) -> Discovery:
     """Finds the episodes of a dataset. With ``single``, ``root`` itself is the one episode.
+
+    ``tree`` holds the files below ``root`` if they have been listed before.
 
     Raises:
         UsageError: there is no such folder, or no episode in it.
     """
     if schema.episodes.layout is None:
-        return discover(root, schema, single=single)
+        return discover(root, schema, single=single, tree=tree)
     if single:
         raise UsageError(
             f"--dir {root}: a LeRobot dataset is no single episode", "say --dataset, with --where for some"
