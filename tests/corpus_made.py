@@ -1,0 +1,71 @@
+"""Writes the binary files of the corpus: those of which a ``facts.toml`` says ``made = "<function>"``, and images."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from factories import make_jpeg
+
+__all__ = [
+    "arrays_alone",
+    "blank_lines",
+    "images",
+    "table_and_metadata_in_a_zip",
+    "table_yaml_and_text_in_a_zip",
+    "windows_of_arrays",
+]
+
+
+def images(
+    root: Path, *, name: str, first: int = 0, count: int, step: float = 1, height: int = 24, width: int = 32
+) -> None:
+    """Write ``count`` JPEG files; ``{n}`` in a name is ``first + step * i``, ``{i}`` is i."""
+    for i in range(count):
+        number = first + step * i
+        path = root / name.format(n=int(number) if float(number).is_integer() else number, i=i, t=number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_jpeg(i, height=height, width=width))
+
+
+def arrays_alone(root: Path) -> None:
+    """A folder of NPY files: the clock, and an array beside it."""
+    t = np.arange(200) * 0.01
+    root.joinpath("ep").mkdir()
+    np.save(root / "ep" / "t.npy", t)
+    np.save(root / "ep" / "value.npy", np.c_[np.sin(t), np.cos(t), t])
+
+
+def windows_of_arrays(root: Path) -> None:
+    """NPY files of two recordings, with a clock in nanoseconds."""
+    for k in range(2):
+        folder = root / f"take_{k}"
+        folder.mkdir()
+        stamps = 1_650_000_000_000_000_000 + 5_000_000 * np.arange(150) + k * 10**12
+        np.save(folder / "stamps_ns.npy", stamps)
+        np.save(folder / "wrench.npy", np.random.default_rng(k).normal(0, 2, (150, 6)))
+        np.save(folder / "joint_states.npy", np.cumsum(np.random.default_rng(k + 9).normal(0, 0.01, (150, 7)), axis=0))
+
+
+def table_and_metadata_in_a_zip(root: Path) -> None:
+    """As Mecademic's own recorder packs it: a table, and a JSON that says what recorded it."""
+    with zipfile.ZipFile(root / "log.zip", "w") as archive:
+        archive.writestr("log.json", json.dumps({"robot": "Meca500", "monitoring_interval": "0.001"}))
+        rows = "".join(f"{676541379000 + 1000 * i},{190 + i / 1000}\n" for i in range(50))
+        archive.writestr("log_output_df.csv", "timestamp,CartPos_X\n" + rows)
+
+
+def table_yaml_and_text_in_a_zip(root: Path) -> None:
+    """A lab's own archive: a table, how the robot was set up, and a word for the reader."""
+    with zipfile.ZipFile(root / "take_01.zip", "w") as archive:
+        archive.writestr("config.yaml", "robot: xarm6\nrate: 100\n")
+        archive.writestr("README.txt", "Recorded on the second bench.\n")
+        rows = "".join(f"{i / 100:.2f},{np.sin(i / 20):.5f},{np.cos(i / 15):.5f}\n" for i in range(80))
+        archive.writestr("states.csv", "t,q1,q2\n" + rows)
+
+
+def blank_lines(root: Path) -> None:
+    """240 kB of blank lines that end with a carriage return, and a small table below them."""
+    (root / "log.csv").write_bytes(b"\r" * 240_000 + b"x,y\n1,2\n3,4\n")

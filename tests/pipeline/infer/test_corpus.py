@@ -1,0 +1,16 @@
+"""``schema infer`` on the corpus: it is right where no question is needed, and never wrong in silence."""
+
+from __future__ import annotations
+
+import pytest
+from corpus import Case, cases, judge
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.half}-{case.name}")
+def test_recording_is_inferred_or_asked_about(case: Case) -> None:
+    verdict = judge(case)
+    said = "\n".join([*map(str, verdict.confusions), *verdict.asked, verdict.toml])
+    assert verdict.answer != "wrong", said
+    assert case.facts["answer"] in (verdict.answer, "either"), said
+    if verdict.answer == "asked" and "asks" in case.facts:
+        assert any(text in line for text in case.facts["asks"] for line in verdict.asked), said
