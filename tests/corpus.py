@@ -11,9 +11,12 @@ The facts are what a schema by an expert states. Weights may be fitted to the ca
 - ``delimiter``, ``decimal``, ``num_rows`` (of the anchor), ``episodes``, ``kept`` and ``not_kept`` (columns),
   ``num_columns`` (kept, the clock's not counted), ``rows_of`` (column: rows of its stream), ``units`` (column: unit).
 - ``clock``: the columns that hold the time, ``[]`` for none; ``rate_hz``, within 2 %; ``start_s``, within a second.
-- ``action_kind`` (any of a list), ``action`` (exactly these columns), ``action_has``, ``action_not``, ``state_has``, ``state_not``.
-- ``cameras`` (name: images), ``camera_rows`` (images of each, whatever their names), ``paired`` (each image belongs to the row of its number).
-- ``values`` (column: first and last value), ``missing`` (column: cells without a value). ``#2`` is the second column.
+- ``action_kind`` (any of a list), ``action`` (exactly these columns), ``action_has``, ``action_not``, ``state_has``,
+  ``state_not``.
+- ``cameras`` (name: images), ``camera_rows`` (images of each, whatever their names), ``paired`` (each image belongs to
+  the row of its number).
+- ``quaternions`` (first column: order in the file), ``values`` (column: first and last value), ``missing`` (column:
+  cells without a value). ``#2`` is the second column.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from vlapipe.pipeline.infer.infer import Inferred, infer_schema
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
-from vlapipe.schemas.schema import CsvStream, FieldSpec, ImageStream, Schema
+from vlapipe.schemas.schema import WHITESPACE, CsvStream, FieldSpec, ImageStream, Schema
 
 __all__ = ["CORPUS", "Case", "Confusion", "Verdict", "asked_about", "cases", "judge", "make_recording"]
 
@@ -97,8 +100,7 @@ def make_recording(case: Case, root: Path) -> Path:
 
 def asked_about(inferred: Inferred) -> tuple[str, ...]:
     """Returns the faults and questions for which ``schema infer`` exits with 1."""
-    until_then = (*getattr(inferred, "assumed", ()), *getattr(inferred, "units", ()))
-    return (*inferred.faults, *getattr(inferred, "questions", until_then))
+    return (*inferred.faults, *inferred.questions)
 
 
 def judge(case: Case) -> Verdict:
@@ -150,7 +152,7 @@ class _Stored:
 
 
 class _Found:
-    """What a schema states and an ingest by it stored. Each ``see_<fact>`` returns the fact as expected, if it is true."""
+    """What a schema states and an ingest by it stored. Each ``see_<fact>`` returns what is expected, if it is true."""
 
     def __init__(self, schema: Schema, dataset: Dataset) -> None:
         self.schema = schema
@@ -195,7 +197,8 @@ class _Found:
         if not isinstance(self.anchor, CsvStream):
             return self.anchor.kind
         found = self.anchor.dialect.delimiter
-        return expected if found.strip(" ") == expected else found
+        blanks = {expected, found} == {" ", WHITESPACE}
+        return expected if blanks or found.strip(" ") == expected else found
 
     def see_decimal(self, _expected: str) -> str:
         return self.anchor.dialect.decimal if isinstance(self.anchor, CsvStream) else self.anchor.kind
@@ -283,6 +286,10 @@ class _Found:
             if not np.array_equal(align, np.arange(len(align))):
                 return align.tolist()[:20]
         return expected
+
+    def see_quaternions(self, expected: dict[str, str]) -> dict[str, str]:
+        found = {name: self._find(name) for name in expected}
+        return {name: str(stored.field.quaternion) for name, stored in found.items() if stored is not None}
 
     def see_values(self, expected: dict[str, list[float]]) -> dict[str, list[float]]:
         seen = {}

@@ -69,3 +69,10 @@ def table_yaml_and_text_in_a_zip(root: Path) -> None:
 def blank_lines(root: Path) -> None:
     """240 kB of blank lines that end with a carriage return, and a small table below them."""
     (root / "log.csv").write_bytes(b"\r" * 240_000 + b"x,y\n1,2\n3,4\n")
+
+
+def udacity_images(root: Path) -> None:
+    """The images that the simulator's log names."""
+    for line in (root / "driving_log.csv").read_text(encoding="utf-8").splitlines():
+        for name in line.split(",")[:3]:
+            images(root, name=name.strip(), count=1)
