@@ -25,7 +25,7 @@ import importlib
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import WHITESPACE, CsvStream, FieldSpec, ImageStream, Schema
 
-__all__ = ["CORPUS", "Case", "Confusion", "Verdict", "asked_about", "cases", "judge", "make_recording"]
+__all__ = ["CORPUS", "Case", "Confusion", "Verdict", "asked_about", "cases", "judge", "judge_folder", "make_recording"]
 
 CORPUS = Path(__file__).parent / "pipeline" / "infer" / "corpus"
 _FACTS = "facts.toml"
@@ -106,36 +106,44 @@ def asked_about(inferred: Inferred) -> tuple[str, ...]:
 def judge(case: Case) -> Verdict:
     """Infer a schema for a case, ingest by it, and compare what is stored with the facts."""
     with tempfile.TemporaryDirectory() as scratch:
-        root = make_recording(case, Path(scratch) / "recordings")
-        try:
-            inferred = infer_schema(root)
-        except UsageError as error:
-            named = case.facts.get("built_in")
-            if named is not None and f"built-in schema {named!r}" in str(error):
-                return Verdict("right")
-            return Verdict("asked", asked=(str(error),))
-        asked = asked_about(inferred)
-        if asked:
-            return Verdict("asked", asked=asked, toml=inferred.toml)
-        wrong = tuple(_wrong_facts(case, root, inferred.toml, Path(scratch) / "data"))
-        return Verdict("wrong" if wrong else "right", wrong, toml=inferred.toml)
+        return judge_folder(make_recording(case, Path(scratch) / "recordings"), case.facts)
 
 
-def _wrong_facts(case: Case, root: Path, toml: str, out: Path) -> Iterator[Confusion]:
-    schema_file = out.with_suffix(".toml")
-    schema_file.write_text(toml, encoding="utf-8")
-    report = ingest(IngestConfig(source=root, out=out, schema=str(schema_file), workers=1))
-    if report.rejects:
-        yield Confusion("ingest", "no episode set aside", report.rejects[0]["reasons"][0]["message"])
-    if not report.num_episodes:
-        return
-    found = _Found(parse_schema(toml, "inferred"), open_dataset(out))
-    for fact, expected in case.facts.items():
-        if fact in _WRITTEN:
-            continue
-        seen = getattr(found, f"see_{fact}")(expected)
-        if seen != expected:
-            yield Confusion(fact, expected, seen)
+def judge_folder(root: Path, facts: dict[str, Any], *, answered: Sequence[str] = ()) -> Verdict:
+    """Infer a schema for a folder, ingest by it, and compare what is stored with the facts.
+
+    A question that holds a text of ``answered`` is answered as ``--accept`` answers it. The verdict then is ``asked``
+    with the question, or ``wrong`` if a fact is wrong in what is written all the same.
+    """
+    try:
+        inferred = infer_schema(root)
+    except UsageError as error:
+        named = facts.get("built_in")
+        known = named is not None and f"built-in schema {named!r}" in str(error)
+        return Verdict("right") if known else Verdict("asked", asked=(str(error),))
+    asked = asked_about(inferred)
+    if any(not any(text in line for text in answered) for line in asked):
+        return Verdict("asked", asked=asked, toml=inferred.toml)
+    wrong = tuple(_wrong_facts(facts, root, inferred.toml))
+    return Verdict("wrong" if wrong else "asked" if asked else "right", wrong, asked, inferred.toml)
+
+
+def _wrong_facts(facts: dict[str, Any], root: Path, toml: str) -> Iterator[Confusion]:
+    with tempfile.TemporaryDirectory() as scratch:
+        schema_file, out = Path(scratch) / "schema.toml", Path(scratch) / "data"
+        schema_file.write_text(toml, encoding="utf-8")
+        report = ingest(IngestConfig(source=root, out=out, schema=str(schema_file), workers=1))
+        if report.rejects:
+            yield Confusion("ingest", "no episode set aside", report.rejects[0]["reasons"][0]["message"])
+        if not report.num_episodes:
+            return
+        found = _Found(parse_schema(toml, "inferred"), open_dataset(out))
+        for fact, expected in facts.items():
+            if fact in _WRITTEN:
+                continue
+            seen = getattr(found, f"see_{fact}")(expected)
+            if seen != expected:
+                yield Confusion(fact, expected, seen)
 
 
 @dataclass(frozen=True)
