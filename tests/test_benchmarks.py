@@ -66,6 +66,23 @@ def test_containers_benchmark_gives_every_case_with_its_target(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_infer_benchmark_gives_every_case_with_its_counts(tmp_path: Path) -> None:
+    out = tmp_path / "infer.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "bench_infer.py"), "--small", "--out", str(out)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.read_text() == lines
+    results = [line for line in map(json.loads, lines.splitlines()) if line["case"] != "confusion"]
+    assert [(r["case"], r.get("half")) for r in results] == [
+        ("corpus", "fit"),
+        ("corpus", "kept"),
+        ("public", None),
+        ("files", None),
+    ]
+    assert all(r["right"] + r["asked"] + r["wrong"] == r["recordings"] == 3 for r in results[:2])
+    assert results[3]["files"] == 63
+
+
+@pytest.mark.slow
 def test_loader_benchmark_gives_every_figure_with_its_target(tmp_path: Path) -> None:
     options = ["--scale", "0.001", "--repeat", "1", "--seconds", "0.02", "--out", str(tmp_path / "results.jsonl")]
     (tmp_path / "data").mkdir()
