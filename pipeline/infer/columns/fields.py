@@ -12,8 +12,9 @@ import numpy as np
 
 from vlapipe.pipeline.infer.columns.clock import looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column
-from vlapipe.pipeline.infer.columns.groups import ANGLES, Group, group_columns, identifier
+from vlapipe.pipeline.infer.columns.groups import Group, group_columns, identifier
 from vlapipe.pipeline.infer.guess import FieldGuess
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.text.cells import is_fortran_number, is_missing
 from vlapipe.schemas.schema import MISSING_SUFFIX
 
@@ -257,7 +258,7 @@ def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGu
     periods = list(around)
     full = max(around)
     for i, (column, label) in enumerate(zip(group.columns, group.labels, strict=True)):
-        if not periods[i] and label in ANGLES:
+        if not periods[i] and label in lexicon().phrases("axes", "turn"):
             periods[i] = full or {"deg": 360.0, "rad": math.tau}.get(column.unit, 0.0)
     if not any(periods):
         return field

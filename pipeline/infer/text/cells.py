@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import product
+
+from vlapipe.pipeline.infer.lexicon import lexicon
 
 __all__ = [
     "cell_score",
@@ -45,17 +48,6 @@ _MISSING = {
     "-infinity",
     "nat",
 }
-_WORDS = (  # the first word of each pair is 1, the second is 0
-    ("true", "false"),
-    ("on", "off"),
-    ("yes", "no"),
-    ("open", "closed"),
-    ("opened", "closed"),
-    ("open", "close"),
-    ("pressed", "released"),
-    ("enabled", "disabled"),
-    ("active", "inactive"),
-)
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"
@@ -99,7 +91,8 @@ def words_of(cells: Iterable[str]) -> dict[str, int]:
     The keys are the words in each of the spellings (upper, capitalized, lower case) that occur.
     """
     seen = {cell.strip() for cell in cells}
-    pair = next((pair for pair in _WORDS if {word.lower() for word in seen} <= set(pair)), None)
+    pairs = (pair for ones, zeros in lexicon().table("words").values() for pair in product(ones, zeros))
+    pair = next((pair for pair in pairs if {word.lower() for word in seen} <= set(pair)), None)
     styles = [
         style for style in (str.upper, str.capitalize, str.lower) if {style(word.lower()) for word in seen} & seen
     ]
