@@ -25,8 +25,7 @@ from vlapipe.pipeline.infer.files.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.files.layout import Bucket, Layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.roles.actions import guess_action, guess_sample
-from vlapipe.pipeline.infer.roles.array_choices import choose_action, choose_state
+from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 
@@ -81,13 +80,7 @@ def guess_schema(layout: Layout, choices: Choices) -> SchemaGuess | None:
     not_read += not_read_videos
     not_read += unread_files(layout.tree, streams, counted=not_read_videos)
     streams = _unique(streams)
-    state: tuple[str, ...] = ()
-    if anchor.stream.kind != "csv":
-        state = choose_state(anchor.stream)
-        action, reasons = choose_action([anchor.stream], state, anchor.clock, anchor.num_rows, choices)
-    else:
-        action, reasons = guess_action(anchor.stream, anchor.clock, anchor.num_rows, choices)
-    sample = guess_sample(streams, anchor.clock, action)
+    action, reasons, sample = choose_sample(streams, anchor.clock, anchor.num_rows, choices)
     instruction, metadata = _guess_instruction(layout, chosen)
     return SchemaGuess(
         name=identifier(layout.tree.root.name, "recordings"),
@@ -104,7 +97,7 @@ def guess_schema(layout: Layout, choices: Choices) -> SchemaGuess | None:
         streams=tuple(streams),
         action=action,
         action_reasons=tuple(reasons),
-        sample=replace(sample, state=state or sample.state),
+        sample=sample,
         not_read=tuple(not_read),
     )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlapipe.schemas.schema import ActionSpec, Dialect, EpisodeLayout, InstructionSpec, SampleDefaults, TimeSpec
 
 __all__ = ["FieldGuess", "SchemaGuess", "StreamGuess"]
@@ -32,7 +35,8 @@ class FieldGuess:
     on_missing: str = ""
     optional: bool = False
     constant: bool = False  # True if no value changes in the first rows
-    command: bool = False  # True if the name says that the values were commanded
+    labels: tuple[str, ...] = ()  # of each column: the number, axis or joint that tells it from the others
+    head: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)  # first rows, (rows, columns)
     reasons: tuple[str, ...] = ()
 
     @property

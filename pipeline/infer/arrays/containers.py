@@ -23,8 +23,7 @@ from vlapipe.pipeline.infer.files.cameras import Beside
 from vlapipe.pipeline.infer.files.layout import Bucket, Layout
 from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import FieldGuess, SchemaGuess, StreamGuess
-from vlapipe.pipeline.infer.roles.actions import guess_sample
-from vlapipe.pipeline.infer.roles.array_choices import choose_action, choose_state
+from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.pipeline.read.containers.container import attributes_of, kind_of, open_container
 from vlapipe.schemas.findings import Findings
@@ -240,11 +239,7 @@ def _guess(
         assumed=clock.assumed,
     )
     streams = [stream, *([_between(stream, tuple(contents.between))] if contents.between else [])]
-    state = choose_state(stream)
-    action, reasons = choose_action(streams, state, clock, rows, choices)
-    sample = guess_sample(streams[:1], clock, action)
-    commanded = action.of if action.kind == "column" else ()
-    wanted = tuple(path for path in state if path not in commanded) or sample.state[:1]
+    action, reasons, sample = choose_sample(streams, clock, rows, choices)
     cameras, not_read = contents.cameras, contents.not_read
     if not cameras and not parts.are_several:
         cameras, unnamed = _cameras_of_files(layout, clock, rows)
@@ -263,7 +258,7 @@ def _guess(
         streams=(*streams, *cameras),
         action=action,
         action_reasons=tuple(reasons),
-        sample=replace(sample, state=wanted),
+        sample=sample,
         not_read=(*listed, *([f"{len(not_read) - len(listed)} more arrays"] if len(not_read) > len(listed) else ())),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.columns.clock import looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column
@@ -20,16 +21,6 @@ from vlapipe.schemas.schema import MISSING_SUFFIX
 
 __all__ = ["FieldsGuess", "guess_fields"]
 
-_COUNTERS = re.compile(
-    r"(^|.*[_.\s])(index|idx|seq|frame|frames|frame_index|frame_id|step|tick|row|no|nr|id|sample|count)$"
-)
-_INSTRUCTION = re.compile(
-    r"(language_?)?instruction|task(_?name|_?description)?|prompt|language|goal_?text|command_?text"
-)
-_COMMANDS = {
-    "action", "actions", "target", "cmd", "command", "commands", "commanded", "desired", "des", "setpoint", "goal",
-    "ref", "reference", "control", "throttle", "brake", "steer", "steering",
-}  # fmt: skip
 _EXACT_FLOAT32 = 1 << 24
 _EXACT_FLOAT64 = 1 << 53
 _MANY_SINGLES = 24
@@ -71,11 +62,11 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
 
 def _why_not(column: Column) -> str:
     """Return why a column is not kept, or an empty string if the column is kept."""
-    name = column.name.strip().lower()
     if column.kind == "text" and all(is_fortran_number(cell) for cell in column.cells if not is_missing(cell)):
         return "numbers with a D for the exponent, as Fortran writes them: write E and infer again"
     if column.kind in ("text", "time"):
-        return "" if _INSTRUCTION.fullmatch(name) and column.kind == "text" else _why_no_text(column)
+        is_instruction = lexicon().likeness(column.base, "texts", "instruction") == 1
+        return "" if is_instruction and column.kind == "text" else _why_no_text(column)
     if column.kind == "list":
         if column.decimal == ",":
             return "lists, whose commas may be decimal"
@@ -87,7 +78,7 @@ def _why_not(column: Column) -> str:
         return "another clock"
     # A counter that begins again in each episode counts too.
     counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
-    if column.whole and _COUNTERS.match(name) and counts:
+    if column.whole and counts and lexicon().likeness(column.base, "roles", "counter") >= 0.8:
         return "counts or numbers rows"
     return ""
 
@@ -155,11 +146,7 @@ def _list_length(cell: str) -> int:
 
 def _list_field(column: Column) -> FieldGuess:
     name, length = identifier(column.base), _list_length(next(cell for cell in column.cells if cell))
-    return FieldGuess(name=name, columns=(column.name,), length=length, command=_is_command(name))
-
-
-def _is_command(name: str) -> bool:
-    return bool(set(name.split("_")) & _COMMANDS)
+    return FieldGuess(name=name, columns=(column.name,), length=length)
 
 
 def _number_field(group: Group) -> FieldGuess:
@@ -170,17 +157,25 @@ def _number_field(group: Group) -> FieldGuess:
         columns=tuple(column.name for column in group.columns),
         unit=unit if any(unit) else (),
         dtype=_dtype(group, reasons),
-        command=_is_command(identifier(" ".join([group.name, group.columns[0].base]))),
+        labels=group.labels,
+        head=_head(group),
     )
     field = _with_angles(_with_quaternion(field, group, reasons), group, reasons)
     return _with_gaps(field, group, reasons)
 
 
+def _head(group: Group) -> NDArray[np.float64]:
+    """Return the first rows. A column that some files lack has fewer of them."""
+    rows = min(len(column.cells) for column in group.columns)
+    return np.column_stack([column.values[:rows] for column in group.columns])
+
+
 def _words_field(group: Group) -> FieldGuess:
     words = {word: value for column in group.columns for word, value in column.words.items()}
     columns = tuple(column.name for column in group.columns)
-    command = _is_command(identifier(" ".join([group.name, group.columns[0].base])))
-    field = FieldGuess(name=group.name, columns=columns, words=tuple(words.items()), command=command)
+    field = FieldGuess(
+        name=group.name, columns=columns, words=tuple(words.items()), labels=group.labels, head=_head(group)
+    )
     return _with_gaps(field, group, ["each cell is one of two words, kept as the number it stands for"])
 
 

@@ -71,7 +71,9 @@ def _joints(name: str) -> list[tuple[str, str]]:
         joint, start = best
         rest = (*words[:start], *words[start + len(joint) :])
         if joint and not places & set(rest):  # joints of a body have places
-            found.append((f"{' '.join(words[:start])}\0{' '.join(words[start + len(joint) :])}\0{arm}", " ".join(joint)))
+            found.append(
+                (f"{' '.join(words[:start])}\0{' '.join(words[start + len(joint) :])}\0{arm}", " ".join(joint))
+            )
     return found
 
 

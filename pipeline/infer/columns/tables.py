@@ -213,6 +213,8 @@ def _optional(field: FieldGuess, present: list[set[str]]) -> list[FieldGuess]:
             columns=tuple(field.columns[i] for i in where),
             unit=tuple(field.unit[i] for i in where) if field.unit else (),
             period=tuple(field.period[i] for i in where) if field.period else (),
+            labels=tuple(field.labels[i] for i in where) if field.labels else (),
+            head=None if field.head is None else field.head[:, where],
             quaternion=field.quaternion if len(where) == len(always) else "",
         )
         if not kept:

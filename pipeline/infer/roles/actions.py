@@ -1,107 +1,153 @@
-"""Guesses the action: the commanded columns if names tell of any, otherwise the robot's state 0.1 s later."""
+"""Chooses the action: all of what was commanded, otherwise where all that moves together is 0.1 s later."""
 
 from __future__ import annotations
 
-from vlapipe.pipeline.infer.choices import Choices
-from vlapipe.pipeline.infer.columns.clock import ClockGuess
-from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
-from vlapipe.schemas.schema import ActionSpec, SampleDefaults
+import json
+from collections import defaultdict
+from collections.abc import Sequence
 
-__all__ = ["guess_action", "guess_sample", "look_ahead"]
+from vlapipe.pipeline.infer.choices import Choices, Option
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.roles.roles import Role
+from vlapipe.schemas.schema import ActionSpec
+
+__all__ = ["choose_action"]
 
 _AHEAD_S = 0.1
-_STATE_S = 1.0
-_MAX_STATE_ROWS = 100
-_MAX_STATE = 64
-_MOST_FINGERS = 2
-_RATES = {"vel", "velocity", "torq", "torque", "acc", "acceleration", "effort", "force"}
-_JOINT, _POSE = ("joint_position", "joint", "q_", "qpos"), ("pose", "position", "orientation", "tcp", "cart")
+_MAYBE = -2.0  # log-odds from which a field may be a command
+_SURELY = 6.0  # and from which no other answer is considered
+_MOST = 0.5  # share of what moves, below which the command is not the action
 
 
-def guess_action(
-    anchor: StreamGuess, clock: ClockGuess, num_rows: int, choices: Choices
+def choose_action(
+    roles: Sequence[Role], clock: ClockGuess, num_rows: int, choices: Choices
 ) -> tuple[ActionSpec, list[str]]:
-    """Guess the action. Returns the action and the reasons."""
-    paths = {field.name: f"{anchor.name}/{field.name}" for field in anchor.fields}
-    fields = [field for field in anchor.fields if field.numeric]
-    commanded = [field for field in fields if field.command]
-    if any(not field.words for field in commanded):  # a commanded switch alone is not the whole action of a robot
-        named = ", ".join(field.name for field in commanded)
-        reason = f"{named}: by their names what was commanded; or kind = 'absolute' of what was reached"
-        return ActionSpec(kind="column", of=tuple(paths[field.name] for field in commanded)), [reason]
-    of_fields, why = _reached(fields)
-    grippers = [f for f in fields if f not in of_fields and _is_gripper(f)]
-    if grippers and why == "the joints, as named; 'delta' of them is as plausible":
-        why = "the joints and the gripper, as named"
-    elif grippers:
-        why = f"{why}; and the gripper"
-    of_fields = [*of_fields, *grippers]
-    return look_ahead(tuple(paths[field.name] for field in of_fields), clock, num_rows, why)
+    """Choose the action among the fields of all streams. Returns the action and the reasons."""
+    commanded = [role for role in roles if role.score > 0] or [role for role in roles if role.score > _MAYBE]
+    chosen = _robot_moves_by(commanded)
+    moves, why = _moves_together(roles, choices if not chosen else None)
+    ahead, reasons = _look_ahead(moves or chosen or roles[:1], clock, num_rows, why)
+    if not chosen or not moves:
+        return (ActionSpec(kind="column", of=_paths(chosen)), _why(commanded, chosen)) if chosen else (ahead, reasons)
+    column = ActionSpec(kind="column", of=_paths(chosen))
+    score = min(role.score for role in chosen)
+    lacks, share = _lacks(chosen, moves)
+    what = ", ".join(role.field.name for role in chosen)
+    options = [
+        Option(
+            value=column, score=score, says=f"{what} as commanded", line=_line(column), reasons=_why(commanded, chosen)
+        )
+    ]
+    if score < _SURELY or share < _MOST:
+        later = f"where {', '.join(role.field.name for role in moves)} is later"
+        options.append(
+            Option(
+                value=ahead,
+                score=0.0 if share >= _MOST else score + 1,
+                says=later,
+                line=_line(ahead),
+                reasons=tuple(reasons),
+            )
+        )
+    taken = choices.pick("action", options)
+    if lacks:
+        other = ahead if taken.value is column else column
+        choices.ask("action", f"{taken.says}, though {lacks}", taken.line, "another", _line(other))
+    return taken.value, [*taken.reasons]
 
 
-def _reached(fields: list[FieldGuess]) -> tuple[list[FieldGuess], str]:
-    """Choose the fields that give the robot's state: joints, else its pose, else the field with most columns."""
-    for words, what in ((_JOINT, "the joints"), (_POSE, "the pose")):
-        found = [field for field in fields if field.name.startswith(words) or any(w in field.name for w in words[:2])]
-        found = [
-            field for field in found if not field.optional and "vel" not in field.name and "torq" not in field.name
-        ]
+def _why(commanded: Sequence[Role], chosen: Sequence[Role]) -> list[str]:
+    left = [role.field.name for role in commanded if role not in chosen]
+    said = [reason for role in chosen for reason in role.reasons[:1]]
+    return [*dict.fromkeys(said), *([f"left out: {', '.join(left)}"] if left else [])]
+
+
+def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
+    """Leave out speeds beside positions, poses beside joints, and parts beside the field that holds all of them."""
+    named = [role for role in commanded if role.plain.split()[-1:] in (["action"], ["actions"])]
+    chosen = named or [role for role in commanded if role.quantity != "rate"] or list(commanded)
+    if any(role.quantity == "joint" for role in chosen):
+        chosen = [role for role in chosen if role.quantity != "pose"]
+    if len({role.sides for role in named}) < len(named) and not any(role.field.labels for role in named):
+        chosen = named[:1]
+    groups: dict[str, list[Role]] = defaultdict(list)
+    for role in chosen:
+        groups[role.field.columns[0].rpartition("/")[0]].append(role)
+    for found in groups.values():
+        widths = [role.field.num_columns for role in found]
+        if len(found) > 2 and sum(widths) == 2 * max(widths):
+            chosen = [role for role in chosen if role not in found or role.field.num_columns == max(widths)]
+    return chosen
+
+
+def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[list[Role], str]:
+    """Return all that moves together: joints and grippers, else poses, else what changes, and the reason."""
+    moving = [role for role in roles if role.moves]
+    grippers = [role for role in moving if role.quantity == "gripper"]
+    anchor = [role for role in moving if role.stream is roles[0].stream]
+    for quantity, among, why in (
+        ("joint", moving, "joints"),
+        ("pose", anchor, "pose"),
+        ("pose", moving, "pose"),
+    ):
+        found = [role for role in among if role.quantity == quantity]
         if found:
-            chosen = found[:1] if words is _JOINT else found[:2]
-            return chosen, f"{what}, as named; 'delta' of them is as plausible"
-    always = [field for field in fields if not field.optional] or fields
-    return [max(always, key=lambda field: field.num_columns)], "no column is named as a joint or a pose"
+            both = [role for role in moving if role in found or role in grippers]
+            return both, f"the {why}{' and the gripper' if grippers else ''}, as named"
+    others = [role for role in anchor if role.changes and role.quantity != "rate"] or [
+        role for role in anchor if role.changes
+    ]
+    others = others or anchor
+    if len(others) > 1 and choices is not None:
+        widest = max(others, key=lambda role: role.field.num_columns)
+        line, other = (f"of = {json.dumps(_paths(each))}" for each in (others, [widest]))
+        choices.ask("action: no name says what the robot moves", "all that changes", line, "less of it", other)
+    return [*others, *(role for role in grippers if role not in others)], "no name says what the robot moves"
 
 
-def _is_gripper(field: FieldGuess) -> bool:
-    """Return True if a field says how far a gripper is open."""
-    named = set(field.name.split("_")) & {"gripper", "grip", "hand"}
-    usable = not (field.optional or field.constant or field.command)
-    return bool(named) and usable and field.num_columns <= _MOST_FINGERS
+def _lacks(chosen: Sequence[Role], moves: Sequence[Role]) -> tuple[str, float]:
+    """Say which part of what moves was not commanded, and return the share that was."""
+    ours, all_sides = (frozenset().union(*(role.sides for role in each)) for each in (chosen, moves))
+    if ours and all_sides - ours:
+        return f"the {' and '.join(sorted(all_sides - ours))} arm moves too", len(ours) / len(all_sides) / 2
+    commanded, measured = (_num_of(each, "joint") for each in (chosen, moves))
+    grippers, held = (_num_of(each, "gripper") for each in (chosen, moves))
+    if measured and not commanded and grippers and not any(role.quantity == "" for role in chosen):
+        return "all joints move", 0.0
+    if 0 < commanded < measured + (0 if grippers else -held):
+        return f"{measured} joints move and {commanded} are commanded", commanded / measured
+    named = any(role.quantity in ("joint", "pose") for role in chosen) and commanded <= measured
+    if held and not grippers and named:
+        return "the gripper is not commanded", 1.0
+    return "", 1.0
 
 
-def look_ahead(of: tuple[str, ...], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:
-    """Return the action that leads to where ``of`` is a little later, and the reasons."""
+def _num_of(roles: Sequence[Role], quantity: str) -> int:
+    """Count the values of a quantity. Fields with the same columns, such as two filters of one sensor, count once."""
+    found = [role for role in roles if role.quantity == quantity]
+    named = {
+        (role.sides, role.field.labels if any(role.field.labels) else (role.path,)): role.field.num_columns
+        for role in found
+    }
+    return sum(named.values())
+
+
+def _paths(roles: Sequence[Role]) -> tuple[str, ...]:
+    return tuple(role.path for role in roles)
+
+
+def _line(action: ActionSpec) -> str:
+    return f'kind = "{action.kind}", of = {json.dumps(action.of)}'
+
+
+def _look_ahead(moves: Sequence[Role], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:
+    """Return the action that leads to where the robot is a little later, and the reasons."""
     rate = clock.rate_hz or 10.0
     if num_rows < 3:
-        return ActionSpec(kind="column", of=of), [why, "too few rows to look ahead"]
+        return ActionSpec(kind="column", of=_paths(moves)), [why, "too few rows to look ahead"]
     # A whole number of rows, so that a row lies near the time ahead.
     rows = max(1, min(round(_AHEAD_S * rate), num_rows // 3))
     period_s = rows / rate
-    tolerance_s = max(period_s / 4, 0.6 / rate)
-    said = [why, f"{rows} rows ahead at {rate:.4g} rows a second"]
-    return ActionSpec(kind="absolute", of=of, period_s=period_s, tolerance_s=tolerance_s), said
-
-
-def guess_sample(streams: list[StreamGuess], clock: ClockGuess, action: ActionSpec) -> SampleDefaults:
-    """Guess the sample: which fields are state and sensors, and the window sizes.
-
-    The state is every number of the anchor that changes and was not commanded, up to ``_MAX_STATE`` columns. The
-    sensors are all numbers of the other streams.
-    """
-    anchor = streams[0]
-    rate = clock.rate_hz or 10.0
-    commanded = set(action.of) if action.kind == "column" else set()
-    state: list[str] = []
-    size = 0
-    for field in anchor.fields:
-        path = f"{anchor.name}/{field.name}"
-        fits = field.numeric and not field.optional and not field.constant and size + field.num_columns <= _MAX_STATE
-        if fits and path not in commanded:
-            state.append(path)
-            size += field.num_columns
-    sensors: list[tuple[str, str]] = []
-    for stream in streams[1:]:
-        names = [field.name for field in stream.fields if field.numeric]
-        sensors += [(f"{stream.name}_{name}", f"{stream.name}/{name}") for name in names]
-    rates = [stream.rate_hz for stream in streams[1:] if stream.kind not in ("images", "video") and stream.rate_hz]
-    stride = round(action.period_s * rate) if action.period_s else 1
-    return SampleDefaults(
-        state=tuple(state) or action.of,
-        sensors=tuple(sensors),
-        state_rows=max(1, min(_MAX_STATE_ROWS, round(_STATE_S * rate))),
-        sensor_rows=max(1, min(_MAX_STATE_ROWS, round(0.1 * max(rates)))) if rates else 1,
-        image_rows=1,
-        action_rows=8,
-        action_stride=max(1, stride),
-    )
+    said = [why, f"{rows} rows ahead at {rate:.4g} rows a second; 'delta' is as plausible"]
+    action = ActionSpec(kind="absolute", of=_paths(moves), period_s=period_s, tolerance_s=max(period_s / 4, 0.6 / rate))
+    return action, said

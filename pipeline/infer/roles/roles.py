@@ -1,0 +1,92 @@
+"""Adds up the evidence for what each field of the streams is: what it is used for, and which quantity it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlapipe.pipeline.infer.evidence import log_odds, said
+from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
+from vlapipe.pipeline.infer.roles.field_evidence import (
+    by_columns,
+    by_likes,
+    by_name,
+    by_place,
+    by_values,
+    plain_words,
+    sides_of,
+)
+
+__all__ = ["WIDEST", "Role", "roles_of"]
+
+WIDEST = 4096  # numbers in a row of a field
+_USES = ("command", "error", "label", "object")
+_QUANTITIES = ("gripper", "joint", "pose", "rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """What a field is. ``use`` is command, error, label, object or measured.
+
+    ``quantity`` is gripper, joint, pose, rate, or empty. ``score`` is by how many log-odds a command is likelier than
+    any other use. ``sides`` are the arms that its names say.
+    """
+
+    path: str
+    stream: StreamGuess
+    field: FieldGuess
+    use: str
+    quantity: str
+    score: float
+    sides: frozenset[str]
+    observed: bool
+    flag: bool  # True if there are two values only
+    reasons: tuple[str, ...]
+
+    @property
+    def plain(self) -> str:
+        """Words of the name."""
+        return plain_words(self.field)
+
+    @property
+    def moves(self) -> bool:
+        """True if the field is measured, is no flag, and changes or says in its name what it is."""
+        return self.use == "measured" and not self.field.optional and (self.changes or bool(self.quantity))
+
+    @property
+    def changes(self) -> bool:
+        """True if the values are not all the same."""
+        return not self.field.constant and not self.flag
+
+
+def roles_of(streams: Sequence[StreamGuess]) -> list[Role]:
+    """Tell what each field of numbers is. Arrays of more than one dimension a row are no part of it."""
+    with_rows = [stream for stream in streams if stream.fields]
+    found = []
+    for stream in with_rows:
+        others = [other for other in with_rows if other is not stream]
+        for field in stream.fields:
+            if not field.numeric or len(field.shape or ()) > 1 or field.num_columns > WIDEST:
+                continue
+            evidence = [*by_name(field), *by_place(field, stream, others), *by_columns(field), *by_values(field)]
+            evidence += by_likes(field, [other for other in stream.fields if other.numeric])
+            uses = {use: log_odds(use, evidence) for use in _USES} | {"measured": 0.0}
+            use = max(uses, key=lambda each: uses[each])
+            quantities = {quantity: log_odds(quantity, evidence) for quantity in _QUANTITIES}
+            quantity = max(quantities, key=lambda each: quantities[each])
+            features = {each.feature for each in evidence}
+            found.append(
+                Role(
+                    path=f"{stream.name}/{field.name}",
+                    stream=stream,
+                    field=field,
+                    use=use,
+                    quantity=quantity if quantities[quantity] > 0 else "",
+                    score=uses.pop("command") - max(uses.values()),
+                    sides=sides_of(field, stream.name, stream.files[0]),
+                    observed="group_observed" in features,
+                    flag="two_values" in features,
+                    reasons=said("command", evidence),
+                )
+            )
+    return found

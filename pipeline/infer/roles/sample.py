@@ -1,0 +1,75 @@
+"""Chooses what a sample consists of: the state of one row, the sensors and the action."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from vlapipe.pipeline.infer.choices import Choices
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.roles.actions import choose_action
+from vlapipe.pipeline.infer.roles.roles import Role, roles_of
+from vlapipe.schemas.schema import ActionSpec, SampleDefaults
+
+__all__ = ["choose_sample"]
+
+_WIDEST_STATE = 64  # numbers of fields that no name calls an observation
+_MOST_SENSOR_ROWS = 100
+
+
+def choose_sample(
+    streams: Sequence[StreamGuess], clock: ClockGuess, num_rows: int, choices: Choices
+) -> tuple[ActionSpec, list[str], SampleDefaults]:
+    """Choose action and sample among the fields of all streams, of which the first is the anchor.
+
+    Returns the action, the reasons for it, and the sample.
+    """
+    roles = roles_of(streams)
+    action, reasons = choose_action(roles, clock, num_rows, choices)
+    commanded = set(action.of) if action.kind == "column" else set()
+    free = [role for role in roles if role.path not in commanded and role.use in ("measured", "object")]
+    state = _state(free, streams[0])
+    if not state:
+        state = [role for role in roles if role.path in action.of]
+        if commanded:
+            line = f"state = {json.dumps([role.path for role in state])}"
+            choices.ask("state: only commands are in the recording", "the commands", line, "another", "state = [...]")
+    in_state = {role.path for role in state}
+    left = [role for role in free if role.path not in in_state and role.stream.time.rows_of is None]
+    left = [role for role in left if role.stream is not streams[0] or _is_wide(role)]
+    rates = [stream.rate_hz for stream in streams[1:] if stream.fields and stream.rate_hz]
+    return (
+        action,
+        reasons,
+        SampleDefaults(
+            state=tuple(role.path for role in state),
+            sensors=tuple((_sensor_name(role, streams[0]), role.path) for role in left),
+            sensor_rows=max(1, min(_MOST_SENSOR_ROWS, round(0.1 * max(rates)))) if rates else 1,
+            action_rows=8,
+            action_stride=max(1, round(action.period_s * (clock.rate_hz or 10.0))),
+        ),
+    )
+
+
+def _sensor_name(role: Role, anchor: StreamGuess) -> str:
+    return role.field.name if role.stream is anchor else f"{role.stream.name}_{role.field.name}"
+
+
+def _is_wide(role: Role) -> bool:
+    return role.field.num_columns > _WIDEST_STATE
+
+
+def _state(free: Sequence[Role], anchor: StreamGuess) -> list[Role]:
+    """Return what moves with the arm, and goals and objects: all of the anchor, and the arms of other streams.
+
+    If names say what was observed, other fields belong to the state only if their names say what they are.
+    """
+    ours = [role for role in free if role.stream is anchor and not role.field.optional]
+    arms = {role.stream.name for role in free if role.quantity in ("joint", "gripper") and role.stream is not anchor}
+    ours += [role for role in free if role.stream.name in arms and role.quantity in ("joint", "gripper", "rate")]
+    ours += [role for role in free if role.stream is not anchor and role.use == "object" and role not in ours]
+    ours = [role for role in ours if not role.field.constant or role.quantity or role.use == "object"]
+    if any(role.observed for role in ours):
+        return [role for role in ours if role.observed or role.quantity or role.use == "object"]
+    return [role for role in ours if not _is_wide(role)]
