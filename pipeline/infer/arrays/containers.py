@@ -239,11 +239,11 @@ def _guess(
         assumed=clock.assumed,
     )
     streams = [stream, *([_between(stream, tuple(contents.between))] if contents.between else [])]
-    action, reasons, sample = choose_sample(streams, clock, rows, choices)
     cameras, not_read = contents.cameras, contents.not_read
     if not cameras and not parts.are_several:
         cameras, unnamed = _cameras_of_files(layout, clock, rows)
         not_read = [*not_read, *unnamed]
+    action, reasons, sample = choose_sample([*streams, *cameras], clock, rows, choices)
     listed = not_read[:_MAX_LISTED]
     episodes, reason = parts.layout, parts.reason
     if not layout.per_file:

@@ -22,6 +22,7 @@ from vlapipe.schemas.schema import MISSING_SUFFIX
 __all__ = ["FieldsGuess", "guess_fields"]
 
 _EXACT_FLOAT32 = 1 << 24
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _EXACT_FLOAT64 = 1 << 53
 _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
@@ -204,13 +205,14 @@ def _dtype(group: Group, reasons: list[str]) -> str:
             return "int64"
         return "float32"
     for column in group.columns:
-        values = np.unique(column.finite)
+        values = np.unique(column.finite[np.abs(column.finite) <= _MOST_FLOAT32])  # the reader refuses larger ones
         if len(np.unique(values.astype(np.float32))) < 0.9 * len(values):
             reasons.append(f"float64: float32 would make neighbouring values of {column.name!r} equal")
             return "float64"
     return "float32"
 
 
+@np.errstate(over="ignore")
 def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
     if len(group.columns) != 4 or not all(len(c.finite) == len(group.columns[0].finite) for c in group.columns):
         return _hint_of_quaternion(field, group, reasons)
@@ -233,6 +235,7 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
     return replace(field, name=name, quaternion=order, normalize=normalize)
 
 
+@np.errstate(over="ignore")
 def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
     """Add a reason if four neighbouring unnamed columns have length 1, like a quaternion. The field stays as it is."""
     columns = group.columns

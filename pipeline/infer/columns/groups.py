@@ -63,7 +63,7 @@ def _joints(name: str) -> list[tuple[str, str]]:
     places = {*lexicon().phrases("axes", "place"), "w"}
     found = []
     for arm in lexicon().table("arms"):
-        best = ((), 0)
+        best: tuple[tuple[str, ...], int] = ((), 0)
         for phrase in lexicon().phrases("arms", arm):
             parts = tuple(phrase.split())
             starts = [i for i in range(len(words) - len(parts) + 1) if words[i : i + len(parts)] == parts]

@@ -27,9 +27,9 @@ def choose_action(
     chosen = _robot_moves_by(commanded)
     moves, why = _moves_together(roles, choices if not chosen else None)
     ahead, reasons = _look_ahead(moves or chosen or roles[:1], clock, num_rows, why)
-    if not chosen or not moves:
-        return (ActionSpec(kind="column", of=_paths(chosen)), _why(commanded, chosen)) if chosen else (ahead, reasons)
     column = ActionSpec(kind="column", of=_paths(chosen))
+    if not chosen or not moves:
+        return (column, _why(commanded, chosen)) if chosen else (ahead, reasons)
     score = min(role.score for role in chosen)
     lacks, share = _lacks(chosen, moves)
     what = ", ".join(role.field.name for role in chosen)
@@ -98,7 +98,8 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
         role for role in anchor if role.changes
     ]
     others = others or anchor
-    if len(others) > 1 and choices is not None:
+    others = others or [role for role in roles if role.stream is roles[0].stream]
+    if len(others) > 1 and choices is not None and not all(role.quantity for role in others):
         widest = max(others, key=lambda role: role.field.num_columns)
         line, other = (f"of = {json.dumps(_paths(each))}" for each in (others, [widest]))
         choices.ask("action: no name says what the robot moves", "all that changes", line, "less of it", other)

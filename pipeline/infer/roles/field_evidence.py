@@ -63,7 +63,7 @@ def _file_words(stream: StreamGuess) -> tuple[str, ...]:
 
 
 def by_columns(field: FieldGuess) -> Iterator[Evidence]:
-    """Yield what tells the columns of a field apart: numbers, axes, or the joints of an arm."""
+    """Yield what tells the columns of a field apart: numbers, axes, or the joints of an arm; and their unit."""
     labels = set(field.labels)
     if labels & set(lexicon().phrases("axes", "place")):
         yield Evidence("has_axes", 1.0, f"{field.name}: a value for each axis")
@@ -75,6 +75,8 @@ def by_columns(field: FieldGuess) -> Iterator[Evidence]:
             yield Evidence("joints_called_goal", like, f"{field.name}: goals of joints are what was commanded")
     if field.num_columns >= _FEWEST_NUMBERED and all(label.isdecimal() for label in labels):
         yield Evidence("is_numbered", 1.0, f"{field.name}: {field.num_columns} numbered values")
+    if any(lexicon().likeness(unit, "units_of", "rate") == 1 or "/s" in unit for unit in field.unit):
+        yield Evidence("unit_of_rate", 1.0, f"{field.name}: in {field.unit[0]}")
     if field.quaternion:
         yield Evidence("is_quaternion", 1.0, f"{field.name}: a quaternion")
 

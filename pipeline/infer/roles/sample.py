@@ -32,7 +32,7 @@ def choose_sample(
     state = _state(free, streams[0])
     if not state:
         state = [role for role in roles if role.path in action.of]
-        if commanded:
+        if commanded and not any(stream.kind in ("images", "video") for stream in streams):
             line = f"state = {json.dumps([role.path for role in state])}"
             choices.ask("state: only commands are in the recording", "the commands", line, "another", "state = [...]")
     in_state = {role.path for role in state}
