@@ -1,4 +1,4 @@
-"""Builds a whole schema from the guesses about the layout, the tables, the arrays and the images."""
+"""Builds a whole schema from the guesses about the layout, the tables, the containers and the images."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.discover.file_tree import match_end
-from vlapipe.pipeline.infer.arrays.arrays import ArraysGuess, guess_arrays
+from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.infer.arrays.containers import guess_container
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.tables import guess_table
 from vlapipe.pipeline.infer.files.beside_files import (
+    Found,
     cameras_beside,
     files_below,
     pattern_of_anchor,
+    raised_to_images,
     relative_path,
     videos_beside,
 )
 from vlapipe.pipeline.infer.files.cameras import Beside
 from vlapipe.pipeline.infer.files.clock_files import StampTable, stamp_table
-from vlapipe.pipeline.infer.files.layout import Bucket, Layout, pattern_of, telling_name
+from vlapipe.pipeline.infer.files.heads import Bucket
+from vlapipe.pipeline.infer.files.layout import Layout, find_layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
@@ -32,68 +36,70 @@ from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
 __all__ = ["guess_schema"]
 
 ANCHOR = "robot"
-_LOOKED_AT = 3
-_INSTRUCTION_KEYS = ("instruction", "language_instruction", "task_description", "prompt", "task", "goal")
 _RESERVED = {"action", "align", ANCHOR}
 
 
-@dataclass(frozen=True)
-class _Anchor:
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """The streams of one kind of file, and what the file says of its episodes. ``num_rows`` are those of ``stream``."""
+
     stream: StreamGuess
     clock: ClockGuess
     num_rows: int
-    split_column: str | None = None
-    split_gap_s: float | None = None
-    split_reasons: tuple[str, ...] = ()
-    cameras: tuple[StreamGuess, ...] = ()  # arrays of images beside the anchor's arrays
+    beside: tuple[StreamGuess, ...] = ()  # other streams of the same file, such as arrays of images
     not_read: tuple[str, ...] = ()
+    episodes: EpisodeLayout = EpisodeLayout()  # noqa: RUF009 - frozen
+    episode_reasons: tuple[str, ...] = ()
+    instruction: InstructionSpec = InstructionSpec(metadata_key=None, file=None)  # noqa: RUF009 - frozen
 
 
-def guess_schema(layout: Layout, choices: Choices) -> SchemaGuess | None:
-    """Guess the whole schema. Returns ``None`` if the anchor's files hold no numbers after all."""
-    files = list(layout.anchor.files)
-    anchor = _guess_anchor(layout, choices)
-    if anchor is None:
-        return None
-    chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})][:_LOOKED_AT]
+def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
+    """Guess the whole schema. Returns ``None`` if no file holds numbers."""
+    layout = find_layout(tree, choices)
+    without: list[Bucket] = []
+    while layout is not None:
+        anchor = _guess_source(ANCHOR, pattern_of_anchor(layout), layout.anchor, choices, may_split=True)
+        if anchor is not None and any(field.numeric for field in anchor.stream.fields):
+            return _guess_around(layout, anchor, choices)
+        without.append(layout.anchor)  # there is a clock beside text, but nothing to train on
+        choices.made.clear()
+        layout = find_layout(tree, choices, without)
+    return None
+
+
+def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGuess:
+    layout = _as_the_container_says(layout, anchor)
+    anchor = _named_by(layout, anchor)
+    files = layout.anchor.files
+    chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
     tables = _stamp_tables(layout)
     anchor = _with_clock_file(anchor, tables)
     beside = Beside(name=ANCHOR, clock=anchor.clock, num_rows=anchor.num_rows, tables=tables)
-    by_stem = layout.per_file and len(files) > 1
-    cameras = cameras_beside(layout, chosen, beside, by_stem=by_stem)
-    videos, not_read_videos = videos_beside(layout, chosen, beside, by_stem=by_stem)
-    cameras += videos
-    streams = [anchor.stream, *anchor.cameras]
+    found = _images_beside(layout, chosen, beside, anchor, choices)
+    streams = [anchor.stream, *anchor.beside]
     not_read = [f"{file}: other columns than {files[0]}; it needs a schema of its own" for file in layout.unlike]
     not_read += [f"{file}: a file of one row is no stream" for file in layout.one_row]
     not_read += anchor.not_read
     # A table that is only a clock is not a stream. In the path of such tables, {camera} stands for a camera's folder.
-    clocks = {stream.time.file for stream in (anchor.stream, *cameras) if stream.time.file}
+    clocks = {stream.time.file for stream in (anchor.stream, *found.streams) if stream.time.file}
     for bucket in layout.others:
         pattern = _pattern_beside(layout, bucket)
         ours = [table for table in tables if table.alone and table.pattern == pattern]
         used = pattern and any(match_end(pattern, clock) is not None for clock in clocks)
         if not any(used or table.lists_images for table in ours):
-            _add_stream(streams, not_read, layout, bucket, anchor, choices)
-    _add_array_files(streams, not_read, layout, chosen, anchor)
-    streams += cameras
-    not_read += not_read_videos
-    not_read += unread_files(layout.tree, streams, counted=not_read_videos)
+            _add_streams(streams, not_read, bucket, pattern, anchor, choices)
+    streams += found.streams
+    not_read += [*found.not_read, *unread_files(layout.tree, streams, choices, counted=found.not_read)]
     streams = _unique(streams)
     action, reasons, sample = choose_sample(streams, anchor.clock, anchor.num_rows, choices)
     instruction, metadata = _guess_instruction(layout, chosen)
+    told = anchor.instruction.metadata_key or anchor.instruction.column
     return SchemaGuess(
         name=identifier(layout.tree.root.name, "recordings"),
         description=f"{layout.tree.root.name}: {PurePosixPath(files[0]).name}",
-        episodes=EpisodeLayout(
-            per_file=layout.per_file,
-            split_column=anchor.split_column,
-            split_gap_s=anchor.split_gap_s,
-            task=_task(layout),
-            metadata=metadata,
-        ),
-        episode_reasons=(*layout.reasons, *anchor.split_reasons),
-        instruction=instruction,
+        episodes=replace(anchor.episodes, per_file=layout.per_file, task=_task(layout), metadata=metadata),
+        episode_reasons=(*(anchor.episode_reasons or layout.reasons),),
+        instruction=anchor.instruction if told else instruction,
         streams=tuple(streams),
         action=action,
         action_reasons=tuple(reasons),
@@ -102,40 +108,82 @@ def guess_schema(layout: Layout, choices: Choices) -> SchemaGuess | None:
     )
 
 
-def _guess_anchor(layout: Layout, choices: Choices) -> _Anchor | None:
-    files = layout.anchor.files
-    pattern = pattern_of_anchor(layout)
-    if not layout.anchor.looks:
-        paths = [layout.tree.root / files[0]]
-        if files[0].lower().endswith(".npy"):  # all files of its folder are its arrays
-            pattern = tuple(str(PurePosixPath(name).with_name("*.npy")) for name in pattern[:1])
-            paths = sorted(paths[0].parent.glob("*.npy"))
-        arrays = guess_arrays(ANCHOR, pattern, paths)
-        if arrays is None or not arrays.stream.fields:
+def _guess_source(
+    name: str, files: tuple[str, ...], bucket: Bucket, choices: Choices, *, may_split: bool
+) -> _Source | None:
+    """Guess the streams of one kind of file. Returns ``None`` if it holds nothing to keep."""
+    if bucket.is_folder:  # all files of the folder are its arrays
+        files = tuple(str(PurePosixPath(pattern).with_name("*.npy")) for pattern in files[:1])
+    if bucket.tables:
+        table = guess_table(name, files, bucket.tables, choices, may_split=may_split)
+        if not table.stream.fields:
             return None
-        return _Anchor(arrays.stream, arrays.clock, arrays.num_rows, cameras=arrays.cameras, not_read=arrays.not_read)
-    table = guess_table(ANCHOR, pattern, layout.anchor.looks, choices, may_split=True)
-    if not any(field.numeric for field in table.stream.fields):
-        return None  # there is a clock beside text, but nothing to train on
-    return _Anchor(
-        table.stream, table.clock, table.num_rows, table.split_column, table.split_gap_s, table.split_reasons
+        episodes = EpisodeLayout(split_column=table.split_column, split_gap_s=table.split_gap_s)
+        return _Source(
+            stream=table.stream,
+            clock=table.clock,
+            num_rows=table.num_rows,
+            episodes=episodes,
+            episode_reasons=table.split_reasons,
+        )
+    packed = guess_container(name, files, bucket.looks, choices, may_split=may_split)
+    if packed is None:
+        return None
+    return _Source(
+        stream=packed.stream,
+        clock=packed.clock,
+        num_rows=packed.num_rows,
+        beside=packed.beside,
+        not_read=packed.not_read,
+        episodes=packed.episodes,
+        episode_reasons=packed.episode_reasons,
+        instruction=packed.instruction,
     )
+
+
+def _as_the_container_says(layout: Layout, anchor: _Source) -> Layout:
+    """Lay out containers that may hold several episodes, or a single container, as a file an episode."""
+    in_file = anchor.stream.kind != "csv" and not layout.anchor.is_folder
+    several = anchor.episodes.group or anchor.episodes.ends or anchor.episodes.split_column
+    if in_file and (several or len(layout.anchor.files) == 1):
+        layout = replace(layout, per_file=True, up=0)
+    return raised_to_images(layout) if layout.per_file and not several else layout
+
+
+def _named_by(layout: Layout, anchor: _Source) -> _Source:
+    """Give the anchor's streams the pattern that its files have in the final layout."""
+    files = anchor.stream.files if layout.anchor.is_folder else pattern_of_anchor(layout)
+    beside = tuple(replace(stream, files=files) for stream in anchor.beside)
+    return replace(anchor, stream=replace(anchor.stream, files=files), beside=beside)
+
+
+def _images_beside(layout: Layout, chosen: list[str], beside: Beside, anchor: _Source, choices: Choices) -> Found:
+    """Guess the cameras whose images or videos lie beside the anchor's files. A file of several episodes has none."""
+    of_parts = anchor.stream.kind != "csv" and (anchor.episodes.group or anchor.episodes.ends)
+    if of_parts:
+        return Found([], [])
+    by_stem = layout.per_file and len(layout.anchor.files) > 1
+    cameras = cameras_beside(layout, chosen, beside, choices, by_stem=by_stem)
+    videos = videos_beside(layout, chosen, beside, choices, by_stem=by_stem)
+    return Found([*cameras, *videos.streams], videos.not_read)
 
 
 def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
     """List the tables of an episode, the anchor's included, that could be the clock of its rows or of its images."""
     found = []
     for bucket in (layout.anchor, *layout.others):
+        if not bucket.tables:
+            continue
         pattern = _pattern_beside(layout, bucket) if bucket is not layout.anchor else None
-        if bucket is layout.anchor and not layout.per_file and bucket.looks:
+        if bucket is layout.anchor and not layout.per_file:
             pattern = pattern_of([relative_path(layout, file) for file in bucket.files], [])[0]
-        table = stamp_table(pattern, bucket.looks[0]) if pattern and bucket.looks else None
+        table = stamp_table(pattern, bucket.tables[0]) if pattern else None
         if table is not None:
             found.append(table)
     return tuple(found)
 
 
-def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor:
+def _with_clock_file(anchor: _Source, tables: tuple[StampTable, ...]) -> _Source:
     """Give an anchor without a clock the clock of a table that has as many stamps as the anchor has rows."""
     fitting = [table for table in tables if table.alone and table.num_rows == anchor.num_rows]
     if not anchor.clock.assumed or not fitting:
@@ -147,72 +195,35 @@ def _with_clock_file(anchor: _Anchor, tables: tuple[StampTable, ...]) -> _Anchor
     return replace(anchor, stream=stream, clock=clock)
 
 
-def _add_stream(
+def _add_streams(
     streams: list[StreamGuess],
     not_read: list[str],
-    layout: Layout,
     bucket: Bucket,
-    anchor: _Anchor,
+    pattern: str | None,
+    anchor: _Source,
     choices: Choices,
 ) -> None:
-    """Add a stream for tables or arrays that lie beside the anchor's files, one file an episode."""
-    pattern = _pattern_beside(layout, bucket)
+    """Add the streams of tables or containers that lie beside the anchor's files, one file an episode."""
     name = PurePosixPath(bucket.files[0]).name
     if pattern is None:
-        what = f"{name}: not one an episode" if len(bucket.files) > 1 else f"{name}: belongs to no episode"
-        not_read.append(what)
+        not_read.append(f"{name}: not one an episode" if len(bucket.files) > 1 else f"{name}: belongs to no episode")
         return
     stem = telling_name(pattern.replace("{stem}", ""))
+    if bucket.is_folder:
+        stem = PurePosixPath(pattern).parent.name or "arrays"
     stream_name = identifier(stem.replace("*", ""), "sensor")
     if any(stream.name == stream_name for stream in streams):  # there is one such file in each of several folders
         stream_name = identifier(pattern.partition(".")[0].replace("*", "").replace("{stem}", ""), "sensor")
-    first = layout.tree.root / bucket.files[0]
-    if bucket.looks:
-        table = guess_table(stream_name, (pattern,), bucket.looks, choices, may_split=False)
-        if not table.stream.fields:
-            not_read.append(f"{name}: no column to keep")
-            return
-        streams.append(_on_the_anchors_clock(table.stream, table.clock, anchor))
+    source = _guess_source(stream_name, (pattern,), bucket, choices, may_split=False)
+    if source is None:
+        not_read.append(f"{name}: no column to keep")
         return
-    arrays = guess_arrays(stream_name, (pattern,), [first])
-    if arrays is None:
-        not_read.append(f"{name}: no arrays of numbers")
-        return
-    not_read += arrays.not_read
-    _add_arrays(streams, arrays, anchor)
-
-
-def _add_arrays(streams: list[StreamGuess], arrays: ArraysGuess, anchor: _Anchor) -> None:
-    if arrays.stream.fields:
-        streams.append(_on_the_anchors_clock(arrays.stream, arrays.clock, anchor))
-        streams += arrays.cameras
-    else:
-        streams += [_on_the_anchors_clock(camera, arrays.clock, anchor) for camera in arrays.cameras]
-
-
-def _add_array_files(
-    streams: list[StreamGuess], not_read: list[str], layout: Layout, chosen: list[str], anchor: _Anchor
-) -> None:
-    """Add a stream for the NPY files of each folder of an episode."""
-    if layout.per_file and len(layout.anchor.files) > 1:
-        return
-    files = layout.anchor.files
-    episodes = [set(files_below(layout, file, {".npy"})) for file in chosen]
-    folders: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(set.intersection(*episodes)):
-        folders[str(PurePosixPath(path).parent)].append(path)
-    root = layout.tree.root / layout.folder(chosen[0])
-    for folder, paths in folders.items():
-        if relative_path(layout, files[0]) in paths and files[0].lower().endswith(".npy"):
-            continue  # the anchor's own folder
-        name = identifier("arrays" if folder == "." else PurePosixPath(folder).name, "arrays")
-        pattern = "*.npy" if folder == "." else f"{pattern_of([folder], [])[0]}/*.npy"
-        arrays = guess_arrays(name, (pattern,), [root / path for path in paths])
-        if arrays is None:
-            not_read.append(f"{pattern}: no arrays of numbers")
-        else:
-            not_read += arrays.not_read
-            _add_arrays(streams, arrays, anchor)
+    not_read += source.not_read
+    for stream in (source.stream, *source.beside):
+        if (stream.fields or stream.kind == "images") and stream.time.rows_of:
+            streams.append(stream)
+        elif stream.fields or stream.kind == "images":
+            streams.append(_on_the_anchors_clock(stream, source.clock, anchor))
 
 
 def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
@@ -244,7 +255,7 @@ def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
     return pattern_of(found, against)[0]
 
 
-def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Anchor) -> StreamGuess:
+def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Source) -> StreamGuess:
     """Shift a clock to start with the anchor's, if the two clocks cannot be the same."""
     apart = ""
     counted = bool(clock.columns) == bool(anchor.clock.columns)  # True if both clocks use columns, or neither does
@@ -299,7 +310,11 @@ def _guess_instruction(layout: Layout, chosen: list[str]) -> tuple[InstructionSp
         pattern = pattern_of_anchor(layout)[0]
         if found is not None:
             metadata, key = "{stem}.zip" if layout.per_file else pattern, found or None
-    texts = [name for name in common if name.endswith(".txt") and any(w in name.lower() for w in _INSTRUCTION_KEYS)]
+    texts = [
+        name
+        for name in common
+        if name.endswith(".txt") and lexicon().likeness(PurePosixPath(name).stem, "arrays", "instruction")
+    ]
     return InstructionSpec(metadata_key=key, file=texts[0] if texts else None), metadata
 
 
@@ -314,4 +329,5 @@ def _instruction_key(path: Path) -> str | None:
         return None
     if not isinstance(values, dict):
         return None
-    return next((key for key in _INSTRUCTION_KEYS if isinstance(values.get(key), str)), "")
+    texts = {" ".join(words_in(key)): key for key, value in values.items() if isinstance(value, str)}
+    return next((texts[key] for key in lexicon().phrases("arrays", "instruction") if key in texts), "")

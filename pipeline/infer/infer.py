@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
-from vlapipe.pipeline.infer.arrays.containers import guess_containers
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.choices import Choice, Choices, Question
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ
 from vlapipe.pipeline.infer.evidence import log_odds
 from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
+from vlapipe.pipeline.infer.files.heads import TABLES
 from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, recognize
-from vlapipe.pipeline.infer.files.layout import TABLES, files_of_one_row, find_layout, likeliest_table
+from vlapipe.pipeline.infer.files.layout import files_of_one_row, likeliest_table
 from vlapipe.pipeline.infer.files.one_step_files import OneStepFiles, one_step_a_file
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.lexicon import use_lexicon
@@ -113,9 +113,7 @@ def _worth_reading(choices: Choices) -> list[tuple[Choice, int]]:
 
 def _candidate(tree: FileTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
     """Make a whole schema by the choices, and read by it. Returns ``None`` if no file can be described."""
-    layout = find_layout(tree)
-    guess = None if layout is None else guess_schema(layout, choices)
-    guess = guess or guess_containers(tree, choices)
+    guess = guess_schema(tree, choices)
     if guess is None or (against is not None and schema_text(guess) == schema_text(against.guess)):
         return None
     num_episodes = _TRIED_EPISODES if against is None else 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
 from vlapipe.pipeline.discover.file_tree import match_end
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.files.cameras import Beside, guess_cameras
 from vlapipe.pipeline.infer.files.image_files import CONVERTED, DEPTH, METRES, sort_images
@@ -16,10 +18,11 @@ from vlapipe.pipeline.infer.files.videos import depth_videos, frames_as_rows, gu
 from vlapipe.pipeline.infer.guess import StreamGuess
 
 __all__ = [
+    "Found",
     "cameras_beside",
     "files_below",
-    "has_files_beside",
     "pattern_of_anchor",
+    "raised_to_images",
     "relative_path",
     "videos_beside",
 ]
@@ -27,9 +30,16 @@ __all__ = [
 _STEM = "STEM"
 
 
+class Found(NamedTuple):
+    """Streams, and lines about what is not read."""
+
+    streams: list[StreamGuess]
+    not_read: list[str]
+
+
 def pattern_of_anchor(layout: Layout) -> tuple[str, ...]:
     """Return a pattern for the anchor's files, with enough parent folders that tables of the same name do not match."""
-    others = [file for bucket in layout.others for file in bucket.files if bucket.looks] + list(layout.unlike)
+    others = [file for bucket in layout.others for file in bucket.files] + list(layout.unlike)
     most = min(file.count("/") for file in layout.anchor.files) - layout.up
     for above in range(most + 1):
         ends = [relative_path(layout, file, above) for file in layout.anchor.files]
@@ -55,7 +65,9 @@ def files_below(layout: Layout, file: str, suffixes: set[str]) -> list[str]:
     return [path[start:] for path in found if PurePosixPath(path).suffix.lower() in suffixes]
 
 
-def cameras_beside(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> list[StreamGuess]:
+def cameras_beside(
+    layout: Layout, chosen: list[str], beside: Beside, choices: Choices, *, by_stem: bool
+) -> list[StreamGuess]:
     """Guess the cameras whose images are files, kind by kind: a stream of depth has a unit, others may be converted."""
     episodes = [_of_episode(layout, file, IMAGES, by_stem=by_stem) for file in chosen]
     if by_stem:
@@ -81,9 +93,7 @@ def cameras_beside(layout: Layout, chosen: list[str], beside: Beside, *, by_stem
     return cameras
 
 
-def videos_beside(
-    layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool
-) -> tuple[list[StreamGuess], list[str]]:
+def videos_beside(layout: Layout, chosen: list[str], beside: Beside, choices: Choices, *, by_stem: bool) -> Found:
     """Guess the cameras that were recorded as videos. Returns what is not read too."""
     episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
     folder = layout.tree.root / layout.folder(chosen[0])
@@ -91,12 +101,12 @@ def videos_beside(
     if not by_stem:
         stamps = files_below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"})
         streams, not_read = guess_videos(episodes, stamps, beside, depth)
-        return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
+        return Found([_counted(stream, folder, episodes[0], beside) for stream in streams], not_read)
     named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
     depth = _with_placeholder(layout, chosen[0], depth)
     streams, not_read = guess_videos(named, (), replace(beside, tables=()), depth)
     streams = [_with_stem(stream) for stream in streams]
-    return [_counted(stream, folder, episodes[0], beside) for stream in streams], not_read
+    return Found([_counted(stream, folder, episodes[0], beside) for stream in streams], not_read)
 
 
 def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Beside) -> StreamGuess:
@@ -105,9 +115,18 @@ def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Besid
     return stream if first is None else frames_as_rows(stream, folder / first, beside)
 
 
-def has_files_beside(layout: Layout, file: str) -> bool:
-    """Return True if images or videos lie below the episode's folder that have the file's name."""
-    return bool(_of_episode(layout, file, IMAGES | VIDEOS, by_stem=True))
+def raised_to_images(layout: Layout) -> Layout:
+    """Take a folder above the files for that of the episodes if only that holds images or videos with their names.
+
+    In ``data/run_1.h5`` beside ``videos/run_1.mp4`` it is the folder above ``data``.
+    """
+    files = layout.anchor.files
+    most = min(file.count("/") for file in files) if len(files) > 1 else 0
+    for up in range(most + 1):
+        raised = replace(layout, up=up)
+        if all(_of_episode(raised, files[i], IMAGES | VIDEOS, by_stem=True) for i in (0, -1)):
+            return raised
+    return layout
 
 
 def _of_episode(layout: Layout, file: str, suffixes: set[str], *, by_stem: bool) -> list[str]:

@@ -1,6 +1,7 @@
-"""Guesses which files of a folder form an episode, and which file of an episode is the anchor. Reads heads of tables.
+"""Guesses which files of a folder form an episode, and which file of an episode is the anchor.
 
-Files whose names differ only in digits form one bucket. The bucket that tells most about the robot is the anchor.
+Of files that are alike, each may be an episode, or they are parts of one, such as the tables of two arms. The bucket
+that tells most about the robot is the anchor.
 """
 
 from __future__ import annotations
@@ -8,52 +9,45 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.infer.arrays.contents import column_of
+from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import guess_clock
 from vlapipe.pipeline.infer.columns.columns import columns_of
-from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
+from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
+from vlapipe.pipeline.infer.files.heads import (
+    Bucket,
+    Head,
+    alike,
+    container_buckets,
+    is_table,
+    key_of,
+    look_at,
+    suffix_of,
+    table_buckets,
+)
+from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.text.text_head import is_other_text
 
-__all__ = ["TABLES", "Bucket", "Layout", "escape", "files_of_one_row", "find_layout", "pattern_of", "telling_name"]
+__all__ = ["Layout", "escape", "files_of_one_row", "find_layout", "likeliest_table", "pattern_of", "telling_name"]
 
-TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
-_PACKED = {".gz", ".zip"}
-_ARRAYS = {".npz"}
-_MAX_LOOKED_AT = 3  # files of one bucket that are read: first, middle, last
-_MAX_BUCKETS = 60
-_MAX_UNLIKE = 24  # files that are read if files of one name have different columns
 _SAYS_NOTHING = {"data", "log", "samples"}  # file names that do not describe the content
-_MAX_KINDS = 12  # kinds of tables that may share one file name in different folders
 _FEW_ROWS = 10
 _LONG_AGO_S = 60.0  # a clock that starts later than this ran before the recording began
 _MAX_LISTED = 8
-_ROBOT = re.compile(r"robot|joint|state|arm|odom|log|traj|ground_?truth|pose", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bucket:
-    """Files of one kind. ``looks`` holds the first rows of some of them, and is empty for array files."""
-
-    files: tuple[str, ...]
-    looks: tuple[Table, ...]
-    key: str = ""  # the file name with its digits and folder name left open
-
-    @property
-    def num_numbers(self) -> int:
-        """Largest number of numeric columns among the files looked at."""
-        return max(sum(column.kind == "number" for column in columns_of(look)) for look in self.looks)
+_NEAR = 1.0  # log-odds; a file that says this much less could lead as well
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How the files of a dataset form episodes.
 
-    With ``per_file``, each of the anchor's files is an episode. Otherwise an episode is a folder, which lies ``up``
-    levels above the folder of its anchor file.
+    With ``per_file``, each of the anchor's files is an episode. An episode's folder lies ``up`` levels above the folder
+    of its anchor file.
     """
 
     tree: FileTree
@@ -75,208 +69,257 @@ class Layout:
         return PurePosixPath(anchor_file).name.partition(".")[0]
 
 
-def find_layout(tree: FileTree) -> Layout | None:
-    """Guess how a folder of recordings is laid out. Returns ``None`` if no table of numbers is found."""
-    buckets = _merged(_buckets(tree, _is_table))
-    arrays = _array_buckets(tree) or ([] if buckets else _npy_buckets(tree))
-    unusual = not buckets and not arrays
+def find_layout(tree: FileTree, choices: Choices, without: Sequence[Bucket] = ()) -> Layout | None:
+    """Guess how a folder of recordings is laid out. Returns ``None`` if no table or container of numbers is found.
+
+    ``without`` are buckets that turned out to hold nothing to train on.
+    """
+    tables, packed = table_buckets(tree, is_table), container_buckets(tree)
+    unusual = not tables and not packed
     if unusual:
-        buckets = _merged(_buckets(tree, lambda path: is_other_text(tree.root / path)))
+        tables = table_buckets(tree, lambda path: is_other_text(tree.root / path))
     # A table of a single row is not a recording: it holds metadata, or one moment.
-    one_row = tuple(sorted(bucket.files[0] for bucket in buckets if _has_one_row(bucket)))
-    buckets = [bucket for bucket in buckets if not _has_one_row(bucket)]
-    if not buckets and not arrays:
+    one_row = tuple(sorted(bucket.files[0] for bucket in tables if _has_one_row(bucket)))
+    found = [bucket for bucket in tables if not _has_one_row(bucket)]
+    buckets = _sorted_out(tree, [*found, *packed], choices)
+    buckets = [bucket for bucket in buckets if bucket.files not in [other.files for other in without]]
+    if not buckets:
         return None
-    anchor = max(buckets, key=_weight) if buckets else max(arrays, key=lambda bucket: len(bucket.files))
+    anchor, reasons = _leading(buckets, choices)
     counts = Counter(str(PurePosixPath(file).parent) for file in anchor.files)
     per_file = max(counts.values()) > 1
     kin = [bucket for bucket in buckets if bucket is not anchor and bucket.key == anchor.key]
     unlike = tuple(file for bucket in kin for file in bucket.files)
-    others = tuple(bucket for bucket in (*buckets, *arrays) if bucket is not anchor and bucket not in kin)
+    others = tuple(bucket for bucket in buckets if bucket is not anchor and bucket not in kin)
     layout = Layout(
         tree=tree, anchor=anchor, others=others, per_file=per_file, up=0, reasons=(), unlike=unlike, one_row=one_row
     )
-    name = PurePosixPath(anchor.files[0]).name
-    reasons = ["no table has a usual suffix: other text was looked at"] if unusual else []
-    reasons += [f"{name!r} leads: it says most of {len(buckets)} kinds of tables"] if len(buckets) > 1 else []
+    reasons = [*(["no table has a usual suffix: other text was looked at"] if unusual else []), *reasons]
     if per_file:
         most, count = counts.most_common(1)[0]
         where = "one folder" if most == "." else repr(most)
-        reasons.append(f"{count} such files lie in {where}: each is taken for an episode")
-        return replace(layout, reasons=tuple(reasons))
+        return replace(layout, reasons=(*reasons, f"{count} such files lie in {where}: each is taken for an episode"))
     layout = replace(layout, up=_levels_up(layout))
     layout = replace(layout, others=tuple(part for bucket in others for part in _by_place(layout, bucket)))
     episodes = "one folder" if len(anchor.files) == 1 else f"{len(anchor.files)} folders"
-    reasons.append(f"{episodes} with one such file: each is taken for an episode")
-    return replace(layout, reasons=tuple(reasons))
+    return replace(layout, reasons=(*reasons, f"{episodes} with one such file: each is taken for an episode"))
 
 
 def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
     """List the tables that have a single row each, or are a matrix. None of them is a recording."""
-    found = [bucket for bucket in _buckets(tree, _is_table) if _has_one_row(bucket)]
+    found = [bucket for bucket in table_buckets(tree, is_table) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 
 def likeliest_table(tree: FileTree) -> str | None:
     """Return the first file that looks like a table by its name, or else by its text; ``None`` if there is none."""
-    wanted: tuple[Callable[[str], bool], ...] = (_is_table, lambda path: is_other_text(tree.root / path))
+    wanted: tuple[Callable[[str], bool], ...] = (is_table, lambda path: is_other_text(tree.root / path))
     return next((path for is_wanted in wanted for path in sorted(tree.files) if is_wanted(path)), None)
 
 
 def _has_one_row(bucket: Bucket) -> bool:
-    return max(look.num_rows for look in bucket.looks) < 2 or all(map(_is_matrix, bucket.looks))
+    return all(head.is_one_row for head in bucket.heads)
 
 
-def _is_matrix(look: Table) -> bool:
-    """Return whether a table is a pose or a calibration as 3 or 4 rows of 3 or 4 numbers, and no recording."""
-    is_small = look.num_rows in (3, 4) and len(look.names) in (3, 4) and not look.dialect.header_rows and look.whole
-    return is_small and all(column.kind == "number" for column in columns_of(look))
+def _sorted_out(tree: FileTree, buckets: Sequence[Bucket], choices: Choices) -> list[Bucket]:
+    """Decide of files that are alike whether each is an episode, or all are parts of one.
 
-
-def _buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
-    named: dict[str, list[str]] = defaultdict(list)
-    for path in tree.files:
-        if is_wanted(path):
-            named[_key(path)].append(path)
-    found = []
-    for key, files in sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]:
-        looks = _look(tree, [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})])
-        if looks and all(_alike(looks[0], look) for look in looks):
-            found.append(Bucket(files=tuple(files), looks=tuple(looks), key=key))
-        elif looks and (parts := _by_folder_name(tree, files, key)):
-            found += parts
-        elif looks:  # the names are alike but the tables are not
-            kinds: list[list[Table]] = []
-            for look in _look(tree, files[:_MAX_UNLIKE]):
-                kind = next((kind for kind in kinds if _alike(kind[0], look)), None)
-                if kind is None:
-                    kinds.append([look])
-                else:
-                    kind.append(look)
-            found += [
-                Bucket(files=tuple(look.path for look in kind), looks=tuple(kind[:_MAX_LOOKED_AT]), key=key)
-                for kind in kinds
-            ]
+    Buckets of lone files with the same columns (pick.csv and place.csv) are joined if each is an episode. A bucket with
+    several files a folder (arm_1.csv, arm_2.csv) is split by their names if they are parts.
+    """
+    families: list[list[Bucket]] = []
+    for bucket in sorted(buckets, key=lambda bucket: -_tells(bucket)):
+        family = next((each for each in families if _are_kin(each[0], bucket)), None) if _are_alone(bucket) else None
+        if family is None:
+            families.append([bucket])
+        else:
+            family.append(bucket)
+    found: list[Bucket] = []
+    for family in families:
+        files = sorted(file for bucket in family for file in bucket.files)
+        members = _members(files)
+        about = "episodes: layout" if family is families[0] else f"{telling_name(files[0])}: layout"
+        if len(members) < 2 or _are_episodes(tree, family[0], members, about, choices):
+            heads = tuple(head for bucket in family for head in bucket.heads)[:3]
+            found.append(replace(family[0], files=tuple(files), heads=heads))
+        elif len(family) > 1:
+            found += family
+        else:
+            found += _split(tree, family[0], members)
     return found
 
 
-def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
-    """Split a bucket by folder name, such as imu0/data.csv and truth0/data.csv.
+def _members(files: Sequence[str]) -> dict[str, list[str]]:
+    """Return, by the name that tells them apart, the files of which several lie in one folder.
 
-    Returns an empty list if the folder names do not tell the kinds of tables apart.
+    Files that lie alone in folders such as ``left`` and ``right`` are told apart by those.
     """
-    named: dict[str, list[str]] = defaultdict(list)
+    by_folder: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        named[re.sub(r"\d+", "#", PurePosixPath(file).parent.name)].append(file)
-    if not 1 < len(named) <= _MAX_KINDS:
-        return []
-    parts: list[Bucket] = []
-    for folder, group in named.items():
-        looks = _look(tree, [group[i] for i in sorted({0, len(group) // 2, len(group) - 1})])
-        if any(not _alike(looks[0], look) for look in looks[1:]):
-            return []
-        if any(_alike(part.looks[0], looks[0]) for part in parts if looks):  # folders of episodes, not of kinds
-            return []
-        if looks:
-            parts.append(Bucket(files=tuple(group), looks=tuple(looks), key=f"{folder}/{key}"))
-    return parts
+        by_folder[file.rpartition("/")[0]].append(file)
+    above = {folder.rpartition("/")[0] for folder in by_folder}
+    in_parts = len(by_folder) > len(above) and _are_parts({folder.rpartition("/")[2] for folder in by_folder})
+    if max(map(len, by_folder.values())) < 2 and not in_parts:
+        return {}
+    members: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        members[file.split("/")[-2] if in_parts else file.rpartition("/")[2]].append(file)
+    return members
 
 
-def _look(tree: FileTree, files: list[str]) -> list[Table]:
-    """Read the first rows of files, and return the tables that hold numbers."""
-    looks = [look for file in files if (look := look_at_table(tree.root / file, file)) is not None]
-    return [look for look in looks if look.rows and any(c.kind == "number" for c in columns_of(look))]
+def _split(tree: FileTree, bucket: Bucket, members: dict[str, list[str]]) -> list[Bucket]:
+    found = []
+    for name, files in members.items():
+        heads = [head for head in bucket.heads if head.path in files]
+        if not heads and (head := look_at(tree, files[0], is_folder=bucket.is_folder)) is not None:
+            heads = [head]
+        if heads:
+            found.append(replace(bucket, files=tuple(files), heads=tuple(heads), key=f"{name}\0{bucket.key}"))
+    return found
 
 
-def _alike(one: Table, other: Table) -> bool:
-    """Return True if two tables could belong to one stream: at least half of their columns are the same."""
-    names, others = set(one.names), set(other.names)
-    return 2 * len(names & others) >= len(names | others)
+def _are_episodes(tree: FileTree, bucket: Bucket, members: dict[str, list[str]], about: str, choices: Choices) -> bool:
+    names = sorted(members)
+    some = [members[names[i]][0] for i in sorted({0, 1, len(names) // 2, len(names) - 1})]
+    heads = [head for file in some if (head := look_at(tree, file, is_folder=bucket.is_folder)) is not None]
+    folders = len({file.rpartition("/")[0] for files in members.values() for file in files})
+    evidence = [*_by_names(names, folders, max(map(len, members.values()))), *_by_heads(heads)]
+    score = log_odds("episode_file", evidence)
+    each = Option(
+        value=True,
+        score=score,
+        says="each file is a recording",
+        line="per_file = true",
+        reasons=said("episode_file", evidence),
+    )
+    listed = ", ".join(names[:2])
+    parts = Option(value=False, score=0.0, says=f"{listed} are parts of one", line=f'files = ["{names[0]}"]')
+    return choices.pick(about, [each, parts]).value
 
 
-def _array_buckets(tree: FileTree) -> list[Bucket]:
-    named: dict[str, list[str]] = defaultdict(list)
-    for path in tree.files:
-        if PurePosixPath(path).suffix.lower() in _ARRAYS:
-            named[_key(path)].append(path)
-    return [Bucket(files=tuple(files), looks=()) for files in named.values()]
+def _by_names(names: Sequence[str], num_folders: int, most_of_a_name: int) -> list[Evidence]:
+    """Tell by the names of files in one folder whether they are recordings, or parts of one."""
+    found = [Evidence("many_files", min(1.0, (len(names) - 1) / 7), f"{len(names)} such files lie in one folder")]
+    if len({key_of(name) for name in names}) == 1:
+        found.append(Evidence("names_numbered", 1.0, "their names differ in a number alone"))
+    stems = [name.partition(".")[0] for name in names]
+    if all(lexicon().likeness(stem, "files", "episode") for stem in stems):
+        found.append(Evidence("names_of_episodes", 1.0, f"{names[0]!r} is called a recording"))
+    if _are_parts(set(stems)):
+        found.append(Evidence("names_of_parts", 1.0, f"{names[0]!r} is called like a part of a robot"))
+    if num_folders > 1 and most_of_a_name == num_folders:
+        found.append(Evidence("names_come_again", 1.0, f"the same names lie in {num_folders} folders"))
+    return found
 
 
-def _npy_buckets(tree: FileTree) -> list[Bucket]:
-    """Return folders of NPY files as one bucket: the first file of each folder stands for all of them."""
-    first: dict[str, str] = {}
-    for path in tree.files:
-        if path.lower().endswith(".npy"):
-            first.setdefault(str(PurePosixPath(path).parent), path)
-    return [Bucket(files=tuple(first.values()), looks=())] if first else []
+def _are_parts(names: set[str]) -> bool:
+    """Return whether what tells names apart says parts of a robot: left and right, or numbers after arm."""
+    words = [[word for word in words_in(name) if not word.isdigit()] for name in sorted(names)]
+    common = set.intersection(*map(set, words))
+    own = [[word for word in each if word not in common] or each[-1:] for each in words]
+    return len(names) > 1 and all(
+        each and all(lexicon().likeness(word, "files", "part") == 1 for word in each) for each in own
+    )
 
 
-def _is_table(path: str) -> bool:
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-    if suffixes and suffixes[-1] in _PACKED:
-        return len(suffixes) < 2 or suffixes[-2] in TABLES
-    return bool(suffixes) and suffixes[-1] in TABLES
-
-
-def _key(path: str) -> str:
-    """Return the file's name with each digit group replaced by ``#``, and its folder's name left open."""
-    *folders, name = path.split("/")
-    for folder in reversed(folders):
-        if len(folder) > 2 and folder in name:
-            name = name.replace(folder, "\0")
-    return re.sub(r"\d+", "#", name)
-
-
-def _merged(buckets: list[Bucket]) -> list[Bucket]:
-    """Merge buckets of lone files with the same columns (pick.csv and place.csv), unless they were recorded at once."""
-    merged: list[Bucket] = []
-    for bucket in buckets:
-        for i, other in enumerate(merged):
-            if _are_alone(bucket) and _are_alone(other) and _same_columns(bucket, other) and not _meet(bucket, other):
-                looks = (*other.looks, *bucket.looks)[:_MAX_LOOKED_AT]
-                merged[i] = Bucket(files=tuple(sorted({*other.files, *bucket.files})), looks=looks, key=other.key)
-                break
+def _by_heads(heads: Sequence[Head]) -> list[Evidence]:
+    """Tell by their rows whether files are recordings, or parts of one."""
+    rows = [head.num_rows for head in heads]
+    found = []
+    if rows and max(rows) > 1.2 * min(rows):
+        found.append(Evidence("rows_differ", 1.0, f"they have {min(rows)} to {max(rows)} rows"))
+    elif len(set(rows)) == 1:
+        found.append(Evidence("same_rows", 1.0, f"each has {rows[0]} rows"))
+    spans = [span for head in heads if (span := _span(head)) is not None]
+    if len(spans) == len(heads) > 1:
+        (a, b), (c, d) = spans[:2]
+        if a <= d and c <= b:
+            found.append(Evidence("at_once", 1.0, "they were recorded at once"))
         else:
-            merged.append(bucket)
-    return merged
+            found.append(Evidence("in_turn", 1.0, "they were recorded one after the other"))
+    return found
+
+
+def _span(head: Head) -> tuple[float, float] | None:
+    """Return when a file was recorded; ``None`` if its clock began with the recording, or there is none."""
+    table, look = head.table, head.look
+    if table is not None:
+        columns = columns_of(table)
+    else:
+        arrays = () if look is None else look.arrays
+        columns = [column_of(each) for each in arrays if len(each.shape) == 1 and each.shape[0] == head.num_rows]
+    clock = guess_clock([column for column in columns if column.cells])
+    if not clock.rate_hz or not len(clock.stamps_s):
+        return None
+    start, span = float(clock.stamps_s[0]), head.num_rows / clock.rate_hz
+    if not clock.epoch and start < max(_LONG_AGO_S, span):
+        return None
+    return start, start + span
 
 
 def _are_alone(bucket: Bucket) -> bool:
     """Return True if no file name of the bucket occurs in two folders."""
-    return len({PurePosixPath(file).name for file in bucket.files}) == len(bucket.files)
+    at = -2 if bucket.is_folder else -1
+    return len({"/".join(file.split("/")[at:]) for file in bucket.files}) == len(bucket.files)
 
 
-def _same_columns(one: Bucket, other: Bucket) -> bool:
-    a, b = one.looks[0], other.looks[0]
-    if a.dialect != b.dialect and (a.dialect.header_rows == 0 or b.dialect.header_rows == 0):
+def _are_kin(one: Bucket, other: Bucket) -> bool:
+    if one.is_folder != other.is_folder or not _are_alone(one):
+        return False
+    a, b = one.heads[0], other.heads[0]
+    if a.table is None or b.table is None:
+        return a.look is not None and b.look is not None and a.look.kind == b.look.kind and alike(a, b)
+    dialects = (a.table.dialect, b.table.dialect)
+    if dialects[0] != dialects[1] and 0 in (each.header_rows for each in dialects):
         return False
     names, others = set(a.names), set(b.names)
     return len(names & others) >= 0.8 * len(names | others)
 
 
-def _meet(one: Bucket, other: Bucket) -> bool:
-    """Return True if files of both buckets lie in one folder and were recorded at the same time."""
-    if {str(PurePosixPath(f).parent) for f in one.files}.isdisjoint(str(PurePosixPath(f).parent) for f in other.files):
-        return False
-    spans = []
-    for bucket in (one, other):
-        clock = guess_clock(columns_of(bucket.looks[0]))
-        if not clock.rate_hz or not len(clock.stamps_s):
-            return False
-        start, span = float(clock.stamps_s[0]), bucket.looks[0].num_rows / clock.rate_hz
-        if not clock.epoch and start < max(_LONG_AGO_S, span):  # started with the recording: not comparable
-            return False
-        spans.append((start, start + span))
-    (a, b), (c, d) = spans
-    return a <= d and c <= b
+def _leading(buckets: Sequence[Bucket], choices: Choices) -> tuple[Bucket, list[str]]:
+    """Choose the bucket that tells most about the robot. Returns the reasons too."""
+    scored = []
+    for bucket in buckets:
+        evidence = _leads(bucket)
+        scored.append((log_odds("anchor", evidence), bucket, said("anchor", evidence)))
+    scored.sort(key=lambda each: -each[0])
+    best, most, _ = scored[0]
+    options = [
+        Option(
+            value=bucket,
+            score=score,
+            says=f"{PurePosixPath(bucket.files[0]).name} leads",
+            line=f'files = ["{PurePosixPath(bucket.files[0]).name}"] in the first stream',
+            reasons=reasons,
+        )
+        for score, bucket, reasons in scored
+        if bucket is most or (best - score < _NEAR and not alike(bucket.heads[0], most.heads[0]))
+    ]
+    taken = choices.pick("anchor", options)
+    name = PurePosixPath(taken.value.files[0]).name
+    return taken.value, [f"{name!r} leads: {', '.join(taken.reasons)}"] if len(buckets) > 1 else []
 
 
-def _weight(bucket: Bucket) -> float:
-    """Weigh how much a bucket tells: by its numeric columns, rows and files, and by a name that suggests a robot."""
-    rows = max(look.num_rows for look in bucket.looks)
-    enough = 1.0 if rows >= _FEW_ROWS else 0.1
-    likely = enough * 1.5 if _ROBOT.search(telling_name(bucket.files[0])) else enough
-    return bucket.num_numbers * math.log2(rows + 2) * likely * math.sqrt(min(len(bucket.files), 8))
+def _leads(bucket: Bucket) -> list[Evidence]:
+    """Tell how much a kind of file says about the robot."""
+    rows, numbers = max(head.num_rows for head in bucket.heads), max(head.num_numbers for head in bucket.heads)
+    name = telling_name(bucket.files[0])
+    found = [
+        Evidence("many_numbers", math.log(max(1, min(numbers, 64))) / math.log(64), f"{numbers} numbers a row"),
+        Evidence("many_rows", math.log(math.log2(rows + 2)) / math.log(20), f"{rows} rows"),
+        Evidence("share_of_episodes", math.log(min(len(bucket.files), 8)) / math.log(8)),
+    ]
+    if rows < _FEW_ROWS:
+        found.append(Evidence("few_rows", 1.0, f"{rows} rows are hardly a recording"))
+    if lexicon().likeness(name, "files", "robot"):
+        found.append(Evidence("robot_name", 1.0, "it is called after a robot"))
+    if lexicon().likeness(name, "files", "sensor"):
+        found.append(Evidence("sensor_name", 1.0, "it is called after a sensor"))
+    return found
+
+
+def _tells(bucket: Bucket) -> float:
+    return log_odds("anchor", _leads(bucket))
 
 
 def telling_name(path: str) -> str:
@@ -288,21 +331,24 @@ def telling_name(path: str) -> str:
 
 def _levels_up(layout: Layout) -> int:
     """Return how many levels the episode folder lies above the anchor file, so that it holds the other files too."""
-    anchors = [file.split("/")[:-1] for file in layout.anchor.files]
-    companions = {
-        tuple(path.split("/")[:-1])
+    anchors = [tuple(file.split("/")[:-1]) for file in layout.anchor.files]
+    num_below = Counter(folder[:n] for folder in anchors for n in range(len(folder) + 1))
+    depth = {folder[:n]: len(folder) for folder in anchors for n in range(len(folder) + 1)}
+    ours = {*layout.anchor.files}
+    folders = {
+        path.rpartition("/")[0]
         for path in layout.tree.files
-        if path not in set(layout.anchor.files) and PurePosixPath(path).suffix.lower() not in ("", ".md", ".py")
+        if suffix_of(path) not in ("", ".md", ".py") and path not in ours
     }
+    companions = {tuple(folder.split("/")) if folder else () for folder in folders}
     companions -= {tuple(file.split("/")[:-1]) for file in layout.unlike}
     wanted = Counter[int]()
     for companion in companions:
-        shared = [_num_shared(companion, folder) for folder in anchors]
-        nearest = max(shared)
-        if shared.count(nearest) == 1:
-            wanted[len(anchors[shared.index(nearest)]) - nearest] += 1
+        shared = next(companion[:n] for n in range(len(companion), -1, -1) if companion[:n] in num_below)
+        if num_below[shared] == 1:
+            wanted[depth[shared] - len(shared)] += 1
     for up in sorted(wanted, reverse=True):
-        above = {tuple(folder[: len(folder) - up]) for folder in anchors}
+        above = {folder[: len(folder) - up] for folder in anchors}
         if len(above) == len(anchors) and 2 * wanted[up] >= len(anchors):
             return up
     return 0
@@ -320,23 +366,7 @@ def _by_place(layout: Layout, bucket: Bucket) -> list[Bucket]:
         places["/".join(parts[depth:-1])].append(file)
     if len(places) < 2 or len(bucket.files) <= len(folders):
         return [bucket]
-    found = []
-    for files in places.values():
-        looks = [look for look in bucket.looks if look.path in files]
-        if bucket.looks and not looks:
-            looks = [look for look in (look_at_table(layout.tree.root / files[0], files[0]),) if look is not None]
-        if looks or not bucket.looks:
-            found.append(Bucket(files=tuple(files), looks=tuple(looks)))
-    return found
-
-
-def _num_shared(one: tuple[str, ...], other: list[str]) -> int:
-    count = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    return _split(layout.tree, bucket, places)
 
 
 def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
@@ -347,7 +377,7 @@ def pattern_of(paths: list[str], against: Iterable[str]) -> tuple[str, ...]:
     paths = sorted(set(paths))
     parts = zip(*(path.split("/") for path in paths), strict=True)
     pattern = "/".join(_common(list(names)) for names in parts)
-    if len(paths) > 1 and any(match_end(path, pattern) is not None for path in against) and len(paths) <= _MAX_LISTED:
+    if len(paths) > 1 and len(paths) <= _MAX_LISTED and any(match_end(path, pattern) is not None for path in against):
         return tuple(escape(path) for path in paths)
     return (pattern,)
 

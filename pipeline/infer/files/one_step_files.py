@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.arrays.array_shapes import Shapes, shapes_of
+from vlapipe.pipeline.infer.arrays.look import Shape, shapes_of
 from vlapipe.pipeline.infer.columns.groups import identifier
 
 __all__ = ["OneStepFiles", "one_step_a_file"]
@@ -39,7 +39,7 @@ def one_step_a_file(tree: FileTree) -> OneStepFiles | None:
     for files in folders.values():
         if len(files) < _FEWEST:
             continue
-        looks = [shapes_of([tree.root / files[i]]) for i in (0, len(files) // 2, len(files) - 1)]
+        looks = [shapes_of(tree.root / files[i]) for i in (0, len(files) // 2, len(files) - 1)]
         if looks[0] and all(look == looks[0] for look in looks[1:]) and _is_one_step(looks[0]):
             reasons = (
                 f"each of {len(files)} files such as {files[0]} holds one time step: they are joined by their numbers",
@@ -49,7 +49,7 @@ def one_step_a_file(tree: FileTree) -> OneStepFiles | None:
     return None
 
 
-def _is_one_step(shapes: Shapes) -> bool:
+def _is_one_step(shapes: dict[str, Shape]) -> bool:
     """Return True if the arrays of numbers differ in their first lengths, and none of them is a table with rows."""
     numbers = [shape for shape, dtype in shapes.values() if dtype.kind in "iufb"]
     lengths = [shape[0] for shape in numbers if shape]
@@ -59,7 +59,7 @@ def _is_one_step(shapes: Shapes) -> bool:
     return has_values and not tables and len(lengths) > 1 and (len(set(lengths)) > 1 or len(lengths) < len(numbers))
 
 
-def _toml(first: str, shapes: Shapes, reasons: tuple[str, ...]) -> str:
+def _toml(first: str, shapes: dict[str, Shape], reasons: tuple[str, ...]) -> str:
     path = PurePosixPath(first)
     pattern = json.dumps(f"{path.stem.rstrip('0123456789')}*{path.suffix}")
     fields: dict[str, str] = {}

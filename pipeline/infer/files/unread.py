@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import VIDEOS, kind_that_reads
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.guess import StreamGuess
 
 __all__ = ["unread_files"]
@@ -24,7 +25,9 @@ _NEVER = {
 }
 
 
-def unread_files(tree: FileTree, streams: Sequence[StreamGuess], *, counted: Sequence[str] = ()) -> list[str]:
+def unread_files(
+    tree: FileTree, streams: Sequence[StreamGuess], choices: Choices, *, counted: Sequence[str] = ()
+) -> list[str]:
     """Return one line for each kind of data file that no stream reads.
 
     ``counted`` are lines about videos that were written before.

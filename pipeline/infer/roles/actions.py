@@ -35,7 +35,11 @@ def choose_action(
     what = ", ".join(role.field.name for role in chosen)
     options = [
         Option(
-            value=column, score=score, says=f"{what} as commanded", line=_line(column), reasons=_why(commanded, chosen)
+            value=column,
+            score=score,
+            says=f"{what} as commanded",
+            line=_line(column),
+            reasons=tuple(_why(commanded, chosen)),
         )
     ]
     if score < _SURELY or share < _MOST:

@@ -1,0 +1,237 @@
+"""Reads the heads of files, each once: the first rows of a table, or the arrays of a container.
+
+Files whose names differ only in digits form one bucket, if their heads are alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+
+from vlapipe.pipeline.discover.file_tree import FileTree, RawFile
+from vlapipe.pipeline.infer.arrays.look import Look, look_into
+from vlapipe.pipeline.infer.columns.columns import columns_of
+from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
+from vlapipe.pipeline.read.containers.container import kind_of
+from vlapipe.schemas.schema import ArrayKind
+
+__all__ = ["TABLES", "Bucket", "Head", "alike", "container_buckets", "is_table", "key_of", "look_at", "table_buckets"]
+
+TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
+CONTAINERS: dict[str, ArrayKind] = {
+    ".npz": "npz",
+    ".npy": "npz",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".zarr": "zarr",
+    ".parquet": "parquet",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+}
+_PACKED = {".gz", ".zip"}
+_MAX_BUCKETS = 60
+_MAX_UNLIKE = 24  # files that are read if files of one name have different columns
+_MAX_KINDS = 12  # kinds of files that may share one name in different folders
+_MAX_MOMENTS = 9  # NPY files of a folder whose names differ only in digits; more of them are single moments
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What the beginning of a file tells: the first rows of a table, or what a container holds."""
+
+    path: str
+    table: Table | None = None
+    look: Look | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the columns or arrays."""
+        return self.table.names if self.table is not None else self._look.names
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.table.num_rows if self.table is not None else self._look.num_rows
+
+    @cached_property
+    def num_numbers(self) -> int:
+        """Number of numbers in a row."""
+        if self.table is None:
+            return self._look.num_numbers
+        return sum(column.kind == "number" for column in columns_of(self.table))
+
+    @property
+    def is_one_row(self) -> bool:
+        """Whether a table holds one row, or is a pose or a calibration: 3 or 4 rows of 3 or 4 numbers, all its file."""
+        table = self.table
+        if table is None:
+            return False
+        small = table.num_rows in (3, 4) and len(table.names) in (3, 4) and not table.dialect.header_rows
+        return table.num_rows < 2 or (small and table.whole and self.num_numbers == len(table.names))
+
+    @property
+    def _look(self) -> Look:
+        assert self.look is not None
+        return self.look
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Files of one kind, and the heads of some of them.
+
+    A folder of NPY files, each an array, counts as one file: the first one, and ``is_folder`` is set.
+    """
+
+    files: tuple[str, ...]
+    heads: tuple[Head, ...]
+    key: str = ""  # the file name with its digits and folder name left open
+    is_folder: bool = False
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The first rows of tables."""
+        return tuple(head.table for head in self.heads if head.table is not None)
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """What containers hold."""
+        return tuple(head.look for head in self.heads if head.look is not None)
+
+
+def look_at(tree: FileTree, path: str, *, is_folder: bool = False) -> Head | None:
+    """Return the head of a file, or of a folder of NPY files; ``None`` if it holds no numbers."""
+    files = _arrays_beside(tree, path) if is_folder else (tree.files[path],)
+    return _look_at(tree.root, files, path)
+
+
+def _arrays_beside(tree: FileTree, path: str) -> tuple[RawFile, ...]:
+    folder = str(PurePosixPath(path).parent)
+    return tuple(found.file for found in tree.find(folder, "*.npy"))
+
+
+@lru_cache(maxsize=1024)
+def _look_at(root: Path, files: tuple[RawFile, ...], path: str) -> Head | None:
+    kind = CONTAINERS.get(suffix_of(path))
+    if kind is not None or path.lower().endswith(".zarr.zip"):
+        look = look_into(root, files, kind or kind_of(path), path)
+        return Head(path, look=look) if look is not None and look.num_rows else None
+    table = look_at_table(root / path, path)
+    head = Head(path, table=table) if table is not None and table.rows else None
+    return head if head is not None and head.num_numbers else None
+
+
+def alike(one: Head, other: Head) -> bool:
+    """Return True if two files could belong to one stream: at least half of their columns are the same."""
+    names, others = set(one.names), set(other.names)
+    return 2 * len(names & others) >= len(names | others)
+
+
+def table_buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
+    """Return the tables that hold numbers."""
+    return _buckets(tree, [path for path in tree.files if is_wanted(path)])
+
+
+def container_buckets(tree: FileTree) -> list[Bucket]:
+    """Return the containers, and the folders of NPY files."""
+    packed = [path for path in tree.files if suffix_of(path) in CONTAINERS or path.lower().endswith(".zarr.zip")]
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in packed:
+        if suffix_of(path) == ".npy":
+            folders[path.rpartition("/")[0]].append(path)
+    # Many arrays whose names differ only in digits are a moment each, such as images of depth.
+    first = [paths[0] for paths in folders.values() if len(paths) <= _MAX_MOMENTS or _num_keys(paths) > 1]
+    return [
+        *_buckets(tree, [path for path in packed if suffix_of(path) != ".npy"]),
+        *_buckets(tree, first, is_folder=True),
+    ]
+
+
+def _num_keys(paths: Iterable[str]) -> int:
+    return len({key_of(path) for path in paths})
+
+
+def _buckets(tree: FileTree, paths: Iterable[str], *, is_folder: bool = False) -> list[Bucket]:
+    named: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        named[key_of(path.rpartition("/")[0]) if is_folder else key_of(path)].append(path)
+    found: list[Bucket] = []
+    for key, files in sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]:
+        heads = _heads(tree, _some(files), is_folder)
+        if heads and all(alike(heads[0], head) for head in heads):
+            found.append(Bucket(files=tuple(files), heads=tuple(heads), key=key, is_folder=is_folder))
+        elif heads and not is_folder and (parts := _by_folder_name(tree, files, key)):
+            found += parts
+        elif heads:  # the names are alike but the files are not
+            kinds: list[list[Head]] = []
+            for head in _heads(tree, files[:_MAX_UNLIKE], is_folder):
+                kind = next((kind for kind in kinds if alike(kind[0], head)), None)
+                if kind is None:
+                    kinds.append([head])
+                else:
+                    kind.append(head)
+            found += [
+                Bucket(files=tuple(h.path for h in kind), heads=tuple(kind[:3]), key=key, is_folder=is_folder)
+                for kind in kinds
+            ]
+    return found
+
+
+def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
+    """Split a bucket by folder name, such as imu0/data.csv and truth0/data.csv.
+
+    Returns an empty list if the folder names do not tell the kinds of files apart.
+    """
+    named: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        named[key_of(PurePosixPath(file).parent.name)].append(file)
+    if not 1 < len(named) <= _MAX_KINDS:
+        return []
+    parts: list[Bucket] = []
+    for folder, group in named.items():
+        heads = _heads(tree, _some(group), False)
+        if any(not alike(heads[0], head) for head in heads[1:]):
+            return []
+        if any(alike(part.heads[0], heads[0]) for part in parts if heads):  # folders of episodes, not of kinds
+            return []
+        if heads:
+            parts.append(Bucket(files=tuple(group), heads=tuple(heads), key=f"{folder}/{key}"))
+    return parts
+
+
+def _some(files: Sequence[str]) -> list[str]:
+    """Return the first, the middle and the last file."""
+    return [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
+
+
+def _heads(tree: FileTree, files: Iterable[str], is_folder: bool) -> list[Head]:
+    return [head for file in files if (head := look_at(tree, file, is_folder=is_folder)) is not None]
+
+
+def is_table(path: str) -> bool:
+    """Return True if a file is a table by its suffix; packed ones too."""
+    suffix = suffix_of(path)
+    if suffix in _PACKED:
+        inner = suffix_of(path[: -len(suffix)])
+        return not inner or inner in TABLES
+    return suffix in TABLES
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a path in lower case. Quicker than a path object, of which a dataset would need many."""
+    name = path[path.rfind("/") + 1 :]
+    at = name.rfind(".")
+    return name[at:].lower() if 0 < at < len(name) - 1 else ""
+
+
+def key_of(path: str) -> str:
+    """Return the file's name with each digit group replaced by ``#``, and its folder's name left open."""
+    *folders, name = path.split("/")
+    for folder in reversed(folders):
+        if len(folder) > 2 and folder in name:
+            name = name.replace(folder, "\0")
+    return re.sub(r"\d+", "#", name)
