@@ -213,7 +213,15 @@ def robomind(root: Path) -> None:
                 images[k] = np.frombuffer(jpeg(pixels), np.uint8)
 
 
-@layout("right", num_rows=ROWS, rate_hz=5, kept=["qp_arm"], action_has=["ctrl_arm"], action_kind=["column"])
+@layout(
+    "right",
+    num_rows=ROWS,
+    rate_hz=5,
+    episodes=3,
+    kept=["data/qp_arm"],
+    action_has=["data/ctrl_arm"],
+    action_kind=["column"],
+)
 def roboset(root: Path) -> None:
     with h5py.File(_made(root / "set_17_pick_0.h5"), "w") as file:
         for i in range(3):
