@@ -172,12 +172,12 @@ class _Found:
             if isinstance(stream, ImageStream):
                 continue
             for spec in stream.fields:
-                whole = len(spec.columns) != spec.num_columns
-                for place in range(spec.num_columns):
-                    name = f"{spec.columns[0][0]}[{place}]" if whole else spec.columns[place][0]
+                if len(spec.columns) == spec.num_columns:
+                    names = [accepted[0] for accepted in spec.columns]
+                else:  # an array, or lists in cells: by one name
+                    names = [spec.columns[0][0]]
+                for place, name in enumerate(names):
                     self.columns.setdefault(name, _Stored(stream.name, spec, place))
-                if whole:
-                    self.columns.setdefault(spec.columns[0][0], _Stored(stream.name, spec, 0))
 
     def _find(self, name: str) -> _Stored | None:
         """Find a column by its name; by its place, as in ``#2``; or by its name with its unit behind it."""
@@ -264,7 +264,7 @@ class _Found:
 
     def see_action(self, expected: list[str]) -> list[str]:
         paths = self.schema.action.of
-        names = [name for name, stored in self.columns.items() if stored.path in paths and not name.endswith("]")]
+        names = [name for name, stored in self.columns.items() if stored.path in paths]
         wanted = {self._find(name) for name in expected}
         return expected if {self.columns[name] for name in names} == wanted else names
 
