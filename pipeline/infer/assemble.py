@@ -82,14 +82,19 @@ def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGu
     not_read += anchor.not_read
     # A table that is only a clock is not a stream. In the path of such tables, {camera} stands for a camera's folder.
     clocks = {stream.time.file for stream in (anchor.stream, *found.streams) if stream.time.file}
+    unread = set(layout.unlike)
     for bucket in layout.others:
         pattern = _pattern_beside(layout, bucket)
         ours = [table for table in tables if table.alone and table.pattern == pattern]
         used = pattern and any(match_end(pattern, clock) is not None for clock in clocks)
         if not any(used or table.lists_images for table in ours):
             _add_streams(streams, not_read, bucket, pattern, anchor, choices)
+            unread |= set(bucket.files)
     streams += found.streams
-    not_read += [*found.not_read, *unread_files(layout.tree, streams, choices, counted=found.not_read)]
+    not_read += [
+        *found.not_read,
+        *unread_files(layout.tree, streams, choices, tables=unread, told=bool(found.not_read)),
+    ]
     streams = _unique(streams)
     action, reasons, sample = choose_sample(streams, anchor.clock, anchor.num_rows, choices)
     instruction, metadata = _guess_instruction(layout, chosen)

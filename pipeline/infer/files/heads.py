@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, RawFile
 from vlapipe.pipeline.infer.arrays.look import Look, look_into
 from vlapipe.pipeline.infer.columns.columns import columns_of
 from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
+from vlapipe.pipeline.infer.text.text_head import is_other_text
 from vlapipe.pipeline.read.containers.container import kind_of
 from vlapipe.schemas.schema import ArrayKind
 
-__all__ = ["TABLES", "Bucket", "Head", "alike", "container_buckets", "is_table", "key_of", "look_at", "table_buckets"]
+__all__ = [
+    "TABLES",
+    "Bucket",
+    "Head",
+    "alike",
+    "container_buckets",
+    "is_table",
+    "key_of",
+    "look_at",
+    "other_text_buckets",
+    "table_buckets",
+]
 
 TABLES = {".csv", ".tsv", ".txt", ".log", ".dat", ".data"}
 CONTAINERS: dict[str, ArrayKind] = {
@@ -131,11 +144,19 @@ def alike(one: Head, other: Head) -> bool:
     return 2 * len(names & others) >= len(names | others)
 
 
-def table_buckets(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Bucket]:
+@lru_cache(maxsize=1)  # a folder is looked at once for all schemas that are tried
+def table_buckets(tree: FileTree) -> list[Bucket]:
     """Return the tables that hold numbers."""
-    return _buckets(tree, [path for path in tree.files if is_wanted(path)])
+    return _buckets(tree, [path for path in tree.files if is_table(path)])
 
 
+@lru_cache(maxsize=1)
+def other_text_buckets(tree: FileTree) -> list[Bucket]:
+    """Return the tables that hold numbers among files with suffixes of no table."""
+    return _buckets(tree, [path for path in tree.files if is_other_text(tree.root / path)])
+
+
+@lru_cache(maxsize=1)
 def container_buckets(tree: FileTree) -> list[Bucket]:
     """Return the containers, and the folders of NPY files."""
     packed = [path for path in tree.files if suffix_of(path) in CONTAINERS or path.lower().endswith(".zarr.zip")]
@@ -219,13 +240,6 @@ def is_table(path: str) -> bool:
         inner = suffix_of(path[: -len(suffix)])
         return not inner or inner in TABLES
     return suffix in TABLES
-
-
-def suffix_of(path: str) -> str:
-    """Return the suffix of a path in lower case. Quicker than a path object, of which a dataset would need many."""
-    name = path[path.rfind("/") + 1 :]
-    at = name.rfind(".")
-    return name[at:].lower() if 0 < at < len(name) - 1 else ""
 
 
 def key_of(path: str) -> str:

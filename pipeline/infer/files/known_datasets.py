@@ -35,9 +35,13 @@ def recognize(tree: FileTree) -> KnownDataset | None:
 
 
 def _candidates(tree: FileTree) -> Iterator[KnownDataset]:
-    first = {PurePosixPath(path).name: path for path in sorted(tree.files, reverse=True)}
+    first = {path.rpartition("/")[2]: path for path in sorted(tree.files, reverse=True)}
     for path in tree.files:
-        if f"/{path}".endswith("/meta/info.json") and b"codebase_version" in _head(tree, path):
+        if (
+            path.endswith("info.json")
+            and f"/{path}".endswith("/meta/info.json")
+            and b"codebase_version" in _head(tree, path)
+        ):
             folder = str(PurePosixPath(path).parents[1])
             yield KnownDataset(f"a LeRobot dataset ({path})", "lerobot", "" if folder == "." else folder)
     if "ep_start_end_ids.npy" in first:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.arrays.contents import column_of
 from vlapipe.pipeline.infer.choices import Choices, Option
@@ -27,7 +28,7 @@ from vlapipe.pipeline.infer.files.heads import (
     is_table,
     key_of,
     look_at,
-    suffix_of,
+    other_text_buckets,
     table_buckets,
 )
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -74,10 +75,10 @@ def find_layout(tree: FileTree, choices: Choices, without: Sequence[Bucket] = ()
 
     ``without`` are buckets that turned out to hold nothing to train on.
     """
-    tables, packed = table_buckets(tree, is_table), container_buckets(tree)
+    tables, packed = table_buckets(tree), container_buckets(tree)
     unusual = not tables and not packed
     if unusual:
-        tables = table_buckets(tree, lambda path: is_other_text(tree.root / path))
+        tables = other_text_buckets(tree)
     # A table of a single row is not a recording: it holds metadata, or one moment.
     one_row = tuple(sorted(bucket.files[0] for bucket in tables if _has_one_row(bucket)))
     found = [bucket for bucket in tables if not _has_one_row(bucket)]
@@ -107,7 +108,7 @@ def find_layout(tree: FileTree, choices: Choices, without: Sequence[Bucket] = ()
 
 def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
     """List the tables that have a single row each, or are a matrix. None of them is a recording."""
-    found = [bucket for bucket in table_buckets(tree, is_table) if _has_one_row(bucket)]
+    found = [bucket for bucket in table_buckets(tree) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 

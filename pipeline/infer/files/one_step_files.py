@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree
 from vlapipe.pipeline.infer.arrays.look import Shape, shapes_of
 from vlapipe.pipeline.infer.columns.groups import identifier
@@ -34,7 +35,7 @@ def one_step_a_file(tree: FileTree) -> OneStepFiles | None:
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in tree.files:
-        if PurePosixPath(path).suffix.lower() == ".npz" and any(c.isdigit() for c in PurePosixPath(path).stem):
+        if suffix_of(path) == ".npz" and any(c.isdigit() for c in PurePosixPath(path).stem):
             folders[str(PurePosixPath(path).parent)].append(path)
     for files in folders.values():
         if len(files) < _FEWEST:

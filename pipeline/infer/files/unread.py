@@ -1,53 +1,74 @@
-"""Names the files of recordings that no stream of a guessed schema reads, each kind with what would read it."""
+"""Names the files of recordings that no stream of a guessed schema reads, and asks about those that matter."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
-from vlapipe.pipeline.discover.file_kinds import VIDEOS, kind_that_reads
+from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS, kind_that_reads, suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.lexicon import lexicon
 
 __all__ = ["unread_files"]
 
-# Formats of recordings that nothing here reads.
-_NEVER = {
-    ".mat": "MATLAB's",
-    ".tfrecord": "TensorFlow's records",
-    ".svo": "the ZED camera's",
-    ".xlsx": "a spreadsheet's",
-    ".tdms": "LabVIEW's",
-    ".mf4": "a measurement format",
-    ".gif": "an animation's",
-}
+_FEW_IMAGES = 3  # of a folder: plots and previews, and no camera
 
 
 def unread_files(
-    tree: FileTree, streams: Sequence[StreamGuess], choices: Choices, *, counted: Sequence[str] = ()
+    tree: FileTree, streams: Sequence[StreamGuess], choices: Choices, *, tables: Collection[str], told: bool
 ) -> list[str]:
-    """Return one line for each kind of data file that no stream reads.
+    """Return one line for each kind of data file that no stream reads. Files that may hold recordings are asked about.
 
-    ``counted`` are lines about videos that were written before.
+    Args:
+        tree: all files.
+        streams: the streams of the schema.
+        choices: takes the questions.
+        tables: the tables of numbers, of which other lines tell if no stream reads them.
+        told: other lines tell of videos.
     """
     read = [
         pattern for stream in streams for pattern in (*stream.files, *([stream.time.file] if stream.time.file else []))
     ]
-    left: dict[str, list[str]] = defaultdict(list)
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    never = lexicon().table("unread")
     for path in tree.files:
-        suffix = PurePosixPath(path).suffix.lower()
-        is_data = suffix in _NEVER or kind_that_reads(path) is not None
-        if is_data and not any(match_end(path, pattern) is not None for pattern in read):
-            left[suffix].append(path)
+        suffix = suffix_of(path)
+        if suffix in never or kind_that_reads(path) is not None or path in tables:
+            places[path.rpartition("/")[0], suffix].append(path)
+    left: dict[str, list[str]] = defaultdict(list)
+    matter: dict[str, list[str]] = defaultdict(list)
+    for (folder, suffix), paths in places.items():
+        near = [pattern for pattern in read if _is_below(folder, pattern)]
+        names = [pattern.rpartition("/")[2] if "{stem}" not in pattern else pattern for pattern in near]
+        found = [path for path in paths if not any(match_end(path, name) is not None for name in names)]
+        left[suffix] += found
+        if suffix not in {*IMAGES, ".gif"} or len(found) >= _FEW_IMAGES:
+            matter[suffix] += [path for path in found if not lexicon().likeness(_stem(path), "files", "aside")]
     lines = []
     for suffix, paths in sorted(left.items()):
+        if not paths:
+            continue
         what = f"{len(paths)} {suffix} file{'s' if len(paths) > 1 else ''}, such as {paths[0]}"
-        if suffix in _NEVER:
-            lines.append(f"{what}: {_NEVER[suffix]} format, which is not read")
-        elif not (suffix in VIDEOS and counted):
-            lines.append(
-                f"{what}: no stream above names them; one of kind = {kind_that_reads(paths[0])!r} reads such files"
-            )
+        kind = kind_that_reads(paths[0]) or "csv"
+        if suffix in never:
+            lines.append(f"{what}: {never[suffix]} format, which is not read")
+        elif kind != "csv" and not (suffix in VIDEOS and told):
+            lines.append(f"{what}: no stream above names them; one of kind = {kind!r} reads such files")
+        if asked := matter[suffix]:
+            number = f"{len(asked)} {suffix} file{'s' if len(asked) > 1 else ''}, such as {asked[0]}"
+            line = "convert them first" if suffix in never else f'a stream of kind = "{kind}"'
+            choices.ask(f"files: {number}", "left out", "no stream", "read", line)
     return lines
+
+
+def _is_below(folder: str, pattern: str) -> bool:
+    """Return whether files of a folder may fit a pattern."""
+    above = pattern.rpartition("/")[0]
+    return not above or match_end(folder, above) is not None
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(path).name.partition(".")[0]
