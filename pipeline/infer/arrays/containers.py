@@ -102,15 +102,15 @@ def _episodes_in(look: Look) -> tuple[EpisodeLayout, tuple[str, ...], int | None
         return replace(layout, group=groups.pattern), (reason,), None
     lengths = {each.shape[0] for each in look.arrays}
     for each in look.arrays:
-        values = each.values
-        if values is None or len(each.shape) != 1 or each.kind not in "iu" or not len(values):
+        values = each.line
+        if values is None or each.kind not in "iu" or not len(values):
             continue
         says_ends = lexicon().likeness(each.last, "arrays", "ends") == 1
         if says_ends and np.all(np.diff(values) > 0) and int(values[-1]) in lengths:
             reason = f"{each.name!r} has the row past each episode's end"
             return replace(layout, ends=each.name), (reason,), int(values[0])
     for each in look.arrays if look.kind == "parquet" else ():
-        first = each.texts or each.values
+        first = each.texts or each.line
         if lexicon().likeness(each.name, "arrays", "cuts") == 1 and each.kind in "iuO" and first is not None:
             rows = next((i for i, value in enumerate(first) if value != first[0]), len(first))
             return replace(layout, split_column=each.name), (f"an episode is the rows with one {each.name!r}",), rows
@@ -121,9 +121,8 @@ def _clock(
     arrays: Sequence[Array], rows: int, attributes: Mapping[str, Any], name: str, choices: Choices
 ) -> ClockGuess:
     """Guess the clock: an array that is one in the first episode, else the rate that an attribute states."""
-    flat = [each for each in arrays if len(each.shape) == 1 and each.kind in "iuf" and each.values is not None]
-    columns = [column_of(replace(each, values=None if each.values is None else each.values[:rows])) for each in flat]
-    guess = guess_clock(columns)
+    flat = [each for each in arrays if each.kind in "iuf" and each.line is not None]
+    guess = guess_clock([column_of(each, rows) for each in flat])
     time = guess.time
     if not guess.assumed and not (time.plus or time.parts or time.format or time.exact):
         return guess

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.arrays.look import NUMBERS, Array
+from vlapipe.pipeline.infer.arrays.look import LOOKED_AT, NUMBERS, Array
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import group_columns, identifier
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
@@ -35,9 +36,9 @@ class Contents:
     not_read: list[str] = field(default_factory=list)
 
 
-def column_of(each: Array) -> Column:
-    """Describe an array with one number a row as a column of a table."""
-    values = () if each.values is None else each.values[:_MAX_CELLS].tolist()
+def column_of(each: Array, rows: int = _MAX_CELLS) -> Column:
+    """Describe an array with one number a row as a column of a table. ``rows`` are those of the first episode."""
+    values = () if each.line is None else each.line[: min(rows, _MAX_CELLS)].tolist()
     return Column(
         name=each.name, position=0, kind="number", cells=tuple(map(repr, values)), unit="", base=each.last, decimal="."
     )
@@ -80,7 +81,8 @@ def sort_arrays(
             columns.append(each)
             continue
         else:
-            array = FieldGuess(name=name, columns=(each.name,), shape=each.shape[1:], dtype=_kept(each.dtype))
+            kept, head = _kept(each.dtype), _head([each])
+            array = FieldGuess(name=name, columns=(each.name,), shape=each.shape[1:], dtype=kept, head=head)
             (found.fields if whole else found.between).append(_maybe(array, optional))
         taken.add(name)
     found.fields += _grouped(columns, shortest, taken)
@@ -137,8 +139,15 @@ def _grouped(columns: list[Array], names: dict[str, str], taken: set[str]) -> li
                 name += "_value"
             taken.add(name)
             shape = () if len(ours) == 1 else (len(ours),)
-            found.append(FieldGuess(name=name, columns=tuple(each.name for each in ours), shape=shape, dtype=dtype))
+            of = tuple(each.name for each in ours)
+            found.append(FieldGuess(name=name, columns=of, shape=shape, dtype=dtype, head=_head(ours)))
     return found
+
+
+def _head(arrays: Sequence[Array]) -> NDArray[np.float64] | None:
+    """Return the first rows of arrays side by side, if they were looked at."""
+    rows = [each.values[:LOOKED_AT] for each in arrays if each.values is not None]
+    return np.hstack(rows).astype(np.float64) if len(rows) == len(arrays) else None
 
 
 def _shortest_names(arrays: Sequence[Array]) -> dict[str, str]:

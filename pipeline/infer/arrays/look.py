@@ -22,12 +22,12 @@ from vlapipe.pipeline.read.containers.container import attributes_of, open_conta
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayKind
 
-__all__ = ["NUMBERS", "Array", "Groups", "Look", "Shape", "look_into", "shapes_of"]
+__all__ = ["LOOKED_AT", "NUMBERS", "Array", "Groups", "Look", "Shape", "look_into", "shapes_of"]
 
 NUMBERS = "iufb"  # kinds of dtype
 WIDEST_COLUMN = 64  # numbers a row of an array that tells of a robot
 _MAX_VALUES = 50_000
-_LOOKED_AT = 256  # rows of an array of texts
+LOOKED_AT = 512  # rows of an array of texts, or of several numbers a row
 _NARROW = 64  # bytes a row; a wider array of bytes may hold a file in each row
 _LEAST_SIDE = {1: 16, 3: 8}  # pixels of an image, by its channels
 _IMAGE_FILES = (b"\xff\xd8\xff", b"\x89PNG")
@@ -39,8 +39,8 @@ Shape = tuple[tuple[int, ...], np.dtype[Any]]
 class Array:
     """An array of one episode: its name in the container, the shape of all its rows, and its dtype.
 
-    ``dtype`` is ``None`` if only loading tells what the array holds: texts or files. ``values`` are the first numbers
-    of an array with one number a row, and ``texts`` the first texts, or the first file, of an array that has such.
+    ``dtype`` is ``None`` if only loading tells what the array holds: texts or files. ``values`` are the first rows of a
+    narrow array of numbers, and ``texts`` the first texts, or the first file, of an array that has such.
     """
 
     name: str
@@ -58,6 +58,11 @@ class Array:
     def width(self) -> int:
         """Returns the count of numbers in a row."""
         return int(np.prod(self.shape[1:], dtype=np.int64))
+
+    @property
+    def line(self) -> NDArray[Any] | None:
+        """Returns the first numbers of an array with one number a row; ``None`` of any other."""
+        return self.values[:, 0] if self.values is not None and len(self.shape) == 1 else None
 
     @property
     def numeric(self) -> bool:
@@ -228,8 +233,9 @@ def _first_values(array: Array, entry: ArrayEntry) -> NDArray[Any] | tuple[str |
     """Return the first numbers of an array with one number a row, or the first texts; of any other ``None``."""
     holds_bytes = array.dtype == np.uint8 and len(array.shape) <= 2 and array.width > _NARROW
     with suppress(Exception):  # what a damaged file makes of it
-        if array.numeric and array.width == 1:
-            return np.asarray(entry.load(slice(0, _MAX_VALUES))).reshape(-1)
+        if array.numeric and len(array.shape) <= 2 and 0 < array.width <= WIDEST_COLUMN and not holds_bytes:
+            most = _MAX_VALUES if array.width == 1 else LOOKED_AT
+            return np.asarray(entry.load(slice(0, most))).reshape(-1, array.width)
         if len(array.shape) > 2 or not (array.kind in "OSU" or holds_bytes):
             return None
         first = entry.load(slice(0, 1))[0]
@@ -237,7 +243,7 @@ def _first_values(array: Array, entry: ArrayEntry) -> NDArray[Any] | tuple[str |
             return (np.asarray(first, dtype=np.uint8).tobytes(),)
         if isinstance(first, bytes) and first.startswith(_IMAGE_FILES):
             return (first,)
-        values = tuple(entry.load(slice(0, min(_LOOKED_AT, array.shape[0]))))
+        values = tuple(entry.load(slice(0, min(LOOKED_AT, array.shape[0]))))
         return values if all(isinstance(value, str | bytes) for value in values) else None
     return None
 
