@@ -83,7 +83,7 @@ def cameras_beside(
             of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
         is_depth = kind in (DEPTH, METRES)
         name = DEPTH if is_depth else "camera"
-        for stream in guess_cameras(of_kind, beside, name):
+        for stream in guess_cameras(of_kind, beside, choices, name):
             suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
             if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
                 stream = replace(stream, name=identifier(folder, name))

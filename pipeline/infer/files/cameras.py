@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess, unit_of
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.stamp_text import form_inside, stamp_in, strptime_form, text_clock
+from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
 from vlapipe.pipeline.infer.files.clock_files import StampTable
 from vlapipe.pipeline.infer.files.image_names import before_number, judged_number, number_pattern, numbers_of
-from vlapipe.pipeline.infer.files.layout import escape, pattern_of
+from vlapipe.pipeline.infer.files.layout import escape
 from vlapipe.pipeline.infer.guess import StreamGuess
-from vlapipe.schemas.schema import NANOSECONDS, TimeSpec
+from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = ["Beside", "guess_cameras"]
 
 _MAX_VIEWS = 16
 _EPOCH_S = 9.4e8
+_SMALLEST_STAMP = 1e6  # smaller whole numbers count images, unless they last as long as the recording
+_UNITS: tuple[TimeUnit, ...] = ("ms", "us")
+_ALIKE = 0.1  # by how much of the recording's time these may differ from it
+_ALIKE_STEPS = 3  # least mean step of numbers that are times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +40,15 @@ class Beside:
     tables: tuple[StampTable, ...] = ()
 
 
-def guess_cameras(episodes: list[list[str]], beside: Beside, usual_name: str = "camera") -> list[StreamGuess]:
+def guess_cameras(
+    episodes: list[list[str]], beside: Beside, choices: Choices, usual_name: str = "camera"
+) -> list[StreamGuess]:
     """Guess the image streams of a dataset.
 
     Args:
         episodes: for each episode looked at, the paths of its images relative to the episode's folder.
         beside: the other data of the first of these episodes.
+        choices: takes the choices of clocks.
         usual_name: the name of a stream whose images say none.
     """
     folders: dict[str, list[str]] = defaultdict(list)
@@ -58,15 +68,17 @@ def guess_cameras(episodes: list[list[str]], beside: Beside, usual_name: str = "
         every = [path for paths in folders.values() for path in paths]
         pattern = "/".join([*names, f"*{suffix}"])
         reason = f"each of {len(folders)} folders is a camera: {', '.join(sorted(folders)[:_MAX_VIEWS])}"
-        return [_camera(usual_name, (pattern,), sample, every, beside, [reason])]
+        return [_camera(usual_name, (pattern,), sample, every, beside, choices, [reason])]
     streams = []
     for folder in sorted(folders)[:_MAX_VIEWS]:
         name = usual_name if len(folders) == 1 else identifier(PurePosixPath(folder).name, usual_name)
         paths = first.get(folder) or folders[folder]
         for part_name, (prefix, part) in _by_prefix(name, paths).items():
-            inside = "" if folder == "." else f"{pattern_of([folder], [])[0]}/"
+            inside = "" if folder == "." else f"{escape(folder)}/"
             every = [path for path in folders[folder] if PurePosixPath(path).name.startswith(prefix)]
-            streams.append(_camera(part_name, (f"{inside}{escape(prefix)}*{suffix}",), part, every, beside, []))
+            streams.append(
+                _camera(part_name, (f"{inside}{escape(prefix)}*{suffix}",), part, every, beside, choices, [])
+            )
     return streams
 
 
@@ -115,65 +127,142 @@ def _by_prefix(name: str, paths: list[str]) -> dict[str, tuple[str, list[str]]]:
 
 
 def _camera(
-    name: str, files: tuple[str, ...], paths: list[str], every: list[str], beside: Beside, reasons: list[str]
+    name: str,
+    files: tuple[str, ...],
+    paths: list[str],
+    every: list[str],
+    beside: Beside,
+    choices: Choices,
+    reasons: list[str],
 ) -> StreamGuess:
     """Describe one camera by one episode's images in one folder. ``every`` has those of all episodes and folders."""
     names = sorted({PurePosixPath(path).name for path in paths})
-    time, said = _time_of(names, sorted({PurePosixPath(path).name for path in every}), files[0], beside)
+    every = sorted({PurePosixPath(path).name for path in every})
+    time, time_reasons = _time_of(name, names, every, files[0], beside, choices)
     return StreamGuess(
         name=name,
         kind="images",
         files=files,
         time=time,
-        time_reasons=tuple(said),
+        time_reasons=time_reasons,
         reasons=tuple(reasons),
     )
 
 
-def _time_of(names: list[str], every: list[str], files: str, beside: Beside) -> tuple[TimeSpec, list[str]]:
-    """Guess the clock from the images' names. Returns the clock and the reasons."""
-    form = strptime_form(names[0])
+_Answer = Option[TimeSpec]
+
+
+def _time_of(
+    camera: str, names: list[str], every: list[str], files: str, beside: Beside, choices: Choices
+) -> tuple[TimeSpec, tuple[str, ...]]:
+    """Guess the clock of a camera: times in the names, a table of stamps, the anchor's rows, or a rate."""
+    answers = list(_times_in_names(names, every, beside))
+    answers += _tables_of_times(names, files, beside, is_timed=bool(answers))
+    judged = judged_number(names)
+    pattern = None if judged is None else number_pattern(every, judged)
+    if judged is not None and pattern is not None:
+        texts = numbers_of(names, judged)
+        answers += _by_number(texts, pattern or None, beside) if max(map(float, texts)) < _SMALLEST_STAMP else ()
+    elif not answers:
+        rate = beside.clock.rate_hz or 10.0
+        seen = Evidence("in_order", 1.0, "no number in the names: their order is taken; correct rate_hz")
+        answers = [_answer(TimeSpec(index_rate_hz=rate, starts_with=beside.name), seen, "a constant rate", "rate_hz")]
+    best = max(answers, key=lambda answer: answer.score)
+    # A rate is only a way out; two sources of stamps are a choice.
+    taken = choices.pick(f"{camera}: clock", [a for a in answers if a is best or not a.value.index_rate_hz])
+    if taken.value.index_rate_hz:
+        rate_hz = f"{taken.value.index_rate_hz:.4g}"
+        about = f"{camera}: how many images a second, which nothing states"
+        choices.ask(about, rate_hz, f"rate_hz = {rate_hz}", "another rate", "rate_hz = ...")
+    return taken.value, taken.reasons
+
+
+def _answer(time: TimeSpec, seen: Evidence, says: str, line: str, also: Sequence[str] = ()) -> _Answer:
+    reasons = (*said("camera_clock", [seen]), *also)
+    return Option(value=time, score=log_odds("camera_clock", [seen]), says=says, line=line, reasons=reasons)
+
+
+def _times_in_names(names: list[str], every: list[str], beside: Beside) -> Iterator[_Answer]:
+    """Yield the clock that dates or large numbers in the names make."""
+    form, inside = strptime_form(names[0]), form_inside(every)
     if form is not None and text_clock(every) is not None:
-        return TimeSpec(format=form), [f"the name is a time: {names[0]}"]
-    inside = form_inside(every)
+        seen = Evidence("date_in_name", 1.0, f"the name is a time: {names[0]}")
+        yield _answer(TimeSpec(format=form), seen, "times in their names", f"format = {form!r}")
+        return
     if inside is not None:
-        return TimeSpec(pattern=inside[0], format=inside[1]), [f"a time stands in the name: {names[0]}"]
+        seen = Evidence("date_in_name", 1.0, f"a time stands in the name: {names[0]}")
+        time = TimeSpec(pattern=inside[0], format=inside[1])
+        yield _answer(time, seen, "times in their names", f"format = {inside[1]!r}")
+        return
+    judged = judged_number(names)
+    pattern = None if judged is None else number_pattern(every, judged)
+    if judged is None or pattern is None:
+        return
+    texts = numbers_of(names, judged)
+    values = np.sort(np.array([float(text) for text in texts]))
+    whole = all(text.isdigit() for text in texts)
+    if whole and values.max() < _SMALLEST_STAMP:
+        return
+    unit, reasons = unit_of("", "", values, np.diff(values))
+    seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
+    exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
+    time = TimeSpec(pattern=pattern or None, unit=unit or "s", integer=whole, exact=exact)
+    if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
+        time = replace(time, starts_with=beside.name)
+        reasons = [*reasons, f"its clock is not that of {beside.name}: both are taken to start together"]
+    seen = Evidence("time_in_name", 1.0, "the name is a time")
+    yield _answer(time, seen, "times in their names", f'unit = "{time.unit}"', reasons)
+
+
+def _tables_of_times(names: list[str], files: str, beside: Beside, *, is_timed: bool) -> Iterator[_Answer]:
+    """Yield the clock that a table beside the images makes: one that names them, else one with a stamp for each.
+
+    ``is_timed`` says that times stand in the names.
+    """
     folder = PurePosixPath(files).parent.name
     # The table of these images alone comes before a list that holds other ones too, and perhaps not all of these.
     for table in sorted(beside.tables, key=lambda table: (-table.share_of(names, folder), len(table.columns))):
         time = table.time_of_images(names, folder)
         if time is not None:
             time = replace(time, file=_of_each_camera(table.pattern, files))
-            return time, [f"{time.file} names the images and their times"]
-    judged = judged_number(names)
-    pattern = None if judged is None else number_pattern(every, judged)
-    if judged is None or pattern is None:
-        reason = "no number in the names: their order is taken; correct rate_hz"
-        return TimeSpec(index_rate_hz=beside.clock.rate_hz or 10.0, starts_with=beside.name), [reason]
-    texts = numbers_of(names, judged)
-    values = np.sort(np.array([float(text) for text in texts]))
-    whole = all(text.isdigit() for text in texts)
-    if whole and values.max() < 1e6:
-        return _by_table(len(names), files, beside) or _by_index(pattern or None, len(names), beside)
-    unit, said = unit_of("", "", values, np.diff(values))
-    seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
-    exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
-    time = TimeSpec(pattern=pattern or None, unit=unit or "s", integer=whole, exact=exact)
-    if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
-        time = replace(time, starts_with=beside.name)
-        said = [*said, f"its clock is not that of {beside.name}: both are taken to start together"]
-    return time, ["the name is a time", *said]
+            seen = Evidence("named_by_table", 1.0, f"{time.file} names the images and their times")
+            yield _answer(time, seen, "the table that names them", f'file = "{time.file}"')
+            return
+    fitting = [table for table in beside.tables if table.alone and table.num_rows == len(names)]
+    if fitting and not is_timed:  # the table nearest to the images in the folder tree
+        table = max(fitting, key=lambda table: _num_shared(table.pattern, files.rpartition("/")[0]))
+        time = replace(table.time, file=_of_each_camera(table.pattern, files))
+        seen = Evidence("stamp_an_image", 1.0, f"{time.file} has a stamp for each image, in the order of their numbers")
+        yield _answer(time, seen, "a stamp for each image", f'file = "{time.file}"')
 
 
-def _by_table(count: int, files: str, beside: Beside) -> tuple[TimeSpec, list[str]] | None:
-    """Take the clock from a table with one stamp for each image: the table nearest to the images in the folder tree."""
-    folder = files.rpartition("/")[0]
-    fitting = [table for table in beside.tables if table.alone and table.num_rows == count]
-    if not fitting:
-        return None
-    table = max(fitting, key=lambda table: _num_shared(table.pattern, folder))
-    time = replace(table.time, file=_of_each_camera(table.pattern, files))
-    return time, [f"{time.file} has a stamp for each image, in the order of their numbers"]
+def _by_number(texts: list[str], pattern: str | None, beside: Beside) -> Iterator[_Answer]:
+    """Yield the clocks that small numbers in the names can make."""
+    if not all(text.isdigit() for text in texts):
+        return
+    numbers = sorted(map(int, texts))
+    count, span, rows = len(numbers), numbers[-1] - numbers[0], beside.num_rows
+    why = None
+    if rows - count in (0, 1):
+        many = "as many as" if count == rows else "one fewer than"
+        why = f"numbered, {many} {beside.name} has rows: image i belongs to row i, a lost one moves no other"
+    elif rows - span - 1 in (0, 1) and numbers[0] in (0, 1):
+        why = f"their numbers are those of the rows of {beside.name}: some rows have no image"
+    if why is not None:
+        seen = Evidence("image_a_row", 1.0, why)
+        yield _answer(TimeSpec(rows_of=beside.name), seen, "one a row", f'rows_of = "{beside.name}"')
+        return
+    lasts = rows / (beside.clock.rate_hz or 10.0)
+    for unit in _UNITS if not beside.clock.assumed and span > _ALIKE_STEPS * count else ():
+        if abs(span * NANOSECONDS[unit] / 1e9 - lasts) < _ALIKE * lasts:
+            seen = Evidence("lasts_as_long", 1.0, f"the numbers in {unit} last as long as {beside.name}")
+            time = TimeSpec(pattern=pattern, unit=unit, integer=True, starts_with=beside.name)
+            yield _answer(time, seen, f"times in {unit}", f'unit = "{unit}"')
+    rate = (beside.clock.rate_hz or 10.0) * count / max(1, rows)
+    why = f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"
+    also = [f"taken to start with {beside.name}"] if beside.clock.time.index_rate_hz is None else []
+    time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name)
+    yield _answer(time, Evidence("numbered", 1.0, why), "a constant rate", f"rate_hz = {rate:.4g}", also)
 
 
 def _of_each_camera(table: str, files: str) -> str:
@@ -192,16 +281,3 @@ def _num_shared(one: str, other: str) -> int:
             break
         shared += 1
     return shared
-
-
-def _by_index(pattern: str | None, count: int, beside: Beside) -> tuple[TimeSpec, list[str]]:
-    """Give numbered images the times of the anchor's rows if each row has one, else the rate that fills the episode."""
-    if beside.num_rows - count in (0, 1):
-        many = "as many as" if count == beside.num_rows else "one fewer than"
-        said = [f"numbered, {many} {beside.name} has rows: image i belongs to row i, a lost one moves no other"]
-        return TimeSpec(rows_of=beside.name), said
-    rate = (beside.clock.rate_hz or 10.0) * count / max(1, beside.num_rows)
-    said = [f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"]
-    if beside.clock.time.index_rate_hz is None:
-        said.append(f"taken to start with {beside.name}")
-    return TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name), said
