@@ -241,9 +241,9 @@ def _with_missing(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> 
             if columns & set(field.columns) and not field.on_missing:
                 reasons = (
                     *field.reasons,
-                    "some cells further down have no value: drop leaves those rows out; or say mask",
+                    "some cells further down have no value: mask keeps the row and marks the cell",
                 )
-                field = replace(field, on_missing="drop", reasons=reasons)
+                field = replace(field, on_missing="mask", reasons=reasons)
             fields.append(field)
         texts_here = tuple(sorted({*stream.missing, *texts})) if stream.kind == "csv" else ()
         streams.append(replace(stream, fields=tuple(fields), missing=texts_here))

@@ -19,7 +19,7 @@ from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.read.instruction import read_instructions, require_keys
 from vlapipe.pipeline.read.metadata import read_metadata
 from vlapipe.pipeline.read.streams import place_of, read_streams
-from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields
+from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields, masks_of_action
 from vlapipe.pipeline.shards.derive.aligned_fields import Use, place, tolerance_s
 from vlapipe.pipeline.shards.derive.episode_sample import EpisodeSample, foreign_streams
 from vlapipe.pipeline.shards.derive.gaps import find_gaps
@@ -225,7 +225,7 @@ def _sample(streams: dict[str, Rows], schema: Schema, action_row: NDArray[np.int
 
 
 def _usable(action_row: NDArray[np.int32], streams: dict[str, Rows], schema: Schema) -> NDArray[np.int32]:
-    """Marks rows as rows without an action: a field has no value within its tolerance, or the action is not finite.
+    """Marks rows as rows without an action: a field has no value (within its tolerance), or the action is not finite.
 
     The schema may allow NaN and infinite values in a field, so actions that follow from them are possible.
     """
@@ -236,7 +236,8 @@ def _usable(action_row: NDArray[np.int32], streams: dict[str, Rows], schema: Sch
         rows = streams[name]
         assert isinstance(rows, StreamRows)
         fields += [values for values in rows.fields.values() if values.dtype.kind == "f" and len(values)]
-    if not foreign and all((np.abs([values.min(), values.max()]) < _HALF).all() for values in fields):
+    are_plain = all((np.abs([values.min(), values.max()]) < _HALF).all() for values in fields)
+    if are_plain and not foreign and not masks_of_action(schema):
         return action_row
     sample = _sample(streams, schema, action_row)
     return sample.usable_actions(action_row, {path: sample.field(path, "action", 0, len(action_row)) for path in paths})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from vlapipe.pipeline.infer.columns.clock import looks_like_time
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import Group, group_columns, identifier
 from vlapipe.pipeline.infer.guess import FieldGuess
-from vlapipe.pipeline.infer.lexicon import lexicon
+from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.text.cells import is_fortran_number, is_missing
 from vlapipe.schemas.schema import MISSING_SUFFIX
 
@@ -94,13 +95,16 @@ def _why_no_text(column: Column) -> str:
 
 
 def _fewer_singles(groups: list[Group]) -> list[Group]:
-    """Keep lone columns as fields of their own, unless there are too many to be named one by one."""
+    """Keep lone columns as fields of their own. If they are too many, those that begin with one word are a field."""
     singles = [group for group in groups if len(group.columns) == 1]
     if len(singles) <= _MANY_SINGLES:
         return groups
-    columns = tuple(group.columns[0] for group in singles)
+    by_word: dict[str, list[Column]] = defaultdict(list)
+    for group in singles:
+        by_word[identifier(group.columns[0].base).partition("_")[0]].append(group.columns[0])
     others = [group for group in groups if len(group.columns) > 1]
-    return [*others, Group(name="other", columns=columns, labels=("",) * len(columns))]
+    together = (Group(word, tuple(columns), tuple(c.base for c in columns)) for word, columns in by_word.items())
+    return [*others, *together]
 
 
 def _by_missing(group: Group) -> list[Group]:
@@ -185,11 +189,9 @@ def _with_gaps(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGues
     share = max(map(_share_missing, group.columns))
     if share:
         seen = ", ".join(sorted({repr(text) for column in group.columns for text in column.missing}))
-        choice = "mask" if share > _OFTEN_MISSING else "drop"
-        field = replace(field, on_missing=choice)
-        does = "keeps the row and marks the cell" if choice == "mask" else "leaves the row out"
+        field = replace(field, on_missing="mask")
         part = f"{share:.0%}" if share >= 0.01 else "a few"
-        reasons.append(f"{part} of the first rows have no value ({seen}): {choice} {does}; or say refuse")
+        reasons.append(f"{part} of the first rows have no value ({seen}): mask keeps the row and marks the cell")
     constant = [column.name for column in group.columns if column.constant]
     if constant:
         which = "it never changes" if len(constant) == len(group.columns) else f"never change: {', '.join(constant)}"
@@ -217,22 +219,25 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
     if len(group.columns) != 4 or not all(len(c.finite) == len(group.columns[0].finite) for c in group.columns):
         return _hint_of_quaternion(field, group, reasons)
     off = np.abs(np.sqrt(sum(column.finite**2 for column in group.columns)) - 1)
-    order = "".join(group.labels)
-    if not off.size or off.max() > 0.05:
+    order, named = "".join(group.labels), lexicon().phrases("before_axis", "orientation")
+    is_counted = order in ("0123", "1234") and words_in(group.columns[0].base)[-2] in named
+    if not off.size or off.max() > 0.05 or (is_counted and off.max() > 1e-3):
         if order in ("xyzw", "wxyz"):
             reasons.append("named like a quaternion, but its length is not 1: kept as four numbers")
         return field
-    if order not in ("xyzw", "wxyz"):
-        if field.name == "joint_position" and off.max() < 1e-3:
-            field = replace(field, name="orientation")
+    if is_counted:
+        order = "wxyz"
+        reasons.append("a quaternion by its length of 1; counted from its scalar on, as is usual: or say 'xyzw'")
+    elif order in ("xyzw", "wxyz"):
+        reasons.append("a quaternion by its names and its length of 1")
+    else:
         reasons.append("of length 1, a quaternion it seems; say quaternion = 'xyzw' or 'wxyz' if you know the order")
         return field
-    reasons.append("a quaternion by its names and its length of 1")
     normalize = bool(off.max() > 1e-3)
     if normalize:
         reasons.append(f"its length is up to {off.max():.2g} off: made 1")
-    name = "orientation" if re.fullmatch(r"values(_\d+)?", field.name) else field.name
-    return replace(field, name=name, quaternion=order, normalize=normalize)
+    unnamed = re.fullmatch(r"values(_\d+)?|joint_position", field.name)
+    return replace(field, name="orientation" if unnamed else field.name, quaternion=order, normalize=normalize)
 
 
 @np.errstate(over="ignore")

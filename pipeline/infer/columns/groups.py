@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 _AXIS_AT_END = 6  # letters at most of a word that ends in its axis: accX
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Group:
     """Columns that form one field. ``labels`` holds each column's number, axis or joint, or ``""`` of a lone column."""
 
@@ -42,10 +42,10 @@ def group_columns(columns: list[Column]) -> list[Group]:
             if len(free) > 1 and complete([label for label, _ in free]):
                 free.sort(key=lambda m: int(m[0]) if m[0].isdecimal() else m[1].position)
                 labels, ours = zip(*free, strict=True)
-                groups.append(Group(name=name(key, labels), columns=ours, labels=labels))
+                groups.append(Group(name(key, labels), ours, labels))
                 for column in ours:
                     del left[column.position]
-    groups += [Group(name=identifier(c.base), columns=(c,), labels=("",)) for c in left.values()]
+    groups += [Group(identifier(c.base), (c,), ("",)) for c in left.values()]
     groups = sorted(groups, key=lambda group: min(column.position for column in group.columns))
     return [replace(group, name="torque") if _is_torque(group, groups) else group for group in groups]
 

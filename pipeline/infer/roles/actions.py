@@ -27,37 +27,30 @@ def choose_action(
     chosen = _robot_moves_by(commanded)
     moves, why = _moves_together(roles, choices if not chosen else None)
     ahead, reasons = _look_ahead(moves or chosen or roles[:1], clock, num_rows, why)
-    column = ActionSpec(kind="column", of=_paths(chosen))
-    if not chosen or not moves:
-        return (column, _why(commanded, chosen)) if chosen else (ahead, reasons)
-    score = min(role.score for role in chosen)
-    lacks, share = _lacks(chosen, moves)
-    what = ", ".join(role.field.name for role in chosen)
-    options = [
-        Option(
-            value=column,
-            score=score,
-            says=f"{what} as commanded",
-            line=_line(column),
-            reasons=tuple(_why(commanded, chosen)),
-        )
-    ]
+    column, said = ActionSpec(kind="column", of=_paths(chosen)), _why(commanded, chosen)
+    if not chosen:
+        return ahead, reasons
+    if not moves:
+        return column, said
+    score, (lacks, share) = min(role.score for role in chosen), _lacks(chosen, moves)
+    ours, later = (f"{', '.join(role.field.name for role in each)}" for each in (chosen, moves))
+    options = [_option(column, score, f"{ours} as commanded", said)]
     if score < _SURELY or share < _MOST:
-        later = f"where {', '.join(role.field.name for role in moves)} is later"
-        options.append(
-            Option(
-                value=ahead,
-                score=0.0 if share >= _MOST else score + 1,
-                says=later,
-                line=_line(ahead),
-                reasons=tuple(reasons),
-            )
-        )
+        worth = 0.0 if share >= _MOST else score + _SURELY
+        options.append(_option(ahead, worth, f"where {later} is {ahead.period_s:.2g} s later", reasons))
     taken = choices.pick("action", options)
     if lacks:
         other = ahead if taken.value is column else column
         choices.ask("action", f"{taken.says}, though {lacks}", taken.line, "another", _line(other))
-    return taken.value, [*taken.reasons]
+    return taken.value, list(taken.reasons)
+
+
+def _option(action: ActionSpec, score: float, says: str, reasons: Sequence[str]) -> Option[ActionSpec]:
+    return Option(value=action, score=score, says=says, line=_line(action), reasons=tuple(reasons))
+
+
+def _line(action: ActionSpec) -> str:
+    return f'kind = "{action.kind}", of = {json.dumps(action.of)}'
 
 
 def _why(commanded: Sequence[Role], chosen: Sequence[Role]) -> list[str]:
@@ -139,10 +132,6 @@ def _num_of(roles: Sequence[Role], quantity: str) -> int:
 
 def _paths(roles: Sequence[Role]) -> tuple[str, ...]:
     return tuple(role.path for role in roles)
-
-
-def _line(action: ActionSpec) -> str:
-    return f'kind = "{action.kind}", of = {json.dumps(action.of)}'
 
 
 def _look_ahead(moves: Sequence[Role], clock: ClockGuess, num_rows: int, why: str) -> tuple[ActionSpec, list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.roles.actions import choose_action
 from vlapipe.pipeline.infer.roles.roles import Role, roles_of
 from vlapipe.schemas.schema import ActionSpec, SampleDefaults
@@ -35,6 +36,7 @@ def choose_sample(
         if commanded and not any(stream.kind in ("images", "video") for stream in streams):
             line = f"state = {json.dumps([role.path for role in state])}"
             choices.ask("state: only commands are in the recording", "the commands", line, "another", "state = [...]")
+    _ask_of_words(streams, choices)
     in_state = {role.path for role in state}
     left = [role for role in free if role.path not in in_state and role.stream.time.rows_of is None]
     left = [role for role in left if role.stream is not streams[0] or _is_wide(role)]
@@ -50,6 +52,17 @@ def choose_sample(
             action_stride=max(1, round(action.period_s * (clock.rate_hz or 10.0))),
         ),
     )
+
+
+def _ask_of_words(streams: Sequence[StreamGuess], choices: Choices) -> None:
+    """Ask what the words of a gripper, or of a success, stand for: they are no pair that the lexicon knows."""
+    for stream in streams:
+        for name, reason in stream.drop:
+            line = reason[reason.find("words = ") : reason.rfind("}") + 1]
+            lists = (("roles", "gripper"), ("texts", "outcome"))
+            if "words = " in reason and any(lexicon().likeness(name, *each) for each in lists):
+                about, taken = f"{stream.name}: {name!r}, in words", f"drop = [{json.dumps(name)}]"
+                choices.ask(about, "left out", taken, "a number for each word", line)
 
 
 def _sensor_name(role: Role, anchor: StreamGuess) -> str:

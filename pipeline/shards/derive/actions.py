@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.schema import ActionConstant, Schema
+from vlapipe.schemas.schema import ActionConstant, ImageStream, Schema
 
 __all__ = [
     "ACTION_ROW",
@@ -26,6 +26,7 @@ __all__ = [
     "action_size",
     "derive_actions",
     "in_stride_order",
+    "masks_of_action",
     "position_in_stride_order",
     "rows_of_finite_actions",
 ]
@@ -95,6 +96,22 @@ def action_fields(schema: Schema) -> list[str]:
     """Returns the fields ``<stream>/<field>`` that actions are derived from, each once."""
     paths = [*schema.action.of, *(constant.field for constant in schema.action.append if constant.field)]
     return list(dict.fromkeys(paths))
+
+
+def masks_of_action(schema: Schema) -> list[str]:
+    """Returns the masks ``<stream>/<field>_is_missing`` of the fields with ``mask`` that actions are derived from.
+
+    An optional field that a file lacks is zero in the action, as the schema says.
+    """
+    streams = {stream.name: stream for stream in schema.streams if not isinstance(stream, ImageStream)}
+    derived = {
+        f"{name}/{each.name}": f"{name}/{each.of}" for name, stream in streams.items() for each in stream.derived
+    }
+    found = []
+    for path in action_fields(schema):
+        spec = schema.field(derived.get(path, path))
+        found += [f"{path.partition('/')[0]}/{spec.mask.name}"] if spec.on_missing == "mask" and spec.mask else []
+    return found
 
 
 def _constant(constant: ActionConstant, fields: Mapping[str, NDArray[Any]], ahead: NDArray[Any]) -> NDArray[np.float64]:

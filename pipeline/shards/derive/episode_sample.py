@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, action_fields, derive_actions, rows_of_finite_actions
+from vlapipe.pipeline.shards.derive.actions import (
+    ACTION_ROW,
+    action_fields,
+    derive_actions,
+    masks_of_action,
+    rows_of_finite_actions,
+)
 from vlapipe.pipeline.shards.derive.aligned_fields import Placement, Use, aligned, place
 from vlapipe.pipeline.shards.derive.derived_fields import derived_specs, rotation_6d
 from vlapipe.pipeline.shards.derive.rows_in_time import action_rows
@@ -108,11 +114,13 @@ class EpisodeSample:
         return self.usable_actions(rows, fields)
 
     def usable_actions(self, rows: NDArray[np.int32], fields: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
-        """Returns ``rows`` with -1 where a field has no value within its tolerance, or the action is not finite.
+        """Returns ``rows`` with -1 where a field has no value (within its tolerance), or the action is not finite.
 
         ``rows`` and ``fields`` are of the whole episode.
         """
         missing = self.is_missing(tuple(action_fields(self._schema)), "action", 0, self.num_rows)
+        for mask in masks_of_action(self._schema):
+            missing |= self.field(mask, "action", 0, self.num_rows).reshape(self.num_rows, -1).any(axis=1)
         if missing.any():
             rows = np.where(missing | missing[np.maximum(rows, 0)], np.int32(-1), rows)
         return rows_of_finite_actions(self._schema, fields, rows)

@@ -167,7 +167,7 @@ def test_columns_that_often_miss_values_hide_none_beside_them(tmp_path: Path) ->
     wave: list[object] = [i % 7 + 0.25 for i in range(90)]
     guess = fields_of(tmp_path, {"c2": wave, "c3": rate, "c4": wave, "c5": ["NaN", *wave[1:]], "c6": wave})
     assert {field.name: (field.columns, field.on_missing) for field in guess.fields} == {
-        "values": (("c2", "c4", "c5", "c6"), "drop"),
+        "values": (("c2", "c4", "c5", "c6"), "mask"),
         "values_seldom": (("c3",), "mask"),
     }
 
@@ -197,7 +197,7 @@ def test_tx_beside_fx_is_a_torque(tmp_path: Path) -> None:
 
 def test_four_numbers_of_length_1_are_no_joints(tmp_path: Path) -> None:
     guess = one(fields_of(tmp_path, {"q[0]": [1] * 5, "q[1]": [0] * 5, "q[2]": [0] * 5, "q[3]": [0] * 5}))
-    assert (guess.name, guess.quaternion) == ("orientation", "")
+    assert (guess.name, guess.quaternion) == ("orientation", "wxyz")  # counted from the scalar on, as px4 and ABB do
 
 
 @pytest.mark.parametrize(

@@ -148,3 +148,39 @@ def test_inspect_lists_them(dataset: Dataset) -> None:
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert report["arrays"]["robot/r6"] == {"shape": [5, 6], "dtype": "float32"}
     subprocess.run(command[:5], check=True, capture_output=True)
+
+
+MASKED_COMMAND = """
+name = "masked"
+anchor = "robot"
+[episodes]
+per_file = true
+[split]
+val = 0
+[streams.robot]
+kind = "csv"
+files = ["*.csv"]
+time = { column = "t" }
+[streams.robot.fields.q]
+columns = ["q"]
+[streams.robot.fields.cmd]
+columns = ["cmd"]
+on_missing = "mask"
+[action]
+kind = "column"
+of = ["robot/cmd"]
+[sample]
+state = ["robot/q"]
+"""
+
+
+def test_a_command_that_was_filled_in_is_no_action(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    cells = ["", "0.5", "0.25", "", "0.125", "1.5"]
+    (raw / "run.csv").write_text("t,q,cmd\n" + "".join(f"{i / 10},{i},{cell}\n" for i, cell in enumerate(cells)))
+    (tmp_path / "s.toml").write_text(MASKED_COMMAND)
+    report = ingest(IngestConfig(source=raw, schema=str(tmp_path / "s.toml"), out=tmp_path / "data"))
+    assert report.num_episodes == 1
+    rows = vlapipe.open_dataset(tmp_path / "data").episode(0)["action/row"]
+    assert (rows >= 0).tolist() == [cell != "" for cell in cells]
