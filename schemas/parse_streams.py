@@ -211,6 +211,7 @@ def _parse_dialect(table: TomlTable) -> Dialect:
         quote=_character(table, "quote", '"'),
         escape=_character(table, "escape", ""),
         decimal=table.choice("decimal", (".", ","), "."),
+        thousands=table.choice("thousands", ("", ",", ".", " ", "'"), ""),
         encoding=_parse_encoding(table),
         comment=table.text("comment", "#" if header == "commented" else ""),
         skip_blanks=skip_blanks,
@@ -239,13 +240,18 @@ def _parse_dialect(table: TomlTable) -> Dialect:
         table.fail("names is missing: what are the columns called, by position?", "add names = ['t', 'x', 'y'], say")
     if dialect.decimal == dialect.delimiter and not dialect.quote:
         table.fail("decimal and delimiter are the same character, and there are no quotes", "correct one of them")
+    if dialect.thousands in (dialect.decimal, dialect.quote):
+        table.fail("thousands is the same character as decimal or quote", "correct one of them")
+    parts = " " if dialect.delimiter == WHITESPACE else dialect.delimiter
+    if dialect.thousands == parts and not (dialect.quote and parts.strip()):
+        table.fail("thousands and delimiter are the same character, and there are no quotes", "correct one of them")
     if dialect.delimiter in (dialect.quote, dialect.escape):
         table.fail("delimiter is the same character as quote or escape", "correct one of them")
     return dialect
 
 
 _OF_CELLS = (
-    "delimiter", "quote", "escape", "comment", "skip_lines", "skip_after_header", "skip_footer", "header",
+    "delimiter", "quote", "escape", "thousands", "comment", "skip_lines", "skip_after_header", "skip_footer", "header",
     "header_line", "trailing_delimiter", "index_column", "row_kind", "kind_column", "short_rows",
 )  # fmt: skip
 

@@ -89,6 +89,7 @@ class Dialect:
     quote: str = '"'  # "" means no quotes
     escape: str = ""  # makes the next character an ordinary one; "" means no escape
     decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", " ", "'"] = ""  # parts whole groups of three digits
     encoding: str = "utf-8"  # a UTF-8 byte order mark is skipped
     comment: str = ""
     skip_blanks: bool = False

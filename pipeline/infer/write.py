@@ -129,7 +129,7 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
         page.put("header", "commented")
     elif dialect.header_rows != 1:
         page.put("header", dialect.header_rows or False)
-    for key in ("delimiter", "quote", "escape", "decimal", "encoding", "comment"):
+    for key in ("delimiter", "quote", "escape", "decimal", "thousands", "encoding", "comment"):
         value = getattr(dialect, key)
         if key == "delimiter" and dialect.skip_blanks:
             page.put(key, f"{value} ")

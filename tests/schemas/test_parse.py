@@ -108,6 +108,12 @@ MISTAKES = {
     "unknown encoding": ('kind = "csv"', 'kind = "csv"\nencoding = "utf-9"', "'utf-9' is not known"),
     "long delimiter": ('kind = "csv"', 'kind = "csv"\ndelimiter = "::"', "one character or 'whitespace'"),
     "decimal that is the delimiter": ('kind = "csv"', 'kind = "csv"\ndecimal = ","\nquote = ""', "the same character"),
+    "thousands that are the decimal": ('kind = "csv"', 'kind = "csv"\nthousands = "."', "the same character"),
+    "thousands that part cells": (
+        'kind = "csv"',
+        'kind = "csv"\ndelimiter = "whitespace"\nthousands = " "',
+        "the same character",
+    ),
     "no names without a header": ('kind = "csv"', 'kind = "csv"\nheader = false', "names is missing"),
     "names and a header": ('kind = "csv"', 'kind = "csv"\nnames = ["t", "j1"]', "names in the header already"),
     "no clock": ('column = "t"', "", "no clock: column is missing"),

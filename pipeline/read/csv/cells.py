@@ -56,6 +56,7 @@ class Cells:
         *,
         nulls: bool,
         faulty: FaultyRows | None = None,
+        thousands: str = "",
     ) -> None:
         """Parses the columns.
 
@@ -67,10 +68,12 @@ class Cells:
             findings: collects the faults.
             nulls: whether cells without a value are expected.
             faulty: collects the faults of rows that it takes, instead of ``findings``.
+            thousands: the sign that parts groups of three digits, or an empty string.
 
         Raises:
             UnreadableError: the text cannot be read for certain.
         """
+        self._thousands = thousands
         self._rows, self._decimal, self.findings, self.faulty = rows, decimal, findings, faulty or FaultyRows()
         self._bad: dict[int | None, NDArray[np.bool_]] = {}
         self._missing = tuple(dict.fromkeys(text.strip(_BLANKS) for text in missing))
@@ -222,7 +225,7 @@ class Cells:
         rows = np.flatnonzero(large if unset is None else large & ~unset)
         if not len(rows):
             return
-        texts = pc.utf8_trim(self._strings(column).take(pa.array(rows)), _BLANKS)
+        texts = self._point(pc.utf8_trim(self._strings(column).take(pa.array(rows)), _BLANKS))
         whole = pc.match_substring_regex(texts, r"^[+-]?\d+$").to_pylist()
         lost = np.zeros(len(values), dtype=np.bool_)
         lost[rows] = [
@@ -232,7 +235,7 @@ class Cells:
         self._add("csv.whole_rounded", lost, column, f"a number that {values.dtype} holds to the last digit")
 
     def with_point(self, cells: pa.Array) -> pa.Array:
-        """Returns the texts with a decimal point instead of the file's decimal sign."""
+        """Returns the texts with a decimal point instead of the file's decimal sign, and without thousands signs."""
         return self._point(cells)
 
     def without_bad(self, unset: NDArray[np.bool_], column: Column) -> NDArray[np.bool_]:
@@ -290,7 +293,16 @@ class Cells:
         return found if found.any() else None
 
     def _point(self, trimmed: pa.Array) -> pa.Array:
-        """Replaces the decimal sign by a point; a text that already has a point becomes no number."""
+        """Takes out thousands signs and replaces the decimal sign by a point.
+
+        A text becomes no number if its groups have not three digits each, or if it has a point beside a decimal comma.
+        """
+        if self._thousands:
+            sign = f"[{self._thousands}]"
+            grouped = pc.match_substring_regex(
+                trimmed, rf"^[+-]?[1-9][0-9]{{0,2}}({sign}[0-9]{{3}})+([{self._decimal}eE]|$)"
+            )
+            trimmed = pc.if_else(grouped, pc.replace_substring(trimmed, self._thousands, ""), trimmed)
         if self._decimal == ".":
             return trimmed
         return pc.replace_substring(pc.replace_substring(trimmed, ".", "?"), ",", ".")

@@ -121,8 +121,17 @@ def _read_rows(
     start_ns: int,
 ) -> StreamRows | None:
     may_lack = any(spec.on_missing != "refuse" for spec in stream.fields)
-    types, decimal = _types(columns, stream), stream.dialect.decimal
-    cells = Cells(rows, types, stream.missing, decimal, findings, nulls=may_lack, faulty=faulty)
+    types, dialect = _types(columns, stream), stream.dialect
+    cells = Cells(
+        rows,
+        types,
+        stream.missing,
+        dialect.decimal,
+        findings,
+        nulls=may_lack,
+        faulty=faulty,
+        thousands=dialect.thousands,
+    )
     fields = [read_field(cells, spec, columns.fields[spec.name]) for spec in stream.fields]
     with_values = kept_rows(fields, cells, rows, findings)
     if with_values is not None and not len(with_values):

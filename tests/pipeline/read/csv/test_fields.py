@@ -330,6 +330,35 @@ def test_decimal_comma(tmp_path: Path) -> None:
     assert faults(tmp_path, "t;a\n0,5;1.25\n", field("a"), dialect=dialect) == [("csv.not_a_number", 2, "a")]
 
 
+@pytest.mark.parametrize(
+    ("decimal", "thousands", "cells"),
+    [
+        (".", ",", ["999", "1,110", "-12,345,678.5", "1,000e3"]),
+        (",", ".", ["999", "1.110", "-12.345.678,5", "1.000e3"]),
+        (".", " ", ["999", " 1 110", "-12 345 678.5", "1 000e3"]),
+        (".", "'", ["999", "1'110", "-12'345'678.5", "1'000e3"]),
+    ],
+)
+def test_thousands_signs_are_taken_out(tmp_path: Path, decimal: str, thousands: str, cells: list[str]) -> None:
+    dialect = Dialect(delimiter=";", decimal=decimal, thousands=thousands)  # type: ignore[arg-type]
+    text = "t;a\n" + "".join(f"{i};{cell}\n" for i, cell in enumerate(cells))
+    assert values(tmp_path, text, field("a", dtype="float64"), dialect=dialect) == [999, 1110, -12345678.5, 1000e3]
+    whole = text.rsplit("\n", 3)[0] + "\n"
+    assert values(tmp_path, whole, field("a", dtype="int32"), dialect=dialect) == [999, 1110]
+
+
+@pytest.mark.parametrize("cell", ["1,11", "1,1100", "0,110", "1234,567", ",110", "1,110,", "1.5,000", "1,,110"])
+def test_groups_that_are_not_of_three_digits_are_refused(tmp_path: Path, cell: str) -> None:
+    dialect = Dialect(delimiter=";", thousands=",")
+    assert faults(tmp_path, f"t;a\n0;{cell}\n", field("a"), dialect=dialect) == [("csv.not_a_number", 2, "a")]
+
+
+def test_a_whole_number_with_thousands_signs_that_is_rounded_is_told(tmp_path: Path) -> None:
+    dialect = Dialect(delimiter=";", thousands=",")
+    found = faults(tmp_path, "t;a\n0;9,007,199,254,740,993\n", field("a", dtype="float64"), dialect=dialect)
+    assert found == [("csv.whole_rounded", 2, "a")]
+
+
 def test_one_column_may_be_clock_and_field(tmp_path: Path) -> None:
     time = TimeSpec(sources=("t",), unit="us", integer=True)
     rows, _ = read(tmp_path, "t,a\n5,1\n6,2\n", field("t", dtype="float32"), time=time)
