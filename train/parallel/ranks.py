@@ -12,6 +12,7 @@ import contextlib
 import gc
 import os
 import socket
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ __all__ = ["Ranks", "agree", "distributed", "gather_bytes", "sum_of", "tell_fail
 _TIMEOUT = timedelta(minutes=10)  # until all ranks have started; for a gradient after all ranks have their batch
 _PATIENCE = timedelta(days=7)  # rank 0 may unpack a dataset, or write a checkpoint for hours on a slow disk
 _HANG_TIMEOUT_S = 40.0  # all ranks then end within a minute: the roll call and the grace come on top
+_DESTROY_S = 20.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -149,8 +151,21 @@ def distributed(*, hang_timeout_s: float = _HANG_TIMEOUT_S) -> Iterator[Ranks]:
     finally:
         gc.collect()  # FSDP's hooks refer to each other, and to the groups
         if dist.is_initialized():
-            dist.destroy_process_group()
+            _destroy_groups()
         links.close()
+
+
+def _destroy_groups() -> None:
+    """Destroy all groups. On CPUs this waits a limited time, and then leaves the groups to the end of the process.
+
+    On a busy machine gloo's thread for its sockets was seen to spin for ever while a group was destroyed.
+    """
+    if dist.get_backend() != "gloo":
+        dist.destroy_process_group()
+        return
+    thread = threading.Thread(target=dist.destroy_process_group, name="vlapipe-destroy", daemon=True)
+    thread.start()
+    thread.join(_DESTROY_S)
 
 
 def _clear_frames(error: BaseException) -> None:
