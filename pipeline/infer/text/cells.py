@@ -9,14 +9,19 @@ from itertools import product
 from vlapipe.pipeline.infer.lexicon import lexicon
 
 __all__ = [
+    "THOUSANDS",
     "cell_score",
+    "describes_column",
     "is_fortran_number",
     "is_list",
     "is_missing",
     "is_number",
+    "is_summary",
     "is_time_text",
     "is_unit",
+    "kind_of_cell",
     "number_of",
+    "without_groups",
     "words_of",
 ]
 
@@ -24,30 +29,11 @@ _NUMBER = {
     ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z"),
     ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eE][+-]?\d+)?\Z"),
 }
-_FORTRAN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[dD][+-]?\d+\Z")
-_MISSING = {
-    "",
-    "nan",
-    "na",
-    "n/a",
-    "#n/a",
-    "null",
-    "none",
-    "nil",
-    "(null)",
-    "undefined",
-    "n.a.",
-    "?",
-    "-",
-    "--",
-    "---",
-    "inf",
-    "+inf",
-    "-inf",
-    "infinity",
-    "-infinity",
-    "nat",
+THOUSANDS = {  # numbers whose thousands are parted by a sign, by decimal and thousands sign; as the reader takes them
+    (decimal, sign): re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:[{sign}]\d{{3}})+(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?\Z")
+    for decimal, sign in ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 }
+_FORTRAN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[dD][+-]?\d+\Z")
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"
@@ -55,26 +41,37 @@ _TIME_TEXT = re.compile(
     r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\Z"
 )
 _LIST = re.compile(r"[\[(]\s*[-+\d.,\seE]*[\])]\Z")
-_UNIT = re.compile(
-    r"[\[(]?\s*(s|sec|secs|seconds|ms|us|µs|ns|m|mm|cm|um|rad|deg|degrees|radians|°|[mck]?m/s(\^?2|²)?|(rad|deg|°)/s(\^?2|²)?"
-    r"|[mk]?N|N[*·. ]?m+|m?A|m?V|W|Hz|kg|g|%|-|K|°C|bool|u?int\d*|float\d*|double|string)\s*[\])]?\Z"
+_SOME_NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
+_RANGE = re.compile(
+    rf"[\[(]?\s*{_SOME_NUMBER}\s*(?:\.\.+|to|bis|[-/:;,~…|\u2013])\s*{_SOME_NUMBER}\s*[\])]?\Z|[<>≤≥±]=?\s*{_SOME_NUMBER}\Z"
 )
+_BRACKETS = "[](){}<> "
+_BITS = re.compile(r"\d*(_t)?\Z")
+_UNIT_PARTS = re.compile(r"[\s/*·⋅.^²³⁻¹()_+-]|\d+")
 _OTHER_DELIMITERS = re.compile(r"[;\t|,]")
+_MOST_DIGITS = 300  # a longer number is beyond float64
 
 
 def is_missing(cell: str) -> bool:
     """Return True if a cell says that there is no finite value."""
-    return cell.strip().lower() in _MISSING
+    return cell.strip().lower() in lexicon().phrases("cells", "missing")
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Return True if a cell is a plain finite number."""
-    return _NUMBER[decimal].match(cell.strip()) is not None
+    return len(cell) < _MOST_DIGITS and _NUMBER[decimal].match(cell.strip()) is not None
 
 
 def is_fortran_number(cell: str) -> bool:
     """Return True if a cell is a Fortran number, with D for the exponent. No reader accepts such numbers."""
     return _FORTRAN.match(cell.strip()) is not None
+
+
+def without_groups(cell: str, decimal: str, thousands: str) -> str:
+    """Return a number without its thousands signs, and any other cell as it is."""
+    if not thousands or thousands not in cell or THOUSANDS[decimal, thousands].match(cell.strip()) is None:
+        return cell
+    return cell.strip().replace(thousands, "")
 
 
 def number_of(cell: str, decimal: str = ".") -> float:
@@ -110,14 +107,36 @@ def is_list(cell: str) -> bool:
     return _LIST.match(cell.strip()) is not None
 
 
+def kind_of_cell(cell: str, decimal: str) -> str:
+    """Return what kind of data a cell is (number, time or list), or an empty string."""
+    if is_number(cell, decimal):
+        return "number"
+    return "time" if is_time_text(cell) else "list" if is_list(cell) else ""
+
+
 def is_unit(cell: str) -> bool:
-    """Return True if a cell is a unit or the name of a type, as in the second line of a header."""
-    return _UNIT.match(cell.strip()) is not None
+    """Return True if a cell is a unit that the lexicon's parts of units make up, such as ``[mm/s^2]``."""
+    bare = cell.strip().strip(_BRACKETS)
+    parts = [part if len(part) == 1 else part.lower() for part in _UNIT_PARTS.split(bare) if part]
+    return bool(parts) and all(part in lexicon().phrases("cells", "units") for part in parts)
+
+
+def describes_column(cell: str) -> bool:
+    """Return True if a cell is a unit, the name of a type, or a range, as in a line below the names."""
+    bare, cells = cell.strip().strip(_BRACKETS).lower(), lexicon().table("cells")
+    if not bare.strip("-=_.*") or bare in cells["no_unit"] or _BITS.sub("", bare) in cells["types"]:
+        return bool(cell.strip())
+    return _RANGE.match(bare) is not None or is_unit(cell)
+
+
+def is_summary(cell: str) -> bool:
+    """Return True if a cell says that its line sums up rows, such as ``Total`` or ``max``."""
+    return cell.strip().strip(":=").strip().lower() in lexicon().phrases("cells", "summaries")
 
 
 def cell_score(cell: str, decimal: str) -> float:
     """Score how much a cell looks like data: 1 for a number, 0 for a cell that still contains another delimiter."""
-    if is_number(cell, decimal) or is_time_text(cell) or is_list(cell):
+    if kind_of_cell(cell, decimal):
         return 1.0
     if is_missing(cell):
         return 0.7

@@ -18,7 +18,8 @@ __all__ = ["NoTextError", "TextHead", "is_other_text", "read_text_head"]
 _HEAD_BYTES = 256 << 10
 _COUNTED_BYTES = 32 << 20
 _TAIL_BYTES = 16 << 10
-_LINE_END = re.compile(r"\r*\n|\r")  # as the reader does; str.splitlines also cuts at form feeds and separators
+# As the reader cuts lines; str.splitlines also cuts at form feeds and separators. A run of \r is looked through once.
+_LINE_END = re.compile(r"(?<!\r)\r*+\n|\r")
 
 
 class NoTextError(Exception):

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
@@ -97,6 +97,7 @@ def test_what_is_no_table_is_none(data: bytes, tmp_path: Path) -> None:
     assert look_at_table(tmp_path / "a.csv", "a.csv") is None
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_a_table_or_none(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
@@ -105,6 +106,7 @@ def test_any_bytes_are_a_table_or_none(data: bytes, tmp_path_factory: pytest.Tem
     assert table is None or all(len(row) == len(table.names) for row in table.rows)
 
 
+@settings(deadline=None)
 @given(
     delimiter=st.sampled_from([",", ";", "\t", "|", " "]),
     decimal=st.sampled_from([".", ","]),
