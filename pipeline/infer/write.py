@@ -13,6 +13,7 @@ from vlapipe.schemas.schema import Dialect
 __all__ = ["schema_text"]
 
 _LINE = 110
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBERED = re.compile(r"(.*?)(0|[1-9]\d*)(\D*)\Z", re.DOTALL)
 
 
@@ -272,8 +273,9 @@ def _toml(value: Any) -> str:
         if "\\" in value and "'" not in value and value.isprintable():
             return f"'{value}'"
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, dict):  # the keys are plain words, which TOML takes unquoted
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, dict):
+        keys = {key: key if _BARE_KEY.fullmatch(key) else _toml(key) for key in value}
+        return "{ " + ", ".join(f"{keys[key]} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         text = "[" + ", ".join(map(_toml, value)) + "]"
         return text if len(text) < _LINE else "[\n  " + ",\n  ".join(_wrapped(value)) + ",\n]"

@@ -13,6 +13,7 @@ from vlapipe.schemas.schema import ActionSpec
 
 __all__ = ["choose_action"]
 
+_SAID = {"joint": "joints", "pose": "pose"}
 _AHEAD_S = 0.1
 _MAYBE = -2.0  # log-odds from which a field may be a command
 _SURELY = 6.0  # and from which no other answer is considered
@@ -82,20 +83,14 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
     moving = [role for role in roles if role.moves]
     grippers = [role for role in moving if role.quantity == "gripper"]
     anchor = [role for role in moving if role.stream is roles[0].stream]
-    for quantity, among, why in (
-        ("joint", moving, "joints"),
-        ("pose", anchor, "pose"),
-        ("pose", moving, "pose"),
-    ):
+    for quantity, among in (("joint", moving), ("pose", anchor), ("pose", moving)):
         found = [role for role in among if role.quantity == quantity]
         if found:
             both = [role for role in moving if role in found or role in grippers]
-            return both, f"the {why}{' and the gripper' if grippers else ''}, as named"
-    others = [role for role in anchor if role.changes and role.quantity != "rate"] or [
-        role for role in anchor if role.changes
-    ]
-    others = others or anchor
-    others = others or [role for role in roles if role.stream is roles[0].stream]
+            return both, f"the {_SAID[quantity]}{' and the gripper' if grippers else ''}, as named"
+    changing = [role for role in anchor if role.changes]
+    unrated = [role for role in changing if role.quantity != "rate"]
+    others = unrated or changing or anchor or [role for role in roles if role.stream is roles[0].stream]
     if len(others) > 1 and choices is not None and not all(role.quantity for role in others):
         widest = max(others, key=lambda role: role.field.num_columns)
         line, other = (f"of = {json.dumps(_paths(each))}" for each in (others, [widest]))
