@@ -46,7 +46,8 @@ def guess_table(
     name: str, files: tuple[str, ...], looks: tuple[Table, ...], choices: Choices, *, may_split: bool
 ) -> TableGuess:
     """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
-    widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
+    looks = _cut(name, looks, choices)
+    widest = max(looks, key=_extent)
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None
     clock = guess_clock(columns, split)
@@ -91,6 +92,22 @@ def guess_table(
         split_reasons=tuple(split_reasons),
         num_rows=widest.num_rows,
     )
+
+
+def _extent(look: Table) -> tuple[int, int]:
+    return len(look.names), look.num_rows
+
+
+def _cut(name: str, looks: tuple[Table, ...], choices: Choices) -> tuple[Table, ...]:
+    """Pick how the files are cut by the widest of them, and ask about lines of it that are left out."""
+    widest = max(looks, key=_extent)
+    taken = choices.pick(f"{name}: cut", widest.options)
+    for each in taken.value.questions:
+        choices.ask(f"{name}: {each.about}", each.taken, each.line, each.other, each.other_line)
+    if taken is widest.options[0]:
+        return looks
+    number = widest.options.index(taken)
+    return tuple(look.options[min(number, len(look.options) - 1)].value for look in looks)
 
 
 def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess, float | None, list[str]]:

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +56,7 @@ class Table:
     """The first rows of one table. ``units`` has one entry a column, empty if the header names no unit.
 
     The cells of ``rows`` have no thousands signs. ``questions`` are about lines that are left out and may be rows or
-    names.
+    names. The likeliest table of a file has all ``options`` to cut it, itself first.
     """
 
     path: str
@@ -70,12 +70,13 @@ class Table:
     reasons: tuple[str, ...]
     stated: StatedRate | None = None  # the rate of the rows, if the lines above the rows state one
     questions: tuple[Question, ...] = ()
+    options: tuple[Option[Table], ...] = field(default=(), repr=False, compare=False)
 
 
 def look_at_table(path: Path, label: str) -> Table | None:
     """Cut a file's first rows in the likeliest way. Returns ``None`` if the file is not a table."""
     options = table_options(path, label)
-    return options[0].value if options else None
+    return replace(options[0].value, options=options) if options else None
 
 
 def table_options(path: Path, label: str) -> tuple[Option[Table], ...]:
@@ -284,7 +285,9 @@ def _tabs_alike(sample: list[str]) -> float:
 
 def _notations(rows: list[list[str]]) -> Iterator[tuple[str, str]]:
     """Yields the pairs of a decimal sign and a thousands sign with which some cells are numbers."""
-    yield from ((".", ""), (",", ""))
+    yield ".", ""
+    if any("," in cell and is_number(cell, ",") for row in rows for cell in row):
+        yield ",", ""
     signs = {sign for _, sign in THOUSANDS if any(sign in cell for row in rows for cell in row)}
     for (decimal, sign), pattern in THOUSANDS.items():
         if sign in signs and any(pattern.match(cell) for row in rows for cell in row if sign in cell):
@@ -378,8 +381,17 @@ def _cut_rows(head: TextHead, label: str, lines: list[str], header: Header, reas
         whole=head.whole,
         reasons=(*reasons, *header.reasons, *([kinds] if kinds else []), *ended),
         stated=header.stated or stated_rate(lines[: header.first_row]),
-        questions=header.questions,
+        questions=(*header.questions, *_encodings(head, header)),
     )
+
+
+def _encodings(head: TextHead, header: Header) -> list[Question]:
+    """Returns a question about the encoding if no bytes tell which it is."""
+    if not head.is_doubtful:
+        return []
+    shown = next((name for name in header.names if not name.isascii()), "")
+    line = f'encoding = "{head.encoding}"'
+    return [Question("encoding", f"names read as {shown!r}", line, "other letters", 'encoding = "..."')]
 
 
 def _footer(head: TextHead, header: Header, lines: list[str], width: int) -> tuple[int, int]:

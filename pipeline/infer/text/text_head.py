@@ -50,6 +50,11 @@ class TextHead:
     def _text(self) -> str:
         return self.data.decode(self.encoding, errors="replace").removeprefix("\ufeff")
 
+    @cached_property
+    def is_doubtful(self) -> bool:
+        """True if several encodings could be meant."""
+        return self.encoding in _OF_OTHER_SCRIPTS and _has_other_script(self.data)
+
     @property
     def ended(self) -> bool:
         """True if the last line of a ``whole`` file has a line end."""
@@ -131,11 +136,28 @@ def _guess_encoding(data: bytes) -> tuple[str, str]:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError as error:
+        fits = [name for name in _OF_OTHER_SCRIPTS if _has_other_script(data) and _is_text_in(data, name)]
+        if fits:
+            return fits[0], f"encoding {fits[0]}: by it all characters are letters"
         byte = f"byte {data[error.start]:#x}"
         undefined = set(data) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
         name = "latin-1" if undefined else "cp1252"
         return name, f"encoding {name}: {byte} is no UTF-8; other one-byte encodings are as plausible"
     return "utf-8", ""
+
+
+_OF_OTHER_SCRIPTS = ("shift_jis", "gb18030", "euc_jp", "big5", "cp1252")
+
+
+def _has_other_script(data: bytes) -> bool:
+    """Returns True if the bytes beyond ASCII stand together, as in names that are not in Latin letters."""
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    return sum(map(len, runs)) > 1.5 * len(runs)
+
+
+def _is_text_in(data: bytes, encoding: str) -> bool:
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(data)
+    return all(sign.isascii() or sign.isalnum() or sign in "°℃％μ・ー（）［］" for sign in set(text))
 
 
 _LOOKED_AT_BYTES = 4 << 10
