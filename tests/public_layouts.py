@@ -2,7 +2,7 @@
 
 ``answer`` is ``right`` where no line is to be written and no question is due. It is ``rate`` where nothing in the files
 states the rate, so that this one question is due, and all else is right. It is ``told`` where the refusal or the
-question names what is to be written.
+question names what is to be written. ``rate|told``: either will do.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def d4rl(root: Path) -> None:
     hdf5(root / "hopper_medium-v2.hdf5", {**arrays, **ends})
 
 
-@layout("rate", episodes=2, action_not=["states"])
+@layout("rate|told", episodes=2, action_not=["states"], asks=["action"])
 def roboturk(root: Path) -> None:
     with h5py.File(_made(root / "SawyerPickPlace/demo.hdf5"), "w") as file:
         for i in range(2):
@@ -324,7 +324,7 @@ def rh20t(root: Path) -> None:
         write(folder / f"cam_750612070851/color/{stamp}.jpg", make_jpeg(int(stamp) % 1000))
 
 
-@layout("told", asks=["pickle"])
+@layout("rate|told", asks=["pickle"], action=["actions"], action_kind=["column"])
 def furniture_bench(root: Path) -> None:
     for i in range(2):
         steps = [{"robot_state": {"ee_pos": row}, "color_image2": np.zeros((8, 8, 3), np.uint8)} for row in walk(3)]
@@ -332,7 +332,7 @@ def furniture_bench(root: Path) -> None:
         write(root / f"one_leg/low/{i:05d}/2023.pkl", pickle.dumps(data))
 
 
-@layout("told", asks=["pickle", ".pkl"])
+@layout("rate|told", asks=["pickle", ".pkl"], camera_rows=[ROWS], num_rows=ROWS)
 def rlbench(root: Path) -> None:
     folder = root / "open_drawer/variation0/episodes/episode0"
     write(folder / "low_dim_obs.pkl", pickle.dumps([{"joint_positions": row} for row in walk(7)]))

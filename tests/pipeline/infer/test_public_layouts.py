@@ -18,11 +18,11 @@ def test_public_dataset_is_inferred(layout: Layout, tmp_path: Path) -> None:
     said = "\n".join([*map(str, verdict.confusions), *verdict.asked, verdict.toml])
     assert verdict.answer != "wrong", said
     asked = "right" if verdict.answer == "right" else "rate" if all(RATE in line for line in verdict.asked) else "told"
-    assert asked == layout.answer, said
+    assert asked in layout.answer.split("|"), said
     if asked == "told":
         assert any(text in line for text in layout.facts.get("asks", [""]) for line in verdict.asked), said
 
 
 def test_most_need_no_line() -> None:
     assert len(LAYOUTS) >= 40
-    assert sum(layout.answer in ("right", "rate") for layout in LAYOUTS) >= 36
+    assert sum("told" not in layout.answer for layout in LAYOUTS) >= 36
