@@ -133,11 +133,13 @@ class Look:
 
     @cached_property
     def num_rows(self) -> int:
-        """Number of rows that most arrays have: those with one row fewer count too, and long arrays more."""
+        """Number of rows that most arrays have. Those of a robot and long ones count more, a row fewer counts too."""
         counts: dict[int, float] = defaultdict(float)
         for each in self.arrays:
             if each.numeric and each.shape[0] > 1:
                 share = 1.0 + bool(lexicon().likeness(each.last, "arrays", "clock"))
+                share += bool(lexicon().likeness(each.name, "files", "robot"))
+                share /= 1 + bool(lexicon().likeness(each.name, "files", "sensor"))
                 counts[each.shape[0]] += share
                 counts[each.shape[0] + 1] += share / 2
         lengths = {each.shape[0] for each in self.arrays if each.numeric and each.shape[0] > 1}

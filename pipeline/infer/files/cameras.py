@@ -20,8 +20,9 @@ from vlapipe.pipeline.infer.files.layout import escape
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
-__all__ = ["Beside", "guess_cameras"]
+__all__ = ["FEW_IMAGES", "Beside", "guess_cameras"]
 
+FEW_IMAGES = 3  # fewer in a folder of an episode are plots and previews, and no camera
 _MAX_VIEWS = 16
 _EPOCH_S = 9.4e8
 _SMALLEST_STAMP = 1e6  # smaller whole numbers count images, unless they last as long as the recording
@@ -51,14 +52,13 @@ def guess_cameras(
         choices: takes the choices of clocks.
         usual_name: the name of a stream whose images say none.
     """
-    folders: dict[str, list[str]] = defaultdict(list)
-    for path in {path for images in episodes for path in images}:
-        folders[str(PurePosixPath(path).parent)].append(path)
+    sorted_out = [_by_folder(images) for images in episodes]
+    kept = {folder for each in sorted_out for folder, paths in each.items() if len(paths) >= FEW_IMAGES}
+    folders = {folder: sorted({path for each in sorted_out for path in each.get(folder, ())}) for folder in kept}
     if not folders:
         return []
-    first: dict[str, list[str]] = defaultdict(list)
-    for path in next(images for images in episodes if images):
-        first[str(PurePosixPath(path).parent)].append(path)
+    first = next(each for each in sorted_out if kept & each.keys())
+    first = {folder: paths for folder, paths in first.items() if folder in kept}
     suffix = _suffix([path for paths in folders.values() for path in paths])
     varying = _varying_part(sorted(folders))
     if varying is not None and len(folders) > 1:
@@ -80,6 +80,13 @@ def guess_cameras(
                 _camera(part_name, (f"{inside}{escape(prefix)}*{suffix}",), part, every, beside, choices, [])
             )
     return streams
+
+
+def _by_folder(images: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in images:
+        found[path.rpartition("/")[0] or "."].append(path)
+    return found
 
 
 def _suffix(paths: list[str]) -> str:

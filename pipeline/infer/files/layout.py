@@ -227,6 +227,8 @@ def _by_heads(heads: Sequence[Head]) -> list[Evidence]:
     """Tell by their rows whether files are recordings, or parts of one."""
     rows = [head.num_rows for head in heads]
     found = []
+    if any(head.look is not None for head in heads):
+        found.append(Evidence("whole_container", 1.0, "a container mostly holds all of a recording"))
     if rows and max(rows) > 1.2 * min(rows):
         found.append(Evidence("rows_differ", 1.0, f"they have {min(rows)} to {max(rows)} rows"))
     elif len(set(rows)) == 1:

@@ -9,12 +9,11 @@ from pathlib import PurePosixPath
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS, kind_that_reads, suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.choices import Choices
+from vlapipe.pipeline.infer.files.cameras import FEW_IMAGES
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon
 
 __all__ = ["unread_files"]
-
-_FEW_IMAGES = 3  # of a folder: plots and previews, and no camera
 
 
 def unread_files(
@@ -36,7 +35,7 @@ def unread_files(
     never = lexicon().table("unread")
     for path in tree.files:
         suffix = suffix_of(path)
-        if suffix in never or kind_that_reads(path) is not None or path in tables:
+        if suffix in never or suffix == ".npy" or kind_that_reads(path) is not None or path in tables:
             places[path.rpartition("/")[0], suffix].append(path)
     left: dict[str, list[str]] = defaultdict(list)
     matter: dict[str, list[str]] = defaultdict(list)
@@ -45,14 +44,14 @@ def unread_files(
         names = [pattern.rpartition("/")[2] if "{stem}" not in pattern else pattern for pattern in near]
         found = [path for path in paths if not any(match_end(path, name) is not None for name in names)]
         left[suffix] += found
-        if suffix not in {*IMAGES, ".gif"} or len(found) >= _FEW_IMAGES:
+        if suffix not in {*IMAGES, ".gif"} or len(found) >= FEW_IMAGES:
             matter[suffix] += [path for path in found if not lexicon().likeness(_stem(path), "files", "aside")]
     lines = []
     for suffix, paths in sorted(left.items()):
         if not paths:
             continue
         what = f"{len(paths)} {suffix} file{'s' if len(paths) > 1 else ''}, such as {paths[0]}"
-        kind = kind_that_reads(paths[0]) or "csv"
+        kind = "npz" if suffix == ".npy" else kind_that_reads(paths[0]) or "csv"
         if suffix in never:
             lines.append(f"{what}: {never[suffix]} format, which is not read")
         elif kind != "csv" and not (suffix in VIDEOS and told):
