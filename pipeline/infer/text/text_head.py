@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import re
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -147,17 +148,23 @@ def _guess_encoding(data: bytes) -> tuple[str, str]:
 
 
 _OF_OTHER_SCRIPTS = ("shift_jis", "gb18030", "euc_jp", "big5", "cp1252")
+_OF_TEXT = {"So", "Po", "Ps", "Pe", "Lm", "Pd"}  # degree signs, brackets, marks
 
 
 def _has_other_script(data: bytes) -> bool:
-    """Returns True if the bytes beyond ASCII stand together, as in names that are not in Latin letters."""
-    runs = re.findall(rb"[\x80-\xff]+", data)
-    return sum(map(len, runs)) > 1.5 * len(runs)
+    """Returns True if most bytes beyond ASCII stand together and beside no Latin letter."""
+    together = re.findall(rb"(?<![A-Za-z\x80-\xff])[\x80-\xff]{2,}(?![A-Za-z])", data)
+    return 2 * sum(map(len, together)) > len(data) - len(data.translate(None, bytes(range(0x80, 0x100))))
 
 
 def _is_text_in(data: bytes, encoding: str) -> bool:
-    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(data)
-    return all(sign.isascii() or sign.isalnum() or sign in "°℃％μ・ー（）［］" for sign in set(text))
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data)
+    except UnicodeDecodeError:
+        return False
+    signs = {sign for sign in text if not sign.isascii()}
+    narrow = any("\uff61" <= sign <= "\uff9f" for sign in signs)  # what other encodings look like in shift_jis
+    return not narrow and all(sign.isalnum() or unicodedata.category(sign) in _OF_TEXT for sign in signs)
 
 
 _LOOKED_AT_BYTES = 4 << 10
