@@ -15,6 +15,7 @@ from vlapipe.schemas.parse_fields import (
     parse_derived,
 )
 from vlapipe.schemas.schema import (
+    DURATION,
     ISO,
     WHITESPACE,
     Align,
@@ -366,7 +367,7 @@ def _parse_time(table: TomlTable, kind: str, *, in_container: bool, in_bag: bool
                 table.fail(f"rows_of and {key} cannot be combined", "the times are those of the other stream's rows")
     _check_time(table, time, kind, in_container=in_container, by_name=by_name)
     for key, form in (("format", time.format), ("start_format", time.start_format)):
-        if form is not None and form != ISO:
+        if form is not None and form not in ((ISO, DURATION) if key == "format" else (ISO,)):
             _check_form(table, key, form)
     table.finish()
     return time

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "DURATION",
     "ISO",
     "MISSING_SUFFIX",
     "NANOSECONDS",
@@ -39,7 +40,7 @@ __all__ = [
     "TimeUnit",
 ]
 
-TimeUnit = Literal["h", "min", "s", "ms", "us", "ns"]
+TimeUnit = Literal["d", "h", "min", "s", "ms", "us", "ns"]
 TimePart = Literal[
     "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
 ]
@@ -53,6 +54,7 @@ ArrayKind = Literal["npz", "hdf5", "zarr", "parquet", "bag", "pickle"]
 
 # Nanoseconds in one unit of a clock. Integer stamps are multiplied, never divided.
 NANOSECONDS = {
+    "d": 86_400_000_000_000,
     "h": 3_600_000_000_000,
     "min": 60_000_000_000,
     "s": 1_000_000_000,
@@ -63,6 +65,7 @@ NANOSECONDS = {
 MISSING_SUFFIX = "_is_missing"
 WHITESPACE = "whitespace"  # a value of Dialect.delimiter
 ISO = "iso"  # a value of TimeSpec.format
+DURATION = "duration"  # another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +134,10 @@ class TimeSpec:
     - for images, the file name: its stem, or the text that the first group of the regular expression ``pattern``
       finds.
 
-    With ``format``, a stamp is text in ``strptime`` form, or in ISO 8601 if ``format`` is ``"iso"``; a stamp without a
-    time zone is UTC. Stamps are kept as int64 nanoseconds if they are integer, formatted, ``exact`` (decimal text with
-    up to nine digits) or made from a rate. All other stamps are kept as float64 seconds.
+    With ``format``, a stamp is text in ``strptime`` form, in ISO 8601 if ``format`` is ``"iso"``, or a time since the
+    start if it is ``"duration"``; a stamp without a time zone is UTC, and the fraction of a second may be missing. Stamps
+    are kept as int64 nanoseconds if they are integer, formatted, ``exact`` (decimal text with up to nine digits) or made
+    from a rate. All other stamps are kept as float64 seconds.
 
     ``start_format`` is the ``strptime`` form of the file's name; the time in the name is added. ``offset_s`` is added
     too. A clock with ``starts_with`` shares no time with other clocks: its first stamp is moved to the first stamp of

@@ -24,7 +24,7 @@ def kind_that_reads(path: str) -> str | None:
 
 
 def suffix_of(path: str) -> str:
-    """Returns the suffix of a path in lower case. A path object takes ten times as long, and datasets have many files."""
+    """Returns the suffix of a path in lower case. A path object takes ten times as long for it."""
     name = path[path.rfind("/") + 1 :]
     at = name.rfind(".")
     return name[at:].lower() if 0 < at < len(name) - 1 else ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.arrays.look import LOOKED_AT, NUMBERS, Array
-from vlapipe.pipeline.infer.columns.columns import Column
+from vlapipe.pipeline.infer.columns.columns import Column, column_of_values
 from vlapipe.pipeline.infer.columns.groups import group_columns, identifier
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon
@@ -38,10 +38,7 @@ class Contents:
 
 def column_of(each: Array, rows: int = _MAX_CELLS) -> Column:
     """Describe an array with one number a row as a column of a table. ``rows`` are those of the first episode."""
-    values = () if each.line is None else each.line[: min(rows, _MAX_CELLS)].tolist()
-    return Column(
-        name=each.name, position=0, kind="number", cells=tuple(map(repr, values)), unit="", base=each.last, decimal="."
-    )
+    return column_of_values(each.name, 0, () if each.line is None else each.line[: min(rows, _MAX_CELLS)])
 
 
 def sort_arrays(

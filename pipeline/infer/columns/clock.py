@@ -1,65 +1,49 @@
-"""Guesses which column is a table's clock, its unit, and the form of its stamps."""
+"""Guesses a table's clock: which column it is, the unit and form of its stamps, or the rate of the rows if none is."""
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.choices import Choices, Option
+from vlapipe.pipeline.infer.columns.clock_evidence import (
+    DATES_S,
+    looks_like_time,
+    named_unit,
+    of_name,
+    of_steps,
+    of_unit,
+    rate_of,
+)
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.stamp_text import is_date, text_clock
-from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
+from vlapipe.pipeline.infer.columns.time_parts import sum_of_parts, time_in_parts
+from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.text.cells import is_missing
-from vlapipe.pipeline.read.clocks.time_parts import NANOSECONDS_A_DAY, days_since_1970, time_of_day
 from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
-__all__ = ["ASSUMED_HZ", "ClockGuess", "guess_clock", "looks_like_time", "rate_of", "unit_of"]
+__all__ = ["ASSUMED_HZ", "ClockGuess", "clock_options", "guess_clock", "looks_like_time", "pick_clock", "unit_of"]
 
-_EPOCH = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
-_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
-_SANE_HZ = (0.5, 5000.0)
-_USUAL_HZ = 60.0  # of several plausible rates, the rate nearest to this is taken
-_LONG_UNITS: tuple[TimeUnit, ...] = ("h", "min")  # taken only if they are said
-_DIGITS_TO_NS = {"h": 11, "min": 10, "s": 9, "ms": 6, "us": 3, "ns": 0}
 ASSUMED_HZ = 10.0
-
-# Best first: when the sample was taken, then when the message was stamped, then when it was received.
-_NAMES = (
-    r"(origin|measure(d|ment)?|capture|sample|sensor|device|hardware)_?(time|timestamp|stamp)",
-    r"(.*[._])?header[._]stamp([._](sec|secs))?",
-    r"time_?stamps?|stamp|ts|t|time|times|zeit|clock|date_?time|time_?of_?day",
-    r"(sec|secs|seconds|tv_sec|stamp_sec|stamp_secs|timestamp_sec|timestamp_s|time_s|elapsed(_time)?|utc(_time)?|date)",
-    r"epoch(_.*)?|unix(_?time)?(_.*)?|(time|timestamp|t|ts)_?(ms|us|ns|sec|msec|usec|nsec|nanos|millis|micros|utc|epoch)",
-    r"_*(ros)?bag_?time|_+time|sys(tem)?_?time(stamp)?|log_?time|.*[._ ](time|timestamp|stamp|ts)",
-    r"(ms|us|ns|millis|micros|nanos|milliseconds|microseconds|nanoseconds)",
-    r".*(timestamp|time_?stamp).*",
-    r"(time|zeit|stamp|elapsed(_time)?)_?(in)?_?(s|secs?|seconds?|sekunden|min|mins|minutes?|h|hrs?|hours?)",
-    r"minutes?|hours?",
-    r"(recv|receive[d]?|send|sent|arrival|host|publish)_?(time|timestamp|stamp)",
+_SURE = 3.5  # log-odds; a clock that is less likely is asked about
+_STATED = 2.0  # log-odds of no clock if a rate stands above the rows
+_MOSTLY_STILL = 0.3  # of the steps: then the stamps are coarser than the rows
+_NEAR, _MENTIONED = 3.0, 6.0  # log-odds within which another unit is a possible answer, and within which it is said
+_SAME_RATE = 0.2
+_STILL = 10.0  # what standing still costs a column at most
+_SINCE_1899_S = -25_569 * 86_400.0
+_DAY_S, _MIDNIGHT_S = 86_400.0, 600.0
+_OTHER_BEGINNINGS = (  # first and last number around today, seconds in one, and what the column then is
+    (6.2e17, 6.6e17, 1e-7, "counts 0.1 us since the year 1, as .NET does"),
+    (1.24e17, 1.45e17, 1e-7, "counts 0.1 us since 1601, as Windows does"),
+    (730_000, 750_000, 86_400.0, "counts days since the year 0, as MATLAB does"),
 )
-_NAMED_UNIT = (
-    (
-        "ns",
-        re.compile(r"(^|[_ .\[(])(ns|nsecs?|nanos?|nanosec(onds)?s?)([\])]|$)|nanosec|(time|stamp|^ts?)n(ano)?s(ec)?$"),
-    ),
-    (
-        "us",
-        re.compile(r"(^|[_ .\[(])(us|usecs?|µs|micros?|microseconds?)([\])]|$)|(time|stamp|^ts?)(u|µ|micro)s(ec)?$"),
-    ),
-    ("ms", re.compile(r"(^|[_ .\[(])(ms|msecs?|millis?|milliseconds?)([\])]|$)|(time|stamp|^ts?)m(illi)?s(ec)?$")),
-    ("s", re.compile(r"(^|[_ .\[(])(s|secs?|seconds?)([\])]|$)")),
-    ("min", re.compile(r"(^|[_ .\[(])(mins?|minutes?)([\])]|$)")),
-    ("h", re.compile(r"(^|[_ .\[(])(h|hrs?|hours?)([\])]|$)")),
-)
-# Words in names of columns that number rows or messages; such a column is not a clock even if it rises evenly.
-_COUNTERS = {"packet", "packets", "counter", "frame", "sample", "seq", "sequence", "index", "idx", "row"}
-_TIMES = {"time", "timestamp", "stamp", "clock"}
-_FRACTIONS = (("ns", r"nsecs?|nanosecs?|nanoseconds?|nanosec"), ("us", r"usecs?|microsecs?|microseconds?"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,321 +56,345 @@ class ClockGuess:
     stamps_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     reasons: tuple[str, ...] = ()
     assumed: bool = False  # True if no clock was found, so that the rate is only assumed
+    unsure: bool = False  # True if only a person can say that this is the clock
+    split_gap_s: float | None = None  # the jump that begins another episode, if the clock begins again within a file
 
     @property
     def epoch(self) -> bool:
         """True if the clock counts from 1970."""
-        return len(self.stamps_s) > 0 and bool(self.stamps_s[0] > _EPOCH[0])
+        return len(self.stamps_s) > 0 and bool(self.stamps_s[0] > DATES_S[0])
 
 
-def looks_like_time(column: Column) -> int | None:
-    """Return the rank of a column's name among usual names of clocks (0 is best), or ``None`` for any other name."""
-    for text in (column.name, column.base):
-        name = re.sub(r"[\[(].*", "", text.strip().lower().lstrip("%#")).strip().replace(" ", "_").replace("-", "_")
-        for rank, pattern in enumerate(_NAMES):
-            if re.fullmatch(pattern, name):
-                return rank
-    return None
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """One way to read stamps from columns: by ``score`` they are a clock, and by ``unit_score`` one of this unit."""
+
+    columns: tuple[Column, ...]
+    time: TimeSpec
+    steps_s: NDArray[np.float64]
+    stamps_s: NDArray[np.float64]
+    score: float
+    unit_score: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether many rows have the stamp of the row before."""
+        return len(self.steps_s) > 1 and bool(np.mean(self.steps_s == 0) >= _MOSTLY_STILL)
 
 
 def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGuess:
-    """Guess the clock of a table. ``groups`` is the column whose changes cut the table into episodes."""
-    parts = time_in_parts(columns)
-    if parts:
-        return _beside_parts([column for column in columns if column not in parts.values()], parts, groups)
-    named = sorted(
-        (rank, column.position, column)
-        for column in columns
-        if (rank := looks_like_time(column)) is not None and column.kind in ("number", "time", "text")
-    )
-    candidates = [column for _, _, column in named]
-    guesses = [guess for column in candidates if (guess := _by_column(column, columns, groups)) is not None]
-    if guesses:
-        others = [name for guess in guesses[1:] for name in guess.columns[:1]]
-        also = (f"{', '.join(map(repr, others))} would do as well",) if others else ()
-        return replace(guesses[0], reasons=(*guesses[0].reasons, *also))
-    for column in columns:  # no name tells: text that holds a time comes next
-        if column.kind in ("text", "time") and (guess := _by_column(column, columns, groups)) is not None:
-            return guess
-    for column in columns:  # a rising column with the magnitude of dates is a clock, even if its steps are uneven
-        guess = _by_column(column, columns, groups) if column.rises and not _says_it_counts(column) else None
-        if guess is not None and guess.epoch and bool(np.all(guess.stamps_s < _EPOCH[1])):
-            fraction = _next_fraction(column, columns) if guess.time.unit == "s" else None
-            guess = (fraction and _by_two(column, *fraction, groups)) or guess
-            reason = f"{column.name!r} rises and has the magnitude of dates; no name says that it is a clock"
-            return replace(guess, reasons=(reason, *guess.reasons))
-    for column in columns:
-        if not column.counts and not _says_it_counts(column) and _ticks_evenly(column):
-            guess = _by_column(column, columns, groups)
-            if guess is not None:
-                reason = f"{column.name!r} rises in even steps, as only a clock does; no name says so"
-                return replace(guess, reasons=(reason, *guess.reasons))
-    assumed = _assumed(columns)
-    unread = next((c for c in candidates if c.kind == "text" and any(ch.isdigit() for ch in c.cells[0])), None)
-    if unread is None:
-        return assumed
-    said = (
-        f"{unread.name!r} is called a clock, but holds text such as {unread.cells[0]!r}: print it as a number or a date"
-    )
-    return replace(assumed, reasons=(*assumed.reasons, said))
+    """Return the likeliest clock of a table. ``groups`` is the column whose changes cut the table into episodes."""
+    return max(clock_options(columns, groups), key=lambda option: option.score).value
 
 
-def _beside_parts(others: list[Column], parts: dict[TimePart, Column], groups: Column | None) -> ClockGuess:
-    """Guess the clock of a table that has a time in parts: another column if possible, else the sum of the parts."""
-    guess = guess_clock(others, groups)
-    listed = ", ".join(repr(column.name) for column in parts.values())
-    if not guess.assumed:
-        return replace(guess, reasons=(*guess.reasons, f"the time in parts ({listed}) would do as well"))
-    dated = set(parts) >= {"year", "month", "day"} or set(parts) >= {"year", "day_of_year"}
-    used = {p: c for p, c in parts.items() if dated or p not in ("year", "month", "day", "day_of_year")}
-    if dated and "day" in used and "month" in used:
-        used.pop("day_of_year", None)
-    stamps = _sum_of_parts({part: column.values for part, column in used.items()})
-    steps = _within(np.diff(stamps) / 1e9, groups)
-    if not np.any(steps > 0) or np.any(steps < 0):
-        said = f"the time in parts ({listed}) stands still, runs back or has holes: which column is the clock?"
-        return replace(guess, reasons=(*guess.reasons, said))
-    return ClockGuess(
-        time=TimeSpec(parts=tuple((part, column.name) for part, column in used.items())),
-        columns=tuple(column.name for column in used.values()),
-        rate_hz=rate_of(steps),
-        stamps_s=stamps / 1e9,
-        reasons=(
-            f"the time stands in parts ({', '.join(used)}), which are added",
-            *([] if dated else ["there is no date: they count from midnight"]),
-        ),
-    )
+def pick_clock(name: str, options: Sequence[Option[ClockGuess]], choices: Choices) -> ClockGuess:
+    """Choose one of the options for a stream, and ask if the evidence leaves open whether it is a clock at all."""
+    taken = choices.pick(f"{name}: clock", options)
+    if taken.value.unsure:
+        rate = f"rate_hz = {ASSUMED_HZ:g}"
+        choices.ask(f"{name}: clock", taken.says, taken.line, "no column, but rows at a rate that you know", rate)
+    return taken.value
 
 
-def _sum_of_parts(values: dict[TimePart, NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Return the sum of the parts in nanoseconds, or an empty array if a part has a missing value."""
-    if not all(np.isfinite(each).all() for each in values.values()):
-        return np.empty(0, dtype=np.int64)
-    days = days_since_1970(values)
-    return time_of_day(values) + (0 if days is None else days * NANOSECONDS_A_DAY)
+def clock_options(
+    columns: list[Column], groups: Column | None = None, *, stated_hz: float | None = None
+) -> list[Option[ClockGuess]]:
+    """Return the possible clocks of a table, the last of which is none: rows at a rate.
 
-
-def _ticks_evenly(column: Column) -> bool:
-    steps = column.steps
-    return column.rises and len(steps) > 3 and bool(np.all(steps > 0)) and bool(np.std(steps) < 0.3 * np.median(steps))
-
-
-def _says_it_counts(column: Column) -> bool:
-    """Return True if a column of whole numbers is named like a counter: its steps count messages, not time."""
-    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column.name)}
-    return column.whole and bool(words & _COUNTERS) and not words & _TIMES
-
-
-def _assumed(columns: list[Column]) -> ClockGuess:
-    """Return an assumed clock for a table that has none: rows at a rate that the user must correct."""
-    counter = next(
-        (
-            c
-            for c in columns
-            if (c.counts and re.search(r"step|tick", c.name))
-            or (_says_it_counts(c) and len(c.steps) and bool(np.all(c.steps > 0)))
-        ),
-        None,
-    )
-    rate = f"no column is a clock; {ASSUMED_HZ:g} rows a second is only assumed: correct rate_hz"
-    if counter is None:
-        return ClockGuess(time=TimeSpec(index_rate_hz=ASSUMED_HZ), rate_hz=ASSUMED_HZ, reasons=(rate,), assumed=True)
-    counts = f"{counter.name!r} counts, and {ASSUMED_HZ:g} counts a second are only assumed"
-    rate = f"no column is a clock; {counts}: correct rate_hz"
-    return ClockGuess(
-        time=TimeSpec(sources=(counter.name,), index_rate_hz=ASSUMED_HZ),
-        columns=(counter.name,),
-        rate_hz=rate_of(counter.steps / ASSUMED_HZ),
-        reasons=(rate,),
-        assumed=True,
-    )
-
-
-def _by_column(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
-    if column.kind in ("time", "text"):
-        return _by_text(column, columns, groups)
-    if column.kind != "number" or not len(column.finite):
-        return None
-    fraction = _fraction_of(column, columns)
-    if fraction is not None:
-        return _by_two(column, *fraction, groups)
-    steps = _within(column.steps, groups)
-    if len(steps) and (np.any(steps < 0) or not np.any(steps > 0)):
-        return None
-    unit, reasons = unit_of(column.name, column.unit, column.finite, steps)
-    if unit is None:
-        return None
-    exact, exact_reason = _is_exact(column, unit)
-    time = TimeSpec(sources=(column.name,), unit=unit, integer=column.whole, exact=exact)
-    stamps = column.finite * (NANOSECONDS[unit] / 1e9)
-    return ClockGuess(
-        time=time,
-        columns=(column.name,),
-        rate_hz=rate_of(steps * (NANOSECONDS[unit] / 1e9)),
-        stamps_s=stamps,
-        reasons=(*reasons, *exact_reason),
-    )
-
-
-def _within(steps: NDArray[np.float64], groups: Column | None) -> NDArray[np.float64]:
-    """Return the steps within episodes, without the steps from one episode to the next."""
-    if groups is None or len(groups.cells) != len(steps) + 1:
-        return steps
-    same = np.array([a == b for a, b in pairwise(groups.cells)], dtype=bool)
-    kept: NDArray[np.float64] = steps[same]
-    return kept
-
-
-def rate_of(steps: NDArray[np.float64]) -> float | None:
-    """Return the rows per second by the mean step, with gaps left out."""
-    steps = steps[steps > 0]
-    if not len(steps):
-        return None
-    usual = steps[steps < 10 * np.median(steps)]
-    return float(1 / usual.mean())
-
-
-def unit_of(
-    name: str, declared: str, values: NDArray[np.float64], steps: NDArray[np.float64]
-) -> tuple[TimeUnit | None, list[str]]:
-    """Guess the unit of a numeric clock.
-
-    A magnitude that counts from 1970 decides first, then the name, then the size of the steps.
+    Args:
+        columns: of a table, or arrays of a container with one number a row.
+        groups: the column whose changes cut the table into episodes.
+        stated_hz: the rate that stands above the rows.
     """
-    text = name.lower()
-    named: TimeUnit | None = next((u for u in (*_UNITS, *_LONG_UNITS) if u == declared), None)
-    named = named or next((u for u, pattern in _NAMED_UNIT if pattern.search(text)), None)  # type: ignore[misc]
-    median = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
-    for unit in _UNITS:
-        scale = 1e9 / NANOSECONDS[unit]
-        rate = scale / median if median else None
-        plausible = rate is None or 0.01 < rate < 1e5
-        if _EPOCH[0] * scale <= values[0] <= _EPOCH[1] * scale and plausible and named in (None, unit, "s"):
-            year = datetime.fromtimestamp(values[0] / scale, UTC).year
-            reasons = [f"unit {unit}: the numbers count from 1970 (the year is {year})"]
-            if named == "s" and unit != "s":
-                reasons.append("the name says s, the magnitude does not")
-            return unit, reasons
-    if named is not None:
-        return named, [f"unit {named}: the name says so"]
-    if not median:
-        return "s", ["unit s: nothing tells; there are too few rows"]
-    sane = [u for u in _UNITS if _SANE_HZ[0] <= 1e9 / NANOSECONDS[u] / median <= _SANE_HZ[1]]
-    if not sane:
-        return None, []
-    best = min(sane, key=lambda u: abs(math.log(1e9 / NANOSECONDS[u] / median / _USUAL_HZ)))
-    rates = {u: 1e9 / NANOSECONDS[u] / median for u in sane}
-    reasons = [f"unit {best}: a clock of its own; steps of {median:g} are then {rates[best]:.4g} rows a second"]
-    reasons += [f"unit {u} is possible too: {rates[u]:.4g} rows a second" for u in sane if u != best]
-    return best, reasons
+    parts = time_in_parts(columns)
+    free = [column for column in columns if column not in parts.values()]
+    ways = [way for column in free for way in _ways(column, free, groups, stated_hz)]
+    of_parts = _by_parts(parts, groups) if parts else None
+    ways += [of_parts] if of_parts is not None else []
+    ways.sort(key=lambda way: (-way.score, -way.unit_score))
+    likely = [way for way in ways if way.score > 0 and not way.is_coarse]
+    options = [_no_clock(free, ways, stated_hz)]
+    if parts and of_parts not in likely:
+        hole = f"the time in parts ({_listed(parts.values())}) stands still, runs back or has holes"
+        value = options[0].value
+        options[0] = replace(options[0], value=replace(value, reasons=(*value.reasons, hole)))
+    if not likely:
+        return options
+    ours = [way for way in likely if way.columns == likely[0].columns]
+    also = list(dict.fromkeys(way.columns[0].name for way in likely if way.columns[0] not in likely[0].columns))
+    rest: tuple[str, ...] = (
+        (f"{', '.join(map(repr, also))} would do as well",) if also and of_parts not in likely[1:] else ()
+    )
+    if parts and likely[0] is not of_parts:
+        rest += (f"the time in parts ({_listed(parts.values())}) would do as well",)
+    near = [way for way in ours if likely[0].unit_score - way.unit_score < _NEAR]
+    return [*(_option(way, way.unit_score - likely[0].unit_score, rest) for way in near), *options]
+
+
+def _option(way: _Way, behind: float, rest: tuple[str, ...]) -> Option[ClockGuess]:
+    names = tuple(column.name for column in way.columns)
+    reasons = (*way.reasons, *rest)
+    unsure = way.score < _SURE
+    rate = rate_of(way.steps_s)
+    guess = ClockGuess(
+        time=way.time, columns=names, rate_hz=rate, stamps_s=way.stamps_s, reasons=reasons, unsure=unsure
+    )
+    form = f'format = "{way.time.format}"' if way.time.format else f'unit = "{way.time.unit}"'
+    says = _listed(way.columns) if way.time.format or way.time.parts else f"{_listed(way.columns)} in {way.time.unit}"
+    line = f'time = {{ column = "{names[0]}", {form} }}'
+    return Option(value=guess, score=way.score + behind, says=says, line=line, reasons=reasons)
+
+
+def _ways(column: Column, columns: list[Column], groups: Column | None, stated_hz: float | None) -> Iterator[_Way]:
+    """Yield the ways to read a column as a clock, alone or with the column of its fraction or of its time of day."""
+    if column.kind in ("time", "text") and not column.of_array:
+        yield from _by_text(column, columns, groups)
+    steps = column.steps_within(groups) if column.kind == "number" else np.empty(0)
+    if column.kind != "number" or not len(column.finite) or _other_beginning(column) is not None:
+        return
+    if len(steps) and not np.any(steps > 0):
+        return
+    pair = _fraction_of(column, columns)
+    if pair is not None:
+        yield _by_two(column, *pair, groups)
+        return
+    units = {unit: of_unit(unit, column, steps, stated_hz) for unit in get_args(TimeUnit)}
+    scores = {unit: log_odds("clock_unit", found) for unit, found in units.items()}
+    named = of_name(column)
+    for unit, found in units.items():
+        if scores[unit] < max(scores.values()) - _NEAR:
+            continue
+        scale = NANOSECONDS[unit] / 1e9
+        steps_s = _over_midnight(steps * scale)
+        near = [u for u in units if u != unit and scores[unit] - scores[u] < _MENTIONED]
+        evidence = [*named, *found, *of_steps(column.name, steps_s, column.finite)]
+        exact, exact_reason = _is_exact(column, unit)
+        is_spreadsheet = unit == "d" and any(each.feature == "spreadsheet_dates" for each in found)
+        offset_s = _SINCE_1899_S if is_spreadsheet else 0.0
+        yield _Way(
+            columns=(column,),
+            time=TimeSpec(sources=(column.name,), unit=unit, integer=column.whole, exact=exact, offset_s=offset_s),
+            steps_s=steps_s,
+            stamps_s=column.finite * scale + offset_s,
+            score=log_odds("clock", evidence),
+            unit_score=scores[unit],
+            reasons=(
+                *said("clock_unit", found)[:1],
+                *exact_reason,
+                *(
+                    f"unit {u} is possible too: {rate_of(steps * (NANOSECONDS[u] / 1e9)):.4g} rows a second"
+                    for u in near
+                ),
+                *said("clock", evidence),
+            ),
+        )
+
+
+def _over_midnight(steps_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the steps with one over midnight, where a time of day falls by a day, as the short step that it is."""
+    return np.where(np.abs(steps_s + _DAY_S) < _MIDNIGHT_S, steps_s + _DAY_S, steps_s)
+
+
+def unit_of(texts: Sequence[str]) -> tuple[TimeUnit, tuple[str, ...]]:
+    """Guess the unit of rising numbers without a name, and say why."""
+    column = Column("", -1, "number", tuple(texts), "", "", ".")
+    units = {unit: of_unit(unit, column, column.steps, None) for unit in get_args(TimeUnit)}
+    best: TimeUnit = max(units, key=lambda unit: log_odds("clock_unit", units[unit]))
+    return best, said("clock_unit", units[best])[:1]
 
 
 def _is_exact(column: Column, unit: TimeUnit) -> tuple[bool, tuple[str, ...]]:
     """Return True if stamps have more digits than float64 keeps, and not more than nanoseconds hold; and the reason."""
-    if column.whole:
+    if column.whole or column.of_array or any("e" in cell.lower() for cell in column.numbers):
         return False, ()
-    cells = [cell.strip().replace(",", ".") for cell in column.cells if not is_missing(cell)]
-    if any("e" in cell.lower() for cell in cells):
+    digits = max(len(cell.partition(".")[2].rstrip("0")) for cell in column.numbers)
+    if all(_same_digits(cell) for cell in column.numbers):
         return False, ()
-    digits = max(len(cell.partition(".")[2].rstrip("0")) for cell in cells)
-    kept = all(_same_digits(cell) for cell in cells)
-    if kept or digits > _DIGITS_TO_NS[unit]:
-        return False, () if kept else (f"{digits} decimals are more than nanoseconds hold: kept as float64",)
+    per_unit = str(NANOSECONDS[unit])
+    if digits > len(per_unit) - len(per_unit.rstrip("0")):
+        return False, (f"{digits} decimals are more than nanoseconds hold: kept as float64",)
     return True, ("exact: the stamps have more digits than a float64 keeps",)
 
 
 def _same_digits(cell: str) -> bool:
     whole, _, decimals = repr(float(cell)).partition(".")
-    return f"{whole}.{decimals.rstrip('0')}" == cell.partition(".")[0].lstrip("+") + "." + cell.partition(".")[
-        2
-    ].rstrip("0")
+    given, _, given_decimals = cell.lstrip("+").partition(".")
+    return (whole, decimals.rstrip("0")) == (given, given_decimals.rstrip("0"))
 
 
 def _fraction_of(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
-    """Find the column of nanoseconds (or microseconds) that belongs to a column of whole seconds."""
-    if not column.whole:
-        return None
-    stem = re.sub(r"(secs?|seconds?|s)$", "", column.name.lower())
-    for unit, pattern in _FRACTIONS:
-        for other in columns:
-            if other.whole and re.fullmatch(re.escape(stem) + f"({pattern})", other.name.lower()):
-                return other, "ns" if unit == "ns" else "us"
-    return None
+    """Find the column with the fraction of whole seconds: of the same name but for the unit, or the next column.
 
-
-def _next_fraction(column: Column, columns: list[Column]) -> tuple[Column, TimeUnit] | None:
-    """Find the fraction of whole seconds in the next column.
-
-    While the seconds stand still, the fraction must rise, and it must stay below one second.
+    The numbers of the next column must rise while the seconds stand still, and stay below one second.
     """
-    other = next((c for c in columns if c.position == column.position + 1), None)
-    if other is None or not (column.whole and other.whole) or len(other.finite) != len(column.finite):
+    if not column.whole or column.of_array:
         return None
+    stem, unit = named_unit(column)
+    for other in columns if unit in ("s", None) else ():
+        stem_of_other, finer = named_unit(other)
+        fits = other.whole and len(other.finite) == len(column.finite) and finer in ("ms", "us", "ns")
+        is_ours = stem_of_other == stem and (unit == "s" or bool(stem))
+        if other is not column and fits and is_ours and finer and _below_a_second(other, finer):
+            return other, finer
+    other = next((c for c in columns if c.position == column.position + 1), column)
     still = column.steps == 0
-    if not np.any(still) or not np.all(other.steps[still] > 0) or other.finite.min() < 0:
+    if other is column or not other.whole or len(other.finite) != len(column.finite) or not np.any(still):
+        return None
+    if not DATES_S[0] < column.finite[0] < DATES_S[1] or not np.all(other.steps[still] > 0):
         return None
     largest = other.finite.max()
-    for unit, limit in (("us", 1e6), ("ns", 1e9)):
-        if limit / 10 <= largest < limit:
-            return other, "us" if unit == "us" else "ns"
-    return None
+    units: tuple[TimeUnit, ...] = ("us", "ns")
+    return next(((other, u) for u in units if _below_a_second(other, u) and largest >= 1e8 / NANOSECONDS[u]), None)
 
 
-def _by_two(column: Column, fraction: Column, unit: TimeUnit, groups: Column | None) -> ClockGuess | None:
-    if len(fraction.finite) != len(column.finite):
-        return None
-    stamps = column.finite + fraction.finite * (NANOSECONDS[unit] / 1e9)
+def _below_a_second(column: Column, unit: TimeUnit) -> bool:
+    return bool(column.finite.min() >= 0 and column.finite.max() < NANOSECONDS["s"] / NANOSECONDS[unit])
+
+
+def _by_two(column: Column, other: Column, unit: TimeUnit, groups: Column | None) -> _Way:
+    scale = NANOSECONDS[unit] / 1e9
     # Steps are computed for each column before they are added: float64 cannot hold epoch seconds with nanoseconds.
-    steps = _within(column.steps, groups) + _within(fraction.steps, groups) * NANOSECONDS[unit] / 1e9
-    if np.any(steps < 0):
-        return None
-    return ClockGuess(
-        time=TimeSpec(sources=(column.name,), unit="s", integer=True, plus=fraction.name, plus_unit=unit),
-        columns=(column.name, fraction.name),
-        rate_hz=rate_of(steps),
-        stamps_s=stamps,
-        reasons=(f"whole seconds in {column.name!r} and {unit} in {fraction.name!r} are added",),
+    steps = column.steps_within(groups) + other.steps_within(groups) * scale
+    evidence = [*of_name(column), Evidence("unit_of_time"), *of_unit("s", column, column.steps, None)]
+    return _Way(
+        columns=(column, other),
+        time=TimeSpec(sources=(column.name,), unit="s", integer=True, plus=other.name, plus_unit=unit),
+        steps_s=steps,
+        stamps_s=column.finite + other.finite * scale,
+        score=log_odds("clock", [*evidence, *of_steps(column.name, steps, column.finite)]),
+        reasons=(f"whole seconds in {column.name!r} and {unit} in {other.name!r} are added",),
     )
 
 
-def _by_text(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
-    cells = [cell.strip() for cell in column.cells if not is_missing(cell)]
-    found = text_clock(cells)
-    if found is None or (is_date(cells) and len(set(cells)) < len(cells)):  # a date that repeats over many rows
-        return None
-    if found.form.startswith(("%H", "%I")) and (with_date := _by_date_and_time(column, columns, groups)) is not None:
-        return with_date
-    steps = _within(np.diff(found.stamps_s), groups)
-    if np.any(steps < 0):
-        return None
-    return ClockGuess(
-        time=TimeSpec(sources=(column.name,), format=found.form),
-        columns=(column.name,),
-        rate_hz=rate_of(steps),
-        stamps_s=found.stamps_s,
-        reasons=found.reasons,
-    )
-
-
-def _by_date_and_time(column: Column, columns: list[Column], groups: Column | None) -> ClockGuess | None:
-    """Join a time of day with the date in the column beside it, whatever both columns are called."""
+def _by_text(column: Column, columns: list[Column], groups: Column | None) -> Iterator[_Way]:
+    cells = [cell.strip() for cell in column.cells]
     date = next((c for c in columns if abs(c.position - column.position) == 1 and is_date(_stripped(c))), None)
-    if date is None or len(date.cells) != len(column.cells):
-        return None
-    found = text_clock([f"{day} {time}" for day, time in zip(_stripped(date), _stripped(column), strict=True)])
+    joined = None
+    if date is not None and len(date.cells) == len(cells) and not is_date(cells):
+        joined = text_clock([f"{day} {time}" for day, time in zip(_stripped(date), cells, strict=True)])
+    found = joined or text_clock([cell for cell in cells if not is_missing(cell)])
     if found is None:
-        return None
-    steps = _within(np.diff(found.stamps_s), groups)
-    if np.any(steps < 0):
-        return None
-    return ClockGuess(
-        time=TimeSpec(sources=(date.name,), plus=column.name, format=found.form),
-        columns=(date.name, column.name),
-        rate_hz=rate_of(steps),
+        return
+    steps = np.diff(found.stamps_s)
+    if groups is not None and len(groups.cells) == len(found.stamps_s):
+        steps = steps[[a == b for a, b in pairwise(groups.cells)]]
+    both = (date, column) if date is not None and joined is not None else (column,)
+    evidence = [*of_name(column), Evidence("time_as_text"), *of_steps(column.name, steps, found.stamps_s)]
+    plus = column.name if len(both) == 2 else None
+    joins = (f"the date in {both[0].name!r} and the time of day in {column.name!r} are joined",) if plus else ()
+    yield _Way(
+        columns=both,
+        time=TimeSpec(sources=(both[0].name,), plus=plus, format=found.form),
+        steps_s=steps,
         stamps_s=found.stamps_s,
-        reasons=(f"the date in {date.name!r} and the time of day in {column.name!r} are joined", *found.reasons),
+        score=log_odds("clock", evidence),
+        reasons=(*joins, *found.reasons),
     )
 
 
 def _stripped(column: Column) -> list[str]:
     return [cell.strip() for cell in column.cells]
+
+
+def _by_parts(parts: dict[TimePart, Column], groups: Column | None) -> _Way | None:
+    """Add up a time in parts. Returns ``None`` if the parts have holes."""
+    used, sums = sum_of_parts(parts)
+    if not len(sums):
+        return None
+    steps = np.diff(sums) / 1e9
+    if groups is not None and len(groups.cells) == len(sums):
+        steps = steps[[a == b for a, b in pairwise(groups.cells)]]
+    evidence = [Evidence("time_in_parts"), *of_steps("the time in parts", steps, sums / 1e9)]
+    dated = () if "year" in used else ("there is no date: they count from midnight",)
+    return _Way(
+        columns=tuple(used.values()),
+        time=TimeSpec(parts=tuple((part, column.name) for part, column in used.items())),
+        steps_s=steps,
+        stamps_s=sums / 1e9,
+        score=log_odds("clock", evidence),
+        reasons=(f"the time stands in parts ({', '.join(used)}), which are added", *dated),
+    )
+
+
+def _listed(columns: Iterable[Column]) -> str:
+    return ", ".join(repr(column.name) for column in columns)
+
+
+def _no_clock(columns: list[Column], ways: list[_Way], stated_hz: float | None) -> Option[ClockGuess]:
+    """Return the answer that no column is the clock, with the rate that the columns tell, or else an assumed one."""
+    rate, why, assumed = _rate_by_steps(columns) or _rate_by_coarse_stamps(columns, ways) or (None, "", True)
+    counter = next((column for column in columns if rate is None and _counts_rows(column)), None)
+    if rate is None:
+        counts = f"{counter.name!r} counts, and {ASSUMED_HZ:g} counts" if counter else f"{ASSUMED_HZ:g} rows"
+        why = f"no column is a clock; {counts} a second are only assumed: correct rate_hz"
+    reasons = [why]
+    for column in columns:
+        sample = next((cell for cell in column.cells if not is_missing(cell)), "")
+        if column.kind == "text" and looks_like_time(column) and any(ch.isdigit() for ch in sample):
+            reasons.append(
+                f"{column.name!r} is called a clock, but holds text such as {sample!r}: print it as a number or a date"
+            )
+    hz = float(f"{rate or ASSUMED_HZ:.4g}")
+    guess = ClockGuess(
+        time=TimeSpec(sources=(counter.name,) if counter else (), index_rate_hz=hz),
+        columns=(counter.name,) if counter else (),
+        rate_hz=rate_of(counter.steps / hz) if counter else hz,
+        reasons=tuple(reasons),
+        assumed=assumed,
+    )
+    says = f"no column: {counter.name if counter else 'rows'} at {hz:g} a second"
+    score = 0.0 if stated_hz is None else _STATED
+    return Option(value=guess, score=score, says=says, line=f"rate_hz = {hz:g}", reasons=guess.reasons)
+
+
+def _counts_rows(column: Column) -> bool:
+    """Return whether a column numbers rows or messages: by its name, and because it rises."""
+    is_named = any(each.feature == "counts_rows" for each in of_name(column)) if column.whole else False
+    return is_named and len(column.steps) > 0 and bool(np.all(column.steps > 0))
+
+
+def _rate_by_steps(columns: list[Column]) -> tuple[float, str, bool] | None:
+    """Return the rate if a column says how long each row takes. If it varies, the rate is the mean, and is assumed."""
+    for column in columns:
+        if column.kind != "number" or lexicon().likeness(column.base, "clock", "step") < 0.8 or not len(column.finite):
+            continue
+        steps = column.finite[column.finite > 0]
+        if len(steps) < len(column.finite) - 1 or not len(steps):
+            continue
+        units = {unit: log_odds("clock_unit", of_unit(unit, column, steps, None)) for unit in get_args(TimeUnit)}
+        unit: TimeUnit = max(units, key=lambda unit: units[unit])
+        rate = rate_of(steps * (NANOSECONDS[unit] / 1e9))
+        varies = bool(np.ptp(steps) > _SAME_RATE * np.median(steps))
+        if rate is not None:
+            return rate, f"no column is a clock; {column.name!r} says that a row takes {1 / rate:.4g} s", varies
+    return None
+
+
+def _rate_by_coarse_stamps(columns: list[Column], ways: list[_Way]) -> tuple[float, str, bool] | None:
+    """Return the rate by stamps that are no clock: several rows share each of them, or no schema describes them."""
+    for way in ways:
+        change = np.flatnonzero(way.steps_s > 0)
+        if way.score > -_STILL and way.is_coarse and len(change) > 1:
+            span = float(way.steps_s[change[0] + 1 : change[-1] + 1].sum())
+            shared = f"no column is a clock of the rows: several rows share each stamp of {way.columns[0].name!r}"
+            return float(change[-1] - change[0]) / span, f"{shared}; rows a second are counted by it", True
+    for column in columns:
+        found = _other_beginning(column)
+        rate = rate_of(column.steps * found[0]) if found is not None else None
+        if found is not None and rate is not None:
+            return (
+                rate,
+                f"{column.name!r} {found[1]}: write it in s or ns since 1970; its steps say the rate",
+                True,
+            )
+    return None
+
+
+def _other_beginning(column: Column) -> tuple[float, str] | None:
+    """Return the seconds in one of a column's numbers, and what it counts, if no schema describes its beginning."""
+    if column.kind != "number" or not column.rises or looks_like_time(column) is None:
+        return None
+    first = float(column.finite[0])
+    found = ((each[2], each[3]) for each in _OTHER_BEGINNINGS if each[0] <= first <= each[1])
+    return next((each for each in found if column.whole == (each[0] < 1)), None)

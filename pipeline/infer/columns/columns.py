@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.text.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
+from vlapipe.schemas.schema import TimeUnit
 
-__all__ = ["Column", "columns_of", "split_unit"]
+__all__ = ["Column", "column_of_values", "columns_of", "split_unit", "time_unit"]
 
 _BRACKETED = re.compile(r"^(.*?)[\s_]*[\[(]\s*([^\])]*?)\s*[\])]\s*$")
-_SUFFIX = re.compile(
-    r"^(.*[^_])_(deg|rad|mm|cm|m|ms|us|ns|s|sec|msec|usec|nsec|mps|rps|degrees|radians)$", re.IGNORECASE
-)
-_SUFFIX_UNITS = {
-    "mps": "m/s",
-    "rps": "rad/s",
-    "degrees": "deg",
-    "radians": "rad",
-    "sec": "s",
-    "msec": "ms",
-    "usec": "us",
-}
-_SPELLED = {
-    "°": "deg", "°/s": "deg/s", "degrees": "deg", "degree": "deg", "radians": "rad", "radian": "rad", "µs": "us",
-    "m/s2": "m/s^2", "m/s²": "m/s^2", "m s^-1": "m/s", "m s^-2": "m/s^2", "rad s^-1": "rad/s", "rad/s2": "rad/s^2",
-    "Nm": "N*m", "N m": "N*m", "N.m": "N*m", "N·m": "N*m", "sec": "s", "secs": "s", "seconds": "s", "nsec": "ns",
-    "mins": "min", "minutes": "min", "minute": "min", "hours": "h", "hour": "h", "hrs": "h", "hr": "h",
-    "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns",
-}  # fmt: skip
 _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")
+_MOST_DIGITS = 18  # of whole numbers whose differences are exact
+_MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
 class Column:
     """One column. ``base`` is the column's name without the unit.
 
-    ``kind`` is number, words (a yes-word and a no-word), time (as text), list, text, or empty.
+    ``kind`` is number, words (a yes-word and a no-word), time (as text), list, text, or empty. ``of_array`` is True if
+    the values come from a container: then a clock can be no text, and no sum of two columns.
     """
 
     name: str
@@ -52,6 +40,7 @@ class Column:
     unit: str
     base: str
     decimal: str
+    of_array: bool = False
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
@@ -71,12 +60,26 @@ class Column:
         return self.values[np.isfinite(self.values)]
 
     @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """The cells that hold a finite number, as they are written but with a decimal point."""
+        finite = np.isfinite(self.values)
+        return tuple(c.strip().replace(",", ".") for c, good in zip(self.cells, finite, strict=True) if good)
+
+    @cached_property
     def steps(self) -> NDArray[np.float64]:
         """Differences of neighbouring values. Differences of whole numbers are exact, however large the numbers are."""
-        if self.whole:
-            numbers = [int(cell) for cell in self.cells if not is_missing(cell)]
-            return np.array([b - a for a, b in pairwise(numbers)], dtype=np.float64)
-        return np.diff(self.finite)
+        if self.whole and all(len(cell) <= _MOST_DIGITS + 2 for cell in self.numbers):
+            return np.array([b - a for a, b in pairwise(map(int, self.numbers))], dtype=np.float64)
+        with np.errstate(over="ignore"):
+            return np.diff(self.finite)
+
+    def steps_within(self, groups: Column | None) -> NDArray[np.float64]:
+        """Return the steps within the blocks of equal cells of another column, without those between the blocks."""
+        if groups is None or len(groups.cells) != len(self.cells):
+            return self.steps
+        cells = [cell for cell, value in zip(groups.cells, self.values, strict=True) if np.isfinite(value)]
+        within: NDArray[np.float64] = self.steps[np.array([a == b for a, b in pairwise(cells)], dtype=bool)]
+        return within
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -91,12 +94,12 @@ class Column:
     @cached_property
     def whole(self) -> bool:
         """True if each number is written without a point or an exponent."""
-        return self.kind == "number" and all(c.strip().lstrip("+-").isdigit() for c in self.cells if not is_missing(c))
+        return self.kind == "number" and all(cell.lstrip("+-").isdigit() for cell in self.numbers)
 
     @property
     def constant(self) -> bool:
         """True if all values are the same."""
-        return len(self.cells) > 2 and len(self.finite) > 0 and bool(np.ptp(self.finite) == 0)
+        return len(self.cells) > 2 and len(self.finite) > 0 and bool(self.finite.max() == self.finite.min())
 
     @cached_property
     def counts(self) -> bool:
@@ -122,6 +125,13 @@ def columns_of(table: Table) -> list[Column]:
     return columns
 
 
+def column_of_values(name: str, position: int, values: Sequence[Any] | NDArray[Any]) -> Column:
+    """Return the first values of an array of a container, one number a row, as a column."""
+    base, unit = split_unit(name.rpartition("/")[2])
+    cells = tuple(map(repr, np.asarray(values).tolist()))
+    return Column(name, position, "number", cells, unit, base, ".", of_array=True)
+
+
 def _kind(cells: tuple[str, ...], decimal: str) -> str:
     given = [cell for cell in cells if not is_missing(cell)]
     if not given:
@@ -132,9 +142,7 @@ def _kind(cells: tuple[str, ...], decimal: str) -> str:
     if words_of(given):
         return "words"
     # A few words among numbers are faults, which the reader reports. The column is still a column of numbers.
-    if sum(is_number(cell, decimal) for cell in given) > 0.9 * len(given):
-        return "number"
-    return "text"
+    return "number" if sum(is_number(cell, decimal) for cell in given) > _MOSTLY * len(given) else "text"
 
 
 def split_unit(name: str) -> tuple[str, str]:
@@ -142,12 +150,22 @@ def split_unit(name: str) -> tuple[str, str]:
     match = _BRACKETED.match(name)
     if match is not None and match[1] and not match[2].isdigit():
         return match[1], _plain_unit(match[2])
-    match = _SUFFIX.match(name)
-    if match is not None and not (match[2].lower() in ("m", "s") and len(match[1]) < 3):
-        return match[1], _SUFFIX_UNITS.get(match[2].lower(), _plain_unit(match[2].lower()))
+    base, _, suffix = name.rpartition("_")
+    is_unit = suffix.lower() in lexicon().phrases("unit_suffixes", "units") and base and not base.endswith("_")
+    if is_unit and not (suffix.lower() in ("m", "s") and len(base) < 3):
+        return base, _plain_unit(suffix.lower())
     return name, ""
 
 
 def _plain_unit(text: str) -> str:
     """Return a unit in the spelling of schemas."""
-    return "" if _NO_UNIT.match(text) else _SPELLED.get(text, text)
+    if _NO_UNIT.match(text):
+        return ""
+    known = next((unit for unit, spellings in lexicon().table("units").items() if text in spellings), None)
+    return known or time_unit(text) or text
+
+
+def time_unit(text: str) -> TimeUnit | None:
+    """Return the unit of a clock that a text spells, or ``None``."""
+    small: str = text.strip().lower()
+    return next((unit for unit in get_args(TimeUnit) if small in lexicon().phrases("time_units", unit)), None)

@@ -6,23 +6,18 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.choices import Choices
-from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
+from vlapipe.pipeline.infer.columns.clock import ClockGuess, guess_clock
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
 from vlapipe.pipeline.infer.columns.fields import guess_fields
-from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
+from vlapipe.pipeline.infer.columns.table_clock import clock_of_table
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import is_missing, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
-from vlapipe.schemas.schema import TimeSpec
 
 __all__ = ["TableGuess", "guess_table"]
 
-_PAUSE_S, _PAUSE_STEPS = 5.0, 100
-_COUNTER_BITS = (8, 16, 24, 32)
-_FEWEST_ROWS = 5  # of an episode, if the restarts of the clock tell episodes apart
 _EPISODE = re.compile(
     r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
     r"([_ ]?(index|idx|id|no|nr|number|num))?",
@@ -50,11 +45,10 @@ def guess_table(
     widest = max(looks, key=_extent)
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None
-    clock = guess_clock(columns, split)
-    gap_s, split_reasons = None, [f"{split.name!r} tells episodes of one file apart"] if split else []
-    if may_split and split is None:
-        clock, gap_s, split_reasons = _with_restarts(columns, clock)
-    clock = _at_stated_rate(clock, looks)
+    clock = clock_of_table(name, columns, split, looks, choices, may_split=may_split)
+    split_reasons = [f"{split.name!r} tells episodes of one file apart"] if split else []
+    if clock.split_gap_s is not None:
+        split_reasons = [f"{clock.columns[0]!r} begins again in the first rows: each time an episode begins"]
     taken = [*clock.columns, *([split.name] if split else [])]
     guess = guess_fields(columns, taken, _pooled(columns, [look for look in looks if look is not widest]))
     drop = [*guess.drop, *([(split.name, "tells the episodes apart")] if split else [])]
@@ -88,7 +82,7 @@ def guess_table(
         stream=stream,
         clock=clock,
         split_column=split.name if split else None,
-        split_gap_s=gap_s,
+        split_gap_s=clock.split_gap_s,
         split_reasons=tuple(split_reasons),
         num_rows=widest.num_rows,
     )
@@ -108,76 +102,6 @@ def _cut(name: str, looks: tuple[Table, ...], choices: Choices) -> tuple[Table, 
         return looks
     number = widest.options.index(taken)
     return tuple(look.options[min(number, len(look.options) - 1)].value for look in looks)
-
-
-def _with_restarts(columns: list[Column], clock: ClockGuess) -> tuple[ClockGuess, float | None, list[str]]:
-    """Guess whether a file holds several recordings: the clock restarts, or pauses for long.
-
-    Returns the clock, the jump in seconds that begins an episode (if any), and the reasons.
-    """
-    if not clock.assumed:
-        steps = np.diff(clock.stamps_s)
-        pauses = steps[steps > max(_PAUSE_S, _PAUSE_STEPS * float(np.median(steps)))] if len(steps) else steps
-        said = (
-            f"the clock jumps by {pauses.max():.4g} s: several recordings? then say split_gap_s" if len(pauses) else ""
-        )
-        return clock, None, [said] if said else []
-    parts = time_in_parts(columns)
-    for column in [column for column in columns if column not in parts.values()]:
-        steps = column.steps
-        back = np.flatnonzero(steps < 0) + 1
-        if looks_like_time(column) is None or not len(back) or len(back) > len(steps) / _FEWEST_ROWS:
-            continue
-        part = np.searchsorted(back, np.arange(len(column.cells)), side="right")
-        again = guess_clock([column], replace(column, cells=tuple(map(str, part))))
-        if again.assumed or again.rate_hz is None:
-            continue
-        if bits := _bits_of_counter(column, back):
-            reason = (
-                f"{column.name!r} counts in {bits} bits and begins again: no clock; its steps say {again.rate_hz:.4g}"
-                " rows a second, which is assumed of all: correct rate_hz, or write a clock that goes on"
-            )
-            time = TimeSpec(index_rate_hz=float(f"{again.rate_hz:.4g}"))
-            return ClockGuess(time=time, rate_hz=again.rate_hz, reasons=(reason,), assumed=True), None, []
-        jump_s = float(-np.diff(again.stamps_s)[back - 1].max())
-        gap_s = min(jump_s / 2, max(1.0, 20 / again.rate_hz))
-        if gap_s > 2 / again.rate_hz:
-            return again, gap_s, [f"{column.name!r} begins again {len(back)} times in the first rows: so many episodes"]
-    return clock, None, []
-
-
-def _bits_of_counter(column: Column, back: NDArray[np.intp]) -> int:
-    """Return the bits of a counter that overflows: after each restart it continues by a usual step. Otherwise 0."""
-    usual = float(np.median(column.steps[column.steps > 0]))
-    for bits in _COUNTER_BITS:
-        over = column.steps[back - 1] + 2.0**bits
-        if column.whole and column.finite.max() < 2.0**bits and bool(np.all((over > 0) & (over <= 3 * usual))):
-            return bits
-    return 0
-
-
-def _at_stated_rate(clock: ClockGuess, looks: tuple[Table, ...]) -> ClockGuess:
-    """Give an assumed clock the rate that the lines above the rows state, if all files state the same rate."""
-    lines = {(look.stated.start_line, look.stated.rate_line) for look in looks if look.stated is not None}
-    ((start_line, rate_line),) = lines if len(lines) == 1 else ((None, None),)
-    if clock.assumed and rate_line is not None and all(look.stated is not None for look in looks):
-        rate_hz = looks[0].stated.rate_hz if looks[0].stated is not None else None
-        reason = f"line {start_line} has the start, line {rate_line} the rate"
-        time = TimeSpec(start_line=start_line, rate_line=rate_line)
-        return replace(clock, time=time, columns=(), rate_hz=rate_hz, reasons=(reason,), assumed=False)
-    stated = {look.stated.rate_hz: look.stated.text for look in looks if look.stated is not None}
-    if not clock.assumed or len(stated) != 1 or any(look.stated is None for look in looks):
-        return clock
-    ((rate_hz, text),) = stated.items()
-    counts = f"{clock.columns[0]!r} counts" if clock.columns else "rows come"
-    reason = f"no column is a clock; {counts} at the rate that the lines above state: {text!r}"
-    return replace(
-        clock,
-        time=replace(clock.time, index_rate_hz=rate_hz),
-        rate_hz=rate_hz if not clock.columns else (clock.rate_hz or ASSUMED_HZ) * rate_hz / ASSUMED_HZ,
-        reasons=(reason,),
-        assumed=False,
-    )
 
 
 def _rate(look: Table, split: Column | None) -> float | None:

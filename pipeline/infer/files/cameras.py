@@ -210,10 +210,11 @@ def _times_in_names(names: list[str], every: list[str], beside: Beside) -> Itera
     whole = all(text.isdigit() for text in texts)
     if whole and values.max() < _SMALLEST_STAMP:
         return
-    unit, reasons = unit_of("", "", values, np.diff(values))
-    seconds = float(values[0]) * NANOSECONDS[unit or "s"] / 1e9
+    unit, why = unit_of(sorted(texts, key=float))
+    reasons = [*why]
+    seconds = float(values[0]) * NANOSECONDS[unit] / 1e9
     exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
-    time = TimeSpec(pattern=pattern or None, unit=unit or "s", integer=whole, exact=exact)
+    time = TimeSpec(pattern=pattern or None, unit=unit, integer=whole, exact=exact)
     if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
         time = replace(time, starts_with=beside.name)
         reasons = [*reasons, f"its clock is not that of {beside.name}: both are taken to start together"]

@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from vlapipe.pipeline.infer.choices import Option, Question
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
@@ -97,7 +98,7 @@ def _options(head: TextHead, label: str, _words: Lexicon) -> tuple[Option[Table]
     found: list[tuple[float, Table]] = []
     for score, dialect, reasons in _cuts(lines, comment):
         dialect = replace(dialect, encoding=head.encoding, comment=comment)
-        headers = find_headers(_cut_lines(lines, dialect), dialect, lambda line, by=dialect: _cut_line(line, by))
+        headers = find_headers(_cut_lines(lines, dialect), dialect, partial(_cut_line, dialect=dialect))
         # Beside the likeliest header of the likeliest cut, either the cut or the header is another.
         for header in headers[: 1 if found else None]:
             behind = score - (headers[0].score - header.score)
@@ -283,7 +284,7 @@ def _tabs_alike(sample: list[str]) -> float:
     return max(0.0, 1 - 5 * (1 - max(counts.values()) / len(sample))) if counts else 0.0
 
 
-def _notations(rows: list[list[str]]) -> Iterator[tuple[str, str]]:
+def _notations(rows: list[list[str]]) -> Iterator[tuple[Any, Any]]:
     """Yields the pairs of a decimal sign and a thousands sign with which some cells are numbers."""
     yield ".", ""
     if any("," in cell and is_number(cell, ",") for row in rows for cell in row):

@@ -149,7 +149,7 @@ class _Weighed:
             return self.lines[top].cells
         upper, lower = self.lines[top].cells, self.lines[top + 1].cells
         if _come_twice(lower):
-            upper = list(accumulate(upper, lambda before, cell: cell or before))
+            upper = list(accumulate(upper, _or_before))
         return [" ".join(filter(None, pair)) for pair in zip(upper, lower, strict=False)]
 
     def hypotheses(self) -> Iterator[_Hypothesis]:
@@ -289,6 +289,10 @@ def _described(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> 
 def _units(cells: list[str]) -> list[str]:
     """Returns the units in a line that describes the columns; types, ranges and dashes are none."""
     return [cell if is_unit(cell) or not describes_column(cell) else "" for cell in cells]
+
+
+def _or_before(before: str, cell: str) -> str:
+    return cell or before
 
 
 def _come_twice(names: list[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.schemas.schema import ISO, NANOSECONDS, TimeSpec, TimeUnit
+from vlapipe.schemas.schema import DURATION, ISO, NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = [
     "FarStampsError",
@@ -22,6 +22,7 @@ __all__ = [
     "parse_stamp",
     "scale_clock",
     "shift_clock",
+    "stamp_text",
     "start_of_file",
     "wanted_stamp",
 ]
@@ -31,6 +32,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.ASCII
 )
+_DURATION = re.compile(
+    r"(?:([+-]?\d{1,9}) days?,? ?)?\+?(?:(\d{1,9}):)?(\d{1,9}):(\d\d)(?:[.,:](\d{1,9}))?\Z", re.ASCII | re.IGNORECASE
+)
+_FRACTION = re.compile(r"[.,:]%f")
 _MAX_DIGITS = 64
 _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
 _DATED = re.compile(r"%[YyGcxsDF]")
@@ -102,6 +107,8 @@ def parse_stamp(text: str, time: TimeSpec) -> int | float:
         FarStampsError: the text is a number, but lies too far from 1970.
     """
     if time.format:
+        if time.format == DURATION:
+            return _within_64_bits(_parse_duration(text))
         return _within_64_bits(_parse_iso(text) if time.format == ISO else _parse_format(text, time.format))
     if time.integer:
         if not _WHOLE.match(text):
@@ -144,17 +151,35 @@ def _within_64_bits(nanoseconds: int) -> int:
 
 
 def _parse_format(text: str, form: str) -> int:
-    """Parses a time in ``strptime`` form; without a time zone it is UTC; ``%f`` may have up to nine digits."""
+    """Parses a time in ``strptime`` form; without a time zone it is UTC.
+
+    ``%f`` may have up to nine digits, or be missing together with the sign before it, as Python prints whole seconds.
+    """
     rest = 0
     try:
         moment = datetime.strptime(text, form)
     except ValueError:
-        long = _LONG_FRACTION.search(text) if "%f" in form else None
-        if long is None:
+        if "%f" not in form:
             raise
-        moment = datetime.strptime(text[: long.start(2)] + text[long.end(2) :], form)
-        rest = int(long[2].ljust(3, "0"))
+        long = _LONG_FRACTION.search(text)
+        if long is None:
+            moment = datetime.strptime(text, _FRACTION.sub("", form))
+        else:
+            moment = datetime.strptime(text[: long.start(2)] + text[long.end(2) :], form)
+            rest = int(long[2].ljust(3, "0"))
     return calendar.timegm(moment.utctimetuple()) * 1_000_000_000 + moment.microsecond * 1000 + rest
+
+
+def _parse_duration(text: str) -> int:
+    """Parses days, hours, minutes and seconds as Python and pandas print a ``timedelta``; hours may go beyond 23."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise ValueError(text)
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups()[:4])
+    if seconds > 59 or (match[2] and minutes > 59):
+        raise ValueError(text)
+    whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return whole * 1_000_000_000 + int((match[5] or "").ljust(9, "0"))
 
 
 def _parse_iso(text: str) -> int:
@@ -169,6 +194,12 @@ def _parse_iso(text: str) -> int:
         minutes = int(zone[1:3]) * 60 + int(zone[3:5] or 0)
         stamp -= (-minutes if zone[0] == "-" else minutes) * 60_000_000_000
     return stamp
+
+
+def stamp_text(text: str, form: str) -> str:
+    """Returns the part of a text that is the stamp: of a path the last parts, as many as the form has."""
+    path = text if "\\" in form else text.replace("\\", "/")
+    return "/".join(PurePosixPath(path).parts[-1 - form.count("/") :]) if "/" in path else text
 
 
 def clock_from_numbers(values: NDArray[Any], time: TimeSpec) -> NDArray[Any]:
@@ -244,7 +275,7 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
     if timestamp.dtype == np.float64:
         return timestamp + time.offset_s if time.offset_s else timestamp
     by = start_ns + round(Fraction(repr(time.offset_s)) * 1_000_000_000)
-    if time.start_format and time.format and time.format != ISO and not _DATED.search(time.format):
+    if time.start_format and time.format and time.format not in (ISO, DURATION) and not _DATED.search(time.format):
         by -= _EPOCH_1900  # the stamps are times of day; the file's name has the date
     if not by:
         return timestamp
@@ -257,7 +288,7 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
 def wanted_stamp(time: TimeSpec) -> str:
     """Returns a description of a valid stamp."""
     if time.format:
-        return f"a time like {time.format!r}"
+        return "a time like 1:02:03.5" if time.format == DURATION else f"a time like {time.format!r}"
     if time.index_rate_hz:
         return "a whole number"
     return f"a time in {'whole ' if time.integer else ''}{time.unit}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from vlapipe.pipeline.read.clocks.stamps import (
     parse_stamp,
     scale_clock,
     shift_clock,
+    stamp_text,
     start_of_file,
     wanted_stamp,
 )
@@ -35,6 +35,7 @@ __all__ = ["clock_dtype", "read_clock"]
 
 _Mask = NDArray[np.bool_]
 _DIGITS = {
+    "d": 11,
     "h": 11,
     "min": 10,
     "s": 9,
@@ -161,7 +162,7 @@ class _ClockReader:
         expected = f"{unit} as a decimal number with at most {digits} digits behind the point"
         decimals = pc.utf8_trim(self.cells.with_point(texts), " \t")
         good = pc.match_substring_regex(decimals, _DECIMAL).to_numpy(zero_copy_only=False)
-        if good.all() and unit not in ("h", "min"):  # whose nanoseconds are no power of ten
+        if good.all() and unit not in ("d", "h", "min"):  # whose nanoseconds are no power of ten
             try:
                 return _unscaled(pc.cast(decimals, pa.decimal128(38, digits)), unit)
             except pa.ArrowInvalid:
@@ -182,14 +183,11 @@ class _ClockReader:
                     return np.asarray(pc.cast(pc.cast(texts, pa.timestamp("ns", zone)), pa.int64()).to_numpy())
                 except pa.ArrowInvalid:
                     continue  # time zones, another spelling or a fault: cells are parsed one by one below
-        num_parts = form.count("/") + 1
 
         def parse(text: str) -> int | float:
-            # A stamp may be part of a path; the schema describes the last part of the path.
-            path = text if "\\" in form else text.replace("\\", "/")
-            return parse_stamp("/".join(PurePosixPath(path).parts[-num_parts:]) if "/" in path else text, self.time)
+            return parse_stamp(stamp_text(text, form), self.time)
 
-        wanted = "a time as in ISO 8601" if form == ISO else f"a time like {form!r}"
+        wanted = "a time as in ISO 8601" if form == ISO else wanted_stamp(self.time)
         return self._one_by_one(clock, texts, parse, wanted)
 
     def _one_by_one(self, column: Column, texts: pa.Array, parse: Any, expected: str) -> NDArray[np.int64]:
