@@ -63,6 +63,8 @@ def _why(commanded: Sequence[Role], chosen: Sequence[Role]) -> list[str]:
 def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
     """Leave out speeds beside positions, poses beside joints, and parts beside the field that holds all of them."""
     named = [role for role in commanded if role.plain.split()[-1:] in (["action"], ["actions"])]
+    if all(role.quantity == "gripper" for role in named):
+        named = []
     chosen = named or [role for role in commanded if role.quantity != "rate"] or list(commanded)
     if any(role.quantity == "joint" for role in chosen):
         chosen = [role for role in chosen if role.quantity != "pose"]

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from vlapipe.pipeline.infer.columns.columns import split_unit
 from vlapipe.pipeline.infer.evidence import Evidence
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -22,9 +23,11 @@ _FEWEST_NUMBERED = 4
 
 
 def plain_words(field: FieldGuess) -> str:
-    """Return the words of a field's first name, without its number, axis or joint."""
+    """Return the words of a field's first name, without its unit, number, axis or joint."""
     label = field.labels[0].split() if field.labels else []
-    return " ".join(word for word in words_in(field.columns[0]) if not word.isdecimal() and word not in label)
+    return " ".join(
+        word for word in words_in(split_unit(field.columns[0])[0]) if not word.isdecimal() and word not in label
+    )
 
 
 def by_name(field: FieldGuess) -> Iterator[Evidence]:
