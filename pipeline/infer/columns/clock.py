@@ -183,8 +183,9 @@ def _ways(column: Column, columns: list[Column], groups: Column | None, stated_h
                 *said("clock_unit", found)[:1],
                 *exact_reason,
                 *(
-                    f"unit {u} is possible too: {rate_of(steps * (NANOSECONDS[u] / 1e9)):.4g} rows a second"
+                    f"unit {u} is possible too: {rate:.4g} rows a second"
                     for u in near
+                    if (rate := rate_of(steps * (NANOSECONDS[u] / 1e9))) is not None
                 ),
                 *said("clock", evidence),
             ),

@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _NUMBER = {
-    ".": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z"),
+    ".": re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z"),
     ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eE][+-]?\d+)?\Z"),
 }
 THOUSANDS = {  # numbers whose thousands are parted by a sign, by decimal and thousands sign; as the reader takes them
     (decimal, sign): re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:[{sign}]\d{{3}})+(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?\Z")
     for decimal, sign in ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 }
-_FORTRAN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[dD][+-]?\d+\Z")
+_FORTRAN = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)[dD][+-]?\d+\Z")
 _TIME_TEXT = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d)|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{4})?"
     r"[T _]?\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?"

@@ -14,7 +14,7 @@ __all__ = ["StatedClock", "read_stated_clock"]
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _ABOVE_BYTES = 1 << 20  # what stands above a table is no longer
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
