@@ -240,8 +240,9 @@ def test_missing_cells_beyond_the_first_rows_are_found_by_reading(tmp_path: Path
     (root / "log.csv").write_text("t,joint_1,joint_2\n" + "\n".join(lines) + "\n")
     assert (root / "log.csv").stat().st_size > 1.5 * (256 << 10)
     inferred, report = infer_and_ingest(root, tmp_path / "out")
-    assert 'on_missing = "drop"' in inferred.toml
+    assert 'on_missing = "mask"' in inferred.toml
     assert report.num_episodes == 1
+    assert open_dataset(tmp_path / "out").episode(0)["robot/joint_position_is_missing"].sum() == 1  # no row is lost
 
 
 def test_faults_that_remain_are_said(tmp_path: Path) -> None:
