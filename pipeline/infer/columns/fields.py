@@ -217,7 +217,7 @@ def _dtype(group: Group, reasons: list[str]) -> str:
 @np.errstate(over="ignore")
 def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
     if len(group.columns) != 4 or not all(len(c.finite) == len(group.columns[0].finite) for c in group.columns):
-        return _hint_of_quaternion(field, group, reasons)
+        return field
     off = np.abs(np.sqrt(sum(column.finite**2 for column in group.columns)) - 1)
     order, named = "".join(group.labels), lexicon().phrases("before_axis", "orientation")
     is_counted = order in ("0123", "1234") and words_in(group.columns[0].base)[-2] in named
@@ -238,21 +238,6 @@ def _with_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> Fie
         reasons.append(f"its length is up to {off.max():.2g} off: made 1")
     unnamed = re.fullmatch(r"values(_\d+)?|joint_position", field.name)
     return replace(field, name="orientation" if unnamed else field.name, quaternion=order, normalize=normalize)
-
-
-@np.errstate(over="ignore")
-def _hint_of_quaternion(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
-    """Add a reason if four neighbouring unnamed columns have length 1, like a quaternion. The field stays as it is."""
-    columns = group.columns
-    for i in range(len(columns) - 3):
-        four = [column.finite for column in columns[i : i + 4]]
-        if not four[0].size or any(len(values) != len(four[0]) for values in four):
-            continue
-        if np.abs(np.sqrt(sum(v**2 for v in four)) - 1).max() < 1e-3 and sum(np.ptp(v) > 0 for v in four) > 1:
-            names = ", ".join(column.name for column in columns[i : i + 4])
-            reasons.append(f"{names} are of length 1: a quaternion? if so, make them a field and say its order")
-            break
-    return field
 
 
 def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGuess:
