@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.arrays.containers import guess_container
 from vlapipe.pipeline.infer.choices import Choices
@@ -25,13 +26,14 @@ from vlapipe.pipeline.infer.files.beside_files import (
 from vlapipe.pipeline.infer.files.cameras import Beside
 from vlapipe.pipeline.infer.files.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.files.heads import Bucket
+from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, rate_of_built_in
 from vlapipe.pipeline.infer.files.layout import Layout, find_layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
-from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec
+from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec, TimeSpec
 
 __all__ = ["guess_schema"]
 
@@ -73,7 +75,7 @@ def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGu
     files = layout.anchor.files
     chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
     tables = _stamp_tables(layout)
-    anchor = _with_clock_file(anchor, tables)
+    anchor = _at_known_rate(_with_clock_file(anchor, tables))
     beside = Beside(name=ANCHOR, clock=anchor.clock, num_rows=anchor.num_rows, tables=tables)
     found = _images_beside(layout, chosen, beside, anchor, choices)
     streams = [anchor.stream, *anchor.beside]
@@ -118,7 +120,7 @@ def _guess_source(
 ) -> _Source | None:
     """Guess the streams of one kind of file. Returns ``None`` if it holds nothing to keep."""
     if bucket.is_folder:  # all files of the folder are its arrays
-        files = tuple(str(PurePosixPath(pattern).with_name("*.npy")) for pattern in files[:1])
+        files = (str(PurePosixPath(files[0]).with_name(f"*{suffix_of(bucket.files[0])}")),)
     if bucket.tables:
         table = guess_table(name, files, bucket.tables, choices, may_split=may_split)
         if not table.stream.fields:
@@ -197,6 +199,18 @@ def _with_clock_file(anchor: _Source, tables: tuple[StampTable, ...]) -> _Source
     clock = replace(table.clock, time=table.time, columns=())
     said = (f"{table.pattern} has a stamp for each row", *clock.reasons)
     stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=clock.rate_hz, assumed=False)
+    return replace(anchor, stream=stream, clock=clock)
+
+
+def _at_known_rate(anchor: _Source) -> _Source:
+    """Give an anchor without a clock the rate of the built-in schema that knows its arrays."""
+    known = built_in_that_fits((anchor.stream,), anchor.episodes) if anchor.clock.assumed else None
+    rate = None if known is None else rate_of_built_in(known)
+    if rate is None:
+        return anchor
+    said = (f"no array is a clock; {rate:g} rows a second, as the built-in schema {known!r} says of such arrays",)
+    clock = replace(anchor.clock, time=TimeSpec(index_rate_hz=rate), rate_hz=rate, reasons=said, assumed=False)
+    stream = replace(anchor.stream, time=clock.time, time_reasons=said, rate_hz=rate, assumed=False)
     return replace(anchor, stream=stream, clock=clock)
 
 

@@ -94,7 +94,7 @@ def _inferred(root: Path, tree: FileTree) -> Inferred:
         best = replace(best, reading=read_by(tree, schema_text(best.guess), num_episodes=_TRIED_EPISODES))
     questions = [*_left_to_say(best.guess), *best.choices.questions, *_close(first, best, others)]
     guess, reading = best.guess, best.reading
-    known = built_in_that_fits(guess)
+    known = built_in_that_fits(guess.streams, guess.episodes)
     return Inferred(
         toml=schema_text(guess),
         reasons=(*([_NAMED.format(known)] if known else []), *guess.reasons, *_misnamed(tree)),

@@ -73,6 +73,10 @@ def guess_container(
     )
     left = [each for each in arrays if each.name not in clock.columns]
     others, left = ([], left) if several else _other_streams(left, look, stream, choices)
+    if may_split and not look.num_numbers:
+        axes = " x ".join(map(str, max((each.shape for each in left), key=len)[1:]))
+        about = f"{name}: what {axes} counts in each row"
+        choices.ask(about, "numbers of one row", "shape = [...]", "several recordings", "a file for each")
     optional = frozenset(set(look.names) - everywhere)
     contents = sort_arrays(left, look.num_rows, stream, {name, "timestamp"}, optional)
     if not (contents.fields or contents.cameras):
@@ -122,7 +126,7 @@ def _clock(
 ) -> ClockGuess:
     """Guess the clock: an array that is one in the first episode, else the rate that an attribute states."""
     flat = [each for each in arrays if each.kind in "iuf" and each.line is not None]
-    guess = guess_clock([column_of(each, rows) for each in flat])
+    guess = guess_clock([column_of(each, rows, i) for i, each in enumerate(flat)])
     time = guess.time
     if not guess.assumed and not (time.plus or time.parts or time.format or time.exact):
         return guess

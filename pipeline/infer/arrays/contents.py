@@ -36,9 +36,9 @@ class Contents:
     not_read: list[str] = field(default_factory=list)
 
 
-def column_of(each: Array, rows: int = _MAX_CELLS) -> Column:
+def column_of(each: Array, rows: int = _MAX_CELLS, position: int = 0) -> Column:
     """Describe an array with one number a row as a column of a table. ``rows`` are those of the first episode."""
-    return column_of_values(each.name, 0, () if each.line is None else each.line[: min(rows, _MAX_CELLS)])
+    return column_of_values(each.name, position, () if each.line is None else each.line[: min(rows, _MAX_CELLS)])
 
 
 def sort_arrays(

@@ -149,7 +149,8 @@ class Look:
     def num_numbers(self) -> int:
         """Number of numbers in a row of the arrays that could be a robot's."""
         rows = [each for each in self.arrays if each.numeric and each.shape[0] in (self.num_rows, self.num_rows - 1)]
-        return sum(each.width for each in rows if len(each.shape) < 3 and each.width <= WIDEST_COLUMN)
+        narrow = [each for each in rows if len(each.shape) < 3 and each.width <= WIDEST_COLUMN]
+        return sum(each.width for each in narrow if not each.is_marks)
 
 
 @lru_cache(maxsize=1024)

@@ -19,6 +19,7 @@ from vlapipe.pipeline.infer.columns.columns import columns_of
 from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
 from vlapipe.pipeline.infer.text.text_head import is_other_text
 from vlapipe.pipeline.read.containers.container import kind_of
+from vlapipe.pipeline.read.containers.npz import holds_one_array
 from vlapipe.schemas.schema import ArrayKind
 
 __all__ = [
@@ -124,12 +125,12 @@ def look_at(tree: FileTree, path: str, *, is_folder: bool = False) -> Head | Non
 
 def _arrays_beside(tree: FileTree, path: str) -> tuple[RawFile, ...]:
     folder = str(PurePosixPath(path).parent)
-    return tuple(found.file for found in tree.find(folder, "*.npy"))
+    return tuple(found.file for found in tree.find(folder, f"*{suffix_of(path)}"))
 
 
 @lru_cache(maxsize=1024)
 def _look_at(root: Path, files: tuple[RawFile, ...], path: str) -> Head | None:
-    kind = CONTAINERS.get(suffix_of(path))
+    kind = CONTAINERS.get(suffix_of(path)) or ("npz" if holds_one_array(root / path) else None)
     if kind is not None or path.lower().endswith(".zarr.zip"):
         look = look_into(root, files, kind or kind_of(path), path)
         return Head(path, look=look) if look is not None and look.num_rows else None
@@ -165,11 +166,26 @@ def container_buckets(tree: FileTree) -> list[Bucket]:
         if suffix_of(path) == ".npy":
             folders[path.rpartition("/")[0]].append(path)
     # Many arrays whose names differ only in digits are a moment each, such as images of depth.
+    for folder, paths in _bare_folders(tree).items():
+        folders.setdefault(folder, paths)
     first = [paths[0] for paths in folders.values() if len(paths) <= _MAX_MOMENTS or _num_keys(paths) > 1]
     return [
         *_buckets(tree, [path for path in packed if suffix_of(path) != ".npy"]),
         *_buckets(tree, first, is_folder=True),
     ]
+
+
+def _bare_folders(tree: FileTree) -> dict[str, list[str]]:
+    """List the folders of NPY files without suffixes, by the first bytes of one file of each kind of folder."""
+    bare: dict[str, list[str]] = defaultdict(list)
+    for path in tree.files:
+        if "." not in path[path.rfind("/") + 1 :]:
+            bare[path.rpartition("/")[0]].append(path)
+    of_kind: dict[str, bool] = {}
+    for folder, paths in bare.items():
+        if (key := key_of(folder)) not in of_kind:
+            of_kind[key] = holds_one_array(tree.root / paths[0])
+    return {folder: paths for folder, paths in bare.items() if of_kind[key_of(folder)]}
 
 
 def _num_keys(paths: Iterable[str]) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.guess import SchemaGuess
+from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.schemas.registry import built_in_schemas, load_schema
-from vlapipe.schemas.schema import ArrayStream
+from vlapipe.schemas.schema import ArrayStream, EpisodeLayout
 
-__all__ = ["KnownDataset", "built_in_that_fits", "recognize"]
+__all__ = ["KnownDataset", "built_in_that_fits", "rate_of_built_in", "recognize"]
 
 _MADE_FROM_DATASET = {"lerobot"}  # its schema is written from the dataset's own metadata
 
@@ -61,13 +61,13 @@ def _head(tree: FileTree, path: str) -> bytes:
         return b""
 
 
-def built_in_that_fits(guess: SchemaGuess) -> str | None:
-    """Return the built-in schema that knows the arrays of a guessed schema by their names, with their meaning.
+def built_in_that_fits(streams: Sequence[StreamGuess], episodes: EpisodeLayout) -> str | None:
+    """Return the built-in schema that knows the arrays of guessed streams by their names, with their meaning.
 
     It must cut the container into episodes as the guess does, and the container must hold each array that it needs.
     """
-    kinds = {stream.kind for stream in guess.streams}
-    arrays = {name.strip("/") for stream in guess.streams for array in stream.fields for name in array.columns}
+    kinds = {stream.kind for stream in streams}
+    arrays = {name.strip("/") for stream in streams for array in stream.fields for name in array.columns}
     fitting: list[tuple[int, str]] = []
     for name in built_in_schemas():
         schema = load_schema(name)
@@ -75,10 +75,15 @@ def built_in_that_fits(guess: SchemaGuess) -> str | None:
         layout = schema.episodes
         if not isinstance(anchor, ArrayStream) or anchor.kind not in kinds or layout.ranges:
             continue
-        if layout.ends != guess.episodes.ends or layout.group != guess.episodes.group:
+        if layout.ends != episodes.ends or layout.group != episodes.group:
             continue
         known = [{name for names in field.columns for name in names} & arrays for field in anchor.fields]
         needed = [found for field, found in zip(anchor.fields, known, strict=True) if not field.optional]
         if needed and all(needed):
             fitting.append((sum(map(bool, known)), name))
     return max(fitting, default=(0, None))[1]
+
+
+def rate_of_built_in(name: str) -> float | None:
+    """Return the rows per second that a built-in schema states, if its dataset has no clock."""
+    return load_schema(name).anchor_stream.time.index_rate_hz

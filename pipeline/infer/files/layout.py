@@ -206,6 +206,8 @@ def _by_names(names: Sequence[str], num_folders: int, most_of_a_name: int) -> li
     stems = [name.partition(".")[0] for name in names]
     if all(lexicon().likeness(stem, "files", "episode") for stem in stems):
         found.append(Evidence("names_of_episodes", 1.0, f"{names[0]!r} is called a recording"))
+    if all(lexicon().likeness(stem, "files", "task") for stem in stems):
+        found.append(Evidence("names_of_tasks", 1.0, f"{names[0]!r} is called after what a robot does"))
     if _are_parts(set(stems)):
         found.append(Evidence("names_of_parts", 1.0, f"{names[0]!r} is called like a part of a robot"))
     if num_folders > 1 and most_of_a_name == num_folders:
@@ -250,7 +252,7 @@ def _span(head: Head) -> tuple[float, float] | None:
         columns = columns_of(table)
     else:
         arrays = () if look is None else look.arrays
-        columns = [column_of(each) for each in arrays if len(each.shape) == 1 and each.shape[0] == head.num_rows]
+        columns = [column_of(each, position=i) for i, each in enumerate(arrays) if each.shape == (head.num_rows,)]
     clock = guess_clock([column for column in columns if column.cells])
     if not clock.rate_hz or not len(clock.stamps_s):
         return None

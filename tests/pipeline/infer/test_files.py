@@ -85,8 +85,8 @@ def test_two_arms_in_parquet_are_one_recording(tmp_path: Path) -> None:
 def test_files_of_other_names_are_recordings_and_asked_if_nothing_tells(
     tmp_path: Path, rows: tuple[int, int], asked: bool
 ) -> None:
-    write_table(tmp_path / "lab" / "pick.csv", rows[0])
-    write_table(tmp_path / "lab" / "place.csv", rows[1])
+    write_table(tmp_path / "lab" / "cold.csv", rows[0])
+    write_table(tmp_path / "lab" / "warm.csv", rows[1])
     schema, questions = inferred(tmp_path / "lab")
     assert schema.episodes.per_file
     assert [question.startswith("episodes: layout: each file is a recording") for question in questions] == [
