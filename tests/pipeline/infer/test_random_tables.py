@@ -305,7 +305,7 @@ LONG: dict[str, Callable[[int], bytes]] = {
     "words": lambda n: b"one,two\n" * n,
     "rows": lambda n: b"t,a,b\n" + b"".join(b"%d.5,1.25,%d\n" % (i, i % 7) for i in range(n)),
     "columns": lambda n: b"\n".join(
-        [b",".join(b"c%d" % i for i in range(n // 4))] + [b",".join([b"1.5"] * (n // 4))] * 3
+        [b",".join(b"c%d" % i for i in range(n // 12))] + [b",".join([b"1.5"] * (n // 12))] * 3
     ),
     "an open quote": lambda n: b't,a\n"' + b"1.5,2.5\n" * n,
     "digits": lambda n: b"t,a\n0.1," + b"7" * (8 * n) + b"\n0.2,1\n",
