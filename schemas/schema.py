@@ -37,9 +37,11 @@ __all__ = [
     "Stream",
     "TimePart",
     "TimeSpec",
+    "Thousands",
     "TimeUnit",
 ]
 
+Thousands = Literal["", ",", ".", " ", "'", "\u00a0", "\u202f"]  # the last two are unbreakable blanks
 TimeUnit = Literal["d", "h", "min", "s", "ms", "us", "ns"]
 TimePart = Literal[
     "year", "month", "day", "day_of_year", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond"
@@ -92,7 +94,7 @@ class Dialect:
     quote: str = '"'  # "" means no quotes
     escape: str = ""  # makes the next character an ordinary one; "" means no escape
     decimal: Literal[".", ","] = "."
-    thousands: Literal["", ",", ".", " ", "'"] = ""  # parts whole groups of three digits
+    thousands: Thousands = ""  # parts whole groups of three digits
     encoding: str = "utf-8"  # a UTF-8 byte order mark is skipped
     comment: str = ""
     skip_blanks: bool = False

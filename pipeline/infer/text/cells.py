@@ -31,7 +31,7 @@ _NUMBER = {
 }
 THOUSANDS = {  # numbers whose thousands are parted by a sign, by decimal and thousands sign; as the reader takes them
     (decimal, sign): re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:[{sign}]\d{{3}})+(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?\Z")
-    for decimal, sign in ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
+    for decimal, sign in ((".", ","), (",", "."), *product(".,", (" ", "'", "\u00a0", "\u202f")))
 }
 _FORTRAN = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)[dD][+-]?\d+\Z")
 _TIME_TEXT = re.compile(

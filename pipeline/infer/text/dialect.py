@@ -23,11 +23,11 @@ from vlapipe.pipeline.infer.lexicon import Lexicon, lexicon
 from vlapipe.pipeline.infer.text.cells import (
     THOUSANDS,
     cell_score,
-    is_list,
     is_missing,
     is_number,
     is_summary,
     is_time_text,
+    kind_of_cell,
     number_of,
     without_groups,
 )
@@ -44,7 +44,7 @@ _SCORED_LINES = 400
 _SCORED_CELLS = 20_000
 _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
 _NAMED = {"\t": "tab", WHITESPACE: "runs of blanks"}
-COMMENT_SIGNS = ("#", "%", "//")
+COMMENT_SIGNS = ("#", "%", "//", ";")
 _MAX_BROKEN = 32  # lines over which one quoted row may be broken
 _SHOWN = 60
 _WORTH_READING = 6.0  # log-odds behind the likeliest
@@ -185,7 +185,8 @@ def _guess_comment(lines: list[str]) -> str:
         marked = [
             line for line in given if line.startswith(sign) and line[len(sign) :].lstrip()[:1] not in (",", ";", "|")
         ]
-        if marked and (marked[0] is given[0] or 2 * len(marked) < len(given)):
+        parts = sign == ";" and (marked[:1] != given[:1] or sum(sign in line for line in given) > len(marked))
+        if marked and not parts and (marked[0] is given[0] or 2 * len(marked) < len(given)):
             return sign
     return ""
 
@@ -201,19 +202,19 @@ def _cut_lines(lines: list[str], dialect: Dialect) -> list[Line]:
 
 
 def _cut_line(line: str, dialect: Dialect) -> list[str]:
-    """Return the cells of one line, without surrounding blanks."""
+    """Return the cells of one line, without surrounding blanks and thousands signs."""
     quoted = bool(dialect.quote) and dialect.quote in line
     if dialect.delimiter == WHITESPACE:
-        return [word.strip(dialect.quote) for word in _WORDS.findall(line)] if quoted else line.split()
-    if not quoted:
-        return [cell.strip() for cell in line.split(dialect.delimiter)]
-    try:
-        cells = next(
-            csv.reader([line], delimiter=dialect.delimiter, quotechar=dialect.quote, skipinitialspace=True), [line]
-        )
-    except csv.Error:
-        return [line]
-    return [cell.strip() for cell in cells]
+        cells = [word.strip(dialect.quote) for word in _WORDS.findall(line)] if quoted else line.split()
+    elif not quoted:
+        cells = line.split(dialect.delimiter)
+    else:
+        try:
+            by = {"delimiter": dialect.delimiter, "quotechar": dialect.quote}
+            cells = next(csv.reader([line], skipinitialspace=True, **by), [line])
+        except csv.Error:
+            cells = [line]
+    return [without_groups(cell.strip(), dialect.decimal, dialect.thousands) for cell in cells]
 
 
 def _cuts(lines: list[str], comment: str) -> list[tuple[float, Dialect, list[str]]]:
@@ -290,8 +291,13 @@ def _notations(rows: list[list[str]]) -> Iterator[tuple[Any, Any]]:
     if any("," in cell and is_number(cell, ",") for row in rows for cell in row):
         yield ",", ""
     signs = {sign for _, sign in THOUSANDS if any(sign in cell for row in rows for cell in row)}
+    commas = any("," in cell for row in rows for cell in row)
     for (decimal, sign), pattern in THOUSANDS.items():
-        if sign in signs and any(pattern.match(cell) for row in rows for cell in row if sign in cell):
+        if (
+            sign in signs
+            and (decimal == "." or sign == "." or commas)
+            and any(pattern.match(cell) for row in rows for cell in row if sign in cell)
+        ):
             yield decimal, sign
 
 
@@ -320,7 +326,7 @@ def _read_as(rows: list[list[str]], share: float, delimiter: str, decimal: str, 
         broken += sum(cell.lstrip("+-").isdigit() and len(cell.lstrip("+-")) > 3 for cell in given)
         yield Evidence("groups_broken", min(1.0, 10 * broken / len(given)))
         jumps += _jumps(given, decimal, thousands)
-    clear = sum(jumps) / len(jumps) if jumps else 0.2
+    clear = sum(jumps) / len(jumps) if jumps else 0.2 if thousands in {",", "."} else 0.6
     yield Evidence(
         "groups_of_three",
         max(0.0, clear),
@@ -364,8 +370,7 @@ def _cut_rows(head: TextHead, label: str, lines: list[str], header: Header, reas
             continue
         cells = _cut_line(line, dialect)
         if len(cells) == width:
-            row = cells[first : first + num_names]
-            rows.append(tuple(without_groups(cell, dialect.decimal, dialect.thousands) for cell in row))
+            rows.append(tuple(cells[first : first + num_names]))
         else:
             others.append((number, cells))
     kinds = kinds_of_lines(rows, others)
@@ -406,13 +411,13 @@ def _footer(head: TextHead, header: Header, lines: list[str], width: int) -> tup
         if dialect.comment and line.startswith(dialect.comment):
             break
         given = [cell for cell in cells if not is_missing(cell)]
-        numbers = [cell for cell in given if is_number(cell, dialect.decimal) or is_list(cell)]
+        data = [cell for cell in given if kind_of_cell(cell, dialect.decimal)]
         if len(cells) == width and width > 1:
-            if not (given and is_summary(given[0])) and (numbers or not given or 2 * len(given) > width):
+            if not (given and is_summary(given[0])) and (data or not given or 2 * len(given) > width):
                 break
             wide += 1
         # A row that was cut off begins with numbers. That is a fault to report, not a footer to skip.
-        elif numbers and (not ended or not given or is_number(given[0], dialect.decimal)):
+        elif data and (not ended or kind_of_cell(given[0], dialect.decimal)):
             return 0, 0
         count, ended = count + 1, True
     return (count, wide) if count < len(last) / 2 else (0, 0)

@@ -28,6 +28,7 @@ _MAX_OPTIONS = 4
 _MANY_PROPERTIES = 4
 _MIN_BELOW_LEAD_IN = 6
 _EPOCH_S = (9.4e8, 4.2e9)  # seconds since 1970: about the years 2000 to 2100
+_LIKE_ROW, _LIKE_NAMES = 8.0, 1.0  # log-odds
 _SHOWN = 40
 _OTHER_CUTS = (",", ";", r"\t+", r"\t|\s{2,}", r"\s+")
 
@@ -67,7 +68,7 @@ class _Shape:
         self.rows = [cells for cells in rows if len(cells) == self.width]
         later = self.rows[len(self.rows) // 2 :]
         self.kinds = [self._kind([row[column] for row in later]) for column in range(self.width)]
-        self.last_empty = self.width > 1 and not any(row[-1] for row in later)
+        self.last_empty = self.width > 1 and not any(row[-1] for row in later if not is_summary(row[0]))
 
     def _kind(self, cells: list[str]) -> str:
         kinds = Counter(kind for cell in cells if (kind := kind_of_cell(cell, self.decimal)))
@@ -133,8 +134,8 @@ class _Weighed:
     def _recut(self, line: Line, cut: Callable[[str], list[str]]) -> Line:
         text = line.text.lstrip(self.dialect.comment).strip() if line.commented else line.text
         cells = cut(text) if line.commented else line.cells
-        while line.commented and len(cells) > self.shape.width and not cells[-1]:
-            cells = cells[:-1]
+        if len(cells) > self.shape.width and not any(cells[self.shape.width :]):  # delimiters that the rows lack
+            return replace(line, cells=cells[: self.shape.width], recut=True)
         parted = self.dialect.delimiter == WHITESPACE and sum(cell.endswith((",", ";")) for cell in cells) > 1
         if len(cells) != self.shape.width or parted:
             for delimiter in _OTHER_CUTS:
@@ -165,23 +166,28 @@ class _Weighed:
                     break
                 names = self.are_names(top, count)
                 pair = self.lines[top : top + count]
-                if count == 2 and (pair[0].commented or pair[1].commented or len(pair[0].cells) != len(pair[1].cells)):
+                apart = any(line.commented or line.recut for line in pair)
+                if count == 2 and (apart or len(pair[0].cells) != len(pair[1].cells)):
                     break
                 twice = _come_twice(names)
                 lower = pair[-1].cells
-                apart = count == 2 and not twice and (_come_twice(lower) or any(kind_of_cell(c, ".") for c in lower))
+                apart = count == 2 and not twice and self.names[top + 1] > _LIKE_NAMES
+                apart = apart and (_come_twice(lower) or any(kind_of_cell(cell, ".") for cell in lower))
                 own = [
                     Evidence("two_lines", float(count == 2)),
                     Evidence("names_twice", float(twice)),
                     Evidence("joined_differ", (1 - self.described[top + 1]) if apart else 0.0),
                 ]
-                score = log_odds("header", own) + sum(self.names[top : top + count])
+                score = log_odds("header", own) + max(self.names[top : top + count]) + self.about_above(top)
                 yield from self._with_rows(top, count, score)
         none = log_odds("header", [Evidence("no_names")])
         for first, line in enumerate(self.lines):
             if not line.commented and any(self.shape.kinds):
-                units = self.about[first - 1] if first and self.described[first - 1] > 0 else 0.0
-                yield _Hypothesis(none + units + self.below[first], first, 0, first)
+                yield _Hypothesis(none + self.about_above(first) + self.below[first], first, 0, first)
+
+    def about_above(self, top: int) -> float:
+        """What the line above scores if it has units or types."""
+        return self.about[top - 1] if top and self.described[top - 1] > 0 else 0.0
 
     def _with_rows(self, top: int, count: int, score: float) -> Iterator[_Hypothesis]:
         for first in range(top + count, min(top + count + _MAX_DESCRIBED + 1, len(self.lines))):
@@ -229,17 +235,20 @@ def _described(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> 
     units = _units(found[near[-1]].cells if near else [])
     if any(not line.commented for line in between):
         reasons.append("a line of units or types stands below the header")
-    for i in range(guess.top + guess.num_names, guess.first):
-        if weighed.about[i] < 0 and not found[i].commented:
-            questions.append(_is_row(found[i], "below the names holds no number"))
-    questions += _rows_above(weighed, guess.top)
     above = [line for line in found[: guess.top] if not line.commented]
     commented = head[-1].commented and all(line.commented for line in between)
     explicit |= head[-1].commented and not commented
     skip_lines = head[0].number if above else 0
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the header")
+    questions += _rows_above(weighed, guess.top, skip_lines)
     skip_after = first_row - head[-1].number - 1 if any(not line.commented for line in between) else 0
+    for i in range(guess.top + guess.num_names, guess.first):
+        if weighed.about[i] < 0 and not found[i].commented:
+            fewer = found[i].number - head[-1].number - 1
+            questions.append(
+                _is_row(found[i], "below the names holds no number", "skip_after_header", skip_after, fewer)
+            )
     dialect = replace(
         weighed.dialect,
         header_rows=guess.num_names,
@@ -288,7 +297,7 @@ def _described(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> 
 
 def _units(cells: list[str]) -> list[str]:
     """Returns the units in a line that describes the columns; types, ranges and dashes are none."""
-    return [cell if is_unit(cell) or not describes_column(cell) else "" for cell in cells]
+    return [cell if is_unit(cell) or not (describes_column(cell) or is_summary(cell)) else "" for cell in cells]
 
 
 def _or_before(before: str, cell: str) -> str:
@@ -306,18 +315,16 @@ def _counts(rows: Sequence[Line]) -> bool:
     return all(map(str.isdecimal, first)) and all(int(b[-9:]) - int(a[-9:]) == 1 for a, b in pairwise(first))
 
 
-def _is_row(line: Line, what: str) -> Question:
-    shown = line.text.strip()[:_SHOWN]
-    return Question(f"line {line.number + 1}, {shown!r}, {what}", "no row", "as written", "a row", "skip one line less")
+def _is_row(line: Line, what: str, key: str, skipped: int, otherwise: int) -> Question:
+    about = f"line {line.number + 1}, {line.text.strip()[:_SHOWN]!r}, {what}"
+    return Question(about, "no row", f"{key} = {skipped}", "a row", f"{key} = {otherwise}")
 
 
-def _rows_above(weighed: _Weighed, stop: int) -> list[Question]:
+def _rows_above(weighed: _Weighed, stop: int, skip_lines: int) -> list[Question]:
     """Returns a question about lines that are skipped although they look like rows."""
     rows = [line for line, score in zip(weighed.lines[:stop], weighed.rows, strict=False) if score > _LIKE_ROW]
-    return [_is_row(line, "stands above the names and looks like a row") for line in rows[-1:]]
-
-
-_LIKE_ROW = 8.0  # log-odds
+    said = "stands above the names and looks like a row"
+    return [_is_row(line, said, "skip_lines", skip_lines, line.number) for line in rows[:1]]
 
 
 def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: _Shape) -> Header | None:
@@ -381,7 +388,7 @@ def _without(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> He
     reasons = ["there is no header: columns are called c1, c2, ... by position; rename them as you like"]
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the rows")
-    stated, questions = None, _rows_above(weighed, first)
+    stated, questions = None, _rows_above(weighed, first, skip_lines)
     if lead:
         began, rate = rows[0].cells[0], rows[1].cells[0]
         only = f"the first of them says when it began, {began}: that is no row"

@@ -337,6 +337,7 @@ def test_decimal_comma(tmp_path: Path) -> None:
         (",", ".", ["999", "1.110", "-12.345.678,5", "1.000e3"]),
         (".", " ", ["999", " 1 110", "-12 345 678.5", "1 000e3"]),
         (".", "'", ["999", "1'110", "-12'345'678.5", "1'000e3"]),
+        (",", "\u00a0", ["999", "1\u00a0110", "-12\u00a0345\u00a0678,5", "1\u00a0000e3"]),
     ],
 )
 def test_thousands_signs_are_taken_out(tmp_path: Path, decimal: str, thousands: str, cells: list[str]) -> None:
