@@ -106,11 +106,12 @@ def ingested(folder: Path, text: str, name: str = "log.csv") -> tuple[dict[str, 
 
 
 def test_tabs_with_empty_cells_keep_their_columns_apart(tmp_path: Path) -> None:
-    rows = "".join(f"{i / 100:.2f}\t{i}.5\t\n" if i % 2 else f"{i / 100:.2f}\t\t-{i}.25\n" for i in range(40))
-    arrays, _ = ingested(tmp_path, f"time\tleft\tright\n{rows}", "log.tsv")
-    assert arrays["left"][1::2].ravel().tolist() == [i + 0.5 for i in range(1, 40, 2)]
-    assert arrays["right"][::2].ravel().tolist() == [-i - 0.25 for i in range(0, 40, 2)]
-    assert arrays["left_mask" if "left_mask" in arrays else "left_valid"].sum() == 20
+    rows = [(f"{i / 100:.2f}", f"{i}.5", "") if i % 2 else (f"{i / 100:.2f}", "", f"-{i}.25") for i in range(40)]
+    (tmp_path / "log.tsv").write_text("time\tleft\tright\n" + "".join("\t".join(row) + "\n" for row in rows))
+    table = look_at_table(tmp_path / "log.tsv", "log.tsv")
+    assert table is not None
+    assert (table.dialect.delimiter, table.names, list(table.rows)) == ("\t", ("time", "left", "right"), rows)
+    assert {'delimiter = "\\t"', 'on_missing = "mask"'} <= set(infer_schema(tmp_path).toml.splitlines())
 
 
 @pytest.mark.parametrize(
