@@ -126,18 +126,20 @@ def test_command_that_no_name_tells_is_asked_if_it_leads(tmp_path: Path) -> None
     assert any("as commanded" in question for question in questions)
 
 
-def test_a_goal_that_stays_is_state_and_no_action(tmp_path: Path) -> None:
-    goal = {f"goal_{axis}": ["0.42"] * ROWS for axis in "xyz"}
+@pytest.mark.parametrize("what", ["goal", "target"])
+def test_a_goal_that_stays_is_state_and_no_action(what: str, tmp_path: Path) -> None:
+    goal = {f"{what}_{axis}": ["0.42"] * ROWS for axis in "xyz"}
     schema, questions = inferred(tmp_path / "lab", numbered("q{}"), **goal)
     assert columns_of(schema, schema.action.of) == set(numbered("q{}"))
     assert set(goal) < columns_of(schema, schema.sample.state)
     assert questions == ()
 
 
-def test_contacts_are_no_action(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["X", "Y", "Z", "A", "B", "C"], ["level"]])
+def test_contacts_are_no_action(names: list[str], tmp_path: Path) -> None:
     contacts = {f"C{i}": [str((i + row // 7) % 2) for row in range(ROWS)] for i in range(1, 9)}
-    schema, _ = inferred(tmp_path / "lab", ["X", "Y", "Z", "A", "B", "C"], **contacts)
-    assert columns_of(schema, schema.action.of) == {"X", "Y", "Z", "A", "B", "C"}
+    schema, _ = inferred(tmp_path / "lab", names, **contacts)
+    assert columns_of(schema, schema.action.of) == set(names)
 
 
 def test_many_lone_columns_are_not_mixed(tmp_path: Path) -> None:
