@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
 from vlapipe.pipeline.infer.arrays.containers import guess_container
+from vlapipe.pipeline.infer.arrays.look import Look
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.columns.groups import identifier
@@ -27,7 +28,8 @@ from vlapipe.pipeline.infer.files.cameras import Beside
 from vlapipe.pipeline.infer.files.clock_files import StampTable, stamp_table
 from vlapipe.pipeline.infer.files.heads import Bucket
 from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, rate_of_built_in
-from vlapipe.pipeline.infer.files.layout import Layout, find_layout, pattern_of, telling_name
+from vlapipe.pipeline.infer.files.layout import Layout, escape, find_layout, pattern_of, telling_name
+from vlapipe.pipeline.infer.files.one_step_files import one_step_a_file
 from vlapipe.pipeline.infer.files.unread import unread_files
 from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -57,6 +59,9 @@ class _Source:
 
 def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
     """Guess the whole schema. Returns ``None`` if no file holds numbers."""
+    steps = one_step_a_file(tree)
+    if steps is not None:
+        return _guess_steps(tree, steps, choices)
     layout = find_layout(tree, choices)
     without: list[Bucket] = []
     while layout is not None:
@@ -67,6 +72,32 @@ def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
         choices.made.clear()
         layout = find_layout(tree, choices, without)
     return None
+
+
+def _guess_steps(tree: FileTree, steps: Look, choices: Choices) -> SchemaGuess | None:
+    """Guess a schema that joins files of one time step each, the files of a folder to an episode."""
+    path = PurePosixPath(steps.path)
+    files = (f"{escape(path.stem.rstrip('0123456789'))}*{path.suffix}",)
+    found = guess_container(ANCHOR, files, [steps], choices, may_split=False)
+    if found is None:
+        return None
+    streams = [replace(found.stream, one_row_a_file=True), *found.beside]
+    action, reasons, sample = choose_sample(streams, found.clock, found.num_rows, choices)
+    return SchemaGuess(
+        name=identifier(path.parent.name or path.stem, "recordings"),
+        description=f"{tree.root.name}: {path.name}",
+        episodes=EpisodeLayout(metadata=None),
+        episode_reasons=(
+            f"each of {steps.num_rows} files such as {path} holds one time step: they are joined by their numbers",
+            "each folder is taken for an episode; or say ranges = 'FILE.npy' under [episodes]",
+        ),
+        instruction=InstructionSpec(metadata_key=None, file=None),
+        streams=tuple(streams),
+        action=action,
+        action_reasons=tuple(reasons),
+        sample=sample,
+        not_read=found.not_read,
+    )
 
 
 def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGuess:

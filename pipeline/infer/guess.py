@@ -65,6 +65,7 @@ class StreamGuess:
     fields: tuple[FieldGuess, ...] = ()
     drop: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
+    one_row_a_file: bool = False
     array: str | None = None  # of a camera whose images lie in a container
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None

@@ -21,12 +21,12 @@ from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
 from vlapipe.pipeline.infer.files.heads import TABLES
 from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, recognize
 from vlapipe.pipeline.infer.files.layout import files_of_one_row, likeliest_table
-from vlapipe.pipeline.infer.files.one_step_files import OneStepFiles, one_step_a_file
 from vlapipe.pipeline.infer.guess import SchemaGuess
 from vlapipe.pipeline.infer.lexicon import use_lexicon
 from vlapipe.pipeline.infer.reading import Reading, read_by
 from vlapipe.pipeline.infer.text.no_table import why_no_table
 from vlapipe.pipeline.infer.write import schema_text
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Inferred", "infer_schema"]
@@ -76,19 +76,21 @@ def infer_schema(root: Path, *, lexicon: Path | None = None) -> Inferred:
     with use_lexicon(lexicon):
         tree = walk(root.resolve())
         _refuse_known(root, tree)
-        steps = one_step_a_file(tree)
-        return _inferred_of_steps(tree, steps) if steps is not None else _inferred(root, tree)
+        return _inferred(root, tree)
 
 
 def _inferred(root: Path, tree: FileTree) -> Inferred:
     first = _candidate(tree, Choices())
     if first is None:
         raise _no_table(root, tree)
-    others = [
-        (choice, number, other)
-        for choice, number in _worth_reading(first.choices)
-        if (other := _candidate(tree, Choices({choice.about: number}), against=first)) is not None
-    ]
+    others = []
+    tried = _worth_reading(first.choices)
+    with Progress("reading", 1 + len(tried), "schema") as progress:
+        progress.advance()  # the likeliest one
+        for choice, number in tried:
+            other = _candidate(tree, Choices({choice.about: number}), against=first)
+            others += [(choice, number, other)] if other is not None else []
+            progress.advance()
     best = max([first, *(other for _, _, other in others)], key=lambda each: each.score)
     if best is not first:  # of others only the first episode has been read
         best = replace(best, reading=read_by(tree, schema_text(best.guess), num_episodes=_TRIED_EPISODES))
@@ -159,19 +161,6 @@ def _refuse_known(root: Path, tree: FileTree) -> None:
         place = f"{root}/{known.folder}" if known.folder else f"{root}"
         cure = f"nothing is to be guessed: vlapipe ingest --dataset {place} --schema {known.schema} --out OUT"
         raise UsageError(f"{root}: {known.what}, which the built-in schema {known.schema!r} reads", cure)
-
-
-def _inferred_of_steps(tree: FileTree, steps: OneStepFiles) -> Inferred:
-    reading = read_by(tree, steps.toml, num_episodes=_TRIED_EPISODES)
-    about = "robot: how many rows a second, which nothing states"
-    rate = Question(about, "10", "rate_hz = 10", "another rate", "rate_hz = ...")
-    return Inferred(
-        toml=steps.toml,
-        reasons=steps.reasons,
-        questions=(str(rate),),
-        faults=tuple(fault["message"] for fault in reading.faults),
-        num_tried=reading.num_tried,
-    )
 
 
 def _misnamed(tree: FileTree) -> list[str]:

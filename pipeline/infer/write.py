@@ -93,6 +93,8 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
     page.put("files", list(stream.files))
     if stream.rate_hz is not None:
         page.put("rate_hz", _rounded(stream.rate_hz), "measured" if not stream.time.index_rate_hz else "")
+    if stream.one_row_a_file:
+        page.put("one_row_a_file", True)
     if stream.array:
         page.put("array", stream.array)
     if stream.unit:

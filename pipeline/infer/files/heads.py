@@ -20,6 +20,7 @@ from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
 from vlapipe.pipeline.infer.text.text_head import is_other_text
 from vlapipe.pipeline.read.containers.container import kind_of
 from vlapipe.pipeline.read.containers.npz import holds_one_array
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.schema import ArrayKind
 
 __all__ = [
@@ -197,25 +198,31 @@ def _buckets(tree: FileTree, paths: Iterable[str], *, is_folder: bool = False) -
     for path in paths:
         named[key_of(path.rpartition("/")[0]) if is_folder else key_of(path)].append(path)
     found: list[Bucket] = []
-    for key, files in sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]:
-        heads = _heads(tree, _some(files), is_folder)
-        if heads and all(alike(heads[0], head) for head in heads):
-            found.append(Bucket(files=tuple(files), heads=tuple(heads), key=key, is_folder=is_folder))
-        elif heads and not is_folder and (parts := _by_folder_name(tree, files, key)):
-            found += parts
-        elif heads:  # the names are alike but the files are not
-            kinds: list[list[Head]] = []
-            for head in _heads(tree, files[:_MAX_UNLIKE], is_folder):
-                kind = next((kind for kind in kinds if alike(kind[0], head)), None)
-                if kind is None:
-                    kinds.append([head])
-                else:
-                    kind.append(head)
-            found += [
-                Bucket(files=tuple(h.path for h in kind), heads=tuple(kind[:3]), key=key, is_folder=is_folder)
-                for kind in kinds
-            ]
+    most = sorted(named.items(), key=lambda item: -len(item[1]))[:_MAX_BUCKETS]
+    with Progress("looking", len(most), "kind of file") as progress:
+        for key, files in most:
+            found += _bucket(tree, key, files, is_folder=is_folder)
+            progress.advance()
     return found
+
+
+def _bucket(tree: FileTree, key: str, files: list[str], *, is_folder: bool) -> list[Bucket]:
+    """Return files whose names are alike as one bucket, or as several if their heads are not alike."""
+    heads = _heads(tree, _some(files), is_folder)
+    if heads and all(alike(heads[0], head) for head in heads):
+        return [Bucket(files=tuple(files), heads=tuple(heads), key=key, is_folder=is_folder)]
+    if not heads or (not is_folder and (parts := _by_folder_name(tree, files, key))):
+        return parts if heads else []
+    kinds: list[list[Head]] = []
+    for head in _heads(tree, files[:_MAX_UNLIKE], is_folder):
+        kind = next((kind for kind in kinds if alike(kind[0], head)), None)
+        if kind is None:
+            kinds.append([head])
+        else:
+            kind.append(head)
+    return [
+        Bucket(files=tuple(h.path for h in kind), heads=tuple(kind[:3]), key=key, is_folder=is_folder) for kind in kinds
+    ]
 
 
 def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:

@@ -167,7 +167,7 @@ def test_one_npz_a_time_step_is_joined(tmp_path: Path) -> None:
     assert asked(inferred, "rows a second") == {"robot"}
     assert report.num_episodes == 1
     episode = open_dataset(tmp_path / "out").episode(0)
-    np.testing.assert_array_equal(episode["robot/actions"], np.float32(WAVE[:30, :7]))
+    np.testing.assert_array_equal(episode["robot/actions"], WAVE[:30, :7])
     np.testing.assert_array_equal(episode["rgb_static/pixels"][:, 0, 0, 0], np.arange(30))
 
 
