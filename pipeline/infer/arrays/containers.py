@@ -11,7 +11,7 @@ import numpy as np
 from vlapipe.pipeline.infer.arrays.contents import Contents, column_of, plain_name, sort_arrays
 from vlapipe.pipeline.infer.arrays.look import Array, Look
 from vlapipe.pipeline.infer.choices import Choices
-from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, guess_clock, looks_like_time
+from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, clock_options, looks_like_time, pick_clock
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec, TimeSpec
@@ -126,10 +126,21 @@ def _clock(
 ) -> ClockGuess:
     """Guess the clock: an array that is one in the first episode, else the rate that an attribute states."""
     flat = [each for each in arrays if each.kind in "iuf" and each.line is not None]
-    guess = guess_clock([column_of(each, rows, i) for i, each in enumerate(flat)])
-    time = guess.time
-    if not guess.assumed and not (time.plus or time.parts or time.format or time.exact):
-        return guess
+    stated = _stated_rate(attributes)
+    columns = [column_of(each, rows, i) for i, each in enumerate(flat)]
+    options = clock_options(columns, stated_hz=None if stated.assumed else stated.rate_hz)
+    # The stamps of an array are numbers, and rows without stamps are counted.
+    plain = [option for option in options[:-1] if not _is_text_clock(option.value.time)]
+    none = options[-1] if not options[-1].value.assumed else replace(options[-1], value=stated, reasons=stated.reasons)
+    return pick_clock(name, [*plain, none], choices)
+
+
+def _is_text_clock(time: TimeSpec) -> bool:
+    return bool(time.plus or time.parts or time.format or time.exact)
+
+
+def _stated_rate(attributes: Mapping[str, Any]) -> ClockGuess:
+    """Return the rate that an attribute states, or an assumed one."""
     for key in lexicon().phrases("arrays", "rate"):
         for attribute, value in attributes.items():
             is_rate = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _FASTEST_HZ
@@ -149,7 +160,11 @@ def _other_streams(
     for length in sorted({each.shape[0] for each in arrays} - {look.num_rows, look.num_rows - 1}):
         ours = [each for each in arrays if each.shape[0] == length]
         is_timed = any(each.numeric and looks_like_time(column_of(each)) is not None for each in ours)
-        clock = _clock(ours, length, {}, like.name, choices) if is_timed and length >= _FEW_ROWS else None
+        clock = (
+            _clock(ours, length, {}, f"{like.name} of {length} rows", choices)
+            if is_timed and length >= _FEW_ROWS
+            else None
+        )
         if clock is None or clock.assumed:
             left += ours
             continue
