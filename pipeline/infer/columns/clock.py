@@ -65,7 +65,7 @@ class ClockGuess:
         return len(self.stamps_s) > 0 and bool(self.stamps_s[0] > DATES_S[0])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Way:
     """One way to read stamps from columns: by ``score`` they are a clock, and by ``unit_score`` one of this unit."""
 
@@ -123,16 +123,14 @@ def clock_options(
         return options
     ours = [way for way in likely if way.columns == likely[0].columns]
     also = list(dict.fromkeys(way.columns[0].name for way in likely if way.columns[0] not in likely[0].columns))
-    rest: tuple[str, ...] = (
-        (f"{', '.join(map(repr, also))} would do as well",) if also and of_parts not in likely[1:] else ()
-    )
+    rest = [f"{', '.join(map(repr, also))} would do as well"] if also and of_parts not in likely[1:] else []
     if parts and likely[0] is not of_parts:
-        rest += (f"the time in parts ({_listed(parts.values())}) would do as well",)
+        rest.append(f"the time in parts ({_listed(parts.values())}) would do as well")
     near = [way for way in ours if likely[0].unit_score - way.unit_score < _NEAR]
     return [*(_option(way, way.unit_score - likely[0].unit_score, rest) for way in near), *options]
 
 
-def _option(way: _Way, behind: float, rest: tuple[str, ...]) -> Option[ClockGuess]:
+def _option(way: _Way, behind: float, rest: list[str]) -> Option[ClockGuess]:
     names = tuple(column.name for column in way.columns)
     reasons = (*way.reasons, *rest)
     unsure = way.score < _SURE
@@ -182,11 +180,7 @@ def _ways(column: Column, columns: list[Column], groups: Column | None, stated_h
             reasons=(
                 *said("clock_unit", found)[:1],
                 *exact_reason,
-                *(
-                    f"unit {u} is possible too: {rate:.4g} rows a second"
-                    for u in near
-                    if (rate := rate_of(steps * (NANOSECONDS[u] / 1e9))) is not None
-                ),
+                *(f"unit {u} is possible too: {rate_of(steps, u):.4g} rows a second" for u in near),
                 *said("clock", evidence),
             ),
         )
@@ -197,12 +191,12 @@ def _over_midnight(steps_s: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.abs(steps_s + _DAY_S) < _MIDNIGHT_S, steps_s + _DAY_S, steps_s)
 
 
-def unit_of(texts: Sequence[str]) -> tuple[TimeUnit, tuple[str, ...]]:
+def unit_of(texts: Sequence[str]) -> tuple[TimeUnit, list[str]]:
     """Guess the unit of rising numbers without a name, and say why."""
     column = Column("", -1, "number", tuple(texts), "", "", ".")
     units = {unit: of_unit(unit, column, column.steps, None) for unit in get_args(TimeUnit)}
     best: TimeUnit = max(units, key=lambda unit: log_odds("clock_unit", units[unit]))
-    return best, said("clock_unit", units[best])[:1]
+    return best, list(said("clock_unit", units[best])[:1])
 
 
 def _is_exact(column: Column, unit: TimeUnit) -> tuple[bool, tuple[str, ...]]:
@@ -365,7 +359,7 @@ def _rate_by_steps(columns: list[Column]) -> tuple[float, str, bool] | None:
             continue
         units = {unit: log_odds("clock_unit", of_unit(unit, column, steps, None)) for unit in get_args(TimeUnit)}
         unit: TimeUnit = max(units, key=lambda unit: units[unit])
-        rate = rate_of(steps * (NANOSECONDS[unit] / 1e9))
+        rate = rate_of(steps, unit)
         varies = bool(np.ptp(steps) > _SAME_RATE * np.median(steps))
         if rate is not None:
             return rate, f"no column is a clock; {column.name!r} says that a row takes {1 / rate:.4g} s", varies

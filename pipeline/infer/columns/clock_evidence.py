@@ -24,7 +24,7 @@ _NO_CLOCKS = (
     "step",
     "measures",
     "counts",
-)  # the lists of lexicon.toml's [clock] that are no names of clocks
+)  # lists of lexicon.toml's [clock] that are no clocks' names
 _LESS_A_LIST, _WHOLE_NAME = 0.08, 0.6  # a name of the next list is worth less; a whole name is worth this at least
 _MEASURES = ("joint", "place", "pose", "gripper", "rate", "object")  # roles
 _EVEN = 0.3  # distance of a step from the median, relative to the median
@@ -61,7 +61,8 @@ def _like_clock(name: str) -> float:
 
 def _without_unit(words: tuple[str, ...]) -> Iterator[tuple[str, TimeUnit]]:
     """Yield a name without the unit at its end or at its front, or glued to its last word: ``timestampns``."""
-    spellings = [(s.split(), unit) for unit in get_args(TimeUnit) for s in lexicon().phrases("time_units", unit)]
+    units: tuple[TimeUnit, ...] = get_args(TimeUnit)
+    spellings = [(known.split(), unit) for unit in units for known in lexicon().phrases("time_units", unit)]
     spellings.sort(key=lambda each: -len(each[0]))
     for parts, unit in spellings:
         if list(words[-len(parts) :]) == parts and (len(words) > 1 or len(parts[0]) > 1):
@@ -146,9 +147,9 @@ def of_unit(unit: TimeUnit, column: Column, steps: NDArray[np.float64], stated_h
     return [*found, Evidence("usual_rate", max(0.0, 1 - beyond / _DECADES), said)]
 
 
-def rate_of(steps: NDArray[np.float64]) -> float | None:
+def rate_of(steps: NDArray[np.float64], unit: TimeUnit = "s") -> float | None:
     """Return the rows per second by the mean step, with gaps left out."""
-    steps = steps[steps > 0]
+    steps = steps[steps > 0] * (NANOSECONDS[unit] / 1e9)
     if not len(steps):
         return None
     usual = steps[steps < 10 * np.median(steps)]

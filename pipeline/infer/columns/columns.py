@@ -78,8 +78,8 @@ class Column:
         if groups is None or len(groups.cells) != len(self.cells):
             return self.steps
         cells = [cell for cell, value in zip(groups.cells, self.values, strict=True) if np.isfinite(value)]
-        within: NDArray[np.float64] = self.steps[np.array([a == b for a, b in pairwise(cells)], dtype=bool)]
-        return within
+        kept: NDArray[np.float64] = self.steps[np.array([a == b for a, b in pairwise(cells)], dtype=bool)]
+        return kept
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -167,5 +167,5 @@ def _plain_unit(text: str) -> str:
 
 def time_unit(text: str) -> TimeUnit | None:
     """Return the unit of a clock that a text spells, or ``None``."""
-    small: str = text.strip().lower()
+    small = text.strip().lower()
     return next((unit for unit in get_args(TimeUnit) if small in lexicon().phrases("time_units", unit)), None)
