@@ -42,7 +42,7 @@ def unread_files(
     for (folder, suffix), paths in places.items():
         near = [pattern for pattern in read if _is_below(folder, pattern)]
         names = [pattern.rpartition("/")[2] if "{stem}" not in pattern else pattern for pattern in near]
-        found = [path for path in paths if not any(match_end(path, name) is not None for name in names)]
+        found = [path for path in paths if not any(_fits(path, name) for name in names)]
         left[suffix] += found
         if suffix not in {*IMAGES, ".gif"} or len(found) >= FEW_IMAGES:
             matter[suffix] += [path for path in found if not lexicon().likeness(_stem(path), "files", "aside")]
@@ -61,6 +61,14 @@ def unread_files(
             line = "convert them first" if suffix in never else f'a stream of kind = "{kind}"'
             choices.ask(f"files: {number}", "left out", "no stream", "read", line)
     return lines
+
+
+def _fits(path: str, pattern: str) -> bool:
+    before, star, after = pattern.partition("*")
+    if star and not set("*?[{/") & {*before, *after}:  # most patterns; a dataset has many images to compare
+        name = path[path.rfind("/") + 1 :]
+        return len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
+    return match_end(path, pattern) is not None
 
 
 def _is_below(folder: str, pattern: str) -> bool:
