@@ -137,9 +137,9 @@ class TimeSpec:
       finds.
 
     With ``format``, a stamp is text in ``strptime`` form, in ISO 8601 if ``format`` is ``"iso"``, or a time since the
-    start if it is ``"duration"``; a stamp without a time zone is UTC, and the fraction of a second may be missing. Stamps
-    are kept as int64 nanoseconds if they are integer, formatted, ``exact`` (decimal text with up to nine digits) or made
-    from a rate. All other stamps are kept as float64 seconds.
+    start if it is ``"duration"``; a stamp without a time zone is UTC, and the fraction of a second may be missing.
+    Stamps are kept as int64 nanoseconds if they are integer, formatted, ``exact`` (decimal text with up to nine digits)
+    or made from a rate. All other stamps are kept as float64 seconds.
 
     ``start_format`` is the ``strptime`` form of the file's name; the time in the name is added. ``offset_s`` is added
     too. A clock with ``starts_with`` shares no time with other clocks: its first stamp is moved to the first stamp of

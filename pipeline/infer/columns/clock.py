@@ -165,7 +165,7 @@ def _ways(column: Column, columns: list[Column], groups: Column | None, stated_h
             continue
         scale = NANOSECONDS[unit] / 1e9
         steps_s = _over_midnight(steps * scale)
-        near = [u for u in units if u != unit and scores[unit] - scores[u] < _MENTIONED]
+        near = [u for u in units if u != unit and scores[unit] - scores[u] < _MENTIONED and len(steps)]
         evidence = [*named, *found, *of_steps(column.name, steps_s, column.finite)]
         exact, exact_reason = _is_exact(column, unit)
         is_spreadsheet = unit == "d" and any(each.feature == "spreadsheet_dates" for each in found)

@@ -93,7 +93,7 @@ def cameras_beside(
     return cameras
 
 
-def videos_beside(layout: Layout, chosen: list[str], beside: Beside, choices: Choices, *, by_stem: bool) -> Found:
+def videos_beside(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> Found:
     """Guess the cameras that were recorded as videos. Returns what is not read too."""
     episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
     folder = layout.tree.root / layout.folder(chosen[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from itertools import product
@@ -75,11 +76,12 @@ def without_groups(cell: str, decimal: str, thousands: str) -> str:
 
 
 def number_of(cell: str, decimal: str = ".") -> float:
-    """Return the number that a cell holds, or NaN if the cell is not a number."""
+    """Return the number that a cell holds, or NaN if the cell holds none that a float64 can hold."""
     cell = cell.strip()
     if _NUMBER[decimal].match(cell) is None:
         return float("nan")
-    return float(cell if decimal == "." else cell.replace(",", "."))
+    number = float(cell if decimal == "." else cell.replace(",", "."))
+    return number if math.isfinite(number) else float("nan")
 
 
 def words_of(cells: Iterable[str]) -> dict[str, int]:

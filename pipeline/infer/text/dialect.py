@@ -210,8 +210,8 @@ def _cut_line(line: str, dialect: Dialect) -> list[str]:
         cells = line.split(dialect.delimiter)
     else:
         try:
-            by = {"delimiter": dialect.delimiter, "quotechar": dialect.quote}
-            cells = next(csv.reader([line], skipinitialspace=True, **by), [line])
+            reader = csv.reader([line], delimiter=dialect.delimiter, quotechar=dialect.quote, skipinitialspace=True)
+            cells = next(reader, [line])
         except csv.Error:
             cells = [line]
     return [without_groups(cell.strip(), dialect.decimal, dialect.thousands) for cell in cells]

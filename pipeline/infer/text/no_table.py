@@ -39,7 +39,7 @@ def why_no_table(path: Path, label: str) -> tuple[str, str]:
             f"{label}: {what}; line {first_line} is {_shown(first)}",
             "write a row a sample, its cells between commas",
         )
-    if not table.rows:
+    if not table.rows or not table.names:
         return f"{label}: line {first_line} names columns, and no row stands below", ""
     columns = columns_of(table)
     if any(column.kind == "number" for column in columns):
