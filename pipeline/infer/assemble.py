@@ -128,7 +128,10 @@ def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGu
         *found.not_read,
         *unread_files(layout.tree, streams, choices, tables=unread, told=bool(found.not_read)),
     ]
-    streams = _unique(streams)
+    streams = [stream for stream in _unique(streams) if stream.name not in choices.apart]
+    for file in choices.apart.values():
+        about = f"files: the times of {PurePosixPath(file).name} lie wholly before or after those of {ANCHOR}"
+        choices.ask(about, "left out", "no stream", "a recording of its own", "a schema of its own")
     action, reasons, sample = choose_sample(streams, anchor.clock, anchor.num_rows, choices)
     instruction, metadata = _guess_instruction(layout, chosen)
     told = anchor.instruction.metadata_key or anchor.instruction.column

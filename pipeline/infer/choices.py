@@ -63,9 +63,13 @@ class Question:
 
 @dataclass
 class Choices:
-    """The choices of one run. ``take`` maps what a choice is about to the number of the answer to take."""
+    """The choices of one run. ``take`` maps what a choice is about to the number of the answer to take.
+
+    ``apart`` maps the streams that are left out, because they were recorded at other times, to their first file.
+    """
 
     take: Mapping[str, int] = field(default_factory=dict)
+    apart: Mapping[str, str] = field(default_factory=dict)
     made: list[Choice] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 

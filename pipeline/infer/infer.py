@@ -88,7 +88,7 @@ def _inferred(root: Path, tree: FileTree) -> Inferred:
     with Progress("reading", 1 + len(tried), "schema") as progress:
         progress.advance()  # the likeliest one
         for choice, number in tried:
-            other = _candidate(tree, Choices({choice.about: number}), against=first)
+            other = _candidate(tree, Choices({choice.about: number}, apart=first.choices.apart), against=first)
             others += [(choice, number, other)] if other is not None else []
             progress.advance()
     best = max([first, *(other for _, _, other in others)], key=lambda each: each.score)
@@ -120,12 +120,14 @@ def _candidate(tree: FileTree, choices: Choices, against: _Candidate | None = No
         return None
     num_episodes = _TRIED_EPISODES if against is None else 1
     reading = read_by(tree, schema_text(guess), num_episodes=num_episodes)
-    for mend in (_without_other_times, _with_missing):
-        changed = mend(guess, list(reading.faults), reading.num_tried)
-        if changed is not None:
-            again = read_by(tree, schema_text(changed), num_episodes=num_episodes)
-            if len(again.faults) < len(reading.faults):
-                guess, reading = changed, again
+    apart = _recorded_apart(guess, reading)
+    if apart and not choices.apart:
+        return _candidate(tree, Choices(choices.take, apart=apart), against)
+    changed = _with_missing(guess, list(reading.faults))
+    if changed is not None:
+        again = read_by(tree, schema_text(changed), num_episodes=num_episodes)
+        if len(again.faults) < len(reading.faults):
+            guess, reading = changed, again
     lost = sum(choice.lost_by(choice.taken) for choice in choices.made)
     return _Candidate(guess=guess, choices=choices, reading=reading, score=log_odds("reading", reading.evidence) - lost)
 
@@ -193,30 +195,18 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
     return UsageError(f"{root}: no table of numbers in it, only {kinds}", cure)
 
 
-def _without_other_times(guess: SchemaGuess, faults: list[Record], num_tried: int) -> SchemaGuess | None:
-    """Return the guess without tables that were never recorded at the same time as the robot, such as a calibration."""
-    files = [fault["file"] for fault in faults if fault["code"] == "clock.no_overlap"]
+def _recorded_apart(guess: SchemaGuess, reading: Reading) -> dict[str, str]:
+    """Return the streams that were never recorded at the same time as the robot, such as a calibration, by file."""
+    files = [fault["file"] for fault in reading.faults if fault["code"] == "clock.no_overlap"]
     apart = {}
     for stream in guess.streams[1:]:
         own = [file for file in files if any(match_end(file, pattern) is not None for pattern in stream.files)]
-        if own and len(own) == num_tried:
+        if own and len(own) == reading.num_tried:
             apart[stream.name] = own[0]
-    if not apart:
-        return None
-    said = tuple(
-        f"{PurePosixPath(file).name}: its times lie wholly before or after those of {guess.streams[0].name}"
-        for file in apart.values()
-    )
-    sensors = tuple((name, path) for name, path in guess.sample.sensors if path.partition("/")[0] not in apart)
-    return replace(
-        guess,
-        streams=tuple(stream for stream in guess.streams if stream.name not in apart),
-        sample=replace(guess.sample, sensors=sensors),
-        not_read=(*guess.not_read, *said),
-    )
+    return apart
 
 
-def _with_missing(guess: SchemaGuess, faults: list[Record], _num_tried: int) -> SchemaGuess | None:
+def _with_missing(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | None:
     """Return the guess with cells marked as missing that the trial found empty below the first rows."""
     missing = [f for f in faults if f["code"] in ("csv.missing_value", "csv.not_finite") and f["column"]]
     if not missing:
