@@ -10,11 +10,12 @@ from contextvars import ContextVar
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.schema import TimeUnit
 
-__all__ = ["Lexicon", "lexicon", "use_lexicon", "words_in"]
+__all__ = ["Lexicon", "lexicon", "time_unit", "use_lexicon", "words_in"]
 
 _WORD = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 
@@ -57,6 +58,12 @@ class Lexicon:
 def words_in(name: str) -> tuple[str, ...]:
     """Returns the words and numbers of a name in lower case: ``actualTCP_pose.x1`` is actual, tcp, pose, x, 1."""
     return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def time_unit(text: str) -> TimeUnit | None:
+    """Returns the unit of a clock that a text spells, or ``None``."""
+    small = text.strip().lower()
+    return next((unit for unit in get_args(TimeUnit) if small in lexicon().phrases("time_units", unit)), None)
 
 
 def _built_in() -> dict[str, Any]:

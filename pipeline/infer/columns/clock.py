@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -19,6 +20,7 @@ from vlapipe.pipeline.infer.columns.clock_evidence import (
     of_steps,
     of_unit,
     rate_of,
+    stem_of,
 )
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.stamp_text import is_date, text_clock
@@ -109,7 +111,8 @@ def clock_options(
     """
     parts = time_in_parts(columns)
     free = [column for column in columns if column not in parts.values()]
-    ways = [way for column in free for way in _ways(column, free, groups, stated_hz)]
+    alike = Counter(filter(None, map(stem_of, free)))
+    ways = [way for c in free for way in _ways(c, free, groups, stated_hz, alike[stem_of(c)])]
     of_parts = _by_parts(parts, groups) if parts else None
     ways += [of_parts] if of_parts is not None else []
     ways.sort(key=lambda way: (-way.score, -way.unit_score))
@@ -144,7 +147,9 @@ def _option(way: _Way, behind: float, rest: list[str]) -> Option[ClockGuess]:
     return Option(value=guess, score=way.score + behind, says=says, line=line, reasons=reasons)
 
 
-def _ways(column: Column, columns: list[Column], groups: Column | None, stated_hz: float | None) -> Iterator[_Way]:
+def _ways(
+    column: Column, columns: list[Column], groups: Column | None, stated_hz: float | None, num_alike: int
+) -> Iterator[_Way]:
     """Yield the ways to read a column as a clock, alone or with the column of its fraction or of its time of day."""
     if column.kind in ("time", "text") and not column.of_array:
         yield from _by_text(column, columns, groups)
@@ -159,7 +164,7 @@ def _ways(column: Column, columns: list[Column], groups: Column | None, stated_h
         return
     units = {unit: of_unit(unit, column, steps, stated_hz) for unit in get_args(TimeUnit)}
     scores = {unit: log_odds("clock_unit", found) for unit, found in units.items()}
-    named = of_name(column)
+    named = of_name(column, num_alike)
     for unit, found in units.items():
         if scores[unit] < max(scores.values()) - _NEAR:
             continue

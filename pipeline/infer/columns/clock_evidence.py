@@ -10,12 +10,22 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.columns.columns import Column, time_unit
+from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.evidence import Evidence
-from vlapipe.pipeline.infer.lexicon import lexicon, words_in
+from vlapipe.pipeline.infer.lexicon import lexicon, time_unit, words_in
 from vlapipe.schemas.schema import NANOSECONDS, TimeUnit
 
-__all__ = ["DATES_S", "clock_name", "looks_like_time", "named_unit", "of_name", "of_steps", "of_unit", "rate_of"]
+__all__ = [
+    "DATES_S",
+    "clock_name",
+    "looks_like_time",
+    "named_unit",
+    "of_name",
+    "of_steps",
+    "of_unit",
+    "rate_of",
+    "stem_of",
+]
 
 DATES_S = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
 _DAYS_SINCE_1899 = (36_526, 73_051)  # the same years as a spreadsheet counts
@@ -25,10 +35,11 @@ _NO_CLOCKS = (
     "measures",
     "counts",
 )  # lists of lexicon.toml's [clock] that are no clocks' names
+_WHOLE_ONLY = ("letter",)  # a list of names that say nothing within other names
 _LESS_A_LIST, _WHOLE_NAME = 0.08, 0.6  # a name of the next list is worth less; a whole name is worth this at least
 _MEASURES = ("joint", "place", "pose", "gripper", "rate", "object")  # roles
 _EVEN = 0.3  # distance of a step from the median, relative to the median
-_NEVER_SO_FAST_HZ, _USUAL_HZ = 1e5, (5.0, 2000.0)
+_NEVER_SO_FAST_HZ, _USUAL_HZ = 1e5, (10.0, 2000.0)
 _SAME_RATE = 0.2
 _DECADES = 6.0
 _FALLS = 20.0
@@ -56,7 +67,9 @@ def named_unit(column: Column) -> tuple[str, TimeUnit | None]:
 
 def _like_clock(name: str) -> float:
     names = [key for key in lexicon().table("clock") if key not in _NO_CLOCKS]
-    return max(lexicon().likeness(name, "clock", key) ** 2 * (1 - i * _LESS_A_LIST) for i, key in enumerate(names))
+    likes = [lexicon().likeness(name, "clock", key) for key in names]
+    likes = [like * (like == 1 or key not in _WHOLE_ONLY) for like, key in zip(likes, names, strict=True)]
+    return max(like**2 * (1 - i * _LESS_A_LIST) for i, like in enumerate(likes))
 
 
 def _without_unit(words: tuple[str, ...]) -> Iterator[tuple[str, TimeUnit]]:
@@ -82,14 +95,21 @@ def looks_like_time(column: Column) -> Evidence | None:
     return Evidence("named_clock", like, f"{column.name!r} is called a clock") if like >= 0.4 else None
 
 
-def of_name(column: Column) -> list[Evidence]:
-    """Say what a column's name, its unit and its place tell."""
+def stem_of(column: Column) -> str:
+    """Return the words of a column's name without numbers: columns with the same are one of several, as joints are."""
+    return "" if column.name == f"c{column.position + 1}" else " ".join(w for w in words_in(column.base) if w.isalpha())
+
+
+def of_name(column: Column, num_alike: int = 1) -> list[Evidence]:
+    """Say what a column's name, its unit and its place tell. ``num_alike`` columns have the same ``stem_of``."""
     like = clock_name(column.base)[0]
     named = lexicon().likeness
     found = [Evidence("named_clock", like)] if like else []
     measure = max(named(column.base, "roles", key) for key in _MEASURES)
     measure = max(measure, named(column.base, "clock", "measures"))
     measure = max([measure, *(0.8 * (named(column.base, "arms", arm) >= 0.8) for arm in lexicon().table("arms"))])
+    if num_alike > 1 and like < _WHOLE_NAME:
+        measure = 1.0
     if measure > like:
         found.append(Evidence("named_measure", measure - like))
     counts = max(named(column.base, "roles", "counter"), named(column.base, "clock", "counts"))

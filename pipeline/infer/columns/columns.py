@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.infer.lexicon import lexicon
+from vlapipe.pipeline.infer.lexicon import lexicon, time_unit
 from vlapipe.pipeline.infer.text.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
-from vlapipe.schemas.schema import TimeUnit
 
-__all__ = ["Column", "column_of_values", "columns_of", "split_unit", "time_unit"]
+__all__ = ["Column", "column_of_values", "columns_of", "split_unit"]
 
 _BRACKETED = re.compile(r"^(.*?)[\s_]*[\[(]\s*([^\])]*?)\s*[\])]\s*$")
 _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")
@@ -163,9 +162,3 @@ def _plain_unit(text: str) -> str:
         return ""
     known = next((unit for unit, spellings in lexicon().table("units").items() if text in spellings), None)
     return known or time_unit(text) or text
-
-
-def time_unit(text: str) -> TimeUnit | None:
-    """Return the unit of a clock that a text spells, or ``None``."""
-    small = text.strip().lower()
-    return next((unit for unit in get_args(TimeUnit) if small in lexicon().phrases("time_units", unit)), None)

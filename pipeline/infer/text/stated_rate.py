@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vlapipe.pipeline.infer.lexicon import lexicon, time_unit
+from vlapipe.schemas.schema import NANOSECONDS
+
 __all__ = ["StatedRate", "stated_rate"]
 
-_RATE = re.compile(
-    r"\b(?:rate|frequency|freq)\b[^\d\n]{0,16}?(?<![\d.])(\d+(?:[.,]\d+)?)(?![\d.]) ?([kM]?Hz)?", re.IGNORECASE
-)
-_OTHER = re.compile(r"baud|filter|cut.?off|carrier|heart|bit.?rate|pwm", re.IGNORECASE)
-_FACTORS = {"": 1.0, "hz": 1.0, "khz": 1e3, "mhz": 1e6}
-_SANE_HZ = (0.1, 1e5)
+_NUMBER = r"[^\d\n]{0,16}?(?<![\d.])(\d+(?:[.,]\d+)?(?:e-\d+)?)(?![\d.]) ?([a-zµ]+)?"
+_FACTORS = {"hz": 1.0, "khz": 1e3, "mhz": 1e6}
+_SANE_HZ = (0.1, 1e6)
 _SHOWN = 60
 
 
@@ -30,17 +30,31 @@ class StatedRate:
 def stated_rate(lines: Iterable[str]) -> StatedRate | None:
     """Return the one rate that the lines state.
 
-    Returns ``None`` if the lines state several rates. Lines about the rate of something else (``_OTHER``) are skipped.
+    Returns ``None`` if the lines state several rates. Lines about the rate of something else are skipped.
     """
     found: dict[float, str] = {}
+    rate, period, other = (_any_of(key) for key in ("rate", "period", "other"))
     for line in lines:
-        if _OTHER.search(line):
+        plain = line.replace("_", " ")
+        if re.search(other, plain, re.IGNORECASE):
             continue
-        for match in _RATE.finditer(line.replace("_", " ")):
-            rate_hz = float(match[1].replace(",", ".")) * _FACTORS[(match[2] or "").lower()]
-            if _SANE_HZ[0] <= rate_hz <= _SANE_HZ[1]:
-                found.setdefault(rate_hz, match[0].strip()[:_SHOWN])
+        for match in re.finditer(rf"\b{rate}\b{_NUMBER}", plain, re.IGNORECASE):
+            _note(found, match, float(match[1].replace(",", ".")) * _FACTORS.get((match[2] or "").lower(), 1.0))
+        for match in re.finditer(rf"\b{period}\b{_NUMBER}", plain, re.IGNORECASE):
+            seconds, unit = float(match[1].replace(",", ".")), time_unit(match[2] or "s")
+            if seconds and unit is not None:
+                _note(found, match, 1e9 / (seconds * NANOSECONDS[unit]))
     if len(found) != 1:
         return None
     ((rate_hz, text),) = found.items()
     return StatedRate(rate_hz, text)
+
+
+def _note(found: dict[float, str], match: re.Match[str], rate_hz: float) -> None:
+    if _SANE_HZ[0] <= rate_hz <= _SANE_HZ[1]:
+        found.setdefault(float(f"{rate_hz:.9g}"), match[0].strip()[:_SHOWN])
+
+
+def _any_of(key: str) -> str:
+    """Return a regular expression that finds each phrase of a list of the lexicon."""
+    return "(?:" + "|".join(phrase.replace(" ", r"\W?") for phrase in lexicon().phrases("stated", key)) + ")"
