@@ -184,6 +184,8 @@ def _time(page: _Page, stream: StreamGuess) -> None:
         page.put("plus", time.plus)
         if not time.format:  # a date and a time that are joined as text have no unit
             page.put("plus_unit", time.plus_unit)
+    if time.offset_s:
+        page.put("offset_s", time.offset_s, "so that it counts from 1970")
     if time.starts_with:
         page.put("starts_with", time.starts_with)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock_evidence import (
     DATES_S,
+    MOSTLY_STILL,
     looks_like_time,
     named_unit,
     of_name,
@@ -35,7 +36,6 @@ __all__ = ["ASSUMED_HZ", "ClockGuess", "clock_options", "guess_clock", "looks_li
 ASSUMED_HZ = 10.0
 _SURE = 3.5  # log-odds; a clock that is less likely is asked about
 _STATED = 2.0  # log-odds of no clock if a rate stands above the rows
-_MOSTLY_STILL = 0.3  # of the steps: then the stamps are coarser than the rows
 _NEAR, _MENTIONED = 3.0, 6.0  # log-odds within which another unit is a possible answer, and within which it is said
 _SAME_RATE = 0.2
 _STILL = 10.0  # what standing still costs a column at most
@@ -82,7 +82,7 @@ class _Way:
     @property
     def is_coarse(self) -> bool:
         """Whether many rows have the stamp of the row before."""
-        return len(self.steps_s) > 1 and bool(np.mean(self.steps_s == 0) >= _MOSTLY_STILL)
+        return len(self.steps_s) > 1 and bool(np.mean(self.steps_s == 0) >= MOSTLY_STILL)
 
 
 def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGuess:
@@ -92,7 +92,10 @@ def guess_clock(columns: list[Column], groups: Column | None = None) -> ClockGue
 
 def pick_clock(name: str, options: Sequence[Option[ClockGuess]], choices: Choices) -> ClockGuess:
     """Choose one of the options for a stream, and ask if the evidence leaves open whether it is a clock at all."""
-    taken = choices.pick(f"{name}: clock", options)
+    best = max(options, key=lambda option: option.score)
+    # Where only a person can say whether it is a clock at all, one question is enough.
+    offered = [option for option in options if not option.value.assumed] if best.value.unsure else options
+    taken = choices.pick(f"{name}: clock", offered)
     if taken.value.unsure:
         rate = f"rate_hz = {ASSUMED_HZ:g}"
         choices.ask(f"{name}: clock", taken.says, taken.line, "no column, but rows at a rate that you know", rate)
@@ -135,7 +138,7 @@ def clock_options(
 
 def _option(way: _Way, behind: float, rest: list[str]) -> Option[ClockGuess]:
     names = tuple(column.name for column in way.columns)
-    reasons = (*way.reasons, *rest)
+    reasons = tuple(dict.fromkeys((*way.reasons, *rest)))
     unsure = way.score < _SURE
     rate = rate_of(way.steps_s)
     guess = ClockGuess(

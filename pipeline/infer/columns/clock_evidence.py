@@ -17,6 +17,7 @@ from vlapipe.schemas.schema import NANOSECONDS, TimeUnit
 
 __all__ = [
     "DATES_S",
+    "MOSTLY_STILL",
     "clock_name",
     "looks_like_time",
     "named_unit",
@@ -27,8 +28,8 @@ __all__ = [
     "stem_of",
 ]
 
-DATES_S = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
-_DAYS_SINCE_1899 = (36_526, 73_051)  # the same years as a spreadsheet counts
+DATES_S = (9.4e8, 2.9e9)  # in seconds since 1970: about the years 2000 to 2060
+_DAYS_SINCE_1899 = (36_526, 58_440)  # the same years as a spreadsheet counts
 _NO_CLOCKS = (
     "duration",
     "step",
@@ -39,7 +40,8 @@ _WHOLE_ONLY = ("letter",)  # a list of names that say nothing within other names
 _LESS_A_LIST, _WHOLE_NAME = 0.08, 0.6  # a name of the next list is worth less; a whole name is worth this at least
 _MEASURES = ("joint", "place", "pose", "gripper", "rate", "object")  # roles
 _EVEN = 0.3  # distance of a step from the median, relative to the median
-_NEVER_SO_FAST_HZ, _USUAL_HZ = 1e5, (10.0, 2000.0)
+_USUAL_HZ = (10.0, 2000.0)
+MOSTLY_STILL = 0.3  # of the steps: then the stamps are coarser than the rows
 _SAME_RATE = 0.2
 _DECADES = 6.0
 _FALLS = 20.0
@@ -147,6 +149,8 @@ def of_unit(unit: TimeUnit, column: Column, steps: NDArray[np.float64], stated_h
         found.append(Evidence("unit_said", 1.0, f"unit {unit}: the name says so"))
     scale = NANOSECONDS[unit] / 1e9
     usual = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
+    if usual and np.mean(steps == 0) >= MOSTLY_STILL:  # rows share stamps
+        usual = float(np.mean(steps))
     rate = 1 / (usual * scale) if usual else None
     first = float(column.finite[0])
     if DATES_S[0] <= first * scale <= DATES_S[1] and unit not in ("d", "h", "min") and not (rate and rate > 1e5):

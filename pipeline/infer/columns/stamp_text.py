@@ -70,6 +70,8 @@ def _forms(sample: str) -> Iterator[str]:
     """Yield the forms that a cell could have, the likeliest first."""
     if _ISO.match(sample):
         yield ISO
+    if _DURATION.match(sample) and "day" in sample:
+        yield DURATION
     date = _DATE.search(sample)
     time = _TIME.search(sample, date.end()) if date else _TIME.search(sample)
     if time is not None and (len(time["H"]) == 2 or time["p"] or date):
