@@ -133,7 +133,7 @@ class _Weighed:
 
     def _recut(self, line: Line, cut: Callable[[str], list[str]]) -> Line:
         text = line.text.lstrip(self.dialect.comment).strip() if line.commented else line.text
-        cells = cut(text) if line.commented else line.cells
+        cells = (cut(text) or [""]) if line.commented else line.cells
         if len(cells) > self.shape.width and not any(cells[self.shape.width :]):  # delimiters that the rows lack
             return replace(line, cells=cells[: self.shape.width], recut=True)
         parted = self.dialect.delimiter == WHITESPACE and sum(cell.endswith((",", ";")) for cell in cells) > 1
