@@ -1,36 +1,28 @@
-"""Guesses a table's header: which lines have the names, which lines describe the columns, and where the rows begin.
-
-Each of the first lines gets evidence for being names, a description or a row. A header is a guess about all of them at
-once, and its score is the sum of what the lines score as what it takes them for.
-"""
+"""Guesses a table's header: its names and units, which lines above the rows are skipped, and where the rows begin."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 from vlapipe.pipeline.infer.choices import Question
-from vlapipe.pipeline.infer.evidence import Evidence, log_odds
-from vlapipe.pipeline.infer.text.cells import describes_column, is_missing, is_summary, is_unit, kind_of_cell, number_of
+from vlapipe.pipeline.infer.text.cells import describes_column, is_summary, is_unit, kind_of_cell, number_of
+from vlapipe.pipeline.infer.text.header_lines import Hypothesis, Line, Shape, WeighedLines, come_twice
 from vlapipe.pipeline.infer.text.stated_rate import StatedRate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
-__all__ = ["Header", "Line", "find_headers"]
+__all__ = ["Header", "find_headers"]
 
 _MAX_LOOKED_AT = 300
-_MAX_WEIGHED = 64  # lines
-_MAX_DESCRIBED = 4  # lines of units, types and ranges
+_MAX_COUNTED = 64  # rows
 _MAX_OPTIONS = 4
 _MANY_PROPERTIES = 4
 _MIN_BELOW_LEAD_IN = 6
 _EPOCH_S = (9.4e8, 4.2e9)  # seconds since 1970: about the years 2000 to 2100
-_LIKE_ROW, _LIKE_NAMES = 8.0, 1.0  # log-odds
+_LIKE_ROW = 8.0  # log-odds
 _SHOWN = 40
-_OTHER_CUTS = (",", ";", r"\t+", r"\t|\s{2,}", r"\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,165 +39,16 @@ class Header:
     stated: StatedRate | None = None
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line that is not blank: its index in the file, its cells, and whether it is a comment."""
-
-    number: int
-    text: str
-    cells: list[str]
-    commented: bool = False
-    recut: bool = False  # cut by another delimiter than the rows
-
-
-class _Shape:
-    """What most rows of a table have in common: the number of cells, and the kind of data of each column."""
-
-    def __init__(self, rows: Sequence[list[str]], decimal: str) -> None:
-        counts = Counter(len(cells) for cells in rows)
-        self.decimal = decimal
-        self.width = max(counts, key=lambda n: (counts[n], n == len(rows[-1]), n))
-        self.rows = [cells for cells in rows if len(cells) == self.width]
-        later = self.rows[len(self.rows) // 2 :]
-        self.kinds = [self._kind([row[column] for row in later]) for column in range(self.width)]
-        self.last_empty = self.width > 1 and not any(row[-1] for row in later if not is_summary(row[0]))
-
-    def _kind(self, cells: list[str]) -> str:
-        kinds = Counter(kind for cell in cells if (kind := kind_of_cell(cell, self.decimal)))
-        kind = max(kinds, key=lambda kind: kinds[kind], default="")
-        return kind if 2 * kinds[kind] > sum(not is_missing(cell) for cell in cells) else ""
-
-    @cached_property
-    def fractional(self) -> float:
-        """The share of the columns that hold numbers with a fraction."""
-        later = self.rows[len(self.rows) // 2 :]
-        return sum(any(not cell.isdigit() for cell in column) for column in zip(*later, strict=True)) / self.width
-
-    def evidence(self, line: Line, *, is_first: bool) -> Iterator[Evidence]:
-        """Yields what a line looks like beside the rows."""
-        cells, fits = line.cells, len(line.cells) == self.width
-        pairs = list(zip(cells, self.kinds, strict=True)) if fits else [(cell, "number") for cell in cells]
-        under = [(cell, kind) for cell, kind in pairs if kind]
-        given = [(cell, kind) for cell, kind in under if not is_missing(cell)]
-        data = [cell for cell, kind in given if kind_of_cell(cell, self.decimal) == kind]
-        named = [cell for cell in cells if cell]
-        yield Evidence("numbers_in_it", len(data) / max(1, len(given)))
-        yield Evidence("words_over_numbers", (len(given) - len(data)) / max(1, len(under)))
-        yield Evidence("fraction_in_it", float(any(not cell.isdigit() for cell in data)))
-        yield Evidence("word_first", float(bool(given) and given[0][0] == cells[0] and cells[0] not in data))
-        yield Evidence("all_different", float(len(set(named)) == len(named) > 0 and all(cells[1:-1])))
-        yield Evidence("cells_empty", 1 - len(named) / len(cells))
-        yield Evidence("all_missing", float(bool(under) and not given))
-        described = sum(map(describes_column, named)) / max(1, len(named))
-        yield Evidence("describes_columns", max(0.0, 2 * described - 1))
-        yield Evidence("sums_up", float(is_summary(cells[0])))
-        yield Evidence("width_of_rows", float(fits))
-        off = abs(len(cells) - self.width)
-        yield Evidence("other_width", 0.0 if fits else 0.3 if off == 1 else 1.0)
-        yield Evidence("cut_otherwise", float(line.recut))
-        counted = is_first and self.width > 2 and cells in ([str(i + k) for i in range(self.width)] for k in (0, 1))
-        yield Evidence("counts_columns", (0.5 + self.fractional / 2) if counted else 0.0)
-
-
-@dataclass(frozen=True)
-class _Hypothesis:
-    """From ``top`` on stand ``num_names`` lines of names, then lines that are no rows, and from ``first`` on rows."""
-
-    score: float
-    top: int
-    num_names: int
-    first: int
-
-
-class _Weighed:
-    """The first lines of a table, weighed as names, as a description, and as a row."""
-
-    def __init__(self, lines: Sequence[Line], shape: _Shape, cut: Callable[[str], list[str]], dialect: Dialect) -> None:
-        self.shape, self.dialect = shape, dialect
-        self.lines = [self._recut(line, cut) for line in lines[:_MAX_WEIGHED]]
-        found = [list(shape.evidence(line, is_first=i == 0)) for i, line in enumerate(self.lines)]
-        self.described = [next(e.strength for e in each if e.feature == "describes_columns") for each in found]
-        self.names = [log_odds("names_line", each) for each in found]
-        self.about = [log_odds("described_line", each) for each in found]
-        rows = [log_odds("row_line", each) for each in found]
-        self.rows = [0.0 if line.commented else score for line, score in zip(self.lines, rows, strict=True)]
-        self.below = [*reversed(list(accumulate(reversed(self.rows)))), 0.0]  # score of all rows from a line on
-
-    def _recut(self, line: Line, cut: Callable[[str], list[str]]) -> Line:
-        text = line.text.lstrip(self.dialect.comment).strip() if line.commented else line.text
-        cells = (cut(text) or [""]) if line.commented else line.cells
-        if len(cells) > self.shape.width and not any(cells[self.shape.width :]):  # delimiters that the rows lack
-            return replace(line, cells=cells[: self.shape.width], recut=True)
-        parted = self.dialect.delimiter == WHITESPACE and sum(cell.endswith((",", ";")) for cell in cells) > 1
-        if len(cells) != self.shape.width or parted:
-            for delimiter in _OTHER_CUTS:
-                others = [name.strip() for name in re.split(delimiter, text.strip())]
-                if len(others) == self.shape.width > 1 and not any(kind_of_cell(c, ".") or not c for c in others):
-                    return replace(line, cells=others, recut=True)
-        return replace(line, cells=cells)
-
-    def are_names(self, top: int, count: int) -> list[str]:
-        """The names in one line, or in two lines joined; a group's name goes on over empty cells."""
-        if count == 1:
-            return self.lines[top].cells
-        upper, lower = self.lines[top].cells, self.lines[top + 1].cells
-        if _come_twice(lower):
-            upper = list(accumulate(upper, _or_before))
-        return [" ".join(filter(None, pair)) for pair in zip(upper, lower, strict=False)]
-
-    def hypotheses(self) -> Iterator[_Hypothesis]:
-        """Yields each header that is possible."""
-        quote = self.dialect.quote
-        for top, line in enumerate(self.lines):
-            # A quote that opens in one cell and closes in another is prose about the table.
-            prose = bool(quote) and sum(cell.count(quote) % 2 for cell in line.cells) > 1
-            if prose or len(line.cells) < self.shape.width / 2:
-                continue
-            for count in (1, 2):
-                if top + count >= len(self.lines):
-                    break
-                names = self.are_names(top, count)
-                pair = self.lines[top : top + count]
-                apart = any(line.commented or line.recut for line in pair)
-                if count == 2 and (apart or len(pair[0].cells) != len(pair[1].cells)):
-                    break
-                twice = _come_twice(names)
-                lower = pair[-1].cells
-                apart = count == 2 and not twice and self.names[top + 1] > _LIKE_NAMES
-                apart = apart and (_come_twice(lower) or any(kind_of_cell(cell, ".") for cell in lower))
-                own = [
-                    Evidence("two_lines", float(count == 2)),
-                    Evidence("names_twice", float(twice)),
-                    Evidence("joined_differ", (1 - self.described[top + 1]) if apart else 0.0),
-                ]
-                score = log_odds("header", own) + max(self.names[top : top + count]) + self.about_above(top)
-                yield from self._with_rows(top, count, score)
-        none = log_odds("header", [Evidence("no_names")])
-        for first, line in enumerate(self.lines):
-            if not line.commented and any(self.shape.kinds):
-                yield _Hypothesis(none + self.about_above(first) + self.below[first], first, 0, first)
-
-    def about_above(self, top: int) -> float:
-        """What the line above scores if it has units or types."""
-        return self.about[top - 1] if top and self.described[top - 1] > 0 else 0.0
-
-    def _with_rows(self, top: int, count: int, score: float) -> Iterator[_Hypothesis]:
-        for first in range(top + count, min(top + count + _MAX_DESCRIBED + 1, len(self.lines))):
-            if not self.lines[first].commented:
-                yield _Hypothesis(score + self.below[first], top, count, first)
-            score += self.about[first]
-
-
 def find_headers(lines: Sequence[Line], dialect: Dialect, cut: Callable[[str], list[str]]) -> list[Header]:
     """Find the likely headers of a table whose delimiter is known, the likeliest first; none if it has no rows."""
     rows = [line for line in lines if not line.commented]
     if not rows:
         return []
-    shape = _Shape([line.cells for line in rows[:_MAX_LOOKED_AT]], dialect.decimal)
+    shape = Shape([line.cells for line in rows[:_MAX_LOOKED_AT]], dialect.decimal)
     properties = _above_properties(rows, dialect, shape)
     if properties is not None:
         return [properties]
-    weighed = _Weighed(lines, shape, cut, dialect)
+    weighed = WeighedLines(lines, shape, cut, dialect)
     found: list[Header] = []
     for each in sorted(weighed.hypotheses(), key=lambda each: -each.score)[:_MAX_OPTIONS]:
         header = _described(weighed, each, lines)
@@ -214,41 +57,65 @@ def find_headers(lines: Sequence[Line], dialect: Dialect, cut: Callable[[str], l
     return found
 
 
-def _described(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> Header:
+def _described(weighed: WeighedLines, guess: Hypothesis, lines: Sequence[Line]) -> Header:
     if not guess.num_names:
         return _without(weighed, guess, lines)
-    found, shape, reasons, questions = weighed.lines, weighed.shape, list[str](), list[Question]()
-    head = found[guess.top : guess.top + guess.num_names]
-    between = found[guess.top + guess.num_names : guess.first]
-    first_row, names = found[guess.first].number, weighed.are_names(guess.top, guess.num_names)
-    rows = [line for line in lines if line.number >= first_row and len(line.cells) == shape.width]
-    counts = _counts(rows)
-    explicit = any(line.recut for line in head) or (
-        len(head) == 2 and _come_twice(head[1].cells) and not all(head[0].cells)
-    )
+    found, first_row = weighed.lines, weighed.lines[guess.first].number
+    head, between = found[guess.top : guess.below_names], found[guess.below_names : guess.first]
+    dialect, reasons, questions = _skips(weighed, guess)
+    names = weighed.are_names(guess.top, guess.num_names)
+    rows = [line for line in lines if line.number >= first_row and len(line.cells) == weighed.shape.width]
+    edges = _edges(dialect, names, weighed.shape, _counts(rows), head[-1].number + 1)
+    if edges is None:
+        return _without(weighed, replace(guess, num_names=0, top=guess.first), lines)
+    dialect, kept = edges.dialect, edges.names
+    in_comments = head[-1].commented and not all(line.commented for line in between)
+    filled_up = len(head) == 2 and come_twice(head[1].cells) and not all(head[0].cells)
     if head[-1].recut:
         reasons.append("the header is cut by another delimiter than the rows; its names stand here instead")
+    elif not all(kept) or come_twice(kept):
+        reasons.append("the header names a column twice or not at all; its names stand here, each made its own")
+    elif dialect.header_commented:
+        reasons.append(f"the header begins with the comment sign {dialect.comment}")
+    if in_comments or filled_up or any(line.recut for line in head) or not all(kept) or come_twice(kept):
+        kept = _made_unique(kept)
+        skip_lines = first_row if any(not line.commented for line in found[: guess.first]) else 0
+        dialect = replace(dialect, header_rows=0, header_commented=False, skip_after_header=0, skip_lines=skip_lines)
+        dialect = replace(dialect, names=(tuple(kept),))
+    near = [guess.top - 1, *range(guess.below_names, guess.first)]
+    units = _units(weighed, max((i for i in near if weighed.has_units(i)), default=-1), len(names))
+    units = units[1:] if dialect.index_column and len(names) == weighed.shape.width else units
+    return Header(
+        dialect=dialect,
+        names=tuple(kept),
+        units=tuple((units + [""] * len(kept))[: len(kept)]),
+        first_row=first_row,
+        score=guess.score,
+        reasons=(*reasons, *edges.reasons),
+        questions=(*questions, *edges.questions),
+    )
+
+
+def _skips(weighed: WeighedLines, guess: Hypothesis) -> tuple[Dialect, list[str], list[Question]]:
+    """Return the dialect with the lines that are skipped, the reasons, and a question for each that may be a row."""
+    found, first_row, reasons = weighed.lines, weighed.lines[guess.first].number, []
+    head, between = found[guess.top : guess.below_names], found[guess.below_names : guess.first]
+    plain = [line for line in between if not line.commented]
+    skip_lines = head[0].number if any(not line.commented for line in found[: guess.top]) else 0
+    skip_after = first_row - head[-1].number - 1 if plain else 0
+    if plain:
+        reasons.append("a line of units or types stands below the header")
     if guess.num_names == 2:
         reasons.append("the names stand in two rows; they are joined by a blank")
-    said = [i for i in range(len(found)) if weighed.described[i] > 0 and len(found[i].cells) == len(names)]
-    near = [i for i in said if guess.top - 1 == i or guess.top + guess.num_names <= i < guess.first]
-    units = _units(found[near[-1]].cells if near else [])
-    if any(not line.commented for line in between):
-        reasons.append("a line of units or types stands below the header")
-    above = [line for line in found[: guess.top] if not line.commented]
-    commented = head[-1].commented and all(line.commented for line in between)
-    explicit |= head[-1].commented and not commented
-    skip_lines = head[0].number if above else 0
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the header")
-    questions += _rows_above(weighed, guess.top, skip_lines)
-    skip_after = first_row - head[-1].number - 1 if any(not line.commented for line in between) else 0
-    for i in range(guess.top + guess.num_names, guess.first):
-        if weighed.about[i] < 0 and not found[i].commented:
-            fewer = found[i].number - head[-1].number - 1
-            questions.append(
-                _is_row(found[i], "below the names holds no number", "skip_after_header", skip_after, fewer)
-            )
+    questions = _rows_above(weighed, guess.top, skip_lines)
+    for line, score in zip(between, weighed.about[guess.below_names : guess.first], strict=True):
+        if score < 0 and not line.commented:
+            fewer = line.number - head[-1].number - 1
+            said = "below the names holds no number"
+            questions.append(_is_row(line, said, "skip_after_header", skip_after, fewer))
+    commented = head[-1].commented and not plain
     dialect = replace(
         weighed.dialect,
         header_rows=guess.num_names,
@@ -256,62 +123,48 @@ def _described(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> 
         skip_lines=skip_lines,
         skip_after_header=len(between) if commented else skip_after,
     )
-    if commented and not explicit:
-        reasons.append(f"the header begins with the comment sign {dialect.comment}")
-    kept = list(names)
-    trailing = shape.last_empty and dialect.delimiter != WHITESPACE and (len(names) < shape.width or not names[-1])
-    if trailing:
-        reasons.append("each line ends with a delimiter too many")
-        dialect, kept = replace(dialect, trailing_delimiter=True), names[: shape.width - 1]
-    elif (len(names) == shape.width - 1 or not names[0]) and (counts or len(names) < shape.width):
-        reasons.append("the first cell of a row is an index that the header has no name for")
-        dialect, kept = replace(dialect, index_column=True), names[len(names) - shape.width + 1 :]
-        if not counts:
-            about = f"line {head[-1].number + 1} has {len(names)} names for {shape.width} columns"
-            other = ", ".join([*(f'"{name}"' for name in names), f'"c{shape.width}"'])
-            questions.append(
-                Question(about, "the first has no name", "index_column = true", "the last", f"names = [{other}]")
-            )
-    if len(kept) + dialect.index_column + dialect.trailing_delimiter != shape.width:
-        return _without(weighed, replace(guess, num_names=0, top=guess.first), lines)
-    if explicit or not all(kept) or len(set(kept)) < len(kept):
-        if not explicit:
-            reasons.append("the header names a column twice or not at all; its names stand here, each made its own")
-        kept = _made_unique(kept)
-        skip = first_row if any(not line.commented for line in found[: guess.first]) else 0
-        dialect = replace(
-            dialect, header_rows=0, header_commented=False, skip_after_header=0, skip_lines=skip, names=(tuple(kept),)
-        )
-    shift = len(names) - len(kept) if dialect.index_column else 0
-    units = (units[shift:] + [""] * len(kept))[: len(kept)]
-    return Header(
-        dialect=dialect,
-        names=tuple(kept),
-        units=tuple(units),
-        first_row=first_row,
-        score=guess.score,
-        reasons=tuple(reasons),
-        questions=tuple(questions),
-    )
+    return dialect, reasons, questions
 
 
-def _units(cells: list[str]) -> list[str]:
-    """Returns the units in a line that describes the columns; types, ranges and dashes are none."""
+@dataclass(frozen=True)
+class _Edges:
+    """The names of the columns, once an index column and a delimiter too many are told."""
+
+    dialect: Dialect
+    names: list[str]
+    reasons: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+
+def _edges(dialect: Dialect, names: list[str], shape: Shape, counts: bool, line: int) -> _Edges | None:
+    """Tell a trailing delimiter, or an index column without a name. Returns ``None`` if names and columns differ."""
+    width = shape.width
+    if shape.last_empty and dialect.delimiter != WHITESPACE and (len(names) == width - 1 or not names[-1]):
+        found = replace(dialect, trailing_delimiter=True)
+        return _Edges(found, names[: width - 1], ("each line ends with a delimiter too many",))
+    if len(names) == width and (names[0] or not counts):
+        return _Edges(dialect, list(names))
+    if len(names) not in (width, width - 1):
+        return None
+    reason = "the first cell of a row is an index that the header has no name for"
+    others = ", ".join(json.dumps(name) for name in [*names, f"c{width}"])
+    about = f"line {line} has {len(names)} names for {width} columns"
+    asked = Question(about, "the first has no name", "index_column = true", "the last", f"names = [{others}]")
+    kept = names[len(names) - width + 1 :]
+    return _Edges(replace(dialect, index_column=True), kept, (reason,), () if counts else (asked,))
+
+
+def _units(weighed: WeighedLines, line: int, width: int) -> list[str]:
+    """Return the units in a line of as many cells; types, ranges and dashes are none."""
+    cells = weighed.lines[line].cells if line >= 0 else []
+    if len(cells) != width:
+        return []
     return [cell if is_unit(cell) or not (describes_column(cell) or is_summary(cell)) else "" for cell in cells]
-
-
-def _or_before(before: str, cell: str) -> str:
-    return cell or before
-
-
-def _come_twice(names: list[str]) -> bool:
-    named = [name for name in names if name]
-    return len(set(named)) < len(named)
 
 
 def _counts(rows: Sequence[Line]) -> bool:
     """Returns True if the first cells count the rows."""
-    first = [line.cells[0] for line in rows[:_MAX_WEIGHED]]
+    first = [line.cells[0] for line in rows[:_MAX_COUNTED]]
     return all(map(str.isdecimal, first)) and all(int(b[-9:]) - int(a[-9:]) == 1 for a, b in pairwise(first))
 
 
@@ -320,37 +173,35 @@ def _is_row(line: Line, what: str, key: str, skipped: int, otherwise: int) -> Qu
     return Question(about, "no row", f"{key} = {skipped}", "a row", f"{key} = {otherwise}")
 
 
-def _rows_above(weighed: _Weighed, stop: int, skip_lines: int) -> list[Question]:
+def _rows_above(weighed: WeighedLines, stop: int, skip_lines: int) -> list[Question]:
     """Returns a question about lines that are skipped although they look like rows."""
     rows = [line for line, score in zip(weighed.lines[:stop], weighed.rows, strict=False) if score > _LIKE_ROW]
     said = "stands above the names and looks like a row"
     return [_is_row(line, said, "skip_lines", skip_lines, line.number) for line in rows[:1]]
 
 
-def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: _Shape) -> Header | None:
+def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: Shape) -> Header | None:
     """Find the names above many lines that describe each column: its type, its scale, its address."""
-    start = next(
-        (
-            i
-            for i, line in enumerate(rows)
-            if len(line.cells) == shape.width and kind_of_cell(line.cells[0], dialect.decimal)
-        ),
-        0,
-    )
+
+    def is_data(cell: str) -> bool:
+        return bool(kind_of_cell(cell, dialect.decimal))
+
+    fits = [len(line.cells) == shape.width for line in rows]
+    start = next((i for i, line in enumerate(rows) if fits[i] and is_data(line.cells[0])), 0)
     run = start
-    while run and len(rows[run - 1].cells) == shape.width:
+    while run and fits[run - 1]:
         run -= 1
     block = [line.cells for line in rows[run:start]]
+    wordy = [cells for cells in block if all(cells) and not any(map(is_data, cells))]
     if not shape.kinds[0] or len(block) <= _MANY_PROPERTIES or len({cells[0] for cells in block}) < len(block):
         return None
-    wordy = [cells for cells in block if all(cells) and not any(kind_of_cell(cell, dialect.decimal) for cell in cells)]
-    if not wordy or not any(kind_of_cell(cell, dialect.decimal) for cell in block[-1]):
+    if not wordy or not any(map(is_data, block[-1])):
         return None
-    names = _made_unique(max(wordy, key=lambda cells: len(set(cells))))
+    names = tuple(_made_unique(max(wordy, key=lambda cells: len(set(cells)))))
     line, first_row = rows[run].number + 1, rows[start].number
     return Header(
-        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(tuple(names),)),
-        names=tuple(names),
+        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(names,)),
+        names=names,
         units=("",) * shape.width,
         first_row=first_row,
         score=0.0,
@@ -364,70 +215,78 @@ def _made_unique(names: list[str]) -> list[str]:
     A w after x, y and z gets the number of these, so that a quaternion stays together.
     """
     unique: list[str] = []
+    taken, given, last = set[str](), set(names), dict[str, int]()
     before = 1  # the number given to the column before
     for position, name in enumerate(names):
         base = name or f"c{position + 1}"
         goes_on = base.lower() == "w" and position > 0 and names[position - 1].lower() in ("x", "y", "z")
-        number = before if goes_on else 1
+        number = before if goes_on else last.get(base, 1)
         name = base if number == 1 else f"{base}_{number}"
-        while name in unique or (name != base and name in names):
+        while name in taken or (name != base and name in given):
             number += 1
             name = f"{base}_{number}"
         unique.append(name)
-        before = number
+        taken.add(name)
+        last[base] = before = number
     return unique
 
 
-def _without(weighed: _Weighed, guess: _Hypothesis, lines: Sequence[Line]) -> Header:
+def _without(weighed: WeighedLines, guess: Hypothesis, lines: Sequence[Line]) -> Header:
     """Describe a table without a header: columns are called c1, c2, ... by position."""
-    shape, first, found = weighed.shape, guess.first, weighed.lines
-    rows = [line for line in lines[first:] if not line.commented]
+    shape, found = weighed.shape, weighed.lines[: guess.first]
+    rows = [line for line in lines[guess.first :] if not line.commented]
     lead = _lead_in([line.cells for line in rows if len(line.cells) == shape.width], shape.decimal)
-    above, first_row = [line for line in found[:first] if not line.commented], rows[lead].number
+    above, first_row = [line for line in found if not line.commented], rows[lead].number
     skip_lines = first_row if above or lead else 0
+    trailing = shape.last_empty and weighed.dialect.delimiter != WHITESPACE
+    names = tuple(f"c{i + 1}" for i in range(shape.width - trailing))
     reasons = ["there is no header: columns are called c1, c2, ... by position; rename them as you like"]
     if skip_lines:
         reasons.append(f"{skip_lines} lines stand before the rows")
-    stated, questions = None, _rows_above(weighed, first, skip_lines)
-    if lead:
-        began, rate = rows[0].cells[0], rows[1].cells[0]
-        only = f"the first of them says when it began, {began}: that is no row"
-        reasons.append(
-            only if lead == 1 else f"they say when it began, {began}, and likely the rate, {rate}: those are no rows"
-        )
-    if lead == 2:
-        start_line, rate_line = rows[0].number + 1, rows[1].number + 1
-        text = f"line {start_line} has the start, line {rate_line} the rate"
-        stated = StatedRate(number_of(rate, shape.decimal), text, start_line=start_line, rate_line=rate_line)
-    trailing = shape.last_empty and weighed.dialect.delimiter != WHITESPACE
+    stated = _stated(rows, lead, shape.decimal, reasons)
     if trailing:
         reasons.append("each line ends with a delimiter too many")
-    count = shape.width - trailing
-    names = tuple(f"c{i + 1}" for i in range(count))
-    last = above[-1].cells if above else []
-    if (
-        len(last) > 1
-        and all(last)
-        and len(last) != shape.width
-        and not any(kind_of_cell(c, shape.decimal) for c in last)
-    ):
-        said = f"line {above[-1].number + 1} has {len(last)} names for {count} columns"
-        reasons.append(f"{said}: which name is whose is for you to say")
-        given = ", ".join(f'"{name}"' for name in last[:count])
-        questions.append(Question(said, "none fits", 'names = ["c1", ...]', "the first ones fit", f"names = [{given}]"))
-    units = _units(found[first - 1].cells if first and weighed.described[first - 1] > 0 else [])
+    questions = _rows_above(weighed, guess.first, skip_lines)
+    if above and (asked := _fewer_names(above[-1], shape, len(names))):
+        reasons.append(f"{asked.about}: which name is whose is for you to say")
+        questions.append(asked)
+    units = _units(weighed, guess.first - 1 if weighed.has_units(guess.first - 1) else -1, shape.width)
     return Header(
         dialect=replace(
             weighed.dialect, header_rows=0, names=(names,), skip_lines=skip_lines, trailing_delimiter=trailing
         ),
         names=names,
-        units=tuple(units[:count]) if len(units) >= count else ("",) * count,
+        units=tuple(units[: len(names)]) or ("",) * len(names),
         first_row=first_row,
         score=guess.score,
         reasons=tuple(reasons),
         questions=tuple(questions),
         stated=stated,
     )
+
+
+def _fewer_names(line: Line, shape: Shape, count: int) -> Question | None:
+    """Return a question if the last line above the rows looks like names, but not as many as there are columns."""
+    names = [name for name in line.cells if name]
+    if len(names) < 2 or len(line.cells) == shape.width or any(kind_of_cell(name, shape.decimal) for name in names):
+        return None
+    about = f"line {line.number + 1} has {len(names)} names for {count} columns"
+    return Question(
+        about, "none fits", 'names = ["c1", ...]', "the first ones fit", f"names = {json.dumps(names[:count])}"
+    )
+
+
+def _stated(rows: Sequence[Line], lead: int, decimal: str, reasons: list[str]) -> StatedRate | None:
+    """Say what the lines of the start and the rate are, and return the rate."""
+    if lead:
+        began, rate = rows[0].cells[0], rows[1].cells[0]
+        two = f"they say when it began, {began}, and likely the rate, {rate}: those are no rows"
+        reasons.append(two if lead == 2 else f"the first of them says when it began, {began}: that is no row")
+    if lead < 2:
+        return None
+    start_line, rate_line = rows[0].number + 1, rows[1].number + 1
+    text = f"line {start_line} has the start, line {rate_line} the rate"
+    return StatedRate(number_of(rate, decimal), text, start_line=start_line, rate_line=rate_line)
 
 
 def _lead_in(rows: list[list[str]], decimal: str) -> int:

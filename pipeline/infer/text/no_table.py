@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vlapipe.pipeline.infer.columns.columns import columns_of
 from vlapipe.pipeline.infer.text.cells import is_fortran_number
-from vlapipe.pipeline.infer.text.dialect import COMMENT_SIGNS, look_at_table
+from vlapipe.pipeline.infer.text.cuts import COMMENT_SIGNS
+from vlapipe.pipeline.infer.text.dialect import look_at_table
 from vlapipe.pipeline.infer.text.text_head import NoTextError, read_text_head
 
 __all__ = ["why_no_table"]
