@@ -211,7 +211,7 @@ def write_times(folder: Path, unit: str, factor: float, digits: int) -> None:
     write_csv(folder, [f"{(5400 + i / 50) / factor:.{digits}f}" for i in STEPS])
 
 
-LONG_UNITS = {"min": (60.0, 10), "h": (3600.0, 11)}
+LONG_UNITS = {"min": (60.0, 10), "h": (3600.0, 11), "d": (86_400.0, 11)}
 
 
 @pytest.mark.parametrize("unit", LONG_UNITS)

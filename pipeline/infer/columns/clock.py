@@ -102,6 +102,7 @@ def pick_clock(name: str, options: Sequence[Option[ClockGuess]], choices: Choice
     return taken.value
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def clock_options(
     columns: list[Column], groups: Column | None = None, *, stated_hz: float | None = None
 ) -> list[Option[ClockGuess]]:

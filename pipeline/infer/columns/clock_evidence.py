@@ -150,8 +150,8 @@ def of_unit(unit: TimeUnit, column: Column, steps: NDArray[np.float64], stated_h
     scale = NANOSECONDS[unit] / 1e9
     usual = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
     if usual and np.mean(steps == 0) >= MOSTLY_STILL:  # rows share stamps
-        usual = float(np.mean(steps))
-    rate = 1 / (usual * scale) if usual else None
+        usual = max(0.0, float(np.mean(steps)))
+    rate = 1 / (usual * scale) if 0 < usual * scale < math.inf else None
     first = float(column.finite[0])
     if DATES_S[0] <= first * scale <= DATES_S[1] and unit not in ("d", "h", "min") and not (rate and rate > 1e5):
         year = datetime.fromtimestamp(first * scale, UTC).year

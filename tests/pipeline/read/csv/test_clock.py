@@ -75,6 +75,14 @@ CLOCKS: dict[str, tuple[tuple[str, ...], dict[str, Any], list[Any]]] = {
     "strptime with a zone": (("2024-03-01 14:00:00 +0200",), {"format": "%Y-%m-%d %H:%M:%S %z"}, [START]),
     "in a path": (("../IMG/cam_2024_03_01_12.jpg", "..\\IMG\\cam_2024_03_01_13.jpg"), {"format": "cam_%Y_%m_%d_%H.jpg"},
                   [START, START + 3600 * S]),
+    "strptime, some without a fraction": (("2024-03-01 12:00:00", "2024-03-01 12:00:00.5"),
+                                          {"format": "%Y-%m-%d %H:%M:%S.%f"}, [START, START + S // 2]),
+    "strptime with a colon before the fraction": (("2024-03-01 12:00:00:250",), {"format": "%Y-%m-%d %H:%M:%S:%f"},
+                                                  [START + S // 4]),
+    "duration": (("0:00:00", "00:00:00.012500", "1:02.5", "25:00:00", '"1 day, 0:00:01"', "2 days 00:00:00.000000001"),
+                 {"format": "duration"},
+                 [0, 12_500_000, 62_500_000_000, 90_000 * S, 86_401 * S, 172_800 * S + 1]),
+    "days": (("45352", "45352.5"), {"unit": "d", "offset_s": -25_569 * 86_400.0}, [START / S - 43_200, START / S]),
     "iso": (("2024-03-01T12:00:00", "2024-03-01 12:00:00.000000001"), {"format": "iso"}, [START, START + 1]),
     "iso in UTC": (("2024-03-01T12:00:00Z", "2024-03-01T12:00:00.5Z"), {"format": "iso"}, [START, START + S // 2]),
     "iso in other zones": (("2024-03-01T12:00:00+00:00", "2024-03-01T08:00:01-0400"), {"format": "iso"},
@@ -108,12 +116,20 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "exact, but no number": ("1.0.0", {"exact": True}),
     "exact, and endless": ("1e999999999", {"exact": True}),
     "no such day": ("2024-02-30 12:00:00", {"format": "%Y-%m-%d %H:%M:%S"}),
+    "no such minute in a duration": ("1:60:00", {"format": "duration"}),
+    "no duration": ("12:30:61", {"format": "duration"}),
+    "a fraction of nothing": ("2024-03-01 12:00.5", {"format": "%Y-%m-%d %H:%M:%S.%f"}),
     "no such second in iso": ("2024-03-01T12:00:61", {"format": "iso"}),
     "ten digits in iso": ("2024-03-01T12:00:00.1234567891", {"format": "iso"}),
     "beyond 64 bits in iso": ("9999-03-01T12:00:00", {"format": "iso"}),
     "no index": ("1.5", {"index_rate_hz": 10.0}),
 }
-FIRST = {"%Y-%m-%d %H:%M:%S": "2024-03-01 12:00:00", "iso": "2024-03-01T12:00:00"}
+FIRST = {
+    "%Y-%m-%d %H:%M:%S": "2024-03-01 12:00:00",
+    "iso": "2024-03-01T12:00:00",
+    "duration": "0:00:00",
+    "%Y-%m-%d %H:%M:%S.%f": "2024-03-01 12:00:00",
+}
 
 
 @pytest.mark.parametrize("case", BAD)
