@@ -44,6 +44,7 @@ _USUAL_HZ = (10.0, 2000.0)
 MOSTLY_STILL = 0.3  # of the steps: then the stamps are coarser than the rows
 _SAME_RATE = 0.2
 _DECADES = 6.0
+_SHORTEST_S = 1e-12  # a step that is shorter, or longer than its inverse, is no time
 _FALLS = 20.0
 
 
@@ -151,7 +152,7 @@ def of_unit(unit: TimeUnit, column: Column, steps: NDArray[np.float64], stated_h
     usual = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
     if usual and np.mean(steps == 0) >= MOSTLY_STILL:  # rows share stamps
         usual = max(0.0, float(np.mean(steps)))
-    rate = 1 / (usual * scale) if 0 < usual * scale < math.inf else None
+    rate = 1 / (usual * scale) if _SHORTEST_S < usual * scale < 1 / _SHORTEST_S else None
     first = float(column.finite[0])
     if DATES_S[0] <= first * scale <= DATES_S[1] and unit not in ("d", "h", "min") and not (rate and rate > 1e5):
         year = datetime.fromtimestamp(first * scale, UTC).year
