@@ -25,6 +25,8 @@ class Lexicon:
 
     def __init__(self, tables: Mapping[str, Any]) -> None:
         self._tables = tables
+        self._phrases: dict[tuple[str, str], tuple[tuple[str, ...], ...]] = {}
+        self._likeness: dict[tuple[str, str, str], float] = {}  # wide tables ask the same of many names
 
     def phrases(self, table: str, key: str) -> Sequence[str]:
         """Returns a list of phrases, such as those of ``names``, ``command``."""
@@ -41,15 +43,23 @@ class Lexicon:
 
         1 if the name is one of the phrases, 0.8 if its last words are one, 0.5 if a phrase stands anywhere in it, or 0.
         """
-        words = words_in(name)
+        found = self._likeness.get((name, table, key))
+        if found is None:
+            found = self._likeness[name, table, key] = self._like(words_in(name), table, key)
+        return found
+
+    def _like(self, words: tuple[str, ...], table: str, key: str) -> float:
+        known = self._phrases.get((table, key))
+        if known is None:
+            known = tuple(tuple(phrase.split()) for phrase in self.phrases(table, key))
+            self._phrases[table, key] = known
         best = 0.0
-        for phrase in self.phrases(table, key):
-            parts = tuple(phrase.split())
+        for parts in known:
             if words == parts:
                 return 1.0
             if words[-len(parts) :] == parts:
                 best = max(best, 0.8)
-            elif any(words[i : i + len(parts)] == parts for i in range(len(words))):
+            elif len(parts) < len(words) and any(words[i : i + len(parts)] == parts for i in range(len(words))):
                 best = max(best, 0.5)
         return best
 

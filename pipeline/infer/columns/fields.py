@@ -82,6 +82,8 @@ def _why_not(column: Column) -> str:
     counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
     if column.whole and counts and lexicon().likeness(column.base, "roles", "counter") >= 0.8:
         return "counts or numbers rows"
+    if column.counts and column.name == f"c{column.position + 1}":  # without a name
+        return "numbers the rows"
     return ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.roles.field_evidence import are_alike
 from vlapipe.pipeline.infer.roles.roles import Role
 from vlapipe.schemas.schema import ActionSpec
 
@@ -40,7 +41,12 @@ def choose_action(
         worth = 0.0 if share >= _MOST else score + _SURELY
         options.append(_option(ahead, worth, f"where {later} is {ahead.period_s:.2g} s later", reasons))
     taken = choices.pick("action", options)
-    if lacks:
+    left = [role for role in commanded if role not in chosen and _moves_otherwise(role, chosen)]
+    if taken.value is column and left:
+        whole = ActionSpec(kind="column", of=_paths([*chosen, *left]))
+        names = ", ".join(role.field.name for role in left)
+        choices.ask("action", f"{taken.says} without {names}", taken.line, "all of it", _line(whole))
+    elif lacks:
         other = ahead if taken.value is column else column
         choices.ask("action", f"{taken.says}, though {lacks}", taken.line, "another", _line(other))
     return taken.value, list(taken.reasons)
@@ -80,6 +86,13 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
     return chosen
 
 
+def _moves_otherwise(role: Role, chosen: Sequence[Role]) -> bool:
+    """Return True if a command that is left out is no other account of what the chosen ones say."""
+    if role.quantity == "rate":  # speeds and forces beside positions
+        return not any(each.quantity in ("joint", "pose") or are_alike(role.field, each.field) for each in chosen)
+    return role.quantity == "pose" and len(role.field.labels) < 2  # a lone axis, such as a lift
+
+
 def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[list[Role], str]:
     """Return all that moves together: joints and grippers, else poses, else what changes, and the reason."""
     moving = [role for role in roles if role.moves]
@@ -89,15 +102,30 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
         found = [role for role in among if role.quantity == quantity]
         if found:
             both = [role for role in moving if role in found or role in grippers]
+            _ask_of_what_lies_among(both, anchor, choices)
             return both, f"the {_SAID[quantity]}{' and the gripper' if grippers else ''}, as named"
     changing = [role for role in anchor if role.changes]
     unrated = [role for role in changing if role.quantity != "rate"]
     others = unrated or changing or anchor or [role for role in roles if role.stream is roles[0].stream]
-    if len(others) > 1 and choices is not None and not all(role.quantity for role in others):
+    if choices is not None and others:
         widest = max(others, key=lambda role: role.field.num_columns)
         line, other = (f"of = {json.dumps(_paths(each))}" for each in (others, [widest]))
-        choices.ask("action: no name says what the robot moves", "all that changes", line, "less of it", other)
+        if all(role.quantity == "rate" for role in others):
+            about = "action: only speeds, forces or signals of sensors are in the recording"
+            choices.ask(about, "where they are later", line, "another", "of = [...]")
+        elif len(others) > 1 and not all(role.quantity for role in others):
+            choices.ask("action: no name says what the robot moves", "all that changes", line, "less of it", other)
     return [*others, *(role for role in grippers if role not in others)], "no name says what the robot moves"
+
+
+def _ask_of_what_lies_among(moves: Sequence[Role], anchor: Sequence[Role], choices: Choices | None) -> None:
+    """Ask about fields without a telling name that stand among those that move."""
+    where = [i for i, role in enumerate(anchor) if role in moves]
+    among = [role for role in anchor[min(where) : max(where)] if not role.quantity] if where else []
+    if choices is not None and among:
+        names = ", ".join(role.field.name for role in among)
+        line, other = (f"of = {json.dumps(_paths(each))}" for each in (moves, [*moves, *among]))
+        choices.ask(f"action: {names} stands among what moves", "no part of it", line, "a part of it", other)
 
 
 def _lacks(chosen: Sequence[Role], moves: Sequence[Role]) -> tuple[str, float]:
@@ -109,6 +137,8 @@ def _lacks(chosen: Sequence[Role], moves: Sequence[Role]) -> tuple[str, float]:
     grippers, held = (_num_of(each, "gripper") for each in (chosen, moves))
     if measured and not commanded and grippers and not any(role.quantity == "" for role in chosen):
         return "all joints move", 0.0
+    if not commanded:  # values whose names do not say that they are joints
+        commanded = sum(role.field.num_columns for role in chosen if role.quantity == "")
     if 0 < commanded < measured + (0 if grippers else -held):
         return f"{measured} joints move and {commanded} are commanded", commanded / measured
     named = any(role.quantity in ("joint", "pose") for role in chosen) and commanded <= measured

@@ -93,6 +93,8 @@ def by_values(field: FieldGuess) -> Iterator[Evidence]:
         return
     if np.all((values == values.min(axis=0)) | (values == values.max(axis=0))) and np.all(values == np.rint(values)):
         yield Evidence("two_values", 1.0, f"{field.name}: two values only")
+    if not np.all(values == np.rint(values)) and field.num_columns == 1:
+        yield Evidence("has_fractions", 1.0)
     if np.any(np.diff(values, axis=0), axis=1).mean() < _SELDOM:
         yield Evidence("seldom_changes", 1.0, f"{field.name}: hardly ever changes")
 
@@ -117,14 +119,13 @@ def by_likes(field: FieldGuess, others: Sequence[FieldGuess]) -> Iterator[Eviden
 
 def _lag(field: FieldGuess, other: FieldGuess) -> int:
     """Return by how many rows ``other`` follows the field, or 0."""
-    if (
-        field.head is None
-        or other.head is None
-        or len(field.head) != len(other.head)
-        or len(field.head) < 2 * _MOST_LAG
-    ):
-        return 0
     ahead, behind = field.head, other.head
+    if ahead is None or behind is None or len(ahead) != len(behind) or len(ahead) < 2 * _MOST_LAG:
+        return 0
+    seen = np.isfinite(ahead).all(axis=1) & np.isfinite(behind).all(axis=1)
+    ahead, behind = ahead[seen], behind[seen]
+    if len(ahead) < 2 * _MOST_LAG:
+        return 0
     with np.errstate(all="ignore"):
         off = [np.nanmean(np.abs(ahead[: len(ahead) - k] - behind[k:])) for k in range(_MOST_LAG + 1)]
         back = [np.nanmean(np.abs(behind[: len(ahead) - k] - ahead[k:])) for k in range(1, _MOST_LAG + 1)]

@@ -11,7 +11,13 @@ from public_layouts import LAYOUTS, Layout
 RATE = "how many rows a second"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+TRIED = [
+    pytest.param(layout, id=layout.name, marks=[] if i % 2 == 0 else [pytest.mark.slow])
+    for i, layout in enumerate(LAYOUTS)
+]
+
+
+@pytest.mark.parametrize("layout", TRIED)
 def test_public_dataset_is_inferred(layout: Layout, tmp_path: Path) -> None:
     layout.write(tmp_path)
     verdict = judge_folder(tmp_path, layout.facts, answered=[RATE])

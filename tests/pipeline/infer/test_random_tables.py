@@ -24,9 +24,9 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import CsvStream
 
-FEW = 17  # tables of each kind in the fast suite
+FEW = 5  # tables of each kind in the fast suite
 MANY = 300  # tables of each kind otherwise: 2,700 in all
-FEW_DAMAGED, MANY_DAMAGED = 150, 3000
+FEW_DAMAGED, MANY_DAMAGED = 60, 3000
 NAMES = (
     ["joint_1", "joint_2", "joint_3", "joint_4"],
     ["shoulder_pan", "shoulder_lift", "elbow", "wrist"],
