@@ -70,6 +70,7 @@ CUTS = {
     "comments that begin with a semicolon": Cut(text=f"; made by arm\n; t j1 j2\n{BODY}".replace(",", " ")),
     "comments among the rows": Cut(text=f"t,j1,j2\n{BODY}# paused\n{BODY}# end\n", rows=[*ROWS, *ROWS]),
     "a line that states the delimiter": Cut(text=f"sep=;\nt,j1,j2\n{BODY}".replace(",", ";")),
+    "a line that states a delimiter of its own": Cut(text=f"sep=^\nt,j1,j2\n{BODY}".replace(",", "^")),
     "a page break": Cut(text=f"t,j1,j2\n{BODY}\x0c\n{BODY}", rows=[*ROWS, *ROWS]),
     "a line of sums": Cut(text=f"t,j1,j2\n{BODY}Total,12.3,45.6\n", dialect={"skip_footer": 1}),
     "a footer behind blank lines, and no last line end": Cut(
@@ -141,6 +142,14 @@ def test_a_jump_that_decimals_make_smaller_is_no_thousands_sign(first: str, othe
     table = look_at_table(tmp_path / "log.csv", "log.csv")
     assert table is not None
     assert (table.dialect.decimal, table.dialect.thousands) == (".", "")
+
+
+def test_a_group_that_is_not_of_three_digits_is_no_thousands_sign(tmp_path: Path) -> None:
+    cells = ["999", "1,125", "999", "1,25", "998", "1,375"] * 6
+    (tmp_path / "log.csv").write_text("time;x\n" + "".join(f"{i};{cell}\n" for i, cell in enumerate(cells)))
+    table = look_at_table(tmp_path / "log.csv", "log.csv")
+    assert table is not None
+    assert (table.dialect.decimal, table.dialect.thousands) == (",", "")
 
 
 @pytest.mark.parametrize("word", ["T1A", "RUN"])
