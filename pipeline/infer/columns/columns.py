@@ -16,7 +16,7 @@ from vlapipe.pipeline.infer.lexicon import lexicon, time_unit
 from vlapipe.pipeline.infer.text.cells import is_list, is_missing, is_number, is_time_text, number_of, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
 
-__all__ = ["Column", "column_of_values", "columns_of", "split_unit"]
+__all__ = ["Column", "column_of_values", "columns_of", "split_unit", "within"]
 
 _BRACKETED = re.compile(r"^(.*?)[\s_]*[\[(]\s*([^\])]*?)\s*[\])]\s*$")
 _NO_UNIT = re.compile(r"(|-|1|bool|u?int\d*|float\d*|double|string|str|\d+)\Z")
@@ -49,6 +49,11 @@ class Column:
         return np.array([number_of(cell, self.decimal) for cell in self.cells], dtype=np.float64)
 
     @cached_property
+    def stripped(self) -> list[str]:
+        """The cells without blanks around them."""
+        return [cell.strip() for cell in self.cells]
+
+    @cached_property
     def words(self) -> dict[str, int]:
         """The number that each word stands for, if the column's kind is words."""
         return words_of(cell for cell in self.cells if not is_missing(cell)) if self.kind == "words" else {}
@@ -71,14 +76,6 @@ class Column:
             return np.array([b - a for a, b in pairwise(map(int, self.numbers))], dtype=np.float64)
         with np.errstate(over="ignore"):
             return np.diff(self.finite)
-
-    def steps_within(self, groups: Column | None) -> NDArray[np.float64]:
-        """Return the steps within the blocks of equal cells of another column, without those between the blocks."""
-        if groups is None or len(groups.cells) != len(self.cells):
-            return self.steps
-        cells = [cell for cell, value in zip(groups.cells, self.values, strict=True) if np.isfinite(value)]
-        kept: NDArray[np.float64] = self.steps[np.array([a == b for a, b in pairwise(cells)], dtype=bool)]
-        return kept
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -110,6 +107,14 @@ class Column:
         """True if no value is less than the value before, and some are more."""
         steps = self.steps
         return self.kind == "number" and len(steps) > 0 and bool(np.all(steps >= 0) and np.any(steps > 0))
+
+
+def within(steps: NDArray[np.float64], groups: Column | None) -> NDArray[np.float64]:
+    """Return the steps within the blocks of equal cells of a column, without those from one block to the next."""
+    if groups is None or len(groups.cells) != len(steps) + 1:
+        return steps
+    kept: NDArray[np.float64] = steps[np.array([a == b for a, b in pairwise(groups.cells)], dtype=bool)]
+    return kept
 
 
 def columns_of(table: Table) -> list[Column]:
