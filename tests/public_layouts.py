@@ -453,7 +453,7 @@ def tum_rgbd_of_colour(root: Path) -> None:
         png(folder / f"rgb/{START_S + i / 30:.6f}.png", pictures(rng(i), 1, 16, 16)[0])
 
 
-@layout("right", rate_hz=200, camera_rows=[20, 20])
+@layout("right|told", rate_hz=200, camera_rows=[20, 20], asks=["only speeds, forces or signals"])
 def euroc(root: Path) -> None:
     stamps = 1_403_636_579_758_555_392 + 5_000_000 * np.arange(ROWS)
     imu = [[int(t), *map(float, row)] for t, row in zip(stamps, walk(6), strict=True)]

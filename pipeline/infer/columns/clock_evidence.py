@@ -37,7 +37,7 @@ _NO_CLOCKS = (
     "counts",
 )  # lists of lexicon.toml's [clock] that are no clocks' names
 _WHOLE_ONLY = ("letter",)  # a list of names that say nothing within other names
-_LESS_A_LIST, _WHOLE_NAME = 0.08, 0.6  # a name of the next list is worth less; a whole name is worth this at least
+_LESS_A_LIST, _WHOLE_NAME = 0.1, 0.5  # a name of the next list is worth less; a whole name is worth this at least
 _MEASURES = ("joint", "place", "pose", "gripper", "rate", "object")  # roles
 _EVEN = 0.3  # distance of a step from the median, relative to the median
 _USUAL_HZ = (10.0, 2000.0)

@@ -30,7 +30,7 @@ from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["Way", "listed", "other_beginning", "way_of_parts", "ways_of", "weigh_units"]
 
-_NEAR, _MENTIONED = 3.0, 6.0  # log-odds within which another unit is a possible answer, and within which it is said
+_NEAR, _MENTIONED = 2.0, 6.0  # log-odds within which another unit is a possible answer, and within which it is said
 _SINCE_1899_S = -25_569 * 86_400.0
 _DAY_S, _MIDNIGHT_S = 86_400.0, 600.0
 _UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)

@@ -137,8 +137,9 @@ def _lacks(chosen: Sequence[Role], moves: Sequence[Role]) -> tuple[str, float]:
     grippers, held = (_num_of(each, "gripper") for each in (chosen, moves))
     if measured and not commanded and grippers and not any(role.quantity == "" for role in chosen):
         return "all joints move", 0.0
-    if not commanded:  # values whose names do not say that they are joints
-        commanded = sum(role.field.num_columns for role in chosen if role.quantity == "")
+    lone = [role for role in chosen if role.quantity == "" and not any(role.field.labels)]
+    if not commanded and len(lone) == len(chosen) == 1 and lone[0].field.num_columns == 1 < measured:
+        commanded = 1  # one command of many joints, whatever its name says
     if 0 < commanded < measured + (0 if grippers else -held):
         return f"{measured} joints move and {commanded} are commanded", commanded / measured
     named = any(role.quantity in ("joint", "pose") for role in chosen) and commanded <= measured

@@ -75,7 +75,7 @@ class Shape:
         yield Evidence("cells_empty", 1 - len(named) / len(cells))
         yield Evidence("all_missing", float(bool(under) and not given))
         described = sum(map(describes_column, named)) / max(1, len(named))
-        yield Evidence("describes_columns", max(0.0, 2 * described - 1))
+        yield Evidence("describes_columns", max(0.0, 4 * described - 3))
         yield Evidence("sums_up", float(is_summary(cells[0])))
         yield Evidence("width_of_rows", float(fits))
         off = abs(len(cells) - self.width)

@@ -99,8 +99,9 @@ def action_fields(schema: Schema) -> list[str]:
 
 
 def masks_of_action(schema: Schema) -> list[str]:
-    """Returns the masks ``<stream>/<field>_is_missing`` of the fields with ``mask`` that actions are derived from.
+    """Returns the masks ``<stream>/<field>_is_missing`` of the fields with ``mask`` that hold what was commanded.
 
+    There are none unless the action is what columns hold: a position in between is filled in well enough to move to.
     An optional field that a file lacks is zero in the action, as the schema says.
     """
     streams = {stream.name: stream for stream in schema.streams if not isinstance(stream, ImageStream)}
@@ -108,7 +109,7 @@ def masks_of_action(schema: Schema) -> list[str]:
         f"{name}/{each.name}": f"{name}/{each.of}" for name, stream in streams.items() for each in stream.derived
     }
     found = []
-    for path in action_fields(schema):
+    for path in action_fields(schema) if schema.action.kind == "column" else ():
         spec = schema.field(derived.get(path, path))
         found += [f"{path.partition('/')[0]}/{spec.mask.name}"] if spec.on_missing == "mask" and spec.mask else []
     return found
