@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
+from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.roles.field_evidence import are_alike
 from vlapipe.pipeline.infer.roles.roles import Role
 from vlapipe.schemas.schema import ActionSpec
@@ -42,6 +43,7 @@ def choose_action(
         options.append(_option(ahead, worth, f"where {later} is {ahead.period_s:.2g} s later", reasons))
     taken = choices.pick("action", options)
     left = [role for role in commanded if role not in chosen and _moves_otherwise(role, chosen)]
+    left += [role for role in roles if role not in commanded and _is_called_like(role, chosen)]
     if taken.value is column and left:
         whole = ActionSpec(kind="column", of=_paths([*chosen, *left]))
         names = ", ".join(role.field.name for role in left)
@@ -89,8 +91,18 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
 def _moves_otherwise(role: Role, chosen: Sequence[Role]) -> bool:
     """Return True if a command that is left out is no other account of what the chosen ones say."""
     if role.quantity == "rate":  # speeds and forces beside positions
-        return not any(each.quantity in ("joint", "pose") or are_alike(role.field, each.field) for each in chosen)
-    return role.quantity == "pose" and len(role.field.labels) < 2  # a lone axis, such as a lift
+        told = [each for each in chosen if each.quantity in ("joint", "pose") and each.field.num_columns > 1]
+        return not told and not any(are_alike(role.field, each.field) for each in chosen)
+    return role.quantity == "pose" and role.field.num_columns == 1  # a lone axis, such as a lift
+
+
+def _is_called_like(role: Role, chosen: Sequence[Role]) -> bool:
+    """Return True if a field whose name says nothing begins with the same word as each command, such as rc_rudder."""
+    first = {(each.stream.name, *words_in(each.field.name)[:1]) for each in chosen if "_" in each.field.name}
+    ours = (role.stream.name, *words_in(role.field.name)[:1])
+    if lexicon().likeness(role.field.name, "roles", "measured"):
+        return False
+    return len(first) == 1 and ours in first and role.quantity == "" and role.moves and not role.observed
 
 
 def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[list[Role], str]:
