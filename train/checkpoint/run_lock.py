@@ -100,6 +100,8 @@ def _take_away_if_left(path: Path, say: Callable[[str], None], *, alone_here: bo
     if not (alone_here and owner.get("kernel") == _kernel()):
         _wait_until_silent(path, text, owner, say)
     stale = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
+    if _content(path) != text:  # another run has taken over while this one looked at the clock
+        return
     with contextlib.suppress(FileNotFoundError):
         path.rename(stale)
         if _content(stale) != text:  # another run has replaced the file meanwhile: restore that run's file
