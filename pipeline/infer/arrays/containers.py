@@ -40,11 +40,6 @@ class ContainerGuess:
     episode_reasons: tuple[str, ...]
     instruction: InstructionSpec
 
-    @property
-    def holds_several(self) -> bool:
-        """Returns whether a container may hold several episodes."""
-        return bool(self.episodes.ends or self.episodes.group or self.episodes.split_column)
-
 
 def guess_container(
     name: str, files: tuple[str, ...], looks: Sequence[Look], choices: Choices, *, may_split: bool

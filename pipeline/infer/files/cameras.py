@@ -11,6 +11,7 @@ import numpy as np
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess, unit_of
+from vlapipe.pipeline.infer.columns.clock_evidence import DATES_S
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
@@ -24,7 +25,6 @@ __all__ = ["FEW_IMAGES", "Beside", "guess_cameras"]
 
 FEW_IMAGES = 3  # fewer in a folder of an episode are plots and previews, and no camera
 _MAX_VIEWS = 16
-_EPOCH_S = 9.4e8
 _SMALLEST_STAMP = 1e6  # smaller whole numbers count images, unless they last as long as the recording
 _UNITS: tuple[TimeUnit, ...] = ("ms", "us")
 _ALIKE = 0.1  # by how much of the recording's time these may differ from it
@@ -215,7 +215,7 @@ def _times_in_names(names: list[str], every: list[str], beside: Beside) -> Itera
     seconds = float(values[0]) * NANOSECONDS[unit] / 1e9
     exact = not whole and any(len(text.replace(".", "")) > 17 for text in texts)
     time = TimeSpec(pattern=pattern or None, unit=unit, integer=whole, exact=exact)
-    if len(beside.clock.stamps_s) and (seconds > _EPOCH_S) != beside.clock.epoch:
+    if len(beside.clock.stamps_s) and (seconds > DATES_S[0]) != beside.clock.epoch:
         time = replace(time, starts_with=beside.name)
         reasons = [*reasons, f"its clock is not that of {beside.name}: both are taken to start together"]
     seen = Evidence("time_in_name", 1.0, "the name is a time")
