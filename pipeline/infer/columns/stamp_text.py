@@ -14,13 +14,11 @@ from vlapipe.schemas.schema import DURATION, ISO, TimeSpec
 
 __all__ = ["TextClock", "form_inside", "is_date", "stamp_in", "strptime_form", "text_clock"]
 
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?\Z")
 _DATE = re.compile(r"(?<!\d)(\d{4}|\d{1,2})([-/. ])(\d{1,2}|[A-Za-z]{3})\2(\d{4}|\d\d?)(?!\d)")
 _TIME = re.compile(
-    r"(?<![\d:])(?P<H>\d\d?)(?P<a>[:hH])(?P<M>\d\d)(?:(?P<b>[:mM])(?P<S>\d\d)(?:(?P<c>[.,:])(?P<f>\d{1,9}))?)?"
-    r"(?:(?P<d> ?)(?P<p>[AaPp][Mm]))?(?![\d:]|[.,]\d)"
+    r"(?<![\d:])(?P<H>\d\d?)(?P<a>[:hH]|\.(?=\d\d\.\d\d))(?P<M>\d\d)"
+    r"(?:(?P<b>[:mM.])(?P<S>\d\d)(?:(?P<c>[.,:])(?P<f>\d{1,9}))?)?(?:(?P<d> ?)(?P<p>[AaPp][Mm]))?(?![\d:]|[.,]\d)"
 )
-_DURATION = re.compile(r"([+-]?\d+ days?,? ?)?\+?(\d+:)?\d+:\d\d([.,:]\d{1,9})?\Z", re.IGNORECASE)
 _ZONE = re.compile(r" ?[+-]\d\d:?\d\d\Z")
 _STAMP = re.compile(
     r"(?P<Y>(?:19|20)\d\d)(?P<a>\D?)(?P<m>[01]\d)(?P<b>\D?)(?P<d>[0-3]\d)(?P<c>\D{0,2})"
@@ -68,9 +66,10 @@ def text_clock(cells: list[str]) -> TextClock | None:
 
 def _forms(sample: str) -> Iterator[str]:
     """Yield the forms that a cell could have, the likeliest first."""
-    if _ISO.match(sample):
+    if _stamp_of(sample, ISO) is not None:
         yield ISO
-    if _DURATION.match(sample) and "day" in sample:
+    is_duration = _stamp_of(sample, DURATION) is not None
+    if is_duration and "day" in sample:
         yield DURATION
     date = _DATE.search(sample)
     time = _TIME.search(sample, date.end()) if date else _TIME.search(sample)
@@ -86,7 +85,7 @@ def _forms(sample: str) -> Iterator[str]:
         yield from (f"{before}{day}{gap}{of_day}{rest}" for day in (_date_forms(date) if date else [""]))
     elif date is not None and date[0] == sample:
         yield from _date_forms(date)
-    if _DURATION.match(sample):
+    if is_duration:
         yield DURATION
     name = strptime_form(stamp_text(sample, ""))
     if name is not None:
@@ -111,7 +110,7 @@ def _said(form: str, cell: str) -> str:
     if form == ISO:
         return "ISO 8601; read as UTC where no zone is named"
     if form == DURATION:
-        return "a time since the start, in days, hours, minutes and seconds"
+        return f"a time since the start, such as {cell!r}"
     if form == strptime_form(stamp_text(cell, "")):
         return f"the time stands in the name {stamp_text(cell, '')!r}; of a path its last part is read, as UTC"
     return f"text in the form {form!r}, read as UTC"

@@ -35,6 +35,16 @@ _ISO = re.compile(
 _DURATION = re.compile(
     r"(?:([+-]?\d{1,9}) days?,? ?)?\+?(?:(\d{1,9}):)?(\d{1,9}):(\d\d)(?:[.,:](\d{1,9}))?\Z", re.ASCII | re.IGNORECASE
 )
+_WITH_UNIT = re.compile(r"([+-]?\d{1,18}(?:[.,]\d{1,18})?) ?([a-zµμ]+)\Z", re.IGNORECASE)
+_UNIT_WORDS: dict[str, TimeUnit] = {  # as MATLAB, Go and people write them behind a number
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), "ms"),
+    **dict.fromkeys(("us", "µs", "μs", "usec", "microseconds"), "us"),
+    **dict.fromkeys(("ns", "nsec", "nanoseconds"), "ns"),
+}
 _FRACTION = re.compile(r"[.,:]%f")
 _MAX_DIGITS = 64
 _LONG_FRACTION = re.compile(r"(?<=[.,:_])(\d{6})(\d{1,3})(?!\d)", re.ASCII)
@@ -171,7 +181,13 @@ def _parse_format(text: str, form: str) -> int:
 
 
 def _parse_duration(text: str) -> int:
-    """Parses days, hours, minutes and seconds as Python and pandas print a ``timedelta``; hours may go beyond 23."""
+    """Parses days, hours, minutes and seconds as Python and pandas print a ``timedelta``; hours may go beyond 23.
+
+    A single number with its unit, such as ``0.02 sec``, is a duration too.
+    """
+    single = _WITH_UNIT.match(text.strip())
+    if single is not None and single[2].lower() in _UNIT_WORDS:
+        return round(Fraction(single[1].replace(",", ".")) * NANOSECONDS[_UNIT_WORDS[single[2].lower()]])
     match = _DURATION.match(text.strip())
     if match is None:
         raise ValueError(text)
@@ -288,7 +304,7 @@ def shift_clock(timestamp: NDArray[Any], time: TimeSpec, start_ns: int = 0) -> N
 def wanted_stamp(time: TimeSpec) -> str:
     """Returns a description of a valid stamp."""
     if time.format:
-        return "a time like 1:02:03.5" if time.format == DURATION else f"a time like {time.format!r}"
+        return "a time like 1:02:03.5 or 0.02 sec" if time.format == DURATION else f"a time like {time.format!r}"
     if time.index_rate_hz:
         return "a whole number"
     return f"a time in {'whole ' if time.integer else ''}{time.unit}"

@@ -175,12 +175,12 @@ def test_numbers_beside_seconds_that_do_not_go_on_are_no_fraction(tmp_path: Path
 
 
 def test_a_clock_in_text_that_is_no_date_is_told(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("Time,q\n" + "".join(f"{i / 100} sec,{i * 7 % 5}\n" for i in range(20)))
+    (tmp_path / "x.csv").write_text("Time,q\n" + "".join(f"{i / 100} ticks,{i * 7 % 5}\n" for i in range(20)))
     table = look_at_table(tmp_path / "x.csv", "x.csv")
     assert table is not None
     guess = guess_clock(columns_of(table))
     assert guess.assumed
-    assert guess.reasons[-1].startswith("'Time' is called a clock, but holds text such as '0.0 sec'")
+    assert guess.reasons[-1].startswith("'Time' is called a clock, but holds text such as '0.0 ticks'")
 
 
 @pytest.mark.parametrize(
