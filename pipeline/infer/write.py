@@ -128,7 +128,9 @@ def _why_dropped(drop: Sequence[tuple[str, str]]) -> list[str]:
 
 def _dialect(page: _Page, dialect: Dialect) -> None:
     plain = Dialect()
-    if dialect.header_commented:
+    if dialect.row_line is not None:
+        page.put("row_line", dialect.row_line)
+    elif dialect.header_commented:
         page.put("header", "commented")
     elif dialect.header_rows != 1:
         page.put("header", dialect.header_rows or False)

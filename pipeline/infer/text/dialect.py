@@ -17,6 +17,7 @@ from vlapipe.pipeline.infer.text.cells import is_missing, is_summary, kind_of_ce
 from vlapipe.pipeline.infer.text.cuts import NAMED, WORTH_READING, cut_line, cut_lines, guess_comment, likely_cuts
 from vlapipe.pipeline.infer.text.header import Header, find_headers
 from vlapipe.pipeline.infer.text.other_lines import kinds_of_lines
+from vlapipe.pipeline.infer.text.stamped_lines import stamped_lines
 from vlapipe.pipeline.infer.text.stated_rate import StatedRate, stated_rate
 from vlapipe.pipeline.infer.text.text_head import NoTextError, TextHead, read_text_head
 from vlapipe.pipeline.read.csv.json_rows import are_json_lines, cells_of_object, parse_object
@@ -69,7 +70,8 @@ def _options(head: TextHead, label: str, _words: Lexicon) -> tuple[Option[Table]
     if head.lines and are_json_lines(head.lines[0].encode()):
         table = _objects(head, label)
         return (Option(value=table, score=0.0, says="a JSON object a line", line="", reasons=table.reasons),)
-    lines = _with_broken_cells(list(head.lines))
+    stamped = stamped_lines(head.lines)
+    lines = _with_broken_cells(list(head.lines if stamped is None else stamped.lines))
     comment = guess_comment(lines)
     found: list[tuple[float, Table]] = []
     for score, dialect, reasons in likely_cuts(lines, comment):
@@ -78,8 +80,14 @@ def _options(head: TextHead, label: str, _words: Lexicon) -> tuple[Option[Table]
         # Beside the likeliest header of the likeliest cut, either the cut or the header is another.
         for header in headers[: 1 if found else None]:
             behind = score - (headers[0].score - header.score)
-            if not found or found[0][0] - behind < WORTH_READING:
-                found.append((behind, _cut_rows(head, label, lines, header, [*head.reasons, *reasons])))
+            if found and found[0][0] - behind >= WORTH_READING:
+                continue
+            about = [*head.reasons, *reasons]
+            if stamped is None:
+                found.append((behind, _cut_rows(head, label, lines, header, about)))
+            else:
+                table = _cut_rows(head, label, *reversed(stamped.put_back(header)), about)
+                found.append((behind, replace(table, dialect=stamped.row_line(table.dialect, header.first_row))))
     found.sort(key=lambda each: -each[0])
     facts = [_facts(table) for _, table in found]
     differ = [key for key in (facts[0] if facts else ()) if len({str(each[key]) for each in facts}) > 1]
