@@ -15,6 +15,7 @@ The facts are what a schema by an expert states. Weights may be fitted to the ca
   ``state_not``.
 - ``cameras`` (name: images), ``camera_rows`` (images of each, whatever their names), ``paired`` (each image belongs to
   the row of its number).
+- ``together`` (columns of one field each), ``periods`` (column: period of an angle, or 0).
 - ``quaternions`` (first column: order in the file), ``values`` (column: first and last value), ``missing`` (column:
   cells without a value). ``#2`` is the second column.
 """
@@ -298,6 +299,14 @@ class _Found:
     def see_quaternions(self, expected: dict[str, str]) -> dict[str, str]:
         found = {name: self._find(name) for name in expected}
         return {name: str(stored.field.quaternion) for name, stored in found.items() if stored is not None}
+
+    def see_together(self, expected: list[list[str]]) -> list[list[str]]:
+        found = [{stored.path if (stored := self._find(name)) else name for name in names} for names in expected]
+        return [names if len(paths) == 1 else sorted(paths) for names, paths in zip(expected, found, strict=True)]
+
+    def see_periods(self, expected: dict[str, float]) -> dict[str, float]:
+        found = {name: self._find(name) for name in expected}
+        return {name: (s.field.period or (0.0,) * 99)[s.place] for name, s in found.items() if s is not None}
 
     def see_values(self, expected: dict[str, list[float]]) -> dict[str, list[float]]:
         seen = {}

@@ -247,8 +247,10 @@ def _with_angles(field: FieldGuess, group: Group, reasons: list[str]) -> FieldGu
     around = [_period(column) for column in group.columns]
     periods = list(around)
     full = max(around)
+    turns, all_three = (set(lexicon().phrases("axes", key)) for key in ("turn", "with_place"))
+    turns |= all_three if all_three <= set(group.labels) else set()
     for i, (column, label) in enumerate(zip(group.columns, group.labels, strict=True)):
-        if not periods[i] and label in lexicon().phrases("axes", "turn"):
+        if not periods[i] and label in turns:
             periods[i] = full or {"deg": 360.0, "rad": math.tau}.get(column.unit, 0.0)
     if not any(periods):
         return field

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
+from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.text.cells import (
     THOUSANDS,
     cell_score,
@@ -33,6 +34,8 @@ _DELIMITERS = (",", ";", "\t", "|", WHITESPACE)
 _SCORED_LINES = 400
 _SCORED_CELLS = 20_000
 _STATED_DELIMITER = re.compile(r"sep=(.)\s*\Z")  # as spreadsheets write
+_WORDY_LINES = 40
+_COMMA_IN_TIME = re.compile(r"\d:\d\d,\d")
 _WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|\S+")
 
 
@@ -44,6 +47,7 @@ def likely_cuts(lines: list[str], comment: str) -> list[tuple[float, Dialect, li
     stated = _STATED_DELIMITER.match(sample[0])
     sample = sample[1:] if stated else sample
     quote = _guess_quote(sample)
+    commas = _written_with_commas(lines[:_SCORED_LINES])
     found = []
     for delimiter in dict.fromkeys([*_DELIMITERS, *([stated[1]] if stated else [])]):
         plain = Dialect(delimiter=delimiter, quote=quote)
@@ -64,6 +68,7 @@ def likely_cuts(lines: list[str], comment: str) -> list[tuple[float, Dialect, li
             if decimal == delimiter and not any(decimal in cell for row in rows for cell in row):
                 continue
             evidence = [*about, *_read_as(rows, share, delimiter, decimal, thousands)]
+            evidence += commas if decimal == "," else []
             found.append(
                 (
                     log_odds("cut", evidence),
@@ -102,6 +107,17 @@ def _tabs_alike(sample: list[str]) -> float:
     """Returns how clearly the lines have as many tabs each: 1 if all do, 0 if one in five does not."""
     counts = Counter(line.count("\t") for line in sample if "\t" in line)
     return max(0.0, 1 - 5 * (1 - max(counts.values()) / len(sample))) if counts else 0.0
+
+
+def _written_with_commas(lines: list[str]) -> list[Evidence]:
+    """Says how clearly words of a language with decimal commas, and times of day with commas, stand in the lines."""
+    known = lexicon().phrases("languages", "decimal_comma")
+    words = sorted({word for line in lines[:_WORDY_LINES] for word in words_in(line)} & set(known))
+    said = f"decimal comma: {', '.join(words[:3])} are words of a language that writes it"
+    return [
+        Evidence("comma_language", min(1.0, len(words) / 2), said),
+        Evidence("comma_in_time", float(any(map(_COMMA_IN_TIME.search, lines)))),
+    ]
 
 
 def _notations(rows: list[list[str]]) -> Iterator[tuple[Any, Any]]:
