@@ -14,6 +14,7 @@ from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.discover.file_tree import RawFile, walk
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.read.csv.rows import open_rows
+from vlapipe.pipeline.read.csv.table import as_plain_table
 from vlapipe.pipeline.read.text import read_bytes, read_text
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import Findings
@@ -138,7 +139,8 @@ def _header(root: Path, file: RawFile, stream: CsvStream) -> tuple[str, ...]:
     ignored = Findings()
     raw = read_bytes(root / file.path, file.path, ignored)
     text = None if raw is None else read_text(raw, stream.dialect.encoding, file.path, ignored)
-    rows = None if text is None else open_rows(text, stream.dialect, file.path, ignored)
+    plain = None if text is None else as_plain_table(text, stream, file.path, ignored)
+    rows = None if plain is None else open_rows(plain[0], plain[1].dialect, file.path, ignored)
     return () if rows is None else tuple(name for name in rows.names if name)
 
 

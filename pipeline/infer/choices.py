@@ -6,11 +6,11 @@ likeliest answer each time. A later run is given ``take``, and takes another ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Choice", "Choices", "Option", "Question"]
+__all__ = ["Choice", "Choices", "Option", "Question", "asked_once"]
 
 Value = TypeVar("Value")
 
@@ -45,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """Something that only a person can say: two answers, each with the line of a schema that says it.
+    """Something that only a person can say: two answers or more, each with the line of a schema that says it.
 
     ``about`` says what is asked. The guess took the first answer.
     """
@@ -55,10 +55,23 @@ class Question:
     line: str
     other: str
     other_line: str
+    more: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         """Returns the question on one line."""
-        return f"{self.about}: {self.taken} ({self.line}), or {self.other} ({self.other_line})?"
+        others = [(self.other, self.other_line), *self.more]
+        return f"{self.about}: {self.taken} ({self.line}), " + ", ".join(f"or {o} ({line})" for o, line in others) + "?"
+
+
+def asked_once(questions: Iterable[Question]) -> list[Question]:
+    """Returns one question for all that ask about the same and took the same; its answers differ in their lines."""
+    found: dict[tuple[str, str], Question] = {}
+    for question in questions:
+        first = found.setdefault((question.about, question.line), question)
+        if question.other_line not in (first.other_line, *(line for _, line in first.more)):
+            more = (*first.more, (question.other, question.other_line))
+            found[question.about, question.line] = replace(first, more=more)
+    return list(found.values())
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
-from vlapipe.pipeline.infer.choices import Choice, Choices, Question
+from vlapipe.pipeline.infer.choices import Choice, Choices, Question, asked_once
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ
 from vlapipe.pipeline.infer.evidence import log_odds
 from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
@@ -100,7 +100,7 @@ def _inferred(root: Path, tree: FileTree) -> Inferred:
     return Inferred(
         toml=schema_text(guess),
         reasons=(*([_NAMED.format(known)] if known else []), *guess.reasons, *_misnamed(tree)),
-        questions=tuple(dict.fromkeys(map(str, questions))),
+        questions=tuple(map(str, asked_once(questions))),
         faults=tuple(fault["message"] for fault in reading.faults),
         num_tried=reading.num_tried,
     )

@@ -25,7 +25,7 @@ from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import CsvStream
 
-__all__ = ["read_csv_stream", "read_table_text"]
+__all__ = ["as_plain_table", "read_csv_stream", "read_table_text"]
 
 
 def read_csv_stream(
@@ -69,7 +69,7 @@ def read_table_text(
         if stated is None:
             return None
         stream, start_ns = replace(stream, time=stated.time), stated.start_ns
-    plain = _as_plain_table(text, stream, label, findings)
+    plain = as_plain_table(text, stream, label, findings)
     if plain is None:
         return None
     text, stream = plain
@@ -91,7 +91,7 @@ def read_table_text(
         return None
 
 
-def _as_plain_table(text: bytes, stream: CsvStream, label: str, findings: Findings) -> tuple[bytes, CsvStream] | None:
+def as_plain_table(text: bytes, stream: CsvStream, label: str, findings: Findings) -> tuple[bytes, CsvStream] | None:
     """Returns lines that are no cells between delimiters as a table; any other text as it is."""
     if stream.dialect.row_line is not None:
         made = rows_of_matched_lines(text, stream.dialect, label, findings)

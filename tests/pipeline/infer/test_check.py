@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from factories import make_dataset
 
 from vlapipe.pipeline.infer.check import SchemaCheck, check_schema
+from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.registry import built_in_schemas
@@ -78,3 +80,11 @@ def test_notes_about_good_episodes_are_shown(tiny_raw: Path) -> None:
 def test_missing_folder_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         check(tmp_path / "gone")
+
+
+def test_keys_of_json_lines_are_columns(tmp_path: Path) -> None:
+    rows = (json.dumps({"t": i / 50, "arm": {"j1": i % 7, "j2": i % 5}, "mode": "auto"}) for i in range(40))
+    (tmp_path / "log.jsonl").write_text("\n".join(rows) + "\n")
+    report = check_schema(tmp_path, parse_schema(infer_schema(tmp_path).toml, "mine.toml"), num_episodes=1)
+    assert report.good
+    assert any("3 of 4 columns used; not kept: mode" in line for line in report.lines), report.lines

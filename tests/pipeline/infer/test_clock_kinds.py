@@ -225,3 +225,10 @@ def test_an_own_word_for_time_is_known(tmp_path: Path) -> None:
     (tmp_path / "rec" / "log.csv").write_text(table("zwok", lambda i: f"{i / 50:.2f}"))
     assert clock_asked(infer_schema(tmp_path / "rec"))
     assert clock_asked(infer_schema(tmp_path / "rec", lexicon=tmp_path / "own.toml")) == []
+
+
+def test_what_is_asked_of_one_clock_is_one_question(tmp_path: Path) -> None:
+    rows = "".join(f"{i * 0.75:.2f},{swing(i, 0)},{swing(i, 1)}\n" for i in range(60))
+    asked = clock_asked(infer(tmp_path, f"turntable,tilt,reach\n{rows}"))
+    assert len(asked) == 1
+    assert all(line in asked[0] for line in ('unit = "s"', 'unit = "ms"', "rate_hz = 10")), asked
