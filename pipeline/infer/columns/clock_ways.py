@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.infer.columns.clock_evidence import (
     DATES_S,
     MOSTLY_STILL,
-    looks_like_time,
     named_unit,
     of_name,
     of_steps,
@@ -33,6 +32,7 @@ __all__ = ["Way", "listed", "other_beginning", "way_of_parts", "ways_of", "weigh
 _NEAR, _MENTIONED = 2.0, 6.0  # log-odds within which another unit is a possible answer, and within which it is said
 _SINCE_1899_S = -25_569 * 86_400.0
 _DAY_S, _MIDNIGHT_S = 86_400.0, 600.0
+_LONG_STEP_S = 100.0  # from row to row
 _UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
 _OTHER_BEGINNINGS = (  # first and last number around today, seconds in one, and what the column then does
     (6.2e17, 6.6e17, 1e-7, "counts 0.1 us since the year 1, as .NET does"),
@@ -117,11 +117,11 @@ def ways_of(
 
 def other_beginning(column: Column) -> tuple[float, str] | None:
     """Return the seconds in one of a column's numbers, and what it counts, if no schema describes its beginning."""
-    if column.kind != "number" or not column.rises or looks_like_time(column) is None:
+    if column.kind != "number" or not column.rises:
         return None
-    first = float(column.finite[0])
-    found = (each[2:] for each in _OTHER_BEGINNINGS if each[0] <= first <= each[1] and column.whole == (each[2] < 1))
-    return next(found, None)
+    first, step = float(column.finite[0]), float(np.median(column.steps))
+    found = (each for each in _OTHER_BEGINNINGS if each[0] <= first <= each[1] and column.whole == (each[2] < 1))
+    return next((each[2:] for each in found if step * each[2] < _LONG_STEP_S), None)
 
 
 def _is_exact(column: Column, unit: TimeUnit) -> tuple[bool, tuple[str, ...]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.columns.clock import looks_like_time
+from vlapipe.pipeline.infer.columns.clock_ways import other_beginning
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.groups import Group, group_columns, identifier
 from vlapipe.pipeline.infer.guess import FieldGuess
@@ -76,7 +77,8 @@ def _why_not(column: Column) -> str:
         return "" if len(lengths) == 1 and lengths != {0} else "lists of different lengths"
     if column.kind == "words":
         return ""
-    if looks_like_time(column) is not None and (column.rises or column.constant):
+    is_clock = looks_like_time(column) is not None and (column.rises or column.constant)
+    if is_clock or other_beginning(column) is not None:
         return "another clock"
     # A counter that begins again in each episode counts too.
     counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)

@@ -232,3 +232,17 @@ def test_what_is_asked_of_one_clock_is_one_question(tmp_path: Path) -> None:
     asked = clock_asked(infer(tmp_path, f"turntable,tilt,reach\n{rows}"))
     assert len(asked) == 1
     assert all(line in asked[0] for line in ('unit = "s"', 'unit = "ms"', "rate_hz = 10")), asked
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("datenum", lambda i: f"{739377.5 + i * 0.02 / 86400:.10f}"),
+        ("DateTime.Ticks", lambda i: f"{638_500_000_000_000_000 + i * 200_000}"),
+        ("a", lambda i: f"{133_500_000_000_000_000 + i * 200_000}"),
+    ],
+)
+def test_stamps_with_another_beginning_say_the_rate_and_are_no_field(name: str, cell: Cell, tmp_path: Path) -> None:
+    inferred = infer(tmp_path, table(name, cell))
+    assert "nothing states: 50 (rate_hz = 50)" in clock_asked(inferred)[0]
+    assert f'drop = ["{name}"]' in inferred.toml
