@@ -104,7 +104,8 @@ def _guess_quote(sample: list[str]) -> str:
 
 
 def _tabs_alike(sample: list[str]) -> float:
-    """Returns how clearly the lines have as many tabs each: 1 if all do, 0 if one in five does not."""
+    """Returns how clearly the later lines have as many tabs each: 1 if all do, 0 if one in five does not."""
+    sample = sample[len(sample) // 2 :]  # lines above the rows have other numbers of them
     counts = Counter(line.count("\t") for line in sample if "\t" in line)
     return max(0.0, 1 - 5 * (1 - max(counts.values()) / len(sample))) if counts else 0.0
 

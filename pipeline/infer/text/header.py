@@ -18,7 +18,6 @@ __all__ = ["Header", "find_headers"]
 _MAX_LOOKED_AT = 300
 _MAX_COUNTED = 64  # rows
 _MAX_OPTIONS = 4
-_MANY_PROPERTIES = 4
 _MIN_BELOW_LEAD_IN = 6
 _EPOCH_S = (9.4e8, 4.2e9)  # seconds since 1970: about the years 2000 to 2100
 _LIKE_ROW = 8.0  # log-odds
@@ -45,9 +44,6 @@ def find_headers(lines: Sequence[Line], dialect: Dialect, cut: Callable[[str], l
     if not rows:
         return []
     shape = Shape([line.cells for line in rows[:_MAX_LOOKED_AT]], dialect.decimal)
-    properties = _above_properties(rows, dialect, shape)
-    if properties is not None:
-        return [properties]
     weighed = WeighedLines(lines, shape, cut, dialect)
     found: list[Header] = []
     for each in sorted(weighed.hypotheses(), key=lambda each: -each.score)[:_MAX_OPTIONS]:
@@ -178,35 +174,6 @@ def _rows_above(weighed: WeighedLines, stop: int, skip_lines: int) -> list[Quest
     rows = [line for line, score in zip(weighed.lines[:stop], weighed.rows, strict=False) if score > _LIKE_ROW]
     said = "stands above the names and looks like a row"
     return [_is_row(line, said, "skip_lines", skip_lines, line.number) for line in rows[:1]]
-
-
-def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: Shape) -> Header | None:
-    """Find the names above many lines that describe each column: its type, its scale, its address."""
-
-    def is_data(cell: str) -> bool:
-        return bool(kind_of_cell(cell, dialect.decimal))
-
-    fits = [len(line.cells) == shape.width for line in rows]
-    start = next((i for i, line in enumerate(rows) if fits[i] and is_data(line.cells[0])), 0)
-    run = start
-    while run and fits[run - 1]:
-        run -= 1
-    block = [line.cells for line in rows[run:start]]
-    wordy = [cells for cells in block if all(cells) and not any(map(is_data, cells))]
-    if not shape.kinds[0] or len(block) <= _MANY_PROPERTIES or len({cells[0] for cells in block}) < len(block):
-        return None
-    if not wordy or not any(map(is_data, block[-1])):
-        return None
-    names = tuple(_made_unique(max(wordy, key=lambda cells: len(set(cells)))))
-    line, first_row = rows[run].number + 1, rows[start].number
-    return Header(
-        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(names,)),
-        names=names,
-        units=("",) * shape.width,
-        first_row=first_row,
-        score=0.0,
-        reasons=(f"lines {line} to {first_row} say of each column what it is; the names are those that differ most",),
-    )
 
 
 def _made_unique(names: list[str]) -> list[str]:

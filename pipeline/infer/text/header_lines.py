@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.text.cells import describes_column, is_missing, is_summary, kind_of_cell
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
@@ -117,7 +118,8 @@ class WeighedLines:
     def _recut(self, line: Line, cut: Callable[[str], list[str]]) -> Line:
         text = line.text.lstrip(self.dialect.comment).strip() if line.commented else line.text
         cells = (cut(text) or [""]) if line.commented else line.cells
-        if len(cells) > self.shape.width and not any(cells[self.shape.width :]):  # delimiters that the rows lack
+        beyond, remarks = cells[self.shape.width :], lexicon().phrases("cells", "remarks")
+        if beyond and all(not cell or cell.lower() in remarks for cell in beyond):  # cells that the rows lack
             return replace(line, cells=cells[: self.shape.width], recut=True)
         parted = self.dialect.delimiter == WHITESPACE and sum(cell.endswith((",", ";")) for cell in cells) > 1
         if len(cells) != self.shape.width or parted:
