@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.choices import Choices, Option
-from vlapipe.pipeline.infer.columns.clock_evidence import DATES_S, looks_like_time, of_name, rate_of, stem_of
+from vlapipe.pipeline.infer.columns.clock_evidence import looks_like_time, of_name, rate_of, stem_of
 from vlapipe.pipeline.infer.columns.clock_ways import Way, listed, other_beginning, way_of_parts, ways_of, weigh_units
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.columns.time_parts import time_in_parts
 from vlapipe.pipeline.infer.evidence import said
 from vlapipe.pipeline.infer.lexicon import lexicon
-from vlapipe.pipeline.infer.text.cells import is_missing
+from vlapipe.pipeline.infer.text.cells import DATES_S, is_missing
 from vlapipe.schemas.schema import TimeSpec, TimeUnit
 
 __all__ = ["ASSUMED_HZ", "ClockGuess", "clock_options", "guess_clock", "looks_like_time", "pick_clock", "unit_of"]

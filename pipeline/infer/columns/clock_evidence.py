@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.infer.columns.columns import Column
 from vlapipe.pipeline.infer.evidence import Evidence
 from vlapipe.pipeline.infer.lexicon import lexicon, time_unit, words_in
+from vlapipe.pipeline.infer.text.cells import DATES_S
 from vlapipe.schemas.schema import NANOSECONDS, TimeUnit
 
 __all__ = [
-    "DATES_S",
     "MOSTLY_STILL",
     "clock_name",
     "looks_like_time",
@@ -28,7 +28,6 @@ __all__ = [
     "stem_of",
 ]
 
-DATES_S = (9.4e8, 2.9e9)  # in seconds since 1970: about the years 2000 to 2060
 _DAYS_SINCE_1899 = (36_526, 58_440)  # the same years as a spreadsheet counts
 _NO_CLOCKS = (
     "duration",

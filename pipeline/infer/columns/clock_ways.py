@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.infer.columns.clock_evidence import (
-    DATES_S,
     MOSTLY_STILL,
     named_unit,
     of_name,
@@ -24,7 +23,7 @@ from vlapipe.pipeline.infer.columns.columns import Column, within
 from vlapipe.pipeline.infer.columns.stamp_text import is_date, text_clock
 from vlapipe.pipeline.infer.columns.time_parts import sum_of_parts
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
-from vlapipe.pipeline.infer.text.cells import is_missing
+from vlapipe.pipeline.infer.text.cells import DATES_S, is_missing
 from vlapipe.schemas.schema import NANOSECONDS, TimePart, TimeSpec, TimeUnit
 
 __all__ = ["Way", "listed", "other_beginning", "way_of_parts", "ways_of", "weigh_units"]

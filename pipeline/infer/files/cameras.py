@@ -11,7 +11,6 @@ import numpy as np
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess, unit_of
-from vlapipe.pipeline.infer.columns.clock_evidence import DATES_S
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.stamp_text import form_inside, stamp_in, strptime_form, text_clock
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
@@ -19,6 +18,7 @@ from vlapipe.pipeline.infer.files.clock_files import StampTable
 from vlapipe.pipeline.infer.files.image_names import before_number, judged_number, number_pattern, numbers_of
 from vlapipe.pipeline.infer.files.layout import escape
 from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.text.cells import DATES_S
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
 __all__ = ["FEW_IMAGES", "Beside", "guess_cameras"]

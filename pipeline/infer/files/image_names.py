@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from vlapipe.pipeline.infer.text.cells import DATES_S
+
 __all__ = ["before_number", "judged_number", "number_pattern", "numbers_of"]
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_EPOCH = (9.4e8, 4.2e9)  # in seconds since 1970: about the years 2000 to 2100
 _SCALES = (1, 1e3, 1e6, 1e9)
 
 
@@ -60,4 +61,4 @@ def _tokens(name: str) -> list[re.Match[str]]:
 
 def _counts_from_1970(texts: list[str]) -> bool:
     values = [float(text) for text in texts]
-    return any(all(_EPOCH[0] * scale <= value <= _EPOCH[1] * scale for value in values) for scale in _SCALES)
+    return any(all(DATES_S[0] * scale <= value <= DATES_S[1] * scale for value in values) for scale in _SCALES)

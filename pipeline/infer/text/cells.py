@@ -10,6 +10,7 @@ from itertools import product
 from vlapipe.pipeline.infer.lexicon import lexicon
 
 __all__ = [
+    "DATES_S",
     "THOUSANDS",
     "cell_score",
     "describes_column",
@@ -26,6 +27,7 @@ __all__ = [
     "words_of",
 ]
 
+DATES_S = (9.4e8, 2.9e9)  # stamps in seconds since 1970: about the years 2000 to 2060
 _NUMBER = {
     ".": re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z"),
     ",": re.compile(r"[+-]?(\d+(,\d+)?|,\d+)([eE][+-]?\d+)?\Z"),

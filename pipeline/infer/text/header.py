@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vlapipe.pipeline.infer.choices import Question
-from vlapipe.pipeline.infer.text.cells import describes_column, is_summary, is_unit, kind_of_cell, number_of
+from vlapipe.pipeline.infer.text.cells import DATES_S, describes_column, is_summary, is_unit, kind_of_cell, number_of
 from vlapipe.pipeline.infer.text.header_lines import Hypothesis, Line, Shape, WeighedLines, come_twice
 from vlapipe.pipeline.infer.text.stated_rate import StatedRate
 from vlapipe.schemas.schema import WHITESPACE, Dialect
@@ -18,8 +18,8 @@ __all__ = ["Header", "find_headers"]
 _MAX_LOOKED_AT = 300
 _MAX_COUNTED = 64  # rows
 _MAX_OPTIONS = 4
+_MANY_PROPERTIES = 4
 _MIN_BELOW_LEAD_IN = 6
-_EPOCH_S = (9.4e8, 4.2e9)  # seconds since 1970: about the years 2000 to 2100
 _LIKE_ROW = 8.0  # log-odds
 _SHOWN = 40
 
@@ -44,6 +44,9 @@ def find_headers(lines: Sequence[Line], dialect: Dialect, cut: Callable[[str], l
     if not rows:
         return []
     shape = Shape([line.cells for line in rows[:_MAX_LOOKED_AT]], dialect.decimal)
+    properties = _above_properties(rows, dialect, shape)
+    if properties is not None:
+        return [properties]
     weighed = WeighedLines(lines, shape, cut, dialect)
     found: list[Header] = []
     for each in sorted(weighed.hypotheses(), key=lambda each: -each.score)[:_MAX_OPTIONS]:
@@ -176,6 +179,35 @@ def _rows_above(weighed: WeighedLines, stop: int, skip_lines: int) -> list[Quest
     return [_is_row(line, said, "skip_lines", skip_lines, line.number) for line in rows[:1]]
 
 
+def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: Shape) -> Header | None:
+    """Find the names above many lines that describe each column: its type, its scale, its address."""
+
+    def is_data(cell: str) -> bool:
+        return bool(kind_of_cell(cell, dialect.decimal))
+
+    fits = [len(line.cells) == shape.width for line in rows]
+    start = next((i for i, line in enumerate(rows) if fits[i] and is_data(line.cells[0])), 0)
+    run = start
+    while run and fits[run - 1]:
+        run -= 1
+    block = [line.cells for line in rows[run:start]]
+    wordy = [cells for cells in block if all(cells) and not any(map(is_data, cells))]
+    if not shape.kinds[0] or len(block) <= _MANY_PROPERTIES or len({cells[0] for cells in block}) < len(block):
+        return None
+    if not wordy or not any(map(is_data, block[-1])):
+        return None
+    names = tuple(_made_unique(max(wordy, key=lambda cells: len(set(cells)))))
+    line, first_row = rows[run].number + 1, rows[start].number
+    return Header(
+        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(names,)),
+        names=names,
+        units=("",) * shape.width,
+        first_row=first_row,
+        score=0.0,
+        reasons=(f"lines {line} to {first_row} say of each column what it is; the names are those that differ most",),
+    )
+
+
 def _made_unique(names: list[str]) -> list[str]:
     """Add a number to names that occur again.
 
@@ -262,7 +294,7 @@ def _lead_in(rows: list[list[str]], decimal: str) -> int:
         return 0
     began = {number_of(cell, decimal) for cell in rows[0]}
     below = [abs(number_of(cell, decimal)) for cells in rows[2:_MAX_LOOKED_AT] for cell in cells]
-    if len(began) > 1 or not _EPOCH_S[0] <= began.pop() <= _EPOCH_S[1] or any(n > _EPOCH_S[0] / 10 for n in below):
+    if len(began) > 1 or not DATES_S[0] <= began.pop() <= DATES_S[1] or any(n > DATES_S[0] / 10 for n in below):
         return 0
     rate = {number_of(cell, decimal) for cell in rows[1]}
     whole = all(n.is_integer() for n in below)

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vlapipe.pipeline.infer.choices import Question
 from vlapipe.pipeline.infer.text.header import Header
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
 __all__ = ["StampedLines", "stamped_lines"]
 
 _FRONT = re.compile(r"(\[?)((?:\d{4}-\d\d-\d\d[T ])?\d?\d:\d\d:\d\d(?:[.,]\d+)?)(\] ?| ?-> ?)")
-_STAMP = r"([-\d:.,T ]+?)"
 _MOSTLY = 0.95
+_SHOWN = 40
 _NAME = "received"  # by the terminal
 
 
@@ -26,6 +27,7 @@ class StampedLines:
     before: str
     behind: str
     lines: tuple[str, ...]
+    others: tuple[str, ...]  # lines in which nothing stands behind a stamp
 
     def put_back(self, header: Header) -> tuple[Header, list[str]]:
         """Returns the header and the lines of a table whose first column is the stamp."""
@@ -35,7 +37,18 @@ class StampedLines:
         dialect = replace(header.dialect, header_rows=0, names=(names,), comment="", index_column=False)
         units = ("",) * (len(names) - len(header.units)) + header.units
         reason = f"a stamp and {self.behind.strip()!r} stand in front of each line: the column {_NAME!r}"
-        return replace(header, dialect=dialect, names=names, units=units, reasons=(reason,)), lines
+        questions = [*header.questions, *self._without_stamp()]
+        return (
+            replace(header, dialect=dialect, names=names, units=units, reasons=(reason,), questions=tuple(questions)),
+            lines,
+        )
+
+    def _without_stamp(self) -> list[Question]:
+        """Returns a question if lines have no stamp in front: no row is made of them."""
+        if not self.others:
+            return []
+        about = f"{len(self.others)} lines without a stamp, such as {self.others[0][:_SHOWN]!r}"
+        return [Question(about, "no rows", 'row_line = "..."', "rows", "a regular expression that finds them too")]
 
     def row_line(self, dialect: Dialect, first_row: int) -> Dialect:
         """Returns the dialect of a schema: a regular expression finds the rows, the lines above them left out.
@@ -49,7 +62,7 @@ class StampedLines:
         first, *others = [*[cell] * (len(dialect.names[0]) - 2), "(.*?)"]
         cells = first + "".join(f"(?:{parts}{other})?" for other in others)
         only = f"(?!(?:{above})$)" if above else ""
-        find = f"^{re.escape(self.before)}{_STAMP}{re.escape(self.behind)}{only}{cells}(?:{parts})?$"
+        find = f"^{re.escape(self.before)}(.*?){re.escape(self.behind)}{only}{cells}(?:{parts})?$"
         return Dialect(
             encoding=dialect.encoding, decimal=dialect.decimal, header_rows=0, names=dialect.names, row_line=find
         )
@@ -68,4 +81,9 @@ def stamped_lines(lines: Sequence[str]) -> StampedLines | None:
         before=before,
         behind=behind,
         lines=tuple(line[match.end() :].rstrip() if match else "" for match, line in zip(ours, lines, strict=True)),
+        others=tuple(
+            line
+            for match, line in zip(ours, lines, strict=True)
+            if match is None and line.strip() and behind not in line
+        ),
     )

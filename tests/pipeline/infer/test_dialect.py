@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlapipe.pipeline.infer.infer import infer_schema
 from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
 from vlapipe.schemas.schema import WHITESPACE, Dialect
 
@@ -178,9 +180,12 @@ def test_a_comment_cell_that_is_seldom_filled_leaves_tabs_tabs(tmp_path: Path) -
 
 
 def test_a_header_with_a_name_too_many_is_told(tmp_path: Path) -> None:
-    table = look(tmp_path, "t,force,way,Comment\n" + "".join(f"0.{i},1.{i},2\n" for i in range(9)))
+    rows = "".join(f"0.{i},1.{i},2\n" for i in range(9))
+    table = look(tmp_path, f"t,force,way,speed\n{rows}")
     assert (table.names, table.num_rows) == (("c1", "c2", "c3"), 9)
     assert any("line 1 has 4 names for 3 columns" in reason for reason in table.reasons)
+    table = look(tmp_path, f"t,force,way,Comment\n{rows}")  # no row has a comment
+    assert (table.names, table.num_rows, table.questions) == (("t", "force", "way"), 9, ())
 
 
 def test_a_quoted_cell_that_goes_on_below_is_one_row(tmp_path: Path) -> None:
@@ -249,3 +254,24 @@ def test_names_stand_above_many_lines_of_their_columns_properties(tmp_path: Path
     assert table is not None
     assert table.names == ("Name", "force", "angle")
     assert [",".join(row) for row in table.rows] == rows
+
+
+def serial(line: Callable[[int], str]) -> str:
+    return "".join(f"09:15:{i / 50:06.3f} -> {line(i)}\n" for i in range(60))
+
+
+def test_stamps_of_a_serial_monitor_are_a_column(tmp_path: Path) -> None:
+    table = look(tmp_path, serial(lambda i: "left,right" if i == 0 else f"{i % 7},{i % 5}"))
+    assert table.names == ("received", "left", "right")
+    assert table.rows[0] == ("09:15:00.020", "1", "1")
+    assert table.questions == ()
+
+
+def test_a_row_of_a_serial_monitor_that_ends_early_has_no_value_and_a_line_without_stamp_is_asked(
+    tmp_path: Path,
+) -> None:
+    text = serial(lambda i: "left,right" if i == 0 else f"{i % 7}" if i == 30 else f"{i % 7},{i % 5}")
+    (tmp_path / "log.txt").write_text(text + "wrapped,\n")
+    inferred = infer_schema(tmp_path)
+    assert 'on_missing = "mask"' in inferred.toml
+    assert any("lines without a stamp, such as 'wrapped,'" in question for question in inferred.questions)
