@@ -86,7 +86,8 @@ def _options(head: TextHead, label: str, _words: Lexicon) -> tuple[Option[Table]
             if stamped is None:
                 found.append((behind, _cut_rows(head, label, lines, header, about)))
             else:
-                table = _cut_rows(head, label, *reversed(stamped.put_back(header)), about)
+                with_stamps, stamped_rows = stamped.put_back(header)
+                table = _cut_rows(head, label, stamped_rows, with_stamps, about)
                 found.append((behind, replace(table, dialect=stamped.row_line(table.dialect, header.first_row))))
     found.sort(key=lambda each: -each[0])
     facts = [_facts(table) for _, table in found]
