@@ -6,6 +6,8 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -75,17 +77,31 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
         named = []
     chosen = named or [role for role in commanded if role.quantity != "rate"] or list(commanded)
     if any(role.quantity == "joint" for role in chosen):
-        chosen = [role for role in chosen if role.quantity != "pose"]
+        chosen = [role for role in chosen if role.quantity != "pose" or _is_lone_axis(role)]
     if len({role.sides for role in named}) < len(named) and not any(role.field.labels for role in named):
         chosen = named[:1]
     groups: dict[str, list[Role]] = defaultdict(list)
     for role in chosen:
         groups[role.field.columns[0].rpartition("/")[0]].append(role)
     for found in groups.values():
-        widths = [role.field.num_columns for role in found]
-        if len(found) > 2 and sum(widths) == 2 * max(widths):
-            chosen = [role for role in chosen if role not in found or role.field.num_columns == max(widths)]
+        whole = max(found, key=lambda role: role.field.num_columns)
+        parts = [role for role in found if role is not whole and _holds(whole, role)]
+        if len(parts) > 1 and sum(role.field.num_columns for role in parts) == whole.field.num_columns:
+            chosen = [role for role in chosen if role not in parts]
     return chosen
+
+
+def _holds(whole: Role, part: Role) -> bool:
+    """Return True if the first rows of a field hold those of another."""
+    rows, ours = whole.field.head, part.field.head
+    if rows is None or ours is None or len(rows) != len(ours):
+        return False
+    return all(any(np.array_equal(column, each, equal_nan=True) for each in rows.T) for column in ours.T)
+
+
+def _is_lone_axis(role: Role) -> bool:
+    """Return True if a command of one axis, such as a lift, is beside what that axis reached."""
+    return role.twin and role.field.num_columns == 1
 
 
 def _moves_otherwise(role: Role, chosen: Sequence[Role]) -> bool:

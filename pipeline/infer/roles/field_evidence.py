@@ -107,7 +107,7 @@ def are_alike(field: FieldGuess, other: FieldGuess) -> bool:
 
 def by_likes(field: FieldGuess, others: Sequence[FieldGuess]) -> Iterator[Evidence]:
     """Yield that there is a field like it, and that such a field has the same values some rows later."""
-    likes = [other for other in others if are_alike(field, other) and other.num_columns > 1]
+    likes = [o for o in others if are_alike(field, o) and (o.num_columns > 1 or _called_alike(field, o))]
     if likes:
         yield Evidence("twin", 1.0)
     for other in likes:
@@ -115,6 +115,17 @@ def by_likes(field: FieldGuess, others: Sequence[FieldGuess]) -> Iterator[Eviden
         if lag:
             yield Evidence("leads", 1.0, f"{other.name} reaches {field.name} {lag} rows later")
             return
+
+
+def _called_alike(field: FieldGuess, other: FieldGuess) -> bool:
+    """Return True if the names of two lone columns differ in words that say what they are used for, or in one word."""
+    names = [words_in(split_unit(each.columns[0])[0]) for each in (field, other)]
+    if any(lexicon().likeness(" ".join(words), "roles", "rate") for words in names):
+        return False
+    uses = {phrase for use in ("command", "measured", "place") for phrase in lexicon().phrases("roles", use)} | {"goal"}
+    bare = [[word for word in words if word not in uses] for words in names]
+    short, long = sorted(names, key=len)
+    return (bool(bare[0]) and bare[0] == bare[1]) or (len(long) == len(short) + 1 and short in (long[1:], long[:-1]))
 
 
 def _lag(field: FieldGuess, other: FieldGuess) -> int:

@@ -41,6 +41,7 @@ class Role:
     sides: frozenset[str]
     observed: bool
     flag: bool  # True if there are two values only
+    twin: bool  # True if a field like it may be what it was commanded to be, or commanded
     reasons: tuple[str, ...]
 
     @property
@@ -86,6 +87,7 @@ def roles_of(streams: Sequence[StreamGuess]) -> list[Role]:
                     sides=sides_of(field, stream.name, stream.files[0]),
                     observed="group_observed" in features,
                     flag="two_values" in features,
+                    twin="twin" in features,
                     reasons=said("command", evidence),
                 )
             )
