@@ -528,7 +528,7 @@ def oxford_robotcar(root: Path) -> None:
     write(root / "2014-05-06-12-54-54/gps/ins.csv", lines(rows, header=header))
 
 
-@layout("right", num_rows=ROWS, rate_hz=500, asks=["only speeds, forces or signals"])
+@layout("right|told", num_rows=ROWS, rate_hz=500, asks=["only speeds, forces or signals"])
 def uzh_fpv(root: Path) -> None:
     imu = [[i, START_S + i / 500, *map(float, row)] for i, row in enumerate(walk(6))]
     write(

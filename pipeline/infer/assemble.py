@@ -164,6 +164,7 @@ def _guess_source(
             stream=table.stream,
             clock=table.clock,
             num_rows=table.num_rows,
+            beside=table.beside,
             episodes=episodes,
             episode_reasons=table.split_reasons,
         )
@@ -314,7 +315,12 @@ def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Sourc
     counted = bool(clock.columns) == bool(anchor.clock.columns)  # True if both clocks use columns, or neither does
     if clock.assumed != anchor.clock.assumed or clock.epoch != anchor.clock.epoch or not counted:
         apart = f"its clock is not that of {ANCHOR}"
-    elif len(clock.stamps_s) and len(anchor.clock.stamps_s) and not clock.epoch:
+    elif (
+        len(clock.stamps_s)
+        and len(anchor.clock.stamps_s)
+        and not clock.epoch
+        and not _has_the_same_columns(stream, anchor)
+    ):
         end = anchor.clock.stamps_s[0] + anchor.num_rows / (anchor.clock.rate_hz or 1.0)
         if clock.stamps_s[0] > end:
             apart = f"it begins after {ANCHOR} has ended"
@@ -322,6 +328,11 @@ def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Sourc
         return stream
     reasons = (*stream.time_reasons, f"{apart}: both are taken to start together")
     return replace(stream, time=replace(stream.time, starts_with=ANCHOR), time_reasons=reasons)
+
+
+def _has_the_same_columns(stream: StreamGuess, anchor: _Source) -> bool:
+    """Return True if a stream may be a part of the anchor's recording that was written to another file."""
+    return [field.columns for field in stream.fields] == [field.columns for field in anchor.stream.fields]
 
 
 def _unique(streams: list[StreamGuess]) -> list[StreamGuess]:

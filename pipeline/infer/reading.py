@@ -81,10 +81,11 @@ def _kept(paths: list[Path], stream: CsvStream, num_rows: int | None) -> Iterato
         heads = [read_text_head(path) for path in paths]
     except NoTextError:
         return
-    lines = [line for head in heads for line in head.lines if line.strip()]
+    every = [line for head in heads for line in head.lines if line.strip()]
+    lines = [line for line in every if (stream.dialect.row_kind or "") in line]
     if not lines or num_rows == 0:
         return
-    num_lines = len(lines) + sum(head.num_lines_below() for head in heads)
+    num_lines = len(lines) + sum(head.num_lines_below() for head in heads) * len(lines) / len(every)
     sample = lines[-_COUNTED_LINES:]
     per_line = sum(len(_NUMBER.findall(line)) for line in sample) / len(sample)
     stored = sum(len(field.columns) for field in stream.fields) + 1

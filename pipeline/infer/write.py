@@ -140,10 +140,12 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
             page.put(key, f"{value} ")
         elif value != getattr(plain, key):
             page.put(key, value)
-    for key in ("skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column"):
+    for key in ("skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column", "row_kind"):
         value = getattr(dialect, key)
         if value:
             page.put(key, value)
+    if dialect.row_kind:
+        page.put("kind_column", dialect.kind_column)
     if dialect.names:
         variants = [_ranges(names) for names in dialect.names]
         page.put("names", variants[0] if len(variants) == 1 else variants)

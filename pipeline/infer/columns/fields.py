@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ _MANY_SINGLES = 24
 _OFTEN_MISSING = 0.05
 _MOSTLY = 0.8
 _FEW_WORDS = 8
+_SELDOM = 0.1  # share of the rows in which a label changes
+_ASKED_IN_WORDS = (("roles", "gripper"), ("texts", "outcome"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ def _why_not(column: Column) -> str:
         return "numbers with a D for the exponent, as Fortran writes them: write E and infer again"
     if column.kind in ("text", "time"):
         is_instruction = lexicon().likeness(column.base, "texts", "instruction") == 1
-        return "" if is_instruction and column.kind == "text" else _why_no_text(column)
+        return "" if column.kind == "text" and (is_instruction or _is_label(column)) else _why_no_text(column)
     if column.kind == "list":
         if column.decimal == ",":
             return "lists, whose commas may be decimal"
@@ -81,12 +84,25 @@ def _why_not(column: Column) -> str:
     if is_clock or other_beginning(column) is not None:
         return "another clock"
     # A counter that begins again in each episode counts too.
-    counts = column.rises or column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
+    counts = column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
+    counts = counts or (column.rises and np.mean(column.steps > 0) > _SELDOM)  # the steps of a task come in blocks
     if column.whole and counts and lexicon().likeness(column.base, "roles", "counter") >= 0.8:
         return "counts or numbers rows"
     if column.counts and column.name == f"c{column.position + 1}":  # without a name
         return "numbers the rows"
     return ""
+
+
+def _is_label(column: Column) -> bool:
+    """Return True if a text is one of few words in blocks of rows, such as a phase; those of a gripper are asked about.
+
+    A label that says more or changes often has a name that says so.
+    """
+    if column.num_missing or any(lexicon().likeness(column.base, *each) for each in _ASKED_IN_WORDS):
+        return False
+    words, changes = set(column.cells), sum(a != b for a, b in pairwise(column.cells))
+    named = lexicon().likeness(column.base, "roles", "label") >= 0.8
+    return len(words) > 1 and (named or (len(words) <= _FEW_WORDS and changes < len(column.cells) / 4))
 
 
 def _why_no_text(column: Column) -> str:

@@ -11,6 +11,8 @@ from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess, guess_clock
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
 from vlapipe.pipeline.infer.columns.fields import guess_fields
+from vlapipe.pipeline.infer.columns.groups import identifier
+from vlapipe.pipeline.infer.columns.row_kinds import apart_by_kind
 from vlapipe.pipeline.infer.columns.table_clock import clock_of_table
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import is_missing, words_of
@@ -27,7 +29,10 @@ _EPISODE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TableGuess:
-    """A CSV stream and its clock. The ``split_*`` fields say what begins a new episode within a file, if any."""
+    """A CSV stream and its clock. The ``split_*`` fields say what begins a new episode within a file, if any.
+
+    ``beside`` are the streams of the same file's rows of other kinds.
+    """
 
     stream: StreamGuess
     clock: ClockGuess
@@ -35,6 +40,7 @@ class TableGuess:
     split_gap_s: float | None
     split_reasons: tuple[str, ...]
     num_rows: int
+    beside: tuple[StreamGuess, ...] = ()
 
 
 def guess_table(
@@ -42,6 +48,18 @@ def guess_table(
 ) -> TableGuess:
     """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
     looks = _cut(name, looks, choices)
+    first, *others = apart_by_kind(name, looks, choices).items() or [("", looks)]
+    guess = _guess_rows(name, files, first[1], choices, may_split=may_split)
+    beside = []
+    for kind, rows in others:
+        other = _guess_rows(identifier(kind, "rows"), files, rows, choices, may_split=False).stream
+        beside += [other] if other.fields else []
+    return replace(guess, beside=tuple(beside))
+
+
+def _guess_rows(
+    name: str, files: tuple[str, ...], looks: tuple[Table, ...], choices: Choices, *, may_split: bool
+) -> TableGuess:
     widest = max(looks, key=_extent)
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
 from vlapipe.pipeline.discover.file_tree import FileTree, match_end
@@ -38,6 +39,7 @@ __all__ = ["Layout", "escape", "files_of_one_row", "find_layout", "likeliest_tab
 
 _SAYS_NOTHING = {"data", "log", "samples"}  # file names that do not describe the content
 _FEW_ROWS = 10
+_SOON_STEPS = 3
 _LONG_AGO_S = 60.0  # a clock that starts later than this ran before the recording began
 _MAX_LISTED = 8
 _NEAR = 1.0  # log-odds; a file that says this much less could lead as well
@@ -195,7 +197,11 @@ def _are_episodes(tree: FileTree, bucket: Bucket, members: dict[str, list[str]],
     )
     listed = ", ".join(names[:2])
     parts = Option(value=False, score=0.0, says=f"{listed} are parts of one", line=f'files = ["{names[0]}"]')
-    return choices.pick(about, [each, parts]).value
+    are_episodes = choices.pick(about, [each, parts]).value
+    if are_episodes and any(one.feature == "goes_on" for one in evidence):
+        about = f"episodes: {names[1]} begins where {names[0]} ends"
+        choices.ask(about, each.says, each.line, "one recording in parts", "join the files first")
+    return are_episodes
 
 
 def _by_names(names: Sequence[str], num_folders: int, most_of_a_name: int) -> list[Evidence]:
@@ -220,6 +226,8 @@ def _are_parts(names: set[str]) -> bool:
     words = [[word for word in words_in(name) if not word.isdigit()] for name in sorted(names)]
     common = set.intersection(*map(set, words))
     own = [[word for word in each if word not in common] or each[-1:] for each in words]
+    if len(set(map(tuple, own))) == 1 and all(len(word) == 1 for word in own[0]):
+        return False  # r0 and r1 are no right ones
     return len(names) > 1 and all(
         each and all(lexicon().likeness(word, "files", "part") == 1 for word in each) for each in own
     )
@@ -237,16 +245,27 @@ def _by_heads(heads: Sequence[Head]) -> list[Evidence]:
         found.append(Evidence("same_rows", 1.0, f"each has {rows[0]} rows"))
     spans = [span for head in heads if (span := _span(head)) is not None]
     if len(spans) == len(heads) > 1:
-        (a, b), (c, d) = spans[:2]
-        if a <= d and c <= b:
+        first, second = sorted(spans[:2])
+        if second.start < first.end and first.begins_apart and second.begins_apart:
             found.append(Evidence("at_once", 1.0, "they were recorded at once"))
-        else:
+        elif second.start >= first.end:
             found.append(Evidence("in_turn", 1.0, "they were recorded one after the other"))
+            if second.start < first.end + _SOON_STEPS * first.step:
+                found.append(Evidence("goes_on", 1.0, "one begins where the other ends"))
     return found
 
 
-def _span(head: Head) -> tuple[float, float] | None:
-    """Return when a file was recorded; ``None`` if its clock began with the recording, or there is none."""
+class _Span(NamedTuple):
+    """When a file was recorded, in seconds. ``begins_apart`` is False if its clock may begin with the recording."""
+
+    start: float
+    end: float
+    step: float
+    begins_apart: bool
+
+
+def _span(head: Head) -> _Span | None:
+    """Return when a file was recorded; ``None`` if it has no clock."""
     table, look = head.table, head.look
     if table is not None:
         columns = columns_of(table)
@@ -256,10 +275,9 @@ def _span(head: Head) -> tuple[float, float] | None:
     clock = guess_clock([column for column in columns if column.cells])
     if not clock.rate_hz or not len(clock.stamps_s):
         return None
-    start, span = float(clock.stamps_s[0]), head.num_rows / clock.rate_hz
-    if not clock.epoch and start < max(_LONG_AGO_S, span):
-        return None
-    return start, start + span
+    start, step = float(clock.stamps_s[0]), 1 / clock.rate_hz
+    last = (head.num_rows - 1) * step
+    return _Span(start, start + last, step, clock.epoch or start >= max(_LONG_AGO_S, last + step))
 
 
 def _are_alone(bucket: Bucket) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
-from vlapipe.pipeline.infer.text.cells import is_missing, is_number
+from vlapipe.pipeline.infer.text.cells import is_number
 
 __all__ = ["kinds_of_lines"]
 
@@ -17,12 +16,12 @@ _MAX_NAMED = 64  # different first cells that may be names of messages; more of 
 
 
 def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Sequence[str]]]) -> str | None:
-    """Return a reason to read lines kind by kind: many differ in width from the rows, or the first cells alternate.
+    """Return a reason to read lines kind by kind if many differ in width from the rows.
 
     ``others`` holds the number and the cells of each line that is not a row.
     """
     if len(others) <= _MANY * (len(rows) + len(others)):
-        return _taking_turns([row[0] for row in rows])
+        return None
     cells = [*rows, *(cells for _, cells in others)]
     kinds = Counter((line[0], len(line)) for line in cells if line)
     widths = dict(kinds)  # number of cells by name; a name with several widths does not name a kind of message
@@ -34,12 +33,3 @@ def kinds_of_lines(rows: Sequence[Sequence[str]], others: Sequence[tuple[int, Se
     line = others[0][0]
     what = f"from line {line} on lines have other numbers of cells: does another table begin there? then part the file"
     return f"{what}; or say short_rows = true if rows may end early"
-
-
-def _taking_turns(first: list[str]) -> str | None:
-    names = list(dict.fromkeys(first))
-    turns = sum(a != b for a, b in pairwise(first))
-    if not 1 < len(names) <= _MAX_SHOWN or turns <= len(first) / 4 or any(is_number(n) or is_missing(n) for n in names):
-        return None
-    shown = ", ".join(names)
-    return f"first cells take turns, {shown}: rows of different sensors? then {_ONE_KIND}"

@@ -211,13 +211,6 @@ def test_a_cut_row_is_no_other_table(tmp_path: Path) -> None:
     assert not any("other numbers of cells" in reason for reason in look(tmp_path, text).reasons)
 
 
-def test_rows_of_two_sensors_that_take_turns_are_told(tmp_path: Path) -> None:
-    turns = look(tmp_path, "".join(f"{'ACC' if i % 2 else 'GYR'};0.{i:02};1;{i % 3}\n" for i in range(30)))
-    assert any("first cells take turns, GYR, ACC" in reason for reason in turns.reasons)
-    states = look(tmp_path, "state,t,x\n" + "".join(f"{'idle' if i < 15 else 'move'},0.{i:02},1\n" for i in range(30)))
-    assert not any("take turns" in reason for reason in states.reasons)
-
-
 @pytest.mark.parametrize(
     ("header", "names"),
     [
