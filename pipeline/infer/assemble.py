@@ -15,6 +15,7 @@ from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.tables import guess_table
+from vlapipe.pipeline.infer.files.bags import guess_bags
 from vlapipe.pipeline.infer.files.beside_files import (
     Found,
     cameras_beside,
@@ -71,7 +72,7 @@ def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
         without.append(layout.anchor)  # there is a clock beside text, but nothing to train on
         choices.made.clear()
         layout = find_layout(tree, choices, without)
-    return None
+    return guess_bags(tree, choices)
 
 
 def _guess_steps(tree: FileTree, steps: Look, choices: Choices) -> SchemaGuess | None:

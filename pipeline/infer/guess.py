@@ -67,6 +67,7 @@ class StreamGuess:
     missing: tuple[str, ...] = ()
     one_row_a_file: bool = False
     array: str | None = None  # of a camera whose images lie in a container
+    topic: str | None = None  # of a bag
     unit: str | None = None  # of a depth camera
     file_unit: str | None = None
     convert: str | None = None  # what images of other formats become

@@ -17,7 +17,7 @@ from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.choices import Choice, Choices, Question, asked_once
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ
 from vlapipe.pipeline.infer.evidence import log_odds
-from vlapipe.pipeline.infer.files.bags import why_no_table_but_bags
+from vlapipe.pipeline.infer.files.bags import bags_in
 from vlapipe.pipeline.infer.files.heads import TABLES
 from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, recognize
 from vlapipe.pipeline.infer.files.layout import files_of_one_row, likeliest_table
@@ -38,6 +38,10 @@ _MARGIN = 2.0  # log-odds between the best two schemas below which the differenc
 _FEW_OBJECTS = 10
 _NAMED = "the built-in schema {0!r} knows these arrays, with their meaning: try --schema {0} first"
 _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
+_OF_A_BAG = (
+    'no topic of numbers could be read: write [streams.robot] kind = "bag", files = [...], topic = "/TOPIC", '
+    'time = { array = "received" }, fields.v = { array = "MEMBER", shape = [6] }'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ def _left_to_say(guess: SchemaGuess) -> Iterator[Question]:
             rate = f"{stream.rate_hz or ASSUMED_HZ:.4g}"
             about = f"{stream.name}: how many rows a second, which nothing states"
             yield Question(about, rate, f"rate_hz = {rate}", "another rate", "rate_hz = ...")
-        if stream.unit and not stream.file_unit:
+        if stream.unit and not (stream.file_unit or stream.topic):  # ROS has depth in mm (REP 118)
             about = f"{stream.name}: what a depth of 1 is, which nothing states"
             yield Question(about, f"1 {stream.unit}", f'unit = "{stream.unit}"', "1 m", 'unit = "m"')
 
@@ -182,9 +186,8 @@ def _no_table(root: Path, tree: FileTree) -> UsageError:
         problem = f"{root}: no table of numbers in it, but {len(objects)} JSON files, such as {objects[0]}"
         cure = f"if each holds a row, say one_row_a_file = true in a csv stream; {_WRITE_BY_HAND}"
         return UsageError(problem, cure)
-    bags = why_no_table_but_bags(tree)
-    if bags is not None:
-        return UsageError(f"{root}: no table of numbers in it, but {bags[0]}", bags[1])
+    if bags := bags_in(tree):
+        return UsageError(f"{root}: no table of numbers in it, but {len(bags)} bags, such as {bags[0]}", _OF_A_BAG)
     likeliest = likeliest_table(tree)
     if likeliest is not None:
         why, cure = why_no_table(tree.root / likeliest, likeliest)

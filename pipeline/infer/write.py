@@ -95,8 +95,9 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
         page.put("rate_hz", _rounded(stream.rate_hz), "measured" if not stream.time.index_rate_hz else "")
     if stream.one_row_a_file:
         page.put("one_row_a_file", True)
-    if stream.array:
-        page.put("array", stream.array)
+    for key in ("array", "topic"):
+        if getattr(stream, key):
+            page.put(key, getattr(stream, key))
     if stream.unit:
         page.put("unit", stream.unit, "correct this" if not stream.file_unit else "")
     if stream.file_unit:
@@ -163,7 +164,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
     if time.file:
         page.put("file", time.file)
     if time.sources:
-        of_array = kind != "csv" and (stream.fields or stream.array)
+        of_array = kind != "csv" and (stream.fields or stream.array or stream.topic)
         page.put("array" if of_array else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
     if time.name_column:
         page.put("name_column", time.name_column)

@@ -61,7 +61,7 @@ def by_place(field: FieldGuess, stream: StreamGuess, others: Sequence[StreamGues
 
 
 def _file_words(stream: StreamGuess) -> tuple[str, ...]:
-    path = PurePosixPath(stream.files[0])
+    path = PurePosixPath(stream.topic or stream.files[0])
     return (path.stem.replace("*", ""), *path.parts[-2:-1])
 
 

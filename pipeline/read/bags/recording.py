@@ -95,9 +95,12 @@ def _span(topics: Topics, before: dict[str, int]) -> tuple[int, int] | None:
     return (min(first for first, _ in ends), max(end for _, end in ends)) if ends else None
 
 
-def topics_at_start(path: Path) -> list[Topic]:
-    """Returns the topics in the first part of a file; those before its first damage, none if it is no bag."""
-    topics = Topics((), path.stat().st_size)
+def topics_at_start(path: Path, wanted: Container[str] = ()) -> list[Topic]:
+    """Returns the topics in the first part of a file; those before its first damage, none if it is no bag.
+
+    The messages of the ``wanted`` topics are kept.
+    """
+    topics = Topics(wanted, path.stat().st_size)
     with contextlib.suppress(RefusedError, UsageError):  # a package may be missing too
         _read_file(path, path.name, topics, most=_START)
     return list(topics.by_name.values())

@@ -17,7 +17,7 @@ from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["RECEIVED", "open_bag", "open_topic"]
+__all__ = ["RECEIVED", "arrays_of", "open_bag", "open_topic"]
 
 RECEIVED = "received"
 _FRAMES = ("tf2_msgs/msg/TFMessage", "tf2_msgs/TFMessage", "tf/tfMessage")
@@ -42,11 +42,20 @@ def open_bag(root: Path, files: list[str], topic: str, findings: Findings) -> di
         findings.add("bag.type", label, column=topic, expected=expected, found=found)
         return None
     try:
-        messages = JsonMessages(kept) if kept.kind.encoding == "json" else Messages(kept, types_of(kept.kind))
-        return _Arrays(label, messages)
+        return arrays_of(kept, label)
     except RefusedError as error:
         findings.add(error.code, label, column=topic, expected=error.expected, found=error.found)
         return None
+
+
+def arrays_of(topic: Topic, label: str) -> dict[str, ArrayEntry]:
+    """Returns the arrays of a topic whose messages were kept; ``label`` names the bag.
+
+    Raises:
+        RefusedError: its type is not known.
+    """
+    messages = JsonMessages(topic) if topic.kind.encoding == "json" else Messages(topic, types_of(topic.kind))
+    return _Arrays(label, messages)
 
 
 def open_topic(root: Path, files: list[str], topic: str, findings: Findings) -> tuple[str, Topic] | None:

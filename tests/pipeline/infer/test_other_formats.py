@@ -216,16 +216,26 @@ def test_files_that_no_stream_reads_are_named_with_what_reads_them(tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["ros1 lz4", "ros2 db3", "ros2 mcap zstd"])
-def test_bags_alone_are_answered_with_their_topics_and_the_lines_that_read_them(tmp_path: Path, way: str) -> None:
+def test_bags_alone_become_a_stream_a_topic(tmp_path: Path, way: str) -> None:
     ros, _, write = WAYS[way]
     store = store_of(ros)
-    write(tmp_path / "log", list(robot(store, num_rows=5)), store)
-    said = r'/joint_states \(sensor_msgs.*kind = "bag".*topic = "/joint_states".*array = "position"'
-    with pytest.raises(UsageError, match=said):
-        infer_schema(tmp_path)
+    for number in range(2):
+        write(tmp_path / "logs" / f"run_{number}", list(robot(store, seed=number, num_rows=40)), store)
+    inferred, report = infer_and_ingest(tmp_path / "logs", tmp_path / "out")
+    assert not inferred.questions
+    assert not report.rejects
+    schema = parse_schema(inferred.toml, "inferred")
+    assert schema.action.of == ("command/data",)
+    assert {stream.name for stream in schema.streams} == {
+        "robot",
+        "tool",
+        "command",
+        "cam_color_compressed",
+        "cam_depth",
+    }
 
 
 def test_a_bag_that_cannot_be_opened_is_answered_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "x.mcap").write_bytes(b"x")
-    with pytest.raises(UsageError, match=r'1 bag, such as x\.mcap .*kind = "bag"'):
+    with pytest.raises(UsageError, match=r'1 bags, such as x\.mcap .*kind = "bag"'):
         infer_schema(tmp_path)
