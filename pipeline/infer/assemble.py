@@ -207,7 +207,7 @@ def _images_beside(layout: Layout, chosen: list[str], beside: Beside, anchor: _S
         return Found([], [])
     by_stem = layout.per_file and len(layout.anchor.files) > 1
     cameras = cameras_beside(layout, chosen, beside, choices, by_stem=by_stem)
-    videos = videos_beside(layout, chosen, beside, by_stem=by_stem)
+    videos = videos_beside(layout, chosen, beside, choices, by_stem=by_stem)
     return Found([*cameras, *videos.streams], videos.not_read)
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
 from vlapipe.pipeline.infer.evidence import Evidence, log_odds, said
@@ -18,6 +21,7 @@ __all__ = ["apart_by_kind"]
 _MOST_KINDS = 8
 _OFTEN = 3  # blocks of rows of a kind, from which on the kinds take turns
 _FEWEST_ROWS = 3
+_MUCH = 3
 
 
 def apart_by_kind(name: str, looks: Sequence[Table], choices: Choices) -> dict[str, tuple[Table, ...]]:
@@ -65,13 +69,25 @@ def _evidence(column: Column, columns: Sequence[Column]) -> Iterator[Evidence]:
     own = [any(each == {kind} for each in filled) for kind in kinds]
     if all(own):
         yield Evidence("own_columns", 1.0, f"rows of {listed} fill other columns, as {column.name!r} says")
-    if lexicon().likeness(column.base, "texts", "kind") >= 0.8:
+    if lexicon().likeness(column.base, "texts", "kind") == 1:
         yield Evidence("named_kind", 1.0, f"{column.name!r} says the kind of each row: {listed}")
     if column.kind == "text" and column.position == 0:
         yield Evidence("word_first", 1.0)
     blocks = [kind for kind, _ in groupby(column.stripped)]
     if min(blocks.count(kind) for kind in kinds) >= _OFTEN:
         yield Evidence("takes_turns", 1.0, f"rows of {listed} take turns")
+        values = [other for other in columns if other.kind == "number" and other is not column and not other.rises]
+        jump = [_jumps(other.values, np.array(column.stripped)) for other in values]
+        yield Evidence("values_jump", sum(jump) / max(1, len(jump)), f"values jump from one of {listed} to another")
+
+
+def _jumps(values: NDArray[np.float64], kinds: NDArray[np.str_]) -> bool:
+    """Return True if values change much more from row to row than among the rows of one kind."""
+    finite = np.isfinite(values)
+    values, kinds = values[finite], kinds[finite]
+    across = np.abs(np.diff(values))[kinds[1:] != kinds[:-1]]
+    among = np.concatenate([np.abs(np.diff(values[kinds == kind])) for kind in {"", *kinds.tolist()}])
+    return len(across) > 0 and len(among) > 0 and bool(np.median(across) > _MUCH * np.median(among))
 
 
 def _kinds_with_values(column: Column, kinds: Sequence[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
@@ -14,7 +14,7 @@ from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.files.cameras import Beside, guess_cameras
 from vlapipe.pipeline.infer.files.image_files import CONVERTED, DEPTH, METRES, sort_images
 from vlapipe.pipeline.infer.files.layout import Layout, pattern_of
-from vlapipe.pipeline.infer.files.videos import depth_videos, frames_as_rows, guess_videos
+from vlapipe.pipeline.infer.files.videos import STAMPS, guess_videos
 from vlapipe.pipeline.infer.guess import StreamGuess
 
 __all__ = [
@@ -93,26 +93,17 @@ def cameras_beside(
     return cameras
 
 
-def videos_beside(layout: Layout, chosen: list[str], beside: Beside, *, by_stem: bool) -> Found:
+def videos_beside(layout: Layout, chosen: list[str], beside: Beside, choices: Choices, *, by_stem: bool) -> Found:
     """Guess the cameras that were recorded as videos. Returns what is not read too."""
-    episodes = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
-    folder = layout.tree.root / layout.folder(chosen[0])
-    depth = depth_videos(folder, episodes[0])
-    if not by_stem:
-        stamps = files_below(layout, chosen[0], {".json", ".csv", ".txt", ".npy"})
-        streams, not_read = guess_videos(episodes, stamps, beside, depth)
-        return Found([_counted(stream, folder, episodes[0], beside) for stream in streams], not_read)
-    named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, episodes, strict=True)]
-    depth = _with_placeholder(layout, chosen[0], depth)
-    streams, not_read = guess_videos(named, (), replace(beside, tables=()), depth)
-    streams = [_with_stem(stream) for stream in streams]
-    return Found([_counted(stream, folder, episodes[0], beside) for stream in streams], not_read)
-
-
-def _counted(stream: StreamGuess, folder: Path, videos: list[str], beside: Beside) -> StreamGuess:
-    """Compare the number of frames of the first episode's video with the number of its rows."""
-    first = next((path for path in videos if match_end(path, stream.files[0]) is not None), None)
-    return stream if first is None else frames_as_rows(stream, folder / first, beside)
+    found = [_of_episode(layout, file, VIDEOS, by_stem=by_stem) for file in chosen]
+    stamps = _of_episode(layout, chosen[0], STAMPS, by_stem=by_stem) if found[0] else []
+    folder, named = layout.tree.root / layout.folder(chosen[0]), found
+    if by_stem:
+        named = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, found, strict=True)]
+        stamps, beside = _with_placeholder(layout, chosen[0], stamps), replace(beside, tables=())
+    places = {name: folder / path for name, path in zip(named[0], found[0], strict=True)}
+    streams, not_read = guess_videos(named, stamps, beside, places, choices)
+    return Found([_with_stem(stream) for stream in streams], not_read)
 
 
 def raised_to_images(layout: Layout) -> Layout:
@@ -149,4 +140,6 @@ def _with_placeholder(layout: Layout, file: str, paths: list[str]) -> list[str]:
 
 
 def _with_stem(stream: StreamGuess) -> StreamGuess:
-    return replace(stream, files=tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files))
+    clock = stream.time.file and stream.time.file.replace(_STEM, "{stem}")
+    files = tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files)
+    return replace(stream, files=files, time=replace(stream.time, file=clock))

@@ -21,7 +21,7 @@ from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.pipeline.infer.text.cells import DATES_S
 from vlapipe.schemas.schema import NANOSECONDS, TimeSpec, TimeUnit
 
-__all__ = ["FEW_IMAGES", "Beside", "guess_cameras"]
+__all__ = ["FEW_IMAGES", "Beside", "clock_answer", "guess_cameras"]
 
 FEW_IMAGES = 3  # fewer in a folder of an episode are plots and previews, and no camera
 _MAX_VIEWS = 16
@@ -173,7 +173,9 @@ def _time_of(
     elif not answers:
         rate = beside.clock.rate_hz or 10.0
         seen = Evidence("in_order", 1.0, "no number in the names: their order is taken; correct rate_hz")
-        answers = [_answer(TimeSpec(index_rate_hz=rate, starts_with=beside.name), seen, "a constant rate", "rate_hz")]
+        answers = [
+            clock_answer(TimeSpec(index_rate_hz=rate, starts_with=beside.name), seen, "a constant rate", "rate_hz")
+        ]
     best = max(answers, key=lambda answer: answer.score)
     # A rate is only a way out; two sources of stamps are a choice.
     taken = choices.pick(f"{camera}: clock", [a for a in answers if a is best or not a.value.index_rate_hz])
@@ -184,7 +186,8 @@ def _time_of(
     return taken.value, taken.reasons
 
 
-def _answer(time: TimeSpec, seen: Evidence, says: str, line: str, also: Sequence[str] = ()) -> _Answer:
+def clock_answer(time: TimeSpec, seen: Evidence, says: str, line: str, also: Sequence[str] = ()) -> _Answer:
+    """Make an option of one clock that images or frames may have, by what was seen of it."""
     reasons = (*said("camera_clock", [seen]), *also)
     return Option(value=time, score=log_odds("camera_clock", [seen]), says=says, line=line, reasons=reasons)
 
@@ -194,12 +197,12 @@ def _times_in_names(names: list[str], every: list[str], beside: Beside) -> Itera
     form, inside = strptime_form(names[0]), form_inside(every)
     if form is not None and text_clock(every) is not None:
         seen = Evidence("date_in_name", 1.0, f"the name is a time: {names[0]}")
-        yield _answer(TimeSpec(format=form), seen, "times in their names", f"format = {form!r}")
+        yield clock_answer(TimeSpec(format=form), seen, "times in their names", f"format = {form!r}")
         return
     if inside is not None:
         seen = Evidence("date_in_name", 1.0, f"a time stands in the name: {names[0]}")
         time = TimeSpec(pattern=inside[0], format=inside[1])
-        yield _answer(time, seen, "times in their names", f"format = {inside[1]!r}")
+        yield clock_answer(time, seen, "times in their names", f"format = {inside[1]!r}")
         return
     judged = judged_number(names)
     pattern = None if judged is None else number_pattern(every, judged)
@@ -219,7 +222,7 @@ def _times_in_names(names: list[str], every: list[str], beside: Beside) -> Itera
         time = replace(time, starts_with=beside.name)
         reasons = [*reasons, f"its clock is not that of {beside.name}: both are taken to start together"]
     seen = Evidence("time_in_name", 1.0, "the name is a time")
-    yield _answer(time, seen, "times in their names", f'unit = "{time.unit}"', reasons)
+    yield clock_answer(time, seen, "times in their names", f'unit = "{time.unit}"', reasons)
 
 
 def _tables_of_times(names: list[str], files: str, beside: Beside, *, is_timed: bool) -> Iterator[_Answer]:
@@ -234,14 +237,14 @@ def _tables_of_times(names: list[str], files: str, beside: Beside, *, is_timed: 
         if time is not None:
             time = replace(time, file=_of_each_camera(table.pattern, files))
             seen = Evidence("named_by_table", 1.0, f"{time.file} names the images and their times")
-            yield _answer(time, seen, "the table that names them", f'file = "{time.file}"')
+            yield clock_answer(time, seen, "the table that names them", f'file = "{time.file}"')
             return
     fitting = [table for table in beside.tables if table.alone and table.num_rows == len(names)]
     if fitting and not is_timed:  # the table nearest to the images in the folder tree
         table = max(fitting, key=lambda table: _num_shared(table.pattern, files.rpartition("/")[0]))
         time = replace(table.time, file=_of_each_camera(table.pattern, files))
         seen = Evidence("stamp_an_image", 1.0, f"{time.file} has a stamp for each image, in the order of their numbers")
-        yield _answer(time, seen, "a stamp for each image", f'file = "{time.file}"')
+        yield clock_answer(time, seen, "a stamp for each image", f'file = "{time.file}"')
 
 
 def _by_number(texts: list[str], pattern: str | None, beside: Beside) -> Iterator[_Answer]:
@@ -258,19 +261,19 @@ def _by_number(texts: list[str], pattern: str | None, beside: Beside) -> Iterato
         why = f"their numbers are those of the rows of {beside.name}: some rows have no image"
     if why is not None:
         seen = Evidence("image_a_row", 1.0, why)
-        yield _answer(TimeSpec(rows_of=beside.name), seen, "one a row", f'rows_of = "{beside.name}"')
+        yield clock_answer(TimeSpec(rows_of=beside.name), seen, "one a row", f'rows_of = "{beside.name}"')
         return
     lasts = rows / (beside.clock.rate_hz or 10.0)
     for unit in _UNITS if not beside.clock.assumed and span > _ALIKE_STEPS * count else ():
         if abs(span * NANOSECONDS[unit] / 1e9 - lasts) < _ALIKE * lasts:
             seen = Evidence("lasts_as_long", 1.0, f"the numbers in {unit} last as long as {beside.name}")
             time = TimeSpec(pattern=pattern, unit=unit, integer=True, starts_with=beside.name)
-            yield _answer(time, seen, f"times in {unit}", f'unit = "{unit}"')
+            yield clock_answer(time, seen, f"times in {unit}", f'unit = "{unit}"')
     rate = (beside.clock.rate_hz or 10.0) * count / max(1, rows)
     why = f"numbered: {count} images over the time of {beside.name} are {rate:.4g} a second; correct rate_hz"
     also = [f"taken to start with {beside.name}"] if beside.clock.time.index_rate_hz is None else []
     time = TimeSpec(pattern=pattern, index_rate_hz=rate, starts_with=beside.name)
-    yield _answer(time, Evidence("numbered", 1.0, why), "a constant rate", f"rate_hz = {rate:.4g}", also)
+    yield clock_answer(time, Evidence("numbered", 1.0, why), "a constant rate", f"rate_hz = {rate:.4g}", also)
 
 
 def _of_each_camera(table: str, files: str) -> str:

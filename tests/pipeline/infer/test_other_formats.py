@@ -119,6 +119,50 @@ def test_a_json_of_stamps_beside_each_video_is_its_clock(tmp_path: Path) -> None
     np.testing.assert_array_equal(stamps_read, [START_S + i * 0.1 for i in range(12)])
 
 
+def test_a_table_with_a_stamp_a_frame_is_the_clock_of_the_video_whatever_its_name(tmp_path: Path) -> None:
+    for folder in make_lab(tmp_path / "lab"):
+        make_video(folder / "front.mp4", [picture(i) for i in range(12)])
+        lines = "".join(f"{i},{START_S + i * 0.13:.3f}\n" for i in range(12))
+        (folder / "frames.csv").write_text(f"frame,timestamp\n{lines}")
+    inferred, _ = infer_and_ingest(tmp_path / "lab", tmp_path / "out")
+    (camera,) = cameras_of(inferred.toml).values()
+    assert camera.time.file == "frames.csv"
+    stamps_read = open_dataset(tmp_path / "out").episode(0)["front/timestamp"]
+    np.testing.assert_allclose(stamps_read, [START_S + i * 0.13 for i in range(12)], atol=1e-3)
+
+
+def test_stamps_that_are_called_after_a_video_are_its_clock_in_a_flat_folder_too(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    root.mkdir()
+    for i in range(3):
+        (root / f"run_{i}.csv").write_text(table())
+        make_video(root / f"run_{i}.mp4", [picture(j) for j in range(12)])
+        (root / f"run_{i}_timestamps.json").write_text(json.dumps([START_S + j * 0.13 for j in range(12)]))
+    inferred, report = infer_and_ingest(root, tmp_path / "out")
+    (camera,) = cameras_of(inferred.toml).values()
+    assert camera.time.file == "{stem}_timestamps.json"
+    assert report.num_episodes == 3
+
+
+def test_two_files_with_a_stamp_a_frame_are_asked_about(tmp_path: Path) -> None:
+    for folder in make_lab(tmp_path / "lab"):
+        make_video(folder / "front.mp4", [picture(i) for i in range(12)])
+        for name, step in (("shown", 0.13), ("sent", 0.12)):
+            lines = "".join(f"{i},{START_S + i * step:.3f}\n" for i in range(12))
+            (folder / f"{name}.csv").write_text(f"frame,timestamp\n{lines}")
+    assert any("front: clock" in question for question in infer_schema(tmp_path / "lab").questions)
+
+
+def test_numbers_of_frames_in_the_table_are_asked_about(tmp_path: Path) -> None:
+    for folder in make_lab(tmp_path / "lab"):
+        make_video(folder / "front.mp4", [picture(i) for i in range(ROWS // 2)])
+        head, *rows = table().splitlines()
+        numbered = [f"{row},{i // 2}" for i, row in enumerate(rows)]
+        (folder / "robot.csv").write_text("\n".join([f"{head},frame_index", *numbered, ""]))
+    asked_of = infer_schema(tmp_path / "lab").questions
+    assert any("frame_index" in question and "front: clock" in question for question in asked_of), asked_of
+
+
 def test_one_video_an_episode_in_a_flat_folder(tmp_path: Path) -> None:
     root = tmp_path / "lab"
     root.mkdir()
