@@ -135,7 +135,7 @@ def _frame_numbers(beside: Beside, count: int | None) -> str | None:
         for column in table.columns if not table.alone else ():
             if column.whole and column.rises and lexicon().likeness(column.base, "roles", "counter") >= 0.8:
                 frames = column.finite[-1] - column.finite[0] + 1
-                if frames == count < len(column.cells) == table.num_rows:
+                if count is not None and frames == count < len(column.cells) == table.num_rows:
                     return f"{column.name!r} of {table.pattern}"
     return None
 
