@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
@@ -32,7 +32,7 @@ from vlapipe.pipeline.infer.files.known_datasets import built_in_that_fits, rate
 from vlapipe.pipeline.infer.files.layout import Layout, escape, find_layout, pattern_of, telling_name
 from vlapipe.pipeline.infer.files.one_step_files import one_step_a_file
 from vlapipe.pipeline.infer.files.unread import unread_files
-from vlapipe.pipeline.infer.guess import SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import SchemaGuess, SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
@@ -42,20 +42,6 @@ __all__ = ["guess_schema"]
 
 ANCHOR = "robot"
 _RESERVED = {"action", "align", ANCHOR}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """The streams of one kind of file, and what the file says of its episodes. ``num_rows`` are those of ``stream``."""
-
-    stream: StreamGuess
-    clock: ClockGuess
-    num_rows: int
-    beside: tuple[StreamGuess, ...] = ()  # other streams of the same file, such as arrays of images
-    not_read: tuple[str, ...] = ()
-    episodes: EpisodeLayout = EpisodeLayout()  # noqa: RUF009 - frozen
-    episode_reasons: tuple[str, ...] = ()
-    instruction: InstructionSpec = InstructionSpec(metadata_key=None, file=None)  # noqa: RUF009 - frozen
 
 
 def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
@@ -101,7 +87,7 @@ def _guess_steps(tree: FileTree, steps: Look, choices: Choices) -> SchemaGuess |
     )
 
 
-def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGuess:
+def _guess_around(layout: Layout, anchor: SourceGuess, choices: Choices) -> SchemaGuess:
     layout = _as_the_container_says(layout, anchor)
     anchor = _named_by(layout, anchor)
     files = layout.anchor.files
@@ -152,39 +138,17 @@ def _guess_around(layout: Layout, anchor: _Source, choices: Choices) -> SchemaGu
 
 def _guess_source(
     name: str, files: tuple[str, ...], bucket: Bucket, choices: Choices, *, may_split: bool
-) -> _Source | None:
+) -> SourceGuess | None:
     """Guess the streams of one kind of file. Returns ``None`` if it holds nothing to keep."""
     if bucket.is_folder:  # all files of the folder are its arrays
         files = (str(PurePosixPath(files[0]).with_name(f"*{suffix_of(bucket.files[0])}")),)
-    if bucket.tables:
-        table = guess_table(name, files, bucket.tables, choices, may_split=may_split)
-        if not table.stream.fields:
-            return None
-        episodes = EpisodeLayout(split_column=table.split_column, split_gap_s=table.split_gap_s)
-        return _Source(
-            stream=table.stream,
-            clock=table.clock,
-            num_rows=table.num_rows,
-            beside=table.beside,
-            episodes=episodes,
-            episode_reasons=table.split_reasons,
-        )
-    packed = guess_container(name, files, bucket.looks, choices, may_split=may_split)
-    if packed is None:
-        return None
-    return _Source(
-        stream=packed.stream,
-        clock=packed.clock,
-        num_rows=packed.num_rows,
-        beside=packed.beside,
-        not_read=packed.not_read,
-        episodes=packed.episodes,
-        episode_reasons=packed.episode_reasons,
-        instruction=packed.instruction,
-    )
+    if not bucket.tables:
+        return guess_container(name, files, bucket.looks, choices, may_split=may_split)
+    found = guess_table(name, files, bucket.tables, choices, may_split=may_split)
+    return found if found.stream.fields else None
 
 
-def _as_the_container_says(layout: Layout, anchor: _Source) -> Layout:
+def _as_the_container_says(layout: Layout, anchor: SourceGuess) -> Layout:
     """Lay out containers that may hold several episodes, or a single container, as a file an episode."""
     in_file = anchor.stream.kind != "csv" and not layout.anchor.is_folder
     several = anchor.episodes.group or anchor.episodes.ends or anchor.episodes.split_column
@@ -193,14 +157,14 @@ def _as_the_container_says(layout: Layout, anchor: _Source) -> Layout:
     return raised_to_images(layout) if layout.per_file and not several else layout
 
 
-def _named_by(layout: Layout, anchor: _Source) -> _Source:
+def _named_by(layout: Layout, anchor: SourceGuess) -> SourceGuess:
     """Give the anchor's streams the pattern that its files have in the final layout."""
     files = anchor.stream.files if layout.anchor.is_folder else pattern_of_anchor(layout)
     beside = tuple(replace(stream, files=files) for stream in anchor.beside)
     return replace(anchor, stream=replace(anchor.stream, files=files), beside=beside)
 
 
-def _images_beside(layout: Layout, chosen: list[str], beside: Beside, anchor: _Source, choices: Choices) -> Found:
+def _images_beside(layout: Layout, chosen: list[str], beside: Beside, anchor: SourceGuess, choices: Choices) -> Found:
     """Guess the cameras whose images or videos lie beside the anchor's files. A file of several episodes has none."""
     of_parts = anchor.stream.kind != "csv" and (anchor.episodes.group or anchor.episodes.ends)
     if of_parts:
@@ -226,7 +190,7 @@ def _stamp_tables(layout: Layout) -> tuple[StampTable, ...]:
     return tuple(found)
 
 
-def _with_clock_file(anchor: _Source, tables: tuple[StampTable, ...]) -> _Source:
+def _with_clock_file(anchor: SourceGuess, tables: tuple[StampTable, ...]) -> SourceGuess:
     """Give an anchor without a clock the clock of a table that has as many stamps as the anchor has rows."""
     fitting = [table for table in tables if table.alone and table.num_rows == anchor.num_rows]
     if not anchor.clock.assumed or not fitting:
@@ -238,7 +202,7 @@ def _with_clock_file(anchor: _Source, tables: tuple[StampTable, ...]) -> _Source
     return replace(anchor, stream=stream, clock=clock)
 
 
-def _at_known_rate(anchor: _Source) -> _Source:
+def _at_known_rate(anchor: SourceGuess) -> SourceGuess:
     """Give an anchor without a clock the rate of the built-in schema that knows its arrays."""
     known = built_in_that_fits((anchor.stream,), anchor.episodes) if anchor.clock.assumed else None
     rate = None if known is None else rate_of_built_in(known)
@@ -255,7 +219,7 @@ def _add_streams(
     not_read: list[str],
     bucket: Bucket,
     pattern: str | None,
-    anchor: _Source,
+    anchor: SourceGuess,
     choices: Choices,
 ) -> None:
     """Add the streams of tables or containers that lie beside the anchor's files, one file an episode."""
@@ -310,7 +274,7 @@ def _pattern_beside(layout: Layout, bucket: Bucket) -> str | None:
     return pattern_of(found, against)[0]
 
 
-def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Source) -> StreamGuess:
+def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: SourceGuess) -> StreamGuess:
     """Shift a clock to start with the anchor's, if the two clocks cannot be the same."""
     apart = ""
     counted = bool(clock.columns) == bool(anchor.clock.columns)  # True if both clocks use columns, or neither does
@@ -331,7 +295,7 @@ def _on_the_anchors_clock(stream: StreamGuess, clock: ClockGuess, anchor: _Sourc
     return replace(stream, time=replace(stream.time, starts_with=ANCHOR), time_reasons=reasons)
 
 
-def _has_the_same_columns(stream: StreamGuess, anchor: _Source) -> bool:
+def _has_the_same_columns(stream: StreamGuess, anchor: SourceGuess) -> bool:
     """Return True if a stream may be a part of the anchor's recording that was written to another file."""
     return [field.columns for field in stream.fields] == [field.columns for field in anchor.stream.fields]
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.schemas.schema import ActionSpec, Dialect, EpisodeLayout, InstructionSpec, SampleDefaults, TimeSpec
 
-__all__ = ["FieldGuess", "SchemaGuess", "StreamGuess"]
+__all__ = ["FieldGuess", "SchemaGuess", "SourceGuess", "StreamGuess"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,24 @@ class StreamGuess:
     file_unit: str | None = None
     convert: str | None = None  # what images of other formats become
     assumed: bool = False  # True if nothing states the rate of the stream's clock, so that the rate is only assumed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceGuess:
+    """The streams of one kind of file, and what it says of episodes. ``stream`` has no fields if it holds only images.
+
+    ``num_rows`` are those of ``stream``. ``beside`` are the other streams of the same file. ``instruction`` says where
+    the file tells what the robot was told to do.
+    """
+
+    stream: StreamGuess
+    clock: ClockGuess
+    num_rows: int
+    beside: tuple[StreamGuess, ...] = ()
+    not_read: tuple[str, ...] = ()
+    episodes: EpisodeLayout = EpisodeLayout()  # noqa: RUF009 - frozen
+    episode_reasons: tuple[str, ...] = ()
+    instruction: InstructionSpec = InstructionSpec(metadata_key=None, file=None)  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, kw_only=True)

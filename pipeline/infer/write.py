@@ -39,6 +39,12 @@ class _Page:
     def put(self, key: str, value: Any, note: str = "") -> None:
         self.lines.append(f"{key} = {_toml(value)}" + (f"  # {note}" if note else ""))
 
+    def given(self, owner: object, *keys: str) -> None:
+        """Put those keys of a part of the guess that say something."""
+        for key in keys:
+            if getattr(owner, key):
+                self.put(key, getattr(owner, key))
+
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
 
@@ -64,15 +70,7 @@ def _episodes(page: _Page, guess: SchemaGuess) -> None:
     episodes = guess.episodes
     page.table("episodes")
     page.comment(*guess.episode_reasons)
-    if episodes.folders:
-        page.put("folders", list(episodes.folders))
-    if episodes.per_file:
-        page.put("per_file", True)
-    for key in ("group", "ends"):
-        if getattr(episodes, key):
-            page.put(key, getattr(episodes, key))
-    if episodes.split_column:
-        page.put("split_column", episodes.split_column)
+    page.given(episodes, "folders", "per_file", "group", "ends", "split_column")
     if episodes.split_gap_s:
         page.put("split_gap_s", _rounded(episodes.split_gap_s), "an episode begins where the clock jumps by more")
     page.put("task", episodes.task)
@@ -93,15 +91,10 @@ def _stream(page: _Page, stream: StreamGuess) -> None:
     page.put("files", list(stream.files))
     if stream.rate_hz is not None:
         page.put("rate_hz", _rounded(stream.rate_hz), "measured" if not stream.time.index_rate_hz else "")
-    if stream.one_row_a_file:
-        page.put("one_row_a_file", True)
-    for key in ("array", "topic"):
-        if getattr(stream, key):
-            page.put(key, getattr(stream, key))
+    page.given(stream, "one_row_a_file", "array", "topic")
     if stream.unit:
         page.put("unit", stream.unit, "correct this" if not stream.file_unit else "")
-    if stream.file_unit:
-        page.put("file_unit", stream.file_unit)
+    page.given(stream, "file_unit")
     if stream.convert:
         page.put("convert", stream.convert, "without loss, since training decodes JPEG and PNG")
     if stream.kind == "csv":
@@ -141,10 +134,9 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
             page.put(key, f"{value} ")
         elif value != getattr(plain, key):
             page.put(key, value)
-    for key in ("skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column", "row_kind"):
-        value = getattr(dialect, key)
-        if value:
-            page.put(key, value)
+    page.given(
+        dialect, "skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column", "row_kind"
+    )
     if dialect.row_kind:
         page.put("kind_column", dialect.kind_column)
     if dialect.names:
@@ -154,22 +146,14 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
 
 def _time(page: _Page, stream: StreamGuess) -> None:
     time, kind = stream.time, stream.kind
-    if time.rows_of:
-        page.put("rows_of", time.rows_of)
+    if time.rows_of or time.rate_line:
+        page.given(time, "rows_of", "start_line", "rate_line")
         return
-    if time.rate_line:
-        page.put("start_line", time.start_line)
-        page.put("rate_line", time.rate_line)
-        return
-    if time.file:
-        page.put("file", time.file)
+    page.given(time, "file")
     if time.sources:
         of_array = kind != "csv" and (stream.fields or stream.array or stream.topic)
         page.put("array" if of_array else "column", time.sources[0] if len(time.sources) == 1 else time.sources)
-    if time.name_column:
-        page.put("name_column", time.name_column)
-    if time.pattern:
-        page.put("pattern", time.pattern)
+    page.given(time, "name_column", "pattern")
     if kind == "video" and not time.file:
         pass  # the times of the video itself
     elif time.index_rate_hz:
@@ -191,8 +175,7 @@ def _time(page: _Page, stream: StreamGuess) -> None:
             page.put("plus_unit", time.plus_unit)
     if time.offset_s:
         page.put("offset_s", time.offset_s, "so that it counts from 1970")
-    if time.starts_with:
-        page.put("starts_with", time.starts_with)
+    page.given(time, "starts_with")
 
 
 def _field(page: _Page, field: FieldGuess) -> None:
@@ -205,10 +188,7 @@ def _field(page: _Page, field: FieldGuess) -> None:
         page.put("arrays", field.columns)
     if field.dtype != "float32":
         page.put("dtype", field.dtype)
-    if field.width:
-        page.put("width", field.width)
-    if field.shape:
-        page.put("shape", list(field.shape))
+    page.given(field, "width", "shape")
     if field.length:
         page.put("list", field.length)
     if field.words:
@@ -216,14 +196,7 @@ def _field(page: _Page, field: FieldGuess) -> None:
     for key, values in (("unit", field.unit), ("period", field.period)):
         if values:
             page.put(key, values[0] if len(set(values)) == 1 else list(values))
-    if field.quaternion:
-        page.put("quaternion", field.quaternion)
-    if field.normalize:
-        page.put("normalize", True)
-    if field.on_missing:
-        page.put("on_missing", field.on_missing)
-    if field.optional:
-        page.put("optional", True)
+    page.given(field, "quaternion", "normalize", "on_missing", "optional")
 
 
 def _action(page: _Page, guess: SchemaGuess) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,38 +12,20 @@ from vlapipe.pipeline.infer.arrays.contents import Contents, column_of, plain_na
 from vlapipe.pipeline.infer.arrays.look import Array, Look
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, clock_options, looks_like_time, pick_clock
-from vlapipe.pipeline.infer.guess import StreamGuess
+from vlapipe.pipeline.infer.guess import SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.schemas.schema import EpisodeLayout, InstructionSpec, TimeSpec
 
-__all__ = ["ContainerGuess", "guess_container"]
+__all__ = ["guess_container"]
 
 _FASTEST_HZ = 100_000
 _FEW_ROWS = 10
 _MAX_LISTED = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainerGuess:
-    """The streams of a container. ``stream`` has no fields if the container holds only images.
-
-    ``beside`` are its cameras, the arrays between its rows, and arrays with a clock of their own. ``episodes`` says
-    which part of the container is an episode, and ``instruction`` where it says what the robot was told to do.
-    """
-
-    stream: StreamGuess
-    clock: ClockGuess
-    num_rows: int
-    beside: tuple[StreamGuess, ...]
-    not_read: tuple[str, ...]
-    episodes: EpisodeLayout
-    episode_reasons: tuple[str, ...]
-    instruction: InstructionSpec
-
-
 def guess_container(
     name: str, files: tuple[str, ...], looks: Sequence[Look], choices: Choices, *, may_split: bool
-) -> ContainerGuess | None:
+) -> SourceGuess | None:
     """Guess the streams of a container, of which several files were looked into.
 
     Returns ``None`` if it has no array with rows, or holds several episodes and ``may_split`` is not set.
@@ -80,7 +62,7 @@ def guess_container(
     not_read = contents.not_read[:_MAX_LISTED]
     if len(contents.not_read) > len(not_read):
         not_read.append(f"{len(contents.not_read) - len(not_read)} more arrays")
-    return ContainerGuess(
+    return SourceGuess(
         stream=stream,
         clock=clock,
         num_rows=rows,

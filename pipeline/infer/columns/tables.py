@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from vlapipe.pipeline.infer.choices import Choices
-from vlapipe.pipeline.infer.columns.clock import ClockGuess, guess_clock
+from vlapipe.pipeline.infer.columns.clock import guess_clock
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
 from vlapipe.pipeline.infer.columns.fields import guess_fields
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.columns.row_kinds import apart_by_kind
 from vlapipe.pipeline.infer.columns.table_clock import clock_of_table
-from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import is_missing, words_of
 from vlapipe.pipeline.infer.text.dialect import Table
+from vlapipe.schemas.schema import EpisodeLayout
 
-__all__ = ["TableGuess", "guess_table"]
+__all__ = ["guess_table"]
 
 _EPISODE = re.compile(
     r"(episode|traj(ectory)?|demo(nstration)?|run|rollout|trial|ep|sequence|recording)"
@@ -27,25 +28,9 @@ _EPISODE = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableGuess:
-    """A CSV stream and its clock. The ``split_*`` fields say what begins a new episode within a file, if any.
-
-    ``beside`` are the streams of the same file's rows of other kinds.
-    """
-
-    stream: StreamGuess
-    clock: ClockGuess
-    split_column: str | None
-    split_gap_s: float | None
-    split_reasons: tuple[str, ...]
-    num_rows: int
-    beside: tuple[StreamGuess, ...] = ()
-
-
 def guess_table(
     name: str, files: tuple[str, ...], looks: tuple[Table, ...], choices: Choices, *, may_split: bool
-) -> TableGuess:
+) -> SourceGuess:
     """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
     looks = _cut(name, looks, choices)
     first, *others = apart_by_kind(name, looks, choices).items() or [("", looks)]
@@ -59,7 +44,7 @@ def guess_table(
 
 def _guess_rows(
     name: str, files: tuple[str, ...], looks: tuple[Table, ...], choices: Choices, *, may_split: bool
-) -> TableGuess:
+) -> SourceGuess:
     widest = max(looks, key=_extent)
     columns = columns_of(widest)
     split = next((column for column in columns if _splits(column)), None) if may_split else None
@@ -96,13 +81,12 @@ def _guess_rows(
         missing=guess.missing,
         assumed=clock.assumed,
     )
-    return TableGuess(
+    return SourceGuess(
         stream=stream,
         clock=clock,
-        split_column=split.name if split else None,
-        split_gap_s=clock.split_gap_s,
-        split_reasons=tuple(split_reasons),
         num_rows=widest.num_rows,
+        episodes=EpisodeLayout(split_column=split.name if split else None, split_gap_s=clock.split_gap_s),
+        episode_reasons=tuple(split_reasons),
     )
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.file_kinds import kind_that_reads
 from vlapipe.pipeline.discover.file_tree import FileTree
-from vlapipe.pipeline.infer.arrays.containers import ContainerGuess, guess_container
+from vlapipe.pipeline.infer.arrays.containers import guess_container
 from vlapipe.pipeline.infer.arrays.look import LOOKED_AT, Array, Look
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.files.unread import unread_files
-from vlapipe.pipeline.infer.guess import FieldGuess, SchemaGuess, StreamGuess
+from vlapipe.pipeline.infer.guess import FieldGuess, SchemaGuess, SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.roles.sample import choose_sample
 from vlapipe.pipeline.read.bags.recording import topics_at_start
@@ -152,7 +152,7 @@ def _numbers(entries: Mapping[str, ArrayEntry]) -> Iterator[Array]:
             yield Array(name, values.shape, values.dtype, values=first.reshape(len(first), -1))
 
 
-def _guess(read: _Read, files: tuple[str, ...], choices: Choices) -> ContainerGuess | None:
+def _guess(read: _Read, files: tuple[str, ...], choices: Choices) -> SourceGuess | None:
     name = identifier(read.topic.name, "topic")
     clock = _STAMP if read.stamped and np.any(next(a.values for a in read.arrays if a.name == _STAMP)) else RECEIVED
     arrays = tuple(each for each in read.arrays if each.name == clock or each.name not in (_STAMP, RECEIVED))
@@ -170,7 +170,7 @@ def _as_quaternion(field: FieldGuess) -> FieldGuess:
     return replace(field, quaternion="xyzw") if is_turn else field
 
 
-def _tells(guess: ContainerGuess) -> tuple[bool, bool, int]:
+def _tells(guess: SourceGuess) -> tuple[bool, bool, int]:
     """Return how much a topic says of the robot: joints, else poses, and no commands; then how many messages it has."""
     likeness, stream = lexicon().likeness, guess.stream
     said = " ".join([stream.topic or "", *(field.name for field in stream.fields)])
