@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from PIL import Image
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS
 from vlapipe.pipeline.discover.file_tree import match_end
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.columns.groups import identifier
 from vlapipe.pipeline.infer.files.cameras import Beside, guess_cameras
-from vlapipe.pipeline.infer.files.image_files import CONVERTED, DEPTH, METRES, sort_images
 from vlapipe.pipeline.infer.files.layout import Layout, pattern_of
 from vlapipe.pipeline.infer.files.videos import STAMPS, guess_videos
 from vlapipe.pipeline.infer.guess import StreamGuess
@@ -28,6 +31,12 @@ __all__ = [
 ]
 
 _STEM = "STEM"
+_CONVERTED = {".webp", ".bmp", ".tif", ".tiff"}
+_DEPTH = "depth"
+_METRES = "depth in metres"
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
+_BOTH = (".jpg", ".png")
+_FORMATS = ("PNG", "TIFF")
 
 
 class Found(NamedTuple):
@@ -73,7 +82,8 @@ def cameras_beside(
     if by_stem:
         beside = replace(beside, tables=())
     sorted_out = [
-        sort_images(layout.tree.root / layout.folder(file), paths) for file, paths in zip(chosen, episodes, strict=True)
+        _sort_images(layout.tree.root / layout.folder(file), paths)
+        for file, paths in zip(chosen, episodes, strict=True)
     ]
     cameras: list[StreamGuess] = []
     every = list(dict.fromkeys(kind for kinds in sorted_out for kind in kinds))
@@ -81,14 +91,14 @@ def cameras_beside(
         of_kind = [kinds.get(kind, []) for kinds in sorted_out]
         if by_stem:
             of_kind = [_with_placeholder(layout, file, paths) for file, paths in zip(chosen, of_kind, strict=True)]
-        is_depth = kind in (DEPTH, METRES)
-        name = DEPTH if is_depth else "camera"
+        is_depth = kind in (_DEPTH, _METRES)
+        name = _DEPTH if is_depth else "camera"
         for stream in guess_cameras(of_kind, beside, choices, name):
             suffix, folder = PurePosixPath(stream.files[0]).suffix.lower(), PurePosixPath(stream.files[0]).parent.name
             if stream.name == name and len(every) > 1 and folder and "{" not in folder and "*" not in folder:
                 stream = replace(stream, name=identifier(folder, name))
-            convert = "png" if {kind, suffix} & CONVERTED else None
-            unit, file_unit = "mm" if is_depth else None, "m" if kind == METRES else None
+            convert = "png" if {kind, suffix} & _CONVERTED else None
+            unit, file_unit = "mm" if is_depth else None, "m" if kind == _METRES else None
             cameras.append(_with_stem(replace(stream, unit=unit, file_unit=file_unit, convert=convert)))
     return cameras
 
@@ -143,3 +153,51 @@ def _with_stem(stream: StreamGuess) -> StreamGuess:
     clock = stream.time.file and stream.time.file.replace(_STEM, "{stem}")
     files = tuple(pattern.replace(_STEM, "{stem}") for pattern in stream.files)
     return replace(stream, files=files, time=replace(stream.time, file=clock))
+
+
+def _sort_images(root: Path, paths: list[str]) -> dict[str, list[str]]:
+    """Return the paths by their kind: a suffix in lower case, ``_DEPTH`` for one channel of 16 bits, or ``_METRES``.
+
+    ``_METRES`` are fractions in one channel, as depth cameras write them.
+
+    Only the first image of each folder and name (digits left open) is opened.
+    """
+    kind_of: dict[tuple[str, str], str] = {}
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        pure = PurePosixPath(path)
+        key = (str(pure.parent), _open(pure.name))
+        if key not in kind_of:
+            suffix = pure.suffix.lower()
+            kind_of[key] = _depth(root / path) or _SAME.get(suffix, suffix)
+        found[kind_of[key]].append(path)
+    _join_alike(found)
+    return dict(sorted(found.items(), key=lambda item: (item[0] in (_DEPTH, _METRES), item[0])))
+
+
+def _join_alike(found: dict[str, list[str]]) -> None:
+    """Counts PNG files as JPEG files if one camera wrote both: names are alike, and no image is there as both."""
+    jpg, png = ({path: str(PurePosixPath(path).with_suffix("")) for path in found.get(kind, ())} for kind in _BOTH)
+    twice = {_open(stem) for stem in set(jpg.values()) & set(png.values())}
+    alike = {_open(stem) for stem in jpg.values()} - twice
+    moved = {path for path, stem in png.items() if _open(stem) in alike}
+    if moved:
+        found[".jpg"] = sorted([*jpg, *moved])
+        found[".png"] = [path for path in png if path not in moved]
+        if not found[".png"]:
+            del found[".png"]
+
+
+def _open(name: str) -> str:
+    """Returns a name with its digits left open."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _depth(path: Path) -> str | None:
+    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
+        return None
+    try:
+        with Image.open(path, formats=_FORMATS) as image:  # reads the header alone
+            return _DEPTH if image.mode.startswith("I") else _METRES if image.mode == "F" else None
+    except Exception:  # noqa: BLE001 - a damaged header fails in a dozen ways; the reader reports it
+        return None

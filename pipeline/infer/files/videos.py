@@ -103,8 +103,8 @@ def _stamps_beside(
         called = PurePosixPath(table.pattern).name.startswith(stem)
         if table.alone and (called or table.num_rows == count):
             time = replace(table.time, file=_of_each(table.pattern, stem, files))
-            feature = "named_by_table" if called else "stamp_an_image"
-            seen = Evidence(feature, 1.0, f"{table.pattern} has the times of its frames")
+            said = f"{table.pattern} has the times of its frames"
+            seen = Evidence("named_by_table" if called else "stamp_an_image", 1.0, said)
             yield clock_answer(time, seen, f"the stamps in {table.pattern}", f'file = "{time.file}"')
             if called:
                 return

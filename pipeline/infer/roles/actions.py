@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
-
-import numpy as np
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
@@ -71,7 +68,7 @@ def _why(commanded: Sequence[Role], chosen: Sequence[Role]) -> list[str]:
 
 
 def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
-    """Leave out speeds beside positions, poses beside joints, and parts beside the field that holds all of them."""
+    """Leave out speeds beside positions, poses beside joints, and parts beside an action that is called so."""
     named = [role for role in commanded if role.plain.split()[-1:] in (["action"], ["actions"])]
     if all(role.quantity == "gripper" for role in named):
         named = []
@@ -80,23 +77,7 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
         chosen = [role for role in chosen if role.quantity != "pose" or _is_lone_axis(role)]
     if len({role.sides for role in named}) < len(named) and not any(role.field.labels for role in named):
         chosen = named[:1]
-    groups: dict[str, list[Role]] = defaultdict(list)
-    for role in chosen:
-        groups[role.field.columns[0].rpartition("/")[0]].append(role)
-    for found in groups.values():
-        whole = max(found, key=lambda role: role.field.num_columns)
-        parts = [role for role in found if role is not whole and _holds(whole, role)]
-        if len(parts) > 1 and sum(role.field.num_columns for role in parts) == whole.field.num_columns:
-            chosen = [role for role in chosen if role not in parts]
     return chosen
-
-
-def _holds(whole: Role, part: Role) -> bool:
-    """Return True if the first rows of a field hold those of another."""
-    rows, ours = whole.field.head, part.field.head
-    if rows is None or ours is None or len(rows) != len(ours):
-        return False
-    return all(any(np.array_equal(column, each, equal_nan=True) for each in rows.T) for column in ours.T)
 
 
 def _is_lone_axis(role: Role) -> bool:
