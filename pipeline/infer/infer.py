@@ -38,6 +38,7 @@ _MARGIN = 2.0  # log-odds between the best two schemas below which the differenc
 _FEW_OBJECTS = 10
 _NAMED = "the built-in schema {0!r} knows these arrays, with their meaning: try --schema {0} first"
 _WRITE_BY_HAND = "for another write files = [...] by hand, starting from `vlapipe schema show`"
+_GAPS = "some cells further down have no value: mask keeps the row and marks the cell"
 _OF_A_BAG = (
     'no topic of numbers could be read: write [streams.robot] kind = "bag", files = [...], topic = "/TOPIC", '
     'time = { array = "received" }, fields.v = { array = "MEMBER", shape = [6] }'
@@ -218,17 +219,14 @@ def _with_missing(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | Non
     texts = {_quoted(fault["found"]) for fault in missing if fault["code"] == "csv.not_finite"} - {""}
     streams = []
     for stream in guess.streams:
-        fields = []
-        for field in stream.fields:
-            if columns & set(field.columns) and not field.on_missing:
-                reasons = (
-                    *field.reasons,
-                    "some cells further down have no value: mask keeps the row and marks the cell",
-                )
-                field = replace(field, on_missing="mask", reasons=reasons)
-            fields.append(field)
+        fields = tuple(
+            replace(field, on_missing="mask", reasons=(*field.reasons, _GAPS))
+            if columns & set(field.columns) and not field.on_missing
+            else field
+            for field in stream.fields
+        )
         texts_here = tuple(sorted({*stream.missing, *texts})) if stream.kind == "csv" else ()
-        streams.append(replace(stream, fields=tuple(fields), missing=texts_here))
+        streams.append(replace(stream, fields=fields, missing=texts_here))
     return replace(guess, streams=tuple(streams))
 
 
