@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -56,11 +56,9 @@ def build_policy(
     """
     policy_class = load_policy_class(policy) if isinstance(policy, str) else policy
     where = f"policy {policy_class.__name__}"
-    parameters = inspect.signature(policy_class).parameters
-    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    known = list(parameters)[1:]
+    known = _argument_names(policy_class)
     for key in args:
-        if key not in known and not anything:
+        if known is not None and key not in known:
             cure = did_you_mean(key, known) if known else "it takes none"
             raise UsageError(f"{where}: unknown argument {key!r} in policy_args", cure)
     try:
@@ -70,6 +68,19 @@ def build_policy(
     except Exception as error:
         cure = "check policy_args and the dataset"
         raise UsageError(f"{where} cannot be built: {one_line(error)}{place_of(error)}", cure) from error
+
+
+def _argument_names(policy_class: type[nn.Module]) -> list[str] | None:
+    """Returns the names of the keywords that the constructor takes after the spec; None if it takes any."""
+    parameters = list(inspect.signature(policy_class).parameters.values())[1:]
+    names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            table = get_type_hints(policy_class.__init__).get(parameter.name)  # Unpack[a TypedDict], or not
+            if get_origin(table) is not Unpack:
+                return None
+            names += get_args(table)[0].__annotations__
+    return names
 
 
 def _checked(name: str, found: Any) -> type[nn.Module]:

@@ -1,6 +1,8 @@
-"""Encodes camera images into a grid of tokens that keeps positions. The instruction modulates the features.
+"""Encodes camera images: a grid of tokens that keeps positions, and the places of learned features.
 
-Shape letters: B batch, T rows of the image window, N tokens of one image.
+The instruction modulates the features.
+
+Shape letters: B batch, T rows of the image window, N tokens of one image, K learned features.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from vlapipe.train.policies.nn.positions import grid_positions
 __all__ = ["ImageEncoder"]
 
 MAX_TOKENS = 96  # maximum number of tokens of one image; the grid is halved until it has no more
+NUM_POINTS = 32  # learned features whose places in the image are computed
 
 
 class ImageEncoder(nn.Module):
@@ -22,6 +25,9 @@ class ImageEncoder(nn.Module):
     Colours from 0 to 255 become -1 to 1. Depth ``d`` in metres becomes ``2 d / (d + 1) - 1``: -1 at the lens, 0 at one
     metre, 1 far away, finest where a gripper works, the same for every dataset. A second channel says where the sensor
     had a reading.
+
+    For each of K features, a softmax over the image gives its mean place (Levine et al. 2016, spatial soft-argmax): two
+    numbers, which are finer than the grid.
 
     With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
     are enough to learn this. Attention alone needs far more frames.
@@ -53,6 +59,8 @@ class ImageEncoder(nn.Module):
             self.films.append(nn.Linear(dim, 2 * after))
             before = after
         self.out = nn.Linear(before, dim)
+        self.points = SpatialSoftArgmax(channels[1], NUM_POINTS)
+        self.num_features = num_rows * 2 * NUM_POINTS
         self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
         self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
@@ -60,8 +68,10 @@ class ImageEncoder(nn.Module):
             nn.init.zeros_(film.weight)  # type: ignore[arg-type]
             nn.init.zeros_(film.bias)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> Tensor:
-        """Returns tokens ``(B, T * N, dim)``. Padded images become a learned constant token.
+    def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)``.
+
+        The places of a padded image are 0, and its tokens a learned constant.
 
         ``images`` is ``(B, T, 3, height, width)`` uint8, or ``(B, T, 1, height, width)`` uint16 depth; ``is_pad``
         ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
@@ -69,19 +79,38 @@ class ImageEncoder(nn.Module):
         B, T = images.shape[:2]
         x = self._normalized(images.flatten(0, 1), instruction.dtype)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
-        for stage, film in zip(self.stages, self.films, strict=True):
+        for i, (stage, film) in enumerate(zip(self.stages, self.films, strict=True)):
             scale, shift = film(said)[:, :, None, None].chunk(2, dim=1)
             x = F.silu(torch.addcmul(shift, stage(x), 1 + scale))
+            if i == 1:
+                points = self.points(x).unflatten(0, (B, T)).masked_fill(is_pad.unsqueeze(2), 0.0)
         tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T))
         tokens = tokens + self.position + self.row
         is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
-        return torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
+        return points.flatten(1), torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
 
     def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         if self._depth_m is None:
             return images.to(dtype).mul_(1 / 127.5).sub_(1.0)
         metres = images.to(torch.float32) * self._depth_m  # bfloat16 has too few digits for counts
         return torch.cat([2 * metres / (metres + 1) - 1, (metres > 0).to(torch.float32)], dim=1).to(dtype)
+
+
+class SpatialSoftArgmax(nn.Module):
+    """The mean place of each of K learned features: x and y from -1 to 1."""
+
+    def __init__(self, num_channels: int, num_points: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(num_channels, num_points, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns places ``(B, 2 K)``, all x and then all y, of ``features`` ``(B, C, height, width)``."""
+        maps = self.maps(features).float()
+        share = maps.flatten(2).softmax(dim=2).view_as(maps)
+        height, width = maps.shape[2:]
+        x = torch.linspace(-1.0, 1.0, width, device=maps.device)
+        y = torch.linspace(-1.0, 1.0, height, device=maps.device)
+        return torch.cat([(share.sum(2) * x).sum(2), (share.sum(3) * y).sum(2)], dim=1).to(features.dtype)
 
 
 def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""Encodes a window of the state or a sensor into a few tokens. One token is for the newest row alone.
+"""Encodes a window of the state or a sensor: features of its newest row, and a few tokens for the rows before.
 
-Shape letters: B batch, T rows of the window, W numbers a row, N patches.
+Shape letters: B batch, T rows of the window, W numbers a row, F features, N patches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ ROW_FEATURES = 32
 
 
 class SeriesEncoder(nn.Module):
-    """One token for the newest row, and up to 8 tokens for patches of consecutive rows.
+    """Features of the newest row, and up to 8 tokens for patches of consecutive rows.
+
+    A narrow row is its own features. A wide one, such as a scan of a sensor, is first reduced by a perceptron.
 
     A patch contains differences from the newest row, because a change is small compared with a position and would be
     lost. Padded rows are zero, and an extra channel marks them.
@@ -33,30 +35,26 @@ class SeriesEncoder(nn.Module):
         """Create the layers. ``shape`` is the entry's shape (T, ...); the dimensions after T are flattened to W."""
         super().__init__()
         num_rows, row_width = shape[0], math.prod(shape[1:])
-        self.newest = nn.Linear(row_width, dim)
+        wide = row_width > MAX_ROW_WIDTH
+        self.num_features = ROW_FEATURES if wide else row_width
+        self.newest = _perceptron(row_width, dim, ROW_FEATURES) if wide else None
         self.rows_a_patch = -(-num_rows // MAX_PATCHES)
         self.num_patches = -(-num_rows // self.rows_a_patch) if num_rows > 1 else 0
         if self.num_patches:
-            wide = row_width > MAX_ROW_WIDTH
             self.reduce = nn.Linear(row_width, ROW_FEATURES) if wide else None
-            features = (ROW_FEATURES if wide else row_width) + 1
-            self.patch = nn.Linear(self.rows_a_patch * features, dim)
-            self.mix = nn.Sequential(
-                nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
-            )
-        self.register_buffer("position", line_positions(1 + self.num_patches, dim), persistent=False)
+            self.patch = nn.Linear(self.rows_a_patch * (self.num_features + 1), dim)
+            self.mix = nn.Sequential(nn.LayerNorm(dim), *_perceptron(dim, dim, dim))
+            self.register_buffer("position", line_positions(self.num_patches, dim), persistent=False)
 
-    def forward(self, values: Tensor, is_pad: Tensor) -> Tensor:
-        """Returns tokens ``(B, 1 + N, dim)`` from normalized ``values`` ``(B, T, ...)`` and ``is_pad`` ``(B, T)`` bool.
+    def forward(self, values: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns features ``(B, F)`` and tokens ``(B, N, dim)``; None in place of tokens if T is 1.
 
-        The newest row is the last row of the window.
+        ``values`` are normalized, ``(B, T, ...)``; ``is_pad`` is ``(B, T)`` bool. The newest row is the last one.
         """
         values = values.flatten(2) if values.dim() > 2 else values.unsqueeze(2)
-        tokens = self.newest(values[:, -1]).unsqueeze(1)
-        if self.num_patches:
-            tokens = torch.cat([tokens, self._past(values, is_pad)], dim=1)
-        placed: Tensor = tokens + self.position
-        return placed
+        newest = values[:, -1]
+        features = newest if self.newest is None else self.newest(newest)
+        return features, self._past(values, is_pad) if self.num_patches else None
 
     def _past(self, values: Tensor, is_pad: Tensor) -> Tensor:
         rows = (values - values[:, -1:]).masked_fill(is_pad.unsqueeze(2), 0.0)
@@ -66,5 +64,9 @@ class SeriesEncoder(nn.Module):
         short = self.num_patches * self.rows_a_patch - rows.shape[1]
         rows = F.pad(rows, (0, 0, short, 0))  # pad in front, so that the oldest patch is the short one
         patches = self.patch(rows.reshape(len(rows), self.num_patches, -1))
-        mixed: Tensor = patches + self.mix(patches)
+        mixed: Tensor = patches + self.mix(patches) + self.position
         return mixed
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs))

@@ -1,4 +1,4 @@
-"""A pre-norm transformer over tokens, without an attention mask. The encoders mark absent inputs in the tokens.
+"""Blocks of attention and perceptrons, without an attention mask. The encoders mark absent inputs in the tokens.
 
 Without a mask, attention uses the fastest kernel of the hardware (Flash on a GPU).
 """
@@ -12,31 +12,36 @@ __all__ = ["Block", "Trunk"]
 
 
 class Block(nn.Module):
-    """Self-attention, then a two-layer perceptron. Each adds its result to its input."""
+    """Attention to other tokens, if ``attends``, then a two-layer perceptron. Each adds its result to its input."""
 
-    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: int = 4) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, *, mlp_ratio: int = 4, attends: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"expected dim to be a multiple of num_heads, found {dim} and {num_heads}")
-        self.num_heads = num_heads
-        self.attention_norm = nn.LayerNorm(dim)
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.attention_out = nn.Linear(dim, dim)
+        self.num_heads, self.attends = num_heads, attends
+        if attends:
+            self.attention_norm = nn.LayerNorm(dim)
+            self.token_norm = nn.LayerNorm(dim)
+            self.query = nn.Linear(dim, dim)
+            self.key_value = nn.Linear(dim, 2 * dim)
+            self.attention_out = nn.Linear(dim, dim)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp_in = nn.Linear(dim, mlp_ratio * dim)
         self.mlp_out = nn.Linear(mlp_ratio * dim, dim)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, num_out: int | None = None) -> Tensor:
-        """Returns ``(B, N, dim)``, or only the first ``num_out`` tokens. These still attend to all N tokens."""
-        normed = self.attention_norm(tokens)
-        kept, normed_kept = tokens[:, :num_out], normed[:, :num_out]
-        key, value = self.key_value(normed).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(
-            self._heads(self.query(normed_kept)), self._heads(key), self._heads(value)
-        )
-        kept = kept + self.attention_out(mixed.transpose(1, 2).flatten(2))
-        out: Tensor = kept + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(kept)), approximate="tanh"))
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Returns ``x`` ``(B, Q, dim)``, which has read ``tokens`` ``(B, N, dim)``: its own, if they are None."""
+        if self.attends:
+            key, value = self.key_value(self.token_norm(x if tokens is None else tokens)).chunk(2, dim=-1)
+            mixed = F.scaled_dot_product_attention(
+                self._heads(self.query(self.attention_norm(x))), self._heads(key), self._heads(value)
+            )
+            x = x + self.dropout(self.attention_out(mixed.transpose(1, 2).flatten(2)))
+        hidden = F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh")
+        out: Tensor = x + self.dropout(self.mlp_out(self.dropout(hidden)))
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -44,22 +49,32 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A sequence of blocks. The last block computes only the tokens that are returned."""
+    """A sequence of blocks in which few tokens read many. What is read is not changed, so it costs little."""
 
-    def __init__(self, dim: int, *, depth: int, num_heads: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: int = 4,
+        attends: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio=mlp_ratio, attends=attends, dropout=dropout) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         for block in self.blocks:
             # Each block adds twice to the residual. The scale keeps its variance independent of depth (GPT-2).
-            for linear in (block.attention_out, block.mlp_out):
+            for linear in (block.attention_out, block.mlp_out) if attends else (block.mlp_out,):
                 nn.init.normal_(linear.weight, std=0.02 / (2 * depth) ** 0.5)  # type: ignore[arg-type, union-attr]
                 nn.init.zeros_(linear.bias)  # type: ignore[arg-type, union-attr]
 
-    def forward(self, tokens: Tensor, num_out: int) -> Tensor:
-        """Returns the first ``num_out`` tokens, ``(B, num_out, dim)``, of ``tokens`` ``(B, N, dim)``."""
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, num_out if i == last else None)
-        normed: Tensor = self.norm(tokens[:, :num_out])
+    def forward(self, x: Tensor, tokens: Tensor | None) -> Tensor:
+        """Returns ``x`` ``(B, Q, dim)`` after it has read ``tokens`` ``(B, N, dim)`` in each block."""
+        for block in self.blocks:
+            x = block(x, tokens)
+        normed: Tensor = self.norm(x)
         return normed

@@ -1,0 +1,234 @@
+"""What the built-in policies share: encoders, the trunk, and actions in the dataset's units.
+
+Shape letters: B batch, T rows of a window, H action horizon, A action size, N tokens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.toml_table import did_you_mean
+from vlapipe.train.data.arguments import parse_number, parse_whole_number
+from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.data.joining.embodiments import EMBODIMENT
+from vlapipe.train.policies.base import Policy
+from vlapipe.train.policies.flops import count_forward_flops
+from vlapipe.train.policies.nn.images import ImageEncoder
+from vlapipe.train.policies.nn.instruction import InstructionEncoder
+from vlapipe.train.policies.nn.normalize import Normalizer
+from vlapipe.train.policies.nn.series import SeriesEncoder
+from vlapipe.train.policies.nn.trunk import Trunk
+from vlapipe.train.policies.observation import check_observation, observation_shapes
+
+__all__ = ["SIZES", "BuiltInPolicy", "Sizes", "chosen"]
+
+# Argument -> (minimum, required factor).
+_LEAST = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "mlp_ratio": (1, 1), "image_width": (8, 8)}
+_LEAST |= {"num_word_buckets": (2, 1), "max_words": (1, 1)}
+SIZES: dict[str, dict[str, int]] = {
+    "small": {"dim": 256, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "image_width": 32},
+    "base": {"dim": 512, "depth": 4, "num_heads": 8, "mlp_ratio": 4, "image_width": 64},
+    "large": {"dim": 1024, "depth": 8, "num_heads": 16, "mlp_ratio": 4, "image_width": 96},
+}
+_WORDS = "task.words"  # (B, words, 2) int64; see InstructionEncoder.ids
+_LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
+_IMAGES = "observation.images."
+
+
+class Sizes(TypedDict, total=False):
+    """Arguments of every built-in policy, in ``[policy_args]``. A number that is None or absent follows from ``size``."""
+
+    size: str  # small, base or large
+    dropout: float
+    dim: int | None
+    depth: int | None
+    num_heads: int | None
+    mlp_ratio: int | None
+    image_width: int | None  # channels of the first convolution
+    num_word_buckets: int
+    max_words: int
+
+
+class BuiltInPolicy(Policy):
+    """Turns an observation into one vector, from which a subclass makes the actions.
+
+    The newest rows, the instruction and the places of features in the images meet in a perceptron. Its result reads the
+    tokens of images and of past rows by cross-attention, in each block of the trunk. Without images and past rows there
+    is nothing to read, and the trunk is a residual perceptron. The policy sees no row that comes after the frame.
+
+    If the spec has ``embodiments``, the robot is a part of the features, and each robot's state and actions are
+    normalized by its own statistics. The columns that are padded for a robot are constant for it.
+    """
+
+    def __init__(self, spec: SampleSpec, **sizes: Unpack[Sizes]) -> None:
+        """Build the layers.
+
+        Raises:
+            UsageError: an argument is out of range, or the window of the state goes beyond the frame.
+        """
+        super().__init__()
+        numbers = _numbers(sizes)
+        width, heads = numbers["dim"], numbers["num_heads"]
+        dropout = parse_number("policy_args dropout", sizes.get("dropout", 0.0), least=0.0, most=0.99)
+        _require_the_past(spec)
+        self._spec, self.dim = spec, width
+        self.action_normalizer = Normalizer.of(spec, "action")
+        self.instruction = InstructionEncoder(
+            width, num_buckets=numbers["num_word_buckets"], max_words=numbers["max_words"], num_heads=heads
+        )
+        # The rows up to the frame, of each entry.
+        windows = {key: (shape[0] - spec.ahead_rows, *shape[1:]) for key, shape in observation_shapes(spec).items()}
+        self._num_rows = {key: shape[0] for key, shape in windows.items()}
+        self._image_keys = [key for key in windows if key.startswith(_IMAGES)]
+        self._series_keys = [key for key in windows if key not in self._image_keys]
+        self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
+        self.series = nn.ModuleList(SeriesEncoder(width, windows[key]) for key in self._series_keys)
+        self.images = nn.ModuleList(
+            ImageEncoder(
+                width,
+                shape[2:],
+                shape[0] - spec.ahead_rows,
+                width=numbers["image_width"],
+                num_channels=shape[1],
+                depth_m=spec.depth.get(camera),
+            )
+            for camera, shape in spec.images.items()
+        )
+        self.embodiment = nn.Embedding(len(spec.embodiments), width) if spec.embodiments else None
+        encoders = [*self.series, *self.images]
+        num_features = sum(encoder.num_features for encoder in encoders)  # type: ignore[misc]
+        num_features += width * (1 if self.embodiment is None else 2)
+        self.features = nn.Sequential(
+            nn.Linear(num_features, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+        )
+        readable = [encoder for encoder in encoders if not isinstance(encoder, SeriesEncoder) or encoder.num_patches]
+        self.source = nn.Parameter(torch.randn(len(readable), width) * 0.02) if readable else None
+        self.trunk = Trunk(
+            width,
+            depth=numbers["depth"],
+            num_heads=heads,
+            mlp_ratio=numbers["mlp_ratio"],
+            attends=bool(readable),
+            dropout=dropout,
+        )
+        if self.embodiment is not None:
+            nn.init.normal_(self.embodiment.weight, std=0.02)
+
+    @abstractmethod
+    def normalized_actions(self, batch: Batch) -> Tensor:
+        """Returns normalized actions ``(B, H, A)`` of a batch, in any float dtype."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Returns the batch with the numbers of the words of ``task``, in place of the texts."""
+        if _WORDS in batch:
+            return batch
+        words = self.instruction.ids(batch["task"], self.features[0].weight.device)  # type: ignore[arg-type]
+        return {key: value for key, value in batch.items() if key != "task"} | {_WORDS: words}
+
+    def instruction_note(self, instructions: Sequence[str]) -> str:
+        """Returns a sentence about the instructions that are longer than what the policy reads; empty if none is."""
+        return self.instruction.cut_note(instructions)
+
+    def blocks(self) -> list[nn.Module]:
+        """Returns the encoders of the cameras, which have the largest activations, and the blocks of the trunk."""
+        return [*self.images, *self.trunk.blocks]
+
+    def flops_per_sample(self) -> float:
+        """Returns the operations of the forward pass, counted for the shapes that the policy was built for."""
+        return count_forward_flops(self, self._spec)
+
+    def act(self, observation: Batch) -> Tensor:
+        """Returns the action chunk ``(B, H, A)`` float32 in the dataset's units, as actions were recorded.
+
+        Images are RGB, as in training. Columns that are padding for the observation's ``embodiment`` are 0.
+
+        Raises:
+            UsageError: the observation is not what the policy was trained on; see ``check_observation``.
+        """
+        check_observation(self._spec, observation)
+        note = self.instruction.cut_note(observation.get("task", ()))
+        if note:
+            warnings.warn(f"act: {note}", stacklevel=2)
+        with torch.no_grad():
+            predicted = self.normalized_actions(observation).float()
+            actions: Tensor = self.action_normalizer.invert(predicted, observation.get(EMBODIMENT))
+            if self._spec.action_form is not None:
+                newest = observation["observation.state"][:, self._spec.newest]
+                actions = self._spec.action_form.decode(actions, newest)
+        return actions
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns normalized recorded actions ``(B, H, A)`` float32, and which of them count, bool.
+
+        Padded actions, columns that are constant, and actions that are not finite do not count.
+        """
+        robot = batch.get(EMBODIMENT)
+        counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varying(robot)
+        return self.action_normalizer(batch["action"], robot), counts & batch["action"].isfinite()
+
+    def context(self, batch: Batch) -> Tensor:
+        """Returns one vector for each observation, ``(B, dim)``: what the actions follow from."""
+        said, robot = self.instruction(self.prepare(batch)[_WORDS]), batch.get(EMBODIMENT)
+        features, tokens = [said], []
+        if self.embodiment is not None:
+            features.append(self.embodiment(robot))
+        source = iter(()) if self.source is None else iter(self.source)
+        for key, normalizer, encoder in zip(self._series_keys, self.series_normalizers, self.series, strict=True):
+            values, is_pad = self._window(batch, key)
+            newest, past = encoder(normalizer(values, robot), is_pad)
+            features.append(newest)
+            tokens += [] if past is None else [past + next(source)]
+        for key, encoder in zip(self._image_keys, self.images, strict=True):
+            places, grid = encoder(*self._window(batch, key), said)
+            features.append(places)
+            tokens.append(grid + next(source))
+        x = self.features(torch.cat([feature.to(said.dtype) for feature in features], dim=1)).unsqueeze(1)
+        out: Tensor = self.trunk(x, torch.cat(tokens, dim=1) if tokens else None).squeeze(1)
+        return out
+
+    def _window(self, batch: Batch, key: str) -> tuple[Tensor, Tensor]:
+        """Returns the rows up to the frame, and which of them are padding."""
+        num_rows = self._num_rows[key]
+        return batch[key][:, :num_rows], batch[f"{key}_is_pad"][:, :num_rows]
+
+
+def chosen(what: str, value: Any, known: Sequence[str]) -> str:
+    """Returns ``value`` if it is one of ``known``.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in known:
+        raise UsageError(f"{what}: {value!r} is unknown", did_you_mean(str(value), known))
+    return str(value)
+
+
+def _numbers(given: Sizes) -> dict[str, int]:
+    """Returns the numbers that build the layers: those given, and the others by the name of the size."""
+    size = chosen("policy_args size", given.get("size", "small"), [*SIZES])
+    sizes = {"num_word_buckets": 2048, "max_words": 24} | SIZES[size]
+    sizes |= {name: given[name] for name in sizes if given.get(name) is not None}  # type: ignore[literal-required]
+    for name, number in sizes.items():
+        least, factor = _LEAST[name]
+        parse_whole_number(f"policy_args {name}", number, least=least, multiple_of=factor)
+    if sizes["dim"] % sizes["num_heads"]:
+        cure = "choose a dim that num_heads divides"
+        raise UsageError(
+            f"policy_args: dim {sizes['dim']} is not a multiple of num_heads {sizes['num_heads']}", cure
+        )
+    return sizes
+
+
+def _require_the_past(spec: SampleSpec) -> None:
+    """Refuse a window of the state whose newest row is not the frame's own: in training, it would tell the future."""
+    newest = spec.state[0] - 1 - spec.ahead_rows
+    if spec.newest not in (-1, newest):
+        problem = f"row {spec.newest + 1} of the state's {spec.state[0]} is the frame's own"
+        raise UsageError(f"policy: {problem}, and the rows after it are not known to a robot", "end delta_timestamps at 0")
