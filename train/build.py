@@ -73,7 +73,7 @@ def build(config: TrainConfig) -> Iterator[Run]:
     """
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(distributed(hang_timeout_s=config.parallel.hang_timeout_s))
-        console = stack.enter_context(Progress("train", config.max_steps, "step", silent=not ranks.is_first))
+        console = stack.enter_context(Progress("train", config.max_steps or 0, "step", silent=not ranks.is_first))
         stack.enter_context(backend_rules(deterministic=config.deterministic))
         precision, why = choose_precision(config.precision, ranks.device)
         with agree(ranks):
@@ -89,6 +89,8 @@ def build(config: TrainConfig) -> Iterator[Run]:
             config = _fitted(config, ranks, precision, console.say)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
+            config = config.with_length(loader.num_frames, ranks.world_size)
+            console.total = config.num_steps
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
@@ -283,7 +285,7 @@ def _make_profile(run: Run) -> StepProfile:
     return StepProfile(
         run.config.out,
         num_steps=run.config.log.profile,
-        steps_left=run.config.max_steps - run.step,
+        steps_left=run.config.num_steps - run.step,
         rank=run.ranks.rank,
         timer=run.timer,
         say=run.console.say,
@@ -395,7 +397,7 @@ def _announce(run: Run, why_precision: str) -> None:
         every = config.eval.eval_every
         say(f"val split: {run.val_loader.num_frames:,} frames of held-out episodes, every {every} steps")
     if run.step:
-        of = f" of {config.max_steps}" if run.step < config.max_steps else ""
+        of = f" of {config.num_steps}" if run.step < config.num_steps else ""
         say(f"resumed after step {run.step}{of}")
     elif schedule_note(config):
-        say(f"decay_steps is {config.optim.decay_steps}, max_steps {config.max_steps}: {schedule_note(config)}")
+        say(f"decay_steps is {config.optim.decay_steps}, max_steps {config.num_steps}: {schedule_note(config)}")

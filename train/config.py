@@ -22,9 +22,10 @@ from vlapipe.train.data.moments import FLICKER
 from vlapipe.train.option_values import flat_name, option, parse_fields
 from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
-__all__ = ["CONFIG_FILE", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
+__all__ = ["CONFIG_FILE", "EPOCHS", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
 
 CONFIG_FILE = "config.json"
+EPOCHS = 20.0  # of a run that says neither epochs nor max_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,9 @@ class TrainConfig:
 
     If a field's default is ``None``, then ``None`` means that vlapipe chooses the value. The constructor computes
     ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``. Other fields stay ``None``.
+
+    A run's length is ``max_steps``, or ``epochs`` times the frames of the train split. Without either it is
+    ``EPOCHS`` epochs. ``with_length`` turns epochs into steps as soon as the dataset is open.
     """
 
     data: DataConfig
@@ -185,7 +189,8 @@ class TrainConfig:
     gradient_checkpointing: bool = option(False)
     deterministic: bool = option(False)
     resume: bool = option(False)
-    max_steps: int = option(1000, least=1)
+    epochs: float | None = option(None, least=0)  # how often a run reads each frame of the train split
+    max_steps: int | None = option(None, least=1)
     seed: int = option(0, least=0, most=2**63 - 1)
     optim: OptimConfig
     parallel: ParallelConfig
@@ -195,11 +200,33 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         parse_fields(self)
-        self._fill("optim", warmup_steps=min(100, self.max_steps // 10), decay_steps=self.max_steps)
-        self._fill("eval", eval_every=min(500, max(50, self.max_steps // 10)))
+        if self.epochs is not None and self.max_steps is not None:
+            raise UsageError("epochs and max_steps: a run has one length", "leave one of them away")
+        if self.epochs == 0:
+            raise UsageError("epochs: expected a number above 0, found 0", "0.5 reads half of the frames")
+        if self.max_steps is not None:
+            self._fill_by_length(self.max_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps of the whole run, which ``with_length`` has made known."""
+        assert self.max_steps is not None
+        return self.max_steps
+
+    def with_length(self, num_frames: int, num_ranks: int) -> TrainConfig:
+        """Returns the config with ``max_steps`` in place of ``epochs``: every step reads its batches on each rank."""
+        if self.max_steps is not None:
+            return self
+        a_step = self.data.batch_size * self.optim.grad_accum * num_ranks
+        epochs = EPOCHS if self.epochs is None else self.epochs
+        return replace(self, epochs=None, max_steps=max(1, round(epochs * num_frames / a_step)))
+
+    def _fill_by_length(self, max_steps: int) -> None:
+        self._fill("optim", warmup_steps=min(100, max_steps // 10), decay_steps=max_steps)
+        self._fill("eval", eval_every=min(500, max(50, max_steps // 10)))
         assert self.eval.eval_every is not None
         # A checkpoint can be the best one only if it is validated, so it falls on a validation if that is possible.
-        save_every, eval_every = min(1000, max(50, self.max_steps // 4)), self.eval.eval_every
+        save_every, eval_every = min(1000, max(50, max_steps // 4)), self.eval.eval_every
         if eval_every <= save_every:
             save_every = -(-save_every // eval_every) * eval_every
         self._fill("checkpoint", save_every=save_every)
@@ -259,6 +286,9 @@ class TrainConfig:
         from_file = _read_toml(file) if file is not None else {}
         if "sample" in given and isinstance(from_file.get("sample"), Mapping):  # flags are single keys of the table
             given["sample"] = {**from_file["sample"], **given["sample"]}
+        for length, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+            if length in given:  # a flag replaces the length in the file, in whichever unit it is
+                from_file.pop(other, None)
         values = from_file | given
         if values.get("resume") and "out" in values:
             saved = read_saved_config(local_path(values["out"], "out"))
@@ -327,6 +357,8 @@ def _carried_over(saved: dict[str, Any], given: Mapping[str, Any]) -> dict[str, 
     """Returns the options of a resumed run: ``saved``, overridden by ``given``."""
     if "max_steps" in saved:  # a larger max_steps must not raise a learning rate that has already fallen
         saved.setdefault("decay_steps", saved["max_steps"])
+    if given.get("epochs") is not None:
+        saved.pop("max_steps", None)
     old, new = saved.get("data"), given.get("data", ())
     names = [str(path) for path in ((new,) if isinstance(new, str | Path) else new)]
     if isinstance(old, list) and len(old) == len(names):  # a dataset that has moved keeps its weight

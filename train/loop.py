@@ -35,7 +35,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     with build(config) as run:
         stopped = False
-        while run.step < config.max_steps and not stopped:
+        while run.step < config.num_steps and not stopped:
             outcome = train_step(run)
             run.step += 1
             stopped = run.stops_after(outcome)

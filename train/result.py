@@ -51,7 +51,7 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         out=run.config.out,
         checkpoint=latest_checkpoint(run.config.out),
         step=run.step,
-        max_steps=run.config.max_steps,
+        max_steps=run.config.num_steps,
         stopped_by=(run.stop.requested or "another rank") if stopped else "",
         first_loss=first,
         last_loss=last,

@@ -88,10 +88,10 @@ class Run:
     def saves_now(self) -> bool:
         """Whether to write a checkpoint after this step: True after every ``save_every``-th and after the last step."""
         assert self.config.checkpoint.save_every is not None  # TrainConfig fills in the default
-        return self.step % self.config.checkpoint.save_every == 0 or self.step == self.config.max_steps
+        return self.step % self.config.checkpoint.save_every == 0 or self.step == self.config.num_steps
 
     @property
     def evaluates_now(self) -> bool:
         """Whether to validate after this step: True after every ``eval_every``-th step and after the last step."""
         assert self.config.eval.eval_every is not None
-        return self.step % self.config.eval.eval_every == 0 or self.step == self.config.max_steps
+        return self.step % self.config.eval.eval_every == 0 or self.step == self.config.num_steps

@@ -34,11 +34,11 @@ class Progress:
 
         Args:
             what: name of the work, the first word of each line.
-            total: number of units.
+            total: number of units; it may be set anew until the first is done.
             unit: name of one unit, in the singular.
             silent: if True, show and print nothing, as on every rank except rank 0.
         """
-        self._what, self._total, self._unit, self._silent = what, total, unit, silent
+        self._what, self.total, self._unit, self._silent = what, total, unit, silent
         self._done = 0
         self._left = TimeLeft()
         self._last_line, self._has_spoken = time.monotonic(), False
@@ -62,7 +62,7 @@ class Progress:
             return
         if self._bar is None and sys.stderr.isatty():
             self._bar = tqdm(
-                total=self._total,
+                total=self.total,
                 initial=self._done or done - 1,
                 desc=self._what,
                 unit=self._unit,
@@ -71,16 +71,16 @@ class Progress:
             )
         self._done = done
         self._left.mark(done)
-        left = self._left.text(self._total) if done < self._total else ""
+        left = self._left.text(self.total) if done < self.total else ""
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(filter(None, [note, left])), refresh=False)
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
-        is_end = done == self._total and (self._has_spoken or bool(note))  # short work without a note stays silent
+        is_end = done == self.total and (self._has_spoken or bool(note))  # short work without a note stays silent
         if now - self._last_line >= _SECONDS_BETWEEN_LINES or is_end:
             self._last_line, self._has_spoken = now, True
-            count = f"{self._what}: {done} of {self._total} {self._unit}s"
+            count = f"{self._what}: {done} of {self.total} {self._unit}s"
             self.say(", ".join(filter(None, [count, note, left])))
 
     def say(self, text: str) -> None:

@@ -509,7 +509,8 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--profile", type=int, is_flag=False, flag_value=3, help="Trace 3 steps with torch's profiler, or as many as said."
 )
-@click.option("--max-steps", type=int, help="Steps of the optimizer. Default 1000.")
+@click.option("--epochs", type=float, help="How often the run reads each training frame. Default 20.")
+@click.option("--max-steps", type=int, help="Steps of the optimizer, in place of --epochs.")
 @click.option("--decay-steps", type=int, help="Steps in which the learning rate falls. Default: --max-steps.")
 @click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
 @click.option("--schedule", help="Of the learning rate: warmup-cosine (default), constant, linear, or wsd.")

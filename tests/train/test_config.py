@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.config import CONFIG_FILE, TrainConfig, option_fields
+from vlapipe.train.config import CONFIG_FILE, EPOCHS, TrainConfig, option_fields
 from vlapipe.train.optim.schedule import SCHEDULES
 
 REQUIRED: dict[str, Any] = {"data": "data", "out": "run"}
@@ -29,7 +29,7 @@ def test_option_list_is_as_documented() -> None:
         mix embodiments augment augmentation transforms image_resize
         image_resize_height image_resize_width out policy policy_args sample action normalize normalize_floor init
         trainable precision compile attention
-        gradient_checkpointing deterministic resume max_steps seed grad_accum learning_rate weight_decay schedule
+        gradient_checkpointing deterministic resume epochs max_steps seed grad_accum learning_rate weight_decay schedule
         warmup_steps stable_steps decay_steps min_lr_ratio grad_clip ema ema_warmup
         parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
         best_metric best_is keep_every eval_every eval_batches log_every wandb
@@ -87,6 +87,32 @@ def test_what_is_left_open_is_derived_from_max_steps() -> None:
     config = TrainConfig.of(**REQUIRED, max_steps=300)
     assert (config.optim.warmup_steps, config.eval.eval_every, config.checkpoint.save_every) == (30, 50, 100)
     assert TrainConfig.of(**REQUIRED, max_steps=100_000).checkpoint.save_every == 1000
+
+
+def test_a_run_is_as_long_as_its_epochs_need() -> None:
+    config = TrainConfig.of(**REQUIRED, epochs=3, batch_size=10, grad_accum=2)
+    known = config.with_length(1000, num_ranks=4)
+    assert (known.num_steps, known.epochs) == (38, None)  # 3 x 1000 frames, 80 a step
+    assert (known.optim.warmup_steps, known.optim.decay_steps) == (3, 38)
+    assert TrainConfig.of(**REQUIRED, batch_size=10).with_length(1000, 1).num_steps == EPOCHS * 100
+    assert TrainConfig.of(**REQUIRED, max_steps=7).with_length(1000, 1).num_steps == 7
+
+
+def test_a_run_has_one_length(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="epochs and max_steps: a run has one length"):
+        TrainConfig.of(**REQUIRED, epochs=3, max_steps=7)
+    with pytest.raises(UsageError, match="epochs: expected a number above 0, found 0"):
+        TrainConfig.of(**REQUIRED, epochs=0)
+    file = write_toml(tmp_path, "epochs = 2\n")
+    assert TrainConfig.from_sources(file, {**REQUIRED, "max_steps": 9}).num_steps == 9
+
+
+def test_resumed_run_may_be_made_longer_in_epochs(tmp_path: Path) -> None:
+    saved = TrainConfig.of(data=Path("d"), out=tmp_path, epochs=2, batch_size=10).with_length(100, 1)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(saved.to_dict()))
+    assert TrainConfig.from_sources(None, {"out": tmp_path, "resume": True}).num_steps == 20
+    longer = TrainConfig.from_sources(None, {"out": tmp_path, "resume": True, "epochs": 4}).with_length(100, 1)
+    assert (longer.num_steps, longer.optim.decay_steps) == (40, 20)  # the learning rate keeps its schedule
 
 
 def test_dict_survives_json_and_gives_the_same_config() -> None:

@@ -37,13 +37,13 @@ def make_schedule(options: Mapping[str, Any]) -> Schedule:
 
 def schedule_note(config: TrainConfig) -> str:
     """Returns a note on the learning rate if ``decay_steps`` differs from ``max_steps``; otherwise an empty text."""
-    schedule, last = make_schedule(config.to_flat()), config.max_steps - 1
+    schedule, last = make_schedule(config.to_flat()), config.num_steps - 1
     steps = config.optim.decay_steps
     assert steps is not None  # TrainConfig fills in the default
-    if steps == config.max_steps or config.optim.schedule == "constant":
+    if steps == config.num_steps or config.optim.schedule == "constant":
         return ""
-    cure = f"--decay-steps {config.max_steps} lets it fall over all {config.max_steps} steps"
-    if steps < config.max_steps:
+    cure = f"--decay-steps {config.num_steps} lets it fall over all {config.num_steps} steps"
+    if steps < config.num_steps:
         return f"the learning rate stays at {schedule.at(last):.3g} after step {steps} ({cure})"
     return f"the learning rate falls over {steps} steps, to {schedule.at(last):.3g} in the last one ({cure})"
 

@@ -112,7 +112,7 @@ def restore(run: Run, path: Path) -> None:
     for name, part in PARTS.items():
         if name in stored:
             part.restore(run, stored.part(name))
-    if run.step < run.config.max_steps:
+    if run.step < run.config.num_steps:
         ranks_before = stored.state.get("world_size", run.ranks.world_size)
         for line in resume_changes(stored.options, ranks_before, run.config, run.ranks.world_size, run.step):
             run.console.say(f"resumed otherwise: {line}")

@@ -30,9 +30,9 @@ from vlapipe.train.data.joining.embodiments import Embodiment
 from vlapipe.train.data.transforms import Transforms
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
+from vlapipe.train.policies.built_in import BuiltInPolicy
 from vlapipe.train.policies.observation import CheckedAct
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.policies.regression import RegressionPolicy
 
 __all__ = [
     "chosen_checkpoint",
@@ -72,7 +72,7 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     if names:
         read_spec, chain = spec_from_json(stored.state["read_spec"]), Transforms.parse("transforms of the run", names)
         policy.act = CheckedAct(policy, read_spec, chain)  # type: ignore[assignment]
-    elif not isinstance(policy, RegressionPolicy):  # which checks by itself
+    elif not isinstance(policy, BuiltInPolicy):  # which checks by itself
         policy.act = CheckedAct(policy, spec)  # type: ignore[assignment]
     return policy.eval()
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import parse_number, parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.policies.base import Policy
 from vlapipe.train.policies.flops import count_forward_flops
+from vlapipe.train.policies.nn.flow_matching import parse_choice
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
@@ -27,7 +27,7 @@ from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.nn.trunk import Trunk
 from vlapipe.train.policies.observation import check_observation, observation_shapes
 
-__all__ = ["SIZES", "BuiltInPolicy", "Sizes", "chosen"]
+__all__ = ["SIZES", "BuiltInPolicy", "Sizes"]
 
 # Argument -> (minimum, required factor).
 _LEAST = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "mlp_ratio": (1, 1), "image_width": (8, 8)}
@@ -199,20 +199,9 @@ class BuiltInPolicy(Policy):
         return batch[key][:, :num_rows], batch[f"{key}_is_pad"][:, :num_rows]
 
 
-def chosen(what: str, value: Any, known: Sequence[str]) -> str:
-    """Returns ``value`` if it is one of ``known``.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if value not in known:
-        raise UsageError(f"{what}: {value!r} is unknown", did_you_mean(str(value), known))
-    return str(value)
-
-
 def _numbers(given: Sizes) -> dict[str, int]:
     """Returns the numbers that build the layers: those given, and the others by the name of the size."""
-    size = chosen("policy_args size", given.get("size", "small"), [*SIZES])
+    size = parse_choice("policy_args size", given.get("size", "small"), (*SIZES,))
     sizes = {"num_word_buckets": 2048, "max_words": 24} | SIZES[size]
     sizes |= {name: given[name] for name in sizes if given.get(name) is not None}  # type: ignore[literal-required]
     for name, number in sizes.items():

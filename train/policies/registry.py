@@ -16,7 +16,10 @@ from vlapipe.train.data.named_object import attribute, import_named, one_line, p
 
 __all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
 
-BUILT_IN = {"regression": "vlapipe.train.policies.regression:RegressionPolicy"}
+BUILT_IN = {
+    "regression": "vlapipe.train.policies.regression:RegressionPolicy",
+    "flow": "vlapipe.train.policies.flow:FlowPolicy",
+}
 _METHODS = ("loss", "act")
 
 

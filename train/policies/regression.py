@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.policies.base import LossOutput
-from vlapipe.train.policies.built_in import BuiltInPolicy, Sizes, chosen
+from vlapipe.train.policies.built_in import BuiltInPolicy, Sizes
+from vlapipe.train.policies.nn.flow_matching import parse_choice
 
 __all__ = ["RegressionPolicy"]
 
+_LOSSES = ("l1", "huber", "mse")
 _HUBER = 0.1  # normalized error up to which the Huber loss is quadratic
 
 
@@ -33,7 +35,7 @@ class RegressionPolicy(BuiltInPolicy):
     def __init__(self, spec: SampleSpec, *, loss: str = "l1", **sizes: Unpack[Sizes]) -> None:
         """Build the layers. ``loss`` is ``l1``, ``huber`` or ``mse``."""
         super().__init__(spec, **sizes)
-        self._loss = chosen("policy_args loss", loss, ("l1", "huber", "mse"))
+        self._loss = parse_choice("policy_args loss", loss, _LOSSES)
         H, A = spec.action
         self.head = nn.Linear(self.dim, H * A)
         nn.init.normal_(self.head.weight, std=0.02)
