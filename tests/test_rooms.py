@@ -20,7 +20,7 @@ FLOORS = [
     ["pipeline.shards.dataset"],
     ["pipeline.discover", "train.data", "train.background_work", "train.stopping"],
     ["pipeline.check", "pipeline.layouts", "train.option_values", "train.policies", "train.weight_names"],
-    ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report"],
+    ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report", "train.robot"],
     ["pipeline.plan", "train.run", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],

@@ -14,7 +14,6 @@ from vlapipe.train.checkpoint.kept import KeepRules, remove_old
 from vlapipe.train.checkpoint.parts import PARTS
 from vlapipe.train.checkpoint.resumed import resume_changes
 from vlapipe.train.checkpoint.run_folder import save_config
-from vlapipe.train.checkpoint.saved_policy import spec_to_json
 from vlapipe.train.checkpoint.whole import newest_whole
 from vlapipe.train.config import CheckpointConfig
 from vlapipe.train.parallel.ranks import agree
@@ -80,8 +79,8 @@ def _say_if_metric_is_unknown(run: Run) -> None:
 def _state(run: Run) -> dict[str, Any]:
     return {
         "config": run.config.to_dict(),
-        "spec": spec_to_json(run.loader.spec),
-        "read_spec": None if run.loader.transforms is None else spec_to_json(run.loader.read_spec),
+        "spec": run.loader.described(run.loader.spec).to_json(),
+        "read_spec": None if run.loader.transforms is None else run.loader.described(run.loader.read_spec).to_json(),
         "dataset": {"manifest_sha256": run.dataset_digest},
         "world_size": run.ranks.world_size,
         "metrics": dict(run.log.newest),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import numpy as np
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
@@ -24,31 +24,41 @@ from vlapipe.train.checkpoint.files import (
     step_of,
 )
 from vlapipe.train.checkpoint.kept import best_first, metrics_of
-from vlapipe.train.data.actions.action_form import ActionForm
-from vlapipe.train.data.batch_layout import Moments, SampleSpec
-from vlapipe.train.data.joining.embodiments import Embodiment
+from vlapipe.train.data.batch_layout import Batch
+from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.data.transforms import Transforms
 from vlapipe.train.optim.lora import merged
 from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.policies.built_in import BuiltInPolicy
 from vlapipe.train.policies.observation import CheckedAct
 from vlapipe.train.policies.registry import build_policy, load_policy_class
+from vlapipe.train.robot.runner import Runner
 
 __all__ = [
+    "LoadedPolicy",
     "chosen_checkpoint",
     "load_policy",
     "load_weights",
     "require_fit",
     "saved_weights",
-    "spec_from_json",
-    "spec_to_json",
 ]
 
-_ARRAYS = dict.fromkeys(("mean", "std", "min", "max", "q01", "q99", "floor"), np.float32) | {"count": np.float64}
 _FITTING = "resume with the policy, policy_args, [trainable.lora], window and dataset that the run began with"
 
 
-def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> nn.Module:
+class LoadedPolicy(nn.Module):
+    """How ``load_policy`` types what it returns: a policy of the run's own class, with these besides.
+
+    ``spec`` says what the policy takes and gives: names, units, shapes, rates, cameras, instructions.
+    ``runner(execute=..., ensemble=...)`` makes a ``Runner``, which takes one observation and gives one action.
+    """
+
+    spec: SampleSpec
+    act: Callable[[Batch], Tensor]
+    runner: Callable[..., Runner]
+
+
+def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> LoadedPolicy:
     """Load the policy of a run or of one checkpoint, on the CPU and in evaluation mode.
 
     The optimizer's state is not read. The policy's ``act`` first checks the observation (see ``check_observation``) and
@@ -65,16 +75,20 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
     """
     folder = chosen_checkpoint(local_path(path), checkpoint)
     weights, stored = saved_weights(folder, ema=ema)
-    config, spec = stored.state["config"], spec_from_json(stored.state["spec"])
+    config, spec = stored.state["config"], SampleSpec.from_json(stored.state["spec"])
+    read_spec = SampleSpec.from_json(stored.state.get("read_spec") or stored.state["spec"])
     policy = build_policy(load_policy_class(config["policy"]), spec, config["policy_args"])
     load_weights(policy, weights, folder)
     names = stored.options.get("transforms")
     if names:
-        read_spec, chain = spec_from_json(stored.state["read_spec"]), Transforms.parse("transforms of the run", names)
+        chain = Transforms.parse("transforms of the run", names)
         policy.act = CheckedAct(policy, read_spec, chain)  # type: ignore[assignment]
     elif not isinstance(policy, BuiltInPolicy):  # which checks by itself
         policy.act = CheckedAct(policy, spec)  # type: ignore[assignment]
-    return policy.eval()
+    for name, value in (("spec", read_spec), ("runner", partial(Runner, policy, read_spec))):
+        if not hasattr(policy, name):  # what a policy of one's own calls like this stays its own
+            setattr(policy, name, value)
+    return cast(LoadedPolicy, policy.eval())
 
 
 def saved_weights(folder: Path, *, ema: bool | None = None) -> tuple[dict[str, Tensor], StoredCheckpoint]:
@@ -141,65 +155,3 @@ def load_weights(policy: nn.Module, weights: Mapping[str, Tensor], where: Path) 
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise UsageError(f"{where}: the weights do not fit the policy: {first}", _FITTING) from None
-
-
-def spec_to_json(spec: SampleSpec) -> dict[str, Any]:
-    """Returns the spec as JSON values. float32 statistics survive the round trip exactly."""
-
-    def moments(of: Moments) -> dict[str, Any]:
-        arrays = {name: getattr(of, name) for name in _ARRAYS}
-        known = {name: values.tolist() for name, values in arrays.items() if values is not None}
-        return {**known, "is_finite": of.is_finite}
-
-    return {
-        "state": list(spec.state),
-        "sensors": {name: list(shape) for name, shape in spec.sensors.items()},
-        "images": {camera: list(shape) for camera, shape in spec.images.items()},
-        "depth": spec.depth,
-        "action": list(spec.action),
-        "moments": {key: moments(of) for key, of in spec.moments.items()},
-        "optional": sorted(spec.optional),
-        "newest": spec.newest,
-        "ahead_rows": spec.ahead_rows,
-        "action_form": None if spec.action_form is None else spec.action_form.to_json(),
-        "image_resize": spec.image_resize,
-        "normalize": spec.normalize,
-        "embodiments": {
-            name: {
-                "state": robot.state,
-                "action": robot.action,
-                "moments": {key: moments(of) for key, of in robot.moments.items()},
-            }
-            for name, robot in spec.embodiments.items()
-        },
-    }
-
-
-def spec_from_json(values: Mapping[str, Any]) -> SampleSpec:
-    """Returns the spec from the result of ``spec_to_json``, also of an older version, which lacks some of it."""
-
-    def moments(entry: Mapping[str, Any]) -> Moments:
-        arrays: dict[str, Any] = {name: np.array(entry[name], kind) for name, kind in _ARRAYS.items() if name in entry}
-        return Moments(**arrays, is_finite=entry.get("is_finite", True))
-
-    def embodiment(entry: Mapping[str, Any]) -> Embodiment:
-        of_keys = {key: moments(of) for key, of in entry["moments"].items()}
-        return Embodiment(state=entry["state"], action=entry["action"], moments=of_keys)
-
-    T, D = values["state"]
-    H, A = values["action"]
-    return SampleSpec(
-        state=(T, D),
-        sensors={name: tuple(shape) for name, shape in values["sensors"].items()},
-        images={camera: (shape[0], shape[1], shape[2], shape[3]) for camera, shape in values["images"].items()},
-        depth=dict(values.get("depth", {})),
-        action=(H, A),
-        moments={key: moments(entry) for key, entry in values["moments"].items()},
-        optional=frozenset(values.get("optional", ())),
-        newest=values.get("newest", -1),
-        ahead_rows=values.get("ahead_rows", 0),
-        action_form=ActionForm.from_json(values["action_form"]) if values.get("action_form") else None,
-        image_resize=values.get("image_resize", "stretch"),
-        normalize=dict(values.get("normalize", {})),
-        embodiments={name: embodiment(entry) for name, entry in values.get("embodiments", {}).items()},
-    )

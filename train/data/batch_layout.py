@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from vlapipe.pipeline.shards.mapped.layout import STATE, sample_fields
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.units import metres_of
 from vlapipe.train.data.actions.action_form import ActionForm
-from vlapipe.train.data.arguments import Fit
 from vlapipe.train.data.batch_memory import Entry
 from vlapipe.train.data.dataset_group import IMAGES, SENSORS, Sources, row_shapes
 from vlapipe.train.data.joining.embodiments import EMBODIMENT, Embodiment, padding_masks
 from vlapipe.train.data.moments import Moments, entry_moments, pooled_moments
+from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.data.sample_steps import Steps
 
 __all__ = [
@@ -39,35 +39,6 @@ __all__ = [
 
 
 Batch = dict[str, Any]  # tensors by key, and the list "task"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSpec:
-    """Shapes of one sample, without the batch dimension, and the statistics to normalize with."""
-
-    state: tuple[int, int]  # (T, D) float32 of "observation.state"
-    sensors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> (T, ...) float32
-    # Camera -> (T, 3, height, width) uint8, or (T, 1, height, width) uint16 of a depth camera.
-    images: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
-    depth: dict[str, float] = field(default_factory=dict)  # depth camera -> metres of one count
-    action: tuple[int, int] = (0, 0)  # (H, A) float32 of "action"
-    moments: dict[str, Moments] = field(default_factory=dict)  # batch key -> statistics
-    optional: frozenset[str] = frozenset()  # batch keys that may be wholly padding in a sample
-    newest: int = -1  # the frame's own row in the window of the state
-    ahead_rows: int = 0  # rows at the end of each window of an observation that come after the frame
-    action_form: ActionForm | None = None  # how "action" follows from the recorded actions; None: as recorded
-    image_resize: Fit = "stretch"  # how images of another size are brought to the size in ``images``
-    normalize: dict[str, str] = field(default_factory=dict)  # batch key -> kind; a key that it lacks has "mean_std"
-    embodiments: dict[str, Embodiment] = field(default_factory=dict)  # robots by name, if padded to one size
-
-    @property
-    def sensor_keys(self) -> list[str]:
-        """The batch keys of the sensors."""
-        return [f"observation.sensors.{name}" for name in self.sensors]
-
-    def is_depth(self, key: str) -> bool:
-        """Whether a batch key is that of a depth camera."""
-        return key.removeprefix(IMAGES) in self.depth and key.startswith(IMAGES)
 
 
 def image_sizes(sources: Sources, chosen: tuple[int, int] | None) -> dict[str, tuple[int, int]]:

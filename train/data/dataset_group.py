@@ -52,6 +52,11 @@ class Sources:
         which = self._robot_of_dataset == self.robots.index(robot)
         return Sources([dataset for dataset, is_its in zip(self.datasets, which, strict=True) if is_its])
 
+    @property
+    def robots_of_datasets(self) -> list[str]:
+        """The name in ``robots`` of each dataset's robot; empty if there are none."""
+        return [self.robots[number] for number in self._robot_of_dataset.tolist()] if self.robots else []
+
     def robot_of(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number in ``robots`` of each episode's robot."""
         dataset = np.searchsorted(self.first_episode, episodes, side="right") - 1

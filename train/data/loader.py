@@ -20,8 +20,9 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.ordered_map import InOrder
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_whole_number
-from vlapipe.train.data.batch_layout import Batch, require_memory, sample_bytes
+from vlapipe.train.data.batch_layout import Batch, SampleSpec, require_memory, sample_bytes
 from vlapipe.train.data.batch_maker import BatchMaker
+from vlapipe.train.data.description import describe
 from vlapipe.train.data.device_copy import SideCopy
 from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.joining.dataset_names import short_names
@@ -229,10 +230,15 @@ class Loader:
         """Number of the split's frames that are never drawn: a window would cross a gap longer than ``max_gap_s``."""
         return self._frames.num_left_out
 
-    @property
+    @cached_property
     def instructions(self) -> list[str]:
         """The instructions of the episodes that are read, each once; not those of single rows."""
         return self._maker.instructions.distinct(np.unique(self._frames.episode))
+
+    def described(self, spec: SampleSpec) -> SampleSpec:
+        """Returns one of the loader's specs with names, units, rates and instructions, for a user of the policy."""
+        found = describe(self.datasets, self._sources.robots_of_datasets, self.instructions)
+        return replace(spec, description=found)
 
     def __len__(self) -> int:
         """Number of this rank's batches in an epoch."""

@@ -14,10 +14,11 @@ from launching import SMALL, options
 import vlapipe
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint.saved_policy import load_policy, spec_from_json, spec_to_json
+from vlapipe.train.checkpoint.saved_policy import load_policy
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.joining.dataset_comparison import compare_datasets
 from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.data.window_size import Window
 from vlapipe.train.loop import train
 from vlapipe.train.policies.regression import RegressionPolicy
@@ -113,7 +114,7 @@ def test_a_robots_datasets_are_converted_to_its_first_and_statistics_are_its_own
     assert pooled.mean[4] == pytest.approx(
         float(loader.spec.embodiments["franka"].moments["observation.state"].mean[4])
     )
-    spec = spec_from_json(spec_to_json(loader.spec))
+    spec = SampleSpec.from_json(loader.spec.to_json())
     assert list(spec.embodiments) == ["ur5", "franka"]
     assert (
         spec.embodiments["franka"].moments["action"].std == loader.spec.embodiments["franka"].moments["action"].std

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint.saved_policy import spec_from_json, spec_to_json
-from vlapipe.train.data.batch_layout import SampleSpec
 from vlapipe.train.data.loader import Loader
+from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.policies.nn.normalize import Normalizer, flickering, with_normalization
 
 Columns = dict[str, NDArray[np.float64]]
@@ -196,15 +195,15 @@ def test_columns_without_a_unit_are_compared_only_if_they_hardly_leave_their_mea
 
 def test_the_statistics_and_the_choice_come_back_from_a_checkpoint(tmp_path: Path) -> None:
     spec = with_normalization(spec_of(record(tmp_path)), {STATE: "quantiles", "action": "min_max"}, 0.01)
-    again = spec_from_json(spec_to_json(spec))
+    again = SampleSpec.from_json(spec.to_json())
     assert again.normalize == {STATE: "quantiles", "action": "min_max"}
     for key, moments in spec.moments.items():
         for name, values in vars(moments).items():
             np.testing.assert_array_equal(getattr(again.moments[key], name), values)
-    old = spec_to_json(spec)
+    old = spec.to_json()
     for name in ("normalize", "optional", "newest", "action_form"):
         del old[name]
     old["moments"] = {k: {n: m[n] for n in ("mean", "std", "is_finite")} for k, m in old["moments"].items()}
-    older = spec_from_json(old)
+    older = SampleSpec.from_json(old)
     assert older.moments[STATE].q01 is None
     assert Normalizer.of(older, STATE, limit=10).varies.all()

@@ -12,11 +12,11 @@ from image_lab import HEIGHT, WIDTH, depth, encoded, run, write
 
 import vlapipe
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.checkpoint.saved_policy import spec_from_json, spec_to_json
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.images.augment import Augmentation, Draw
 from vlapipe.train.data.images.augment_pixels import augment_depth
 from vlapipe.train.data.images.resize import resized
+from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.loop import train
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.regression import RegressionPolicy
@@ -111,7 +111,7 @@ def test_a_policy_sees_depth(data: Path) -> None:
 def test_the_unit_travels_with_the_spec(data: Path) -> None:
     spec = vlapipe.Loader(vlapipe.open_dataset(data), batch_size=4, split=None).spec
     assert spec.depth == {"camera": 0.001}
-    assert spec_from_json(spec_to_json(spec)).depth == spec.depth
+    assert SampleSpec.from_json(spec.to_json()).depth == spec.depth
 
 
 def test_datasets_with_other_units_are_not_joined(data: Path, tmp_path: Path) -> None:
