@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,6 +109,7 @@ def cli() -> None:
     vlapipe inspect data/                          look at what came of it
     vlapipe train --data data/ --out run/          train a policy
     vlapipe export data/ lerobot/ --to lerobot     write it in the format of another project
+    vlapipe serve run/                             let a robot ask the policy
 
     Exit codes: 0 good; 1 finished, but episodes were rejected or damage was found; 2 wrong usage; 3 not a dataset;
     4 made by a newer format; 5 stopped by its surroundings (disk, quota, memory, network, worker): the same command
@@ -321,9 +323,14 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
 
 
 @cli.command()
-@click.argument("dataset", type=_PATH)
+@click.argument("dataset", type=_PATH, metavar="DATASET|RUN")
 @click.argument("out", type=_PATH)
-@click.option("--to", default="lerobot", show_default=True, help="lerobot (format v3.0) or hdf5 (robomimic).")
+@click.option(
+    "--to",
+    default="lerobot",
+    show_default=True,
+    help="A dataset: lerobot (format v3.0) or hdf5 (robomimic). A run's policy: torch or onnx.",
+)
 @click.option("--where", help="Export only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--fps", type=float, help="The one rate of all frames. Default: the anchor's rate in the schema.")
 @click.option("--video", help="Encode images: h264 or av1. Default: each image as it is, without loss.")
@@ -345,6 +352,8 @@ def export(
 ) -> None:
     """Write DATASET in the format of another project: OUT is a new folder for lerobot, a new file for hdf5.
 
+    Or write the policy of RUN as one file that runs without vlapipe (--to torch, --to onnx); outputs are compared.
+
     All streams come to one rate, and the command says what that changed. Everything written is read back and compared.
     An export that was killed, or stopped by a full disk and the like (exit code 5), is finished by the same command.
     """
@@ -355,6 +364,13 @@ def export(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: temporary files are removed
     if report is not None and not report.parent.is_dir():
         raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
+    if to in ("torch", "onnx"):
+        given = click.get_current_context().get_parameter_source
+        for name in ("where", "fps", "video", "cameras", "workers", "cache_dir", "report"):
+            if given(name) is not click.core.ParameterSource.DEFAULT:
+                raise UsageError(f"--{name.replace('_', '-')} is for datasets", f"leave it out with --to {to}")
+        _export_policy(dataset, out, to)
+        return
     config = ExportConfig(
         dataset=dataset,
         out=out,
@@ -370,6 +386,23 @@ def export(
     print_export_report(done)
     if report is not None:
         _write_text(report, done.to_json())
+
+
+def _export_policy(run: Path, out: Path, to: str) -> None:
+    with _needing_torch("export"):
+        from vlapipe.train.checkpoint.saved_policy import load_policy
+        from vlapipe.train.robot.policy_export import export_policy
+
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: no folder {out.parent}", "make it first")
+    policy = load_policy(run)
+    done = export_policy(policy, policy.runner.spec, to, out)
+    for note in done.notes:
+        click.echo(note)
+    click.echo(
+        f"{done.path}: {done.num_bytes / 1e6:,.1f} MB, takes {', '.join(done.inputs)}; its outputs are those of the "
+        f"policy within {done.difference:.1g} standard deviations"
+    )
 
 
 @cli.group()
@@ -573,6 +606,47 @@ def bench(compile_mode: str | None, config: Path | None, seconds: float, as_json
     result = run(config, _flags(compile_mode, options), seconds=seconds)
     if result.rank == 0:
         click.echo(json.dumps(result.to_json(), indent=1) if as_json else "\n".join(result.lines()))
+
+
+@cli.command()
+@click.argument("run", type=_PATH)
+@click.option("--checkpoint", default="newest", show_default=True, help="newest, or best by the run's best_metric.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--execute", type=int, help="Actions used before the policy is asked again. Default: half of a chunk.")
+@click.option(
+    "--ensemble", type=float, is_flag=False, flag_value=0.01, help="Average the chunks, weights exp(-ENSEMBLE i)."
+)
+@click.option("--embodiment", help="Which robot, if the policy was trained on several.")
+@click.option("--strict", is_flag=True, help="Refuse an unknown instruction and a state far from those of training.")
+def serve(
+    run: Path,
+    checkpoint: str,
+    port: int,
+    execute: int | None,
+    ensemble: float | None,
+    embodiment: str | None,
+    strict: bool,
+) -> None:
+    """Let robots on this machine ask the policy of RUN: observations in, actions out, over HTTP, until Ctrl-C.
+
+    Each connection is one robot with a history of its own. vlapipe/train/robot/client.py is the client; see
+    docs/robot.md. To ask from another machine, forward the port: ssh -L 8765:127.0.0.1:8765 THIS-MACHINE
+    """
+    with _needing_torch("serve"):
+        from vlapipe.train.checkpoint.saved_policy import load_policy
+        from vlapipe.train.robot.server import PolicyServer
+
+    def say(sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+    runner = load_policy(run, checkpoint=checkpoint).runner
+    make_runner = partial(runner, execute=execute, ensemble=ensemble, embodiment=embodiment, strict=strict)
+    with PolicyServer(make_runner, port=port, say=say) as server:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
+        click.echo(f"{server.spec}\nlistening on http://127.0.0.1:{server.port} (Ctrl-C ends it)", err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.1)
+        say(f"ended after {server.num_steps:,} steps")
 
 
 @contextlib.contextmanager

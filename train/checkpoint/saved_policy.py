@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +31,7 @@ from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.policies.built_in import BuiltInPolicy
 from vlapipe.train.policies.observation import CheckedAct
 from vlapipe.train.policies.registry import build_policy, load_policy_class
-from vlapipe.train.robot.runner import Runner
+from vlapipe.train.robot.runner import RunnerMaker
 
 __all__ = [
     "LoadedPolicy",
@@ -55,7 +54,7 @@ class LoadedPolicy(nn.Module):
 
     spec: SampleSpec
     act: Callable[[Batch], Tensor]
-    runner: Callable[..., Runner]
+    runner: RunnerMaker
 
 
 def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | None = None) -> LoadedPolicy:
@@ -85,7 +84,7 @@ def load_policy(path: str | Path, *, checkpoint: str = "newest", ema: bool | Non
         policy.act = CheckedAct(policy, read_spec, chain)  # type: ignore[assignment]
     elif not isinstance(policy, BuiltInPolicy):  # which checks by itself
         policy.act = CheckedAct(policy, spec)  # type: ignore[assignment]
-    for name, value in (("spec", read_spec), ("runner", partial(Runner, policy, read_spec))):
+    for name, value in (("spec", read_spec), ("runner", RunnerMaker(policy, read_spec))):
         if not hasattr(policy, name):  # what a policy of one's own calls like this stays its own
             setattr(policy, name, value)
     return cast(LoadedPolicy, policy.eval())

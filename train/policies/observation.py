@@ -36,6 +36,8 @@ def check_observation(spec: SampleSpec, observation: Any) -> None:
     Raises:
         UsageError: a key is missing, or an entry has another type, shape or device, or numbers that are not finite.
     """
+    if torch.compiler.is_exporting():  # numbers are not known then
+        return
     if not isinstance(observation, Mapping):
         _refuse("", f"expected a dict of tensors by key, found a {type(observation).__name__}", "see docs/policies.md")
     first: Tensor | None = None
@@ -78,6 +80,11 @@ class CheckedAct:
 
     def __init__(self, policy: nn.Module, spec: SampleSpec, transforms: Transforms | None = None) -> None:
         self._policy, self._spec, self._transforms = policy, spec, transforms
+
+    @property
+    def has_transforms(self) -> bool:
+        """Whether the observation is changed by functions of the user's before the policy gets it."""
+        return self._transforms is not None
 
     def __call__(self, observation: Batch) -> Any:
         """Returns the policy's actions.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from vlapipe.train.robot.blending import ActionQueue
 from vlapipe.train.robot.history import History
 from vlapipe.train.robot.observed import Checker, refuse
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "RunnerMaker"]
 
 _ENSEMBLE = 0.01  # m of ACT
 _LATE = 1.5  # rows so many times as far apart as in training are told
@@ -245,7 +246,19 @@ class Runner:
         if self._say is not None:
             self._say(f"runner: {sentence}")
         else:
-            warnings.warn(f"runner: {sentence}", stacklevel=2)
+            warnings.warn(f"runner: {sentence}", stacklevel=5)  # about where the user calls step
+
+
+@dataclass(frozen=True)
+class RunnerMaker:
+    """Makes runners of one policy: ``policy.runner(execute=4)``. ``spec`` says what they take and give."""
+
+    policy: nn.Module
+    spec: SampleSpec
+
+    def __call__(self, **options: Any) -> Runner:
+        """Returns a runner; ``options`` are those of ``Runner``."""
+        return Runner(self.policy, self.spec, **options)
 
 
 def _robot(spec: SampleSpec, embodiment: str | None) -> str:
