@@ -41,7 +41,7 @@ from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, gather_bytes, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
-from vlapipe.train.policies.base import blocks_of, instruction_note
+from vlapipe.train.policies.base import blocks_of, instruction_note, preprocessor_of
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
 from vlapipe.train.policies.flops import flops_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
@@ -92,6 +92,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
             config = config.with_length(loader.num_frames, ranks.world_size)
             console.total = config.num_steps
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
+            for each in (loader, val_loader):
+                if each is not None:
+                    each.preprocessor = preprocessor_of(policy)
         run = _make_run(
             config, ranks, console, policy, (loader, val_loader), precision, stack.enter_context(StopSignal())
         )

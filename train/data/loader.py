@@ -189,6 +189,7 @@ class Loader:
         self.read_spec = self.spec  # of the samples before the transforms
         if self.transforms is not None:
             self.spec = transformed_spec(self.transforms, self._sources, selection.steps, self.spec)
+        self.preprocessor: Callable[[Batch], Batch] | None = None  # of the policy; called in the threads, on each batch
         self._side_copy = SideCopy(device)
         self._position = 0  # global samples handed out so far, over all epochs and ranks
 
@@ -308,6 +309,8 @@ class Loader:
             return of_steps.ends, []
         frames = self._frames.plan(of_steps.frames, of_steps.positions)
         batches = self._maker.make(frames, len(of_steps.ends))
+        if self.preprocessor is not None:
+            batches = [self.preprocessor(batch) for batch in batches]
         return of_steps.ends, [self._side_copy.begin(batch) for batch in batches]
 
     def _make_full(self, order: Order, of_steps: Steps) -> _Made:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Batch
 
-__all__ = ["Batch", "LossOutput", "ParameterGroup", "Policy", "blocks_of", "instruction_note", "prepared"]
+__all__ = [
+    "Batch",
+    "LossOutput",
+    "ParameterGroup",
+    "Policy",
+    "blocks_of",
+    "instruction_note",
+    "prepared",
+    "preprocessor_of",
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,14 @@ class Policy(nn.Module, ABC):
         """
         return batch
 
+    def preprocessor(self) -> Callable[[Batch], Batch] | None:
+        """Returns a function that the loader's threads call with each batch, on the CPU; None by default.
+
+        It must hold neither the policy nor its parameters. ``loss`` and ``act`` must do the same work themselves if
+        their batch did not go through it.
+        """
+        return None
+
     def blocks(self) -> Iterable[nn.Module]:
         """Returns the layers that are repeated or large, from the input to the output; none by default.
 
@@ -149,6 +166,12 @@ def instruction_note(policy: nn.Module, instructions: Sequence[str]) -> str:
     """Returns ``policy.instruction_note(instructions)``; empty if the policy has no such method."""
     note = getattr(policy, "instruction_note", None)
     return str(note(instructions) or "") if inspect.ismethod(note) else ""
+
+
+def preprocessor_of(policy: nn.Module) -> Callable[[Batch], Batch] | None:
+    """Returns ``policy.preprocessor()``; None if the policy has no such method."""
+    method = getattr(policy, "preprocessor", None)
+    return method() if inspect.ismethod(method) else None
 
 
 def prepared(policy: nn.Module, batch: Batch) -> Batch:

@@ -19,6 +19,7 @@ __all__ = ["BUILT_IN", "build_policy", "load_policy_class"]
 BUILT_IN = {
     "regression": "vlapipe.train.policies.regression:RegressionPolicy",
     "flow": "vlapipe.train.policies.flow:FlowPolicy",
+    "vla": "vlapipe.train.policies.vla.policy:VLAPolicy",
 }
 _METHODS = ("loss", "act")
 
