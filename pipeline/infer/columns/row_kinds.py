@@ -37,6 +37,10 @@ def apart_by_kind(name: str, looks: Sequence[Table], choices: Choices) -> dict[s
     if (score := log_odds("row_kind", evidence)) < 0:
         return {}
     kinds = list(dict.fromkeys(column.stripped))
+    if widest.dialect.row_line:  # with which a schema cannot say row_kind
+        line = "a row_line for each"
+        choices.ask(f"{name}: rows of {', '.join(kinds)}", "one stream", "row_line", "a stream for each", line)
+        return {}
     apart = Option(
         value=True,
         score=score,

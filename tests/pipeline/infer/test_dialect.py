@@ -268,3 +268,9 @@ def test_a_row_of_a_serial_monitor_that_ends_early_has_no_value_and_a_line_witho
     inferred = infer_schema(tmp_path)
     assert 'on_missing = "mask"' in inferred.toml
     assert any("lines without a stamp, such as 'wrapped,'" in question for question in inferred.questions)
+
+
+def test_kinds_of_rows_behind_the_stamps_of_a_serial_monitor_are_asked_about(tmp_path: Path) -> None:
+    text = serial(lambda i: "kind,a,b" if i == 0 else f"{'IMU' if i % 2 else 'ENC'},{i % 2 * 90 + i % 7},{i % 5}")
+    (tmp_path / "log.txt").write_text(text)
+    assert any("rows of IMU, ENC: one stream" in question for question in infer_schema(tmp_path).questions)
