@@ -94,13 +94,21 @@ def test_every_flag_of_bench_that_is_not_one_of_training_has_its_row() -> None:
         assert meaning.endswith(".")
 
 
-def test_every_argument_of_the_built_in_policy_has_its_row() -> None:
+def test_every_argument_of_the_built_in_policies_has_its_row() -> None:
     pytest.importorskip("torch")
-    from vlapipe.train.policies.regression import RegressionPolicy
+    from vlapipe.train.policies.registry import BUILT_IN, load_policy_class
 
-    taken = inspect.signature(RegressionPolicy).parameters
-    wanted = [[f"`{name}`", f"`{taken[name].default}`"] for name in list(taken)[1:] if name != "gradient_checkpointing"]
-    assert [row[:2] for row in rows("### `policy_args` of `regression`")] == wanted
+    for policy in BUILT_IN:
+        taken = list(inspect.signature(load_policy_class(policy)).parameters.values())[1:]
+        wanted = [[f"`{one.name}`", _default_of(one)] for one in taken]
+        assert [row[:2] for row in rows(f"### `policy_args` of `{policy}`")] == wanted
+
+
+def _default_of(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    if default is inspect.Parameter.empty:
+        return "needed"
+    return "none" if default is None else f'`"{default}"`' if isinstance(default, str) else f"`{default}`"
 
 
 def test_file_in_the_page_is_one_that_is_taken() -> None:

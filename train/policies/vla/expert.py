@@ -106,7 +106,7 @@ class ExpertLayer(nn.Module):
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (-1, self._head_size)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], -1, self._head_size).transpose(1, 2)
 
 
 def _rotated(x: Tensor, rope: Rope) -> Tensor:

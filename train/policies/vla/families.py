@@ -71,6 +71,11 @@ class Family:
         return self.rope(text, like, positions[None])
 
 
+def _by_sample(tokens: Tensor, size: int) -> Tensor:
+    """Returns image tokens ``(B * M, dim)`` as ``(B, M, dim)``."""
+    return tokens.reshape(size, -1, tokens.shape[-1])
+
+
 def _without_videos(class_name: str, name: str, **more: Any) -> Any:
     """Read a processor without its part for videos, which needs torchvision and is never used."""
     import transformers
@@ -102,7 +107,7 @@ class _Qwen(Family):
         grid = of_images["image_grid_thw"].repeat(len(pixels), 1)
         found = model.visual(pixels.flatten(0, 1), grid_thw=grid)
         deep = getattr(found, "deepstack_features", None) or []
-        tokens, *more = (each.unflatten(0, (len(pixels), -1)) for each in (found.pooler_output, *deep))
+        tokens, *more = (_by_sample(each, len(pixels)) for each in (found.pooler_output, *deep))
         return tokens, more
 
     def positions(self, model: Any, ids: Tensor, of_images: Mapping[str, Tensor]) -> Tensor:
@@ -156,7 +161,7 @@ class SmolVLM2(Family):
     def features(self, model: Any, pixels: Tensor, of_images: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         mask = of_images["pixel_attention_mask"].repeat(len(pixels), 1, 1, 1)
         found = model.get_image_features(pixels.squeeze(1), mask, return_dict=True).pooler_output
-        return torch.cat([*found]).unflatten(0, (len(pixels), -1)), []
+        return _by_sample(torch.cat([*found]), len(pixels)), []
 
 
 class PaliGemma(Family):
@@ -182,7 +187,7 @@ class PaliGemma(Family):
 
     def features(self, model: Any, pixels: Tensor, of_images: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:  # noqa: ARG002
         found = model.get_image_features(pixels.flatten(0, 1), return_dict=True).pooler_output
-        return found.unflatten(0, (len(pixels), -1)).flatten(1, 2), []
+        return _by_sample(found.flatten(0, 1), len(pixels)), []
 
     def positions(self, model: Any, ids: Tensor, of_images: Mapping[str, Tensor]) -> Tensor:
         return super().positions(model, ids, of_images) + 1  # the first position is 1

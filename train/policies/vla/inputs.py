@@ -71,7 +71,8 @@ class PromptReader:
         if ids.shape[1] != self.length:
             problem = f"policy vla: expected prompts of {self.length} tokens, the processor made {ids.shape[1]}"
             raise UsageError(problem, "say a larger max_tokens in policy_args")
-        pixels = found["pixel_values"].unflatten(0, (len(ids), -1))
+        pixels = found["pixel_values"]
+        pixels = pixels.reshape(len(ids), -1, *pixels.shape[1:])
         read = {IDS: ids, IS_PAD: found["attention_mask"] == 0, PIXELS: pixels}
         return batch | {key: value.to(device) for key, value in read.items()}
 
@@ -83,7 +84,8 @@ class PromptReader:
         if unit is not None:
             metres = images.to(torch.float32) * unit
             images = (255 * metres / (metres + 1)).round().to(torch.uint8).expand(-1, -1, 3, -1, -1)
-        return images.masked_fill(is_pad[:, :, None, None, None], 0)
+        black: Tensor = images.masked_fill(is_pad[:, :, None, None, None], 0)
+        return black
 
     def _processed(self, texts: list[str], images: list[list[Tensor]], options: dict[str, Any]) -> dict[str, Tensor]:
         with self._borrowed() as processor:
