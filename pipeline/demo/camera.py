@@ -6,6 +6,7 @@ Pixel (0, 0) is the centre of the upper left pixel; x points right and y down.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Camera:
     look_at_mm: tuple[float, float, float]
     focal_px: float
 
-    @property
+    @cached_property
     def axes(self) -> Floats:
         """The camera's axes in the world, as rows: right, down, forward."""
         forward = np.subtract(self.look_at_mm, self.position_mm)

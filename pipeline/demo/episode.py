@@ -17,7 +17,7 @@ from vlapipe.pipeline.demo.kinematics import euler_matrix, forward, tip_pose
 from vlapipe.pipeline.demo.motion import Motion, plan_motion
 from vlapipe.pipeline.demo.render import render_jpegs
 from vlapipe.pipeline.demo.scene import Scene, make_scene
-from vlapipe.pipeline.demo.sensors import alines, forces, surface_gap
+from vlapipe.pipeline.demo.sensors import alines, draw_stiffness, forces, surface_gap
 
 __all__ = ["CAMERA_HZ", "ROBOT_HZ", "SENSOR_HZ", "Recording", "make_plan", "simulate"]
 
@@ -82,7 +82,7 @@ def simulate(seed: int, index: int, *, max_duration_s: float | None = None) -> R
         pose=tip_pose(joints.astype(np.float64)).astype(np.float32),
         sensor_s=epoch_s + sensor,
         sensor_sent_s=transport(epoch_s + sensor, 0.0003, 0.00003, rng),
-        force_n=forces(gap, sensor, rng),
+        force_n=forces(gap, sensor, draw_stiffness(rng), rng),
         aline=alines(gap, rng),
         images=images,
     )

@@ -10,7 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JOINT_LIMIT_DEG", "NEEDLE_MM", "euler_matrix", "forward", "inverse", "matrix_euler", "tip_pose"]
+__all__ = [
+    "JOINT_LIMIT_DEG",
+    "NEEDLE_MM",
+    "euler_matrix",
+    "forward",
+    "inverse",
+    "is_reachable",
+    "matrix_euler",
+    "tip_pose",
+]
 
 Floats = NDArray[np.float64]
 
@@ -102,6 +111,16 @@ def inverse(tip_mm: Floats, rotation: Floats) -> Floats:
     q6 = np.arctan2(hand[:, 0, 1], hand[:, 0, 2])
     joint_deg: Floats = np.degrees(np.stack([q1, q2, q3, q4, q5, q6], axis=1))
     return joint_deg
+
+
+def is_reachable(tip_mm: Floats, rotation: Floats) -> bool:
+    """Whether the arm reaches all of these tips ``(N, 3)`` with these rotations ``(N, 3, 3)`` within its limits."""
+    wrist = tip_mm - (FLANGE_MM + NEEDLE_MM) * rotation[:, :, 2]
+    reach = np.linalg.norm(wrist - np.array([0.0, 0.0, SHOULDER_MM]), axis=1)
+    if not ((reach > abs(UPPER_ARM_MM - _LINK_MM) + 1) & (reach < UPPER_ARM_MM + _LINK_MM - 1)).all():
+        return False
+    joint_deg = inverse(tip_mm, rotation)
+    return bool(((joint_deg >= JOINT_LIMIT_DEG[:, 0]) & (joint_deg <= JOINT_LIMIT_DEG[:, 1])).all())
 
 
 def tip_pose(joint_deg: Floats) -> Floats:

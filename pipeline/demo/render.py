@@ -16,7 +16,7 @@ from vlapipe.pipeline.demo.camera import CAMERAS, HEIGHT, WIDTH, Camera
 from vlapipe.pipeline.demo.drawing import Image, blend, box_of, capsule_coverage, draw_capsule, draw_disc
 from vlapipe.pipeline.demo.scene import COLOURS, PAD_HEIGHT_MM, PAD_RADIUS_MM, Scene
 
-__all__ = ["render_jpegs", "render_still"]
+__all__ = ["encode", "render_arm", "render_jpegs", "render_still"]
 
 Floats = NDArray[np.float64]
 
@@ -90,13 +90,20 @@ def render_still(scene: Scene, camera: Camera) -> Image:
 def render_jpegs(scene: Scene, camera: Camera, points_mm: Floats) -> list[bytes]:
     """Render one JPEG for each of the arm's poses ``(N, 7, 3)``."""
     still = render_still(scene, camera)
-    frames = []
-    for points in points_mm:
-        image = still.copy()
-        _draw_shadow(image, scene, camera, points)
-        _draw_arm(image, scene, camera, points)
-        frames.append(simplejpeg.encode_jpeg(image, quality=QUALITY, colorspace="RGB", colorsubsampling="420"))
-    return frames
+    return [encode(render_arm(still, scene, camera, points)) for points in points_mm]
+
+
+def render_arm(still: Image, scene: Scene, camera: Camera, points_mm: Floats) -> Image:
+    """Return a copy of ``still``, which ``render_still`` made, with the arm in one pose ``(7, 3)`` and its shadow."""
+    image = still.copy()
+    _draw_shadow(image, scene, camera, points_mm)
+    _draw_arm(image, scene, camera, points_mm)
+    return image
+
+
+def encode(image: Image) -> bytes:
+    """Return the image as the camera's JPEG."""
+    return bytes(simplejpeg.encode_jpeg(image, quality=QUALITY, colorspace="RGB", colorsubsampling="420"))
 
 
 def _draw_shadow(image: Image, scene: Scene, camera: Camera, points: Floats) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.demo.scene import PAD_HEIGHT_MM, Scene
 
-__all__ = ["ALINE_ROWS", "alines", "forces", "surface_gap"]
+__all__ = ["ALINE_ROWS", "alines", "draw_stiffness", "forces", "surface_gap"]
 
 Floats = NDArray[np.float64]
 
@@ -38,9 +38,13 @@ def surface_gap(scene: Scene, tip_mm: Floats, axis: Floats) -> Floats:
     return np.where(scene.pad_at(entry[:, :2]) >= 0, to_pad, to_table)
 
 
-def forces(gap_mm: Floats, time_s: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
+def draw_stiffness(rng: np.random.Generator) -> float:
+    """Draw the stiffness of an episode's pads, in newtons a mm of depth."""
+    return float(rng.uniform(0.09, 0.15))
+
+
+def forces(gap_mm: Floats, time_s: Floats, stiffness_n_mm: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return the axial force ``(N,)`` in newtons: stiffness times depth, friction while the needle moves, and noise."""
-    stiffness_n_mm = rng.uniform(0.09, 0.15)
     depth = np.maximum(-gap_mm, 0.0)
     speed = np.gradient(depth, time_s)
     grip = FRICTION_N * np.tanh(speed / FRICTION_SPEED_MM_S) * (1 - np.exp(-depth / FRICTION_DEPTH_MM))
