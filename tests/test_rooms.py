@@ -24,7 +24,8 @@ FLOORS = [
     ["pipeline.plan", "train.run", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
-    ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build", "train.evaluate"],
+    ["train.evaluation"],
+    ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build"],
     ["train.loop"],
     ["train.bench"],
 ]

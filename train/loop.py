@@ -11,7 +11,7 @@ from vlapipe.train.checkpoint.run_state import keep_options, save
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
-from vlapipe.train.evaluate import evaluate
+from vlapipe.train.evaluation.validation import evaluate
 from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.groups import set_learning_rate
 from vlapipe.train.optim.optimizer import step_unless, trained_parameters

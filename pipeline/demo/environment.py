@@ -44,8 +44,11 @@ class DemoEnv:
     15 Hz. ``task`` is the instruction.
 
     ``info`` of each step has ``is_success``, ``outcome`` (a text once the episode has ended), and ``entered`` (the
-    colour of the pad that the needle is in, or None).
+    colour of the pad that the needle is in, or None), ``named`` (the colour of the scene's own pad), ``told`` (the
+    colour in the instruction), and ``task``.
     """
+
+    action_hz = 1 / ACTION_S
 
     def __init__(self, *, images: str = "seen", instructions: str = "own", time_limit_s: float = 8.0) -> None:
         """Choose how the task is varied, to see what a policy goes by.
@@ -157,7 +160,8 @@ class DemoEnv:
     def _info(self, success: bool, outcome: str) -> dict[str, Any]:
         entered = None if self._entered is None else self.scene.colours[self._entered]
         named = self.scene.colours[self.scene.named]
-        return {"is_success": success, "outcome": outcome, "entered": entered, "named": named, "told": self.told}
+        ended = {"is_success": success, "outcome": outcome, "entered": entered}
+        return {**ended, "named": named, "told": self.told, "task": self.scene.instruction}
 
     def _observe(self, num_rows: int) -> dict[str, Any]:
         rows = self._pose[-num_rows:]

@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import sys
+import tomllib
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -647,6 +648,45 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
         say(f"ended after {server.num_steps:,} steps")
+
+
+@cli.command("eval")
+@click.argument("run", type=_PATH)
+@click.option("--env", "environment", help="Act in closed loop: demo, or your own environment as pkg.module:make_env.")
+@click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="Episodes in closed loop.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed, the same episodes.")
+@click.option("--env-arg", multiple=True, metavar="KEY=VALUE", help="A keyword for the environment; again for more.")
+@click.option("--execute", type=click.IntRange(1), help="Actions of a chunk that are used. Default: half of a chunk.")
+@click.option("--ensemble", type=float, help="Average overlapping chunks with this weight, 0.01 as in ACT.")
+@click.option("--films", default=10, show_default=True, type=click.IntRange(0), help="Failures to draw as film strips.")
+@click.option("--checkpoint", default="newest", show_default=True, help="newest or best.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(run: Path, environment: str | None, env_arg: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Evaluate a trained policy: in closed loop in an environment. The result goes to RUN/eval.
+
+    docs/evaluation.md says what the figures mean, and how an environment of your own is given.
+    """
+    if environment is None:
+        raise UsageError("vlapipe eval: of what?", "--env demo acts in the demo's own simulation")
+    with _needing_torch("eval"):
+        from vlapipe.train.evaluation.saved_run import evaluate_in_environment
+
+    result = evaluate_in_environment(run, environment, arguments=_keywords(env_arg), **options)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else "\n".join(result.lines()))
+
+
+def _keywords(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the values of KEY=VALUE, each as TOML reads it, or else as the text that it is."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.isidentifier()):
+            raise UsageError(f"--env-arg {text}: expected KEY=VALUE", "for example --env-arg images=blank")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
 
 
 @contextlib.contextmanager

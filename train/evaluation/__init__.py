@@ -1,0 +1,1 @@
+"""How well a policy acts: on held-out episodes, and in closed loop."""

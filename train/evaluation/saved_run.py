@@ -1,0 +1,83 @@
+"""Evaluates the policy of a run that has been trained: what ``vlapipe eval`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint.saved_policy import LoadedPolicy, load_policy
+from vlapipe.train.evaluation.closed_loop import ClosedLoopResult, Films, episode_seeds, run_episodes
+from vlapipe.train.evaluation.environments import make_environment
+
+__all__ = ["FOLDER", "evaluate_in_environment", "folder_name"]
+
+FOLDER = "eval"  # of a run's folder
+
+
+def evaluate_in_environment(
+    run: Path,
+    environment: str,
+    *,
+    episodes: int = 50,
+    seed: int = 0,
+    arguments: Mapping[str, Any] | None = None,
+    checkpoint: str = "newest",
+    execute: int | None = None,
+    ensemble: float | None = None,
+    films: int = 10,
+) -> ClosedLoopResult:
+    """Run the policy of ``run`` in closed loop; write the result and films of failures under ``run/eval``.
+
+    Args:
+        run: the run's folder, or one of its checkpoints.
+        environment: ``demo``, or ``pkg.module:make_env``; see ``make_environment``.
+        episodes: number of episodes.
+        seed: which episodes; the same seed gives the same ones.
+        arguments: keywords for the environment.
+        checkpoint: ``newest`` or ``best``.
+        execute: actions of a chunk that are used; see ``Runner``.
+        ensemble: average overlapping chunks; see ``Runner``.
+        films: number of failures that are drawn; with 0, none, and no success either.
+
+    Raises:
+        UsageError: there is no such run or environment, or they do not fit each other.
+    """
+    made = make_environment(environment, arguments)
+    policy = _on_device(load_policy(run, checkpoint=checkpoint))
+    name = folder_name(environment, arguments or {}, seed)
+    out = _out(run)
+    with Progress("eval", episodes, "episode") as progress:
+        kept = Films(folder=out / name, most=films)
+        runner = policy.runner(execute=execute, ensemble=ensemble, say=progress.say)
+        seeds, spec = episode_seeds(seed, episodes), policy.spec
+        found = run_episodes(
+            runner, spec, made, seeds, name=environment, films=kept, after=lambda _: progress.advance()
+        )
+    result = ClosedLoopResult(
+        environment=environment, arguments=dict(arguments or {}), seed=seed, episodes=found, films=kept.written
+    )
+    result.write(out / f"{name}.json")
+    return result
+
+
+def folder_name(environment: str, arguments: Mapping[str, Any], seed: int) -> str:
+    """Returns the name of the files of an evaluation: they say the environment, its arguments and the seed."""
+    parts = [environment.rpartition(":")[0] or environment, *(f"{k}-{v}" for k, v in arguments.items()), f"seed-{seed}"]
+    return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
+
+
+def _out(run: Path) -> Path:
+    """Returns the folder of evaluations of a run, also for the folder of one of its checkpoints."""
+    of_run = run if (run / "config.json").is_file() else run.parent.parent
+    if not of_run.is_dir():
+        raise UsageError(f"{run}: no such run", "give the --out folder of vlapipe train")
+    return of_run / FOLDER
+
+
+def _on_device(policy: LoadedPolicy) -> LoadedPolicy:
+    return policy.to("cuda") if torch.cuda.is_available() else policy
