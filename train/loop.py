@@ -11,7 +11,7 @@ from vlapipe.train.checkpoint.run_state import keep_options, save
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
-from vlapipe.train.evaluation.validation import evaluate
+from vlapipe.train.evaluation.validation import Validation
 from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.groups import set_learning_rate
 from vlapipe.train.optim.optimizer import step_unless, trained_parameters
@@ -34,14 +34,14 @@ def train(config: TrainConfig) -> TrainResult:
         VlapipeError: the run cannot begin, or the loss is not finite.
     """
     with build(config) as run:
-        stopped = False
+        stopped, validate = False, Validation()
         while run.step < config.num_steps and not stopped:
             outcome = train_step(run)
             run.step += 1
             stopped = run.stops_after(outcome)
             keep_options(run)
             saves = stopped or run.saves_now
-            validated = evaluate(run) if run.evaluates_now else {}
+            validated = validate(run) if run.evaluates_now else {}
             run.log.add(outcome, validated, now=saves)  # a step that is not finite ends the run before it is saved
             if saves:
                 save(run)

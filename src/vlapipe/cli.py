@@ -652,27 +652,54 @@ def serve(
 
 @cli.command("eval")
 @click.argument("run", type=_PATH)
-@click.option("--env", "environment", help="Act in closed loop: demo, or your own environment as pkg.module:make_env.")
-@click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="Episodes in closed loop.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed, the same episodes.")
-@click.option("--env-arg", multiple=True, metavar="KEY=VALUE", help="A keyword for the environment; again for more.")
-@click.option("--execute", type=click.IntRange(1), help="Actions of a chunk that are used. Default: half of a chunk.")
-@click.option("--ensemble", type=float, help="Average overlapping chunks with this weight, 0.01 as in ACT.")
-@click.option("--films", default=10, show_default=True, type=click.IntRange(0), help="Failures to draw as film strips.")
+@click.option("--env", "environment", help="Act in closed loop: in demo, or in your own pkg.module:make_env.")
+@click.option("--data", type=_PATH, help="Compare with the recorded actions of this dataset.")
 @click.option("--checkpoint", default="newest", show_default=True, help="newest or best.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def evaluate(run: Path, environment: str | None, env_arg: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Evaluate a trained policy: in closed loop in an environment. The result goes to RUN/eval.
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="--env: number of episodes.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="--env: which episodes.")
+@click.option("--env-arg", multiple=True, metavar="KEY=VALUE", help="--env: a keyword for it; again for more.")
+@click.option("--execute", type=click.IntRange(1), help="--env: actions used of a chunk. Default: half of it.")
+@click.option("--ensemble", type=float, help="--env: average overlapping chunks with this weight; 0.01 as in ACT.")
+@click.option("--films", default=10, show_default=True, type=click.IntRange(0), help="--env: failures to draw.")
+@click.option("--split", default="val", show_default=True, help="--data: val or train.")
+@click.option(
+    "--frames", default=2000, show_default=True, type=click.IntRange(1), help="--data: about how many frames."
+)
+@click.option("--pages", default=6, show_default=True, type=click.IntRange(0), help="--data: episodes to draw.")
+def evaluate(
+    run: Path,
+    environment: str | None,
+    data: Path | None,
+    checkpoint: str,
+    as_json: bool,
+    split: str,
+    frames: int,
+    pages: int,
+    env_arg: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Evaluate a trained policy: in closed loop (--env), or beside the recorded actions of a dataset (--data).
 
-    docs/evaluation.md says what the figures mean, and how an environment of your own is given.
+    Results, film strips and plots go to RUN/eval. docs/evaluation.md says what the figures mean, and how an environment
+    of your own is given.
     """
-    if environment is None:
-        raise UsageError("vlapipe eval: of what?", "--env demo acts in the demo's own simulation")
+    if environment is None and data is None:
+        raise UsageError("vlapipe eval: of what?", "--data DATASET, or --env demo for the demo's own simulation")
     with _needing_torch("eval"):
-        from vlapipe.train.evaluation.saved_run import evaluate_in_environment
+        from vlapipe.train.evaluation.saved_run import evaluate_in_environment, evaluate_on_dataset
 
-    result = evaluate_in_environment(run, environment, arguments=_keywords(env_arg), **options)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else "\n".join(result.lines()))
+    results: list[Any] = []
+    if data is not None:
+        results.append(evaluate_on_dataset(run, data, split=split, frames=frames, pages=pages, checkpoint=checkpoint))
+    if environment is not None:
+        given = {"arguments": _keywords(env_arg), "checkpoint": checkpoint, **options}
+        results.append(evaluate_in_environment(run, environment, **given))
+    if as_json:
+        found = [result.to_json() for result in results]
+        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=1))
+    else:
+        click.echo("\n\n".join("\n".join(result.lines()) for result in results))
 
 
 def _keywords(texts: tuple[str, ...]) -> dict[str, Any]:

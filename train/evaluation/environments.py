@@ -2,7 +2,8 @@
 
 An environment has the methods of Gymnasium: ``reset(seed=...)`` gives an observation and ``info``, ``step(action)``
 gives an observation, reward, ``terminated``, ``truncated`` and ``info``, and ``render()`` gives a picture. It need not
-be Gymnasium's own. Its observation is that of ``Runner.step``; ``info["is_success"]`` of the last step says how it ended.
+be Gymnasium's own. Its observation is that of ``Runner.step``. ``info["is_success"]`` of the last step says whether the
+task is done.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ import torch
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.checkpoint.saved_policy import LoadedPolicy, load_policy
+from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
 from vlapipe.train.evaluation.closed_loop import ClosedLoopResult, Films, episode_seeds, run_episodes
 from vlapipe.train.evaluation.environments import make_environment
+from vlapipe.train.evaluation.held_out import HeldOutResult, compare_with_recorded
 
-__all__ = ["FOLDER", "evaluate_in_environment", "folder_name"]
+__all__ = ["FOLDER", "evaluate_in_environment", "evaluate_on_dataset", "folder_name"]
 
 FOLDER = "eval"  # of a run's folder
 
@@ -50,7 +52,7 @@ def evaluate_in_environment(
     made = make_environment(environment, arguments)
     policy = _on_device(load_policy(run, checkpoint=checkpoint))
     name = folder_name(environment, arguments or {}, seed)
-    out = _out(run)
+    out = _run_folder(run) / FOLDER
     with Progress("eval", episodes, "episode") as progress:
         kept = Films(folder=out / name, most=films)
         runner = policy.runner(execute=execute, ensemble=ensemble, say=progress.say)
@@ -65,18 +67,44 @@ def evaluate_in_environment(
     return result
 
 
+def evaluate_on_dataset(
+    run: Path, data: Path, *, split: str = "val", frames: int = 2000, pages: int = 6, checkpoint: str = "newest"
+) -> HeldOutResult:
+    """Compare the policy of ``run`` with the recorded actions of a dataset; write figures and pages under ``run/eval``.
+
+    Args:
+        run: the run's folder, or one of its checkpoints.
+        data: the dataset, with the same kind of samples as the run's.
+        split: of the dataset, ``val`` or ``train``.
+        frames: about how many frames the policy acts on, evenly spread over the split.
+        pages: number of episodes that are drawn, the worst first.
+        checkpoint: ``newest`` or ``best``.
+
+    Raises:
+        UsageError: there is no such run or dataset, or they do not fit each other.
+    """
+    policy = _on_device(load_policy(run, checkpoint=checkpoint))
+    folder = _run_folder(run)
+    unused = {"data": [data], "weights": {}, "mix": {}, "resume": False, "batch_size": 1}
+    config = TrainConfig.of(**{**read_saved_config(folder), **unused})
+    out = folder / FOLDER / f"{data.resolve().name}-{split}"
+    result = compare_with_recorded(policy, config, data, split=split, frames=frames, pages=pages, out=out)
+    result.write(out.with_name(f"{out.name}.json"))
+    return result
+
+
 def folder_name(environment: str, arguments: Mapping[str, Any], seed: int) -> str:
     """Returns the name of the files of an evaluation: they say the environment, its arguments and the seed."""
     parts = [environment.rpartition(":")[0] or environment, *(f"{k}-{v}" for k, v in arguments.items()), f"seed-{seed}"]
     return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
 
 
-def _out(run: Path) -> Path:
-    """Returns the folder of evaluations of a run, also for the folder of one of its checkpoints."""
-    of_run = run if (run / "config.json").is_file() else run.parent.parent
-    if not of_run.is_dir():
-        raise UsageError(f"{run}: no such run", "give the --out folder of vlapipe train")
-    return of_run / FOLDER
+def _run_folder(run: Path) -> Path:
+    """Returns the folder of a run, also for the folder of one of its checkpoints."""
+    folder = run if (run / CONFIG_FILE).is_file() else run.parent.parent
+    if not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"{run}: no run", "give the --out folder of vlapipe train")
+    return folder
 
 
 def _on_device(policy: LoadedPolicy) -> LoadedPolicy:

@@ -19,14 +19,20 @@ _Sums = tuple[Tensor, Tensor, dict[str, Tensor]]  # total, weight, metrics; a tu
 
 
 class LossOf(nn.Module):
-    """Contains the policy. ``forward`` is its loss, in training and in validation."""
+    """Contains the policy. ``forward`` is its loss, in training and in validation, or what the policy would do."""
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: Batch) -> _Sums:
-        """Returns ``compute(batch)`` after the policy's own ``prepare``."""
+    def forward(self, batch: Batch, *, acts: bool = False) -> _Sums | Tensor:
+        """Returns ``compute(batch)`` after the policy's own ``prepare``; with ``acts``, the policy's actions.
+
+        Both go through here, because FSDP gathers the parameters for a call of this module.
+        """
+        if acts:
+            actions: Tensor = self.policy.act(batch)  # type: ignore[operator]
+            return actions
         return self.compute(prepared(self.policy, batch))
 
     def compute(self, batch: Batch) -> _Sums:
