@@ -32,6 +32,7 @@ from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.data.transformed_spec import changes_actions
 from vlapipe.train.data.window_size import Window
+from vlapipe.train.evaluation.environments import make_environment
 from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
 from vlapipe.train.optim.groups import freeze_groups
@@ -103,6 +104,9 @@ def build(config: TrainConfig) -> Iterator[Run]:
         if resume_from is not None:
             restore(run, resume_from)
         run.batches = stack.enter_context(contextlib.closing(_batches(loader, console)))
+        if config.eval.eval_env is not None:
+            with agree(ranks):
+                run.environment = make_environment(config.eval.eval_env, config.eval.eval_env_args)
         _announce(run, why)
         if ranks.is_first:
             with explain_surroundings(config.out):

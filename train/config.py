@@ -137,17 +137,26 @@ class CheckpointConfig(_Group):
     async_save: bool = option(False)  # write checkpoints in a thread, while the run goes on
     keep_checkpoints: int = option(2, least=1)  # number of newest checkpoints that are kept
     keep_best: int = option(1, least=0)  # number of best checkpoints that are kept besides
-    best_metric: str = option("val/loss")
-    best_is: str = option("lowest", choices=("lowest", "highest"))
+    best_metric: str | None = option(None)
+    best_is: str | None = option(None, choices=("lowest", "highest"))
     keep_every: int | None = option(None, least=1)  # checkpoints at multiples of this step are kept for good
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(_Group):
-    """When the policy is validated, and on how much."""
+    """When the policy is validated, and on how much; and when it acts in an environment."""
 
     eval_every: int | None = option(None, least=1)
     eval_batches: int = option(32, least=0)  # batches of a validation on each rank; 0 reads the whole val split
+    eval_env: str | None = option(None)  # demo, or pkg.module:make_env, see make_environment
+    eval_env_every: int | None = option(None, least=1)  # None: after the last step
+    eval_env_episodes: int = option(20, least=1)  # over all ranks
+    eval_env_args: Mapping[str, Any] = option(dict)  # for the environment; [eval_env_args] in TOML
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_env is None and (self.eval_env_every is not None or self.eval_env_args):
+            raise UsageError("eval_env_every: in which environment?", "add --eval-env demo, or pkg.module:make_env")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +174,8 @@ class TrainConfig:
     """Options of ``vlapipe train``; ``TrainConfig.of`` makes one from flat names.
 
     If a field's default is ``None``, then ``None`` means that vlapipe chooses the value. The constructor computes
-    ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``. Other fields stay ``None``.
+    ``warmup_steps``, ``decay_steps``, ``eval_every`` and ``save_every`` from ``max_steps``, and ``best_metric`` and
+    ``best_is`` from what is evaluated. Other fields stay ``None``.
 
     A run's length is ``max_steps``, or ``epochs`` times the frames of the train split. Without either it is
     ``EPOCHS`` epochs. ``with_length`` turns epochs into steps as soon as the dataset is open.
@@ -204,6 +214,12 @@ class TrainConfig:
             raise UsageError("epochs and max_steps: a run has one length", "leave one of them away")
         if self.epochs == 0:
             raise UsageError("epochs: expected a number above 0, found 0", "0.5 reads half of the frames")
+        metric = self.checkpoint.best_metric or ("val/loss" if self.eval.eval_env is None else "env/success")
+        best_is = "highest" if metric.startswith("env/") else "lowest"
+        self._fill("checkpoint", best_metric=metric, best_is=best_is)
+        if self.eval.eval_env is not None and self.parallel.kind != "ddp":
+            problem = f"eval_env: a rank has only a part of the policy with parallel {self.parallel.kind!r}"
+            raise UsageError(problem, "evaluate its checkpoints: vlapipe eval RUN --env ...")
         if self.max_steps is not None:
             self._fill_by_length(self.max_steps)
 

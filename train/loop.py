@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: step, validate, log, save, until the last step or a request to stop."""
+"""The training loop, from top to bottom: step, validate, act, log, save, until the last step or a request to stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vlapipe.train.checkpoint.run_state import keep_options, save
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import timing_waits, to_device
+from vlapipe.train.evaluation.in_training import act_in_environment
 from vlapipe.train.evaluation.validation import Validation
 from vlapipe.train.faults import explain_device_errors
 from vlapipe.train.optim.groups import set_learning_rate
@@ -42,6 +43,8 @@ def train(config: TrainConfig) -> TrainResult:
             keep_options(run)
             saves = stopped or run.saves_now
             validated = validate(run) if run.evaluates_now else {}
+            if run.acts_now and not stopped:
+                validated = {**validated, **act_in_environment(run)}
             run.log.add(outcome, validated, now=saves)  # a step that is not finite ends the run before it is saved
             if saves:
                 save(run)

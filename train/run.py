@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ class Run:
     checkpoint_step: int | None = None  # step of the newest checkpoint
     saving: BackgroundWork = field(default_factory=BackgroundWork)  # the checkpoint that is being written
     val_loss: float | None = None  # newest validation loss
+    environment: Any = None  # of ``eval_env``; see train.evaluation.environments
 
     def leave_ranks(self) -> None:
         """Drop all that keeps the process groups and their threads alive. The run cannot make a step afterwards."""
@@ -86,12 +88,24 @@ class Run:
 
     @property
     def saves_now(self) -> bool:
-        """Whether to write a checkpoint after this step: True after every ``save_every``-th and after the last step."""
+        """Whether to write a checkpoint after this step.
+
+        True after every ``save_every``-th step, after the last step, and after each that is followed by closed loop.
+        """
         assert self.config.checkpoint.save_every is not None  # TrainConfig fills in the default
-        return self.step % self.config.checkpoint.save_every == 0 or self.step == self.config.num_steps
+        is_due = self.step % self.config.checkpoint.save_every == 0
+        return is_due or self.step == self.config.num_steps or self.acts_now
 
     @property
     def evaluates_now(self) -> bool:
         """Whether to validate after this step: True after every ``eval_every``-th step and after the last step."""
         assert self.config.eval.eval_every is not None
         return self.step % self.config.eval.eval_every == 0 or self.step == self.config.num_steps
+
+    @property
+    def acts_now(self) -> bool:
+        """Whether the policy acts in an environment after this step: after every ``eval_env_every``-th and the last."""
+        if self.environment is None:
+            return False
+        every = self.config.eval.eval_env_every
+        return (every is not None and self.step % every == 0) or self.step == self.config.num_steps

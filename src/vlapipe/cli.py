@@ -550,6 +550,8 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--schedule", help="Of the learning rate: warmup-cosine (default), constant, linear, or wsd.")
 @click.option("--ema", type=float, help="Average the weights with this decay, say 0.999, and validate the average.")
 @click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
+@click.option("--eval-env", help="Also act in this environment: demo, or your own as pkg.module:make_env.")
+@click.option("--eval-env-every", type=int, help="Steps between that. Default: after the last step.")
 @click.option("--save-every", type=int, help="Steps between checkpoints.")
 @click.option("--async-save", is_flag=True, default=None, help="Write checkpoints while the run goes on.")
 @click.option("--keep-best", type=int, help="Best checkpoints that are kept besides the newest two. Default 1.")

@@ -32,8 +32,8 @@ def test_option_list_is_as_documented() -> None:
         gradient_checkpointing deterministic resume epochs max_steps seed grad_accum learning_rate weight_decay schedule
         warmup_steps stable_steps decay_steps min_lr_ratio grad_clip ema ema_warmup
         parallel shard_size unused_parameters hang_timeout_s save_every async_save keep_checkpoints keep_best
-        best_metric best_is keep_every eval_every eval_batches log_every wandb
-        tensorboard profile
+        best_metric best_is keep_every eval_every eval_batches eval_env eval_env_every eval_env_episodes
+        eval_env_args log_every wandb tensorboard profile
     """
     assert list(option_fields()) == names.split()
 

@@ -54,6 +54,7 @@ def _save(run: Run) -> None:
 
 
 def _rules(options: CheckpointConfig) -> KeepRules:
+    assert options.best_metric is not None  # TrainConfig fills in the default
     return KeepRules(
         last=options.keep_checkpoints,
         best=options.keep_best,
@@ -66,12 +67,14 @@ def _rules(options: CheckpointConfig) -> KeepRules:
 def _say_if_metric_is_unknown(run: Run) -> None:
     """Say at this process's first save if the line of its step has no ``best_metric`` although it should have one."""
     options, found = run.config.checkpoint, run.log.newest
-    is_due = run.evaluates_now and run.val_loader is not None
+    assert options.best_metric is not None
+    room = options.best_metric.partition("/")[0]
+    is_due = {"val": run.evaluates_now and run.val_loader is not None, "env": run.acts_now}.get(room, True)
     if (
         options.keep_best
         and run.checkpoint_step in (None, run.first_step)
         and options.best_metric not in found
-        and (is_due or not options.best_metric.startswith("val/"))
+        and is_due
     ):
         run.console.say(f"best_metric {options.best_metric!r}: unknown ({did_you_mean(options.best_metric, found)})")
 

@@ -22,6 +22,7 @@ _NAMES = {
     "backward": "backward",
     "optimizer": "optimizer",
     "validation": "validation",
+    "closed loop": "closed loop",
     "checkpoints": "checkpoints",
     "profile": "the profile",
     "other": "the rest",
@@ -33,7 +34,7 @@ class TimeSpent:
     """Seconds of a run by what they were spent on, without its first step, which builds caches and compiles."""
 
     phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    aside: dict[str, float] = field(default_factory=dict)  # between steps: validation, checkpoints
+    aside: dict[str, float] = field(default_factory=dict)  # between steps: validation, closed loop, checkpoints
     steps_s: float = 0.0  # from the end of the first step to the end of the last one, without ``aside``
     num_steps: int = 0
 
@@ -114,6 +115,8 @@ def _cure(cause: str, setting: Setting) -> tuple[str, float, str]:
         return f"--grad-accum {2 * s.grad_accum}", 0.5, "by half as many moves of the weights"
     if cause == "validation":
         return f"--eval-every {2 * s.eval_every}", 0.5, "by half as many validations"
+    if cause == "closed loop":
+        return "a larger eval_env_every, or fewer eval_env_episodes", 0.5, "by half as many episodes"
     if cause == "checkpoints":
         return f"--save-every {2 * s.save_every}", 0.5, "by half as many checkpoints"
     if cause == "profile":
