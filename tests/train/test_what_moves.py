@@ -54,8 +54,8 @@ def test_policys_groups_have_their_own_rates_and_frozen_ones_stand_still(tiny_da
 
 
 def test_parameter_in_no_group_ends_the_run_before_it_begins(tiny_dataset: Path, tmp_path: Path) -> None:
-    args = {**SMALL, "left_out": "query"}
-    with pytest.raises(UsageError, match=r"policy Grouped: parameter_groups\(\): in no group: query"):
+    args = {**SMALL, "left_out": "source"}
+    with pytest.raises(UsageError, match=r"policy Grouped: parameter_groups\(\): in no group: source"):
         train(config(tiny_dataset, tmp_path / "run", policy=GROUPED, policy_args=args))
     assert not (tmp_path / "run").exists()
 

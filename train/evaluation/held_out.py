@@ -151,7 +151,8 @@ def _draw(
     for number, batch in enumerate(loader.at_steps(wanted, loader.parts[0])):
         instruction = batch["task"][0]
         values = _act(policy, batch, number)[0].numpy()
-        chunks.append(Chunk(time_s=float(batch["timestamp"][0]) + step_s * np.arange(H), values=values))
+        ahead_s = np.arange(H, dtype=np.float64) * step_s
+        chunks.append(Chunk(time_s=ahead_s + float(batch["timestamp"][0]), values=values))
     labels = [f"{n} ({u})" if u else n for n, u in zip(dimensions.names, dimensions.units, strict=True)]
     subtitle = f"{instruction}  -  relative error {error:.2f} (1: no better than the mean action)"
     write_page(

@@ -43,7 +43,7 @@ _IMAGES = "observation.images."
 
 
 class Sizes(TypedDict, total=False):
-    """Arguments of every built-in policy, in ``[policy_args]``. A number that is None or absent follows from ``size``."""
+    """Arguments of every built-in policy, as in ``[policy_args]``. ``size`` gives a number that is absent or None."""
 
     size: str  # small, base or large
     dropout: float
@@ -103,7 +103,7 @@ class BuiltInPolicy(Policy):
         )
         self.embodiment = nn.Embedding(len(spec.embodiments), width) if spec.embodiments else None
         encoders = [*self.series, *self.images]
-        num_features = sum(encoder.num_features for encoder in encoders)  # type: ignore[misc]
+        num_features = sum(encoder.num_features for encoder in encoders)
         num_features += width * (1 if self.embodiment is None else 2)
         self.features = nn.Sequential(
             nn.Linear(num_features, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
@@ -209,9 +209,7 @@ def _numbers(given: Sizes) -> dict[str, int]:
         parse_whole_number(f"policy_args {name}", number, least=least, multiple_of=factor)
     if sizes["dim"] % sizes["num_heads"]:
         cure = "choose a dim that num_heads divides"
-        raise UsageError(
-            f"policy_args: dim {sizes['dim']} is not a multiple of num_heads {sizes['num_heads']}", cure
-        )
+        raise UsageError(f"policy_args: dim {sizes['dim']} is not a multiple of num_heads {sizes['num_heads']}", cure)
     return sizes
 
 
@@ -220,4 +218,6 @@ def _require_the_past(spec: SampleSpec) -> None:
     newest = spec.state[0] - 1 - spec.ahead_rows
     if spec.newest not in (-1, newest):
         problem = f"row {spec.newest + 1} of the state's {spec.state[0]} is the frame's own"
-        raise UsageError(f"policy: {problem}, and the rows after it are not known to a robot", "end delta_timestamps at 0")
+        raise UsageError(
+            f"policy: {problem}, and the rows after it are not known to a robot", "end delta_timestamps at 0"
+        )

@@ -76,9 +76,7 @@ def test_loss_is_finite_and_act_returns_a_chunk_that_the_seed_repeats(spec: Samp
 def test_heun_needs_fewer_steps_than_euler() -> None:
     noise = torch.ones(1, 1)
     exact = 2.718281828  # x' = x from 1
-    errors = {
-        method: abs(integrate(lambda x, _: x, noise, 5, method).item() - exact) for method in ("euler", "heun")
-    }
+    errors = {method: abs(integrate(lambda x, _: x, noise, 5, method).item() - exact) for method in ("euler", "heun")}
     assert errors["heun"] < errors["euler"] / 10
 
 

@@ -87,7 +87,9 @@ class ImageEncoder(nn.Module):
         tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T))
         tokens = tokens + self.position + self.row
         is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
-        return points.flatten(1), torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
+        return points.flatten(1), torch.where(
+            is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2)
+        )
 
     def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         if self._depth_m is None:
