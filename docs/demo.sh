@@ -26,12 +26,15 @@ if [ -f "$dir/run/config.json" ]; then
 else
   run vlapipe train --data "$dir/data" --out "$dir/run" --config docs/demo.toml
 fi
+run vlapipe eval "$dir/run" --env demo --episodes 10 --seed 1 --films 3
 
 cat <<END
 
-Everything is in $dir/: the recordings in raw, the dataset in data, the training run in run. Where to go from here:
+Everything is in $dir/: the recordings in raw, the dataset in data, the training run in run, film strips of what the
+policy does in run/eval/demo-seed-1. Where to go from here:
 
   $bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
+  $bin/vlapipe eval $dir/run --data $dir/data                   predicted beside recorded actions, with plots
   $bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
   $bin/vlapipe schema infer YOUR_RECORDINGS --out mine.toml     begin with your own: what lies in their files
 END

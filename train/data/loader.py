@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.ordered_map import InOrder
@@ -225,6 +226,12 @@ class Loader:
     def is_settled(self) -> bool:
         """Whether the time of a batch is representative: no shard is being unpacked in the background."""
         return self._maker.is_settled
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ``episode_index`` (F,) and the ``frame_index`` (F,) of the split's frames, in recorded order."""
+        numbers = np.arange(self.num_frames)
+        plan = self._frames.plan(numbers, numbers)
+        return plan.episode, plan.row
 
     @property
     def num_left_out(self) -> int:

@@ -142,17 +142,19 @@ def _draw(
 ) -> None:
     """Draw one episode: a chunk is predicted where the one before ends."""
     frames = np.flatnonzero(recorded.episode == episode)
-    times, H = recorded.time_s[frames], policy.spec.action[0]
+    times, rows, H = recorded.time_s[frames], recorded.row[frames], policy.spec.action[0]
     step_s = recorded.step_s or float(np.diff(times).mean() if len(times) > 1 else 1.0)
     starts = np.searchsorted(times, np.arange(times[0], times[-1], H * step_s) - 1e-6)
-    wanted = frames[np.unique(starts.clip(0, len(frames) - 1))].tolist()
     chunks, instruction = [], ""
     loader = _loader(config, split, 1)
+    of_loader, rows_of_loader = loader.places()
+    starting = np.isin(rows_of_loader, rows[np.unique(starts.clip(0, len(rows) - 1))])
+    wanted = np.flatnonzero((of_loader == episode) & starting).tolist()
     for number, batch in enumerate(loader.at_steps(wanted, loader.parts[0])):
         instruction = batch["task"][0]
         values = _act(policy, batch, number)[0].numpy()
-        ahead_s = np.arange(H, dtype=np.float64) * step_s
-        chunks.append(Chunk(time_s=ahead_s + float(batch["timestamp"][0]), values=values))
+        time_s = (float(batch["timestamp"][0]) + step_s * np.arange(H)).astype(np.float64)
+        chunks.append(Chunk(time_s=time_s, values=values))
     labels = [f"{n} ({u})" if u else n for n, u in zip(dimensions.names, dimensions.units, strict=True)]
     subtitle = f"{instruction}  -  relative error {error:.2f} (1: no better than the mean action)"
     write_page(

@@ -65,7 +65,7 @@ class Validation:
             means = sums.means(by_part.sum(0)).tolist()
             losses = [sums.means(of_part)[0] for of_part in by_part]
             of_parts = torch.stack(losses).tolist() if len(parts) > 1 else []
-            acted = self._action_errors(run, run.val_loader, parts) if self._acts and _can_act(run) else {}
+            acted = self._action_errors(run, run.val_loader, parts) if self._acts else {}
         for module, mode in modes.items():  # a frozen part may have been in evaluation mode before
             module.training = mode
         found = sums.named("val", means)
@@ -115,11 +115,6 @@ class Validation:
             text = json.dumps({"step": run.step, **figures.to_json()}, indent=1) + "\n"
             write_bytes(run.config.out / VALIDATION_FILE, text.encode())
         return figures.metrics("val")
-
-
-def _can_act(run: Run) -> bool:
-    """Whether the policy has a method ``act``; one of your own may only be trained."""
-    return callable(getattr(run.policy, "act", None))
 
 
 def _actions(run: Run, batch: Batch) -> Tensor | None:

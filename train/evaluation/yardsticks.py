@@ -83,8 +83,9 @@ class Yardsticks:
 class RecordedActions:
     """The first action of the chunk of every frame of a split, in recorded order.
 
-    ``episode`` (F,), ``time_s`` (F,) from the episode's first anchor row, ``action`` (F, A) as recorded, NaN where it
-    is padding. ``step_s`` is the time between actions of a chunk; 0 if it is unknown.
+    Frames are those of state and action alone: some come before the first image, and are none of a whole sample.
+    ``episode`` (F,), ``row`` (F,) of the anchor, ``time_s`` (F,) from the episode's first anchor row, ``action`` (F, A)
+    as recorded, NaN where it is padding. ``step_s`` is the time between actions of a chunk; 0 if it is unknown.
     """
 
     def __init__(self, config: TrainConfig, split: str) -> None:
@@ -92,13 +93,18 @@ class RecordedActions:
         loader = _numbers_loader(config, split, _BATCH)
         rate = loader.described(loader.spec).rates_hz.get("action")
         self.step_s = 1 / rate if rate else 0.0
-        episodes, times, actions = [], [], []
+        episodes, rows, times, actions = [], [], [], []
         for batch in loader:
             chunk, counts = recorded_actions(loader.spec, batch)
             episodes.append(batch["episode_index"].numpy().copy())
+            rows.append(batch["frame_index"].numpy().copy())
             times.append(batch["timestamp"].numpy().copy())
             actions.append(torch.where(counts[:, 0], chunk[:, 0], torch.nan).numpy().copy())
-        self.episode, self.time_s, self.action = (np.concatenate(each) for each in (episodes, times, actions))
+        self.episode, self.row, self.time_s, self.action = (
+            np.concatenate(each) for each in (episodes, rows, times, actions)
+        )
+        apart = np.diff(self.time_s)[np.diff(self.episode) == 0]
+        self._near_s = 0.5 * min(float(np.median(apart)) if len(apart) else np.inf, self.step_s)
         self._span_s = float(self.time_s.max(initial=0.0)) + 10 * self.step_s + 1.0
         self._keys = self._key(self.episode, self.time_s)
 
@@ -112,7 +118,7 @@ class RecordedActions:
         wanted = self._key(_numpy(batch["episode_index"]), _numpy(batch["timestamp"]) - self.step_s)
         after = np.searchsorted(self._keys, wanted).clip(1, max(1, len(self._keys) - 1))
         nearest = after - (wanted - self._keys[after - 1] <= self._keys[after % len(self._keys)] - wanted)
-        is_there = np.abs(self._keys[nearest] - wanted) <= 0.3 * self.step_s
+        is_there = np.abs(self._keys[nearest] - wanted) <= self._near_s
         return torch.from_numpy(np.where(is_there[:, None], self.action[nearest], np.nan))
 
 
