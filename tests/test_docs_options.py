@@ -85,6 +85,17 @@ def test_every_option_of_export_has_its_row_with_default() -> None:
         assert meaning.endswith(".")
 
 
+def test_every_option_of_serve_has_its_row_with_default() -> None:
+    options = flags("serve")
+    table = rows("## `vlapipe serve`")
+    assert [row[0] for row in table] == [f"`{flag}`" for flag in options]
+    for option, (_, default, meaning) in zip(options.values(), table, strict=True):
+        made = option.to_info_dict()["default"]
+        assert default == ("off" if option.is_flag else f"`{made}`") if option.is_flag or made else default
+        assert made or option.is_flag or re.fullmatch(r"`[^`$]*`", default) is None
+        assert meaning.endswith(".")
+
+
 def test_every_flag_of_bench_that_is_not_one_of_training_has_its_row() -> None:
     own = {flag: option for flag, option in flags("bench").items() if flag not in flags("train")}
     table = rows("## `vlapipe bench`")

@@ -137,8 +137,11 @@ def _prepared_tasks(policy: nn.Module, example: Batch, tasks: tuple[str, ...]) -
 
 def _fixed_task(policy: nn.Module, example: Batch, tasks: tuple[str, ...]) -> str:
     """Check that a policy that prepares no text does not depend on it."""
-    with torch.no_grad():
-        actions = [policy.act({**example, "task": [task]}) for task in (*tasks, "?")]  # type: ignore[operator]
+    actions = []
+    for task in (*tasks, "?"):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # what it draws is no difference of the texts
+            torch.manual_seed(0)
+            actions.append(policy.act({**example, "task": [task]}))  # type: ignore[operator]
     if any(not torch.equal(actions[0], other) for other in actions[1:]):
         cure = "give it a method prepare(batch), which turns texts into tensors"
         raise UsageError(f"{type(policy).__name__} reads texts, and a file takes tensors", cure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,3 +188,22 @@ def test_a_port_in_use_is_said_and_sigterm_ends_it_cleanly(run: Path) -> None:
     code, rest = server.end(signal.SIGTERM)
     assert (code, "Traceback" in rest) == (0, False)
     client.close()
+
+
+def test_the_code_of_the_page_runs_here_and_through_the_client(tiny_dataset: Path, tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "robot.md"
+    here, there = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    run = make_run(tiny_dataset, tmp_path / "run", sample={})
+    server = Served(run)
+    code = f"{here}\n{there.replace('8765', str(server.port))}\nprint(action.shape, policy.spec)"
+    client = Path(vlapipe.__file__).parent / "train" / "robot"
+    paths = environment(PYTHONPATH=os.pathsep.join([environment()["PYTHONPATH"], str(client)]))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=paths
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(7,)") == 1
+    shown = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    for line in re.findall(r"^```text\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)[0].splitlines():
+        assert line.partition(":")[0] in shown, line
+    assert server.end()[0] == 0
