@@ -19,6 +19,7 @@ from vlapipe.pipeline.discover.file_tree import RawFile, natural_order
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
 from vlapipe.pipeline.read.containers.container import attributes_of, open_container
+from vlapipe.pipeline.shards.format.npy_header import read_npy_header
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayKind
 
@@ -199,9 +200,7 @@ def shapes_of(path: Path) -> dict[str, Shape]:
 
 
 def _read_header(file: Any) -> Shape:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, _, dtype = read_npy_header(file)
     return shape, dtype
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.stream_rows import SourceFile
+from vlapipe.pipeline.shards.format.npy_header import steadily
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
@@ -142,7 +143,7 @@ def load_array(
 ) -> NDArray[Any] | None:
     """Calls ``load`` and returns its result if that is an array of one of ``kinds``, else ``None``."""
     try:
-        array = load()
+        array = steadily(load)
     except Exception as error:  # noqa: BLE001 - a damaged member fails in a dozen ways
         refuse_array(error, label, name, findings)
         return None

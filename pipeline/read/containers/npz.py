@@ -12,6 +12,7 @@ import numpy as np
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry, stop_for
 from vlapipe.pipeline.read.refused import RefusedError, refuse_size
 from vlapipe.pipeline.read.text import first_line
+from vlapipe.pipeline.shards.format.npy_header import read_npy_header
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["holds_one_array", "open_npy", "open_npz"]
@@ -88,9 +89,7 @@ class _MemberLoader:
 def _refuse_header(file: Any, num_bytes: int, stored_bytes: int) -> None:
     """Raises if the header claims more memory than the file can fill. Anything else is left to the library."""
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, _, dtype = read_npy_header(file)
     except (ValueError, EOFError):
         return
     refuse_size(shape, dtype.itemsize, min(num_bytes, stored_bytes))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.format.codec import Codec
 from vlapipe.pipeline.shards.format.joined import Block, Joined
+from vlapipe.pipeline.shards.format.npy_header import read_npy_header
 from vlapipe.pipeline.shards.format.zip_file import Encoded, Member, StoredArray, data_offset
 
 __all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "npz_reads_into"]
@@ -101,8 +102,7 @@ def npz_reads_back(path: Path, name: str, array: Joined) -> list[Callable[[], bo
 
 def _reads_back(path: Path, name: str, array: Joined) -> bool:
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, fortran, dtype = read_npy_header(member)
         if shape != array.shape or fortran != array.is_fortran or dtype != array.dtype:
             return False
         row_shape = () if fortran else shape[1:]
@@ -124,8 +124,7 @@ def npz_reads_into(path: Path, name: str, out: NDArray[Any]) -> list[Callable[[]
 
 def _read_into(path: Path, name: str, out: NDArray[Any]) -> None:
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, fortran, dtype = read_npy_header(member)
         assert (shape, dtype) == (out.shape, out.dtype), name
         # Follow the stored order: column by column, or row by row.
         for lines in out.T if fortran else [out]:
@@ -142,6 +141,5 @@ def find_stored_npz(file: IO[bytes], member: zipfile.ZipInfo) -> StoredArray | N
         return None
     start = data_offset(file, member)
     file.seek(start)
-    np.lib.format.read_magic(file)
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    shape, fortran, dtype = read_npy_header(file)
     return StoredArray(offset=file.tell(), shape=shape, dtype=dtype, fortran=fortran)
