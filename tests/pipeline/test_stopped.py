@@ -48,6 +48,7 @@ def assert_stopped(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in last
 
 
+@pytest.mark.slow
 def test_write_that_fails_exits_5_with_its_folder_and_the_same_command_goes_on(tmp_path: Path) -> None:
     raw, out = make_dataset(tmp_path / "raw", num_episodes=4), tmp_path / "data"
 
@@ -145,6 +146,7 @@ def test_dataset_that_is_gone_meanwhile_is_no_fault_of_its_episodes(
         run(raw, tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_report_that_finds_no_room_exits_5(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=1)
 

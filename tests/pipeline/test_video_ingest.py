@@ -145,6 +145,7 @@ def test_a_finished_dataset_is_made_once_and_again_alike(tmp_path: Path) -> None
     assert names[0] == names[1]  # a shard's name holds the digest of its bytes
 
 
+@pytest.mark.slow
 def test_a_policy_trains_on_frames_of_videos(tmp_path: Path) -> None:
     run(record(tmp_path / "raw"), tmp_path / "out", schema_file(tmp_path))
     options = {"data": tmp_path / "out", "out": tmp_path / "run", "batch_size": 4, "max_steps": 10, "precision": "fp32"}

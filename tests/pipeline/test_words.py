@@ -301,6 +301,7 @@ def test_instruction_or_metadata_that_is_no_text_sets_the_episode_aside(tmp_path
     assert [reason["code"] for reason in reject["reasons"]] == ["metadata.unreadable"]
 
 
+@pytest.mark.slow
 def test_json_of_ten_megabytes_leaves_the_table_small(tmp_path: Path) -> None:
     large = {
         "log": ["x" * 100] * 50_000,

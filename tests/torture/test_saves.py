@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("saves.py")
 
 
 @pytest.mark.parametrize(
-    ("kills", "flips"), [(20, 100), pytest.param(200, 1000, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("kills", "flips"), [(6, 40), pytest.param(200, 1000, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_kills_leave_only_whole_checkpoints_and_every_flipped_bit_is_found(kills: int, flips: int) -> None:
     command = [sys.executable, str(SCRIPT), f"--kills={kills}", f"--flips={flips}", "--seed=1"]
@@ -51,7 +51,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("async_save", [False, True])
+@pytest.mark.parametrize("async_save", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_full_disk_in_a_save_stops_the_run_and_with_more_space_it_goes_on(
     tiny_dataset: Path, small_disk: Path, async_save: bool
 ) -> None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
-from vlapipe.pipeline.stream_rows import SourceFile
 from vlapipe.pipeline.shards.format.npy_header import steadily
+from vlapipe.pipeline.stream_rows import SourceFile
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean

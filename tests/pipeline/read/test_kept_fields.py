@@ -76,7 +76,7 @@ def make_raw(folder: Path) -> None:
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-@pytest.fixture(scope="module", params=["zarr", "npz"])
+@pytest.fixture(scope="module", params=["zarr", pytest.param("npz", marks=pytest.mark.slow)])
 def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("kept")
     make_raw(root / "raw")

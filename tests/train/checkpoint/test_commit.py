@@ -118,6 +118,7 @@ def test_files_of_several_ranks_are_read_as_one_part_whole_or_by_slice(by_four: 
     assert stored.part("counters").values == {"written by": 0}
 
 
+@pytest.mark.slow
 def test_ranks_go_on_while_one_is_slow_and_the_checkpoint_appears_when_it_has_written(tmp_path: Path) -> None:
     ranks = four(tmp_path, "slow")
     assert [(rank.code, rank.err) for rank in ranks] == [(0, "")] * 4

@@ -171,6 +171,7 @@ def test_checkpoint_of_a_version_that_kept_no_dataset_is_resumed(tiny_dataset: P
     assert train(config(tiny_dataset, out, max_steps=2, resume=True)).step == 2
 
 
+@pytest.mark.slow
 def test_demo_goes_on_with_a_run_that_was_killed_before_its_first_checkpoint(
     tiny_dataset: Path, tmp_path: Path
 ) -> None:

@@ -168,7 +168,15 @@ def test_ranks_that_share_a_policy_write_their_shares_and_each_tensor_is_whole(s
     assert {name: stored.shape(name) for name in stored} == shapes
 
 
-@pytest.mark.parametrize(("num_ranks", "parallel"), [(4, "fsdp"), (2, "fsdp"), (2, "ddp"), (1, "ddp")])
+@pytest.mark.parametrize(
+    ("num_ranks", "parallel"),
+    [
+        pytest.param(4, "fsdp", marks=pytest.mark.slow),
+        (2, "fsdp"),
+        pytest.param(2, "ddp", marks=pytest.mark.slow),
+        (1, "ddp"),
+    ],
+)
 def test_shares_of_four_ranks_are_resumed_by_any_number_of_ranks_and_any_parallelism(
     sharded: Path, tiny_dataset: Path, tmp_path: Path, num_ranks: int, parallel: str
 ) -> None:
@@ -229,7 +237,7 @@ train_main.main()
 """
 
 
-@pytest.mark.parametrize("num_ranks", [1, 4])
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_thread_that_cannot_write_ends_the_run_after_a_step_and_the_older_checkpoint_resumes(
     tiny_dataset: Path, tmp_path: Path, num_ranks: int
 ) -> None:

@@ -239,7 +239,7 @@ def test_disk_that_takes_no_more_ends_all_ranks_as_stopped_and_the_run_resumes(
     assert train(TrainConfig.from_sources(None, {"out": out, "resume": True, "max_steps": 1})).step == 1
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 @pytest.mark.parametrize(
     ("how", "error", "said_as"),
     [

@@ -20,7 +20,13 @@ def compared(kind: str, num_ranks: int, **sizes: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_ranks"), [("ddp", 1), ("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4)]
+    ("kind", "num_ranks"),
+    [
+        ("ddp", 4),
+        ("fsdp", 4),
+        ("hsdp", 4),
+        *(pytest.param(*few, marks=pytest.mark.slow) for few in (("ddp", 1), ("ddp", 2), ("fsdp", 2))),
+    ],
 )
 def test_gradient_of_four_passes_on_each_rank_is_that_of_the_whole_batch(kind: str, num_ranks: int) -> None:
     for found in compared(kind, num_ranks):
@@ -37,14 +43,17 @@ def test_ranks_reduce_their_gradients_once_a_step() -> None:
         assert last == 2  # the gradients, and which parameters a rank has reached
 
 
-@pytest.mark.parametrize(("kind", "num_ranks", "share"), [("fsdp", 2, 1 / 2), ("fsdp", 4, 1 / 4), ("hsdp", 4, 1 / 2)])
+@pytest.mark.parametrize(
+    ("kind", "num_ranks", "share"),
+    [pytest.param("fsdp", 2, 1 / 2, marks=pytest.mark.slow), ("fsdp", 4, 1 / 4), ("hsdp", 4, 1 / 2)],
+)
 def test_each_rank_holds_its_part_of_parameters_gradients_and_moments(kind: str, num_ranks: int, share: float) -> None:
     held = [found["held"] for found in compared(kind, num_ranks, dim=64)]
     assert sum(held) / num_ranks == pytest.approx(share, rel=1e-6)
     assert max(held) < share * 1.1
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize("num_ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_fsdp_has_the_losses_of_ddp_for_fifty_steps(tiny_dataset: Path, tmp_path: Path, num_ranks: int) -> None:
     for kind in ("ddp", "fsdp"):
         values = options(tiny_dataset, tmp_path / kind, parallel=kind, max_steps=50, batch_size=8 // num_ranks)

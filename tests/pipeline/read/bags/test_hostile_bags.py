@@ -32,6 +32,7 @@ print(json.dumps({"told": told, "mb": resource.getrusage(resource.RUSAGE_SELF).r
 """
 
 
+@pytest.mark.slow
 def test_hostile_bags_are_refused_within_1_gb_of_memory(tmp_path: Path) -> None:
     bags, here = tmp_path / "bags", tmp_path / "here"
     bags.mkdir()
