@@ -134,9 +134,8 @@ def _dialect(page: _Page, dialect: Dialect) -> None:
             page.put(key, f"{value} ")
         elif value != getattr(plain, key):
             page.put(key, value)
-    page.given(
-        dialect, "skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column", "row_kind"
-    )
+    page.given(dialect, "skip_lines", "skip_after_header", "skip_footer", "trailing_delimiter", "index_column")
+    page.given(dialect, "short_rows", "row_kind")
     if dialect.row_kind:
         page.put("kind_column", dialect.kind_column)
     if dialect.names:

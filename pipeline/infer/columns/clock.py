@@ -78,7 +78,7 @@ def clock_options(
     """
     parts = time_in_parts(columns)
     free = [column for column in columns if column not in parts.values()]
-    alike = Counter(filter(None, map(stem_of, free)))
+    alike = Counter(filter(None, map(stem_of, {column.cells: column for column in free}.values())))
     ways = [way for column in free for way in ways_of(column, free, groups, stated_hz, alike[stem_of(column)])]
     of_parts = way_of_parts(parts, groups) if parts else None
     ways += [of_parts] if of_parts is not None else []

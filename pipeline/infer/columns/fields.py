@@ -50,7 +50,9 @@ def guess_fields(columns: list[Column], taken: Iterable[str], pooled: list[Colum
     ``pooled`` holds the same columns, each with the cells of several files joined.
     """
     free = [column for column in columns if column.name not in set(taken)]
-    drop = [(c.name, reason) for c in free if (reason := _why_not(c))]
+    clocks = {column.cells: column.name for column in columns if column not in free and len(column.cells) > 1}
+    again = (f"the same as {clocks[c.cells]!r}" if c.cells in clocks else "" for c in free)
+    drop = [(c.name, reason) for c, twin in zip(free, again, strict=True) if (reason := twin or _why_not(c))]
     left_out = {name for name, _ in drop} | set(taken)
     kept = [column for column in pooled if column.name not in left_out]
     drop += [(column.name, "empty") for column in kept if column.kind == "empty"]

@@ -173,6 +173,7 @@ def _cut_rows(head: TextHead, label: str, lines: list[str], header: Header, reas
         if not line.strip() or (dialect.comment and line.startswith(dialect.comment)):
             continue
         cells = cut_line(line, dialect)
+        cells += [""] * (width - len(cells)) if dialect.short_rows else []
         if len(cells) == width:
             rows.append(tuple(cells[first : first + num_names]))
         else:

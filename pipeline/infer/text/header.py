@@ -70,17 +70,24 @@ def _described(weighed: WeighedLines, guess: Hypothesis, lines: Sequence[Line]) 
     dialect, kept = edges.dialect, edges.names
     in_comments = head[-1].commented and not all(line.commented for line in between)
     filled_up = len(head) == 2 and come_twice(head[1].cells) and not all(head[0].cells)
-    if head[-1].recut:
+    widest = max(len(line.cells) for line in lines if line.number >= first_row)
+    goes_on = weighed.shape.width < widest <= weighed.shape.width + len(head[-1].remarks)
+    is_recut = any(line.recut for line in head) and not goes_on
+    if head[-1].recut and is_recut:
         reasons.append("the header is cut by another delimiter than the rows; its names stand here instead")
     elif not all(kept) or come_twice(kept):
         reasons.append("the header names a column twice or not at all; its names stand here, each made its own")
     elif dialect.header_commented:
         reasons.append(f"the header begins with the comment sign {dialect.comment}")
-    if in_comments or filled_up or any(line.recut for line in head) or not all(kept) or come_twice(kept):
+    if in_comments or filled_up or is_recut or not all(kept) or come_twice(kept):
         kept = _made_unique(kept)
         skip_lines = first_row if any(not line.commented for line in found[: guess.first]) else 0
         dialect = replace(dialect, header_rows=0, header_commented=False, skip_after_header=0, skip_lines=skip_lines)
         dialect = replace(dialect, names=(tuple(kept),))
+    if goes_on:
+        kept = _made_unique([*kept, *head[-1].remarks])
+        dialect = replace(dialect, short_rows=True, names=(tuple(kept),) if dialect.names else ())
+        reasons.append(f"few rows have a cell below {kept[-1]!r}: the others end early")
     near = [guess.top - 1, *range(guess.below_names, guess.first)]
     units = _units(weighed, max((i for i in near if weighed.has_units(i)), default=-1), len(names))
     units = units[1:] if dialect.index_column and len(names) == weighed.shape.width else units
@@ -183,25 +190,29 @@ def _above_properties(rows: Sequence[Line], dialect: Dialect, shape: Shape) -> H
     """Find the names above many lines that describe each column: its type, its scale, its address."""
 
     def is_data(cell: str) -> bool:
-        return bool(kind_of_cell(cell, dialect.decimal))
+        return bool(kind_of_cell(cell, dialect.decimal)) or cell.startswith("0x")
 
     fits = [len(line.cells) == shape.width for line in rows]
+    width = shape.width - shape.last_empty
     start = next((i for i, line in enumerate(rows) if fits[i] and is_data(line.cells[0])), 0)
     run = start
     while run and fits[run - 1]:
         run -= 1
-    block = [line.cells for line in rows[run:start]]
+    block = [line.cells[:width] for line in rows[run:start]]
     wordy = [cells for cells in block if all(cells) and not any(map(is_data, cells))]
     if not shape.kinds[0] or len(block) <= _MANY_PROPERTIES or len({cells[0] for cells in block}) < len(block):
         return None
-    if not wordy or not any(map(is_data, block[-1])):
+    is_header = block[-1] in wordy and not come_twice(block[-1])
+    if is_header or not wordy or not any(any(map(is_data, cells)) for cells in block):
         return None
     names = tuple(_made_unique(max(wordy, key=lambda cells: len(set(cells)))))
+    units = next((cells for cells in wordy if all(map(is_unit, cells[1:]))), ())
     line, first_row = rows[run].number + 1, rows[start].number
+    trailing = shape.last_empty
     return Header(
-        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(names,)),
+        dialect=replace(dialect, header_rows=0, skip_lines=first_row, names=(names,), trailing_delimiter=trailing),
         names=names,
-        units=("",) * shape.width,
+        units=("", *units[1:]) if units else ("",) * width,
         first_row=first_row,
         score=0.0,
         reasons=(f"lines {line} to {first_row} say of each column what it is; the names are those that differ most",),

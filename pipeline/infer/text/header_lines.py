@@ -35,6 +35,7 @@ class Line:
     cells: list[str]
     commented: bool = False
     recut: bool = False  # cut by another delimiter than the rows
+    remarks: tuple[str, ...] = ()  # names of columns of remarks, with which few rows go on
 
 
 class Shape:
@@ -119,8 +120,8 @@ class WeighedLines:
         text = line.text.lstrip(self.dialect.comment).strip() if line.commented else line.text
         cells = (cut(text) or [""]) if line.commented else line.cells
         beyond, remarks = cells[self.shape.width :], lexicon().phrases("cells", "remarks")
-        if beyond and all(not cell or cell.lower() in remarks for cell in beyond):  # cells that the rows lack
-            return replace(line, cells=cells[: self.shape.width], recut=True)
+        if beyond and all(not cell or cell.lower() in remarks for cell in beyond):  # cells that most rows lack
+            return replace(line, cells=cells[: self.shape.width], remarks=tuple(filter(None, beyond)), recut=True)
         parted = self.dialect.delimiter == WHITESPACE and sum(cell.endswith((",", ";")) for cell in cells) > 1
         if len(cells) != self.shape.width or parted:
             for delimiter in _OTHER_CUTS:

@@ -12,6 +12,8 @@ from vlapipe.schemas.schema import NANOSECONDS
 __all__ = ["StatedRate", "stated_rate"]
 
 _NUMBER = r"[^\d\n]{0,16}?(?<![\d.])(\d+(?:[.,]\d+)?(?:e-\d+)?)(?![\d.]) ?([a-zµ]+)?"
+_BRACKETED = re.compile(r"[\[(](\w+)[\])]")
+_OF_COLUMNS = re.compile(r"([^;\t]*[A-Za-z][^;\t]*)([;\t][ \d.,;\t]+)")  # a word, and a number for each column
 _FACTORS = {"hz": 1.0, "khz": 1e3, "mhz": 1e6}
 _SANE_HZ = (0.1, 1e6)
 _SHOWN = 60
@@ -34,20 +36,33 @@ def stated_rate(lines: Iterable[str]) -> StatedRate | None:
     """
     found: dict[float, str] = {}
     rate, period, other = (_any_of(key) for key in ("rate", "period", "other"))
-    for line in lines:
-        plain = line.replace("_", " ")
+    for plain in (one.replace("_", " ") for line in lines for one in _a_value_each(line)):
         if re.search(other, plain, re.IGNORECASE):
             continue
         for match in re.finditer(rf"\b{rate}\b{_NUMBER}", plain, re.IGNORECASE):
-            _note(found, match, float(match[1].replace(",", ".")) * _FACTORS.get((match[2] or "").lower(), 1.0))
+            _note(found, match, float(match[1].replace(",", ".")) * _FACTORS.get(_unit(match).lower(), 1.0))
         for match in re.finditer(rf"\b{period}\b{_NUMBER}", plain, re.IGNORECASE):
-            seconds, unit = float(match[1].replace(",", ".")), time_unit(match[2] or "s")
+            seconds, unit = float(match[1].replace(",", ".")), time_unit(_unit(match) or "s")
             if seconds and unit is not None:
                 _note(found, match, 1e9 / (seconds * NANOSECONDS[unit]))
     if len(found) != 1:
         return None
     ((rate_hz, text),) = found.items()
     return StatedRate(rate_hz, text)
+
+
+def _a_value_each(line: str) -> list[str]:
+    """Return a line that says a number of each column as a line for each of these numbers."""
+    match = _OF_COLUMNS.fullmatch(line)
+    return (
+        [line] if match is None else [f"{match[1]};{cell}" for cell in dict.fromkeys(re.split(r"[;\t]", match[2])[1:])]
+    )
+
+
+def _unit(match: re.Match[str]) -> str:
+    """Return the unit behind a number, or in brackets before it."""
+    bracketed = _BRACKETED.search(match[0])
+    return match[2] or (bracketed[1] if bracketed else "")
 
 
 def _note(found: dict[float, str], match: re.Match[str], rate_hz: float) -> None:
