@@ -7,11 +7,15 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from factories import make_jpeg
 
 __all__ = [
     "arrays_alone",
     "blank_lines",
+    "float32_stamps",
+    "float32_stamps_with_a_pause",
     "images",
     "table_and_metadata_in_a_zip",
     "table_yaml_and_text_in_a_zip",
@@ -28,6 +32,26 @@ def images(
         path = root / name.format(n=int(number) if float(number).is_integer() else number, i=i, t=number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(make_jpeg(i, height=height, width=width))
+
+
+def float32_stamps(root: Path, *, pause_s: float = 0.0) -> None:
+    """Two Parquet files with LeRobot's columns. The rows come at 20 Hz; ``pause_s`` stands between two of them."""
+    for episode in range(2):
+        rows = np.arange(60)
+        arms = np.c_[np.sin(rows / 9 + episode), np.cos(rows / 7), rows / 60].astype(np.float32)
+        columns = {
+            "observation.state": pa.FixedSizeListArray.from_arrays(arms.ravel(), 3),
+            "action": pa.FixedSizeListArray.from_arrays((arms + 0.05).ravel(), 3),
+            "timestamp": (rows / 20 + pause_s * (rows > 30)).astype(np.float32),
+            "frame_index": rows,
+            "episode_index": np.full(60, episode),
+        }
+        pq.write_table(pa.table(columns), root / f"file-{episode:03}.parquet")
+
+
+def float32_stamps_with_a_pause(root: Path) -> None:
+    """The same, with stamps that no rate tells."""
+    float32_stamps(root, pause_s=0.7)
 
 
 def arrays_alone(root: Path) -> None:

@@ -148,7 +148,7 @@ def parts_of(root: Path, raw: RawEpisode, schema: Schema, findings: Findings) ->
         for fault in rows.faults if rows is not None else ():
             if fault.column == layout.split_column:  # nobody knows to which episode such a row belongs
                 fault.report(tried)
-        if not any(finding.code in _OTHERWISE for finding in tried.errors):
+        if not any(each.code in _OTHERWISE and each.column == layout.split_column for each in tried.errors):
             break
     findings.extend(tried.errors)
     if rows is None or tried.errors:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlapipe.pipeline.infer.arrays.contents import Contents, column_of, plain_name, sort_arrays
 from vlapipe.pipeline.infer.arrays.look import Array, Look
-from vlapipe.pipeline.infer.choices import Choices
+from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ, ClockGuess, clock_options, looks_like_time, pick_clock
 from vlapipe.pipeline.infer.guess import SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -20,6 +20,7 @@ __all__ = ["guess_container"]
 
 _FASTEST_HZ = 100_000
 _FEW_ROWS = 10
+_EVEN = 0.3  # of a step, by which stamps may be off those of a rate
 _MAX_LISTED = 12
 
 
@@ -108,8 +109,26 @@ def _clock(
     options = clock_options(columns, stated_hz=None if stated.assumed else stated.rate_hz)
     # The stamps of an array are numbers, and rows without stamps are counted.
     plain = [option for option in options[:-1] if not _is_text_clock(option.value.time)]
+    narrow = {each.name for each in flat if each.kind == "f" and each.dtype is not None and each.dtype.itemsize < 8}
+    plain = [_at_its_rate(option) if option.value.columns[0] in narrow else option for option in plain]
     none = options[-1] if not options[-1].value.assumed else replace(options[-1], value=stated, reasons=stated.reasons)
     return pick_clock(name, [*plain, none], choices)
+
+
+def _at_its_rate(option: Option[ClockGuess]) -> Option[ClockGuess]:
+    """Replace a clock in float32, which the reader refuses, by its rate.
+
+    The rate says as much as the stamps if these begin at 0 and rise evenly; otherwise it is only assumed.
+    """
+    guess = option.value
+    hz = float(f"{guess.rate_hz or ASSUMED_HZ:.4g}")
+    off = np.abs(guess.stamps_s - np.arange(len(guess.stamps_s)) / hz)
+    found = f"{guess.columns[0]!r} is in float32, and stamps must be float64 or whole numbers"
+    reason = f"{found}: its steps say {hz:g} rows a second"
+    uneven = len(off) < 2 or bool(off.max() > _EVEN / hz)
+    time = TimeSpec(index_rate_hz=hz)
+    value = replace(guess, time=time, rate_hz=hz, reasons=(reason,), assumed=uneven)
+    return replace(option, value=value, says=f"rows at {hz:g} a second", line=f"rate_hz = {hz:g}", reasons=(reason,))
 
 
 def _is_text_clock(time: TimeSpec) -> bool:
