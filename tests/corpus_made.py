@@ -73,6 +73,17 @@ def windows_of_arrays(root: Path) -> None:
         np.save(folder / "joint_states.npy", np.cumsum(np.random.default_rng(k + 9).normal(0, 0.01, (150, 7)), axis=0))
 
 
+def leader_and_end_effector(root: Path) -> None:
+    """An NPZ of a leader's joints, a follower's, and where the follower's flange is: no gripper."""
+    rng = np.random.default_rng(5)
+    leader = np.cumsum(rng.normal(0, 0.01, (90, 7)), axis=0)
+    follower = np.roll(leader, 2, axis=0)
+    follower[:2] = leader[0]
+    flange = np.cumsum(rng.normal(0, 0.01, (90, 7)), axis=0)
+    arrays = {"leader_joint_angles": leader, "follower_joint_angles": follower, "follower_end_effector": flange}
+    np.savez(root / "pour.npz", stamps=3.5 + np.arange(90) / 30, **arrays)
+
+
 def table_and_metadata_in_a_zip(root: Path) -> None:
     """As Mecademic's own recorder packs it: a table, and a JSON that says what recorded it."""
     with zipfile.ZipFile(root / "log.zip", "w") as archive:

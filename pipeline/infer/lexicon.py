@@ -15,7 +15,7 @@ from typing import Any, get_args
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import TimeUnit
 
-__all__ = ["Lexicon", "lexicon", "time_unit", "use_lexicon", "words_in"]
+__all__ = ["Lexicon", "bare_name", "lexicon", "time_unit", "use_lexicon", "words_in"]
 
 _WORD = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 
@@ -68,6 +68,15 @@ class Lexicon:
 def words_in(name: str) -> tuple[str, ...]:
     """Returns the words and numbers of a name in lower case: ``actualTCP_pose.x1`` is actual, tcp, pose, x, 1."""
     return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def bare_name(name: str) -> str:
+    """Returns a name without its numbers and the quantities at its end: ``cmd_vel_0`` is cmd."""
+    words = [word for word in words_in(name) if not word.isdecimal()]
+    quantities = [lexicon().phrases("roles", key) for key in ("joint", "place", "pose", "rate")]
+    while len(words) > 1 and any(words[-1] in known for known in quantities):
+        words.pop()
+    return " ".join(words)
 
 
 def time_unit(text: str) -> TimeUnit | None:

@@ -88,7 +88,8 @@ def _why_not(column: Column) -> str:
     # A counter that begins again in each episode counts too.
     counts = column.constant or (len(column.steps) > 0 and np.mean(column.steps == 1) > _MOSTLY)
     counts = counts or (column.rises and np.mean(column.steps > 0) > _SELDOM)  # the steps of a task come in blocks
-    if column.whole and counts and lexicon().likeness(column.base, "roles", "counter") >= 0.8:
+    is_letter = lexicon().likeness(column.base, "clock", "letters") == 1
+    if column.whole and counts and (is_letter or lexicon().likeness(column.base, "roles", "counter") >= 0.8):
         return "counts or numbers rows"
     if column.counts and column.name == f"c{column.position + 1}":  # without a name
         return "numbers the rows"

@@ -32,7 +32,7 @@ from vlapipe.pipeline.infer.files.heads import (
     other_text_buckets,
     table_buckets,
 )
-from vlapipe.pipeline.infer.lexicon import lexicon, words_in
+from vlapipe.pipeline.infer.lexicon import bare_name, lexicon, words_in
 from vlapipe.pipeline.infer.text.text_head import is_other_text
 
 __all__ = ["Layout", "escape", "files_of_one_row", "find_layout", "likeliest_table", "pattern_of", "telling_name"]
@@ -336,6 +336,10 @@ def _leads(bucket: Bucket) -> list[Evidence]:
         found.append(Evidence("few_rows", 1.0, f"{rows} rows are hardly a recording"))
     if lexicon().likeness(name, "files", "robot"):
         found.append(Evidence("robot_name", 1.0, "it is called after a robot"))
+    if lexicon().likeness(bare_name(name), "groups", "command") >= 0.8:
+        found.append(Evidence("command_name", 1.0, "it is called after commands"))
+    if any(lexicon().likeness(each, "roles", "joint") for each in bucket.heads[0].names):
+        found.append(Evidence("names_of_joints", 1.0, "it names joints"))
     if lexicon().likeness(name, "files", "sensor"):
         found.append(Evidence("sensor_name", 1.0, "it is called after a sensor"))
     return found

@@ -9,14 +9,14 @@ from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.infer.roles.field_evidence import are_alike
-from vlapipe.pipeline.infer.roles.roles import Role
+from vlapipe.pipeline.infer.roles.roles import MAYBE, Role
 from vlapipe.schemas.schema import ActionSpec
 
 __all__ = ["choose_action"]
 
 _SAID = {"joint": "joints", "pose": "pose"}
 _AHEAD_S = 0.1
-_MAYBE = -2.0  # log-odds from which a field may be a command
+_LIKELIER = 2.0  # log-odds
 _SURELY = 6.0  # and from which no other answer is considered
 _MOST = 0.5  # share of what moves, below which the command is not the action
 
@@ -25,7 +25,8 @@ def choose_action(
     roles: Sequence[Role], clock: ClockGuess, num_rows: int, choices: Choices
 ) -> tuple[ActionSpec, list[str]]:
     """Choose the action among the fields of all streams. Returns the action and the reasons."""
-    commanded = [role for role in roles if role.score > 0] or [role for role in roles if role.score > _MAYBE]
+    moved = [role for role in roles if not role.field.constant or role.quantity == "gripper"]
+    commanded = [role for role in moved if role.score > 0] or [role for role in moved if role.score > MAYBE]
     chosen = _robot_moves_by(commanded)
     moves, why = _moves_together(roles, choices if not chosen else None)
     ahead, reasons = _look_ahead(moves or chosen or roles[:1], clock, num_rows, why)
@@ -77,7 +78,13 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
         chosen = [role for role in chosen if role.quantity != "pose" or _is_lone_axis(role)]
     if len({role.sides for role in named}) < len(named) and not any(role.field.labels for role in named):
         chosen = named[:1]
-    return chosen
+    return [role for role in chosen if not any(_told_better(role, other) for other in chosen)]
+
+
+def _told_better(role: Role, other: Role) -> bool:
+    """Return True if another field of the same columns is the likelier command, such as cmd.q_d beside state.q_d."""
+    same = role.quantity == other.quantity and role.field.num_columns > 1 and are_alike(role.field, other.field)
+    return same and other.score - role.score > _LIKELIER
 
 
 def _is_lone_axis(role: Role) -> bool:
@@ -128,13 +135,20 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
 
 
 def _ask_of_what_lies_among(moves: Sequence[Role], anchor: Sequence[Role], choices: Choices | None) -> None:
-    """Ask about fields without a telling name that stand among those that move."""
+    """Ask about fields without a telling name that stand among those that move, or are more than those."""
     where = [i for i, role in enumerate(anchor) if role in moves]
     among = [role for role in anchor[min(where) : max(where)] if not role.quantity] if where else []
+    among += [role for role in anchor if role not in among and _outnumbers(role, moves)]
     if choices is not None and among:
         names = ", ".join(role.field.name for role in among)
         line, other = (f"of = {json.dumps(_paths(each))}" for each in (moves, [*moves, *among]))
         choices.ask(f"action: {names} stands among what moves", "no part of it", line, "a part of it", other)
+
+
+def _outnumbers(role: Role, moves: Sequence[Role]) -> bool:
+    """Return True if a field of numbered columns without a telling name has more of them than lone columns move."""
+    is_numbered = all(label.isdecimal() for label in role.field.labels) and role.field.num_columns > len(moves)
+    return is_numbered and not role.quantity and all(each.field.num_columns == 1 for each in moves)
 
 
 def _lacks(chosen: Sequence[Role], moves: Sequence[Role]) -> tuple[str, float]:

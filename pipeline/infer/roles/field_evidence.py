@@ -11,7 +11,7 @@ import numpy as np
 from vlapipe.pipeline.infer.columns.columns import split_unit
 from vlapipe.pipeline.infer.evidence import Evidence
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
-from vlapipe.pipeline.infer.lexicon import lexicon, words_in
+from vlapipe.pipeline.infer.lexicon import bare_name, lexicon, words_in
 
 __all__ = ["are_alike", "by_columns", "by_likes", "by_name", "by_place", "by_values", "plain_words", "sides_of"]
 
@@ -53,7 +53,7 @@ def by_place(field: FieldGuess, stream: StreamGuess, others: Sequence[StreamGues
     files = _file_words(stream)
     differ = any(_file_words(other) != files for other in others)
     for part in [*groups, *(files if differ else ())]:
-        if lexicon().likeness(part, "groups", "command") >= 0.8:
+        if lexicon().likeness(bare_name(part), "groups", "command") >= 0.8:
             yield Evidence("group_command", 1.0, f"{field.name}: it lies in {part!r}, what was commanded")
     first = words_in(last)[:1] if len(words_in(last)) > 1 else ()  # states alone may be those of a simulator
     if any(lexicon().likeness(part, "groups", "observed") == 1 for part in [*groups, *first]):
@@ -110,6 +110,9 @@ def by_likes(field: FieldGuess, others: Sequence[FieldGuess]) -> Iterator[Eviden
     likes = [o for o in others if are_alike(field, o) and (o.num_columns > 1 or _called_alike(field, o))]
     if likes:
         yield Evidence("twin", 1.0)
+        like = lexicon().likeness(plain_words(field), "groups", "goal")
+        if like and all(label.isdecimal() for label in field.labels):
+            yield Evidence("goal_of_twin", like, f"{field.name}: goals of {likes[0].name}, so what was commanded")
     for other in likes:
         lag = _lag(field, other)
         if lag:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vlapipe.pipeline.infer.evidence import log_odds, said
 from vlapipe.pipeline.infer.guess import FieldGuess, StreamGuess
+from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.roles.field_evidence import (
     by_columns,
     by_likes,
@@ -17,9 +18,11 @@ from vlapipe.pipeline.infer.roles.field_evidence import (
     sides_of,
 )
 
-__all__ = ["WIDEST", "Role", "roles_of"]
+__all__ = ["MAYBE", "WIDEST", "Role", "roles_of"]
 
 WIDEST = 4096  # numbers in a row of a field
+MAYBE = -2.0  # log-odds from which a field may be a command
+_NAMED = 0.8  # likeness of a name that ends in a phrase
 _USES = ("command", "error", "label", "object")
 _QUANTITIES = ("gripper", "joint", "pose", "rate")
 
@@ -43,6 +46,12 @@ class Role:
     flag: bool  # True if there are two values only
     twin: bool  # True if a field like it may be what it was commanded to be, or commanded
     reasons: tuple[str, ...]
+
+    @property
+    def desired(self) -> bool:
+        """True if a command, by its name or by its score, lies beside what was reached."""
+        named = lexicon().likeness(self.plain, "roles", "command") >= _NAMED and self.quantity in ("joint", "rate")
+        return self.twin and (named or self.score > MAYBE)
 
     @property
     def plain(self) -> str:

@@ -17,6 +17,7 @@ __all__ = ["choose_sample"]
 
 _WIDEST_STATE = 64  # numbers of fields that no name calls an observation
 _MOST_SENSOR_ROWS = 100
+_BODY = ("joint", "gripper", "pose")
 
 
 def choose_sample(
@@ -30,6 +31,7 @@ def choose_sample(
     action, reasons = choose_action(roles, clock, num_rows, choices)
     commanded = set(action.of) if action.kind == "column" else set()
     free = [role for role in roles if role.path not in commanded and role.use in ("measured", "object")]
+    free = [role for role in free if not role.desired]
     state = _state(free, streams[0])
     if not state:
         state = [role for role in roles if role.path in action.of]
@@ -82,7 +84,7 @@ def _state(free: Sequence[Role], anchor: StreamGuess) -> list[Role]:
     arms = {role.stream.name for role in free if role.quantity in ("joint", "gripper") and role.stream is not anchor}
     ours += [role for role in free if role.stream.name in arms and role.quantity in ("joint", "gripper", "rate")]
     ours += [role for role in free if role.stream is not anchor and role.use == "object" and role not in ours]
-    ours = [role for role in ours if not role.field.constant or role.quantity or role.use == "object"]
+    ours = [role for role in ours if not role.field.constant or role.quantity in _BODY or role.use == "object"]
     if any(role.observed for role in ours):
         return [role for role in ours if role.observed or role.quantity or role.use == "object"]
     return [role for role in ours if not _is_wide(role)]
