@@ -15,6 +15,7 @@ __all__ = ["Group", "group_columns", "identifier"]
 
 # Tokens of a name: consecutive digits, an acronym, a word, or other letters (all alphabets).
 _TOKEN = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
+_AXES = 3
 _AXIS_AT_END = 6  # letters at most of a word that ends in its axis: accX
 
 
@@ -125,7 +126,12 @@ def _of_joints(key: str, _labels: tuple[str, ...]) -> str:
     return identifier(" ".join([*(word for word in words if word not in plain), quantity]))
 
 
-def _of_numbers(key: str, _labels: tuple[str, ...]) -> str:
+def _of_numbers(key: str, labels: tuple[str, ...]) -> str:
+    """Name numbered columns. Three positions or speeds may be those of a place as well as those of joints."""
+    bare = identifier(key.replace("\0", ""), default="")
+    places = {*lexicon().phrases("roles", "place"), *lexicon().phrases("before_axis", "velocity")}
+    if len(labels) == _AXES and bare in places:
+        return bare
     return _known("before_number", key) or "values"
 
 

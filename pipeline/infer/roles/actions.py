@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
@@ -14,6 +14,7 @@ from vlapipe.schemas.schema import ActionSpec
 
 __all__ = ["choose_action"]
 
+_StateOf = Callable[[ActionSpec], Sequence[Role]]
 _SAID = {"joint": "joints", "pose": "pose"}
 _AHEAD_S = 0.1
 _LIKELIER = 2.0  # log-odds
@@ -22,13 +23,20 @@ _MOST = 0.5  # share of what moves, below which the command is not the action
 
 
 def choose_action(
-    roles: Sequence[Role], clock: ClockGuess, num_rows: int, choices: Choices
+    roles: Sequence[Role],
+    clock: ClockGuess,
+    num_rows: int,
+    choices: Choices,
+    state_of: _StateOf,
 ) -> tuple[ActionSpec, list[str]]:
-    """Choose the action among the fields of all streams. Returns the action and the reasons."""
+    """Choose the action among the fields of all streams. Returns the action and the reasons.
+
+    ``state_of`` returns the state beside an action. If the answers to a question differ in it, their lines say it too.
+    """
     moved = [role for role in roles if not role.field.constant or role.quantity == "gripper"]
     commanded = [role for role in moved if role.score > 0] or [role for role in moved if role.score > MAYBE]
     chosen = _robot_moves_by(commanded)
-    moves, why = _moves_together(roles, choices if not chosen else None)
+    moves, why = _moves_together(roles, choices if not chosen else None, state_of)
     ahead, reasons = _look_ahead(moves or chosen or roles[:1], clock, num_rows, why)
     column, said = ActionSpec(kind="column", of=_paths(chosen)), _why(commanded, chosen)
     if not chosen:
@@ -37,29 +45,33 @@ def choose_action(
         return column, said
     score, (lacks, share) = min(role.score for role in chosen), _lacks(chosen, moves)
     ours, later = (f"{', '.join(role.field.name for role in each)}" for each in (chosen, moves))
-    options = [_option(column, score, f"{ours} as commanded", said)]
+    lines = _lines(column, ahead, state_of)
+    options = [Option(value=column, score=score, says=f"{ours} as commanded", line=lines[0], reasons=tuple(said))]
     if score < _SURELY or share < _MOST:
         worth = 0.0 if share >= _MOST else score + _SURELY
-        options.append(_option(ahead, worth, f"where {later} is {ahead.period_s:.2g} s later", reasons))
+        says = f"where {later} is {ahead.period_s:.2g} s later"
+        options.append(Option(value=ahead, score=worth, says=says, line=lines[1], reasons=tuple(reasons)))
     taken = choices.pick("action", options)
     left = [role for role in commanded if role not in chosen and _moves_otherwise(role, chosen)]
     left += [role for role in roles if role not in commanded and _is_called_like(role, chosen)]
     if taken.value is column and left:
         whole = ActionSpec(kind="column", of=_paths([*chosen, *left]))
         names = ", ".join(role.field.name for role in left)
-        choices.ask("action", f"{taken.says} without {names}", taken.line, "all of it", _line(whole))
+        line, other_line = _lines(column, whole, state_of)
+        choices.ask("action", f"{taken.says} without {names}", line, "all of it", other_line)
     elif lacks:
-        other = ahead if taken.value is column else column
-        choices.ask("action", f"{taken.says}, though {lacks}", taken.line, "another", _line(other))
+        line, other_line = lines if taken.value is column else reversed(lines)
+        choices.ask("action", f"{taken.says}, though {lacks}", line, "another", other_line)
     return taken.value, list(taken.reasons)
 
 
-def _option(action: ActionSpec, score: float, says: str, reasons: Sequence[str]) -> Option[ActionSpec]:
-    return Option(value=action, score=score, says=says, line=_line(action), reasons=tuple(reasons))
-
-
-def _line(action: ActionSpec) -> str:
-    return f'kind = "{action.kind}", of = {json.dumps(action.of)}'
+def _lines(action: ActionSpec, other: ActionSpec, state_of: _StateOf) -> list[str]:
+    """Return the lines of a schema that say two actions, and the state beside each if the two differ in it."""
+    lines = [f'kind = "{each.kind}", of = {json.dumps(each.of)}' for each in (action, other)]
+    states = [_paths(state_of(each)) for each in (action, other)]
+    if states[0] != states[1]:
+        lines = [f"{line}, state = {json.dumps(state)}" for line, state in zip(lines, states, strict=True)]
+    return lines
 
 
 def _why(commanded: Sequence[Role], chosen: Sequence[Role]) -> list[str]:
@@ -109,7 +121,7 @@ def _is_called_like(role: Role, chosen: Sequence[Role]) -> bool:
     return len(first) == 1 and ours in first and role.quantity == "" and role.moves and not role.observed
 
 
-def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[list[Role], str]:
+def _moves_together(roles: Sequence[Role], choices: Choices | None, state_of: _StateOf) -> tuple[list[Role], str]:
     """Return all that moves together: joints and grippers, else poses, else what changes, and the reason."""
     moving = [role for role in roles if role.moves]
     grippers = [role for role in moving if role.quantity == "gripper"]
@@ -118,7 +130,7 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
         found = [role for role in among if role.quantity == quantity]
         if found:
             both = [role for role in moving if role in found or role in grippers]
-            _ask_of_what_lies_among(both, anchor, choices)
+            _ask_of_what_lies_among(both, anchor, choices, state_of)
             return both, f"the {_SAID[quantity]}{' and the gripper' if grippers else ''}, as named"
     changing = [role for role in anchor if role.changes]
     unrated = [role for role in changing if role.quantity != "rate"]
@@ -134,14 +146,17 @@ def _moves_together(roles: Sequence[Role], choices: Choices | None) -> tuple[lis
     return [*others, *(role for role in grippers if role not in others)], "no name says what the robot moves"
 
 
-def _ask_of_what_lies_among(moves: Sequence[Role], anchor: Sequence[Role], choices: Choices | None) -> None:
-    """Ask about fields without a telling name that stand among those that move, or are more than those."""
+def _ask_of_what_lies_among(
+    moves: Sequence[Role], anchor: Sequence[Role], choices: Choices | None, state_of: _StateOf
+) -> None:
+    """Ask about fields without a telling name among those that move or more than those, and those without any name."""
     where = [i for i, role in enumerate(anchor) if role in moves]
     among = [role for role in anchor[min(where) : max(where)] if not role.quantity] if where else []
-    among += [role for role in anchor if role not in among and _outnumbers(role, moves)]
+    among += [role for role in anchor if role not in [*among, *moves] and (role.nameless or _outnumbers(role, moves))]
     if choices is not None and among:
         names = ", ".join(role.field.name for role in among)
-        line, other = (f"of = {json.dumps(_paths(each))}" for each in (moves, [*moves, *among]))
+        actions = (ActionSpec(kind="absolute", of=_paths(each)) for each in (moves, [*moves, *among]))
+        line, other = _lines(*actions, state_of)
         choices.ask(f"action: {names} stands among what moves", "no part of it", line, "a part of it", other)
 
 

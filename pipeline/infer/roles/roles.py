@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ __all__ = ["MAYBE", "WIDEST", "Role", "roles_of"]
 
 WIDEST = 4096  # numbers in a row of a field
 MAYBE = -2.0  # log-odds from which a field may be a command
+_MADE_NAME = re.compile(r"c\d+")  # of a column that a header leaves without one
 _NAMED = 0.8  # likeness of a name that ends in a phrase
 _USES = ("command", "error", "label", "object")
 _QUANTITIES = ("gripper", "joint", "pose", "rate")
@@ -46,6 +48,12 @@ class Role:
     flag: bool  # True if there are two values only
     twin: bool  # True if a field like it may be what it was commanded to be, or commanded
     reasons: tuple[str, ...]
+
+    @property
+    def nameless(self) -> bool:
+        """True if the file names other columns, but none of the field's."""
+        named = [column for field in self.stream.fields for column in field.columns if not _MADE_NAME.fullmatch(column)]
+        return bool(named) and all(map(_MADE_NAME.fullmatch, self.field.columns))
 
     @property
     def desired(self) -> bool:

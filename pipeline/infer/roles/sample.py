@@ -28,11 +28,10 @@ def choose_sample(
     Returns the action, the reasons for it, and the sample.
     """
     roles = roles_of(streams)
-    action, reasons = choose_action(roles, clock, num_rows, choices)
-    commanded = set(action.of) if action.kind == "column" else set()
-    free = [role for role in roles if role.path not in commanded and role.use in ("measured", "object")]
-    free = [role for role in free if not role.desired]
-    state = _state(free, streams[0])
+    action, reasons = choose_action(roles, clock, num_rows, choices, lambda action: _state(roles, action, streams[0]))
+    commanded = action.kind == "column"
+    free = _free(roles, action)
+    state = _state(roles, action, streams[0])
     if not state:
         state = [role for role in roles if role.path in action.of]
         if commanded and not any(stream.kind in ("images", "video") for stream in streams):
@@ -71,18 +70,38 @@ def _sensor_name(role: Role, anchor: StreamGuess) -> str:
     return role.field.name if role.stream is anchor else f"{role.stream.name}_{role.field.name}"
 
 
+def _free(roles: Sequence[Role], action: ActionSpec) -> list[Role]:
+    """Return what was measured, and goals and objects, without what was commanded or may have been.
+
+    Fields without any name, which are asked about, belong to the state if they are part of what the action looks ahead.
+    """
+    is_column = action.kind == "column"
+    found = [role for role in roles if role.use in ("measured", "object") and not role.desired]
+    found = [role for role in found if not (is_column and role.path in action.of)]
+    return [role for role in found if is_column or role.path in action.of or not role.nameless]
+
+
 def _is_wide(role: Role) -> bool:
     return role.field.num_columns > _WIDEST_STATE
 
 
-def _state(free: Sequence[Role], anchor: StreamGuess) -> list[Role]:
+def _state(roles: Sequence[Role], action: ActionSpec, anchor: StreamGuess) -> list[Role]:
     """Return what moves with the arm, and goals and objects: all of the anchor, and the arms of other streams.
+
+    Another stream that holds what reaches a command, such as the place of a drone, holds an arm too.
 
     If names say what was observed, other fields belong to the state only if their names say what they are.
     """
+    free = _free(roles, action)
     ours = [role for role in free if role.stream is anchor and not role.field.optional]
-    arms = {role.stream.name for role in free if role.quantity in ("joint", "gripper") and role.stream is not anchor}
-    ours += [role for role in free if role.stream.name in arms and role.quantity in ("joint", "gripper", "rate")]
+    commanded = [role for role in roles if action.kind == "column" and role.path in action.of]
+    goals = {role.field.num_columns for role in commanded if role.quantity == "pose"} - {1}
+    others = [role for role in free if role.stream is not anchor]
+    places = {role.stream.name for role in others if role.quantity == "pose" and role.field.num_columns in goals}
+    arms = places | {role.stream.name for role in others if role.quantity in ("joint", "gripper")}
+    held = {(name, quantity) for name in arms for quantity in ("joint", "gripper", "rate")}
+    held |= {(name, "pose") for name in places}
+    ours += [role for role in others if (role.stream.name, role.quantity) in held]
     ours += [role for role in free if role.stream is not anchor and role.use == "object" and role not in ours]
     ours = [role for role in ours if not role.field.constant or role.quantity in _BODY or role.use == "object"]
     if any(role.observed for role in ours):
