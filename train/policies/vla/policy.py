@@ -90,7 +90,11 @@ class VLAPolicy(Policy):
         windows = {key: (shape[0] - spec.ahead_rows, *shape[1:]) for key, shape in observation_shapes(spec).items()}
         self._num_rows = {key: shape[0] for key, shape in windows.items() if not key.startswith("observation.images.")}
         self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._num_rows)
-        self.series = nn.ModuleList(SeriesEncoder(dim, windows[key]) for key in self._num_rows)
+        series = [SeriesEncoder(dim, windows[key]) for key in self._num_rows]
+        self.series = nn.ModuleList(series)
+        self.newest = nn.ModuleList(
+            nn.Sequential(nn.Linear(each.num_features, dim), nn.SiLU(), nn.Linear(dim, dim)) for each in series
+        )
         self.source = nn.Parameter(torch.randn(len(self._num_rows), dim) * 0.02)
         self.embodiment = nn.Embedding(len(spec.embodiments), dim) if spec.embodiments else None
         self.query = nn.Parameter(torch.randn(H, dim) * 0.02)
@@ -218,11 +222,14 @@ class VLAPolicy(Policy):
         """Returns the tokens of state, sensors and robot."""
         robot = batch.get(EMBODIMENT)
         tokens = [] if self.embodiment is None else [self.embodiment(robot).unsqueeze(1)]
-        for (key, num_rows), normalizer, encoder, source in zip(
-            self._num_rows.items(), self.series_normalizers, self.series, self.source, strict=True
-        ):
+        encoders = zip(
+            self._num_rows.items(), self.series_normalizers, self.series, self.newest, self.source, strict=True
+        )
+        for (key, num_rows), normalizer, encoder, newest, source in encoders:
             values, is_pad = (batch[name][:, :num_rows] for name in (key, f"{key}_is_pad"))
-            tokens.append(encoder(normalizer(values, robot), is_pad) + source)
+            features, past = encoder(normalizer(values, robot), is_pad)
+            tokens.append(newest(features).unsqueeze(1) + source)
+            tokens += [] if past is None else [past + source]
         return tokens
 
 
