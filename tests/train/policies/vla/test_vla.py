@@ -71,6 +71,15 @@ def test_flow_learns_a_batch(backbones: Path) -> None:
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+def test_expert_that_knows_the_way_has_no_loss_and_ends_at_the_actions(backbones: Path) -> None:
+    policy, batch = tiny_policy(backbones).eval(), make_batch(make_spec())
+    target = policy.action_normalizer(batch["action"])
+    policy._noisy = lambda x, t: (x, t)  # type: ignore[assignment, method-assign, return-value]
+    policy._predict = lambda _, at, *__: (target - at[0]) / (1 - at[1][:, None, None])  # type: ignore[method-assign]
+    assert policy.loss(batch).mean.item() < 1e-4
+    torch.testing.assert_close(policy.act(batch), batch["action"], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layers_have_the_keys_and_values_of_the_model_itself(backbones: Path, family: str) -> None:
     """So positions, masks, image tokens and added features are those that the model was trained with."""
