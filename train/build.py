@@ -185,9 +185,9 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         shuffle_shards=config.data.shuffle_shards,
         weights=with_dataset_names(config.data.weights, config.data.paths, names),
         mix=mix_with_dataset_names(config.data.mix, config.data.paths, names),
-        augmentation=Augmentation.from_table(config.data.augmentation, "[augmentation]")
-        if config.data.augment or config.data.augmentation
-        else None,
+        augmentation=None
+        if not config.data.augment
+        else Augmentation.from_table(config.data.augmentation, "[augmentation]"),
         say=say,
     )
     if not loader.num_frames:
