@@ -3,7 +3,8 @@
 ``step_ms`` is of steps that ask the policy (``execute=1``); ``queued_ms`` of those that take an action from a chunk.
 The baseline is the policy's ``act`` alone on a batch that is ready, so that ``ratio`` says what the runner costs.
 ``held`` is the share of ticks of 20 ms whose step ended before the next tick. ``growth_bytes`` is what Python's and
-NumPy's memory grew by over 10,000 steps. Weights are random: they change no time.
+NumPy's memory grew by over 10,000 steps. Weights are random: they change no time. ``load`` is that of the machine after
+the case: with more than 1 on two cores, only ``step_cpu_ms``, ``ratio`` and ``growth_bytes`` say something.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -150,7 +152,7 @@ def main() -> None:
     for name, case in CASES.items():
         found = {key: rounded(value) for key, value in measure(case, args, options.steps, options.ticks).items()}
         line = {"bench": "runner", "case": name, "policy": "regression", "policy_args": args}
-        print(json.dumps(line | found | machine()), flush=True)
+        print(json.dumps(line | found | {"load": rounded(os.getloadavg()[0])} | machine()), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ NO_PATHS = {
     "wandb", "tensorboard", "profile", "seconds", "schedule", "ema", "attention",
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
     "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
-    "action_form", "image_resize", "to", "fps", "video", "accept",
+    "action_form", "image_resize", "to", "fps", "video", "accept", "checkpoint", "port", "execute", "ensemble",
+    "embodiment",
     *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}
