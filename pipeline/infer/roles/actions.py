@@ -155,8 +155,8 @@ def _ask_of_what_lies_among(
     among += [role for role in anchor if role not in [*among, *moves] and (role.nameless or _outnumbers(role, moves))]
     if choices is not None and among:
         names = ", ".join(role.field.name for role in among)
-        actions = (ActionSpec(kind="absolute", of=_paths(each)) for each in (moves, [*moves, *among]))
-        line, other = _lines(*actions, state_of)
+        without, whole = (ActionSpec(kind="absolute", of=_paths(each)) for each in (moves, [*moves, *among]))
+        line, other = _lines(without, whole, state_of)
         choices.ask(f"action: {names} stands among what moves", "no part of it", line, "a part of it", other)
 
 
