@@ -106,7 +106,7 @@ def _inferred(root: Path, tree: FileTree) -> Inferred:
         toml=schema_text(guess),
         reasons=(*([_NAMED.format(known)] if known else []), *guess.reasons, *_misnamed(tree)),
         questions=tuple(map(str, asked_once(questions))),
-        faults=tuple(fault["message"] for fault in reading.faults),
+        faults=tuple(map(_said_of, reading.faults)),
         num_tried=reading.num_tried,
     )
 
@@ -228,6 +228,15 @@ def _with_missing(guess: SchemaGuess, faults: list[Record]) -> SchemaGuess | Non
         texts_here = tuple(sorted({*stream.missing, *texts})) if stream.kind == "csv" else ()
         streams.append(replace(stream, fields=fields, missing=texts_here))
     return replace(guess, streams=tuple(streams))
+
+
+def _said_of(fault: Record) -> str:
+    """Return what a fault says, and how a word among numbers is said to mean that there is no value."""
+    word = _quoted(fault["found"] or "") if fault["code"] == "csv.not_a_number" else ""
+    if not word.isalpha():
+        return str(fault["message"])
+    cure = f'missing = ["{word}"] in the stream and on_missing = "mask" in the field'
+    return f"{fault['message']}; if {word} means no value, say {cure}"
 
 
 def _quoted(found: str) -> str:

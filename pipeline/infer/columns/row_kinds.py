@@ -16,7 +16,7 @@ from vlapipe.pipeline.infer.lexicon import lexicon
 from vlapipe.pipeline.infer.text.cells import is_missing
 from vlapipe.pipeline.infer.text.dialect import Table
 
-__all__ = ["apart_by_kind"]
+__all__ = ["apart_by_cells", "apart_by_kind"]
 
 _MOST_KINDS = 8
 _OFTEN = 3  # blocks of rows of a kind, from which on the kinds take turns
@@ -54,6 +54,62 @@ def apart_by_kind(name: str, looks: Sequence[Table], choices: Choices) -> dict[s
     found = {kind: [_of_kind(look, column, kind, apart.reasons) for look in looks] for kind in kinds}
     filled = {kind: tuple(look for look in each if look.rows) for kind, each in found.items()}
     return dict(sorted(filled.items(), key=lambda item: -_num_numbers(item[1][0])))
+
+
+def apart_by_cells(name: str, looks: Sequence[Table], choices: Choices) -> dict[str, tuple[Table, ...]]:
+    """Return the tables' rows by the columns that they fill, if rows that fill other columns take turns; else nothing.
+
+    So several topics stand on one clock. A user is asked unless the names say the topics.
+    """
+    widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
+    numbers = [column for column in columns_of(widest) if column.kind in ("number", "words")]
+    groups = _filled_together([column for column in numbers if column.num_missing])
+    alone = [column for column in numbers if not column.num_missing and not column.rises]
+    if len(groups) < 2 or alone or widest.path.lower().endswith("l"):
+        return {}
+    topics = [{column.name.strip("/").partition("/")[0] for column in group} for group in groups]
+    named = [
+        group[0].name if len(topic) > 1 else next(iter(topic)) for group, topic in zip(groups, topics, strict=True)
+    ]
+    if len(set().union(*topics)) > len(groups) or not all("/" in column.name for group in groups for column in group):
+        each, mask = 'a stream for each with on_missing = "drop"', 'on_missing = "mask"'
+        choices.ask(f"{name}: rows that fill {' or '.join(named)}", "streams of their own", each, "one stream", mask)
+    found = {topic: _that_fill(looks, group, groups) for topic, group in zip(named, groups, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: -_num_numbers(item[1][0])))
+
+
+def _filled_together(columns: Sequence[Column]) -> list[list[Column]]:
+    """Return the columns in groups whose cells are filled in the same rows; nothing unless the groups take turns."""
+    filled = {column.name: np.array([not is_missing(cell) for cell in column.cells], dtype=bool) for column in columns}
+    groups: list[list[Column]] = []
+    for column in columns:
+        ours = filled[column.name]
+        for group in groups:
+            theirs = filled[group[0].name]
+            if 2 * np.sum(ours & theirs) > min(ours.sum(), theirs.sum()):
+                group.append(column)
+                break
+        else:
+            groups.append([column])
+    blocks = [np.sum(np.diff(filled[group[0].name].astype(int)) != 0) // 2 for group in groups]
+    return groups if min(blocks, default=0) >= _OFTEN else []
+
+
+def _that_fill(looks: Sequence[Table], group: list[Column], groups: list[list[Column]]) -> tuple[Table, ...]:
+    """Return the rows that fill a column of a group, without the cells of the other groups."""
+    ours = {column.name for column in group}
+    theirs = {column.name for other in groups if other is not group for column in other}
+    reason, found = f"rows that fill {group[0].name!r}; others fill other columns", []
+    for look in looks:
+        at = [i for i, name in enumerate(look.names) if name in ours]
+        rows = tuple(
+            tuple("" if name in theirs else cell for name, cell in zip(look.names, row, strict=True))
+            for row in look.rows
+            if not all(is_missing(row[i]) for i in at)
+        )
+        num_rows = round(look.num_rows * len(rows) / max(1, len(look.rows)))
+        found += [replace(look, rows=rows, num_rows=num_rows, reasons=(*look.reasons, reason))] if rows else []
+    return tuple(found)
 
 
 def _num_numbers(look: Table) -> int:

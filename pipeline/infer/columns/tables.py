@@ -12,7 +12,7 @@ from vlapipe.pipeline.infer.columns.clock import guess_clock
 from vlapipe.pipeline.infer.columns.columns import Column, columns_of
 from vlapipe.pipeline.infer.columns.fields import guess_fields
 from vlapipe.pipeline.infer.columns.groups import identifier
-from vlapipe.pipeline.infer.columns.row_kinds import apart_by_kind
+from vlapipe.pipeline.infer.columns.row_kinds import apart_by_cells, apart_by_kind
 from vlapipe.pipeline.infer.columns.table_clock import clock_of_table
 from vlapipe.pipeline.infer.guess import FieldGuess, SourceGuess, StreamGuess
 from vlapipe.pipeline.infer.text.cells import is_missing, words_of
@@ -33,13 +33,29 @@ def guess_table(
 ) -> SourceGuess:
     """Guess a stream from its files' first rows. ``may_split`` says whether a file may hold several episodes."""
     looks = _cut(name, looks, choices)
-    first, *others = apart_by_kind(name, looks, choices).items() or [("", looks)]
+    by_kind = apart_by_kind(name, looks, choices)
+    by_cells = {} if by_kind else apart_by_cells(name, looks, choices)
+    first, *others = (by_kind or by_cells or {"": looks}).items()
     guess = _guess_rows(name, files, first[1], choices, may_split=may_split)
-    beside = []
+    streams = [guess.stream]
     for kind, rows in others:
         other = _guess_rows(identifier(kind, "rows"), files, rows, choices, may_split=False).stream
-        beside += [other] if other.fields else []
-    return replace(guess, beside=tuple(beside))
+        streams += [other] if other.fields else []
+    if by_cells:
+        texts = sorted({cell for look in looks for row in look.rows for cell in row if is_missing(cell)})
+        kept = {column for stream in streams for field in stream.fields for column in field.columns}
+        streams = [_dropping(stream, tuple(texts), kept) for stream in streams]
+    return replace(guess, stream=streams[0], beside=tuple(streams[1:]))
+
+
+def _dropping(stream: StreamGuess, missing: tuple[str, ...], kept: set[str]) -> StreamGuess:
+    """Return a stream without the rows that leave its cells empty, since these are of another stream."""
+    always = any(not field.on_missing for field in stream.fields)
+    fields = (
+        replace(field, on_missing="drop") if not (always and field.on_missing) else field for field in stream.fields
+    )
+    drop = tuple((name, "kept in another stream" if name in kept else why) for name, why in stream.drop)
+    return replace(stream, fields=tuple(fields), missing=missing, drop=drop)
 
 
 def _guess_rows(
