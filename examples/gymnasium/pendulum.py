@@ -53,19 +53,26 @@ def expert(state: Any) -> float:
 
 
 def main() -> None:
-    """Record episodes, each a folder with its CSV."""
+    """Record episodes, each a folder with its CSV.
+
+    The torque that acts is the expert's and noise, and what is recorded is the expert's alone: otherwise nearly all
+    frames stand still, and none shows how to come back.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--noise", type=float, default=1.5, help="standard deviation of the noise, in N m")
     options = parser.parse_args()
     env, rewards = gymnasium.make("Pendulum-v1"), []
     for episode in range(options.episodes):
         state, _ = env.reset(seed=episode)
+        noise = np.random.default_rng(episode).normal(0, options.noise, 1000)
         rows, total, ended = [], 0.0, False
         while not ended:
             torque = expert(state)
             rows.append((f"{len(rows) * STEP_S:.2f}", *(repr(float(value)) for value in (*state, torque))))
-            state, reward, terminated, truncated, _ = env.step(np.array([torque], dtype=np.float32))
+            acts = np.array([torque + noise[len(rows)]], dtype=np.float32).clip(-2, 2)
+            state, reward, terminated, truncated, _ = env.step(acts)
             total, ended = total + float(reward), terminated or truncated
         rewards.append(total)
         folder = options.out / "swing_up" / f"episode_{episode:03}"

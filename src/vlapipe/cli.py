@@ -686,6 +686,9 @@ def evaluate(
     Results, film strips and plots go to RUN/eval. docs/evaluation.md says what the figures mean, and how an environment
     of your own is given.
     """
+    local_path(run)
+    if data is not None:
+        local_path(data, "--data")
     if environment is None and data is None:
         raise UsageError("vlapipe eval: of what?", "--data DATASET, or --env demo for the demo's own simulation")
     with _needing_torch("eval"):
