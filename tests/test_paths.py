@@ -31,7 +31,7 @@ NO_PATHS = {
     "hang_timeout_s", "max_steps", "decay_steps", "learning_rate", "eval_every", "save_every", "async_save", "where",
     "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
     "action_form", "image_resize", "to", "fps", "video", "accept", "checkpoint", "port", "execute", "ensemble",
-    "embodiment", "eval_env", "eval_env_every", "environment", "episodes", "env_arg", "films", "split", "frames",
+    "embodiment", "eval_env", "eval_env_every", "environment", "env_arg", "films", "split", "frames",
     "pages", "epochs",
     *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip

@@ -21,7 +21,8 @@ def test_pendulum_is_recorded_trained_and_acted_in(tmp_path: Path, monkeypatch: 
     raw, data, out = (tmp_path / name for name in ("raw", "data", "run"))
     script = [sys.executable, str(EXAMPLE / "pendulum.py"), str(raw), "--episodes", "10"]
     said = subprocess.run(script, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert said.startswith("10 episodes, mean reward -1")  # the expert swings it up: a random one has about -1200
+    reward = float(said.partition("mean reward ")[2].partition(",")[0])
+    assert reward > -400  # the expert swings it up in spite of the noise; without acting, it is about -1200
     ingest(IngestConfig(source=raw, out=data, schema=str(EXAMPLE / "pendulum.toml")))
     given = {"max_steps": 3, "batch_size": 8, "num_workers": 0, "wandb": "disabled", "policy": "tiny_policy:TinyPolicy"}
     train(TrainConfig.of(data=data, out=out, **given))
