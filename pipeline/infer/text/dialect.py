@@ -23,7 +23,7 @@ from vlapipe.pipeline.infer.text.text_head import NoTextError, TextHead, read_te
 from vlapipe.pipeline.read.csv.json_rows import are_json_lines, cells_of_object, parse_object
 from vlapipe.schemas.schema import Dialect
 
-__all__ = ["Table", "look_at_table", "table_options"]
+__all__ = ["Table", "look_at_table"]
 
 _MAX_BROKEN = 32  # lines over which one quoted row may be broken
 _SHOWN = 60
@@ -53,16 +53,11 @@ class Table:
 
 def look_at_table(path: Path, label: str) -> Table | None:
     """Cut a file's first rows in the likeliest way. Returns ``None`` if the file is not a table."""
-    options = table_options(path, label)
-    return replace(options[0].value, options=options) if options else None
-
-
-def table_options(path: Path, label: str) -> tuple[Option[Table], ...]:
-    """Cut a file's first rows in each likely way, the likeliest first. Returns none if the file is not a table."""
     try:
-        return _options(read_text_head(path), label, lexicon())
+        options = _options(read_text_head(path), label, lexicon())
     except NoTextError:
-        return ()
+        return None
+    return replace(options[0].value, options=options) if options else None
 
 
 @lru_cache(maxsize=32)

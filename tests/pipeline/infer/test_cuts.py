@@ -12,7 +12,7 @@ from inferring import infer_and_ingest
 
 from vlapipe import open_dataset
 from vlapipe.pipeline.infer.infer import infer_schema
-from vlapipe.pipeline.infer.text.dialect import look_at_table, table_options
+from vlapipe.pipeline.infer.text.dialect import look_at_table
 from vlapipe.pipeline.infer.text.text_head import read_text_head
 from vlapipe.schemas.schema import WHITESPACE
 
@@ -196,4 +196,5 @@ def test_blank_lines_are_cut_in_linear_time(tmp_path: Path) -> None:
 def test_a_cell_of_many_digits_is_no_number_of_a_guess(tmp_path: Path) -> None:
     rows = "".join(f"{i / 10},{'9' * (5000 if i == 3 else 1)}.5\n" for i in range(20))
     (tmp_path / "log.csv").write_text(f"t,x\n{rows}")
-    assert table_options(tmp_path / "log.csv", "log.csv")[0].value.num_rows == 20
+    table = look_at_table(tmp_path / "log.csv", "log.csv")
+    assert table is not None and table.num_rows == 20

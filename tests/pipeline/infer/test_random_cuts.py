@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlapipe.pipeline.infer.text.dialect import Table, table_options
+from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
 
 TABLES = 600
 _MARGIN = 2.0  # log-odds; a nearer runner-up is asked about
@@ -120,11 +120,12 @@ def printed(seed: int) -> Printed:
 def cut(path: Path, table: Printed) -> tuple[Table | None, bool]:
     """The likeliest table, and whether something is asked."""
     path.write_text(table.text, encoding="utf-8", newline="")
-    options = table_options(path, path.name)
-    if not options:
+    found = look_at_table(path, path.name)
+    if found is None:
         return None, False
+    options = found.options
     near = len(options) > 1 and options[0].score - options[1].score < _MARGIN
-    return options[0].value, near or bool(options[0].value.questions)
+    return found, near or bool(found.questions)
 
 
 def test_random_tables_come_back_as_printed_or_are_asked(tmp_path: Path) -> None:
