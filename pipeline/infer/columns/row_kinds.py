@@ -59,7 +59,7 @@ def apart_by_kind(name: str, looks: Sequence[Table], choices: Choices) -> dict[s
 def apart_by_cells(name: str, looks: Sequence[Table], choices: Choices) -> dict[str, tuple[Table, ...]]:
     """Return the tables' rows by the columns that they fill, if rows that fill other columns take turns; else nothing.
 
-    So several topics stand on one clock. A user is asked unless the names say the topics.
+    So several topics stand on one clock. Unless the names say the topics, the rows stay together and a user is asked.
     """
     widest = max(looks, key=lambda look: (len(look.names), look.num_rows))
     numbers = [column for column in columns_of(widest) if column.kind in ("number", "words")]
@@ -67,13 +67,12 @@ def apart_by_cells(name: str, looks: Sequence[Table], choices: Choices) -> dict[
     alone = [column for column in numbers if not column.num_missing and not column.rises]
     if len(groups) < 2 or alone or widest.path.lower().endswith("l"):
         return {}
-    topics = [{column.name.strip("/").partition("/")[0] for column in group} for group in groups]
-    named = [
-        group[0].name if len(topic) > 1 else next(iter(topic)) for group, topic in zip(groups, topics, strict=True)
-    ]
-    if len(set().union(*topics)) > len(groups) or not all("/" in column.name for group in groups for column in group):
+    topics = {column.name: column.name.strip("/").partition("/")[0] for group in groups for column in group}
+    named = [topics[group[0].name] for group in groups]
+    if not len(set(named)) == len(set(topics.values())) == len(groups) or not all("/" in name for name in topics):
         each, mask = 'a stream for each with on_missing = "drop"', 'on_missing = "mask"'
-        choices.ask(f"{name}: rows that fill {' or '.join(named)}", "streams of their own", each, "one stream", mask)
+        choices.ask(f"{name}: rows that fill {' or '.join(named)}", "one stream", mask, "streams of their own", each)
+        return {}
     found = {topic: _that_fill(looks, group, groups) for topic, group in zip(named, groups, strict=True)}
     return dict(sorted(found.items(), key=lambda item: -_num_numbers(item[1][0])))
 

@@ -123,9 +123,9 @@ def test_thousands_are_stored_as_thousands(decimal: str, thousands: str, tmp_pat
         return number.replace(",", "\0").replace(".", decimal).replace("\0", thousands)
 
     rows = "".join(f"{cell(f'{i / 100:.2f}')};{cell(f'{i * 370:,}')};{i}\n" for i in range(40))
-    arrays, _ = ingested(tmp_path, f"time;counts;n\n{rows}")
+    arrays, _ = ingested(tmp_path, f"time;counts;ticks\n{rows}")
     assert arrays["counts"].ravel().tolist() == [i * 370 for i in range(40)]
-    assert arrays["n"].ravel().tolist() == list(range(40))
+    assert arrays["ticks"].ravel().tolist() == list(range(40))
 
 
 def test_thousands_or_decimals_that_nothing_tells_apart_are_asked(tmp_path: Path) -> None:
@@ -197,4 +197,5 @@ def test_a_cell_of_many_digits_is_no_number_of_a_guess(tmp_path: Path) -> None:
     rows = "".join(f"{i / 10},{'9' * (5000 if i == 3 else 1)}.5\n" for i in range(20))
     (tmp_path / "log.csv").write_text(f"t,x\n{rows}")
     table = look_at_table(tmp_path / "log.csv", "log.csv")
-    assert table is not None and table.num_rows == 20
+    assert table is not None
+    assert table.num_rows == 20
