@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import ClockGuess
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
@@ -90,13 +92,22 @@ def _robot_moves_by(commanded: Sequence[Role]) -> list[Role]:
         chosen = [role for role in chosen if role.quantity != "pose" or _is_lone_axis(role)]
     if len({role.sides for role in named}) < len(named) and not any(role.field.labels for role in named):
         chosen = named[:1]
-    return [role for role in chosen if not any(_told_better(role, other) for other in chosen)]
+    chosen = [role for role in chosen if not any(_told_better(role, other) for other in chosen)]
+    return [role for role in chosen if not any(_holds(whole, role) for whole in chosen if whole is not role)]
 
 
 def _told_better(role: Role, other: Role) -> bool:
     """Return True if another field of the same columns is the likelier command, such as cmd.q_d beside state.q_d."""
     same = role.quantity == other.quantity and role.field.num_columns > 1 and are_alike(role.field, other.field)
     return same and other.score - role.score > _LIKELIER
+
+
+def _holds(whole: Role, part: Role) -> bool:
+    """Return True if the columns of a field are among those of a wider one, such as one vector of all commands."""
+    rows, ours = whole.field.head, part.field.head
+    if rows is None or ours is None or len(rows) != len(ours) or rows.shape[1] <= ours.shape[1]:
+        return False
+    return all(any(np.array_equal(column, each, equal_nan=True) for each in rows.T) for column in ours.T)
 
 
 def _is_lone_axis(role: Role) -> bool:
