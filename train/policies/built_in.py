@@ -81,7 +81,7 @@ class BuiltInPolicy(Policy):
         self._spec, self.dim = spec, width
         self.action_normalizer = Normalizer.of(spec, "action")
         self.instruction = InstructionEncoder(
-            width, num_buckets=numbers["num_word_buckets"], max_words=numbers["max_words"], num_heads=heads
+            width, num_buckets=numbers["num_word_buckets"], max_words=numbers["max_words"]
         )
         # The rows up to the frame, of each entry.
         windows = {key: (shape[0] - spec.ahead_rows, *shape[1:]) for key, shape in observation_shapes(spec).items()}

@@ -22,6 +22,7 @@ __all__ = ["InstructionEncoder", "num_words", "word_ids"]
 # character.
 _WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]|[^\W_]+")
 _SHOWN = 200  # characters of an instruction that a message shows
+_WIDTH, _NUM_HEADS = 64, 4  # of the block
 _HASHES = 2  # a word is the sum of two rows, so two words are confused only if both hashes collide
 
 
@@ -51,16 +52,18 @@ def _rows(word: str, num_buckets: int) -> tuple[int, ...]:
 class InstructionEncoder(nn.Module):
     """Encodes an instruction as one vector: one transformer block over the words in order, then their mean.
 
-    Row 0 of the table stands for an absent word and stays zero.
+    Row 0 of the table stands for an absent word and stays zero. The block is narrow: it works on every word of every
+    sample, and instructions of robots have few words.
     """
 
-    def __init__(self, dim: int, *, num_buckets: int = 2048, max_words: int = 24, num_heads: int = 4) -> None:
+    def __init__(self, dim: int, *, num_buckets: int = 2048, max_words: int = 24) -> None:
         super().__init__()
         self.num_buckets, self.max_words = num_buckets, max_words
-        self.table = nn.Embedding(num_buckets, dim, padding_idx=0)
-        self.position = nn.Parameter(torch.randn(max_words, dim) * 0.02)
-        self.block = Block(dim, num_heads)
-        self.norm = nn.LayerNorm(dim)
+        self.table = nn.Embedding(num_buckets, _WIDTH, padding_idx=0)
+        self.position = nn.Parameter(torch.randn(max_words, _WIDTH) * 0.02)
+        self.block = Block(_WIDTH, _NUM_HEADS)
+        self.norm = nn.LayerNorm(_WIDTH)
+        self.out = nn.Linear(_WIDTH, dim)
 
     def ids(self, task: list[str], device: torch.device) -> Tensor:
         """Returns table rows ``(B, max_words, 2)`` int64; 0 after the end of the instruction."""
@@ -90,5 +93,5 @@ class InstructionEncoder(nn.Module):
         words = (self.table(ids).sum(dim=2) + self.position) * present
         words = self.norm(self.block(words))
         weight = present.expand_as(words)
-        mean: Tensor = (words * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
-        return mean
+        out: Tensor = self.out((words * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
+        return out
