@@ -15,18 +15,27 @@ class Block(nn.Module):
     """Attention to other tokens, if ``attends``, then a two-layer perceptron. Each adds its result to its input."""
 
     def __init__(
-        self, dim: int, num_heads: int, *, mlp_ratio: int = 4, attends: bool = True, dropout: float = 0.0
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: int = 4,
+        attends: bool = True,
+        attention_dim: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
+        """Create the layers. ``attention_dim`` is the width of queries, keys and values of all heads; None: ``dim``."""
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"expected dim to be a multiple of num_heads, found {dim} and {num_heads}")
+        width = dim if attention_dim is None else attention_dim
+        if width % num_heads:
+            raise ValueError(f"expected a width that is a multiple of num_heads, found {width} and {num_heads}")
         self.num_heads, self.attends = num_heads, attends
         if attends:
             self.attention_norm = nn.LayerNorm(dim)
             self.token_norm = nn.LayerNorm(dim)
-            self.query = nn.Linear(dim, dim)
-            self.key_value = nn.Linear(dim, 2 * dim)
-            self.attention_out = nn.Linear(dim, dim)
+            self.query = nn.Linear(dim, width)
+            self.key_value = nn.Linear(dim, 2 * width)
+            self.attention_out = nn.Linear(width, dim)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp_in = nn.Linear(dim, mlp_ratio * dim)
         self.mlp_out = nn.Linear(mlp_ratio * dim, dim)
@@ -49,7 +58,10 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A sequence of blocks in which few tokens read many. What is read is not changed, so it costs little."""
+    """A sequence of blocks in which few tokens read many, which costs little: what is read is not changed.
+
+    Keys and values are narrow, because they are computed for every token in every block.
+    """
 
     def __init__(
         self,
@@ -63,7 +75,15 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio=mlp_ratio, attends=attends, dropout=dropout) for _ in range(depth)
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                attends=attends,
+                attention_dim=num_heads * max(8, dim // (4 * num_heads)),
+                dropout=dropout,
+            )
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
         for block in self.blocks:
