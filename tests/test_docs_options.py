@@ -107,12 +107,18 @@ def test_every_flag_of_bench_that_is_not_one_of_training_has_its_row() -> None:
 
 def test_every_argument_of_the_built_in_policies_has_its_row() -> None:
     pytest.importorskip("torch")
+    from vlapipe.train.policies.built_in import SIZES, Sizes
     from vlapipe.train.policies.registry import BUILT_IN, load_policy_class
 
     for policy in BUILT_IN:
         taken = list(inspect.signature(load_policy_class(policy)).parameters.values())[1:]
-        wanted = [[f"`{one.name}`", _default_of(one)] for one in taken]
+        wanted = [[f"`{one.name}`", _default_of(one)] for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD]
         assert [row[:2] for row in rows(f"### `policy_args` of `{policy}`")] == wanted
+    sizes = rows("### Sizes of `regression` and `flow`")
+    assert [row[0] for row in sizes] == [f"`{name}`" for name in Sizes.__annotations__]
+    for name, default in [row[:2] for row in sizes]:
+        if name.strip("`") in SIZES["small"]:
+            assert default == ", ".join(str(SIZES[size][name.strip("`")]) for size in SIZES)
 
 
 def _default_of(parameter: inspect.Parameter) -> str:
