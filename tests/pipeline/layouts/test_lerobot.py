@@ -384,7 +384,9 @@ def test_a_list_of_one_is_a_number(tmp_path: Path) -> None:
     assert vlapipe.open_dataset(tmp_path / "out").episode(0)["robot/next_reward"].shape == (12,)
 
 
-@pytest.mark.parametrize("cameras", [{}, {"front": "video"}, {"front": "image"}])
+@pytest.mark.parametrize(
+    "cameras", [{"front": "video"}, *(pytest.param(few, marks=pytest.mark.slow) for few in ({}, {"front": "image"}))]
+)
 def test_ten_steps_of_training(tmp_path: Path, cameras: dict[str, str]) -> None:
     write_lerobot(tmp_path / "lab", cameras=cameras)
     run(tmp_path / "lab", tmp_path / "out")

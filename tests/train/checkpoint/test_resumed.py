@@ -55,6 +55,7 @@ def test_longer_run_stays_at_the_lowest_rate_and_says_how_to_change_that(run: Pa
     assert rates(run)[-1] == pytest.approx(3e-5)
 
 
+@pytest.mark.slow
 def test_schedule_is_stretched_if_asked_for_which_is_said(run: Path, said: Any, tiny_dataset: Path) -> None:
     resume(run, max_steps=8, decay_steps=8)
     assert len(said()) == 2

@@ -194,6 +194,7 @@ def test_shares_of_four_ranks_are_resumed_by_any_number_of_ranks_and_any_paralle
         assert torch.allclose(after[name], value, rtol=1e-3, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_checkpoint_of_one_rank_is_resumed_by_ranks_that_share_the_policy(tiny_dataset: Path, tmp_path: Path) -> None:
     one, four = tmp_path / "one", tmp_path / "four"
     train(TrainConfig.from_sources(None, options(tiny_dataset, one, save_every=3, batch_size=8, keep_checkpoints=9)))

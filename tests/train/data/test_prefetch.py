@@ -91,6 +91,7 @@ def test_process_ends_by_itself_however_its_loop_did(how: str) -> None:
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
 
 
+@pytest.mark.slow
 def test_thousands_of_closes_at_any_moment_never_hang() -> None:
     code = """
         import faulthandler, itertools, random, sys, time

@@ -224,6 +224,7 @@ def test_a_file_that_is_not_whole_is_refused_with_its_name(tmp_path: Path, what:
     assert [(each.code, each.file) for each in findings] == [("npz.unreadable", "t.parquet")]
 
 
+@pytest.mark.slow
 def test_a_few_bytes_that_claim_gigabytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     rows = 35_000_000  # 280 MB of one number, in a file of some hundred bytes
