@@ -123,7 +123,10 @@ class Figures:
         return sorted(found, key=lambda item: (-item[1] if math.isfinite(item[1]) else 0.0, item[0]))
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Returns the figures to log: relative errors, the policy's by step, and errors by dimension in their units."""
+        """Returns the figures to log: relative errors, the policy's by step, and errors by dimension in their units.
+
+        What has no recorded action, such as a step that no chunk of the split reaches, is left out.
+        """
         found = {f"{prefix}/action_error": self.relative()}
         found |= {
             f"{prefix}/action_error_of_{who}": self.relative(who) for who in self.sums if who not in ("policy", MEAN)
@@ -131,7 +134,8 @@ class Figures:
         steps = self.relative_by_step()
         found |= {f"{prefix}/action_error/step_{i + 1}": steps[i] for i in _spread(len(steps))}
         errors = self.by_dimension("policy").tolist()
-        return found | {f"{prefix}/action_error/{n}": e for n, e in zip(self.dimensions.names, errors, strict=True)}
+        found |= {f"{prefix}/action_error/{n}": e for n, e in zip(self.dimensions.names, errors, strict=True)}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def sentences(self) -> list[str]:
         """Returns two lines for a log: how far from the yardsticks, and the errors and tasks in a few words."""

@@ -18,10 +18,13 @@ from vlapipe.train.report.tensorboard_run import TENSORBOARD_FOLDER, open_tensor
 from vlapipe.train.report.wandb_run import WANDB_FOLDER, WANDB_ID_FILE, open_wandb
 from vlapipe.train.stopping import explain_surroundings
 
-__all__ = ["REPORT_NAMES", "Outputs", "open_outputs"]
+__all__ = ["REPORT_NAMES", "VALIDATION_FILE", "Outputs", "open_outputs"]
 
 # Files and folders that reports make in a run's folder.
-REPORT_NAMES = frozenset({METRICS_FILE, WANDB_FOLDER, WANDB_ID_FILE, TENSORBOARD_FOLDER, PROFILE_FOLDER})
+VALIDATION_FILE = "validation.json"  # in the run's folder: the figures of the newest validation
+REPORT_NAMES = frozenset(
+    {METRICS_FILE, VALIDATION_FILE, WANDB_FOLDER, WANDB_ID_FILE, TENSORBOARD_FOLDER, PROFILE_FOLDER}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ class SpatialSoftArgmax(nn.Module):
 
     def __init__(self, num_channels: int, num_points: int) -> None:
         super().__init__()
-        self.maps = nn.Conv2d(num_channels, num_points, 1)
+        self.maps = nn.Conv2d(num_channels, num_points, 1, bias=False)  # a bias does not move a softmax
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns places ``(B, 2 K)``, all x and then all y, of ``features`` ``(B, C, height, width)``."""
