@@ -11,6 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.export.video_files import leave_real_time
+
 __all__ = ["add_packets", "frames_of", "make_video", "picture", "psnr_db", "shown_by_av"]
 
 
@@ -66,6 +68,7 @@ def make_video(
                 frame.colorspace, frame.color_range = colour
             frame.pts, frame.time_base = stamp, base
             container.mux(stream.encode(frame))
+            leave_real_time()  # for the tests that come after in this process
         container.mux(stream.encode(None))
         if sound is not None:
             samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")

@@ -6,6 +6,7 @@ Every written file is decoded or read again: frames are counted, their times com
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,7 @@ from vlapipe.pipeline.shards.format.image_loss import psnr_db, squared_error
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.extras import need
 
-__all__ = ["CODECS", "Loss", "VideoPart", "encode", "exact_rate", "join", "measure", "video_info"]
+__all__ = ["CODECS", "Loss", "VideoPart", "encode", "exact_rate", "join", "leave_real_time", "measure", "video_info"]
 
 CODECS = {"h264": "libx264", "av1": "libsvtav1"}
 _PAIRS = 8  # of neighbouring frames of an episode that are compared: one is a key frame, the other, worse, is not
@@ -91,7 +92,24 @@ def encode(path: Path, codec: str, rate: Fraction, size: tuple[int, int], images
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = i, 1 / rate
             output.mux(stream.encode(frame))
+            if not i:  # which opened the encoder
+                leave_real_time()
         output.mux(stream.encode())
+
+
+def leave_real_time() -> None:
+    """Give every thread of this process the scheduling of an ordinary program.
+
+    If root opens the AV1 encoder, it makes its own threads and the one that opened it real-time threads of the highest
+    priority, and whatever these start is one too. Nothing else would run on the machine while they compute.
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return
+    for thread in tasks.iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def measure(path: Path, rate: Fraction, count: int, image: Pixels) -> Loss:
