@@ -37,11 +37,11 @@ def test_count_is_what_a_real_batch_takes_for_each_sample(loader: Loader) -> Non
     assert counted == pytest.approx(counter.get_total_flops() / 3)
 
 
-def test_twice_the_width_of_the_trunk_takes_more(loader: Loader) -> None:
-    one, two = (flops_of(RegressionPolicy(loader.spec, **SMALL | {"dim": dim})) for dim in (32, 64))
+def test_a_wider_trunk_takes_more(loader: Loader) -> None:
+    one, more = (flops_of(RegressionPolicy(loader.spec, **SMALL | {"dim": dim})) for dim in (32, 256))
     assert one is not None
-    assert two is not None
-    assert 1.5 * one < two < 4 * one
+    assert more is not None
+    assert 1.5 * one < more < 64 * one  # most is spent on images, which the width touches last
 
 
 class Says(nn.Module):
