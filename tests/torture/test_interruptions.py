@@ -15,7 +15,11 @@ from launching import environment
 SCRIPT = Path(__file__).with_name("interruptions.py")
 
 
-@pytest.mark.parametrize("interruptions", [2, pytest.param(50, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "interruptions",
+    [pytest.param(2, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.slow)],
+    ids=["short", "long"],
+)
 def test_interrupted_runs_have_the_losses_of_an_undisturbed_one(tiny_dataset: Path, interruptions: int) -> None:
     command = [sys.executable, str(SCRIPT), f"--data={tiny_dataset}", f"--interruptions={interruptions}", "--seed=3"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)

@@ -22,7 +22,9 @@ SCRIPT = Path(__file__).with_name("saves.py")
 
 
 @pytest.mark.parametrize(
-    ("kills", "flips"), [(6, 40), pytest.param(200, 1000, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("kills", "flips"),
+    [pytest.param(6, 40, marks=pytest.mark.slow), pytest.param(200, 1000, marks=pytest.mark.slow)],
+    ids=["short", "long"],
 )
 def test_kills_leave_only_whole_checkpoints_and_every_flipped_bit_is_found(kills: int, flips: int) -> None:
     command = [sys.executable, str(SCRIPT), f"--kills={kills}", f"--flips={flips}", "--seed=1"]
