@@ -22,7 +22,7 @@ FLOORS = [
     ["pipeline.discover", "train.data", "train.background_work", "train.stopping"],
     ["pipeline.check", "pipeline.layouts", "train.option_values", "train.policies", "train.weight_names"],
     ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report", "train.robot"],
-    ["pipeline.plan", "train.run", "train.batch_size"],
+    ["pipeline.plan", "train.run", "train.run_loader", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
     ["train.evaluation"],

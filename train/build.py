@@ -10,12 +10,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
+from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
@@ -31,7 +30,6 @@ from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.data.transformed_spec import changes_actions
-from vlapipe.train.data.window_size import Window
 from vlapipe.train.evaluation.environments import make_environment
 from vlapipe.train.faults import stop_if_bad
 from vlapipe.train.optim.ema import EMA
@@ -57,6 +55,7 @@ from vlapipe.train.report.step_profile import StepProfile
 from vlapipe.train.report.step_timer import StepTimer
 from vlapipe.train.report.tensorboard_run import require_tensorboard
 from vlapipe.train.run import Run
+from vlapipe.train.run_loader import make_loader, open_datasets
 from vlapipe.train.stopping import StopSignal, explain_surroundings
 from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
@@ -147,47 +146,35 @@ def _digest(datasets: Iterable[Dataset]) -> str:
 def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) -> tuple[Loader, Loader | None]:
     """Returns the endless training loader, and the validation loader if the val split has a frame."""
     try:
-        datasets = [
-            open_dataset(path, cache_dir=config.data.cache_dir, cache_bytes=config.data.cache_size)
-            for path in config.data.paths
-        ]
+        datasets = open_datasets(config)
     except NotADatasetError as error:
         if config.resume:
             raise NotADatasetError(error.problem, "if the dataset has moved, say with --data where it is now") from None
         raise
 
-    window = Window.from_table(config.sample, config.action)
-
-    def make(split: str, **options: Any) -> Loader:
-        return Loader(
-            datasets,
-            window=window,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            prefetch_factor=config.data.prefetch_factor,
-            split=split,
-            where=config.data.where,
-            embodiments=config.data.embodiments,
-            image_size=config.data.image_size,
-            image_resize=config.data.image_resize,
-            transforms=config.data.transforms or (),
-            device=ranks.device,
-            **options,
-        )
-
+    make = partial(
+        make_loader,
+        config,
+        datasets,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        prefetch_factor=config.data.prefetch_factor,
+        transforms=config.data.transforms or (),
+        device=ranks.device,
+    )
     names = [str(dataset.path) for dataset in datasets]
     loader = make(
-        "train",
+        split="train",
         endless=True,
         num_workers=config.data.num_workers,
         shuffle_shards=config.data.shuffle_shards,
         weights=with_dataset_names(config.data.weights, config.data.paths, names),
         mix=mix_with_dataset_names(config.data.mix, config.data.paths, names),
-        augmentation=None
-        if not config.data.augment
-        else Augmentation.from_table(config.data.augmentation, "[augmentation]"),
+        augmentation=Augmentation.from_table(config.data.augmentation, "[augmentation]")
+        if config.data.augment
+        else None,
         say=say,
     )
     if not loader.num_frames:
@@ -215,7 +202,7 @@ def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) ->
         say(sentence)
     # A validation is too short for the loader to tune its number of threads.
     num_workers = min(2, threads_at_most()) if config.data.num_workers is None else config.data.num_workers
-    val_loader = make("val", shuffle=False, num_workers=num_workers, say=lambda _: None)
+    val_loader = make(split="val", shuffle=False, num_workers=num_workers, say=lambda _: None)
     return loader, val_loader if val_loader.num_frames else None
 
 

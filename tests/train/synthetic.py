@@ -65,3 +65,17 @@ def make_batch(spec: SampleSpec, batch_size: int = 4, *, seed: int = 0) -> dict[
     numbers = torch.arange(batch_size)
     batch |= {"episode_index": numbers, "frame_index": 10 * numbers, "index": numbers}
     return batch
+
+
+def losses_while_learning(policy: Any, batch: dict[str, Any], *, steps: int) -> list[float]:
+    """Train on one batch. Every fifth step draws the same random numbers, so that their losses compare."""
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step % 5)
+        loss = policy.loss(batch).mean
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses

@@ -6,13 +6,23 @@ import math
 import operator
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.toml_table import did_you_mean
 
-__all__ = ["FITS", "Fit", "parse_fit", "parse_image_size", "parse_number", "parse_whole_number", "refuse_unknown_split"]
+__all__ = [
+    "FITS",
+    "Fit",
+    "parse_choice",
+    "parse_fit",
+    "parse_image_size",
+    "parse_number",
+    "parse_whole_number",
+    "refuse_unknown_split",
+]
 
 Fit = Literal["stretch", "crop", "pad"]  # how an image comes to another size
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -64,6 +74,17 @@ def parse_image_size(what: str, value: Any) -> tuple[int, int] | None:
         raise UsageError(f"{what}: expected (height, width), or 'WIDTHxHEIGHT', found {value!r}")
     height, width = (parse_whole_number(f"{what} {name}", v, least=1) for name, v in zip(_SIDES, value, strict=True))
     return height, width
+
+
+def parse_choice(what: str, value: Any, known: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``known``.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in known:
+        raise UsageError(f"{what}: {value!r} is unknown", did_you_mean(str(value), known))
+    return str(value)
 
 
 def parse_fit(what: str, value: Any, image_size: Any) -> Fit:

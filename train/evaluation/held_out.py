@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
@@ -21,11 +21,11 @@ from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
 from vlapipe.train.data.device_copy import to_device
 from vlapipe.train.data.loader import Loader
-from vlapipe.train.data.window_size import Window
 from vlapipe.train.evaluation.action_error import ActionErrors, Dimensions, Figures, recorded_actions
 from vlapipe.train.evaluation.pages import Chunk, write_page
 from vlapipe.train.evaluation.yardsticks import RecordedActions, Yardsticks
 from vlapipe.train.parallel.rng import seed_generators
+from vlapipe.train.run_loader import make_loader, open_datasets
 
 __all__ = ["HeldOutResult", "compare_with_recorded"]
 
@@ -78,7 +78,8 @@ def compare_with_recorded(
         UsageError: the dataset does not have what the policy was trained on, or the split has no frame.
     """
     config = replace(config, data=replace(config.data, paths=(data,), transforms=None))
-    loader = _loader(config, split, _BATCH)
+    datasets = open_datasets(config)
+    loader = _loader(config, datasets, split, _BATCH)
     if not loader.num_frames:
         raise UsageError(f"--data {data}: no frame in the {split} split", "vlapipe inspect shows what it holds")
     _require_fit(policy, loader, data)
@@ -107,12 +108,12 @@ def compare_with_recorded(
             progress.advance()
     by_episode = _figures(dimensions, of_episodes).worst_tasks()
     worst = [(int(name), error) for name, error, _ in by_episode if name.isdigit()]
-    dataset = open_dataset(data)
-    ids = dict(zip(numbers, (str(dataset.episode_column("id")[n].as_py()) for n in numbers), strict=True))
-    drawn = []
+    of_numbers = datasets[0].episode_column("id")
+    ids = {number: str(of_numbers[number].as_py()) for number in numbers}
+    frame_by_frame, drawn = _loader(config, datasets, split, 1), []
     for place, (number, error) in enumerate(worst[:pages]):
         path = out / f"episode-{place + 1:02}-{number}.png"
-        _draw(policy, config, split, recorded, dimensions, number, f"{ids[number]}", error, path)
+        _draw(policy, frame_by_frame, recorded, dimensions, number, f"{ids[number]}", error, path)
         drawn.append(path)
     return HeldOutResult(
         data=data,
@@ -131,8 +132,7 @@ def _figures(dimensions: Dimensions, errors: dict[str, ActionErrors]) -> Figures
 
 def _draw(
     policy: LoadedPolicy,
-    config: TrainConfig,
-    split: str,
+    loader: Loader,
     recorded: RecordedActions,
     dimensions: Dimensions,
     episode: int,
@@ -140,13 +140,12 @@ def _draw(
     error: float,
     path: Path,
 ) -> None:
-    """Draw one episode: a chunk is predicted where the one before ends."""
+    """Draw one episode: a chunk is predicted where the one before ends. ``loader`` reads a frame at a time."""
     frames = np.flatnonzero(recorded.episode == episode)
     times, rows, H = recorded.time_s[frames], recorded.row[frames], policy.spec.action[0]
     step_s = recorded.step_s or float(np.diff(times).mean() if len(times) > 1 else 1.0)
     starts = np.searchsorted(times, np.arange(times[0], times[-1], H * step_s) - 1e-6)
     chunks, instruction = [], ""
-    loader = _loader(config, split, 1)
     of_loader, rows_of_loader = loader.places()
     starting = np.isin(rows_of_loader, rows[np.unique(starts.clip(0, len(rows) - 1))])
     wanted = np.flatnonzero((of_loader == episode) & starting).tolist()
@@ -177,21 +176,9 @@ def _act(policy: LoadedPolicy, batch: Batch, number: int) -> torch.Tensor:
     return actions.float().cpu()
 
 
-def _loader(config: TrainConfig, split: str, batch_size: int) -> Loader:
-    cache: dict[str, Any] = {"cache_dir": config.data.cache_dir, "cache_bytes": config.data.cache_size}
-    return Loader(
-        [open_dataset(path, **cache) for path in config.data.paths],
-        window=Window.from_table(config.sample, config.action),
-        batch_size=batch_size,
-        num_workers=1,
-        shuffle=False,
-        split=split,
-        where=config.data.where,
-        embodiments=config.data.embodiments,
-        image_size=config.data.image_size,
-        image_resize=config.data.image_resize,
-        say=lambda _: None,
-    )
+def _loader(config: TrainConfig, datasets: Sequence[Dataset], split: str, batch_size: int) -> Loader:
+    quiet: dict[str, Any] = {"num_workers": 1, "shuffle": False, "say": lambda _: None}
+    return make_loader(config, datasets, split=split, batch_size=batch_size, **quiet)
 
 
 def _require_fit(policy: LoadedPolicy, loader: Loader, data: Path) -> None:

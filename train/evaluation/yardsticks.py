@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.batch_layout import Batch
@@ -25,6 +24,7 @@ from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.data.window_size import Window
 from vlapipe.train.evaluation.action_error import MEAN, recorded_actions
+from vlapipe.train.run_loader import make_loader, open_datasets
 
 __all__ = ["RecordedActions", "Yardsticks"]
 
@@ -124,24 +124,19 @@ class RecordedActions:
 
 def _numbers_loader(config: TrainConfig, split: str, batch_size: int) -> Loader:
     """Returns a loader of state and action alone, in recorded order; of everything if the run has transforms."""
-    cache: dict[str, Any] = {"cache_dir": config.data.cache_dir, "cache_bytes": config.data.cache_size}
-    datasets = [open_dataset(path, **cache) for path in config.data.paths]
     window = Window.from_table(config.sample, config.action)
     if not config.data.transforms:
         times = {k: t for k, t in (window.delta_timestamps or {}).items() if not k.startswith((IMAGES, SENSORS))}
         window = replace(window, cameras=(), sensors={}, delta_timestamps=times or None)
-    return Loader(
-        datasets,
+    return make_loader(
+        config,
+        open_datasets(config),
         window=window,
         batch_size=batch_size,
         seed=config.seed,
         num_workers=0,
         shuffle=False,
         split=split,
-        where=config.data.where,
-        embodiments=config.data.embodiments,
-        image_size=config.data.image_size,
-        image_resize=config.data.image_resize,
         transforms=config.data.transforms or (),
         say=lambda _: None,
     )

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.arguments import parse_number, parse_whole_number
+from vlapipe.train.data.arguments import parse_choice, parse_number, parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
+from vlapipe.train.policies.actions import actions_of
 from vlapipe.train.policies.base import Policy
 from vlapipe.train.policies.flops import count_forward_flops
-from vlapipe.train.policies.nn.flow_matching import parse_choice
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
-from vlapipe.train.policies.nn.trunk import Trunk
+from vlapipe.train.policies.nn.trunk import Trunk, perceptron
 from vlapipe.train.policies.observation import check_observation, observation_shapes
 
 __all__ = ["SIZES", "BuiltInPolicy", "Sizes"]
@@ -105,9 +105,7 @@ class BuiltInPolicy(Policy):
         encoders = [*self.series, *self.images]
         num_features = sum(encoder.num_features for encoder in encoders)
         num_features += width * (1 if self.embodiment is None else 2)
-        self.features = nn.Sequential(
-            nn.Linear(num_features, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
-        )
+        self.features = perceptron(num_features, width, width)
         readable = [encoder for encoder in encoders if not isinstance(encoder, SeriesEncoder) or encoder.num_patches]
         self.source = nn.Parameter(torch.randn(len(readable), width) * 0.02) if readable else None
         self.trunk = Trunk(
@@ -158,20 +156,7 @@ class BuiltInPolicy(Policy):
             warnings.warn(f"act: {note}", stacklevel=2)
         with torch.no_grad():
             predicted = self.normalized_actions(observation).float()
-            actions: Tensor = self.action_normalizer.invert(predicted, observation.get(EMBODIMENT))
-            if self._spec.action_form is not None:
-                newest = observation["observation.state"][:, self._spec.newest]
-                actions = self._spec.action_form.decode(actions, newest)
-        return actions
-
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns normalized recorded actions ``(B, H, A)`` float32, and which of them count, bool.
-
-        Padded actions, columns that are constant, and actions that are not finite do not count.
-        """
-        robot = batch.get(EMBODIMENT)
-        counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varying(robot)
-        return self.action_normalizer(batch["action"], robot), counts & batch["action"].isfinite()
+            return actions_of(self.action_normalizer, self._spec, predicted, observation)
 
     def context(self, batch: Batch) -> Tensor:
         """Returns one vector for each observation, ``(B, dim)``: what the actions follow from."""

@@ -5,18 +5,20 @@ Shape letters: B batch, H action horizon, A action size.
 
 from __future__ import annotations
 
-import math
 from typing import Unpack
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from vlapipe.train.data.arguments import parse_whole_number
+from vlapipe.train.data.arguments import parse_choice, parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.policies.actions import targets_of
 from vlapipe.train.policies.base import LossOutput
 from vlapipe.train.policies.built_in import BuiltInPolicy, Sizes
-from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, parse_choice, sample_time
+from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, sample_time
+from vlapipe.train.policies.nn.positions import waves
+from vlapipe.train.policies.nn.trunk import perceptron
 
 __all__ = ["FlowPolicy"]
 
@@ -67,7 +69,7 @@ class FlowPolicy(BuiltInPolicy):
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the squared error of the velocity, without padded actions and constant columns."""
         context = self.context(batch)
-        target, counts = self.targets(batch)
+        target, counts = targets_of(self.action_normalizer, batch)
         target = torch.where(counts, target, torch.zeros((), device=target.device))
         noise = torch.randn_like(target)
         time = sample_time(self._time, len(target), target.device)  # type: ignore[arg-type]
@@ -98,17 +100,14 @@ class Velocity(nn.Module):
         self.time = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim, elementwise_affine=False) for _ in range(depth + 1))
         self.conditions = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(depth + 1))
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(approximate="tanh"), nn.Linear(2 * dim, dim))
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(perceptron(dim, 2 * dim, dim) for _ in range(depth))
         self.out = nn.Linear(dim, size)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, chunk: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """Returns the velocity ``(B, H, A)`` at the chunk ``(B, H, A)``, time ``(B,)`` and context ``(B, dim)``."""
-        known = F.silu(context + self.time(_waves(time, self.dim).to(context.dtype)))
+        known = F.silu(context + self.time(waves(_TIME_SCALE * time, self.dim).to(context.dtype)))
         x = self.inputs(chunk.flatten(1).to(context.dtype)) + context
         for norm, condition, layer in zip(self.norms, self.conditions, self.layers, strict=False):
             x = x + layer(_modulated(norm(x), condition(known)))
@@ -120,10 +119,3 @@ class Velocity(nn.Module):
 def _modulated(x: Tensor, condition: Tensor) -> Tensor:
     scale, shift = condition.chunk(2, dim=1)
     return torch.addcmul(shift, x, 1 + scale)
-
-
-def _waves(time: Tensor, dim: int) -> Tensor:
-    """Returns sines and cosines of each time, ``(B, dim)`` float32."""
-    half = torch.arange(0, dim, 2, dtype=torch.float32, device=time.device)
-    angle = _TIME_SCALE * time.unsqueeze(1) * torch.exp(half * (-math.log(1e4) / dim))
-    return torch.cat([angle.sin(), angle.cos()], dim=1)

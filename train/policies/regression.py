@@ -10,10 +10,11 @@ from typing import Unpack
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from vlapipe.train.data.arguments import parse_choice
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
+from vlapipe.train.policies.actions import targets_of
 from vlapipe.train.policies.base import LossOutput
 from vlapipe.train.policies.built_in import BuiltInPolicy, Sizes
-from vlapipe.train.policies.nn.flow_matching import parse_choice
 
 __all__ = ["RegressionPolicy"]
 
@@ -47,7 +48,7 @@ class RegressionPolicy(BuiltInPolicy):
         Targets that are not finite are left out too.
         """
         predicted = self.normalized_actions(batch).float()
-        target, counts = self.targets(batch)
+        target, counts = targets_of(self.action_normalizer, batch)
         if self._loss == "l1":
             error = (predicted - target).abs()
         elif self._loss == "mse":

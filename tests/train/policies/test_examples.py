@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from synthetic import make_batch, make_spec
+from synthetic import losses_while_learning, make_batch, make_spec
 from test_loop import config, lines
 
 import vlapipe
@@ -46,15 +46,7 @@ def test_example_learns_a_batch(monkeypatch: pytest.MonkeyPatch, name: str) -> N
     spec = make_spec(action=(7, 2))  # an odd horizon
     policy: Any = build_policy(name, spec, POLICIES[name])
     batch = make_batch(spec)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
-    losses = []
-    for step in range(60):
-        torch.manual_seed(step % 5)
-        loss = policy.loss(batch).mean
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = losses_while_learning(policy, batch, steps=60)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 

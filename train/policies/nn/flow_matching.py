@@ -12,10 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.toml_table import did_you_mean
-
-__all__ = ["METHODS", "TIME_KINDS", "Method", "TimeKind", "integrate", "parse_choice", "sample_time"]
+__all__ = ["METHODS", "TIME_KINDS", "Method", "TimeKind", "integrate", "sample_time"]
 
 TimeKind = Literal["beta", "uniform"]
 Method = Literal["euler", "heun"]
@@ -49,14 +46,3 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps
             slope = (slope + velocity(x + width * slope, here + width)) / 2
         x = x + width * slope
     return x
-
-
-def parse_choice(where: str, value: object, known: tuple[str, ...]) -> str:
-    """Returns ``value`` if it is one of ``known``.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if value not in known:
-        raise UsageError(f"{where}: {value!r} is unknown", did_you_mean(str(value), known))
-    return str(value)

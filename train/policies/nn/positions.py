@@ -7,14 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["grid_positions", "line_positions"]
+__all__ = ["grid_positions", "line_positions", "waves"]
 
 
 def line_positions(length: int, dim: int) -> Tensor:
     """Returns sines and cosines of each position, ``(length, dim)`` (Vaswani et al. 2017). ``dim`` must be even."""
-    place = torch.arange(length, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(1e4) / dim))
-    return torch.cat([torch.sin(place * rate), torch.cos(place * rate)], dim=1)
+    return waves(torch.arange(length, dtype=torch.float32), dim)
+
+
+def waves(places: Tensor, dim: int) -> Tensor:
+    """Returns sines and cosines of places ``(N,)`` float32 on a line, ``(N, dim)``, at ``dim / 2`` rates."""
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=places.device) * (-math.log(1e4) / dim))
+    angle = places[:, None] * rate
+    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
 
 
 def grid_positions(height: int, width: int, dim: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from vlapipe.train.policies.nn.positions import line_positions
+from vlapipe.train.policies.nn.trunk import perceptron
 
 __all__ = ["SeriesEncoder"]
 
@@ -37,13 +38,13 @@ class SeriesEncoder(nn.Module):
         num_rows, row_width = shape[0], math.prod(shape[1:])
         wide = row_width > MAX_ROW_WIDTH
         self.num_features = ROW_FEATURES if wide else row_width
-        self.newest = _perceptron(row_width, dim, ROW_FEATURES) if wide else None
+        self.newest = perceptron(row_width, dim, ROW_FEATURES) if wide else None
         self.rows_a_patch = -(-num_rows // MAX_PATCHES)
         self.num_patches = -(-num_rows // self.rows_a_patch) if num_rows > 1 else 0
         if self.num_patches:
             self.reduce = nn.Linear(row_width, ROW_FEATURES) if wide else None
             self.patch = nn.Linear(self.rows_a_patch * (self.num_features + 1), dim)
-            self.mix = nn.Sequential(nn.LayerNorm(dim), *_perceptron(dim, dim, dim))
+            self.mix = nn.Sequential(nn.LayerNorm(dim), *perceptron(dim, dim, dim))
             self.register_buffer("position", line_positions(self.num_patches, dim), persistent=False)
 
     def forward(self, values: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -66,7 +67,3 @@ class SeriesEncoder(nn.Module):
         patches = self.patch(rows.reshape(len(rows), self.num_patches, -1))
         mixed: Tensor = patches + self.mix(patches) + self.position
         return mixed
-
-
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs))

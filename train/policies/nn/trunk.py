@@ -8,7 +8,12 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-__all__ = ["Block", "Trunk"]
+__all__ = ["Block", "Trunk", "perceptron"]
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Returns two linear layers with a GELU between them."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs))
 
 
 class Block(nn.Module):

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.arguments import parse_number, parse_whole_number
+from vlapipe.train.data.arguments import parse_choice, parse_number, parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
+from vlapipe.train.policies.actions import actions_of, targets_of
 from vlapipe.train.policies.base import LossOutput, ParameterGroup, Policy
-from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, parse_choice, sample_time
+from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, sample_time
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.observation import observation_shapes
@@ -146,10 +147,8 @@ class VLAPolicy(Policy):
 
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the error over actions that are finite and not padded, without constant columns."""
-        batch, robot = self.prepare(batch), batch.get(EMBODIMENT)
-        target = self.action_normalizer(batch["action"], robot)
-        counts = ~batch["action_is_pad"].unsqueeze(2) & self.action_normalizer.varying(robot)
-        counts = counts & batch["action"].isfinite()
+        batch = self.prepare(batch)
+        target, counts = targets_of(self.action_normalizer, batch)
         if not self._is_flow:
             return LossOutput.masked((self._predict(batch, self._queries(batch)) - target).abs(), counts)
         noise, t = torch.randn_like(target), sample_time(self._time, len(target), target.device)
@@ -176,11 +175,7 @@ class VLAPolicy(Policy):
                 predicted = integrate(lambda x, t: self._predict(batch, self._noisy(x, t), kept), noise, steps, method)
             else:
                 predicted = self._predict(batch, self._queries(batch), kept)
-            actions: Tensor = self.action_normalizer.invert(predicted, batch.get(EMBODIMENT))
-            if self._spec.action_form is not None:
-                newest = batch["observation.state"][:, self._spec.newest]
-                actions = self._spec.action_form.decode(actions, newest)
-        return actions
+            return actions_of(self.action_normalizer, self._spec, predicted, batch)
 
     def _queries(self, batch: Batch) -> Tensor:
         return self.query.expand(len(batch["observation.state"]), -1, -1)

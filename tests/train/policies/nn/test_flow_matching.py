@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.policies.nn.flow_matching import METHODS, Method, integrate, parse_choice, sample_time
+from vlapipe.train.data.arguments import parse_choice
+from vlapipe.train.policies.nn.flow_matching import METHODS, Method, integrate, sample_time
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from synthetic import make_batch, make_spec
+from synthetic import losses_while_learning, make_batch, make_spec
 from tiny_backbones import FAMILIES, save_tiny_backbone
 
 from vlapipe.schemas.errors import UsageError
@@ -59,15 +59,7 @@ def test_step_lowers_the_loss_of_its_batch(backbones: Path, family: str, head: s
 def test_flow_learns_a_batch(backbones: Path) -> None:
     policy = tiny_policy(backbones)
     batch = policy.prepare(make_batch(make_spec()))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
-    losses = []
-    for step in range(60):
-        torch.manual_seed(step % 5)
-        loss = policy.loss(batch).mean
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = losses_while_learning(policy, batch, steps=60)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
