@@ -95,11 +95,11 @@ def test_layer_that_is_not_reached_does_not_stop_four_ranks(tiny_dataset: Path, 
 
 
 def test_wrong_loss_on_four_ranks_is_said_once(tiny_dataset: Path, tmp_path: Path) -> None:
-    zero, *others = run_ranks(options(tiny_dataset, tmp_path / "run", policy=POLICY, policy_args={"kind": "vector"}))
-    assert zero.err.endswith("(return its mean())\n")
-    assert "Traceback" not in zero.err
-    assert [(rank.code, rank.err) for rank in others] == [(2, "")] * 3
-    assert zero.code == 2
+    ranks = run_ranks(options(tiny_dataset, tmp_path / "run", policy=POLICY, policy_args={"kind": "vector"}))
+    assert [rank.code for rank in ranks] == [2] * 4, ranks
+    said = "".join(rank.err for rank in ranks)  # by the rank that fails first, which need not be rank 0
+    assert said.count("(return its mean())\n") == 1, ranks
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_episode_of_twice_the_weight_comes_twice_as_often(dataset: Dataset) -> N
     assert per_frame[3] == pytest.approx(per_frame[0], rel=0.02)
 
 
-@pytest.mark.parametrize("shuffle_shards", [None, 1, 2])
+@pytest.mark.parametrize("shuffle_shards", [None, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_factors_of_task_and_episode_multiply(dataset: Dataset, shuffle_shards: int | None) -> None:
     tasks, ids = (dataset.episodes.column(name).to_pylist() for name in ("task", "id"))
     weights = {"task": {tasks[0]: 3.0}, "episode": {ids[0]: 0.5}}
@@ -63,7 +63,7 @@ def test_factors_of_task_and_episode_multiply(dataset: Dataset, shuffle_shards: 
     assert np.allclose(per_weight, per_weight.mean(), rtol=0.03)
 
 
-@pytest.mark.parametrize("shuffle_shards", [None, 1, 3])
+@pytest.mark.parametrize("shuffle_shards", [None, pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("kind", ["task", "episode"])
 def test_little_weight_is_no_more_than_that_in_every_shard(
     dataset: Dataset, shuffle_shards: int | None, kind: str

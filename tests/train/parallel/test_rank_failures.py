@@ -80,8 +80,8 @@ def assert_prompt(ranks: list[Rank], speaker: int, *words: str) -> None:
     ("kind", "code", "word"),
     [
         ("usage", 2, "vlapipe: wrong (put it right)"),
-        ("os", 1, "PermissionError"),
-        ("safetensors", 1, "torn"),
+        pytest.param("os", 1, "PermissionError", marks=pytest.mark.slow),
+        pytest.param("safetensors", 1, "torn", marks=pytest.mark.slow),
         ("memory", 5, "MemoryError"),
         ("runtime", 1, "shapes differ"),
     ],
@@ -183,7 +183,9 @@ def test_policy_that_fails_on_one_rank_in_mid_run_ends_all_and_the_checkpoint_st
     assert newest is not None
 
 
-@pytest.mark.parametrize(("how", "code"), [("backward", 1), ("killed", StoppedError.exit_code)])
+@pytest.mark.parametrize(
+    ("how", "code"), [pytest.param("backward", 1, marks=pytest.mark.slow), ("killed", StoppedError.exit_code)]
+)
 def test_rank_that_is_missing_in_the_exchange_of_gradients_ends_all(
     tiny_dataset: Path, tmp_path: Path, how: str, code: int
 ) -> None:
@@ -222,7 +224,9 @@ train_main.main()
 """
 
 
-@pytest.mark.parametrize(("limit", "where"), [(3_000_000, ""), (2_500, "/metrics.jsonl")])
+@pytest.mark.parametrize(
+    ("limit", "where"), [pytest.param(3_000_000, "", marks=pytest.mark.slow), (2_500, "/metrics.jsonl")]
+)
 def test_disk_that_takes_no_more_ends_all_ranks_as_stopped_and_the_run_resumes(
     tiny_dataset: Path, tmp_path: Path, limit: int, where: str
 ) -> None:
