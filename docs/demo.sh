@@ -16,10 +16,10 @@ if [ ! -f "$dir/.recorded" ]; then
     echo "$dir/raw was left unfinished by an earlier run: remove it (rm -r $dir/raw), then run this again" >&2
     exit 2
   fi
-  run vlapipe demo "$dir/raw"
+  run vlapipe demo "$dir/raw" --episodes 100
   touch "$dir/.recorded"
 fi
-[ -f "$dir/data/manifest.json" ] || run vlapipe ingest --dataset "$dir/raw" --out "$dir/data"
+[ -f "$dir/data/manifest.json" ] || run vlapipe ingest --dataset "$dir/raw" --out "$dir/data" --image-size 128x96
 run vlapipe inspect "$dir/data"
 if [ -f "$dir/run/config.json" ]; then
   run vlapipe train --out "$dir/run" --resume
