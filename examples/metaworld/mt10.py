@@ -1,10 +1,13 @@
 """Meta-World's MT10: ten manipulation tasks in one policy. Scripted experts record CSV, and ``make_env`` is for eval.
 
 pip install metaworld
-python examples/metaworld/mt10.py OUT --episodes 50
+python examples/metaworld/mt10.py OUT --episodes 50 [--camera]
 
-An episode of ``make_env`` has the task of its seed, so ten seeds in a row are the ten tasks. Its goal and objects lie
-elsewhere than in any recorded one.
+With ``--camera``, each row of the CSV has a picture too, and ``mt10_camera.toml`` reads those and the place of the hand
+alone: where the objects and the goal are is then to be seen. ``MUJOCO_GL=osmesa`` draws without a screen.
+
+An episode is a function of its seed. An episode of ``make_env`` has the task of its seed's last digit, so ten seeds in
+a row are the ten tasks, and no seed below a million is a recorded one.
 """
 
 from __future__ import annotations
@@ -12,17 +15,18 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-import metaworld  # noqa: F401 - registers the environments
+import metaworld
 import numpy as np
+import simplejpeg
 from metaworld import policies
 
 STEP_S = 0.0125
 LAST_STEP = 200  # an expert needs 40 to 150
+SIDE = 96  # of a picture, in pixels
+FIRST_RECORDED = 500_000  # seed; vlapipe eval counts from a million times its own
 TASKS = {
     "reach-v3": "reach the target",
     "push-v3": "push the puck to the goal",
@@ -40,9 +44,28 @@ STATES = ["hand_x", "hand_y", "hand_z", "gripper", *(f"obj{i}" for i in range(14
 ACTIONS = ["act_x", "act_y", "act_z", "act_grip"]
 
 
-def task_env(task: str, seed: int) -> Any:
-    """Return the environment of one task. ``seed`` places its goals and objects."""
-    return gymnasium.make("Meta-World/MT1", env_name=task, seed=seed, task_select="pseudorandom")
+def task_env(task: str, *, draws: bool = False) -> Any:
+    """Return the environment of one task. ``draws`` gives it a camera."""
+    of = metaworld.MT1(task, seed=0)
+    camera = {"render_mode": "rgb_array", "camera_name": "corner2", "width": SIDE, "height": SIDE} if draws else {}
+    env = of.train_classes[task](**camera)
+    env.set_task(of.train_tasks[0])  # shows the goal in the observation
+    env._freeze_rand_vec, env.seeded_rand_vec = False, True  # else there are 50 places of goal and objects, or one
+    if draws:
+        env.model.vis.quality.shadowsize = env.model.vis.quality.offsamples = 0  # of a tenth of the time
+        env.model.vis.global_.offwidth = env.model.vis.global_.offheight = SIDE
+    return env
+
+
+def begin(env: Any, seed: int) -> Any:
+    """Begin the episode of a seed, which places goal and objects, and return its first observation."""
+    env.seed(seed)
+    return env.reset()[0]
+
+
+def picture_of(env: Any) -> Any:
+    """Return what the camera sees, (96, 96, 3) uint8. Meta-World hangs it upside down."""
+    return np.ascontiguousarray(env.render()[::-1, ::-1])
 
 
 def expert_of(task: str) -> Any:
@@ -61,13 +84,13 @@ class TenTasks:
 
     action_hz = 1 / STEP_S
 
-    def __init__(self) -> None:
-        self.envs = [task_env(task, 9000 + number) for number, task in enumerate(TASKS)]
+    def __init__(self, *, camera: bool = False) -> None:
+        self.envs, self.camera = [task_env(task, draws=camera) for task in TASKS], camera
 
     def reset(self, *, seed: int = 0, **_: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode of the task that the seed names."""
+        """Begin the episode of a seed."""
         self.env, self.task, self.steps = self.envs[seed % 10], [*TASKS.values()][seed % 10], 0
-        return self._seen(self.env.reset()[0]), {}
+        return self._seen(begin(self.env, seed)), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Act once. The episode ends with the first success."""
@@ -82,13 +105,37 @@ class TenTasks:
             env.close()
 
     def _seen(self, seen: Any) -> dict[str, Any]:
-        return {"state": state_of(seen).astype(np.float32), "task": self.task}
+        state = state_of(seen).astype(np.float32)
+        if self.camera:
+            return {"state": state[:4], "images": {"corner": picture_of(self.env)}, "task": self.task}
+        return {"state": state, "task": self.task}
 
 
-def make_env() -> TenTasks:
-    """For ``vlapipe eval RUN --env mt10:make_env``."""
-    warnings.simplefilter("ignore")  # Gymnasium's, about the bounds that Meta-World declares
-    return TenTasks()
+def make_env(*, camera: bool = False) -> TenTasks:
+    """For ``vlapipe eval RUN --env mt10:make_env [--env-arg camera=true]``."""
+    return TenTasks(camera=camera)
+
+
+def record(env: Any, expert: Any, seed: int, folder: Path, *, draws: bool) -> bool:
+    """Write the episode of a seed into a folder, if the expert succeeds in it."""
+    seen, rows, pictures, successes = begin(env, seed), [], [], 0
+    while len(rows) < LAST_STEP and successes < 10:
+        action = np.clip(expert.get_action(seen), -1, 1)
+        rows.append([f"{len(rows) * STEP_S:.4f}", *(f"{value:.6f}" for value in (*state_of(seen), *action))])
+        if draws:
+            pictures.append(simplejpeg.encode_jpeg(picture_of(env), quality=95))
+        seen, _, _, _, info = env.step(action.astype(np.float32))
+        successes += bool(info["success"])
+    if not successes:
+        return False
+    folder.mkdir(parents=True)
+    with (folder / "robot.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["t", *STATES, *ACTIONS], *rows])
+    if draws:
+        (folder / "corner").mkdir()
+    for number, picture in enumerate(pictures):
+        (folder / "corner" / f"{number:04}.jpg").write_bytes(picture)
+    return True
 
 
 def main() -> None:
@@ -96,25 +143,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--episodes", type=int, default=50, help="of each task")
+    parser.add_argument("--camera", action="store_true", help="and a picture of each row")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    for number, (task, instruction) in enumerate(TASKS.items()):
-        env, expert, done = task_env(task, 1000 + number), expert_of(task), 0
+    for task, instruction in TASKS.items():
+        env, expert, done, seed = task_env(task, draws=options.camera), expert_of(task), 0, FIRST_RECORDED
         while done < options.episodes:
-            seen, rows, successes = env.reset()[0], [], 0
-            while len(rows) < LAST_STEP and successes < 10:
-                action = np.clip(expert.get_action(seen), -1, 1)
-                rows.append([f"{len(rows) * STEP_S:.4f}", *(f"{value:.6f}" for value in (*state_of(seen), *action))])
-                seen, _, _, _, info = env.step(action.astype(np.float32))
-                successes += bool(info["success"])
-            if successes:
-                folder = options.out / f"{task}_{done:03}"
-                folder.mkdir(parents=True)
+            folder = options.out / f"{task}_{done:03}"
+            if record(env, expert, seed, folder, draws=options.camera):
                 (folder / "metadata.json").write_text(json.dumps({"task": instruction}))
-                with (folder / "robot.csv").open("w", newline="") as file:
-                    csv.writer(file).writerows([["t", *STATES, *ACTIONS], *rows])
                 done += 1
-        print(f"{task}: {done} episodes", flush=True)
+            seed += 1
+        env.close()
+        print(f"{task}: {done} episodes, of {seed - FIRST_RECORDED}", flush=True)
 
 
 if __name__ == "__main__":
