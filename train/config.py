@@ -84,7 +84,7 @@ class OptimConfig(_Group):
     """How a step moves the weights."""
 
     grad_accum: int = option(1, least=1)  # backward passes of one rank in a step
-    learning_rate: float = option(3e-4, least=0)  # maximum, reached at the end of the warm-up
+    learning_rate: float = option(1e-3, least=0)  # maximum, reached at the end of the warm-up
     weight_decay: float = option(0.01, least=0)
     schedule: str = option("warmup-cosine", choices=("warmup-cosine", "constant", "linear", "wsd"))
     warmup_steps: int | None = option(None, least=0)

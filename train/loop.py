@@ -36,7 +36,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     with build(config) as run:
         stopped, validate = False, Validation()
-        while run.step < config.num_steps and not stopped:
+        while run.step < run.config.num_steps and not stopped:
             outcome = train_step(run)
             run.step += 1
             stopped = run.stops_after(outcome)

@@ -72,6 +72,12 @@ def test_run_leaves_metrics_checkpoint_and_config(tiny_dataset: Path, tmp_path: 
     assert not list(out.rglob(".vlapipe-tmp-*"))
 
 
+def test_run_ends_after_its_epochs(tiny_dataset: Path, tmp_path: Path) -> None:
+    frames = Loader(open_dataset(tiny_dataset), split="train", batch_size=1).num_frames
+    result = train(config(tiny_dataset, tmp_path / "run", max_steps=None, epochs=0.5))
+    assert result.step == result.max_steps == round(0.5 * frames / 8)
+
+
 def test_loss_falls(tiny_dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(config(tiny_dataset, out, max_steps=300, learning_rate=3e-3, warmup_steps=5))

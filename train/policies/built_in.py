@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, int]] = {
     "base": {"dim": 512, "depth": 4, "num_heads": 8, "mlp_ratio": 4, "image_width": 64},
     "large": {"dim": 1024, "depth": 8, "num_heads": 16, "mlp_ratio": 4, "image_width": 96},
 }
-_WORDS = "task.words"  # (B, words, 2) int64; see InstructionEncoder.ids
+_WORDS, _WHICH = "task.words", "task.which"  # see InstructionEncoder.ids
 _LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 _IMAGES = "observation.images."
 
@@ -127,8 +127,8 @@ class BuiltInPolicy(Policy):
         """Returns the batch with the numbers of the words of ``task``, in place of the texts."""
         if _WORDS in batch:
             return batch
-        words = self.instruction.ids(batch["task"], self.features[0].weight.device)  # type: ignore[arg-type]
-        return {key: value for key, value in batch.items() if key != "task"} | {_WORDS: words}
+        words, which = self.instruction.ids(batch["task"], self.features[0].weight.device)  # type: ignore[arg-type]
+        return {key: value for key, value in batch.items() if key != "task"} | {_WORDS: words, _WHICH: which}
 
     def instruction_note(self, instructions: Sequence[str]) -> str:
         """Returns a sentence about the instructions that are longer than what the policy reads; empty if none is."""
@@ -160,7 +160,8 @@ class BuiltInPolicy(Policy):
 
     def context(self, batch: Batch) -> Tensor:
         """Returns one vector for each observation, ``(B, dim)``: what the actions follow from."""
-        said, robot = self.instruction(self.prepare(batch)[_WORDS]), batch.get(EMBODIMENT)
+        batch = self.prepare(batch)
+        said, robot = self.instruction(batch[_WORDS], batch[_WHICH]), batch.get(EMBODIMENT)
         features, tokens = [said], []
         if self.embodiment is not None:
             features.append(self.embodiment(robot))

@@ -22,12 +22,14 @@ from vlapipe.train.policies.regression import RegressionPolicy
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_auto_takes_bf16_where_the_hardware_has_it(
-    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+@pytest.mark.parametrize(
+    ("device", "native", "expected"), [("cuda", True, "bf16"), ("cuda", False, "fp32"), ("cpu", True, "fp32")]
+)
+def test_auto_takes_bf16_on_a_gpu_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, native: bool, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "_native_bf16", lambda _: native)
-    chosen, why = choose_precision("auto", CPU)
+    chosen, why = choose_precision("auto", torch.device(device))
     assert chosen == expected
     assert why.startswith("auto:")
 

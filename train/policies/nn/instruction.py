@@ -52,8 +52,8 @@ def _rows(word: str, num_buckets: int) -> tuple[int, ...]:
 class InstructionEncoder(nn.Module):
     """Encodes an instruction as one vector: one transformer block over the words in order, then their mean.
 
-    Row 0 of the table stands for an absent word and stays zero. The block is narrow: it works on every word of every
-    sample, and instructions of robots have few words.
+    Row 0 of the table stands for an absent word and stays zero. The block is narrow, because instructions of robots
+    have few words, and works once on each different instruction of a batch.
     """
 
     def __init__(self, dim: int, *, num_buckets: int = 2048, max_words: int = 24) -> None:
@@ -65,14 +65,20 @@ class InstructionEncoder(nn.Module):
         self.norm = nn.LayerNorm(_WIDTH)
         self.out = nn.Linear(_WIDTH, dim)
 
-    def ids(self, task: list[str], device: torch.device) -> Tensor:
-        """Returns table rows ``(B, max_words, 2)`` int64; 0 after the end of the instruction."""
-        out = torch.zeros(len(task), self.max_words, _HASHES, dtype=torch.int64)
-        for i, text in enumerate(task):
+    def ids(self, task: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns table rows ``(U, max_words, 2)`` int64 of the different instructions, and which ``(B,)`` is whose.
+
+        Rows are 0 after the end of an instruction. U is rounded up to a power of two, because torch.compile compiles
+        again for each number.
+        """
+        place = {text: i for i, text in enumerate(dict.fromkeys(task))}
+        out = torch.zeros(1 << (len(place) - 1).bit_length(), self.max_words, _HASHES, dtype=torch.int64)
+        for text, i in place.items():
             found = word_ids(text, self.num_buckets, self.max_words)
             if found:
                 out[i, : len(found)] = torch.tensor(found)
-        return out.to(device, non_blocking=True)
+        which = torch.tensor([place[text] for text in task])
+        return out.to(device, non_blocking=True), which.to(device, non_blocking=True)
 
     def cut_note(self, instructions: Sequence[str]) -> str:
         """Returns a sentence about the instructions that have more than ``max_words`` words; empty if none has."""
@@ -87,11 +93,11 @@ class InstructionEncoder(nn.Module):
             f"(say max_words = {num_words(longest)} in policy_args)"
         )
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Returns one vector for each instruction, ``(B, dim)``, from table rows ``(B, max_words, 2)``."""
+    def forward(self, ids: Tensor, which: Tensor) -> Tensor:
+        """Returns one vector for each sample, ``(B, dim)``, from what ``ids`` gave."""
         present = (ids[..., :1] > 0).to(self.position.dtype)
         words = (self.table(ids).sum(dim=2) + self.position) * present
         words = self.norm(self.block(words))
         weight = present.expand_as(words)
-        out: Tensor = self.out((words * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
-        return out
+        said: Tensor = self.out((words * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
+        return said[which]

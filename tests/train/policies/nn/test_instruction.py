@@ -67,12 +67,26 @@ def test_order_of_words_changes_the_code() -> None:
     torch.manual_seed(0)
     encoder = InstructionEncoder(32)
     device = torch.device("cpu")
-    codes = encoder(encoder.ids(["red left of blue", "blue left of red", "red left of blue"], device))
+    codes = encoder(*encoder.ids(["red left of blue", "blue left of red", "red left of blue"], device))
     assert torch.equal(codes[0], codes[2])
     assert not torch.allclose(codes[0], codes[1], atol=1e-4)
 
 
 def test_empty_instruction_has_a_finite_code() -> None:
     encoder = InstructionEncoder(32)
-    codes = encoder(encoder.ids(["", "go"], torch.device("cpu")))
+    codes = encoder(*encoder.ids(["", "go"], torch.device("cpu")))
     assert torch.isfinite(codes).all()
+
+
+def test_code_of_an_instruction_does_not_depend_on_the_others_of_the_batch() -> None:
+    torch.manual_seed(0)
+    encoder, device = InstructionEncoder(32), torch.device("cpu")
+    batch = ["push the puck", "open the door", "push the puck", "", "reach"]
+    together = encoder(*encoder.ids(batch, device))
+    for text, code in zip(batch, together, strict=True):
+        assert torch.allclose(encoder(*encoder.ids([text], device))[0], code, atol=1e-6)
+
+
+def test_the_block_works_once_on_each_different_instruction() -> None:
+    rows, which = InstructionEncoder(32).ids(["go left", "go right", "go left", "stop"] * 8, torch.device("cpu"))
+    assert (len(rows), which.tolist()[:4]) == (4, [0, 1, 0, 2])  # three, rounded up to a power of two

@@ -1,0 +1,108 @@
+"""Measures policies in closed loop on Meta-World's MT10, beside plain networks: one JSON line a case.
+
+pip install metaworld
+python benchmarks/bench_policies.py --suite state --work FOLDER --seeds 0,1,2
+
+It records 50 episodes a task with ``examples/metaworld/mt10.py``, ingests them, and for each seed and policy runs
+``vlapipe train`` and ``vlapipe eval`` as a user would. The plain networks of ``plain_policies.py`` are trained by the
+same command on the same samples in the same order. What differs from the defaults of ``vlapipe train`` is in
+``options``.
+
+``cpu_s`` is the processor's time of the whole command, its start and validations included. ``success`` is of episodes
+that no recording has, with its 95 % interval (Wilson).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from machine import machine, rounded
+
+BENCHMARKS = Path(__file__).resolve().parent
+EXAMPLE = BENCHMARKS.parent / "examples" / "metaworld"
+SUITES = {"state": "mt10.toml", "camera": "mt10_camera.toml"}
+PLAIN = {"state": "plain_policies:Perceptron", "camera": "plain_policies:SmallConvNet"}
+
+
+def run(*arguments: object) -> float:
+    """Run a command of Python, and return the processor's time that it took, in seconds."""
+    paths = [str(BENCHMARKS), str(EXAMPLE), os.environ.get("PYTHONPATH", "")]
+    given = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONWARNINGS": "ignore"}
+    given = {"OMP_NUM_THREADS": "1", "MUJOCO_GL": "osmesa"} | given
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *map(str, arguments)], env=given, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def dataset_of(suite: str, work: Path, episodes: int) -> Path:
+    """Return the dataset of a suite, which is recorded and ingested if it is not there."""
+    raw, data = work / f"raw-{suite}", work / f"data-{suite}"
+    if not raw.exists():
+        run(EXAMPLE / "mt10.py", raw, "--episodes", episodes, *(["--camera"] if suite == "camera" else []))
+    if not data.exists():
+        run("-m", "vlapipe", "ingest", "--dataset", raw, "--schema", EXAMPLE / SUITES[suite], "--out", data)
+    return data
+
+
+def measure(suite: str, data: Path, folder: Path, seed: int, options: list[str], episodes: int) -> dict[str, Any]:
+    """Train and act; return a line's figures."""
+    cpu_s = run("-m", "vlapipe", "train", "--data", data, "--out", folder, "--seed", seed, "--wandb=disabled", *options)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validated = [line for line in lines if "val/loss" in line]
+    config = json.loads((folder / "config.json").read_text())
+    found = acting(suite, folder, episodes)
+    return {
+        "steps": lines[-1]["step"],
+        "samples": lines[-1]["step"] * config["data"]["batch_size"],
+        "cpu_s": cpu_s,
+        "val_loss": validated[-1]["val/loss"],
+        "action_error": validated[-1]["val/action_error"],
+        **found,
+    }
+
+
+def acting(suite: str, folder: Path, episodes: int) -> dict[str, Any]:
+    """Return the successes of a run."""
+    of = ["--env-arg", "camera=true"] if suite == "camera" else []
+    command = ["eval", folder, "--env", "mt10:make_env", "--episodes", episodes, "--seed", 1, "--films", 0]
+    run("-m", "vlapipe", *command, *of)
+    [written] = (folder / "eval").glob("*.json")
+    result = json.loads(written.read_text())
+    return {"success": result["success"], "by_task": result["tasks"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--suite", choices=[*SUITES], default="state")
+    parser.add_argument("--work", type=Path, required=True, help="keeps recordings, dataset and runs")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--recorded", type=int, default=50, help="episodes of a task")
+    parser.add_argument("--episodes", type=int, default=50, help="of the evaluation, in turns of the ten tasks")
+    parser.add_argument("--case", default="default", help="name of the case")
+    parser.add_argument("--plain", choices=["beside", "alone", "no"], default="beside", help="plain network as well")
+    parser.add_argument("options", nargs="*", help="after --: options of vlapipe train")
+    given = parser.parse_args()
+    data = dataset_of(given.suite, given.work, given.recorded)
+    policies = {"regression": [], "plain": ["--policy", PLAIN[given.suite]]}
+    wanted = {"beside": ["regression", "plain"], "alone": ["plain"], "no": ["regression"]}[given.plain]
+    for seed in given.seeds.split(","):
+        for name in wanted:
+            options = [*policies[name], *given.options]
+            folder = given.work / f"{given.suite}-{given.case}-{name}-{seed}"
+            line = {"bench": "policies", "suite": given.suite, "case": given.case, "policy": name, "options": options}
+            line |= {"seed": int(seed), "recorded": given.recorded}
+            found = measure(given.suite, data, folder, int(seed), options, given.episodes)
+            found = {key: rounded(value) for key, value in found.items()}
+            print(json.dumps(line | found | {"load": rounded(os.getloadavg()[0])} | machine()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
