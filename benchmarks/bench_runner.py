@@ -25,7 +25,7 @@ from machine import machine, rounded
 from vlapipe.train.data.batch_layout import Moments, SampleSpec
 from vlapipe.train.data.description import Description
 from vlapipe.train.policies.registry import build_policy
-from vlapipe.train.robot.runner import Runner
+from vlapipe.train.robot.runner import Runner, RunnerMaker
 
 STATE, CAMERAS = "observation.state", ("front", "wrist")
 CASES: dict[str, dict[str, Any]] = {
@@ -122,11 +122,12 @@ def measure(case: Mapping[str, Any], args: Mapping[str, Any], steps: int, ticks:
     spec = spec_of(case["images"], case["state_rows"])
     policy = build_policy("regression", spec, args).eval()
     given = observations(spec, case.get("recorded", (224, 224)))
-    runner = Runner(policy, spec, execute=1, say=print)
+    make = RunnerMaker(policy, spec)
+    runner = make(execute=1, say=print)
     times_ms(runner, given, 20)
     each = times_ms(runner, given, 200)
     alone = act_ms(policy, runner, 200)
-    queued = times_ms(Runner(policy, spec, execute=16, say=print), given, 160)
+    queued = times_ms(make(execute=16, say=print), given, 160)
     return {
         "step_ms": float(np.median(each)),
         "step_cpu_ms": cpu_ms(runner, given, 200),

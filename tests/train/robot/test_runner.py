@@ -21,6 +21,8 @@ from vlapipe.train.data.images.resize import resized
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.data.sample_spec import SampleSpec
 from vlapipe.train.data.window_size import Window
+from vlapipe.train.policies.registry import build_policy
+from vlapipe.train.robot.runner import Runner, RunnerMaker
 
 STATE, IMAGE, FORCE = "observation.state", "observation.images.View1", "observation.sensors.force"
 
@@ -436,3 +438,13 @@ def test_no_warning_of_numpy_or_torch_in_a_plain_step(policy: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         policy.runner(execute=6).step(observed(images=images))
+
+
+def test_a_runner_gives_the_same_actions_with_another_layout_of_the_weights(run: Path) -> None:
+    spec = vlapipe.load_policy(run).spec
+    policy = build_policy("regression", spec, {"image_width": 16, "dim": 32}).eval()
+    before = Runner(policy, spec, execute=1, say=ignored).step(observed())
+    runner = RunnerMaker(policy, spec)(execute=1, say=ignored)
+    weights = [module.weight for module in policy.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    np.testing.assert_allclose(runner.step(observed()), before, rtol=1e-5, atol=1e-5)
