@@ -25,6 +25,7 @@ __all__ = [
     "Policy",
     "blocks_of",
     "instruction_note",
+    "noise_shapes",
     "prepared",
     "preprocessor_of",
 ]
@@ -133,6 +134,13 @@ class Policy(nn.Module, ABC):
         """
         return ""
 
+    def noise_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shape of each entry of standard normal noise, without the batch dimension; none by default.
+
+        ``act`` draws such an entry unless the observation has it. So an exported policy takes it as an input.
+        """
+        return {}
+
     def forward(self, batch: Batch) -> LossOutput | Tensor:
         """Returns ``loss(batch)``."""
         return self.loss(batch)
@@ -166,6 +174,12 @@ def instruction_note(policy: nn.Module, instructions: Sequence[str]) -> str:
     """Returns ``policy.instruction_note(instructions)``; empty if the policy has no such method."""
     note = getattr(policy, "instruction_note", None)
     return str(note(instructions) or "") if inspect.ismethod(note) else ""
+
+
+def noise_shapes(policy: nn.Module) -> Mapping[str, tuple[int, ...]]:
+    """Returns ``policy.noise_shapes()``; none if the policy has no such method."""
+    method = getattr(policy, "noise_shapes", None)
+    return method() if inspect.ismethod(method) else {}
 
 
 def preprocessor_of(policy: nn.Module) -> Callable[[Batch], Batch] | None:

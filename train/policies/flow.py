@@ -16,7 +16,7 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.policies.actions import targets_of
 from vlapipe.train.policies.base import LossOutput
 from vlapipe.train.policies.built_in import BuiltInPolicy, Sizes
-from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, sample_time
+from vlapipe.train.policies.nn.flow_matching import METHODS, NOISE, TIME_KINDS, first_noise, integrate, sample_time
 from vlapipe.train.policies.nn.positions import waves
 from vlapipe.train.policies.nn.trunk import perceptron
 
@@ -30,7 +30,7 @@ class FlowPolicy(BuiltInPolicy):
 
     An observation is encoded once. ``act`` then follows the velocity in ``steps`` steps, each of which costs a small
     perceptron. The noise comes from torch's own generator: the trainer seeds it at every step, so a resumed run draws
-    the same; to repeat an action, seed it before ``act``.
+    the same. To repeat an action, seed it before ``act``, or give the observation its ``noise`` ``(B, H, A)``.
 
     The loss is the mean squared error of the velocity. It does not compare with the loss of ``regression``.
     """
@@ -66,6 +66,10 @@ class FlowPolicy(BuiltInPolicy):
         """Returns the blocks of the encoders and the trunk, and the perceptron of the velocity."""
         return [*super().blocks(), self.velocity]
 
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of the noise that ``act`` begins with."""
+        return {NOISE: self._spec.action}
+
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the squared error of the velocity, without padded actions and constant columns."""
         context = self.context(batch)
@@ -78,9 +82,9 @@ class FlowPolicy(BuiltInPolicy):
         return LossOutput.masked((predicted.float() - (target - noise)).square(), counts)
 
     def normalized_actions(self, batch: Batch) -> Tensor:
-        """Returns normalized actions ``(B, H, A)`` float32, drawn anew in each call."""
+        """Returns normalized actions ``(B, H, A)`` float32, drawn anew in each call if the batch has no noise."""
         context = self.context(batch)
-        noise = torch.randn(len(context), *self._spec.action, device=context.device)
+        noise = first_noise(batch, (len(context), *self._spec.action), context.device)
         return integrate(
             lambda x, time: self.velocity(x, time, context).float(),
             noise,

@@ -1,6 +1,7 @@
 """Writes a policy as one file that runs without vlapipe: ``torch.export`` or ONNX. Outputs are compared before that.
 
-The file takes one observation as tensors, and gives the action chunk in the units of the dataset.
+The file takes one observation as tensors, and gives the action chunk in the units of the dataset. What the policy draws
+to begin with is an input too, ``noise``: the file draws nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vlapipe.train.data.dataset_group import IMAGES
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.data.named_object import one_line
 from vlapipe.train.data.sample_spec import SampleSpec
-from vlapipe.train.policies.base import prepared
+from vlapipe.train.policies.base import noise_shapes, prepared
 from vlapipe.train.policies.observation import CheckedAct, observation_shapes
 
 __all__ = ["KINDS", "PolicyExport", "export_policy"]
@@ -58,7 +59,8 @@ def export_policy(policy: nn.Module, spec: SampleSpec, kind: str, out: Path) -> 
     if isinstance(policy.act, CheckedAct) and policy.act.has_transforms:
         raise UsageError(f"--to {kind}: the run has transforms, which are Python", "call vlapipe serve instead")
     tasks = spec.tasks or ("",)
-    examples = [_observation(spec, tasks[i % len(tasks)], i) for i in range(_TRIALS)]
+    drawn = noise_shapes(policy)
+    examples = [_observation(spec, tasks[i % len(tasks)], i, drawn) for i in range(_TRIALS)]
     module, notes = _Acting(policy), []
     inputs = [_tensors(prepared(policy, example)) for example in examples]
     if prepared(policy, examples[0]).get("task") is not None:
@@ -69,7 +71,7 @@ def export_policy(policy: nn.Module, spec: SampleSpec, kind: str, out: Path) -> 
         try:
             program = torch.export.export(module, (inputs[0],))
         except Exception as error:  # torch raises many kinds, by what the policy does
-            cure = "its act must not look into its tensors or draw random numbers; call vlapipe serve instead"
+            cure = "its act must not look into its tensors; call vlapipe serve instead"
             raise UsageError(
                 f"--to {kind}: {type(policy).__name__} cannot be exported: {_first_line(error)}", cure
             ) from error
@@ -79,7 +81,7 @@ def export_policy(policy: nn.Module, spec: SampleSpec, kind: str, out: Path) -> 
     difference = _difference(spec, expected, found)
     if not difference <= _TOLERANCE:
         problem = f"--to {kind}: the outputs of {type(policy).__name__} differ by {difference:.2g} standard deviations"
-        raise UsageError(problem, "does its act draw random numbers? call vlapipe serve instead")
+        raise UsageError(problem, "does its act draw random numbers? see noise_shapes() in docs/policies.md")
     write_bytes(out, data)
     return PolicyExport(
         path=out, kind=kind, num_bytes=len(data), inputs=tuple(inputs[0]), difference=difference, notes=tuple(notes)
@@ -100,8 +102,8 @@ class _Acting(nn.Module):
         return actions
 
 
-def _observation(spec: SampleSpec, task: str, seed: int) -> Batch:
-    """Returns a random observation with the statistics of training."""
+def _observation(spec: SampleSpec, task: str, seed: int, drawn: Mapping[str, tuple[int, ...]]) -> Batch:
+    """Returns a random observation with the statistics of training, with the noise that ``act`` would draw."""
     generator = torch.Generator().manual_seed(seed)
     batch: Batch = {"task": [task]}
     for key, (rows, *rest) in observation_shapes(spec).items():
@@ -119,7 +121,7 @@ def _observation(spec: SampleSpec, task: str, seed: int) -> Batch:
         batch[f"{STATE}_is_pad"][:, 0] = True
     if spec.embodiments:
         batch[EMBODIMENT] = torch.tensor([seed % len(spec.embodiments)])
-    return batch
+    return batch | {key: torch.randn((1, *shape), generator=generator) for key, shape in drawn.items()}
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

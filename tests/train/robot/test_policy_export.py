@@ -68,6 +68,32 @@ def test_onnx_file_gives_the_actions_of_act(run: Path, tiny_dataset: Path, tmp_p
     torch.testing.assert_close(torch.from_numpy(found), policy.act(observation), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_file_of_flow_takes_the_noise_and_gives_the_actions_of_act_with_that_noise(
+    tiny_dataset: Path, tmp_path: Path, kind: str
+) -> None:
+    runtime = pytest.importorskip("onnxruntime") if kind == "onnx" else None
+    run = make_run(tiny_dataset, tmp_path / "run", policy="flow", policy_args=SIZES | {"steps": 2})
+    policy: Any = vlapipe.load_policy(run)
+    torch.nn.init.normal_(policy.velocity.out.weight)  # after two steps of training, noise would hardly matter
+    out = tmp_path / "policy"
+    assert "noise" in export_policy(policy, policy.runner.spec, kind, out).inputs
+    observation, answers = policy.prepare(recorded(tiny_dataset, policy)), []
+    for seed in (1, 2):
+        noise = torch.randn((1, *policy.spec.action), generator=torch.Generator().manual_seed(seed))
+        given = {**observation, "noise": noise}
+        if runtime is None:
+            found = torch.export.load(out).module()(given)
+        else:
+            session = runtime.InferenceSession(out)
+            taken = {each.name for each in session.get_inputs()}
+            [numbers] = session.run(None, {key: value.numpy() for key, value in given.items() if key in taken})
+            found = torch.from_numpy(numbers)
+        torch.testing.assert_close(found, policy.act(given), rtol=1e-4, atol=1e-4)
+        answers.append(found)
+    assert not torch.allclose(*answers)
+
+
 def test_a_policy_of_ones_own_that_reads_no_text_is_exported_and_one_that_draws_is_refused(
     tiny_dataset: Path, tmp_path: Path
 ) -> None:

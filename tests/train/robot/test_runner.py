@@ -446,5 +446,6 @@ def test_a_runner_gives_the_same_actions_with_another_layout_of_the_weights(run:
     before = Runner(policy, spec, execute=1, say=ignored).step(observed())
     runner = RunnerMaker(policy, spec)(execute=1, say=ignored)
     weights = [module.weight for module in policy.modules() if isinstance(module, torch.nn.Conv2d)]
-    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert weights
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     np.testing.assert_allclose(runner.step(observed()), before, rtol=1e-5, atol=1e-5)

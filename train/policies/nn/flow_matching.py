@@ -12,12 +12,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["METHODS", "TIME_KINDS", "Method", "TimeKind", "integrate", "sample_time"]
+from vlapipe.train.data.batch_layout import Batch
+
+__all__ = ["METHODS", "NOISE", "TIME_KINDS", "Method", "TimeKind", "first_noise", "integrate", "sample_time"]
 
 TimeKind = Literal["beta", "uniform"]
 Method = Literal["euler", "heun"]
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 METHODS: tuple[Method, ...] = get_args(Method)
+NOISE = "noise"  # (B, H, A) float32, standard normal: a batch key of ``act``, which draws it if it is missing
 _LATEST = 0.999  # of the times of ``beta``
 
 
@@ -30,6 +33,12 @@ def sample_time(kind: TimeKind, batch: int, device: torch.device) -> Tensor:
     drawn = torch.rand(batch, device=device)
     # The distribution function of Beta(1.5, 1) is x ** 1.5, which is inverted here.
     return _LATEST * (1 - drawn ** (1 / 1.5)) if kind == "beta" else drawn
+
+
+def first_noise(batch: Batch, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns the batch's own noise; without one, noise of ``shape`` from torch's own generator."""
+    noise: Tensor | None = batch.get(NOISE)
+    return torch.randn(shape, device=device) if noise is None else noise
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int, method: Method) -> Tensor:

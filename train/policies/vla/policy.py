@@ -19,7 +19,7 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.policies.actions import actions_of, targets_of
 from vlapipe.train.policies.base import LossOutput, ParameterGroup, Policy
-from vlapipe.train.policies.nn.flow_matching import METHODS, TIME_KINDS, integrate, sample_time
+from vlapipe.train.policies.nn.flow_matching import METHODS, NOISE, TIME_KINDS, first_noise, integrate, sample_time
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.observation import observation_shapes
@@ -145,6 +145,10 @@ class VLAPolicy(Policy):
         """Returns the layers of the image encoder, and those of language with the expert's."""
         return [*self.backbone.vision_blocks(), *self.layers]
 
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of the noise that ``act`` begins with, if the head is ``flow``."""
+        return {NOISE: self._spec.action} if self._is_flow else {}
+
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the error over actions that are finite and not padded, without constant columns."""
         batch = self.prepare(batch)
@@ -170,7 +174,7 @@ class VLAPolicy(Policy):
             kept = self._keep(batch) if cached else None
             if self._is_flow:
                 state = batch["observation.state"]
-                noise = torch.randn((len(state), *self._spec.action), device=state.device)
+                noise = first_noise(batch, (len(state), *self._spec.action), state.device)
                 steps, method = self._steps, self._method
                 predicted = integrate(lambda x, t: self._predict(batch, self._noisy(x, t), kept), noise, steps, method)
             else:
