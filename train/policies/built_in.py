@@ -18,11 +18,12 @@ from vlapipe.train.data.arguments import parse_choice, parse_number, parse_whole
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.policies.actions import actions_of
-from vlapipe.train.policies.base import Policy
+from vlapipe.train.policies.base import ParameterGroup, Policy
 from vlapipe.train.policies.flops import count_forward_flops
 from vlapipe.train.policies.nn.images import ImageEncoder
 from vlapipe.train.policies.nn.instruction import InstructionEncoder
 from vlapipe.train.policies.nn.normalize import Normalizer
+from vlapipe.train.policies.nn.pretrained_images import PretrainedImageEncoder
 from vlapipe.train.policies.nn.series import SeriesEncoder
 from vlapipe.train.policies.nn.trunk import Trunk, perceptron
 from vlapipe.train.policies.observation import check_observation, observation_shapes
@@ -54,6 +55,8 @@ class Sizes(TypedDict, total=False):
     image_width: int | None  # channels of the first convolution
     num_word_buckets: int
     max_words: int
+    backbone: str | None  # a pretrained network in place of the convolutions
+    backbone_lr: float
 
 
 class BuiltInPolicy(Policy):
@@ -90,16 +93,9 @@ class BuiltInPolicy(Policy):
         self._series_keys = [key for key in windows if key not in self._image_keys]
         self.series_normalizers = nn.ModuleList(Normalizer.of(spec, key, limit=_LIMIT) for key in self._series_keys)
         self.series = nn.ModuleList(SeriesEncoder(width, windows[key]) for key in self._series_keys)
+        self._backbone_lr = parse_number("policy_args backbone_lr", sizes.get("backbone_lr", 0.1), least=0)
         self.images = nn.ModuleList(
-            ImageEncoder(
-                width,
-                shape[2:],
-                shape[0] - spec.ahead_rows,
-                width=numbers["image_width"],
-                num_channels=shape[1],
-                depth_m=spec.depth.get(camera),
-            )
-            for camera, shape in spec.images.items()
+            _image_encoder(spec, camera, width, numbers["image_width"], sizes.get("backbone")) for camera in spec.images
         )
         self.embodiment = nn.Embedding(len(spec.embodiments), width) if spec.embodiments else None
         encoders = [*self.series, *self.images]
@@ -133,6 +129,20 @@ class BuiltInPolicy(Policy):
     def instruction_note(self, instructions: Sequence[str]) -> str:
         """Returns a sentence about the instructions that are longer than what the policy reads; empty if none is."""
         return self.instruction.cut_note(instructions)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Returns the pretrained networks, which learn slower, and the rest."""
+        pretrained = {
+            parameter
+            for encoder in self.images
+            if isinstance(encoder, PretrainedImageEncoder)
+            for parameter in encoder.backbone.parameters()
+        }
+        rest = (parameter for parameter in self.parameters() if parameter not in pretrained)
+        return [
+            ParameterGroup(name="backbone", parameters=pretrained, learning_rate_factor=self._backbone_lr),
+            ParameterGroup(name="all", parameters=rest),
+        ]
 
     def blocks(self) -> list[nn.Module]:
         """Returns the encoders of the cameras, which have the largest activations, and the blocks of the trunk."""
@@ -197,6 +207,18 @@ def _numbers(given: Sizes) -> dict[str, int]:
         cure = "choose a dim that num_heads divides"
         raise UsageError(f"policy_args: dim {sizes['dim']} is not a multiple of num_heads {sizes['num_heads']}", cure)
     return sizes
+
+
+def _image_encoder(spec: SampleSpec, camera: str, dim: int, width: int, backbone: str | None) -> nn.Module:
+    """Returns the encoder of a camera: ``backbone``, which takes colours, or convolutions of our own."""
+    num_rows, num_channels, *size = spec.images[camera]
+    num_rows, image_size = num_rows - spec.ahead_rows, (size[0], size[1])
+    if backbone is not None and not isinstance(backbone, str):
+        raise UsageError(f"policy_args backbone: expected a folder or a name, found {backbone!r}")
+    if backbone is not None and camera not in spec.depth:
+        return PretrainedImageEncoder(dim, image_size, num_rows, backbone=backbone)
+    depth_m = spec.depth.get(camera)
+    return ImageEncoder(dim, image_size, num_rows, width=width, num_channels=num_channels, depth_m=depth_m)
 
 
 def _require_the_past(spec: SampleSpec) -> None:
