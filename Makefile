@@ -14,7 +14,7 @@ VENV := $(FOLDER)
 BIN := $(VENV)/bin
 CORE := .venv-core-$(VERSION)
 DEMO ?= demo
-ALL := train,tensorboard,vla,serve,eval,export,dev
+ALL := train,tensorboard,lora,vla,serve,eval,export,dev
 EXTRAS ?= dev
 
 PIP := install --quiet --disable-pip-version-check
