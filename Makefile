@@ -87,6 +87,7 @@ gpu: $(if $(filter command line,$(origin BIN)),,setup)  ## gpu tests, the traine
 	PYTHONPATH=src $(BIN)/python benchmarks/bench_train.py --out benchmarks/results/train.jsonl
 	PYTHONPATH=src $(BIN)/python benchmarks/bench_guide.py --out benchmarks/results/guide.jsonl
 	PYTHONPATH=src $(BIN)/python benchmarks/guide_table.py --write
+	PYTHONPATH=src $(BIN)/python benchmarks/bench_vla.py --out benchmarks/results/vla.jsonl
 
 docs: setup  ## write docs/errors.md from the code
 	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md

@@ -190,6 +190,22 @@ def test_benchmarks_of_the_trainer_give_every_case(tmp_path: Path, monkeypatch: 
     assert [row[0] for row in rows if row[3] == claims.NOT_YET] == ["| torch.compile"]
 
 
+@pytest.mark.slow
+def test_benchmark_of_vla_gives_samples_a_second_beside_the_published_figure(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    out = tmp_path / "vla.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "bench_vla.py"), "--tiny", "--cases", "eager;recompute"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, env=environment)
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["case"] for line in results] == ["eager", "recompute"]
+    for line in results:
+        assert line["fits"]
+        assert line["published_per_gpu"] == pytest.approx(261 / 8, rel=1e-3)
+        assert line["ratio"] == pytest.approx(line["samples_per_s"] / line["published_per_gpu"], rel=0.01)
+        assert line["forward_TFLOP_a_sample"] > 0
+
+
 def test_page_about_the_guide_holds_the_newest_figures_and_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(BENCHMARKS))

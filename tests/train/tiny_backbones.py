@@ -18,6 +18,7 @@ _TEXT = {
     "head_dim": 8,
     "max_position_embeddings": 512,
 }
+_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32}
 _SPECIAL = {
     "qwen": "<pad> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>",
     "smolvlm": "<pad> <|im_start|> <end_of_utterance> <image> <fake_token_around_image> <global-img> <video>",
@@ -26,6 +27,19 @@ _SPECIAL = {
 _WORDS = (
     "user assistant User Assistant : insert needle into red target grasp blue cup push green cube left right to the"
 )
+
+
+def save_backbone_of_size(folder: Path, *, text: dict[str, Any], vision: dict[str, Any], side: int) -> Path:
+    """Save a Qwen2.5-VL of these sizes with random weights in bf16, whose images have ``side`` x ``side`` pixels."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model, *parts = _qwen("qwen2_5_vl", text=text, vision=vision, num_pixels=side * side)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for part in (model, *parts):
+        part.save_pretrained(folder)
+    return folder
 
 
 def save_tiny_backbone(family: str, folder: Path) -> Path:
@@ -56,7 +70,13 @@ def _tokenizer(kind: str, **named: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **named)
 
 
-def _qwen(family: str) -> tuple[Any, ...]:
+def _qwen(
+    family: str,
+    *,
+    text: dict[str, Any] = _TEXT,
+    vision: dict[str, Any] = _VISION,
+    num_pixels: int = 4 * 28 * 28,
+) -> tuple[Any, ...]:
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -75,16 +95,15 @@ def _qwen(family: str) -> tuple[Any, ...]:
             "vision_end_token_id": "<|vision_end|>",
         }.items()
     }
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    text = {**_TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope}
+    text = {"vocab_size": len(tokenizer), "rope_parameters": rope, **text}
     if family == "qwen2_5_vl":
-        vision |= {"patch_size": 14, "window_size": 28, "fullatt_block_indexes": [1]}
-        text.pop("head_dim")
+        vision = {"patch_size": 14, "window_size": 28, "fullatt_block_indexes": [1], **vision}
+        text.pop("head_dim", None)
         config: Any = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
-        images = Qwen2VLImageProcessor(patch_size=14, min_pixels=28 * 28, max_pixels=4 * 28 * 28)
+        images = Qwen2VLImageProcessor(patch_size=14, min_pixels=28 * 28, max_pixels=num_pixels)
         return Qwen2_5_VLForConditionalGeneration(config), images, tokenizer
-    vision |= {"patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    vision = vision | {"patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     config = Qwen3VLConfig(text_config=text, vision_config=vision, **ids)
     images = Qwen2VLImageProcessor(patch_size=16, min_pixels=32 * 32, max_pixels=4 * 32 * 32)
     return Qwen3VLForConditionalGeneration(config), images, tokenizer

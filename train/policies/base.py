@@ -122,8 +122,7 @@ class Policy(nn.Module, ABC):
         """Returns the floating-point operations of the forward pass of one sample; None if they are unknown.
 
         A multiplication and an addition count as two. The trainer logs ``train/mfu_%`` by it, and counts the backward
-        pass as twice the forward pass. ``flops.count_forward_flops`` counts them for a policy that runs on torch's meta
-        device.
+        pass as twice the forward pass. ``flops.count_forward_flops`` counts them without computing them.
         """
         return None
 

@@ -19,6 +19,7 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec
 from vlapipe.train.data.joining.embodiments import EMBODIMENT
 from vlapipe.train.policies.actions import actions_of, targets_of
 from vlapipe.train.policies.base import LossOutput, ParameterGroup, Policy
+from vlapipe.train.policies.flops import count_forward_flops
 from vlapipe.train.policies.nn.flow_matching import METHODS, NOISE, TIME_KINDS, first_noise, integrate, sample_time
 from vlapipe.train.policies.nn.normalize import Normalizer
 from vlapipe.train.policies.nn.series import SeriesEncoder
@@ -148,6 +149,10 @@ class VLAPolicy(Policy):
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of the noise that ``act`` begins with, if the head is ``flow``."""
         return {NOISE: self._spec.action} if self._is_flow else {}
+
+    def flops_per_sample(self) -> float:
+        """Returns the operations of the forward pass, counted for the shapes that the policy was built for."""
+        return count_forward_flops(self, self._spec)
 
     def loss(self, batch: Batch) -> LossOutput:
         """Returns the error over actions that are finite and not padded, without constant columns."""

@@ -13,10 +13,15 @@ import pytest
 import torch
 from synthetic import losses_while_learning, make_batch, make_spec
 from tiny_backbones import FAMILIES, save_tiny_backbone
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import SampleSpec
+from vlapipe.train.policies import compiled
 from vlapipe.train.policies.base import blocks_of
+from vlapipe.train.policies.compiled import compile_policy
+from vlapipe.train.policies.loss_module import LossOf
 from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.vla.inputs import IDS, IS_PAD, PIXELS
 from vlapipe.train.policies.vla.policy import VLAPolicy
@@ -248,3 +253,55 @@ def test_no_camera_and_no_transformers_are_refused(backbones: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"policy vla needs transformers, which is not installed \(in the checkout"):
         tiny_policy(backbones)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["flow", "regression"])
+def test_operations_are_those_that_a_real_batch_takes_for_each_sample(backbones: Path, family: str, head: str) -> None:
+    policy, generator = tiny_policy(backbones, family, head=head), torch.get_rng_state()
+    said = policy.flops_per_sample()
+    assert torch.equal(torch.get_rng_state(), generator)
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the fused attention of a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        policy.loss(make_batch(make_spec()))
+    assert said == pytest.approx(counter.get_total_flops() / 4, rel=0.02)
+
+
+def loss_and_gradient(module: LossOf) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(3)
+    module.zero_grad()
+    total, weight, _ = module(make_batch(make_spec()))
+    (total / weight).backward()
+    found = [parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None]
+    return (total / weight).detach(), torch.cat(found)
+
+
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [
+        ("paligemma", "eager"),
+        pytest.param("smolvlm", "eager", marks=pytest.mark.slow),
+        pytest.param("qwen2_5_vl", "eager", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", "eager", marks=pytest.mark.slow),
+        pytest.param("paligemma", "inductor", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_loss_and_gradient_are_those_without(
+    backbones: Path, monkeypatch: pytest.MonkeyPatch, family: str, backend: str
+) -> None:
+    """With the backend ``eager``, graphs are found as in a real compilation and then run by plain torch: in seconds."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    if backend == "inductor":
+        # torch.compile draws its own random numbers then, unless it is told to draw as plain torch does.
+        monkeypatch.setattr("torch._inductor.config.fallback_random", True)
+    module = LossOf(tiny_policy(backbones, family, num_layers=1 if backend == "inductor" else None))
+    plain = loss_and_gradient(module)
+    said: list[str] = []
+    watch = compile_policy(module, [], "default", device=torch.device("cpu"), num_passes=1, say=said.append)
+    for _ in range(2):
+        torch.testing.assert_close(loss_and_gradient(module), plain, rtol=1e-4, atol=1e-5)
+    assert watch.counts.versions > 0
+    assert not watch.counts.recompiles
+    watch.close()
