@@ -39,7 +39,7 @@ class DataConfig(_Group):
     """Which samples a step reads, and how they are prepared."""
 
     paths: tuple[Path, ...] = option(flat="data")  # one or more datasets; a single path is accepted
-    batch_size: int = option(32, least=1)  # samples of one rank and one backward pass
+    batch_size: int = option(64, least=1)  # samples of one rank and one backward pass
     fit_batch_size: bool = option(False)  # batch_size "auto": cut a step's samples into as few passes as fit the GPU
     num_workers: int | None = option(None, least=0)  # None: the loader tunes the number of threads
     prefetch_factor: int = option(6, least=1)

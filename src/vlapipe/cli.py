@@ -516,7 +516,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--config", type=_PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
 @click.option("--init", type=_PATH, help="Begin with the weights of another run, or of one of its checkpoints.")
-@click.option("--batch-size", type=_NumberOrAuto(), help="Samples a rank and pass, or auto. Default 32.")
+@click.option("--batch-size", type=_NumberOrAuto(), help="Samples a rank and pass, or auto. Default 64.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
 @click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")

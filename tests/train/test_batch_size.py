@@ -136,12 +136,12 @@ def test_answer_is_remembered_by_what_memory_depends_on_and_a_damaged_file_is_no
 @pytest.mark.parametrize(
     ("in_file", "flags", "expected"),
     [
-        ("", {}, (32, False)),
-        ("", {"batch_size": "auto"}, (32, True)),
-        ("batch_size = 64", {"batch_size": "auto"}, (64, True)),
-        ('batch_size = "auto"', {}, (32, True)),
+        ("", {}, (64, False)),
+        ("", {"batch_size": "auto"}, (64, True)),
+        ("batch_size = 48", {"batch_size": "auto"}, (48, True)),
+        ('batch_size = "auto"', {}, (64, True)),
         ('batch_size = "auto"', {"batch_size": 16}, (16, False)),
-        ("[data]\nbatch_size = 64\nfit_batch_size = true", {}, (64, True)),
+        ("[data]\nbatch_size = 48\nfit_batch_size = true", {}, (48, True)),
     ],
 )
 def test_auto_keeps_the_number_that_an_earlier_source_gave(

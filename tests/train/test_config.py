@@ -142,7 +142,7 @@ def test_resumed_run_begins_with_its_own_options(tmp_path: Path) -> None:
     file = write_toml(tmp_path, "seed = 4\n")
     config = TrainConfig.from_sources(file, {"out": tmp_path, "resume": True, "data": "new", "max_steps": 80})
     assert (config.data.batch_size, config.max_steps, config.seed, config.data.paths) == (7, 80, 4, (Path("new"),))
-    assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).data.batch_size == 32
+    assert TrainConfig.from_sources(None, {"out": tmp_path, "data": "new"}).data.batch_size == 64
 
 
 @pytest.mark.parametrize(
