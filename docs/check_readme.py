@@ -44,7 +44,7 @@ def demo_output(folder: Path) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
     text = done.stdout.replace(str(folder / "demo"), "demo")
-    last = [found for found in re.finditer(r"^train: (\d+) of \1 steps", text, re.MULTILINE)][-1]
+    last = list(re.finditer(r"^train: (\d+) of \1 steps", text, re.MULTILINE))[-1]
     return text[last.start() :]
 
 
