@@ -29,11 +29,11 @@ from vlapipe.train.data.images.camera_reader import ImageReader
 SIZES = ((480, 640), (224, 224))
 CASES = {
     "plain": None,
-    "crop": Augmentation(rotation_deg=0, brightness=0, contrast=0, saturation=0),
-    "colour": Augmentation(crop=1, rotation_deg=0),
-    "crop, colour": Augmentation(rotation_deg=0),
-    "crop, rotation": Augmentation(brightness=0, contrast=0, saturation=0),
-    "crop, rotation, colour": Augmentation(),
+    "shift": Augmentation(rotation_deg=0, brightness=0, contrast=0, saturation=0),
+    "colour": Augmentation(shift=0, rotation_deg=0),
+    "shift, colour": Augmentation(rotation_deg=0),
+    "shift, rotation": Augmentation(brightness=0, contrast=0, saturation=0),
+    "shift, rotation, colour": Augmentation(),
 }
 SHOWN = (240, 320)
 

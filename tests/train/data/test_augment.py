@@ -13,7 +13,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.images.augment import Augmentation, Draw
 from vlapipe.train.data.images.camera_reader import ImageReader
 
-NOTHING = Augmentation(crop=1, rotation_deg=0, brightness=0, contrast=0, saturation=0)
+NOTHING = Augmentation(shift=0, rotation_deg=0, brightness=0, contrast=0, saturation=0)
 AS_IT_IS = Draw(top=0, left=0, side=1, angle_rad=0, brightness=1, contrast=1, saturation=1)
 SIZE = (60, 90)
 GOLDEN = (
@@ -35,7 +35,7 @@ GOLDEN = (
         1.1319802545872302,
         1.3856197584917735,
     ),
-)  # Augmentation's defaults, seed 5, View1, positions 0 and 123456789
+)  # crop 0.95 and else the defaults, seed 5, View1, positions 0 and 123456789
 
 
 def draws_of(augmentation: Augmentation, positions: Any, *, seed: int = 0, camera: str = "View1") -> Any:
@@ -85,16 +85,16 @@ def test_views_of_a_sample_share_the_colour_and_are_cut_each_in_its_own_way() ->
 
 def test_draws_of_this_version_are_those_of_the_last() -> None:
     """A run that is resumed with a newer version must go on as it began."""
-    draws = Augmentation().of(np.array([0, 123_456_789]), seed=5, camera="View1")
+    draws = Augmentation(shift=0, crop=0.95).of(np.array([0, 123_456_789]), seed=5, camera="View1")
     np.testing.assert_allclose(draws, GOLDEN, rtol=0, atol=1e-12)
 
 
 def test_draws_fill_their_ranges_evenly_and_independently() -> None:
     draws = draws_of(
-        Augmentation(crop=0.8, rotation_deg=10, brightness=0.2, contrast=0.4, saturation=0.6), range(20_000)
+        Augmentation(shift=0.1, crop=0.8, rotation_deg=10, brightness=0.2, contrast=0.4, saturation=0.6), range(20_000)
     )
-    least = [0, 0, 0.8, -math.radians(10), 0.8, 0.6, 0.4]
-    most = [0.2, 0.2, 0.8, math.radians(10), 1.2, 1.4, 1.6]
+    least = [-0.1, -0.1, 0.8, -math.radians(10), 0.8, 0.6, 0.4]
+    most = [0.3, 0.3, 0.8, math.radians(10), 1.2, 1.4, 1.6]
     assert (draws >= least).all()
     assert (draws <= most).all()
     drawn = np.delete(draws, 2, axis=1)
@@ -116,6 +116,7 @@ def test_neutral_fields_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
+        ("shift", -0.1, "from 0 to 0.5"),
         ("crop", 0, "from 0.1 to 1"),
         ("crop", 1.5, "from 0.1 to 1"),
         ("rotation_deg", -5, "from 0 to 45"),
@@ -163,6 +164,24 @@ def test_a_box_is_turned_about_its_centre(angle_deg: float) -> None:
         x, y = place_of(image, row, column)
         assert x == pytest.approx(centre_x + across * math.cos(angle) - down * math.sin(angle) - 0.5, abs=0.3)
         assert y == pytest.approx(centre_y + across * math.sin(angle) + down * math.cos(angle) - 0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("angle_rad", [0.0, 1e-9], ids=["cut", "turned by nothing"])
+def test_a_shift_moves_all_and_enlarges_nothing(angle_rad: float) -> None:
+    image = vary(slope(), AS_IT_IS._replace(top=-0.1, left=0.1, angle_rad=angle_rad))  # 6 rows down, 9 columns left
+    for row, column in ((0, 0), (3, 40), (30, 45), (59, 80), (59, 89)):
+        x, y = place_of(image, row, column)
+        assert x == pytest.approx(min(column + 9, 89), abs=0.3)
+        assert y == pytest.approx(max(row - 6, 0), abs=0.2)
+
+
+def test_depth_is_shifted_like_the_colours() -> None:
+    depth = np.arange(60 * 90, dtype=np.uint16).reshape(1, 60, 90, 1)
+    out = np.empty_like(depth)
+    ImageReader(SIZE, is_depth=True).resize(depth, out, np.array([AS_IT_IS._replace(top=-0.1, left=0.1)]))
+    np.testing.assert_array_equal(out[0, 6:, :-9], depth[0, :-6, 9:])
+    np.testing.assert_array_equal(out[0, 0, :-9], depth[0, 0, 9:])
+    np.testing.assert_array_equal(out[0, 6:, -1], depth[0, :-6, -1])
 
 
 def test_beyond_the_image_its_edge_is_repeated() -> None:

@@ -24,6 +24,7 @@ from vlapipe.train.data.ordering.permutation import hash_of
 __all__ = ["Augmentation", "Draw"]
 
 _RANGES = {
+    "shift": (0.0, 0.5),
     "crop": (0.1, 1.0),
     "rotation_deg": (0.0, 45.0),
     "brightness": (0.0, 0.9),
@@ -36,8 +37,8 @@ class Draw(NamedTuple):
     """How one image is varied: one row of the result of ``Augmentation.of``, with the columns in this order.
 
     The box is the part of the image that is cut out. ``top`` and ``side`` are fractions of the image's height, ``left``
-    and ``side`` of its width. The box is turned by ``angle_rad`` about its own centre. The last three numbers are
-    factors: 1 changes nothing.
+    and ``side`` of its width. Where the box lies outside the image, the image's edge is repeated. The box is turned by
+    ``angle_rad`` about its own centre. The last three numbers are factors: 1 changes nothing.
     """
 
     top: float
@@ -58,11 +59,14 @@ class Draw(NamedTuple):
 class Augmentation:
     """How far training images are varied; a field at its neutral value (crop 1, the others 0) varies nothing.
 
+    A crop enlarges what is seen in training by ``1 / crop``, and on the robot nothing is enlarged. A shift does not.
+
     Box and angle are drawn once for each camera of a sample. The colour is drawn once for all cameras of a sample.
     All rows of a window have the same draw, so that augmentation adds no motion or flicker to the window.
     """
 
-    crop: float = 0.95  # side of the box that is cut out and resized, as a fraction of the image's side
+    shift: float = 0.04  # largest move of the box to each side, as a fraction of the image's side
+    crop: float = 1.0  # side of the box that is cut out and resized, as a fraction of the image's side
     rotation_deg: float = 5.0  # largest angle, to either side
     brightness: float = 0.3  # factors are drawn from 1 - x to 1 + x
     contrast: float = 0.4  # factor of the distance from middle gray
@@ -98,8 +102,8 @@ class Augmentation:
         factors = [_uniform("colour", seed, positions, which) for which in range(3)]
         strengths = (self.brightness, self.contrast, self.saturation)
         draws = np.empty((len(positions), len(Draw._fields)))
-        draws[:, 0] = top * (1 - self.crop)
-        draws[:, 1] = left * (1 - self.crop)
+        for column, place in enumerate((top, left)):
+            draws[:, column] = place * (1 - self.crop) + (2 * place - 1) * self.shift
         draws[:, 2] = self.crop
         draws[:, 3] = (2 * turn - 1) * math.radians(self.rotation_deg)
         for column, (factor, strength) in enumerate(zip(factors, strengths, strict=True), start=4):

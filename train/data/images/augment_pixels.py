@@ -7,6 +7,7 @@ does the rest, because torch would start several threads for other operations in
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from vlapipe.train.data.images.resize import Scratch, resize, resize_depth
 
 __all__ = ["augment", "augment_depth"]
 
+_Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601, as in JPEG
 _MIDDLE_GRAY = 127.5
 
@@ -26,12 +28,12 @@ def augment(image: NDArray[np.uint8], out: NDArray[np.uint8], draw: Draw, scratc
     """Write ``image`` (h, w, 3), varied by ``draw``, into ``out`` (H, W, 3); both may be the same memory.
 
     Without a turn, the box is cut from the original image and resized once. With a turn, the image is resized to
-    ``out``'s size first. Pixels of the turned box that lie outside the image repeat the image's edge.
+    ``out``'s size first. Pixels of the box that lie outside the image repeat the image's edge.
     """
     if draw.angle_rad:
         planes = _turned(image, out.shape, draw, scratch)
     else:
-        resize(image[_box(draw, *image.shape[:2])], out)
+        resize(_cut(image, draw), out)
         if not draw.changes_colour:
             return
         planes = _planes(out, scratch)
@@ -46,7 +48,7 @@ def augment_depth(image: NDArray[np.uint16], out: NDArray[np.uint16], draw: Draw
     The box is that of ``augment``. Depth has no colour to vary. Both may be the same memory.
     """
     if not draw.angle_rad:
-        box = image[_box(draw, *image.shape[:2])]
+        box = _cut(image, draw)
         resize_depth(box.copy() if np.shares_memory(box, out) else box, out)
         return
     grid = _places(draw, out.shape[0], out.shape[1], Scratch())[0]
@@ -56,11 +58,20 @@ def augment_depth(image: NDArray[np.uint16], out: NDArray[np.uint16], draw: Draw
     out[...] = image[at[0], at[1]]
 
 
-def _box(draw: Draw, height: int, width: int) -> tuple[slice, slice]:
-    """The box as slices of whole pixels: rows and columns."""
+def _cut(image: NDArray[_Pixel], draw: Draw) -> NDArray[_Pixel]:
+    """The box in whole pixels: a view of the image, or a copy if it reaches over an edge, whose pixels are repeated."""
+    height, width = image.shape[:2]
     rows, columns = max(1, round(draw.side * height)), max(1, round(draw.side * width))
-    top, left = min(round(draw.top * height), height - rows), min(round(draw.left * width), width - columns)
-    return slice(top, top + rows), slice(left, left + columns)
+    top, left = round(draw.top * height), round(draw.left * width)
+    if draw.top + draw.side <= 1:  # rounding must not lead out of the image
+        top = min(top, height - rows)
+    if draw.left + draw.side <= 1:
+        left = min(left, width - columns)
+    if top >= 0 and left >= 0 and top + rows <= height and left + columns <= width:
+        return image[top : top + rows, left : left + columns]
+    of_rows, of_columns = np.arange(top, top + rows), np.arange(left, left + columns)
+    repeated: NDArray[_Pixel] = image[of_rows.clip(0, height - 1)][:, of_columns.clip(0, width - 1)]
+    return repeated
 
 
 def _turned(image: NDArray[np.uint8], shape: tuple[int, ...], draw: Draw, scratch: Scratch) -> NDArray[np.float32]:
