@@ -2,6 +2,7 @@
 
 pip install metaworld
 python benchmarks/bench_policies.py --suite state --work FOLDER --seeds 0,1,2
+python benchmarks/bench_policies.py --suite camera --work FOLDER --case "4 epochs" --recorded 25 -- --epochs 4
 
 It records 50 episodes a task with ``examples/metaworld/mt10.py``, ingests them, and for each seed and policy runs
 ``vlapipe train`` and ``vlapipe eval`` as a user would. The plain networks of ``plain_policies.py`` are trained by the
@@ -9,17 +10,19 @@ same command on the same samples in the same order. What differs from the defaul
 ``options``.
 
 ``cpu_s`` is the processor's time of the whole command, its start and validations included. ``success`` is of episodes
-that no recording has, with its 95 % interval (Wilson).
+that no recording has, with its 95 % interval (Wilson); ``lost`` counts the others by task.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +79,19 @@ def acting(suite: str, folder: Path, episodes: int) -> dict[str, Any]:
     run("-m", "vlapipe", *command, *of)
     [written] = (folder / "eval").glob("*.json")
     result = json.loads(written.read_text())
-    return {"success": result["success"], "by_task": result["tasks"]}
+    share = result["success"]
+    lost = {task: of["num_episodes"] - of["successes"] for task, of in result["tasks"].items()}
+    return {
+        "success": [share["successes"], share["num_episodes"]],
+        "interval": [share["low"], share["high"]],
+        "lost": {task: number for task, number in lost.items() if number},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--suite", choices=[*SUITES], default="state")
-    parser.add_argument("--work", type=Path, required=True, help="keeps recordings, dataset and runs")
+    parser.add_argument("--work", type=Path, help="keeps recordings, dataset and runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--recorded", type=int, default=50, help="episodes of a task")
     parser.add_argument("--episodes", type=int, default=50, help="of the evaluation, in turns of the ten tasks")
@@ -90,13 +99,18 @@ def main() -> None:
     parser.add_argument("--plain", choices=["beside", "alone", "no"], default="beside", help="plain network as well")
     parser.add_argument("options", nargs="*", help="after --: options of vlapipe train")
     given = parser.parse_args()
+    if importlib.util.find_spec("metaworld") is None:
+        sys.stderr.write("metaworld: not installed, left out\n")
+        return
+    if given.work is None:
+        given.work = Path(tempfile.mkdtemp(prefix="bench_policies_"))
     data = dataset_of(given.suite, given.work, given.recorded)
     policies = {"regression": [], "plain": ["--policy", PLAIN[given.suite]]}
     wanted = {"beside": ["regression", "plain"], "alone": ["plain"], "no": ["regression"]}[given.plain]
     for seed in given.seeds.split(","):
         for name in wanted:
             options = [*policies[name], *given.options]
-            folder = given.work / f"{given.suite}-{given.case}-{name}-{seed}"
+            folder = given.work / f"{given.suite}-{given.case}-{name}-{seed}".replace(" ", "-")
             line = {"bench": "policies", "suite": given.suite, "case": given.case, "policy": name, "options": options}
             line |= {"seed": int(seed), "recorded": given.recorded}
             found = measure(given.suite, data, folder, int(seed), options, given.episodes)
