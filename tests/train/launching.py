@@ -15,7 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 MAIN = HERE / "train_main.py"
 SRC = HERE.parents[1] / "src"
-SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
+SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64, "state_noise": 0.0}
 
 
 @dataclass(frozen=True)

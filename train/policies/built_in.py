@@ -13,6 +13,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from vlapipe.pipeline.shards.mapped.layout import STATE
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.arguments import parse_choice, parse_number, parse_whole_number
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
@@ -41,6 +42,7 @@ SIZES: dict[str, dict[str, int]] = {
 _WORDS, _WHICH = "task.words", "task.which"  # see InstructionEncoder.ids
 _LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 _IMAGES = "observation.images."
+_STATE_NOISE = 0.1  # where there are images
 
 
 class Sizes(TypedDict, total=False):
@@ -48,6 +50,7 @@ class Sizes(TypedDict, total=False):
 
     size: str  # small, base or large
     dropout: float
+    state_noise: float | None
     dim: int | None
     depth: int | None
     num_heads: int | None
@@ -80,6 +83,9 @@ class BuiltInPolicy(Policy):
         numbers = _numbers(sizes)
         width, heads = numbers["dim"], numbers["num_heads"]
         dropout = parse_number("policy_args dropout", sizes.get("dropout", 0.0), least=0.0, most=0.99)
+        noise = sizes.get("state_noise")
+        noise = (_STATE_NOISE if spec.images else 0.0) if noise is None else noise
+        self._state_noise = parse_number("policy_args state_noise", noise, least=0.0, most=10.0)
         _require_the_past(spec)
         self._spec, self.dim = spec, width
         self.action_normalizer = Normalizer.of(spec, "action")
@@ -178,7 +184,7 @@ class BuiltInPolicy(Policy):
         source = iter(()) if self.source is None else iter(self.source)
         for key, normalizer, encoder in zip(self._series_keys, self.series_normalizers, self.series, strict=True):
             values, is_pad = self._window(batch, key)
-            newest, past = encoder(normalizer(values, robot), is_pad)
+            newest, past = encoder(self._blurred(key, normalizer(values, robot)), is_pad)
             features.append(newest)
             tokens += [] if past is None else [past + next(source)]
         for key, encoder in zip(self._image_keys, self.images, strict=True):
@@ -188,6 +194,16 @@ class BuiltInPolicy(Policy):
         x = self.features(torch.cat([feature.to(said.dtype) for feature in features], dim=1)).unsqueeze(1)
         out: Tensor = self.trunk(x, torch.cat(tokens, dim=1) if tokens else None).squeeze(1)
         return out
+
+    def _blurred(self, key: str, values: Tensor) -> Tensor:
+        """Returns normalized ``values`` ``(B, T, ...)``. In training, the state is moved: all rows of a sample alike.
+
+        Else a policy with images learns by heart which recording a state belongs to, and where that one went.
+        """
+        if key != STATE or not (self.training and self._state_noise):
+            return values
+        moved = torch.randn_like(values[:, :1]) * self._state_noise
+        return values + moved
 
     def _window(self, batch: Batch, key: str) -> tuple[Tensor, Tensor]:
         """Returns the rows up to the frame, and which of them are padding."""

@@ -13,7 +13,7 @@ from vlapipe.train.policies.flow import FlowPolicy
 from vlapipe.train.policies.nn.flow_matching import integrate
 from vlapipe.train.policies.regression import RegressionPolicy
 
-SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
+SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64, "state_noise": 0.0}
 
 
 def small_flow(spec: SampleSpec, **changes: object) -> FlowPolicy:

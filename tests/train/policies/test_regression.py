@@ -15,7 +15,7 @@ from vlapipe.train.policies.base import blocks_of
 from vlapipe.train.policies.recompute import recompute_in_backward
 from vlapipe.train.policies.regression import RegressionPolicy
 
-SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
+SMALL = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64, "state_noise": 0.0}
 
 
 def small_policy(spec: SampleSpec, **changes: object) -> RegressionPolicy:
@@ -235,3 +235,21 @@ def test_rows_after_the_frame_are_not_seen() -> None:
 def test_times_of_the_state_after_the_frame_are_refused() -> None:
     with pytest.raises(UsageError, match="row 8 of the state's 10 is the frame's own, and the rows after it are not"):
         small_policy(replace(make_spec(), newest=7))
+
+
+def test_state_is_moved_in_training_where_there_are_images_and_all_its_rows_alike() -> None:
+    spec = make_spec(images={"View1": (1, 3, 16, 16)}, sensors={})
+    policy, batch = small_policy(spec, state_noise=None), make_batch(spec)
+    seen: list[torch.Tensor] = []
+    policy.series[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for training in (True, True, False, False):
+        policy.train(training).loss(batch)
+    once, again, still, same = seen
+    assert torch.equal(still, same)
+    assert not torch.equal(once, again)
+    moved = once - still
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), rtol=0, atol=1e-6)
+    assert 0.05 < moved.std().item() < 0.2
+    alone = make_spec(images={}, sensors={})
+    policy, batch = small_policy(alone, state_noise=None), make_batch(alone)
+    assert torch.equal(policy.loss(batch).total, policy.loss(batch).total)
