@@ -17,7 +17,7 @@ from vlapipe.cli import cli
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.findings import CODES
 from vlapipe.schemas.toml_table import did_you_mean
-from vlapipe.train.config import TrainConfig, option_fields
+from vlapipe.train.config import EPOCHS, TrainConfig, option_fields
 from vlapipe.train.data.window_size import Window
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -62,6 +62,16 @@ def test_every_option_of_training_has_its_row_with_default_and_flag() -> None:
         assert flag == f"`{of_field.pop(key.strip('`'), None)}`" or flag == "only in the file"
         assert meaning.endswith(".")
     assert of_field == {}
+
+
+def test_help_of_training_says_the_defaults_that_are_used() -> None:
+    said = {
+        str(option.name): re.search(r"\bDefault (\d[^;]*?)[.;]?(?: |$)", option.help or "")
+        for option in flags("train").values()
+    }
+    numbers = {name: float(number[1]) for name, number in said.items() if number}
+    assert numbers == {name: option_fields()[name][1].default for name in numbers} | {"epochs": EPOCHS}
+    assert {"batch_size", "learning_rate", "grad_accum"} <= numbers.keys()
 
 
 def test_every_option_of_ingest_has_its_row_with_default() -> None:

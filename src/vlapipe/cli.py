@@ -526,7 +526,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--image-resize", help="How images come to another size: stretch (default), crop, or pad with black.")
 @click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")
 @click.option("--image-resize-width", type=int, help="Train on images of this width.")
-@click.option("--precision", help="bf16, fp32, or auto (default): bf16 where the hardware has it.")
+@click.option("--precision", help="bf16, fp32, or auto (default): bf16 on a GPU that computes in it, else fp32.")
 @click.option(
     "--compile", "compile_mode", is_flag=False, flag_value="default", help="torch.compile, or --compile max-autotune."
 )
@@ -546,7 +546,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--epochs", type=float, help="How often the run reads each training frame. Default 20.")
 @click.option("--max-steps", type=int, help="Steps of the optimizer, in place of --epochs.")
 @click.option("--decay-steps", type=int, help="Steps in which the learning rate falls. Default: --max-steps.")
-@click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 3e-4.")
+@click.option("--learning-rate", type=float, help="Its highest, after the warm-up. Default 1e-3.")
 @click.option("--schedule", help="Of the learning rate: warmup-cosine (default), constant, linear, or wsd.")
 @click.option("--ema", type=float, help="Average the weights with this decay, say 0.999, and validate the average.")
 @click.option("--eval-every", type=int, help="Steps between validations on held-out episodes.")
