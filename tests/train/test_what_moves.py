@@ -47,7 +47,7 @@ def moved(data: Path, out: Path, num_steps: int = 2, **changes: Any) -> dict[str
 def test_policys_groups_have_their_own_rates_and_frozen_ones_stand_still(tiny_dataset: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {"num_steps": 1, "warmup_steps": 0, "weight_decay": 0.0, "grad_clip": 0}
     args = {**SMALL, "factor": 0.125, "frozen": "images"}
-    by = moved(tiny_dataset, tmp_path / "run", policy=GROUPED, policy_args=args, **common)
+    by = moved(tiny_dataset, tmp_path / "run", policy=GROUPED, policy_args=args, learning_rate=3e-4, **common)
     assert by["head.weight"] == pytest.approx(3e-4, rel=1e-2)  # Adam's first step moves each entry by the rate
     assert by["trunk.blocks.0.mlp_in.weight"] == pytest.approx(3e-4 * 0.125, rel=1e-2)
     assert not any(by[name] for name in by if name.startswith("images."))

@@ -32,7 +32,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Any:
 def finished(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps, to be copied."""
     out = tmp_path_factory.mktemp("resumed") / "run"
-    train(config(tiny_dataset, out, batch_size=4, eval_every=100))
+    train(config(tiny_dataset, out, batch_size=4, eval_every=100, learning_rate=3e-4))
     return out
 
 
@@ -60,7 +60,7 @@ def test_schedule_is_stretched_if_asked_for_which_is_said(run: Path, said: Any, 
     resume(run, max_steps=8, decay_steps=8)
     assert len(said()) == 2
     out = run.with_name("long")
-    train(config(tiny_dataset, out, batch_size=4, max_steps=8, warmup_steps=0, eval_every=100))
+    train(config(tiny_dataset, out, batch_size=4, max_steps=8, warmup_steps=0, eval_every=100, learning_rate=3e-4))
     assert rates(run)[6:] == rates(out)[6:]
     resume(run, max_steps=9, learning_rate=1e-3)
     assert said()[-1].startswith("learning_rate is 0.001, was 0.0003: step 9 has a learning rate of 0.0001, and would")
@@ -117,7 +117,8 @@ def test_resume_that_makes_no_step_changes_nothing_for_the_next_one(run: Path, s
 def test_new_run_whose_rate_falls_over_other_steps_says_so(
     tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(config(tiny_dataset, tmp_path / "run", max_steps=2, decay_steps=4, eval_every=100))
+    schedule = {"learning_rate": 3e-4, "decay_steps": 4}
+    train(config(tiny_dataset, tmp_path / "run", max_steps=2, eval_every=100, **schedule))
     assert "decay_steps is 4, max_steps 2: the learning rate falls over 4 steps, to 0.00023" in capsys.readouterr().err
 
 
