@@ -17,7 +17,7 @@ FLOORS = [
     ["pipeline.shards.derive", "pipeline.stream_rows"],
     ["pipeline.shards.format"],
     ["pipeline.shards.manifest"],
-    ["pipeline.shards.mapped"],
+    ["pipeline.shards.mapped", "pipeline.shards.verify"],
     ["pipeline.shards.dataset"],
     ["pipeline.discover", "train.data", "train.background_work", "train.stopping"],
     ["pipeline.check", "pipeline.layouts", "train.option_values", "train.policies", "train.weight_names"],

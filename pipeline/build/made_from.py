@@ -16,6 +16,7 @@ from typing import Any
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema
 
@@ -49,9 +50,12 @@ class MadeFrom:
 
     @classmethod
     def read(cls, dataset: Path) -> MadeFrom | None:
-        """Return what the dataset was made from, or ``None`` if its record is missing or unreadable."""
+        """Return what the dataset was made from, or ``None`` if its record is missing, unreadable or altered."""
         try:
-            document = json.loads((dataset / MADE_FROM).read_bytes())
+            data = (dataset / MADE_FROM).read_bytes()
+            if Seal.of(data).is_broken:
+                return None
+            document = json.loads(data)
             options = dict(document["options"])
             if _QUALITY not in options:  # an older vlapipe, which kept JPEG files as recorded and called that "jpeg"
                 options[_QUALITY] = str(JPEG_QUALITY)
@@ -63,7 +67,12 @@ class MadeFrom:
 
     def write(self, dataset: Path) -> None:
         """Write the record into the dataset's folder."""
-        write_bytes(dataset / MADE_FROM, (json.dumps(vars(self), indent=0, sort_keys=True) + "\n").encode())
+        write_bytes(dataset / MADE_FROM, self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON that ends with its own digest."""
+        sorted_dicts = {name: dict(sorted(vars(self)[name].items())) for name in ("episodes", "options")}
+        return sealed_json(sorted_dicts, indent=0)
 
     def changes(self, before: MadeFrom) -> str:
         """Describe in words how ``self`` differs from ``before``. The text is empty if nothing differs."""

@@ -19,7 +19,8 @@ from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
-from vlapipe.schemas.errors import NotADatasetError, UsageError
+from vlapipe.pipeline.shards.verify.verify import verify_opened
+from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
@@ -99,8 +100,8 @@ def is_whole(path: Path, made_from: MadeFrom) -> bool:
     if not has_manifest:
         return False
     try:
-        return not Manifest.read(path).damage(path)
-    except NotADatasetError:  # the manifest itself is damaged, and is written again
+        return not verify_opened(path, Manifest.read(path)).damage
+    except (NotADatasetError, DamageError):  # the manifest itself is damaged, and is written again
         return False
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
 from vlapipe.pipeline.shards.manifest.where import Where, masks
+from vlapipe.pipeline.shards.verify.verify import verify_opened
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -26,8 +27,8 @@ _TYPES = {"string": "text", "bool": "true or false", "int64": "number", "double"
 def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes: bool = False) -> dict[str, Any]:
     """Return the report of ``vlapipe inspect``, which ``--json`` prints and the terminal shows as tables.
 
-    ``damage`` lists missing files, and shards whose size is not the written size, as ``Manifest.damage`` does. Rates
-    are measured: steps divided by the time that they span. Jitter is the standard deviation of the time between rows.
+    ``damage`` lists the faults that a quick look finds, as ``vlapipe verify --quick`` does. Rates are measured: steps
+    divided by the time that they span. Jitter is the standard deviation of the time between rows.
 
     With ``where``, episodes, frames, time, splits, streams, tasks and metadata are those of the episodes of which the
     expression is true. Sizes, statistics, findings and rejects are always those of the whole dataset. ``listed`` has an
@@ -48,7 +49,7 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
         "codec": manifest.codec,
         "made_with": manifest.made_with,
         "shards": len(manifest.shards),
-        "damage": manifest.damage(dataset.path),
+        "damage": [fault.to_json() for fault in verify_opened(dataset.path, manifest).faults],
         "where": where,
         "of_episodes": totals["episodes"],
         "episodes": int(chosen.sum()),

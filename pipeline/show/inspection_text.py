@@ -221,18 +221,14 @@ def _statistics_table(report: dict[str, Any]) -> Table:
 
 
 def _print_damage(console: Console, report: dict[str, Any]) -> None:
-    """Print the damaged files. This comes last, so that the user sees it without scrolling."""
+    """Print the faults of files. This comes last, so that the user sees it without scrolling."""
     for entry in report["damage"][:_MAX_DAMAGE]:
-        found = "no such file" if entry["found_bytes"] is None else f"{entry['found_bytes']:,} bytes"
-        expected = f" expected {entry['expected_bytes']:,} bytes," if entry["expected_bytes"] is not None else ""
-        if not expected and entry["found_bytes"] is not None:
-            found = "other bytes than were written"
-        console.print(f"damaged: {printable(report['path'])}/{entry['file']}:{expected} found {found}", soft_wrap=True)
+        console.print(f"damaged: {entry['line']}", soft_wrap=True)
     if report["damage"]:
         more = len(report["damage"]) - _MAX_DAMAGE
         console.print(
-            f"{f'and {more} more files; ' if more > 0 else ''}copy the dataset again, or run the same vlapipe ingest "
-            "command again",
+            f"{f'and {more} more files; ' if more > 0 else ''}vlapipe repair makes them again, from the recordings or "
+            "from a copy",
             soft_wrap=True,
         )
 

@@ -20,6 +20,8 @@ from typing import Any, TextIO
 import click
 
 import vlapipe
+from vlapipe.commands.option_types import LocalPath
+from vlapipe.commands.verify import verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
@@ -67,17 +69,7 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-class _LocalPath(click.ParamType[Path]):
-    """A path of the local file system; the address of a store is refused."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
-        what = "" if param is None else param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
-        return local_path(value, what)
-
-
-_PATH = _LocalPath()
+_PATH = LocalPath()
 _ABOUT_PATHS = {
     errno.EACCES,
     errno.EEXIST,
@@ -108,6 +100,7 @@ def cli() -> None:
     vlapipe ingest --dataset raw/ --dry-run        check it, write nothing
     vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
     vlapipe inspect data/                          look at what came of it
+    vlapipe verify data/                           compare every byte with what was written
     vlapipe train --data data/ --out run/          train a policy
     vlapipe export data/ lerobot/ --to lerobot     write it in the format of another project
     vlapipe serve run/                             let a robot ask the policy
@@ -220,7 +213,7 @@ def ingest(
 def inspect(dataset: Path, as_json: bool, episode: str | None, episodes: bool, where: str | None) -> None:
     """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
 
-    The exit code is 1 if a shard is missing or has another size than was written.
+    The exit code is 1 if vlapipe verify --quick would find a fault.
     """
     from vlapipe.pipeline.show.inspection import inspect_dataset, inspect_episode
     from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
@@ -705,6 +698,9 @@ def evaluate(
         click.echo(json.dumps(found if len(found) > 1 else found[0], indent=1))
     else:
         click.echo("\n\n".join("\n".join(result.lines()) for result in results))
+
+
+cli.add_command(verify)
 
 
 def _keywords(texts: tuple[str, ...]) -> dict[str, Any]:

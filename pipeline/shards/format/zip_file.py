@@ -19,7 +19,7 @@ import numpy as np
 
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["ALIGNMENT", "AlignedZip", "Encoded", "Member", "StoredArray", "data_offset"]
+__all__ = ["ALIGNMENT", "AlignedZip", "Bytes", "Encoded", "Member", "StoredArray", "data_offset"]
 
 ALIGNMENT = 64
 _PADDING_ID = 0xD935  # the ID that Android's zipalign uses for the same purpose

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
-from vlapipe.pipeline.shards.format.digest import file_sha256
+from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
-from vlapipe.schemas.errors import NewerFormatError, NotADatasetError
+from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
 from vlapipe.schemas.schema import Channels
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -47,8 +47,9 @@ class Manifest:
     """The content of a dataset. docs/shard-format.md describes each entry.
 
     ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields; storage and channels of a camera.
-    ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, sha256 and count of the episodes table.
-    ``gaps``: file, sha256 and count of the table of gaps; ``None`` if an older vlapipe wrote the dataset without one.
+    ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, bytes, sha256 and count of the episodes
+    table (no bytes if an older vlapipe wrote it). ``gaps``: the same of the table of gaps; ``None`` if an older vlapipe
+    wrote the dataset without one.
     ``statistics``: by ``<stream>/<field>``.
     """
 
@@ -102,32 +103,15 @@ class Manifest:
         return channels
 
     def to_json(self) -> bytes:
-        """Returns the manifest as JSON. Equal manifests give equal bytes."""
+        """Returns the manifest as JSON that ends with its own digest. Equal manifests give equal bytes."""
         entries = {key: value for key, value in vars(self).items() if value is not None}
         document = {"format": "vlapipe", "format_version": self.format_version, **entries}
-        return (json.dumps(document, indent=1) + "\n").encode()
+        return sealed_json(document, indent=1)
 
-    def damage(self, folder: Path) -> list[dict[str, Any]]:
-        """Returns the files that are missing in ``folder``, the tables that were altered, and shards with a wrong size.
-
-        The tables are read for their digests. The content of shards is not read.
-
-        Each entry has ``file``, ``expected_bytes`` and ``found_bytes``. ``expected_bytes`` is ``None`` for a table,
-        whose digest is compared instead. ``found_bytes`` is ``None`` if the file is missing.
-        """
-        tables = [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
-        expected: dict[str, tuple[int | None, str]] = {table["file"]: (None, table["sha256"]) for table in tables}
-        expected |= {shard["file"]: (shard["bytes"], "") for shard in self.shards}
-        damaged = []
-        for file, (size, sha256) in expected.items():
-            try:
-                found: int | None = (folder / file).stat().st_size
-            except FileNotFoundError:
-                found = None
-            is_altered = found is not None and bool(sha256) and file_sha256(folder / file) != sha256
-            if found is None or size not in (None, found) or is_altered:
-                damaged.append({"file": file, "expected_bytes": size, "found_bytes": found})
-        return damaged
+    @property
+    def tables(self) -> list[dict[str, Any]]:
+        """Returns the entries of the files beside the shards: file, sha256, count, and bytes in newer manifests."""
+        return [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -136,10 +120,12 @@ class Manifest:
         Raises:
             NotADatasetError: there is no manifest, or the file is not a vlapipe manifest.
             NewerFormatError: a newer vlapipe wrote the manifest.
+            DamageError: the manifest was altered after it was written.
         """
         path = folder / MANIFEST
         try:
-            document = json.loads(path.read_bytes())
+            data = path.read_bytes()
+            document = json.loads(data)
         except FileNotFoundError:
             _refuse_unfinished(folder)
             raise NotADatasetError(
@@ -153,15 +139,25 @@ class Manifest:
             ) from None
         if not isinstance(document, dict) or document.get("format") != "vlapipe":
             raise NotADatasetError(f"{path}: not a vlapipe manifest", "give the folder that vlapipe ingest wrote")
+        seal = Seal.of(data)
+        if seal.is_broken:
+            raise _altered(path)
         version = document.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             cure = "update vlapipe"
             raise NewerFormatError(f"{path}: format version {version}, this vlapipe reads up to {FORMAT_VERSION}", cure)
         known = set(cls.__dataclass_fields__)
+        if seal.stated is None and document.keys() - known - {"format", "format_version"}:
+            raise _altered(path)  # only versions that write the digest have entries that this one does not know
         try:
             return cls(**{key: value for key, value in document.items() if key in known})
         except TypeError as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
+
+
+def _altered(path: Path) -> DamageError:
+    cure = "vlapipe repair makes it again; an edit by hand must remove its last entry, sha256"
+    return DamageError(f"{path}: its bytes differ from those that were written", cure)
 
 
 def _refuse_unfinished(folder: Path) -> None:
@@ -204,7 +200,8 @@ def write_generation(
         named["gaps"] = _write_table(folder, "gaps", table_bytes(gaps), gaps.num_rows)
     lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
     write_bytes(folder / REJECTS, lines)
-    named["rejects"] = {"file": REJECTS, "sha256": hashlib.sha256(lines).hexdigest(), "count": len(rejects)}
+    digest = hashlib.sha256(lines).hexdigest()
+    named["rejects"] = {"file": REJECTS, "bytes": len(lines), "sha256": digest, "count": len(rejects)}
     write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, **named}).to_json())
 
 
@@ -213,4 +210,4 @@ def _write_table(folder: Path, name: str, table: bytes, count: int) -> dict[str,
     sha256 = hashlib.sha256(table).hexdigest()
     file = f"{name}-{sha256[:8]}.parquet"
     write_bytes(folder / file, table)
-    return {"file": file, "sha256": sha256, "count": count}
+    return {"file": file, "bytes": len(table), "sha256": sha256, "count": count}

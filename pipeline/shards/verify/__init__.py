@@ -1,0 +1,1 @@
+"""Compares a dataset's files with what its manifest says of them."""

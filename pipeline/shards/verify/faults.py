@@ -1,0 +1,131 @@
+"""A fault of a stored file: its kind, its shard, and the episodes in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vlapipe.pipeline.shards.format.digest import file_sha256
+from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.schemas.errors import DamageError, printable
+
+__all__ = ["Fault", "Kind", "ListedFile", "listed_files"]
+
+Kind = Literal["missing", "truncated", "altered", "swapped", "stale", "unlisted"]
+_ALTERED = "its bytes differ from those that were written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with one file. ``file`` is its path within the dataset, ``shard`` its place in the manifest."""
+
+    kind: Kind
+    file: str
+    problem: str
+    is_listed: bool = True  # False for a file that the dataset does not list
+    shard: int | None = None  # None for a file that is no shard of the dataset
+    episodes: range | None = None  # None unless the file is a shard
+    expected_bytes: int | None = None
+    found_bytes: int | None = None
+
+    def __str__(self) -> str:
+        episodes = f"{_numbered(self.episodes)}: " if self.episodes is not None else ""
+        return printable(f"{self.kind}: {self.file}: {episodes}{self.problem}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fault as JSON, with the line that the terminal shows."""
+        episodes = None if self.episodes is None else list(self.episodes)
+        return {**vars(self), "episodes": episodes, "line": str(self)}
+
+
+def _numbered(episodes: range) -> str:
+    if len(episodes) == 1:
+        return f"episode {episodes[0]}"
+    return f"episodes {episodes[0]} to {episodes[-1]}" if episodes else "no episode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedFile:
+    """A file as the manifest describes it. ``num_bytes`` is ``None`` for a table of an older vlapipe."""
+
+    file: str
+    num_bytes: int | None
+    sha256: str
+    shard: int | None = None
+    episodes: range | None = None
+
+    def fault(self, kind: Kind, problem: str, found_bytes: int | None = None) -> Fault:
+        """Return a fault of this file."""
+        return Fault(
+            kind=kind,
+            file=self.file,
+            problem=problem,
+            shard=self.shard,
+            episodes=self.episodes,
+            expected_bytes=self.num_bytes,
+            found_bytes=found_bytes,
+        )
+
+    def check_size(self, folder: Path, found: int | None, others: dict[str, ListedFile]) -> Fault | None:
+        """Compare the size; ``found`` is ``None`` if there is no file. Only a file of a wrong size may be read."""
+        if found is None:
+            return self.fault("missing", "no such file")
+        if self.num_bytes in (None, found):
+            return None
+        sizes = f"expected {self.num_bytes:,} bytes, found {found:,}"
+        if any(found == other.num_bytes for other in others.values()):
+            same_digest = others.get(file_sha256(folder / self.file))
+            if same_digest is not None:
+                return self._swapped(same_digest, found)
+        if self.num_bytes is not None and found < self.num_bytes and not self._is_stale(folder):
+            return self.fault("truncated", sizes, found)
+        return self._altered(folder, f"{_ALTERED}: {sizes}", found)
+
+    def check_bytes(self, folder: Path, found_bytes: int, others: dict[str, ListedFile]) -> Fault | None:
+        """Read the file, whose size is as written, and compare its digest. ``others`` are all files by digest."""
+        try:
+            digest = file_sha256(folder / self.file)
+        except DamageError as error:
+            return self.fault("altered", error.problem.partition(": ")[2], found_bytes)
+        if digest == self.sha256:
+            return None
+        if digest in others:
+            return self._swapped(others[digest], found_bytes)
+        return self._altered(folder, _ALTERED, found_bytes)
+
+    def _swapped(self, other: ListedFile, found_bytes: int) -> Fault:
+        return self.fault("swapped", f"it holds the bytes of {other.file}", found_bytes)
+
+    def _altered(self, folder: Path, problem: str, found_bytes: int) -> Fault:
+        if self._is_stale(folder):
+            return self.fault("stale", "it is a whole shard, but of another ingest", found_bytes)
+        return self.fault("altered", problem, found_bytes)
+
+    def _is_stale(self, folder: Path) -> bool:
+        return self.shard is not None and is_whole_zip(folder / self.file)
+
+
+def listed_files(manifest: Manifest) -> list[ListedFile]:
+    """Returns the tables and then the shards that the manifest lists, with the episodes of each shard.
+
+    Episodes are in the order of the shards, so their numbers follow from the manifest alone.
+
+    Raises:
+        DamageError: the manifest names a file outside the dataset.
+    """
+    files = [ListedFile(file=t["file"], num_bytes=t.get("bytes"), sha256=t["sha256"]) for t in manifest.tables]
+    first = 0
+    for i, shard in enumerate(manifest.shards):
+        episodes = range(first, first + shard["episodes"])
+        first = episodes.stop
+        file = ListedFile(
+            file=shard["file"], num_bytes=shard["bytes"], sha256=shard["sha256"], shard=i, episodes=episodes
+        )
+        files.append(file)
+    for file in files:
+        parts = file.file.split("/")
+        if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
+            raise DamageError(f"manifest.json: names a file outside the dataset: {file.file}")
+    return files

@@ -1,0 +1,1 @@
+"""Commands that ``vlapipe.cli`` adds to the ``vlapipe`` command, and the types of their options."""
