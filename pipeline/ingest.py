@@ -33,11 +33,12 @@ from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 _SCHEDULER = re.compile(r"((tcp|tls|ws|wss|ucx|ucxx)://)?[^/\s]+:\d+/?")
 
-__all__ = ["IngestConfig", "IngestReport", "ingest"]
+__all__ = ["IngestConfig", "IngestReport", "find_recordings", "ingest", "plan_recordings", "shard_tasks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +170,8 @@ class IngestReport:
         return json.dumps({**values, "summary": self.summary()}, indent=1) + "\n"
 
 
-def ingest(config: IngestConfig) -> IngestReport:
-    """Read a raw dataset and write it as shards with a manifest.
+def ingest(config: IngestConfig, schema: Schema | None = None) -> IngestReport:
+    """Read a raw dataset and write it as shards with a manifest. ``schema`` replaces the one that the config names.
 
     A dry run makes the same checks and writes nothing. To finish a run that was killed or stopped, run it again; if the
     dataset is finished already, nothing is done. Episodes with errors are set aside and reported.
@@ -181,29 +182,25 @@ def ingest(config: IngestConfig) -> IngestReport:
         VlapipeError: ``strict`` is set and an episode could not be read.
     """
     try:
-        return _ingest(config)
+        return _ingest(config, schema or schema_of(config.schema, config.source))
     except (MemoryError, OSError, RuntimeError) as error:
         raise_if_stopped(error, config.out or config.source)
         raise
 
 
-def _ingest(config: IngestConfig) -> IngestReport:
-    started = time.monotonic()
-    schema = schema_of(config.schema, config.source)
-    if config.out is not None and not config.dry_run and config.source.exists():
-        check_output(config.out, config.source)
+def find_recordings(config: IngestConfig, schema: Schema) -> tuple[Discovery, MadeFrom]:
+    """Find the episodes of a source, and describe what a dataset of them is made from. No recording is opened."""
     found = find_episodes(config.source, schema, single=config.single_episode)
     described = config.described()
     if is_cut(schema):  # ``where`` and the table of metadata speak of the parts of files
         described |= {"metadata_table": digest_of_table(found, schema)}
     else:
         found = choose_episodes(describe_episodes(found, schema), schema, config.where)
-    made_from = MadeFrom.of(found, schema, described)
-    has_manifest = False
-    if config.out is not None and not config.dry_run:
-        if is_whole(config.out, made_from):
-            return _nothing_to_do(config, config.out, started)
-        has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
+    return found, MadeFrom.of(found, schema, described)
+
+
+def plan_recordings(config: IngestConfig, schema: Schema, found: Discovery) -> tuple[Discovery, Plan]:
+    """Cut files that hold several episodes, and decide which episode goes to which shard."""
     discovery = cut_files(found, schema)
     if is_cut(schema):
         discovery = choose_episodes(describe_episodes(discovery, schema), schema, config.where)
@@ -211,6 +208,38 @@ def _ingest(config: IngestConfig) -> IngestReport:
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     options |= {"where": config.where} if config.where is not None else {}
     plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images)
+    return discovery, plan
+
+
+def shard_tasks(config: IngestConfig, plan: Plan, place: RecordFile | None) -> list[ShardTask]:
+    """Return the task of each shard of the plan, in order. If ``place`` is ``None``, nothing is written."""
+    codec = parse_codec(config.codec, config.shard_format)
+    return [
+        ShardTask(
+            root=plan.root,
+            schema=plan.schema,
+            cameras=plan.cameras,
+            shard=shard,
+            shard_format=config.shard_format,
+            codec=codec,
+            place=place,
+            images=plan.images,
+        )
+        for shard in plan.shards
+    ]
+
+
+def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
+    started = time.monotonic()
+    if config.out is not None and not config.dry_run and config.source.exists():
+        check_output(config.out, config.source)
+    found, made_from = find_recordings(config, schema)
+    has_manifest = False
+    if config.out is not None and not config.dry_run:
+        if is_whole(config.out, made_from):
+            return _nothing_to_do(config, config.out, started)
+        has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
+    discovery, plan = plan_recordings(config, schema, found)
     if config.dry_run:
         records = _run(config, plan, None, {})
         report = _report(config, discovery, records, _across(discovery, plan, records), started, resumed=0)
@@ -231,7 +260,7 @@ def _ingest(config: IngestConfig) -> IngestReport:
                 records,
                 report.findings,
                 shard_format=config.shard_format,
-                codec=str(codec),
+                codec=str(parse_codec(config.codec, config.shard_format)),
                 where=config.where,
             )
             made_from.write(output.path)
@@ -277,21 +306,7 @@ def _strict(reject: Record) -> VlapipeError:
 
 def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: dict[int, Record]) -> list[Record]:
     """Build every shard that is not finished yet, and return the records of all shards in the plan's order."""
-    codec = parse_codec(config.codec, config.shard_format)
-    tasks = [
-        ShardTask(
-            root=plan.root,
-            schema=plan.schema,
-            cameras=plan.cameras,
-            shard=shard,
-            shard_format=config.shard_format,
-            codec=codec,
-            place=place,
-            images=plan.images,
-        )
-        for shard in plan.shards
-        if shard.index not in finished
-    ]
+    tasks = [task for task in shard_tasks(config, plan, place) if task.shard.index not in finished]
     records = dict(finished)
     what = "check" if config.dry_run else "ingest"
     num_episodes = sum(len(task.shard.episodes) for task in tasks)

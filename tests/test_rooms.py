@@ -26,7 +26,7 @@ FLOORS = [
     ["pipeline.build", "train.checkpoint"],
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
     ["train.evaluation"],
-    ["pipeline.show", "pipeline.infer", "pipeline.demo", "train.build"],
+    ["pipeline.show", "pipeline.infer", "pipeline.demo", "pipeline.repair", "train.build"],
     ["train.loop"],
     ["train.bench"],
 ]

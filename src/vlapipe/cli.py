@@ -21,7 +21,7 @@ import click
 
 import vlapipe
 from vlapipe.commands.option_types import LocalPath
-from vlapipe.commands.verify import verify
+from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
@@ -101,6 +101,7 @@ def cli() -> None:
     vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
     vlapipe inspect data/                          look at what came of it
     vlapipe verify data/                           compare every byte with what was written
+    vlapipe repair data/ --source raw/             make damaged files again
     vlapipe train --data data/ --out run/          train a policy
     vlapipe export data/ lerobot/ --to lerobot     write it in the format of another project
     vlapipe serve run/                             let a robot ask the policy
@@ -701,6 +702,7 @@ def evaluate(
 
 
 cli.add_command(verify)
+cli.add_command(repair)
 
 
 def _keywords(texts: tuple[str, ...]) -> dict[str, Any]:

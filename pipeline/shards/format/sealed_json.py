@@ -1,7 +1,7 @@
 """JSON files whose last entry is their own digest, so that one flipped bit in them is found.
 
-The entry ``sha256`` is the SHA-256 of all lines of the file but the last two: ``head -n -2 FILE | sha256sum``. Files that
-an older vlapipe wrote have no such entry.
+The entry ``sha256`` is the SHA-256 of all lines of the file but the last two: ``head -n -2 FILE | sha256sum``. Files
+that an older vlapipe wrote have no such entry.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SEAL", "Seal", "sealed_json"]
+__all__ = ["SEAL", "Seal", "is_cut", "sealed_json"]
 
 SEAL = "sha256"  # the last entry's name
 _LAST_LINES = re.compile(rb' ?"sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _MOST_BYTES = 100  # of the last two lines
+_END = b'"\n}\n'
 
 
 def sealed_json(document: dict[str, Any], *, indent: int) -> bytes:
@@ -44,3 +45,8 @@ class Seal:
     def is_broken(self) -> bool:
         """True if there is a digest, and it is not that of the file's bytes."""
         return self.stated not in (None, self.computed)
+
+
+def is_cut(data: bytes) -> bool:
+    """Returns whether the end of such a file is missing. One flipped bit in the last bytes is no cut."""
+    return sum(a == b for a, b in zip(data[-len(_END) :], _END, strict=False)) < len(_END) - 1

@@ -18,13 +18,18 @@ class _DiffersError(Exception):
     """The file has other bytes than its members would be written with."""
 
 
-def is_whole_zip(path: Path) -> bool:
+def is_whole_zip(path: Path, *, may_be_deflated: bool) -> bool:
     """Returns whether the file has exactly the bytes that ``AlignedZip`` writes for the file's members.
 
-    One flipped bit anywhere makes this false: in a member its CRC differs, elsewhere a header or the padding.
+    One flipped bit makes this false: in a stored member its CRC differs, elsewhere a header or the padding. But some
+    bits of a deflated member may be flipped, and it is inflated to the same bytes. A caller who must tell a
+    flipped bit (the size is as it was) says that no member may be deflated.
     """
     try:
         with path.open("rb") as file, path.open("rb") as read_again, zipfile.ZipFile(file) as archive:
+            is_deflated = any(member.compress_type == zipfile.ZIP_DEFLATED for member in archive.infolist())
+            if is_deflated and not may_be_deflated:
+                return False
             _write_again(file, archive, read_again)
             return not read_again.read(1)
     except Exception:  # noqa: BLE001 - a damaged ZIP fails in a dozen ways

@@ -79,7 +79,7 @@ class ListedFile:
             same_digest = others.get(file_sha256(folder / self.file))
             if same_digest is not None:
                 return self._swapped(same_digest, found)
-        if self.num_bytes is not None and found < self.num_bytes and not self._is_stale(folder):
+        if self.num_bytes is not None and found < self.num_bytes and not self._is_stale(folder, found):
             return self.fault("truncated", sizes, found)
         return self._altered(folder, f"{_ALTERED}: {sizes}", found)
 
@@ -99,12 +99,13 @@ class ListedFile:
         return self.fault("swapped", f"it holds the bytes of {other.file}", found_bytes)
 
     def _altered(self, folder: Path, problem: str, found_bytes: int) -> Fault:
-        if self._is_stale(folder):
+        if self._is_stale(folder, found_bytes):
             return self.fault("stale", "it is a whole shard, but of another ingest", found_bytes)
         return self.fault("altered", problem, found_bytes)
 
-    def _is_stale(self, folder: Path) -> bool:
-        return self.shard is not None and is_whole_zip(folder / self.file)
+    def _is_stale(self, folder: Path, found_bytes: int) -> bool:
+        may_be_deflated = found_bytes != self.num_bytes
+        return self.shard is not None and is_whole_zip(folder / self.file, may_be_deflated=may_be_deflated)
 
 
 def listed_files(manifest: Manifest) -> list[ListedFile]:

@@ -1,7 +1,7 @@
 """Verifies a dataset: each file is there, has its size, and has the digest that the manifest states.
 
-The manifest and the tables are always read whole, because every reader needs them. ``share`` says how many of the shards
-are read: none (a quick look), some, or all. Nothing is written.
+The manifest and the tables are always read whole, because every reader needs them. ``share`` says how many of the
+shards are read: none (a quick look), some, or all. Nothing is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
-from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal
+from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
@@ -26,11 +26,13 @@ from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, listed_file
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["Verification", "verify", "verify_opened"]
+__all__ = ["REPAIR_FOLDER", "Verification", "is_finished", "named_by_digest", "verify", "verify_opened"]
+
+REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
 _SHARD_NAME = re.compile(r"shard-\d+-[0-9a-f]{8}\.(?:npz|zarr\.zip)")
-_OURS = re.compile(rf"(?:episodes|gaps)-[0-9a-f]{{8}}\.parquet|{re.escape(TEMP_PREFIX)}.*")
+_TABLE_NAME = re.compile(r"(?:episodes|gaps)-[0-9a-f]{8}\.parquet")
 _OLDER = "has no digest of its own: an older vlapipe wrote it"
 _MOST_THREADS = 4
 _MB = 1_000_000
@@ -68,6 +70,10 @@ class Verification:
             how = "sizes compared, no shard read"
         return f"{said}: {how}: {_count(len(self.faults), 'fault') if self.faults else 'all good'}"
 
+    def lines(self) -> list[str]:
+        """Returns a line for each fault and note, and the summary."""
+        return [*map(str, self.faults), *(f"note: {note}" for note in self.notes), self.summary()]
+
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON."""
         values = {**vars(self), "path": str(self.path), "faults": [fault.to_json() for fault in self.faults]}
@@ -97,7 +103,9 @@ def verify(
     try:
         manifest = Manifest.read(path)
     except (DamageError, NotADatasetError) as error:
-        fault = _fault_of_manifest(path, error)
+        if isinstance(error, NotADatasetError) and not is_finished(path):
+            raise
+        fault = _fault_of_manifest(path)
     if manifest is None:
         # Nothing in an altered manifest can be relied on, so there is nothing to compare the other files with.
         found.faults = [fault] if fault is not None else []
@@ -112,15 +120,21 @@ def verify_opened(path: Path, manifest: Manifest) -> Verification:
     return _verify(Verification(path=path, share=0.0, seed=0), manifest, is_locked=False, num_threads=None)
 
 
-def _fault_of_manifest(path: Path, error: DamageError | NotADatasetError) -> Fault:
-    """Return the fault of a manifest that cannot be used.
+def is_finished(path: Path) -> bool:
+    """Return whether an ingest has finished in the folder, even if the manifest is lost: it removes its work folder."""
+    work = path / WORK_FOLDER
+    return (path / SHARD_FOLDER).is_dir() and (not work.is_dir() or (work / REPAIR_FOLDER).is_dir())
 
-    Raises:
-        NotADatasetError: there is no finished dataset that could have lost its manifest.
-    """
-    is_finished = (path / SHARD_FOLDER).is_dir() and not (path / WORK_FOLDER).is_dir()
-    if isinstance(error, NotADatasetError) and not is_finished:
-        raise error
+
+def named_by_digest(path: Path) -> set[str]:
+    """Return the files in the folder that have names as vlapipe gives them, with a digest in them."""
+    names = {entry.name for entry in path.glob("*.parquet") if _TABLE_NAME.fullmatch(entry.name)}
+    shards = {entry.name for entry in (path / SHARD_FOLDER).glob("*") if _SHARD_NAME.fullmatch(entry.name)}
+    return names | {f"{SHARD_FOLDER}/{name}" for name in shards}
+
+
+def _fault_of_manifest(path: Path) -> Fault:
+    """Return the fault of a manifest that cannot be used."""
     try:
         data = (path / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -128,7 +142,7 @@ def _fault_of_manifest(path: Path, error: DamageError | NotADatasetError) -> Fau
     except OSError as reason:
         raise_if_stopped(reason, path / MANIFEST)
         return Fault(kind="altered", file=MANIFEST, problem=f"cannot be read: {reason.strerror}")
-    if not data.endswith(b"}\n"):
+    if is_cut(data):
         problem = f"its end is missing: found {len(data):,} bytes"
         return Fault(kind="truncated", file=MANIFEST, problem=problem, found_bytes=len(data))
     problem = "its bytes differ from those that were written"
@@ -216,7 +230,7 @@ def _check_made_from(path: Path, found: Verification) -> list[Fault]:
     except (ValueError, TypeError):
         entries = {SEAL}
     if seal.is_broken or (seal.stated is None and entries != {"options", "episodes"}):
-        kind: Any = "altered" if data.endswith(b"}\n") else "truncated"
+        kind: Any = "truncated" if is_cut(data) else "altered"
         return [Fault(kind=kind, file=MADE_FROM, problem="its bytes differ from those that were written")]
     if seal.stated is None:
         found.notes.append(f"{MADE_FROM} {_OLDER}")
@@ -225,14 +239,14 @@ def _check_made_from(path: Path, found: Verification) -> list[Fault]:
 
 def _unlisted(path: Path, listed: set[str], found: Verification, *, is_locked: bool) -> list[Fault]:
     """Return the files in the shards' folder that are not listed, and files beside it that vlapipe has left behind."""
-    names = []
+    of_earlier = named_by_digest(path)
+    names = of_earlier | {entry.name for entry in path.glob(f"{TEMP_PREFIX}*")}
     for folder, _, files in os.walk(path / SHARD_FOLDER):
         within = Path(folder).relative_to(path).as_posix()
-        names += [f"{within}/{name}" for name in files]
-    names += [name for name in os.listdir(path) if _OURS.fullmatch(name)]
+        names |= {f"{within}/{name}" for name in files}
     faults = []
-    for name in sorted(set(names) - listed):
-        is_stale = _SHARD_NAME.fullmatch(name.rpartition("/")[2]) or name.endswith(".parquet")
+    for name in sorted(names - listed):
+        is_stale = name in of_earlier
         problem = "of an earlier ingest; the dataset does not list it" if is_stale else "the dataset does not list it"
         faults.append(Fault(kind="stale" if is_stale else "unlisted", file=name, problem=problem, is_listed=False))
     if not is_locked and (path / WORK_FOLDER).is_dir():

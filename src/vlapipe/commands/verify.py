@@ -1,9 +1,10 @@
-"""``vlapipe verify`` and ``vlapipe repair``: is every byte of a dataset what was written, and how to make it so again."""
+"""``vlapipe verify`` and ``vlapipe repair``: whether a dataset is what was written, and how it becomes so again."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import click
 from vlapipe.commands.option_types import LocalPath
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["verify"]
+__all__ = ["repair", "verify"]
 
 _PATH = LocalPath()
 
@@ -54,7 +55,52 @@ def verify(dataset: Path, quick: bool, sample: float | None, full: bool, seed: i
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1))
     else:
-        for line in (*found.faults, *(f"note: {note}" for note in found.notes), found.summary()):
+        for line in found.lines():
             click.echo(line)
     if found.faults:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("dataset", type=_PATH)
+@click.option(
+    "--source", type=_PATH, help="The recordings that the dataset was made from: damaged shards are built again."
+)
+@click.option("--from", "copy", type=_PATH, help="A copy of the dataset: damaged files are taken from it.")
+@click.option("--schema", help="--source: name or file, if the manifest is damaged and its schema is no built-in one.")
+@click.option("--remove-unlisted", is_flag=True, help="Also remove files that the dataset does not list.")
+@click.option("--workers", type=click.IntRange(1), help="--source: episodes read at once. Default: one a core.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def repair(
+    dataset: Path,
+    source: Path | None,
+    copy: Path | None,
+    schema: str | None,
+    remove_unlisted: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Make the damaged files of DATASET again, bit for bit, from the recordings or from a copy.
+
+    Each file's digest is compared with the recorded one before the file is replaced. Healthy files are not touched. At
+    the end every byte is verified; the exit code is 1 if a fault is left.
+    """
+    from vlapipe.pipeline.repair.from_source import FromSource
+    from vlapipe.pipeline.repair.origin import FromCopy
+    from vlapipe.pipeline.repair.repair import repair as run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the scratch folder is removed
+    if source is not None and copy is None:
+        origin: Any = FromSource(dataset, source, schema=schema, workers=workers)
+    elif copy is not None and source is None:
+        origin = FromCopy(dataset, copy)
+    else:
+        raise UsageError("give either --source DIR or --from COPY", "--source has the recordings, --from is a copy")
+    done = run(dataset, origin, remove_unlisted=remove_unlisted)
+    if as_json:
+        click.echo(json.dumps(done.to_json(), indent=1))
+    else:
+        for line in done.lines():
+            click.echo(line)
+    if done.after.faults:
         sys.exit(1)

@@ -1,0 +1,188 @@
+"""Makes files of a dataset again from the recordings, by the code that ingest uses.
+
+Damaged shards are built one by one, and no other recording is read. Tables and the manifest depend on every recording,
+so a whole ingest into the scratch folder makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import vlapipe
+from vlapipe.pipeline.build.build import RecordFile
+from vlapipe.pipeline.build.made_from import MadeFrom
+from vlapipe.pipeline.build.workers import run_tasks
+from vlapipe.pipeline.ingest import IngestConfig, find_recordings, ingest, plan_recordings, shard_tasks
+from vlapipe.pipeline.layouts.layouts import schema_of
+from vlapipe.pipeline.plan.plan import Plan
+from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, Manifest
+from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.schema import Schema
+
+__all__ = ["FromSource"]
+
+_SHARD = re.compile(rf"{SHARD_FOLDER}/shard-(\d+)-[0-9a-f]{{8}}\..*")
+_STORED_TOML = re.compile(rb'"toml": ("(?:[^"\\]|\\.)*")')
+_STORED_OPTION = re.compile(rb'"(--[a-z-]+)": ("(?:[^"\\]|\\.)*")')
+_NOT_GIVEN = "not given"
+
+
+class FromSource:
+    """The recordings that the dataset was made from."""
+
+    def __init__(self, dataset: Path, source: Path, *, schema: str | None = None, workers: int | None = None) -> None:
+        if not source.exists():
+            raise UsageError(f"--source {source}: no such folder", "give the folder that vlapipe ingest read")
+        self._dataset, self._source, self._schema, self._workers = dataset, source, schema, workers
+        self._why = ""
+        self._is_whole_made = False
+
+    def is_same_dataset(self, manifest: bytes) -> bool:
+        """Recordings are no dataset."""
+        del manifest
+        return False
+
+    def why(self, file: str) -> str:
+        """Say what has changed since the ingest, as far as it is known."""
+        del file
+        return f"{self._source} gives other bytes: {self._why}; --from COPY takes the file from a copy"
+
+    def make(self, files: list[str], folder: Path, manifest: Manifest | None) -> None:
+        """Build the files. The options of the ingest are those that the dataset states."""
+        options = self._options(manifest)
+        schema = self._stored_schema(manifest, options)
+        config = _config_of(options, self._source, schema.name, self._workers)
+        found, made_from = find_recordings(config, schema)
+        before = MadeFrom.read(self._dataset)
+        self._why = (made_from.changes(before) if before is not None else "") or _other_code(manifest)
+        if MADE_FROM in files:
+            (folder / MADE_FROM).write_bytes(made_from.to_json())
+        shards = {int(match[1]) for file in files if (match := _SHARD.fullmatch(file))}
+        if all(_SHARD.fullmatch(file) or file == MADE_FROM for file in files) and not self._is_whole_made:
+            if shards:
+                _, plan = plan_recordings(config, schema, found)
+                self._build(config, plan, shards, folder)
+            return
+        if not self._is_whole_made:
+            ingest(replace(config, out=folder / "whole", dry_run=False), schema)
+            self._is_whole_made = True
+        for file in files:
+            made = folder / "whole" / file
+            if file != MADE_FROM and made.is_file():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                made.rename(folder / file)
+
+    def _build(self, config: IngestConfig, plan: Plan, shards: set[int], folder: Path) -> None:
+        """Build these shards of the plan, and no others."""
+        place = RecordFile(shards=folder / SHARD_FOLDER, records=folder / "records")
+        for each in (place.shards, place.records):
+            each.mkdir(parents=True, exist_ok=True)
+        tasks = [task for task in shard_tasks(config, plan, place) if task.shard.index in shards]
+        with Progress("repair", sum(len(task.shard.episodes) for task in tasks), "episode") as progress:
+            timeout_s = config.scheduler_timeout_s
+            for _ in run_tasks(tasks, progress, workers=self._workers, scheduler=None, scheduler_timeout_s=timeout_s):
+                pass
+
+    def _options(self, manifest: Manifest | None) -> dict[str, str]:
+        """Return the options of the ingest: as recorded, or if the record is damaged as far as they can be known.
+
+        Raises:
+            UsageError: they cannot be known.
+        """
+        before = MadeFrom.read(self._dataset)
+        if before is not None:
+            return before.options
+        options: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):  # the damage may be elsewhere in the record
+            found = _STORED_OPTION.findall((self._dataset / MADE_FROM).read_bytes())
+            options = {name.decode(): json.loads(value) for name, value in found}
+        if manifest is None:
+            if not options:
+                problem = f"{self._dataset}: neither {MANIFEST} nor {MADE_FROM} says how it was made"
+                raise UsageError(problem, "repair it with --from COPY")
+            return options
+        return {"--shard-size": f"{IngestConfig.shard_bytes} bytes", **options, **_options_in(manifest)}
+
+    def _stored_schema(self, manifest: Manifest | None, options: dict[str, str]) -> Schema:
+        """Return the schema that the dataset was made by.
+
+        Raises:
+            UsageError: the manifest is damaged, and its schema cannot be found elsewhere.
+        """
+        if manifest is not None:
+            return parse_schema(manifest.schema["toml"], f"{manifest.schema['name']}.toml", is_stored=True)
+        name, _, digest = options.get("--schema", "").removesuffix(")").rpartition(" (")
+        for schema in self._candidates(name):
+            if hashlib.sha256(schema.toml.encode()).hexdigest().startswith(digest or "none"):
+                return schema
+        cure = f"give the schema {name!r} of that ingest with --schema FILE, or repair with --from COPY"
+        raise UsageError(f"{self._dataset / MANIFEST}: damaged, and with it the schema {name!r}", cure)
+
+    def _candidates(self, name: str) -> Iterator[Schema]:
+        """Yield schemas that may be the dataset's: the damage may be elsewhere in the manifest."""
+        with contextlib.suppress(OSError, ValueError):
+            match = _STORED_TOML.search((self._dataset / MANIFEST).read_bytes())
+            if match:
+                yield parse_schema(json.loads(match[1]), f"{name}.toml", is_stored=True)
+        if self._schema is not None:
+            yield schema_of(self._schema, self._source)
+        try:
+            yield schema_of(name, self._source)
+        except VlapipeError:
+            return
+
+
+def _other_code(manifest: Manifest | None) -> str:
+    before, now = None if manifest is None else manifest.vlapipe_version, vlapipe.__version__
+    if before in (None, now):
+        return "the packages that read, resize or compress may have other versions than at the ingest"
+    return f"vlapipe {before} wrote the dataset, this is vlapipe {now}"
+
+
+def _options_in(manifest: Manifest) -> dict[str, str]:
+    """Return the options that the manifest states, in the form of the ingest's record."""
+    made_with = manifest.made_with
+    size, quality = made_with.get("image_size"), made_with.get("image_quality")
+    return {
+        "--where": made_with.get("where", _NOT_GIVEN),
+        "--format": manifest.shard_format,
+        "--codec": manifest.codec,
+        "--image-size": "{}x{}".format(*size) if size else _NOT_GIVEN,
+        "--image-storage": made_with.get("image_storage") or "recorded",
+        "--image-quality": str(quality or JPEG_QUALITY),
+    }
+
+
+def _config_of(options: dict[str, str], source: Path, schema: str, workers: int | None) -> IngestConfig:
+    def given(name: str) -> str | None:
+        return None if options.get(name, _NOT_GIVEN) == _NOT_GIVEN else options[name]
+
+    try:
+        size = given("--image-size")
+        width, _, height = (size or "").partition("x")
+        return IngestConfig(
+            source=source,
+            single_episode=options.get("--dir") == "given",
+            dry_run=True,
+            schema=schema,
+            where=given("--where"),
+            shard_format=options["--format"],
+            codec=options["--codec"],
+            shard_bytes=int(options["--shard-size"].removesuffix(" bytes")),
+            image_size=(int(width), int(height)) if size else None,
+            image_storage=options["--image-storage"],
+            image_quality=int(options["--image-quality"]),
+            workers=workers,
+        )
+    except (KeyError, ValueError) as error:
+        problem = f"{MADE_FROM}: the options of the ingest cannot be read from it: {error}"
+        raise UsageError(problem, "repair it with --from COPY") from None

@@ -1,0 +1,172 @@
+"""Repairs a dataset: finds the damaged files, makes them again, compares their digests, and only then replaces them.
+
+No healthy file is opened for writing. A file that cannot be made with the bytes that were recorded stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.repair.origin import Origin
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, try_lock
+from vlapipe.pipeline.shards.format.digest import file_sha256
+from vlapipe.pipeline.shards.format.sealed_json import Seal
+from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.verify.faults import Fault, listed_files
+from vlapipe.pipeline.shards.verify.verify import REPAIR_FOLDER, Verification, is_finished, named_by_digest, verify
+from vlapipe.schemas.errors import UsageError, VlapipeError, printable
+from vlapipe.schemas.surroundings import raise_if_stopped
+
+__all__ = ["Repair", "repair"]
+
+
+@dataclass(kw_only=True)
+class Repair:
+    """What a repair did. ``refused`` holds the reason for each file that could not be made again."""
+
+    before: Verification
+    after: Verification
+    repaired: list[Fault] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return a line for each file that was repaired, refused or removed, and then what the last look found."""
+        said = [f"repaired: {fault.file} (was {fault.kind})" for fault in self.repaired]
+        said += [f"not repaired: {file}: {why}" for file, why in self.refused.items()]
+        said += [f"removed: {file}" for file in self.removed]
+        return [printable(line) for line in said or ["nothing to repair"]] + self.after.lines()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        return {
+            "repaired": [fault.to_json() for fault in self.repaired],
+            "refused": self.refused,
+            "removed": self.removed,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+        }
+
+
+def repair(path: Path, origin: Origin, *, remove_unlisted: bool = False) -> Repair:
+    """Verify every byte, make the damaged files again, and verify again.
+
+    Args:
+        path: the dataset.
+        origin: where whole files come from.
+        remove_unlisted: also remove files that the dataset does not list.
+
+    Raises:
+        NotADatasetError: there is no finished dataset in the folder.
+        UsageError: another command is writing there, or the origin cannot be used.
+        StoppedError: disk, memory, network or a limit failed. The same call then continues the work.
+    """
+    try:
+        with _locked(path) as scratch:
+            return _repair(path, origin, scratch, remove_unlisted=remove_unlisted)
+    except OSError as error:
+        raise_if_stopped(error, path)
+        raise
+
+
+def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool) -> Repair:
+    before = found = verify(path, is_locked=True)
+    result = Repair(before=before, after=before)
+    if any(fault.file == MANIFEST for fault in found.damage):
+        _make(path, origin, scratch, found, result)
+        if result.refused:
+            return result
+        found = verify(path, is_locked=True)
+    if found.damage:
+        _make(path, origin, scratch, found, result)
+    if remove_unlisted:
+        for fault in found.faults:
+            if not fault.is_listed:
+                (path / fault.file).unlink()
+                result.removed.append(fault.file)
+    if result.repaired or result.removed:
+        result.after = verify(path, is_locked=True)
+    return result
+
+
+def _make(path: Path, origin: Origin, scratch: Path, found: Verification, result: Repair) -> None:
+    """Make the damaged files in the scratch folder, and replace those that came out as they were."""
+    files = [fault.file for fault in found.damage]
+    manifest = None if MANIFEST in files else Manifest.read(path)
+    origin.make(files, scratch, manifest)
+    digests = {file.file: file.sha256 for file in listed_files(manifest)} if manifest is not None else {}
+    for fault in found.damage:
+        made = scratch / fault.file
+        if not made.is_file() or not _is_the_same(path, fault.file, made, digests, origin):
+            result.refused[fault.file] = origin.why(fault.file)
+            continue
+        _replace(made, path / fault.file)
+        result.repaired.append(fault)
+
+
+def _is_the_same(path: Path, file: str, made: Path, digests: dict[str, str], origin: Origin) -> bool:
+    """Return whether a file that was made again has the bytes that the damaged one had.
+
+    The manifest lists neither itself nor the record of the raw data. These hold their own digest, and of a damaged one
+    either the digest or the rest is nearly always whole.
+    """
+    if file in digests:
+        return file_sha256(made) == digests[file]
+    seal = Seal.of(made.read_bytes())
+    with contextlib.suppress(OSError):
+        damaged = Seal.of((path / file).read_bytes())
+        if seal.stated == seal.computed and seal.computed in (damaged.stated, damaged.computed):
+            return True
+    if file == MANIFEST:
+        return _lists_what_is_there(path, made.parent)
+    return seal.stated == seal.computed and origin.is_same_dataset((path / MANIFEST).read_bytes())
+
+
+def _lists_what_is_there(path: Path, folder: Path) -> bool:
+    """Return whether the manifest in ``folder`` lists all files of the dataset, whose names carry their digests."""
+    try:
+        listed = {file.file for file in listed_files(Manifest.read(folder))}
+    except VlapipeError:
+        return False
+    there = named_by_digest(path)
+    return bool(there) and there <= listed
+
+
+def _replace(made: Path, target: Path) -> None:
+    if target.parent.name == SHARD_FOLDER:
+        target.parent.mkdir(exist_ok=True)
+        made.chmod(0o444)
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.rename(target)
+    fsync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[Path]:
+    """Lock the dataset as ingest does, and yield an empty folder on the same disk.
+
+    Raises:
+        NotADatasetError: there is no finished dataset in the folder.
+        UsageError: another command has locked the dataset.
+    """
+    if not (path / MANIFEST).exists() and not is_finished(path):
+        Manifest.read(path)  # raises the error that says what the folder is
+    work = path / WORK_FOLDER
+    work.mkdir(exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        if try_lock(lock.fileno()) is False:
+            raise UsageError(f"{path}: another command is writing there", "wait for it")
+        scratch = work / REPAIR_FOLDER
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(work)
