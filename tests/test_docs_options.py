@@ -95,6 +95,17 @@ def test_every_option_of_export_has_its_row_with_default() -> None:
         assert meaning.endswith(".")
 
 
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_every_option_of_verify_and_repair_has_its_row_with_default(command: str) -> None:
+    options = flags(command)
+    table = rows(f"## `vlapipe {command}`")
+    assert [row[0] for row in table] == [f"`{flag}`" for flag in options]
+    for (flag, option), (_, default, meaning) in zip(options.items(), table, strict=True):
+        made = option.to_info_dict()["default"]
+        assert default.startswith("on" if flag == "--full" else "off") if option.is_flag else is_default(default, made)
+        assert meaning.endswith(".")
+
+
 def test_every_option_of_serve_has_its_row_with_default() -> None:
     options = flags("serve")
     table = rows("## `vlapipe serve`")
