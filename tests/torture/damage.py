@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -213,12 +214,12 @@ def main() -> None:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for name, counts in (
-            ("flips", find(root, [flip], wanted.flips, wanted.seed)),
-            ("others", find(root, OTHERS, wanted.others, wanted.seed)),
-            ("repairs", make_whole(root / "repairs", wanted.shards, wanted.damaged, wanted.seed)),
+        for name, count_them in (
+            ("flips", partial(find, root, [flip], wanted.flips, wanted.seed)),
+            ("others", partial(find, root, OTHERS, wanted.others, wanted.seed)),
+            ("repairs", partial(make_whole, root / "repairs", wanted.shards, wanted.damaged, wanted.seed)),
         ):
-            told = ", ".join(f"{count} {what}" for what, count in counts.items())
+            told = ", ".join(f"{count} {what}" for what, count in count_them().items())
             sys.stdout.write(f"{name}: {told}\n")
             sys.stdout.flush()
 

@@ -206,7 +206,7 @@ def _compare(
     faults: dict[str, Fault | None] = {}
     done = 0
     total = sum(sizes[file.file] or 0 for file in files)
-    with Progress("verify", -(-total // _MB), "MB") as progress:
+    with Progress("verify", -(-total // _MB), "megabyte") as progress:
         for file, fault in zip(files, in_order(jobs, threads), strict=True):
             faults[file.file] = fault
             done += sizes[file.file] or 0
