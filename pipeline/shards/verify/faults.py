@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlapipe.pipeline.shards.format.digest import file_sha256
+from vlapipe.pipeline.shards.format.digest import RESTORE, file_sha256
 from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
-from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, Manifest
 from vlapipe.schemas.errors import DamageError, printable
 
 __all__ = ["Fault", "Kind", "ListedFile", "listed_files"]
@@ -114,8 +114,20 @@ def listed_files(manifest: Manifest) -> list[ListedFile]:
     Episodes are in the order of the shards, so their numbers follow from the manifest alone.
 
     Raises:
-        DamageError: the manifest names a file outside the dataset.
+        DamageError: the manifest names a file outside the dataset, or lacks an entry.
     """
+    try:
+        files = _files_of(manifest)
+        for file in files:
+            parts = file.file.split("/")
+            if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
+                raise DamageError(f"{MANIFEST}: names a file outside the dataset: {file.file}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{MANIFEST}: an entry is missing or altered: {error}", RESTORE) from None
+    return files
+
+
+def _files_of(manifest: Manifest) -> list[ListedFile]:
     files = [ListedFile(file=t["file"], num_bytes=t.get("bytes"), sha256=t["sha256"]) for t in manifest.tables]
     first = 0
     for i, shard in enumerate(manifest.shards):
@@ -125,8 +137,4 @@ def listed_files(manifest: Manifest) -> list[ListedFile]:
             file=shard["file"], num_bytes=shard["bytes"], sha256=shard["sha256"], shard=i, episodes=episodes
         )
         files.append(file)
-    for file in files:
-        parts = file.file.split("/")
-        if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
-            raise DamageError(f"manifest.json: names a file outside the dataset: {file.file}")
     return files

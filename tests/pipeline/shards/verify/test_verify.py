@@ -202,6 +202,14 @@ def test_manifest_that_names_a_file_elsewhere_is_refused(data: Path) -> None:
         verify(data)
 
 
+def test_entry_that_an_older_manifest_lacks_is_one_line(data: Path) -> None:
+    manifest = json.loads((older(data) / "manifest.json").read_text())
+    manifest["shards"][1]["bxtes"] = manifest["shards"][1].pop("bytes")
+    rewrite(data / "manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(DamageError, match="an entry is missing or altered: 'bytes'"):
+        verify(data)
+
+
 def test_inspect_tells_what_the_quick_look_finds(data: Path) -> None:
     shard = shards_of(data)[3]
     shard.unlink()
