@@ -14,7 +14,7 @@ VENV := $(FOLDER)
 BIN := $(VENV)/bin
 CORE := .venv-core-$(VERSION)
 DEMO ?= demo
-ALL := train,tensorboard,lora,vla,serve,eval,export,dev
+ALL := train,tensorboard,lora,vla,serve,eval,export,report,dev
 EXTRAS ?= dev
 
 PIP := install --quiet --disable-pip-version-check
@@ -98,5 +98,5 @@ readme: setup  ## run the demo and put what it prints into README.md
 pins:  ## write constraints.txt: the newest release of everything, for each Python
 	@test -d .venv-pins || $(PYTHON) -m venv .venv-pins
 	@.venv-pins/bin/pip $(PIP) --upgrade uv
-	@.venv-pins/bin/uv pip compile --quiet --universal --no-annotate --upgrade --python-version $(OLDEST) --extra train --extra lora --extra tensorboard --extra vla --extra serve --extra eval --extra export --extra dev \
+	@.venv-pins/bin/uv pip compile --quiet --universal --no-annotate --upgrade --python-version $(OLDEST) --extra train --extra lora --extra tensorboard --extra vla --extra serve --extra eval --extra export --extra report --extra dev \
 	  -c constraints.in --custom-compile-command 'make pins' -o constraints.txt pyproject.toml > /dev/null

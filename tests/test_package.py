@@ -41,7 +41,7 @@ def test_wheel_holds_every_module_of_all_rooms_and_the_schemas(built: Path) -> N
     expected = {
         f"vlapipe/{path.relative_to(ROOT).as_posix()}"
         for room in ROOMS
-        for pattern in ("*.py", "robots/*.toml")
+        for pattern in ("*.py", "robots/*.toml", "report/assets/*", "report/templates/*")
         for path in (ROOT / room).rglob(pattern)
     }
     assert len(expected) > 40

@@ -27,7 +27,7 @@ FLOORS = [
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
     ["train.evaluation"],
     ["pipeline.show", "pipeline.infer", "pipeline.demo", "pipeline.repair", "train.build"],
-    ["train.loop"],
+    ["train.loop", "pipeline.report"],
     ["train.bench"],
 ]
 STAIRCASES = {"pipeline", "pipeline.shards", "train"}  # their own files stand on floors of their own

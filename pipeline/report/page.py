@@ -1,0 +1,163 @@
+"""Makes a page: one HTML file that opens anywhere, asks nothing of the network and runs no script but ours.
+
+Use: write a template under ``templates/`` that extends ``base.html`` and fills its block ``main``, then::
+
+    from vlapipe.pipeline.report.page import render_page, write_page
+
+    html = render_page("run.html", title="Run of Monday", facts=facts, plots={"loss": line_plot(...)})
+    write_page(path, html)
+
+Rules of a template. Every value is escaped unless it is ``Markup`` (a plot of ``plots.py``). No ``style`` attribute and
+no ``on...`` attribute: the content-security policy of the page allows only the style sheet ``style.css`` and the
+scripts that ``render_page`` is asked for (``scripts=("table.js",)``), each by its digest. Data for a script goes into
+``<script type="application/json">{{ data | tojson }}</script>``. Numbers are written by the filters ``number``,
+``count``, ``bytes``, ``duration`` and ``percent``; ``None`` becomes a dash. Macros that pages share are in
+``macros.html`` (``navigation``, ``facts_list``, ``figure``, ``data_table``, ``severity``). Names that the user chose go
+through the filter ``name`` (a ``<bdi>``), so that a name written from right to left does not turn the text around it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from vlapipe.schemas.errors import UsageError, printable
+from vlapipe.schemas.extras import need
+from vlapipe.schemas.surroundings import raise_if_stopped
+
+__all__ = ["POLICY", "render_page", "write_page"]
+
+# What a page may load: nothing but its own style sheet, its own scripts and pictures that are in it.
+POLICY = (
+    "default-src 'none'; style-src {styles}; script-src {scripts}; img-src data:; base-uri 'none'; form-action 'none'"
+)
+NOTHING = "\u2013"  # a dash where there is no number
+# Marks that turn the direction of text, also of what follows, and marks that nobody sees.
+_UNSEEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+
+
+def render_page(template: str, *, title: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """Returns the page of a template. ``scripts`` names files of this folder that the page runs, in order."""
+    style = _asset("style.css")
+    codes = [_asset(name) for name in scripts]
+    policy = POLICY.format(styles=_digest(style), scripts=" ".join(map(_digest, codes)) or "'none'")
+    trusted = [Markup(text) for text in (style, *codes)]  # noqa: S704 - files of ours
+    page: str = (
+        _environment()
+        .get_template(template)
+        .render(policy=policy, style=trusted[0], scripts=trusted[1:], page_title=title, **values)
+    )
+    return page
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write the page.
+
+    Raises:
+        UsageError: the folder is not there, or the file cannot be written.
+        StoppedError: the disk is full, for example.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no folder {path.parent}", "make it first")
+    try:
+        path.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise_if_stopped(error, path)
+        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
+
+
+@cache
+def _environment() -> Any:
+    jinja2 = need("jinja2", "report", "a page")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vlapipe.pipeline.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_final,
+    )
+    environment.filters |= {
+        "bytes": bytes_text,
+        "count": count_text,
+        "duration": duration_text,
+        "name": name_text,
+        "number": number_text,
+        "percent": percent_text,
+        "slug": slug,
+    }
+    return environment
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """Formats a number with so many digits that count: ``0.5871``, ``1,234``."""
+    if value is None:
+        return NOTHING
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}g}"
+
+
+def count_text(value: int, word: str) -> str:
+    """Formats a number with its word: ``1 episode``, ``1,200 episodes``."""
+    return f"{value:,} {word}{'' if value == 1 else 's'}"
+
+
+def bytes_text(value: float | None) -> str:
+    """Formats a size in powers of 1000."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Formats a time: seconds up to two minutes, then minutes, then hours."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
+
+
+def percent_text(share: float | None) -> str:
+    """Formats a share of 1."""
+    return NOTHING if share is None else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def name_text(text: object) -> Markup:
+    """Returns a name that the user chose, kept from turning the direction of the text around it."""
+    return Markup("<bdi>{}</bdi>").format(_final(str(text)))
+
+
+def slug(text: object) -> str:
+    """Returns an id for a name; equal names have equal ids."""
+    return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+def _final(value: Any) -> Any:
+    """Makes what cannot be seen or encoded visible; jinja escapes afterwards."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", printable(value))
+    return value
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _asset(name: str) -> str:
+    """Returns a file of this folder; a style sheet or a script must not end its own element."""
+    text = (files("vlapipe.pipeline.report") / "assets" / name).read_text(encoding="utf-8")
+    assert "</" not in text, name
+    return text
