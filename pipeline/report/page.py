@@ -11,7 +11,9 @@ Rules of a template. Every value is escaped unless it is ``Markup`` (a plot of `
 no ``on...`` attribute: the content-security policy of the page allows only the style sheet ``style.css`` and the
 scripts that ``render_page`` is asked for (``scripts=("table.js",)``), each by its digest. Data for a script goes into
 ``<script type="application/json">{{ data | tojson }}</script>``. Numbers are written by the filters ``number``,
-``count``, ``bytes``, ``duration`` and ``percent``; ``None`` becomes a dash. Macros that pages share are in
+``count``, ``bytes``, ``duration``, ``milliseconds`` and ``percent``, which keep the fact's own number in an element
+``<data value>``, so that a test can compare a page with its facts; ``None`` becomes a dash. The filters are functions
+of this module too, for tables that Python makes. Macros that pages share are in
 ``macros.html`` (``navigation``, ``facts_list``, ``figure``, ``data_table``, ``severity``). Names that the user chose go
 through the filter ``name`` (a ``<bdi>``), so that a name written from right to left does not turn the text around it.
 """
@@ -20,8 +22,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +36,19 @@ from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.extras import need
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["POLICY", "render_page", "write_page"]
+__all__ = [
+    "POLICY",
+    "count",
+    "duration",
+    "milliseconds",
+    "name_text",
+    "number",
+    "number_text",
+    "percent",
+    "render_page",
+    "size",
+    "write_page",
+]
 
 # What a page may load: nothing but its own style sheet, its own scripts and pictures that are in it.
 POLICY = (
@@ -86,12 +101,14 @@ def _environment() -> Any:
         finalize=_final,
     )
     environment.filters |= {
-        "bytes": bytes_text,
-        "count": count_text,
-        "duration": duration_text,
+        "bytes": size,
+        "count": count,
+        "duration": duration,
+        "milliseconds": milliseconds,
         "name": name_text,
-        "number": number_text,
-        "percent": percent_text,
+        "number": number,
+        "percent": percent,
+        "number_text": number_text,
         "slug": slug,
     }
     return environment
@@ -132,6 +149,30 @@ def duration_text(seconds: float | None) -> str:
 def percent_text(share: float | None) -> str:
     """Formats a share of 1."""
     return NOTHING if share is None else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def milliseconds_text(seconds: float | None) -> str:
+    """Formats a short time in milliseconds."""
+    return NOTHING if seconds is None else f"{seconds * 1e3:,.4g} ms"
+
+
+def _with_value(text: Callable[..., str]) -> Callable[..., Markup]:
+    """Returns a filter that writes a number as a person reads it, within ``<data value="...">`` as facts have it."""
+
+    def write(value: float | None, *arguments: Any) -> Markup:
+        if value is None:
+            return Markup(NOTHING)  # noqa: S704 - ours
+        return Markup('<data value="{}">{}</data>').format(json.dumps(value), text(value, *arguments))
+
+    return write
+
+
+number = _with_value(number_text)
+count = _with_value(count_text)
+size = _with_value(bytes_text)
+duration = _with_value(duration_text)
+milliseconds = _with_value(milliseconds_text)
+percent = _with_value(percent_text)
 
 
 def name_text(text: object) -> Markup:

@@ -20,7 +20,7 @@ line. The label of a curve may be any text; labels are never read as formulas.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,36 +212,39 @@ def bar_plot(
         return svg_of(figure, title, description)
 
 
-def draw_curves(axes: Any, curves: Sequence[Curve], spans: Sequence[Span] = ()) -> None:
+def draw_curves(
+    axes: Any, curves: Sequence[Curve], spans: Sequence[Span] = (), theme: Mapping[str, str] = THEME
+) -> None:
     """Draws curves and marked spans into axes of matplotlib, for figures of several rows."""
     for span in spans:
         if span.stop > span.start:
-            axes.axvspan(span.start, span.stop, color=THEME["alarm"], alpha=0.25, linewidth=0)
+            axes.axvspan(span.start, span.stop, color=theme["alarm"], alpha=0.25, linewidth=0)
         else:
-            axes.axvline(span.start, color=THEME["alarm"], linewidth=1)
+            axes.axvline(span.start, color=theme["alarm"], linewidth=1)
     for number, curve in enumerate(curves):
         axes.plot(
             _numbers(curve.x),
             _numbers(curve.y),
-            color=_colour(number, curve),
+            color=_colour(number, curve, theme),
             linewidth=1.2,
             linestyle=(0, (4, 3)) if curve.is_dashed else "-",
             solid_joinstyle="round",
         )
 
 
-def style_axes(axes: Any, x_label: str = "", y_label: str = "") -> None:
+def style_axes(axes: Any, x_label: str = "", y_label: str = "", theme: Mapping[str, str] = THEME) -> None:
     """Gives axes the page's looks: a light grid, no frame, few ticks."""
     axes.patch.set_visible(False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(THEME["faint"])
-    axes.grid(visible=True, color=THEME["grid"], linewidth=0.8)
+    axes.spines["bottom"].set_color(theme["faint"])
+    axes.grid(visible=True, color=theme["grid"], linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=THEME["ink"], length=0, labelsize=10, pad=4)
+    axes.tick_params(colors=theme["ink"], length=0, labelsize=10, pad=4)
     axes.locator_params(axis="y", nbins=5)
-    axes.set_xlabel(plain(x_label), color=THEME["ink"], fontsize=10, labelpad=3)
-    axes.set_ylabel(plain(y_label), color=THEME["ink"], fontsize=10, labelpad=4)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel(plain(x_label), color=theme["ink"], fontsize=10, labelpad=3)
+    axes.set_ylabel(plain(y_label), color=theme["ink"], fontsize=10, labelpad=4)
 
 
 def _axes(
@@ -269,19 +272,20 @@ def _legend(figure: Any, axes: Any, entries: Sequence[tuple[str, str, bool]]) ->
     width, height = figure.get_size_inches() * 72
     left = axes.get_position().x0 * width
     column = (width - left - _RIGHT) / 3
+    most = int((column - 24) / 5.6)  # characters of a label
     lines = need("matplotlib.lines", "report", "a page with plots")
     for number, (label, colour, is_dashed) in enumerate(entries):
         x = (left + (number % 3) * column) / width
         y = 1 - (10 + _LEGEND * (number // 3)) / height
         dash = (0, (4, 3)) if is_dashed else "-"
         figure.add_artist(lines.Line2D([x, x + 16 / width], [y, y], color=colour, linewidth=2.4, linestyle=dash))
-        figure.text(x + 21 / width, y, _short(label), color=THEME["ink"], fontsize=10, va="center_baseline")
+        figure.text(x + 21 / width, y, _short(label, most), color=THEME["ink"], fontsize=10, va="center_baseline")
 
 
-def _colour(number: int, curve: Curve) -> str:
+def _colour(number: int, curve: Curve, theme: Mapping[str, str] = THEME) -> str:
     if curve.is_faint:
-        return THEME["faint"]
-    return THEME[f"c{(number if curve.colour is None else curve.colour) % NUM_COLOURS}"]
+        return theme["faint"]
+    return theme[f"c{(number if curve.colour is None else curve.colour) % NUM_COLOURS}"]
 
 
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
@@ -291,6 +295,8 @@ def _numbers(values: ArrayLike) -> NDArray[np.float64]:
     return numbers
 
 
-def _short(label: str) -> str:
+def _short(label: str, most: int = _NAME) -> str:
+    """Cuts the middle out of a long label: names differ at their ends."""
     label = plain(label)
-    return label if len(label) <= _NAME else f"{label[: _NAME - 1]}…"
+    half = max((most - 1) // 2, 1)
+    return label if len(label) <= most else f"{label[:half]}\u2026{label[-half:]}"

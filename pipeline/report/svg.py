@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from vlapipe.schemas.errors import printable
 from vlapipe.schemas.extras import need
 
-__all__ = ["NUM_COLOURS", "THEME", "drawing", "figure_of", "plain", "svg_of"]
+__all__ = ["LIGHT", "NUM_COLOURS", "THEME", "drawing", "figure_of", "plain", "svg_of"]
 
 NUM_COLOURS = 8
 # Colours that figures use, each a stand-in for a variable of the page's style sheet. No two are alike.
@@ -31,6 +31,21 @@ THEME = {
     "alarm": "#010206",
     "paper": "#010207",
     **{f"c{number}": f"#0103{number:02x}" for number in range(NUM_COLOURS)},
+}
+# The same names with the colours of the style sheet in light, for pictures that stand alone.
+LIGHT = {
+    "ink": "#1b1f24",
+    "faint": "#5b6470",
+    "grid": "#e6e9ed",
+    "alarm": "#b3261e",
+    "paper": "#ffffff",
+    **dict(
+        zip(
+            (f"c{number}" for number in range(NUM_COLOURS)),
+            ("#1f6fb4", "#c2570c", "#2b8a3e", "#a3308f", "#7a5c00", "#0b7d85", "#b4304a", "#5f54c4"),
+            strict=True,
+        )
+    ),
 }
 _CLASS_OF = {colour: name for name, colour in THEME.items()}
 _SVG = "{http://www.w3.org/2000/svg}"

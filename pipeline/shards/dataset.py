@@ -272,8 +272,8 @@ class Dataset:
         """Returns all columns of one episode. Reads only the episode's row group of the table."""
         return self._table.row(index)
 
-    def episode(self, which: int | str) -> Episode:
-        """Returns one episode, by index (a negative index counts from the end) or by id.
+    def index_of(self, which: int | str) -> int:
+        """Returns the index of an episode, which is given by index (a negative index counts from the end) or by id.
 
         Raises:
             UsageError: there is no such episode.
@@ -289,7 +289,15 @@ class Dataset:
             index = which + len(self) if which < 0 else which
             if not 0 <= index < len(self):
                 raise UsageError(f"{self.path}: no episode {which}", f"there are {len(self)}, counted from 0")
-        return Episode(self, index)
+        return int(index)
+
+    def episode(self, which: int | str) -> Episode:
+        """Returns one episode, by index (a negative index counts from the end) or by id.
+
+        Raises:
+            UsageError: there is no such episode.
+        """
+        return Episode(self, self.index_of(which))
 
 
 class Episode(Mapping[str, NDArray[Any]]):

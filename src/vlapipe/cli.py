@@ -141,7 +141,9 @@ def cli() -> None:
 )
 @click.option("--image-quality", type=int, default=95, show_default=True, help="Of JPEG files that are made: 1 to 100.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
-@click.option("--report", type=_PATH, help="Also write everything that was found to this JSON file.")
+@click.option(
+    "--report", type=_PATH, help="Also write everything that was found to this file: JSON, or a page (.html)."
+)
 def ingest(
     dataset: Path | None,
     episode: Path | None,
@@ -199,7 +201,11 @@ def ingest(
         raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
     result = run(config)
     print_ingest_report(result, dry_run=dry_run)
-    if report is not None:
+    if report is not None and report.suffix in (".html", ".htm"):
+        from vlapipe.pipeline.report.write import write_ingest_report
+
+        write_ingest_report(result, report, dry_run=dry_run)
+    elif report is not None:
         _write_text(report, result.to_json())
     if result.has_errors and not result.was_finished:
         sys.exit(1)
@@ -211,27 +217,64 @@ def ingest(
 @click.option("--episode", help="One episode, by its number or its id.")
 @click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")
 @click.option("--where", help="Report on episodes of which this is true: 'success and operator != \"test\"'.")
-def inspect(dataset: Path, as_json: bool, episode: str | None, episodes: bool, where: str | None) -> None:
+@click.option(
+    "--html", type=_PATH, metavar="FILE", help="Write one page with plots and pictures, to open in a browser."
+)
+@click.option("--png", type=_PATH, metavar="FILE", help="With --episode: write its streams over time as a picture.")
+@click.option("--rerun", is_flag=True, help="With --episode: open it in Rerun.")
+def inspect(
+    dataset: Path,
+    as_json: bool,
+    episode: str | None,
+    episodes: bool,
+    where: str | None,
+    html: Path | None,
+    png: Path | None,
+    rerun: bool,
+) -> None:
     """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
 
+    The page of --html needs no network and nothing installed. With --json too, every number of the page is printed.
     The exit code is 1 if vlapipe verify --quick would find a fault.
     """
-    from vlapipe.pipeline.show.inspection import inspect_dataset, inspect_episode
-    from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
-
     opened = vlapipe.open_dataset(dataset)
     if episode is not None and (episodes or where is not None):
         raise UsageError("--episode is one episode: --where and --episodes choose and list many", "leave one away")
-    if episode is not None:
-        found = inspect_episode(opened, _episode_id_or_number(opened, episode))
+    if episode is None and (png is not None or rerun):
+        raise UsageError(f"{'--rerun' if rerun else '--png'} shows one episode", "say which by --episode ID")
+    for path in (html, png):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{path}: no folder {path.parent}", "make it first")
+    which = None if episode is None else _episode_id_or_number(opened, episode)
+    if html is not None or png is not None:
+        from vlapipe.pipeline.report.write import write_dataset_report, write_episode_report
+
+        if which is None:
+            assert html is not None
+            found = write_dataset_report(opened, html, where=where)
+        else:
+            found = write_episode_report(opened, which, html=html, png=png)
     else:
-        found = inspect_dataset(opened, where=where, list_episodes=episodes)
+        from vlapipe.pipeline.show.inspection import inspect_dataset, inspect_episode
+
+        if which is None:
+            found = inspect_dataset(opened, where=where, list_episodes=episodes)
+        else:
+            found = inspect_episode(opened, which)
+    if rerun and which is not None:
+        from vlapipe.pipeline.report.rerun_view import show_in_rerun
+
+        show_in_rerun(opened, which)
     if as_json:
         click.echo(json.dumps(found, indent=1))
-    elif episode is not None:
-        print_episode(found)
+    elif html is not None or png is not None:
+        for path in (html, png):
+            if path is not None:
+                click.echo(f"wrote {path}")
     else:
-        print_dataset(found)
+        from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
+
+        (print_dataset if which is None else print_episode)(found)
     if found.get("damage"):
         sys.exit(1)
 
