@@ -144,6 +144,7 @@ def _judge_places(dataset: Dataset, chosen: NDArray[np.int64], judged: list[Judg
         if found is None:
             continue
         names = action_names(dataset) if path == "action/value" else column_names(path, dataset.recorded.field(path))
+        periods = () if path == "action/value" else dataset.recorded.field(path).period
         mean, std, low, high = (found[name][chosen] for name in ("mean", "std", "min", "max"))
         for i in range(min(mean.shape[1], _WIDE)):
             name = names[i] if i < len(names) else f"{path}[{i}]"
@@ -151,6 +152,9 @@ def _judge_places(dataset: Dataset, chosen: NDArray[np.int64], judged: list[Judg
             if not usual > 0:
                 continue
             motion, place = std[:, i], mean[:, i]
+            period = periods[i % len(periods)] if periods else 0.0
+            if period and np.nanmax(high[:, i] - low[:, i]) > period / 2:
+                continue  # an angle that comes round has no mean, and goes nowhere when it wraps
             reach = np.maximum(np.abs(high[:, i] - place), np.abs(low[:, i] - place))
             scores = np.abs(robust_scores(place, usual))
             for k in np.flatnonzero(scores >= LEAST_SCORE):
@@ -244,11 +248,11 @@ def judge_rows(episodes: Sequence[RecordedEpisode], judged: dict[int, Judged]) -
         typical = float(np.median([size for _, size, _ in found]))
         floor = max(float(np.median(usual[path, i])), 0.5 * typical)
         scores = robust_scores(np.array([size for _, size, _ in found]), floor)
-        for (index, size, at), score in zip(found, scores.tolist(), strict=True):
+        for (index, jump, at_s), score in zip(found, scores.tolist(), strict=True):
             if score >= LEAST_SCORE:
-                text = f"{name} jumps by {size:.4g} from one row to the next; typical are {typical:.3g}"
-                reason = _of_column("jump", score, text, path, i, size, typical)
-                judged[index].reasons.append(Reason(**{**reason.to_dict(), "start_s": at, "stop_s": at}))
+                text = f"{name} jumps by {jump:.4g} from one row to the next; typical are {typical:.3g}"
+                reason = _of_column("jump", score, text, path, i, jump, typical)
+                judged[index].reasons.append(Reason(**{**reason.to_dict(), "start_s": at_s, "stop_s": at_s}))
     for (path, i), runs in stuck.items():
         assert dataset is not None
         lengths = np.array([lasts for _, lasts, _, _ in runs])
