@@ -79,7 +79,7 @@ def dataset_facts(dataset: Dataset, *, where: str | None = None) -> DatasetFacts
             "episode_indices": sampled,
         },
         "findings": _findings(facts),
-        "clocks": _clocks(dataset, chosen),
+        "clocks": _clocks(dataset, chosen, list(episodes.values())),
         "fields": field_facts(dataset, list(episodes.values())),
         "coverage": coverage_facts(dataset, list(episodes.values())),
         "cameras": _cameras(dataset, episodes, odd, pictures),
@@ -141,8 +141,8 @@ def _findings(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(by_code.values(), key=lambda entry: (SEVERITIES.index(entry["severity"]), entry["code"]))
 
 
-def _clocks(dataset: Dataset, chosen: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
-    """Returns how each stream's rate, jitter and longest gap are spread over the episodes."""
+def _clocks(dataset: Dataset, chosen: NDArray[np.int64], episodes: list[RecordedEpisode]) -> dict[str, dict[str, Any]]:
+    """Returns how each stream's rate, jitter and longest gap are spread over the episodes, and its steps over rows."""
     found = {}
     for name in dataset.manifest.streams:
         columns = {of: dataset.column(f"{name}/{of}")[chosen].astype(np.float64) for of in _CLOCK}
@@ -155,6 +155,7 @@ def _clocks(dataset: Dataset, chosen: NDArray[np.int64]) -> dict[str, dict[str, 
             "rate_hz": _spread(rate),
             "jitter_s": _spread(jitter),
             "max_gap_s": _spread(gap),
+            "step_s": _spread(np.concatenate([np.diff(one.times(name)) for one in episodes] or [gap[:0]])),
         }
     return found
 

@@ -26,6 +26,11 @@ __all__ = ["dataset_page"]
 _MOST_TASKS, _MOST_REASONS, _MOST_KEYS = 100, 500, 12
 _MOST_TASKS_TO_CHOOSE = 200
 _MOST_COLUMN_PLOTS = 96
+_CLOCK_PLOTS = (
+    ("rate_hz", "rate, Hz", "by episode"),
+    ("step_s", "time from row to row, s", "in sampled rows"),
+    ("max_gap_s", "longest gap, s", "by episode"),
+)
 _SMALL = 120  # height of a column's histogram
 
 
@@ -186,18 +191,18 @@ def _trace(trace: dict[str, Any], episode: dict[str, Any]) -> dict[str, Any]:
 def _clock_plots(clocks: dict[str, Any]) -> list[dict[str, Any]]:
     plots = []
     for name, clock in clocks.items():
-        for key, what in (("rate_hz", "rate, Hz"), ("max_gap_s", "longest gap, s")):
+        for key, what, of in _CLOCK_PLOTS:
             spread = clock[key]
             if spread is None:
                 continue
             ends = f"{number_text(spread['min'])} to {number_text(spread['max'])}"
-            caption = f"{name}: {what}, by episode: {ends}, median {number_text(spread['median'])}."
+            caption = f"{name}: {what}, {of}: {ends}, median {number_text(spread['median'])}."
             svg = histogram(
                 [Bins(name, spread["edges"], spread["counts"])],
                 title=f"{name}: {what}",
                 description=caption,
                 x_label=what,
-                y_label="episodes",
+                y_label="episodes" if of == "by episode" else "rows",
                 height=_SMALL,
             )
             plots.append({"svg": svg, "caption": caption})
