@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.verify.verify import verify_opened
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["inspect_dataset", "inspect_episode"]
+__all__ = ["inspect_dataset", "inspect_episode", "rejects_of"]
 
 _OF_EPISODE = ("id", "task", "instruction", "split", "num_frames", "seconds")  # columns of the list of episodes
 _MOST_VALUES = 8  # values of a metadata key that the report has
@@ -63,7 +63,7 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
         "sizes": _sizes(dataset),
         "statistics": manifest.statistics,
         "findings": totals["findings"],
-        "rejects": _rejects(dataset),
+        "rejects": rejects_of(dataset),
         **({"listed": _listed(dataset, chosen)} if list_episodes else {}),
     }
 
@@ -201,7 +201,7 @@ def _sizes(dataset: Dataset) -> dict[str, Any]:
     return {"raw_bytes": sum(raw.values()), "stored_bytes": totals["shard_bytes"], "streams": streams}
 
 
-def _rejects(dataset: Dataset) -> dict[str, Any]:
+def rejects_of(dataset: Dataset) -> dict[str, Any]:
     """Report the episodes that were set aside, with counts by error code. An episode counts once for each code."""
     path = dataset.path / dataset.manifest.rejects["file"]
     try:

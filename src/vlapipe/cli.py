@@ -20,14 +20,15 @@ from typing import Any, TextIO
 import click
 
 import vlapipe
-from vlapipe.commands.option_types import LocalPath
+from vlapipe.commands.diff import diff
+from vlapipe.commands.options import PATH, write_text
 from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.renamed import RenamedWarning
 from vlapipe.schemas.sizes import parse_size
-from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
+from vlapipe.schemas.surroundings import stopped_by
 
 __all__ = ["main"]
 
@@ -69,7 +70,6 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-_PATH = LocalPath()
 _ABOUT_PATHS = {
     errno.EACCES,
     errno.EEXIST,
@@ -100,6 +100,7 @@ def cli() -> None:
     vlapipe ingest --dataset raw/ --dry-run        check it, write nothing
     vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
     vlapipe inspect data/                          look at what came of it
+    vlapipe diff monday/ today/                    what changed between two datasets
     vlapipe verify data/                           compare every byte with what was written
     vlapipe repair data/ --source raw/             make damaged files again
     vlapipe train --data data/ --out run/          train a policy
@@ -113,9 +114,9 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dataset", type=_PATH, help="Folder of episode folders, at any depth.")
-@click.option("--dir", "episode", type=_PATH, help="One episode's folder or file, instead of --dataset.")
-@click.option("--out", type=_PATH, help="Where the dataset goes: a new or empty folder, or one to finish.")
+@click.option("--dataset", type=PATH, help="Folder of episode folders, at any depth.")
+@click.option("--dir", "episode", type=PATH, help="One episode's folder or file, instead of --dataset.")
+@click.option("--out", type=PATH, help="Where the dataset goes: a new or empty folder, or one to finish.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--where", help="Keep only episodes of which this is true: 'success and operator != \"test\"'.")
@@ -141,9 +142,7 @@ def cli() -> None:
 )
 @click.option("--image-quality", type=int, default=95, show_default=True, help="Of JPEG files that are made: 1 to 100.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
-@click.option(
-    "--report", type=_PATH, help="Also write everything that was found to this file: JSON, or a page (.html)."
-)
+@click.option("--report", type=PATH, help="Also write everything that was found to this file: JSON, or a page (.html).")
 def ingest(
     dataset: Path | None,
     episode: Path | None,
@@ -206,21 +205,19 @@ def ingest(
 
         write_ingest_report(result, report, dry_run=dry_run)
     elif report is not None:
-        _write_text(report, result.to_json())
+        write_text(report, result.to_json())
     if result.has_errors and not result.was_finished:
         sys.exit(1)
 
 
 @cli.command()
-@click.argument("dataset", type=_PATH)
+@click.argument("dataset", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--episode", help="One episode, by its number or its id.")
 @click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")
 @click.option("--where", help="Report on episodes of which this is true: 'success and operator != \"test\"'.")
-@click.option(
-    "--html", type=_PATH, metavar="FILE", help="Write one page with plots and pictures, to open in a browser."
-)
-@click.option("--png", type=_PATH, metavar="FILE", help="With --episode: write its streams over time as a picture.")
+@click.option("--html", type=PATH, metavar="FILE", help="Write one page with plots and pictures, to open in a browser.")
+@click.option("--png", type=PATH, metavar="FILE", help="With --episode: write its streams over time as a picture.")
 @click.option("--rerun", is_flag=True, help="With --episode: open it in Rerun.")
 def inspect(
     dataset: Path,
@@ -279,6 +276,9 @@ def inspect(
         sys.exit(1)
 
 
+cli.add_command(diff)
+
+
 @cli.group()
 def schema() -> None:
     """Write, check and show schemas: what your files are."""
@@ -297,7 +297,7 @@ def schema_list() -> None:
 
 @schema.command("show")
 @click.argument("name")
-@click.option("--dataset", type=_PATH, help="The dataset that a schema such as lerobot is made from.")
+@click.option("--dataset", type=PATH, help="The dataset that a schema such as lerobot is made from.")
 def schema_show(name: str, dataset: Path | None) -> None:
     """Print a schema's TOML, to read or to start your own from."""
     from vlapipe.pipeline.layouts.layouts import schema_of
@@ -306,12 +306,12 @@ def schema_show(name: str, dataset: Path | None) -> None:
 
 
 @schema.command("infer")
-@click.argument("path", type=_PATH)
-@click.option("--out", type=_PATH, help="Write the schema to this file instead of printing it.")
+@click.argument("path", type=PATH)
+@click.option("--out", type=PATH, help="Write the schema to this file instead of printing it.")
 @click.option(
     "--accept", is_flag=True, help="Take the guess where a question is left: the exit code is 0 all the same."
 )
-@click.option("--lexicon", type=_PATH, help="A TOML file with names and units of your own, added to the built-in ones.")
+@click.option("--lexicon", type=PATH, help="A TOML file with names and units of your own, added to the built-in ones.")
 def schema_infer(path: Path, out: Path | None, accept: bool, lexicon: Path | None) -> None:
     """Look at recordings that nobody has described and write a schema that ingests them.
 
@@ -324,7 +324,7 @@ def schema_infer(path: Path, out: Path | None, accept: bool, lexicon: Path | Non
     if out is None:
         click.echo(found.toml, nl=False)
     else:
-        _write_text(out, found.toml)
+        write_text(out, found.toml)
     for reason in found.reasons:
         click.echo(reason, err=True)
     for fault in found.faults:
@@ -343,7 +343,7 @@ def schema_infer(path: Path, out: Path | None, accept: bool, lexicon: Path | Non
 
 @schema.command("check")
 @click.argument("name", metavar="SCHEMA")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @click.option("--episodes", default=3, show_default=True, type=click.IntRange(1), help="Episodes to try.")
 def schema_check(name: str, path: Path, episodes: int) -> None:
     """Try a schema on the first episodes of PATH and explain each fault.
@@ -361,8 +361,8 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
 
 
 @cli.command()
-@click.argument("dataset", type=_PATH, metavar="DATASET|RUN")
-@click.argument("out", type=_PATH)
+@click.argument("dataset", type=PATH, metavar="DATASET|RUN")
+@click.argument("out", type=PATH)
 @click.option(
     "--to",
     default="lerobot",
@@ -374,8 +374,8 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
 @click.option("--video", help="Encode images: h264 or av1. Default: each image as it is, without loss.")
 @click.option("--cameras", multiple=True, help="A camera; again for more. Default: those of a sample.")
 @click.option("--workers", type=int, help="Episodes made at once. Default: one a core.")
-@click.option("--cache-dir", type=_PATH, help="Where shards are unpacked, if not in the dataset.")
-@click.option("--report", type=_PATH, help="Also write what was done to this JSON file.")
+@click.option("--cache-dir", type=PATH, help="Where shards are unpacked, if not in the dataset.")
+@click.option("--report", type=PATH, help="Also write what was done to this JSON file.")
 def export(
     dataset: Path,
     out: Path,
@@ -423,7 +423,7 @@ def export(
     done = run_export(config)
     print_export_report(done)
     if report is not None:
-        _write_text(report, done.to_json())
+        write_text(report, done.to_json())
 
 
 def _export_policy(run: Path, out: Path, to: str) -> None:
@@ -448,11 +448,11 @@ def cache() -> None:
     """The shards that are unpacked for training; they may be removed at any time, and are unpacked again."""
 
 
-_CACHE_DIR = click.option("--cache-dir", type=_PATH, help="Where shards are unpacked, if not in the dataset.")
+_CACHE_DIR = click.option("--cache-dir", type=PATH, help="Where shards are unpacked, if not in the dataset.")
 
 
 @cache.command("show")
-@click.argument("dataset", type=_PATH, required=False)
+@click.argument("dataset", type=PATH, required=False)
 @_CACHE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> None:
@@ -467,7 +467,7 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 
 
 @cache.command("clear")
-@click.argument("dataset", type=_PATH, required=False)
+@click.argument("dataset", type=PATH, required=False)
 @_CACHE_DIR
 def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
     """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
@@ -483,7 +483,7 @@ def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("directory", type=_PATH)
+@click.argument("directory", type=PATH)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same bytes.")
 @click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault (planted_defects.json).")
@@ -548,11 +548,11 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @cli.command()
-@click.option("--data", type=_PATH, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
-@click.option("--out", type=_PATH, help="The run's folder: checkpoints and metrics.jsonl.")
-@click.option("--config", type=_PATH, help="TOML file of these options (with _ for -); flags go over it.")
+@click.option("--data", type=PATH, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
+@click.option("--out", type=PATH, help="The run's folder: checkpoints and metrics.jsonl.")
+@click.option("--config", type=PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")
-@click.option("--init", type=_PATH, help="Begin with the weights of another run, or of one of its checkpoints.")
+@click.option("--init", type=PATH, help="Begin with the weights of another run, or of one of its checkpoints.")
 @click.option("--batch-size", type=_NumberOrAuto(), help="Samples a rank and pass, or auto. Default 64.")
 @click.option("--grad-accum", type=int, help="Passes a step; a step sees batch x accumulation x ranks. Default 1.")
 @click.option("--num-workers", type=int, help="Threads that prepare batches. Default: as many as it takes.")
@@ -593,7 +593,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--async-save", is_flag=True, default=None, help="Write checkpoints while the run goes on.")
 @click.option("--keep-best", type=int, help="Best checkpoints that are kept besides the newest two. Default 1.")
 @click.option("--keep-every", type=int, help="Keep each checkpoint whose step is a multiple of this for good.")
-@click.option("--cache-dir", type=_PATH, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
+@click.option("--cache-dir", type=PATH, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
 @click.option("--cache-size", type=_Bytes(), help="About how much unpacked shards may take there, say 50GB.")
 @click.option("--seed", type=int, help="Of weights and order. Default 0.")
 @_window_flags
@@ -649,7 +649,7 @@ def bench(compile_mode: str | None, config: Path | None, seconds: float, as_json
 
 
 @cli.command()
-@click.argument("run", type=_PATH)
+@click.argument("run", type=PATH)
 @click.option("--checkpoint", default="newest", show_default=True, help="newest, or best by the run's best_metric.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--execute", type=int, help="Actions used before the policy is asked again. Default: half of a chunk.")
@@ -690,9 +690,9 @@ def serve(
 
 
 @cli.command("eval")
-@click.argument("run", type=_PATH)
+@click.argument("run", type=PATH)
 @click.option("--env", "environment", help="Act in closed loop: in demo, or in your own pkg.module:make_env.")
-@click.option("--data", type=_PATH, help="Compare with the recorded actions of this dataset.")
+@click.option("--data", type=PATH, help="Compare with the recorded actions of this dataset.")
 @click.option("--checkpoint", default="newest", show_default=True, help="newest or best.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="--env: number of episodes.")
@@ -784,14 +784,6 @@ def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:
     """Returns the id if such an episode exists, else the number; episodes' folders may be named 1, 2, 10."""
     is_number = re.fullmatch(r"-?\d+", text) and text not in dataset.episodes.column("id").to_pylist()
     return int(text) if is_number else text
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise_if_stopped(error, path)
-        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Commands that ``vlapipe.cli`` adds to the ``vlapipe`` command, and the types of their options."""
+"""Commands of ``vlapipe`` that have a file of their own, which ``vlapipe.cli`` adds; and what their options share."""

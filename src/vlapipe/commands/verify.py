@@ -11,12 +11,10 @@ from typing import Any
 
 import click
 
-from vlapipe.commands.option_types import LocalPath
+from vlapipe.commands.options import PATH
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["repair", "verify"]
-
-_PATH = LocalPath()
 
 
 class _Share(click.ParamType[float]):
@@ -35,7 +33,7 @@ class _Share(click.ParamType[float]):
 
 
 @click.command()
-@click.argument("dataset", type=_PATH)
+@click.argument("dataset", type=PATH)
 @click.option("--quick", is_flag=True, help="Read the manifest and the tables; of shards compare the sizes alone.")
 @click.option("--sample", type=_Share(), metavar="SHARE", help="As --quick, and read this part of the shards: 5%.")
 @click.option("--full", is_flag=True, help="Read every byte. This is the default.")
@@ -62,11 +60,11 @@ def verify(dataset: Path, quick: bool, sample: float | None, full: bool, seed: i
 
 
 @click.command()
-@click.argument("dataset", type=_PATH)
+@click.argument("dataset", type=PATH)
 @click.option(
-    "--source", type=_PATH, help="The recordings that the dataset was made from: damaged shards are built again."
+    "--source", type=PATH, help="The recordings that the dataset was made from: damaged shards are built again."
 )
-@click.option("--from", "copy", type=_PATH, help="A copy of the dataset: damaged files are taken from it.")
+@click.option("--from", "copy", type=PATH, help="A copy of the dataset: damaged files are taken from it.")
 @click.option("--schema", help="--source: name or file, if the manifest is damaged and its schema is no built-in one.")
 @click.option("--remove-unlisted", is_flag=True, help="Also remove files that the dataset does not list.")
 @click.option("--workers", type=click.IntRange(1), help="--source: episodes read at once. Default: one a core.")
