@@ -20,11 +20,11 @@ from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import FITS
 from vlapipe.train.data.moments import FLICKER
 from vlapipe.train.option_values import flat_name, option, parse_fields
+from vlapipe.train.run_files import CONFIG_FILE
 from vlapipe.train.weight_names import mix_with_dataset_names, with_dataset_names
 
 __all__ = ["CONFIG_FILE", "EPOCHS", "TrainConfig", "flat_saved", "option_fields", "read_saved_config"]
 
-CONFIG_FILE = "config.json"
 EPOCHS = 20.0  # of a run that says neither epochs nor max_steps
 
 

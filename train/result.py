@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.train.checkpoint.files import latest_checkpoint
 from vlapipe.train.data.prefetch import threads_at_most
 from vlapipe.train.optim.precision import choose_precision
 from vlapipe.train.report.metrics import METRICS_FILE, median_ends, read_metrics
-from vlapipe.train.report.verdict import Setting, judge
+from vlapipe.train.report.verdict import Setting, Verdict, judge
 from vlapipe.train.run import Run
+from vlapipe.train.run_files import RESULT_FILE
+from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["TrainResult", "print_train_result", "setting_of", "summarize"]
 
@@ -66,6 +70,8 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
         possible_gain=verdict.gain if verdict else None,
         rank=run.ranks.rank,
     )
+    if run.ranks.is_first and result.num_new_steps:
+        _save(result, verdict)
     run.console.close()
     if run.compiled is not None and run.compiled.counts.versions:
         run.console.say(f"compiled in all: {run.compiled.counts}")
@@ -78,6 +84,16 @@ def summarize(run: Run, *, stopped: bool) -> TrainResult:
     elif not result.num_new_steps:
         run.console.say(f"nothing was left to do after step {run.step}; a larger --max-steps goes on")
     return result
+
+
+def _save(result: TrainResult, verdict: Verdict | None) -> None:
+    """Write what only this process knows of the run to ``result.json``, for ``vlapipe inspect``."""
+    kept = ("step", "max_steps", "num_parameters", "device", "precision", "samples_per_s", "phase_shares")
+    judged = None if verdict is None else {"cause": verdict.cause, "lines": [*verdict.lines], "gain": verdict.gain}
+    document = {name: getattr(result, name) for name in kept} | {"verdict": judged}
+    file = result.out / RESULT_FILE
+    with explain_surroundings(file):
+        write_bytes(file, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def setting_of(run: Run) -> Setting:

@@ -21,6 +21,7 @@ __all__ = ["inspect_dataset", "inspect_episode", "rejects_of"]
 
 _OF_EPISODE = ("id", "task", "instruction", "split", "num_frames", "seconds")  # columns of the list of episodes
 _MOST_VALUES = 8  # values of a metadata key that the report has
+_BINS = 24  # of the lengths of episodes
 _TYPES = {"string": "text", "bool": "true or false", "int64": "number", "double": "number"}
 
 
@@ -56,6 +57,7 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
         "frames": int(dataset.column("num_frames")[chosen].sum()),
         "seconds": seconds,
         "hours": seconds / 3600,
+        "lengths": _lengths(dataset.column("seconds")[chosen]),
         "splits": _by_split(dataset, chosen),
         "streams": {name: _describe_stream(dataset, name, chosen) for name in manifest.streams},
         "tasks": _tasks(dataset, chosen),
@@ -84,6 +86,13 @@ def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
     general["metadata"] = {key.removeprefix(PREFIX): value for key, value in row.items() if key.startswith(PREFIX)}
     arrays = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in episode.items()}
     return {"path": str(dataset.path), **general, "streams": streams, "arrays": arrays}
+
+
+def _lengths(seconds: NDArray[np.float64]) -> dict[str, Any]:
+    """Count the episodes by their length in seconds, in bins of equal width between the shortest and the longest."""
+    low, high = float(seconds.min()), float(seconds.max())
+    counts = np.histogram(seconds, bins=_BINS, range=(low, high))[0].tolist() if high > low else [len(seconds)]
+    return {"min_s": low, "max_s": high, "counts": counts}
 
 
 def _by_split(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:

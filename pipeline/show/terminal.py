@@ -50,17 +50,23 @@ def print_list(console: Console, lines: Sequence[str], *, sign: str = "", style:
         console.print(shown)
 
 
-def sparkline(values: Sequence[float | None], width: int = 40, *, encoding: str = "utf-8") -> str:
+def sparkline(
+    values: Sequence[float | None],
+    width: int = 40,
+    *,
+    limits: tuple[float, float] | None = None,
+    encoding: str = "utf-8",
+) -> str:
     """Returns a line of blocks, one for each of ``width`` equal parts of the values: the mean of the part.
 
-    The lowest part is the lowest block. A part without a finite value is a blank. ``encoding`` is that of the output;
+    The blocks go from the lowest part to the highest, or between ``limits``. A part without a finite value is a blank. ``encoding`` is that of the output;
     where it lacks the blocks, the line is ASCII.
     """
     parts = [_mean(values[start:stop]) for start, stop in _parts(len(values), width)]
     known = [part for part in parts if part is not None]
     if not known:
         return ""
-    low, high = min(known), max(known)
+    low, high = limits or (min(known), max(known))
     blocks = _BLOCKS if _can_write(encoding) else _ASCII
     top = len(blocks) - 1
     scale = top / (high - low) if high > low else 0.0

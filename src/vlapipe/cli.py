@@ -211,7 +211,7 @@ def ingest(
 
 
 @cli.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=PATH, metavar="DATASET|RUN")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--episode", help="One episode, by its number or its id.")
 @click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")
@@ -219,6 +219,7 @@ def ingest(
 @click.option("--html", type=PATH, metavar="FILE", help="Write one page with plots and pictures, to open in a browser.")
 @click.option("--png", type=PATH, metavar="FILE", help="With --episode: write its streams over time as a picture.")
 @click.option("--rerun", is_flag=True, help="With --episode: open it in Rerun.")
+@click.option("--compare", type=PATH, multiple=True, help="A run: side by side with this one; again for more.")
 def inspect(
     dataset: Path,
     as_json: bool,
@@ -228,12 +229,26 @@ def inspect(
     html: Path | None,
     png: Path | None,
     rerun: bool,
+    compare: tuple[Path, ...],
 ) -> None:
     """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
+
+    Or report how a training run went: curves, validation, success, and what held it back (docs/runs.md).
 
     The page of --html needs no network and nothing installed. With --json too, every number of the page is printed.
     The exit code is 1 if vlapipe verify --quick would find a fault.
     """
+    from vlapipe.commands.inspect_run import inspect_run
+    from vlapipe.train.report.run_facts import is_run
+
+    if is_run(dataset):
+        if episode is not None or episodes or where is not None or png is not None or rerun:
+            cure = "--episode, --episodes, --where, --png and --rerun are for datasets"
+            raise UsageError(f"{dataset}: a run has no episodes", cure)
+        inspect_run(dataset, compare=compare, as_json=as_json)
+        return
+    if compare:
+        raise UsageError(f"{dataset}: not a run", "--compare is for runs; vlapipe diff compares datasets")
     opened = vlapipe.open_dataset(dataset)
     if episode is not None and (episodes or where is not None):
         raise UsageError("--episode is one episode: --where and --episodes choose and list many", "leave one away")

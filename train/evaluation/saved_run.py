@@ -15,10 +15,9 @@ from vlapipe.train.config import CONFIG_FILE, TrainConfig, read_saved_config
 from vlapipe.train.evaluation.closed_loop import ClosedLoopResult, Films, episode_seeds, run_episodes
 from vlapipe.train.evaluation.environments import make_environment
 from vlapipe.train.evaluation.held_out import HeldOutResult, compare_with_recorded
+from vlapipe.train.run_files import EVAL_FOLDER
 
-__all__ = ["FOLDER", "evaluate_in_environment", "evaluate_on_dataset", "folder_name"]
-
-FOLDER = "eval"  # of a run's folder
+__all__ = ["evaluate_in_environment", "evaluate_on_dataset", "folder_name"]
 
 
 def evaluate_in_environment(
@@ -52,7 +51,7 @@ def evaluate_in_environment(
     made = make_environment(environment, arguments)
     policy = _on_device(load_policy(run, checkpoint=checkpoint))
     name = folder_name(environment, arguments or {}, seed)
-    out = _run_folder(run) / FOLDER
+    out = _run_folder(run) / EVAL_FOLDER
     with Progress("eval", episodes, "episode") as progress:
         kept = Films(folder=out / name, most=films)
         runner = policy.runner(execute=execute, ensemble=ensemble, say=progress.say)
@@ -87,7 +86,7 @@ def evaluate_on_dataset(
     folder = _run_folder(run)
     unused = {"data": [data], "weights": {}, "mix": {}, "resume": False, "batch_size": 1}
     config = TrainConfig.of(**{**read_saved_config(folder), **unused})
-    out = folder / FOLDER / f"{data.resolve().name}-{split}"
+    out = folder / EVAL_FOLDER / f"{data.resolve().name}-{split}"
     result = compare_with_recorded(policy, config, data, split=split, frames=frames, pages=pages, out=out)
     result.write(out.with_name(f"{out.name}.json"))
     return result

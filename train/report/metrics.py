@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.train.run_files import METRICS_FILE
 
-__all__ = ["METRICS_FILE", "MetricsLog", "median_ends", "read_metrics"]
-
-METRICS_FILE = "metrics.jsonl"
+__all__ = ["METRICS_FILE", "MetricsLog", "median_ends", "metric_columns", "read_metrics"]
 
 
 class MetricsLog:
@@ -49,17 +49,32 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a ``metrics.jsonl``. A line that a kill cut short is left out."""
+    return [*_lines_of(path)]
+
+
+def metric_columns(path: Path) -> dict[str, tuple[array[int], array[float]]]:
+    """Returns, by metric, the steps that have it and its values; NaN where a value is null or no number."""
+    columns: dict[str, tuple[array[int], array[float]]] = {}
+    for line in _lines_of(path):
+        for name, value in line.items():
+            if name != "step":
+                steps, values = columns.setdefault(name, (array("q"), array("d")))
+                steps.append(line["step"])
+                values.append(float(value) if isinstance(value, int | float) else math.nan)
+    return columns
+
+
+def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
 
 
 def median_ends(lines: list[dict[str, Any]], key: str = "train/loss", share: float = 0.05) -> tuple[float, float]:

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from vlapipe.train.report.metrics import METRICS_FILE, MetricsLog
+from vlapipe.train.report.metrics import MetricsLog
 from vlapipe.train.report.sinks import MetricsSink
 from vlapipe.train.report.step_profile import PROFILE_FOLDER
 from vlapipe.train.report.system import BusyMeter, system_values
 from vlapipe.train.report.tensorboard_run import TENSORBOARD_FOLDER, open_tensorboard
 from vlapipe.train.report.wandb_run import WANDB_FOLDER, WANDB_ID_FILE, open_wandb
+from vlapipe.train.run_files import METRICS_FILE, RESULT_FILE, VALIDATION_FILE
 from vlapipe.train.stopping import explain_surroundings
 
 __all__ = ["REPORT_NAMES", "VALIDATION_FILE", "Outputs", "open_outputs"]
 
 # Files and folders that reports make in a run's folder.
-VALIDATION_FILE = "validation.json"  # in the run's folder: the figures of the newest validation
 REPORT_NAMES = frozenset(
-    {METRICS_FILE, VALIDATION_FILE, WANDB_FOLDER, WANDB_ID_FILE, TENSORBOARD_FOLDER, PROFILE_FOLDER}
+    {METRICS_FILE, VALIDATION_FILE, RESULT_FILE, WANDB_FOLDER, WANDB_ID_FILE, TENSORBOARD_FOLDER, PROFILE_FOLDER}
 )
 
 

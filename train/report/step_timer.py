@@ -15,9 +15,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from vlapipe.train.report.verdict import PHASES
+
 __all__ = ["PHASES", "PhaseTimes", "StepTimer"]
 
-PHASES = ("data", "ranks", "h2d", "forward", "backward", "optimizer")
 _Span = tuple[str, str, torch.cuda.Event, torch.cuda.Event]  # phase, the phase around it or "", start, end
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vlapipe.train.report.step_timer import PHASES
+__all__ = ["PHASES", "Setting", "TimeSpent", "Verdict", "judge", "milliseconds"]
 
-__all__ = ["Setting", "TimeSpent", "Verdict", "judge", "milliseconds"]
-
+PHASES = ("data", "ranks", "h2d", "forward", "backward", "optimizer")  # of a step
 # If waiting for data takes more than this share of the time, it is named: it is the easiest to cure.
 _DATA_SHARE = 0.2
 _NAMES = {
