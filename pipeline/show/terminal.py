@@ -59,8 +59,8 @@ def sparkline(
 ) -> str:
     """Returns a line of blocks, one for each of ``width`` equal parts of the values: the mean of the part.
 
-    The blocks go from the lowest part to the highest, or between ``limits``. A part without a finite value is a blank. ``encoding`` is that of the output;
-    where it lacks the blocks, the line is ASCII.
+    The blocks go from the lowest part to the highest, or between ``limits``. A part without a finite value is a blank.
+    ``encoding`` is that of the output; where it lacks the blocks, the line is ASCII.
     """
     parts = [_mean(values[start:stop]) for start, stop in _parts(len(values), width)]
     known = [part for part in parts if part is not None]

@@ -40,11 +40,8 @@ def compare_runs(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "options": [
             {"option": name, "values": values} for name, values in options if any(v != values[0] for v in values)
         ],
-        "figures": [
-            {"figure": name, "values": values}
-            for name, values in figures
-            if any(values)  # a figure that is 0 or unknown in each run says nothing
-        ],
+        # A figure that is 0 or unknown in each run says nothing.
+        "figures": [{"figure": name, "values": values} for name, values in figures if any(values)],
     }
 
 
