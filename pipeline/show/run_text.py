@@ -11,7 +11,7 @@ from rich.console import Console
 from vlapipe.pipeline.show.terminal import number, open_console, print_list, sparkline, table
 from vlapipe.schemas.errors import printable
 
-__all__ = ["CURVES", "OUR_NAMES", "print_run", "print_runs"]
+__all__ = ["CURVES", "OUR_NAMES", "letters_of", "print_run", "print_runs"]
 
 # Metrics whose curves are shown first, with their names for people; any other loss and action error follows.
 CURVES = {
@@ -57,7 +57,7 @@ def print_runs(comparison: Mapping[str, Any]) -> None:
     """Print runs side by side: figures, then the options that differ, then the losses over each other."""
     console = open_console()
     runs = comparison["runs"]
-    letters = [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(len(runs))]
+    letters = letters_of(len(runs))
     for letter, run in zip(letters, runs, strict=True):
         console.print(f"{letter}: {printable(run['path'])}", style="bold", overflow="fold")
     shown = table("", *(f">{letter}" for letter in letters))
@@ -83,6 +83,11 @@ def print_runs(comparison: Mapping[str, Any]) -> None:
             limits = min(known), max(known)
             lines = (sparkline(values, 60, limits=limits, encoding=console.encoding) for values in curves.values())
             print_list(console, [f"{letter} {line}" for letter, line in zip(curves, lines, strict=True)])
+
+
+def letters_of(count: int) -> list[str]:
+    """Returns short names of runs that stand side by side: A, B, C, and so on."""
+    return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
 
 
 def _print_head(console: Console, facts: Mapping[str, Any]) -> None:

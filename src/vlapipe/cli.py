@@ -245,7 +245,7 @@ def inspect(
         if episode is not None or episodes or where is not None or png is not None or rerun:
             cure = "--episode, --episodes, --where, --png and --rerun are for datasets"
             raise UsageError(f"{dataset}: a run has no episodes", cure)
-        inspect_run(dataset, compare=compare, as_json=as_json)
+        inspect_run(dataset, compare=compare, as_json=as_json, html=html)
         return
     if compare:
         raise UsageError(f"{dataset}: not a run", "--compare is for runs; vlapipe diff compares datasets")
