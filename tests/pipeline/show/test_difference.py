@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,3 +132,26 @@ def test_exit_codes_are_those_of_diff_and_text_fits_80_columns(old: Path, tmp_pa
     assert none.returncode == 3
     assert "not a vlapipe dataset" in none.stderr
     assert json.loads(command(old, new, "--json").stdout) == between(old, new)
+
+
+def test_every_entry_of_the_report_has_a_row_in_the_docs(old: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "runs.md").read_text().partition("| entry of `--json` |")[2]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == [*between(old, old)]
+
+
+def test_page_shows_hostile_names_as_text_and_draws_distributions(old: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install '.[report]'")
+
+    def edit(raw: Path) -> None:
+        (raw / "task/ep0").rename(raw / "task/ep<img src=x onerror=alert(1)>")
+        table = raw / "task/ep2/robot.csv"
+        table.write_text(table.read_text().replace("2.05", "2.06"))
+
+    page = tmp_path / "diff.html"
+    assert command(old, ingested(tmp_path, edit), "--html", page).returncode == 1
+    text = page.read_text()
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "ep&lt;img src=x onerror=alert(1)&gt;" in text
+    assert text.count("<svg") >= 2
+    assert "default-src 'none'" in text
