@@ -46,7 +46,9 @@ _LOG_FROM = 100.0  # a norm that varies by more than this factor is drawn on a l
 
 def run_page(facts: Mapping[str, Any], folder: Path) -> str:
     """Returns the page of one run; ``folder`` is the run's, for its pictures."""
-    validation = [("Validation", facts["validation"], [])] if facts["validation"] is not None else []
+    validation: list[tuple[str, dict[str, Any], list[tuple[Markup, str]]]] = []
+    if facts["validation"] is not None:
+        validation.append(("Validation", facts["validation"], []))
     compared = [
         (f"Beside recorded actions: {each['name']}", each, _pictures(folder, each["pages"]))
         for each in facts["recorded"]
