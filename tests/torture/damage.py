@@ -42,7 +42,8 @@ def make(root: Path, num_shards: int, shard_format: str = "zarr", *, first: floa
     for name in names:
         table = raw / name / "robot.csv"
         rows = [line.split(",") for line in table.read_text().splitlines()]
-        rows[1:] = [[time, repr(float(q) + first)] for time, q in rows[1:]]
+        # As many digits in each episode, so that each shard has as many episodes.
+        rows[1:] = [[f"{float(time) + 1e6:.3f}", f"{float(q) + 1e3 + first:.4f}"] for time, q in rows[1:]]
         table.write_text("".join(",".join(row) + "\n" for row in rows))
     (raw / "epbad").mkdir()
     (raw / "epbad" / "robot.csv").write_text("t,q\n1,1\n2,no number\n")
