@@ -175,6 +175,23 @@ def test_a_shift_moves_all_and_enlarges_nothing(angle_rad: float) -> None:
         assert y == pytest.approx(max(row - 6, 0), abs=0.2)
 
 
+@pytest.mark.parametrize("top", [-0.5, -0.1, 0.0, 0.1, 0.5])
+@pytest.mark.parametrize("left", [-0.5, -0.1, 0.0, 0.1, 0.5])
+def test_pixels_of_a_shifted_box_are_the_nearest_of_the_image(top: float, left: float) -> None:
+    image = noise()
+    rows, columns = (np.arange(60) + round(top * 60)).clip(0, 59), (np.arange(90) + round(left * 90)).clip(0, 89)
+    np.testing.assert_array_equal(vary(image, AS_IT_IS._replace(top=top, left=left)), image[rows][:, columns])
+
+
+@pytest.mark.parametrize(("top", "row"), [(-0.5, 0), (1.4, 59)])
+@pytest.mark.parametrize(("left", "column"), [(-0.5, 0), (1.4, 89)])
+def test_a_box_outside_the_image_has_the_colour_of_the_nearest_pixel(
+    top: float, row: int, left: float, column: int
+) -> None:
+    image = noise()
+    assert (vary(image, AS_IT_IS._replace(top=top, left=left, side=0.1)) == image[row, column]).all()
+
+
 def test_depth_is_shifted_like_the_colours() -> None:
     depth = np.arange(60 * 90, dtype=np.uint16).reshape(1, 60, 90, 1)
     out = np.empty_like(depth)
