@@ -162,12 +162,12 @@ def test_runs_side_by_side_differ_in_the_options_that_differ(run: Path, copy: Pa
     saved["optim"]["learning_rate"], saved["out"] = 0.5, "elsewhere"
     (copy / "config.json").write_text(json.dumps(saved))
     found = json.loads(inspected(run, "--compare", copy, "--json"))
-    assert found["options"] == [{"option": "optim.learning_rate", "values": [0.0003, 0.5]}]
+    assert found["options"] == [{"option": "optim.learning_rate", "values": [0.001, 0.5]}]
     figures = {each["figure"]: each["values"] for each in found["figures"]}
     assert figures["step"] == [6, 6]
     assert figures["success of demo-seed-1"] == [0.25, 0.25]
     shown = inspected(run, "--compare", copy)
-    assert re.search(r"optim.learning_rate +0.0003 +0.5", shown)
+    assert re.search(r"optim.learning_rate +0.001 +0.5", shown)
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert found == compare_runs([run_facts(run), run_facts(copy)])
 
