@@ -19,7 +19,7 @@ FLOORS = [
     ["pipeline.shards.manifest"],
     ["pipeline.shards.mapped", "pipeline.shards.verify"],
     ["pipeline.shards.dataset"],
-    ["pipeline.discover", "train.data", "train.background_work", "train.stopping"],
+    ["pipeline.discover", "train.data", "train.background_work", "train.run_files", "train.stopping"],
     ["pipeline.check", "pipeline.layouts", "train.option_values", "train.policies", "train.weight_names"],
     ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report", "train.robot"],
     ["pipeline.plan", "train.run", "train.run_loader", "train.batch_size"],
