@@ -21,7 +21,8 @@ from vlapipe.train.policies.base import LossOutput, blocks_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
 from vlapipe.train.policies.regression import RegressionPolicy
 
-SIZES = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64}
+# Noise on the state would be another on each rank.
+SIZES = {"dim": 32, "depth": 2, "num_heads": 2, "image_width": 8, "num_word_buckets": 64, "state_noise": 0.0}
 BATCH_SIZE, PASSES = 3, 4
 
 
@@ -73,7 +74,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(found) + "\n")
 
 
-def compare(kind: str, sizes: dict[str, int], ranks: Ranks) -> dict[str, Any]:
+def compare(kind: str, sizes: dict[str, float], ranks: Ranks) -> dict[str, Any]:
     spec = make_spec()
     # In float64, so that what differs is not rounding.
     batch = {
