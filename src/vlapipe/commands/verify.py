@@ -13,6 +13,7 @@ import click
 
 from vlapipe.commands.options import PATH
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.registry import load_schema
 
 __all__ = ["repair", "verify"]
 
@@ -87,6 +88,8 @@ def repair(
     from vlapipe.pipeline.repair.origin import FromCopy
     from vlapipe.pipeline.repair.repair import repair as run
 
+    if schema is not None:
+        load_schema(schema)  # a name that is wrong is told even if the manifest turns out to be whole
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the scratch folder is removed
     if source is not None and copy is None:
         origin: Any = FromSource(dataset, source, schema=schema, workers=workers)

@@ -208,11 +208,11 @@ class _Page(HTMLParser):
         assert not [
             v for name, v in attrs if name in ("src", "href") and not (v or "").startswith(("#", "data:image/"))
         ]
-        self._in_cell = tag in ("td", "th") or (self._in_cell and tag == "bdi")
+        self._in_cell = tag in ("td", "th") or (self._in_cell and tag in ("bdi", "data"))
         self.cells += [""] if tag in ("td", "th") else []
 
     def handle_endtag(self, tag: str) -> None:
-        self._in_cell = self._in_cell and tag == "bdi"
+        self._in_cell = self._in_cell and tag in ("bdi", "data")
 
     def handle_data(self, data: str) -> None:
         if self._in_cell:
