@@ -193,12 +193,13 @@ def test_every_entry_of_the_report_has_a_row_in_the_docs(run: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """Collects tags and the texts of table cells."""
+    """Collects tags, the texts of table cells, and the numbers as the page has them for machines."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.cells: list[str] = []
+        self.numbers: set[float] = set()
         self._in_cell = False
         self.feed(page)
 
@@ -208,6 +209,7 @@ class _Page(HTMLParser):
         assert not [
             v for name, v in attrs if name in ("src", "href") and not (v or "").startswith(("#", "data:image/"))
         ]
+        self.numbers |= {json.loads(value or "") for name, value in attrs if tag == "data" and name == "value"}
         self._in_cell = tag in ("td", "th") or (self._in_cell and tag in ("bdi", "data"))
         self.cells += [""] if tag in ("td", "th") else []
 
@@ -219,6 +221,12 @@ class _Page(HTMLParser):
             self.cells[-1] += data
 
 
+def numbers_of(value: Any) -> set[float]:
+    if isinstance(value, dict | list):
+        return set().union(*map(numbers_of, value.values() if isinstance(value, dict) else value))
+    return {value} if isinstance(value, int | float) else set()
+
+
 def test_page_holds_figures_plots_and_pictures_and_runs_nothing(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pip install '.[report]'")
     page = tmp_path / "run.html"
@@ -227,9 +235,11 @@ def test_page_holds_figures_plots_and_pictures_and_runs_nothing(run: Path, tmp_p
     assert "script" not in found.tags
     assert found.tags.count("svg") >= 8
     assert found.tags.count("img") == 1  # the page of the worst episode
-    policy = facts["validation"]["predictors"]["policy"]["by_dimension"]
-    assert {f"{value:,.4g}" for value in policy} <= {*found.cells}
-    assert {f"{ms:,.4g}" for ms in facts["time"]["parts_ms"].values()} <= {*found.cells}
+    assert found.numbers <= numbers_of(facts)  # each number of the page is in the JSON, to the last digit
+    assert numbers_of([one["by_dimension"] for one in facts["validation"]["predictors"].values()]) <= found.numbers
+    assert numbers_of([facts["time"]["parts_ms"], facts["time"]["shares"], facts["loss"]]) <= found.numbers
+    forward = f"{facts['time']['parts_ms']['forward']:,.4g}"
+    assert forward in found.cells
     assert [cell for cell in found.cells if "alert(1)" in cell and "{{ 7 * 7 }}" in cell]
     assert "wrote" in inspected(run, "--compare", run, "--html", page)
     assert "script" not in _Page(page.read_text()).tags
