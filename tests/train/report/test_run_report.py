@@ -223,7 +223,7 @@ class _Page(HTMLParser):
 
 def numbers_of(value: Any) -> set[float]:
     if isinstance(value, dict | list):
-        return set().union(*map(numbers_of, value.values() if isinstance(value, dict) else value))
+        return set[float]().union(*map(numbers_of, value.values() if isinstance(value, dict) else value))
     return {value} if isinstance(value, int | float) else set()
 
 
