@@ -667,7 +667,7 @@ def bench(compile_mode: str | None, config: Path | None, seconds: float, as_json
 @click.argument("run", type=PATH)
 @click.option("--checkpoint", default="newest", show_default=True, help="newest, or best by the run's best_metric.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--execute", type=int, help="Actions used before the policy is asked again. Default: half of a chunk.")
+@click.option("--execute", type=int, help="Actions used before the policy is asked again. Default: all of a chunk.")
 @click.option(
     "--ensemble", type=float, is_flag=False, flag_value=0.01, help="Average the chunks, weights exp(-ENSEMBLE i)."
 )
@@ -713,7 +713,7 @@ def serve(
 @click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="--env: number of episodes.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="--env: which episodes.")
 @click.option("--env-arg", multiple=True, metavar="KEY=VALUE", help="--env: a keyword for it; again for more.")
-@click.option("--execute", type=click.IntRange(1), help="--env: actions used of a chunk. Default: half of it.")
+@click.option("--execute", type=click.IntRange(1), help="--env: actions used of a chunk. Default: all.")
 @click.option("--ensemble", type=float, help="--env: average overlapping chunks with this weight; 0.01 as in ACT.")
 @click.option("--films", default=10, show_default=True, type=click.IntRange(0), help="--env: failures to draw.")
 @click.option("--split", default="val", show_default=True, help="--data: val or train.")

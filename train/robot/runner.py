@@ -65,8 +65,8 @@ class Runner:
         Args:
             policy: the policy; ``vlapipe.load_policy(run).runner(...)`` gives it and the spec.
             spec: what the policy was trained on.
-            execute: actions of a chunk that are used before the policy is asked again. By default half of a chunk, and
-                1 with ``ensemble``.
+            execute: actions of a chunk that are used before the policy is asked again. By default all of
+                them, and 1 with ``ensemble``.
             ensemble: average all chunks that have an action for the step, the i-th oldest with weight
                 ``exp(-ensemble * i)``; True is 0.01, as in ACT.
             strict: refuse an instruction that training did not see, and a state far from what training saw. Otherwise
@@ -82,7 +82,7 @@ class Runner:
         is_blended = ensemble is not None and ensemble is not False
         factor = _ENSEMBLE if ensemble is True else ensemble
         m = parse_number("runner: ensemble", factor, least=-math.inf) if is_blended else None
-        by_default = 1 if is_blended else max(1, H // 2)
+        by_default = 1 if is_blended else H
         self.execute = parse_whole_number(
             "runner: execute", by_default if execute is None else execute, least=1, most=H
         )
