@@ -1,4 +1,4 @@
-"""The arithmetic of a policy: floating-point operations of the forward pass of one sample, counted without data."""
+"""The arithmetic of a policy: floating-point operations of the forward pass for each sample, counted without data."""
 
 from __future__ import annotations
 
@@ -39,22 +39,25 @@ def flops_of(policy: nn.Module) -> float | None:
 
 
 def count_forward_flops(policy: nn.Module, spec: SampleSpec) -> int:
-    """Count the operations of ``policy.loss`` for one sample: matrix products, convolutions and attention.
+    """Count what one more sample adds to ``policy.loss`` of a batch: matrix products, convolutions and attention.
 
-    The weights are on torch's meta device, and so is all that follows from them: nothing of it is computed. The sample
-    is real, and all zeros. So ``loss`` may look into tensors that no weight has touched, such as places of tokens.
+    What the samples share does not count, such as an instruction that is encoded once for all that have it.
+
+    The weights are on torch's meta device, and so is all that follows from them: nothing of it is computed. The samples
+    are real, and all zeros. So ``loss`` may look into tensors that no weight has touched, such as places of tokens.
     """
     module = LossOf(policy)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     weights = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
     on_meta = {name: torch.empty_like(tensors[name], device="meta") for name in weights}
     device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
-    counter = FlopCounterMode(display=False)
+    one, two = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        batch = prepared(policy, _zeros(spec, device))
-        with counter, _WeightsOnMeta(device):
-            functional_call(module, on_meta, (batch,))
-    return counter.get_total_flops()
+        for counter, num_samples in ((one, 1), (two, 2)):
+            batch = prepared(policy, _zeros(spec, device, num_samples))
+            with counter, _WeightsOnMeta(device):
+                functional_call(module, on_meta, (batch,))
+    return two.get_total_flops() - one.get_total_flops()
 
 
 class _WeightsOnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -76,11 +79,11 @@ class _WeightsOnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def _zeros(spec: SampleSpec, device: torch.device) -> Batch:
-    batch: Batch = {"task": ["a task"]}
+def _zeros(spec: SampleSpec, device: torch.device, num_samples: int) -> Batch:
+    batch: Batch = {"task": ["a task"] * num_samples}
     for key, entry in batch_entries(spec).items():
         dtype = torch.from_numpy(np.empty(0, entry.dtype)).dtype
-        value = torch.zeros((1, *entry.shape), dtype=dtype, device=device)
+        value = torch.zeros((num_samples, *entry.shape), dtype=dtype, device=device)
         is_image = key.startswith("observation.images.") and not key.endswith("_is_pad")
         batch[key] = value.movedim(-1, 2) if is_image else value
     return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,27 @@ def loader(tiny_dataset: Path) -> Loader:
     return Loader(open_dataset(tiny_dataset), batch_size=3, num_workers=0)
 
 
-def test_count_is_what_a_real_batch_takes_for_each_sample(loader: Loader) -> None:
+def test_count_is_what_each_sample_adds_to_a_real_batch(loader: Loader) -> None:
     policy = RegressionPolicy(loader.spec, **SMALL)
     generator = torch.get_rng_state()
     counted = flops_of(policy)
     assert torch.equal(torch.get_rng_state(), generator)
     assert not any(tensor.is_meta for tensor in policy.state_dict().values())
-    counter = FlopCounterMode(display=False)
-    # The counter does not know the fused attention of a CPU.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        policy.loss(next(iter(loader)))
-    assert counted == pytest.approx(counter.get_total_flops() / 3)
+    whole = next(iter(loader)) | {"task": ["insert the needle"] * 3}
+    first = {key: value[:1] for key, value in whole.items()}
+
+    def taken(work: Callable[[], object]) -> int:
+        counter = FlopCounterMode(display=False)
+        # The counter does not know the fused attention of a CPU.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            work()
+        return counter.get_total_flops()
+
+    assert counted == (taken(lambda: policy.loss(whole)) - taken(lambda: policy.loss(first))) / 2
+    # Three samples share one instruction, which is read once.
+    ids, which = policy.instruction.ids(whole["task"], torch.device("cpu"))  # type: ignore[arg-type]
+    said = taken(lambda: policy.instruction(ids, which))
+    assert taken(lambda: policy.loss(whole)) == 3 * counted + said
 
 
 def test_a_wider_trunk_takes_more(loader: Loader) -> None:
