@@ -23,6 +23,9 @@ DEMO = "`make demo` ends like this:\n"
 BROKEN = "## What it says of a broken recording\n"
 BROKEN_CODES = ("csv.out_of_range", "image.truncated")
 SPEEDS = re.compile(r"[\d,.]+(?= steps/s| samples/s| %)|(?<=held back by ).*|(?<=^try ).*", re.MULTILINE)
+SUCCESSES = re.compile(
+    r"^demo, seed 1: .*?\n(?=\n)", re.MULTILINE | re.DOTALL
+)  # of the policy, so of the processor too
 LOSSES = re.compile(r"(?<=loss )[\d.]+( -> [\d.]+)?")
 
 
@@ -45,7 +48,7 @@ def demo_output(folder: Path) -> str:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
     text = done.stdout.replace(str(folder / "demo"), "demo")
     last = list(re.finditer(r"^train: (\d+) of \1 steps", text, re.MULTILINE))[-1]
-    return text[last.start() :]
+    return re.sub(r"^eval: .*\n", "", text[last.start() :], flags=re.MULTILINE)  # progress
 
 
 def findings_output(folder: Path) -> str:
@@ -93,7 +96,7 @@ def masked(text: str, same_processor: bool) -> str:
     begin, end = block_after(text, DEMO)
     block = SPEEDS.sub("#", text[begin:end])
     if not same_processor:
-        block = re.sub(r"\w+ on cpu", "# on cpu", LOSSES.sub("#", block))
+        block = SUCCESSES.sub("#\n", re.sub(r"\w+ on cpu", "# on cpu", LOSSES.sub("#", block)))
         text = re.sub(r"^The losses are the same each time .*", "#", text, flags=re.MULTILINE)
     begin, end = block_after(text, DEMO)
     return text[:begin] + block + text[end:]
