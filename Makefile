@@ -19,7 +19,7 @@ EXTRAS ?= dev
 
 PIP := install --quiet --disable-pip-version-check
 PINNED := -c constraints.txt
-FAST_TESTS := -m "not slow" -n 2 --hypothesis-profile=repeatable
+FAST_TESTS := -m "not slow" -n 3 --hypothesis-profile=repeatable
 # What depends on the Python: schemas, reading tables and containers, shards, and ingest as a whole.
 CORE_TESTS := $(FAST_TESTS) tests/schemas $(addprefix tests/pipeline/,read/csv read/containers shards test_ingest.py)
 # What mypy can check where torch is not installed.
