@@ -32,9 +32,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vlapipe.schemas.errors import UsageError, printable
+from vlapipe.schemas.errors import printable
 from vlapipe.schemas.extras import need
-from vlapipe.schemas.surroundings import raise_if_stopped
+from vlapipe.schemas.output_file import require_folder_of, write_text
 
 __all__ = [
     "POLICY",
@@ -80,13 +80,8 @@ def write_page(path: Path, page: str) -> None:
         UsageError: the folder is not there, or the file cannot be written.
         StoppedError: the disk is full, for example.
     """
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: no folder {path.parent}", "make it first")
-    try:
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise_if_stopped(error, path)
-        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
+    require_folder_of(path)
+    write_text(path, page)
 
 
 @cache

@@ -21,9 +21,11 @@ import click
 
 import vlapipe
 from vlapipe.commands.diff import diff
-from vlapipe.commands.options import PATH, write_text
+from vlapipe.commands.inspect import inspect
+from vlapipe.commands.options import PATH
 from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.schemas.output_file import require_folder_of, write_text
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.renamed import RenamedWarning
@@ -196,8 +198,8 @@ def ingest(
         scheduler_timeout_s=scheduler_timeout,
         strict=strict,
     )
-    if report is not None and not report.parent.is_dir():
-        raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
+    if report is not None:
+        require_folder_of(report, "--report")
     result = run(config)
     print_ingest_report(result, dry_run=dry_run)
     if report is not None and report.suffix in (".html", ".htm"):
@@ -210,87 +212,7 @@ def ingest(
         sys.exit(1)
 
 
-@cli.command()
-@click.argument("dataset", type=PATH, metavar="DATASET|RUN")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--episode", help="One episode, by its number or its id.")
-@click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")
-@click.option("--where", help="Report on episodes of which this is true: 'success and operator != \"test\"'.")
-@click.option("--html", type=PATH, metavar="FILE", help="Write one page with plots and pictures, to open in a browser.")
-@click.option("--png", type=PATH, metavar="FILE", help="With --episode: write its streams over time as a picture.")
-@click.option("--rerun", is_flag=True, help="With --episode: open it in Rerun.")
-@click.option("--compare", type=PATH, multiple=True, help="A run: side by side with this one; again for more.")
-def inspect(
-    dataset: Path,
-    as_json: bool,
-    episode: str | None,
-    episodes: bool,
-    where: str | None,
-    html: Path | None,
-    png: Path | None,
-    rerun: bool,
-    compare: tuple[Path, ...],
-) -> None:
-    """Report what a dataset holds: episodes, streams, rates, tasks, sizes, statistics and rejects.
-
-    Or report how a training run went: curves, validation, success, and what held it back (docs/runs.md).
-
-    The page of --html needs no network and nothing installed. With --json too, every number of the page is printed.
-    The exit code is 1 if vlapipe verify --quick would find a fault.
-    """
-    from vlapipe.commands.inspect_run import inspect_run
-    from vlapipe.train.report.run_facts import is_run
-
-    if is_run(dataset):
-        if episode is not None or episodes or where is not None or png is not None or rerun:
-            cure = "--episode, --episodes, --where, --png and --rerun are for datasets"
-            raise UsageError(f"{dataset}: a run has no episodes", cure)
-        inspect_run(dataset, compare=compare, as_json=as_json, html=html)
-        return
-    if compare:
-        raise UsageError(f"{dataset}: not a run", "--compare is for runs; vlapipe diff compares datasets")
-    opened = vlapipe.open_dataset(dataset)
-    if episode is not None and (episodes or where is not None):
-        raise UsageError("--episode is one episode: --where and --episodes choose and list many", "leave one away")
-    if episode is None and (png is not None or rerun):
-        raise UsageError(f"{'--rerun' if rerun else '--png'} shows one episode", "say which by --episode ID")
-    for path in (html, png):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: no folder {path.parent}", "make it first")
-    which = None if episode is None else _episode_id_or_number(opened, episode)
-    if html is not None or png is not None:
-        from vlapipe.pipeline.report.write import write_dataset_report, write_episode_report
-
-        if which is None:
-            assert html is not None
-            found = write_dataset_report(opened, html, where=where)
-        else:
-            found = write_episode_report(opened, which, html=html, png=png)
-    else:
-        from vlapipe.pipeline.show.inspection import inspect_dataset, inspect_episode
-
-        if which is None:
-            found = inspect_dataset(opened, where=where, list_episodes=episodes)
-        else:
-            found = inspect_episode(opened, which)
-    if rerun and which is not None:
-        from vlapipe.pipeline.report.rerun_view import show_in_rerun
-
-        show_in_rerun(opened, which)
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-    elif html is not None or png is not None:
-        for path in (html, png):
-            if path is not None:
-                click.echo(f"wrote {path}")
-    else:
-        from vlapipe.pipeline.show.inspection_text import print_dataset, print_episode
-
-        (print_dataset if which is None else print_episode)(found)
-    if found.get("damage"):
-        sys.exit(1)
-
-
+cli.add_command(inspect)
 cli.add_command(diff)
 
 
@@ -415,8 +337,8 @@ def export(
     from vlapipe.pipeline.show.export_text import print_export_report
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: temporary files are removed
-    if report is not None and not report.parent.is_dir():
-        raise UsageError(f"--report {report}: no folder {report.parent}", "make it first")
+    if report is not None:
+        require_folder_of(report, "--report")
     if to in ("torch", "onnx"):
         given = click.get_current_context().get_parameter_source
         for name in ("where", "fps", "video", "cameras", "workers", "cache_dir", "report"):
@@ -446,8 +368,7 @@ def _export_policy(run: Path, out: Path, to: str) -> None:
         from vlapipe.train.checkpoint.saved_policy import load_policy
         from vlapipe.train.robot.policy_export import export_policy
 
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: no folder {out.parent}", "make it first")
+    require_folder_of(out)
     policy = load_policy(run)
     done = export_policy(policy, policy.runner.spec, to, out)
     for note in done.notes:
@@ -793,12 +714,6 @@ def _flags(compile_mode: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """Returns flags by the names of the options of training; None for a flag that was not given."""
     sample = _sample_of(options) if "state_rows" in options else {}
     return {**options, "data": options["data"] or None, "compile": compile_mode, "sample": sample or None}
-
-
-def _episode_id_or_number(dataset: vlapipe.Dataset, text: str) -> int | str:
-    """Returns the id if such an episode exists, else the number; episodes' folders may be named 1, 2, 10."""
-    is_number = re.fullmatch(r"-?\d+", text) and text not in dataset.episodes.column("id").to_pylist()
-    return int(text) if is_number else text
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What options of several commands share: a local path as a value, and how a text goes to the file of an option."""
+"""What options of several commands share: a local path as a value."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import local_path
-from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["PATH", "write_text"]
+__all__ = ["PATH"]
 
 
 class _LocalPath(click.ParamType[Path]):
@@ -25,17 +23,3 @@ class _LocalPath(click.ParamType[Path]):
 
 
 PATH = _LocalPath()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write the file that an option names.
-
-    Raises:
-        UsageError: the file cannot be written there.
-        StoppedError: the disk is full, for example.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise_if_stopped(error, path)
-        raise UsageError(f"{path}: cannot be written: {error.strerror}", "check its folder") from None
