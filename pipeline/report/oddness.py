@@ -8,7 +8,7 @@ reads rows, so it judges the sampled episodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -252,7 +252,7 @@ def judge_rows(episodes: Sequence[RecordedEpisode], judged: dict[int, Judged]) -
             if score >= LEAST_SCORE:
                 text = f"{name} jumps by {jump:.4g} from one row to the next; typical are {typical:.3g}"
                 reason = _of_column("jump", score, text, path, i, jump, typical)
-                judged[index].reasons.append(Reason(**{**reason.to_dict(), "start_s": at_s, "stop_s": at_s}))
+                judged[index].reasons.append(replace(reason, start_s=at_s, stop_s=at_s))
     for (path, i), runs in stuck.items():
         assert dataset is not None
         lengths = np.array([lasts for _, lasts, _, _ in runs])
@@ -263,7 +263,7 @@ def judge_rows(episodes: Sequence[RecordedEpisode], judged: dict[int, Judged]) -
             if score >= LEAST_SCORE and lasts >= _STUCK_S:
                 text = f"{name} repeats one value for {lasts:.3g} s; typical are {typical:.3g} s"
                 reason = _of_column("stuck", score, text, path, i, lasts, typical)
-                judged[index].reasons.append(Reason(**{**reason.to_dict(), "start_s": from_s, "stop_s": to_s}))
+                judged[index].reasons.append(replace(reason, start_s=from_s, stop_s=to_s))
 
 
 def _judge_cameras(episode: RecordedEpisode, judged: Judged) -> None:

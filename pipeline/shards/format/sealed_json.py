@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["SEAL", "Seal", "is_cut", "sealed_json"]
+__all__ = ["SEAL", "Seal", "is_cut", "is_sealed", "sealed_json"]
 
 SEAL = "sha256"  # the last entry's name
 _LAST_LINES = re.compile(rb' ?"sha256": "([0-9a-f]{64})"\n\}\n\Z')
@@ -50,3 +52,10 @@ class Seal:
 def is_cut(data: bytes) -> bool:
     """Returns whether the end of such a file is missing. One flipped bit in the last bytes is no cut."""
     return (int.from_bytes(data[-len(_END) :]) ^ int.from_bytes(_END)).bit_count() > 1
+
+
+def is_sealed(path: Path) -> bool:
+    """Returns whether the file ends with a digest, right or wrong. Only its end is read."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _MOST_BYTES))
+        return _LAST_LINES.search(file.read()) is not None

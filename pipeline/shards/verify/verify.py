@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
-from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut
+from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut, is_sealed
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
@@ -99,16 +99,13 @@ def verify(
     if not 0 <= share <= 1:
         raise UsageError(f"share {share:g}: expected a part of the shards, from 0 to 1")
     found = Verification(path=path, share=share, seed=seed)
-    fault = manifest = None
     try:
         manifest = Manifest.read(path)
     except (DamageError, NotADatasetError) as error:
         if isinstance(error, NotADatasetError) and not is_finished(path):
             raise
-        fault = _fault_of_manifest(path)
-    if manifest is None:
         # Nothing in an altered manifest can be relied on, so there is nothing to compare the other files with.
-        found.faults = [fault] if fault is not None else []
+        found.faults = [_fault_of_manifest(path)]
         found.notes = ["no other file can be checked before that one is whole"]
         found.num_files = 1
         return found
@@ -155,8 +152,7 @@ def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_thr
     sizes = _sizes(path, files)
     shards = [file for file in files if file.shard is not None]
     chosen = _chosen(shards, found.share, found.seed)
-    seal = Seal.of((path / MANIFEST).read_bytes())
-    if seal.stated is None:
+    if not is_sealed(path / MANIFEST):
         found.notes.append(f"{MANIFEST} {_OLDER}")
     faults = {file.file: file.check_size(path, sizes[file.file], by_digest) for file in files}
     to_read = [file for file in files if faults[file.file] is None and (file.shard is None or file.shard in chosen)]

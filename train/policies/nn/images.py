@@ -13,13 +13,54 @@ from torch import Tensor, nn
 
 from vlapipe.train.policies.nn.positions import grid_positions
 
-__all__ = ["ImageEncoder"]
+__all__ = ["MAX_TOKENS", "CameraEncoder", "ImageEncoder", "SpatialSoftArgmax", "modulated", "neutral_film"]
 
 MAX_TOKENS = 96  # maximum number of tokens of one image; the grid is halved until it has no more
 NUM_POINTS = 32  # learned features whose places in the image are computed
 
 
-class ImageEncoder(nn.Module):
+class CameraEncoder(nn.Module):
+    """What the encoders of a camera share: the tokens' positions, and what an image that is missing gives."""
+
+    position: Tensor
+    num_features: int
+
+    def _add_tokens(self, dim: int, grid: tuple[int, int], num_rows: int) -> None:
+        """Create what ``_given`` needs, for ``num_rows`` images with a grid (height, width) of tokens each."""
+        self.num_features = num_rows * 2 * NUM_POINTS
+        self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
+        self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
+        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+
+    def _given(self, places: Tensor, tokens: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)`` of those of each image.
+
+        The places of a padded image are 0, and its tokens a learned constant. ``places`` is ``(B * T, 2 K)``,
+        ``tokens`` ``(B * T, N, dim)``, ``is_pad`` ``(B, T)`` bool.
+        """
+        B, T = is_pad.shape
+        places = places.view(B, T, -1).masked_fill(is_pad.unsqueeze(2), 0.0)
+        tokens = tokens.view(B, T, *tokens.shape[1:]) + self.position + self.row
+        is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
+        tokens = torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
+        return places.flatten(1), tokens
+
+
+def modulated(x: Tensor, film: Tensor) -> Tensor:
+    """Returns ``x`` ``(B, C, height, width)`` scaled and shifted by ``film`` ``(B, 2 C)``, and then activated."""
+    scale, shift = film[:, :, None, None].chunk(2, dim=1)
+    return F.silu(torch.addcmul(shift, x, 1 + scale))
+
+
+def neutral_film(dim: int, num_channels: int) -> nn.Linear:
+    """Returns the layer that turns an instruction into scales and shifts; at first, it changes nothing."""
+    film = nn.Linear(dim, 2 * num_channels)
+    nn.init.zeros_(film.weight)
+    nn.init.zeros_(film.bias)
+    return film
+
+
+class ImageEncoder(CameraEncoder):
     """Strided convolutions with GroupNorm. The instruction modulates every stage (FiLM, Perez et al. 2018).
 
     Colours from 0 to 255 become -1 to 1. Depth ``d`` in metres becomes ``2 d / (d + 1) - 1``: -1 at the lens, 0 at one
@@ -32,8 +73,6 @@ class ImageEncoder(nn.Module):
     With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
     are enough to learn this. Attention alone needs far more frames.
     """
-
-    position: Tensor
 
     def __init__(
         self,
@@ -56,40 +95,26 @@ class ImageEncoder(nn.Module):
             kernel, stride, padding = (4, 4, 0) if i == 0 else (3, 2, 1)
             convolution = nn.Conv2d(before, after, kernel, stride, padding)
             self.stages.append(nn.Sequential(convolution, nn.GroupNorm(8, after)))
-            self.films.append(nn.Linear(dim, 2 * after))
+            self.films.append(neutral_film(dim, after))
             before = after
         self.out = nn.Linear(before, dim)
         self.points = SpatialSoftArgmax(channels[1], NUM_POINTS)
-        self.num_features = num_rows * 2 * NUM_POINTS
-        self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
-        self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
-        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
-        for film in self.films:
-            nn.init.zeros_(film.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(film.bias)  # type: ignore[arg-type]
+        self._add_tokens(dim, grid, num_rows)
 
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)``.
-
-        The places of a padded image are 0, and its tokens a learned constant.
+        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)``, as ``_given`` does.
 
         ``images`` is ``(B, T, 3, height, width)`` uint8, or ``(B, T, 1, height, width)`` uint16 depth; ``is_pad``
         ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
         """
-        B, T = images.shape[:2]
+        T = images.shape[1]
         x = self._normalized(images.flatten(0, 1), instruction.dtype)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
         for i, (stage, film) in enumerate(zip(self.stages, self.films, strict=True)):
-            scale, shift = film(said)[:, :, None, None].chunk(2, dim=1)
-            x = F.silu(torch.addcmul(shift, stage(x), 1 + scale))
+            x = modulated(stage(x), film(said))
             if i == 1:
-                points = self.points(x).unflatten(0, (B, T)).masked_fill(is_pad.unsqueeze(2), 0.0)
-        tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T))
-        tokens = tokens + self.position + self.row
-        is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
-        return points.flatten(1), torch.where(
-            is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2)
-        )
+                places = self.points(x)
+        return self._given(places, self.out(x.flatten(2).transpose(1, 2)), is_pad)
 
     def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         if self._depth_m is None:

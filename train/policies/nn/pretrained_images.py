@@ -13,16 +13,22 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.named_object import one_line
-from vlapipe.train.policies.nn.images import MAX_TOKENS, NUM_POINTS, SpatialSoftArgmax
-from vlapipe.train.policies.nn.positions import grid_positions
+from vlapipe.train.policies.nn.hugging_face import quiet_transformers, reading
+from vlapipe.train.policies.nn.images import (
+    MAX_TOKENS,
+    NUM_POINTS,
+    CameraEncoder,
+    SpatialSoftArgmax,
+    modulated,
+    neutral_film,
+)
 
 __all__ = ["PretrainedImageEncoder"]
 
-_INSTALL = "in the checkout of vlapipe: pip install '.[vla]' -c constraints.txt"
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-class PretrainedImageEncoder(nn.Module):
+class PretrainedImageEncoder(CameraEncoder):
     """The feature maps of a network, each read through a layer that the instruction modulates.
 
     The last map gives the tokens. The places of K features come from the map of stride 8, which is finer, if the
@@ -31,7 +37,6 @@ class PretrainedImageEncoder(nn.Module):
     a robot's batches are small and alike.
     """
 
-    position: Tensor
     mean: Tensor
     std: Tensor
 
@@ -62,10 +67,7 @@ class PretrainedImageEncoder(nn.Module):
         while -(-grid[0] // self._pool) * -(-grid[1] // self._pool) > MAX_TOKENS:
             self._pool *= 2
         grid = (-(-grid[0] // self._pool), -(-grid[1] // self._pool))
-        self.num_features = num_rows * 2 * NUM_POINTS
-        self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
-        self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
-        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+        self._add_tokens(dim, grid, num_rows)
 
     def train(self, mode: bool = True) -> PretrainedImageEncoder:
         """Set the mode of all but batch normalization, whose statistics stay as they are."""
@@ -80,16 +82,13 @@ class PretrainedImageEncoder(nn.Module):
 
         ``images`` is ``(B, T, 3, height, width)`` uint8; ``is_pad`` ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
         """
-        B, T = images.shape[:2]
+        T = images.shape[1]
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
         maps = self.backbone((images.flatten(0, 1).float() - self.mean) / self.std).feature_maps
         x = self.last(maps[-1], said)
         places = self.points(x if self.fine is None else self.fine(maps[0], said))
         x = F.avg_pool2d(x, self._pool, ceil_mode=True) if self._pool > 1 else x
-        tokens = self.out(x.flatten(2).transpose(1, 2)).unflatten(0, (B, T)) + self.position + self.row
-        is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
-        tokens = torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
-        return places.unflatten(0, (B, T)).masked_fill(is_pad.unsqueeze(2), 0.0).flatten(1), tokens
+        return self._given(places, self.out(x.flatten(2).transpose(1, 2)), is_pad)
 
 
 class _Reading(nn.Module):
@@ -99,28 +98,21 @@ class _Reading(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(num_channels, dim, 1)
         self.norm = nn.GroupNorm(8, dim)
-        self.film = nn.Linear(dim, 2 * dim)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.film = neutral_film(dim, dim)
 
     def forward(self, x: Tensor, said: Tensor) -> Tensor:
         """Returns ``(B, dim, height, width)`` of ``x`` ``(B, C, height, width)`` and ``said`` ``(B, dim)``."""
-        scale, shift = self.film(said)[:, :, None, None].chunk(2, dim=1)
-        return F.silu(torch.addcmul(shift, self.norm(self.convolution(x)), 1 + scale))
+        return modulated(self.norm(self.convolution(x)), self.film(said))
 
 
 def _load(name: str) -> tuple[Any, dict[str, list[float]]]:
     """Returns the network with the feature maps that are read, and the mean and deviation of its colours."""
     where = f"policy_args backbone {name!r}"
-    try:
-        import transformers
+    transformers = quiet_transformers("policy_args backbone")
+    with reading(where, "config.json and weights"):
         from transformers.image_processing_base import ImageProcessingMixin
         from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
-    except ModuleNotFoundError as error:
-        raise UsageError(f"policy_args backbone needs {error.name}, which is not installed", _INSTALL) from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
+
         config = transformers.AutoConfig.from_pretrained(name)
         if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
             cure = "a network with feature maps, such as ResNet, ConvNeXt, Swin or DINOv2"
@@ -131,11 +123,6 @@ def _load(name: str) -> tuple[Any, dict[str, list[float]]]:
         model, found = MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **read
         )
-    except ImportError as error:
-        raise UsageError(f"{where}: {one_line(error)}", _INSTALL) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        cure = "give a folder with config.json and weights, or a name that the hub has"
-        raise UsageError(f"{where}: cannot be read: {one_line(error)}", cure) from None
     missing = sorted(key for key in found["missing_keys"] if "norm" not in key)  # some networks norm each map read
     if missing:
         raise UsageError(f"{where}: {len(missing)} weights are missing, such as {missing[0]}", "give the whole model")

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
 from vlapipe.train.data.batch_layout import Batch, SampleSpec
-from vlapipe.train.data.named_object import one_line
+from vlapipe.train.policies.nn.hugging_face import quiet_transformers, reading
 from vlapipe.train.policies.vla.expert import Rope
 from vlapipe.train.policies.vla.families import Family, family_of
 from vlapipe.train.policies.vla.inputs import IDS, PIXELS, PromptReader
 
 __all__ = ["Backbone", "Heads", "Prefix", "load_backbone"]
-
-_INSTALL = "in the checkout of vlapipe: pip install '.[vla]' -c constraints.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,23 +111,13 @@ def load_backbone(
     where = f"policy_args backbone {name!r}"
     if not spec.images:
         raise UsageError("policy vla: expected a camera, the samples have none", "add cameras, or --policy regression")
-    try:
-        import transformers
-        from transformers import AutoConfig, AutoModel
-    except ModuleNotFoundError as error:
-        raise UsageError(f"policy vla needs {error.name}, which is not installed", _INSTALL) from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(name)
+    transformers = quiet_transformers("policy vla")
+    with reading(where, "config.json, weights and processor"):
+        config = transformers.AutoConfig.from_pretrained(name)
         family = family_of(config.model_type, where)
-        model = AutoModel.from_pretrained(name, dtype=torch.float32, attn_implementation=_attention(family))
+        attention = _attention(family)
+        model = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, attn_implementation=attention)
         processor = family.processor(name, model)
-    except ImportError as error:
-        raise UsageError(f"{where}: {one_line(error)}", _INSTALL) from None
-    except (OSError, ValueError, KeyError) as error:
-        cure = "give a folder with config.json, weights and processor, or a name that the hub has"
-        raise UsageError(f"{where}: cannot be read: {one_line(error)}", cure) from None
     text, sizes = family.text(model), config.get_text_config()
     layers = [*text.layers]
     if num_layers is not None and num_layers > len(layers):
