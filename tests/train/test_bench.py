@@ -36,12 +36,12 @@ def measured(data: Path, **changes: Any) -> BenchResult:
 
 
 def test_slow_policy_makes_compute_the_limit(tiny_dataset: Path) -> None:
-    slow = {"policy": "policies_under_test:Slow", "policy_args": SMALL | {"seconds": 0.1}}
+    slow = {"policy": "policies_under_test:Slow", "policy_args": SMALL | {"seconds": 0.5}}  # far from the loader's time, even beside other tests
     result = measured(tiny_dataset, **slow)
     assert result.limit == "compute"
-    assert 0 < result.together < 4 / 0.1
-    assert 0 < result.policy < 4 / 0.1
-    assert result.policy_ms["forward"] > 100
+    assert 0 < result.together < 4 / 0.5
+    assert 0 < result.policy < 4 / 0.5
+    assert result.policy_ms["forward"] > 500
     assert result.headroom == pytest.approx(result.loader[1] / result.policy)
     assert f"compute is the limit: the loader makes {result.headroom:.1f} times" in "\n".join(result.lines())
 
