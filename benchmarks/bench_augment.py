@@ -29,11 +29,11 @@ from vlapipe.train.data.images.camera_reader import ImageReader
 SIZES = ((480, 640), (224, 224))
 CASES = {
     "plain": None,
-    "shift": Augmentation(rotation_deg=0, brightness=0, contrast=0, saturation=0),
-    "colour": Augmentation(shift=0, rotation_deg=0),
-    "shift, colour": Augmentation(rotation_deg=0),
-    "shift, rotation": Augmentation(brightness=0, contrast=0, saturation=0),
-    "shift, rotation, colour": Augmentation(),
+    "shift": Augmentation(brightness=0, contrast=0, saturation=0),
+    "colour": Augmentation(shift=0),
+    "shift, colour": Augmentation(),
+    "shift, rotation": Augmentation(rotation_deg=5, brightness=0, contrast=0, saturation=0),
+    "shift, rotation, colour": Augmentation(rotation_deg=5),
 }
 SHOWN = (240, 320)
 

@@ -50,7 +50,7 @@ class DataConfig(_Group):
     weights: Mapping[str, Any] = option(dict)  # see Loader; [weights.task] and so on in TOML
     mix: Mapping[str, Any] = option(dict)  # each dataset's share of the samples, see Loader; [mix] in TOML
     embodiments: str = option("same", choices=("same", "pad"))  # several robots, padded to one size
-    augment: bool = option(True)  # training images, by shift, rotation and colour
+    augment: bool = option(True)  # training images, by shift and colour
     augmentation: Mapping[str, Any] = option(dict)  # see Augmentation; [augmentation] in TOML
     transforms: tuple[str, ...] | None = option(None)  # pkg.module:function, see Transforms
     image_resize: str = option("stretch", choices=FITS)

@@ -495,7 +495,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--prefetch-factor", type=int, help="Batches kept ready ahead. Default 6.")
 @click.option("--where", help="Read only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--shuffle-shards", type=int, help="Mix this many shards at a time: for data larger than memory.")
-@click.option("--augment/--no-augment", default=None, help="Vary training images (default): shift, rotation, colour.")
+@click.option("--augment/--no-augment", default=None, help="Vary training images (default): shift and colour.")
 @click.option("--image-resize", help="How images come to another size: stretch (default), crop, or pad with black.")
 @click.option("--image-resize-height", type=int, help="Train on images of this height; give the width too.")
 @click.option("--image-resize-width", type=int, help="Train on images of this width.")

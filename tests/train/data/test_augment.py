@@ -14,6 +14,7 @@ from vlapipe.train.data.images.augment import Augmentation, Draw
 from vlapipe.train.data.images.camera_reader import ImageReader
 
 NOTHING = Augmentation(shift=0, rotation_deg=0, brightness=0, contrast=0, saturation=0)
+TURNED = Augmentation(rotation_deg=5)
 AS_IT_IS = Draw(top=0, left=0, side=1, angle_rad=0, brightness=1, contrast=1, saturation=1)
 SIZE = (60, 90)
 GOLDEN = (
@@ -35,7 +36,7 @@ GOLDEN = (
         1.1319802545872302,
         1.3856197584917735,
     ),
-)  # crop 0.95 and else the defaults, seed 5, View1, positions 0 and 123456789
+)  # of the test below, seed 5, View1, positions 0 and 123456789
 
 
 def draws_of(augmentation: Augmentation, positions: Any, *, seed: int = 0, camera: str = "View1") -> Any:
@@ -73,19 +74,20 @@ def test_a_sample_is_varied_alike_whatever_stands_beside_it() -> None:
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"positions": [6]}], ids=["seed", "position"])
 def test_another_seed_or_position_is_varied_in_another_way(other: dict[str, Any]) -> None:
-    here, there = (draws_of(Augmentation(), **{"positions": [5], **more})[0] for more in ({}, other))
+    here, there = (draws_of(TURNED, **{"positions": [5], **more})[0] for more in ({}, other))
     assert (np.delete(here, 2) != np.delete(there, 2)).all()  # but for the box's side
 
 
 def test_views_of_a_sample_share_the_colour_and_are_cut_each_in_its_own_way() -> None:
-    here, there = (Draw(*draws_of(Augmentation(), [5], camera=camera)[0]) for camera in ("View1", "View2"))
+    here, there = (Draw(*draws_of(TURNED, [5], camera=camera)[0]) for camera in ("View1", "View2"))
     assert here[4:] == there[4:]
     assert all(a != b for a, b in zip(here[:2] + here[3:4], there[:2] + there[3:4], strict=True))
 
 
 def test_draws_of_this_version_are_those_of_the_last() -> None:
     """A run that is resumed with a newer version must go on as it began."""
-    draws = Augmentation(shift=0, crop=0.95).of(np.array([0, 123_456_789]), seed=5, camera="View1")
+    amounts = {"rotation_deg": 5, "brightness": 0.3, "contrast": 0.4, "saturation": 0.5}
+    draws = Augmentation(shift=0, crop=0.95, **amounts).of(np.array([0, 123_456_789]), seed=5, camera="View1")
     np.testing.assert_allclose(draws, GOLDEN, rtol=0, atol=1e-12)
 
 

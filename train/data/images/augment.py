@@ -67,10 +67,10 @@ class Augmentation:
 
     shift: float = 0.04  # largest move of the box to each side, as a fraction of the image's side
     crop: float = 1.0  # side of the box that is cut out and resized, as a fraction of the image's side
-    rotation_deg: float = 5.0  # largest angle, to either side
-    brightness: float = 0.3  # factors are drawn from 1 - x to 1 + x
-    contrast: float = 0.4  # factor of the distance from middle gray
-    saturation: float = 0.5
+    rotation_deg: float = 0.0  # largest angle, to either side
+    brightness: float = 0.2  # factors are drawn from 1 - x to 1 + x
+    contrast: float = 0.2  # factor of the distance from middle gray
+    saturation: float = 0.2
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
