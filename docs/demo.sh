@@ -16,7 +16,7 @@ if [ ! -f "$dir/.recorded" ]; then
     echo "$dir/raw was left unfinished by an earlier run: remove it (rm -r $dir/raw), then run this again" >&2
     exit 2
   fi
-  run vlapipe demo "$dir/raw" --episodes 100
+  run vlapipe demo "$dir/raw" --episodes 160
   touch "$dir/.recorded"
 fi
 [ -f "$dir/data/manifest.json" ] || run vlapipe ingest --dataset "$dir/raw" --out "$dir/data" --image-size 128x96
