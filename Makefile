@@ -14,7 +14,8 @@ VENV := $(FOLDER)
 BIN := $(VENV)/bin
 CORE := .venv-core-$(VERSION)
 DEMO ?= demo
-ALL := train,tensorboard,lora,vla,serve,eval,export,report,dev
+SITE ?= site
+ALL := train,tensorboard,lora,vla,serve,eval,export,report,docs,dev
 EXTRAS ?= dev
 
 PIP := install --quiet --disable-pip-version-check
@@ -26,7 +27,7 @@ CORE_TESTS := $(FAST_TESTS) tests/schemas $(addprefix tests/pipeline/,read/csv r
 CORE_TYPES := --follow-imports=silent -p vlapipe.schemas -p vlapipe.pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint types test test-core test-newest try-newest test-all bench gpu docs readme pins
+.PHONY: help setup demo lint types test test-core test-newest try-newest test-all bench gpu docs site readme pins
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,11 +93,16 @@ gpu: $(if $(filter command line,$(origin BIN)),,setup)  ## gpu tests, the traine
 docs: setup  ## write docs/errors.md from the code
 	$(BIN)/python -m vlapipe.schemas.errors_page > docs/errors.md
 
+# With BIN=FOLDER as above; SITE is where it is written.
+site: $(if $(filter command line,$(origin BIN)),,setup)  ## the docs as a searchable site, in site/: open site/index.html
+	@$(BIN)/python -m sphinx -q -n -W --keep-going -c docs -d $(SITE)/.doctrees . $(SITE)
+	@echo "open $(SITE)/index.html"
+
 readme: setup  ## run the demo and put what it prints into README.md
 	$(BIN)/python docs/check_readme.py --write
 
 pins:  ## write constraints.txt: the newest release of everything, for each Python
 	@test -d .venv-pins || $(PYTHON) -m venv .venv-pins
 	@.venv-pins/bin/pip $(PIP) --upgrade uv
-	@.venv-pins/bin/uv pip compile --quiet --universal --no-annotate --upgrade --python-version $(OLDEST) --extra train --extra lora --extra tensorboard --extra vla --extra serve --extra eval --extra export --extra report --extra dev \
+	@.venv-pins/bin/uv pip compile --quiet --universal --no-annotate --upgrade --python-version $(OLDEST) --extra train --extra lora --extra tensorboard --extra vla --extra serve --extra eval --extra export --extra report --extra docs --extra dev \
 	  -c constraints.in --custom-compile-command 'make pins' -o constraints.txt pyproject.toml > /dev/null

@@ -1,0 +1,70 @@
+"""The docs as a site, by Sphinx: ``make site``. The pages are the repository's own Markdown files, where they lie.
+
+``SECTIONS`` is the tree beside each page. A page that no section names is a warning, which stops ``make site``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = {
+    "Start": ["docs/quickstart", "docs/concepts", "README.ko", "docs/quickstart.ko"],
+    "Recipes": [f"docs/recipes/{name}" for name in ("csv", "aloha", "lerobot", "many-gpus", "cluster", "robot")],
+    "Data": ["docs/raw-data", "docs/formats", "docs/reports", "docs/verify", "docs/export"],
+    "Training": ["docs/training", "docs/policies", "docs/other-trainers", "docs/runs", "docs/evaluation", "docs/robot"],
+    "Reference": ["docs/schema-keys", "docs/options", "docs/errors", "docs/shard-format"],
+    "Inside": [
+        *("docs/architecture", "docs/decisions/README", "docs/performance", "docs/guide-claims"),
+        *("CONTRIBUTING", "CHANGELOG"),
+    ],
+}
+
+project = "vlapipe"
+html_title = "vlapipe"
+extensions = ["myst_parser"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "docs/*/*.md"]
+exclude_patterns = [folder.name for folder in ROOT.iterdir() if folder.is_dir() and folder.name != "docs"]
+myst_heading_anchors = 4
+highlight_language = "text"  # of blocks that name no language
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+# A page that is opened as a file may not fetch others, which is how Sphinx would fill its summaries of results.
+html_show_search_summary = False
+
+
+def tree(caption: str, pages: list[str], options: str = ":hidden:") -> str:
+    """Returns a table of contents as MyST writes it."""
+    return "\n".join(["", "", "```{toctree}", f":caption: {caption}", options, "", *pages, "```", ""])
+
+
+def add_trees(app: Any, page: str, source: list[str]) -> None:
+    """Puts the tree into the first page, and the list of the decisions into theirs."""
+    if page == root_doc:
+        source[0] += "".join(tree(caption, pages) for caption, pages in SECTIONS.items())
+    if page == "docs/decisions/README":
+        records = sorted(path.stem for path in (ROOT / "docs" / "decisions").glob("0*.md"))
+        source[0] += tree("Decisions", records, ":maxdepth: 1")
+
+
+def say_language(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Tells browsers and screen readers which pages are Korean."""
+    if page.endswith(".ko"):
+        context["language"] = "ko"
+
+
+def write_index(app: Any, error: Exception | None) -> None:
+    """Opens the first page for who opens the folder."""
+    head = f'<!doctype html><html lang="en"><title>vlapipe</title><meta http-equiv="refresh" content="0; {root_doc}.html">'
+    (Path(app.outdir) / "index.html").write_text(f'{head}<a href="{root_doc}.html">vlapipe</a></html>\n')
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Registers the above with Sphinx."""
+    app.connect("source-read", add_trees)
+    app.connect("html-page-context", say_language)
+    app.connect("build-finished", write_index)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
