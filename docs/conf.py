@@ -58,7 +58,9 @@ def say_language(app: Any, page: str, template: str, context: dict[str, Any], do
 
 def write_index(app: Any, error: Exception | None) -> None:
     """Opens the first page for who opens the folder."""
-    head = f'<!doctype html><html lang="en"><title>vlapipe</title><meta http-equiv="refresh" content="0; {root_doc}.html">'
+    head = (
+        f'<!doctype html><html lang="en"><title>vlapipe</title><meta http-equiv="refresh" content="0; {root_doc}.html">'
+    )
     (Path(app.outdir) / "index.html").write_text(f'{head}<a href="{root_doc}.html">vlapipe</a></html>\n')
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import vlapipe
+from vlapipe.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.stem for path in (ROOT / "docs" / "recipes").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -21,18 +24,21 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def run_page(name: str, folder: Path) -> int:
+def run_page(name: str, folder: Path, **replaced: str) -> int:
     """Run a page's commands and Python code in ``folder``, one after the other; gives how many there were.
 
-    Code whose first line is the name of a file is written to that file.
+    Code whose first line is the name of a file is written to that file. ``replaced`` gives another port, say.
     """
     (folder / "bin").mkdir()
     command = folder / "bin" / "vlapipe"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlapipe "$@"\n')
     command.chmod(0o755)
     steps = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     for language, code in steps:
+        for old, new in replaced.items():
+            code = code.replace(old.strip("_"), new)
         if file := re.match(r"# (\w+\.py)\n", code):
             (folder / file[1]).write_text(code)
             continue
@@ -45,6 +51,33 @@ def run_page(name: str, folder: Path) -> int:
 def test_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     assert run_page("quickstart.md", tmp_path) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RECIPES)
+def test_recipe_runs_as_it_stands(page: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert run_page(f"recipes/{page}.md", tmp_path, _8786=port) >= 1
+    assert (tmp_path / "data" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("page", RECIPES)
+def test_code_of_a_recipe_is_code_and_its_options_are_ones_that_there_are(page: str) -> None:
+    text = (ROOT / "docs" / "recipes" / f"{page}.md").read_text()
+    for language, code in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            compile(code, page, "exec")
+            continue
+        done = subprocess.run(["bash", "-n"], input=code, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for name, options in re.findall(r"vlapipe (\w+) ([^\n]*)", code.replace("\\\n", " ")):
+            command = cli.commands[name]
+            commands = [command, *getattr(command, "commands", {}).values()]
+            known = {flag for each in commands for option in each.params for flag in option.opts}
+            assert set(re.findall(r"(?<!\S)--[\w-]+", options)) <= known, code
 
 
 def test_policy_of_ones_own_in_the_docs_trains_and_acts(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ def measured(data: Path, **changes: Any) -> BenchResult:
 
 
 def test_slow_policy_makes_compute_the_limit(tiny_dataset: Path) -> None:
-    slow = {"policy": "policies_under_test:Slow", "policy_args": SMALL | {"seconds": 0.5}}  # far from the loader's time, even beside other tests
+    slow = {
+        "policy": "policies_under_test:Slow",
+        "policy_args": SMALL | {"seconds": 0.5},
+    }  # far from the loader's time, even beside other tests
     result = measured(tiny_dataset, **slow)
     assert result.limit == "compute"
     assert 0 < result.together < 4 / 0.5
