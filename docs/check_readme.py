@@ -1,5 +1,7 @@
 """Keeps README.md true: runs what its examples of output come from and compares, or with ``--write`` puts them in.
 
+``--write`` puts them into README.ko.md too, whose blocks are the same ones in the same order.
+
 Speeds differ from run to run and are not compared. Losses are the same each time on one kind of processor, which the
 README names; on another kind they are not compared either.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+README, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
 DEMO = "`make demo` ends like this:\n"
 BROKEN = "## What it says of a broken recording\n"
 BROKEN_CODES = ("csv.out_of_range", "image.truncated")
@@ -31,10 +33,21 @@ LOSSES = re.compile(r"(?<=loss )[\d.]+( -> [\d.]+)?")
 
 def processor() -> str:
     """The sentence that says on what the losses are those of the README."""
-    release = torch.__version__.partition("+")[0]
-    kind = torch.backends.cpu.get_cpu_capability() + (" and AMX" if torch.cpu._is_amx_tile_supported() else "")
-    on = f"torch {release}, {torch.get_num_threads()} threads and a CPU with {kind}"
+    release, threads, kind = _processor()
+    on = f"torch {release}, {threads} threads and a CPU with {' and '.join(kind)}"
     return f"The losses are the same each time with {on}; the speeds are not."
+
+
+def processor_in_korean() -> str:
+    """The same sentence in README.ko.md."""
+    release, threads, kind = _processor()
+    on = f"torch {release}, 스레드 {threads}개, CPU 명령어 집합 {'·'.join(kind)}"
+    return f"손실값은 같은 환경({on})에서는 매번 같습니다. 속도는 매번 다릅니다."
+
+
+def _processor() -> tuple[str, int, list[str]]:
+    kind = [torch.backends.cpu.get_cpu_capability(), *(["AMX"] if torch.cpu._is_amx_tile_supported() else [])]
+    return torch.__version__.partition("+")[0], torch.get_num_threads(), kind
 
 
 def demo_output(folder: Path) -> str:
@@ -67,6 +80,17 @@ def block_after(text: str, heading: str) -> tuple[int, int]:
     return begin, text.index("```\n", begin)
 
 
+def in_korean(english: str) -> str:
+    """README.ko.md with the output that the English README shows."""
+    text = KOREAN.read_text(encoding="utf-8")
+    for heading in (BROKEN, DEMO):
+        begin, end = block_after(english, heading)
+        place = english[:begin].count("```\n")
+        start = [found.end() for found in re.finditer(r"```\n", text)][place - 1]
+        text = text[:start] + english[begin:end] + text[text.index("```\n", start) :]
+    return re.sub(r"^손실값은 같은 환경.*", processor_in_korean(), text, flags=re.MULTILINE)
+
+
 def main() -> None:
     """Compare, or write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,6 +105,7 @@ def main() -> None:
     printed = re.sub(r"^The losses are the same each time .*", processor(), printed, flags=re.MULTILINE)
     if write:
         README.write_text(printed, encoding="utf-8")
+        KOREAN.write_text(in_korean(printed), encoding="utf-8")
         return
     same_processor = processor() in told
     told, printed = ("".join(masked(text, same_processor)) for text in (told, printed))

@@ -41,7 +41,7 @@ def tree(caption: str, pages: list[str], options: str = ":hidden:") -> str:
     return "\n".join(["", "", "```{toctree}", f":caption: {caption}", options, "", *pages, "```", ""])
 
 
-def add_trees(app: Any, page: str, source: list[str]) -> None:
+def add_trees(_app: Any, page: str, source: list[str]) -> None:
     """Puts the tree into the first page, and the list of the decisions into theirs."""
     if page == root_doc:
         source[0] += "".join(tree(caption, pages) for caption, pages in SECTIONS.items())
@@ -50,13 +50,13 @@ def add_trees(app: Any, page: str, source: list[str]) -> None:
         source[0] += tree("Decisions", records, ":maxdepth: 1")
 
 
-def say_language(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+def say_language(_app: Any, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Tells browsers and screen readers which pages are Korean."""
     if page.endswith(".ko"):
         context["language"] = "ko"
 
 
-def write_index(app: Any, error: Exception | None) -> None:
+def write_index(app: Any, _error: Exception | None) -> None:
     """Opens the first page for who opens the folder."""
     head = (
         f'<!doctype html><html lang="en"><title>vlapipe</title><meta http-equiv="refresh" content="0; {root_doc}.html">'

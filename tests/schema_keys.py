@@ -83,8 +83,8 @@ rotation = "6d"
 class Asked(NamedTuple):
     """One question of the parser's: ``kind`` is the method of ``TomlTable``.
 
-    ``default`` is ``REQUIRED`` only if the parser asks every such table for the key; a key that it asks for only where it
-    is given has the default ``None``.
+    ``default`` is ``REQUIRED`` only if the parser asks every such table for the key; a key that it asks for only where
+    it is given has the default ``None``.
     """
 
     kind: str
