@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from click.testing import CliRunner
 from factories import make_episode
 
+from vlapipe.cli import cli
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 
 NUM_EPISODES, NUM_ROWS = 8, 240
@@ -86,3 +91,27 @@ def hostile_dataset(folder: Path) -> Path:
         (episode / "metadata.json").write_text(json.dumps(metadata))
     ingest(IngestConfig(source=folder / "raw", out=folder / "data", workers=1))
     return folder / "data"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page and what --json printed with it."""
+
+    data: Path
+    path: Path
+    facts: dict[str, Any]
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        return self.path.read_text(encoding="utf-8")
+
+
+def reported(data: Path, name: str, *arguments: str) -> Report:
+    """Writes the page beside the dataset; skips without the extra."""
+    pytest.importorskip("matplotlib", reason="plots need the extra 'report'")
+    pytest.importorskip("jinja2", reason="pages need the extra 'report'")
+    path = data.parent / name
+    done = CliRunner().invoke(cli, ["inspect", str(data), "--html", str(path), "--json", *arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return Report(data, path, json.loads(done.stdout, parse_constant=pytest.fail))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vlapipe.pipeline.demo.dataset import make_demo
-from vlapipe.pipeline.demo.defects import DEFECTS
+from vlapipe.pipeline.demo.defects import DEFECTS, KEPT_DEFECTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +36,7 @@ def test_what_the_readme_shows_is_what_its_commands_print() -> None:
 
 def test_number_of_planted_faults_is_the_demos() -> None:
     assert f"plants {len(DEFECTS)} such faults" in README
+    assert f"and {len(KEPT_DEFECTS)} that keep their episode" in README
 
 
 def test_rates_in_the_readme_are_the_demos(tmp_path: Path) -> None:

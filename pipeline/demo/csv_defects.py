@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.demo.fault_location import FaultLocation
 
-__all__ = ["CSV_DEFECTS"]
+__all__ = ["CSV_DEFECTS", "FILE", "read_table", "write_table"]
 
 FILE = "robot_states.csv"
 NUM_NUL_BYTES = 512
@@ -18,11 +18,13 @@ NUM_NUL_BYTES = 512
 Table = list[list[str]]
 
 
-def _read(episode: Path) -> Table:
+def read_table(episode: Path) -> Table:
+    """Returns the cells of each line; the first line is the header."""
     return [line.split(",") for line in (episode / FILE).read_text("ascii").splitlines()]
 
 
-def _write(episode: Path, table: Table) -> None:
+def write_table(episode: Path, table: Table) -> None:
+    """Write the cells of each line."""
     text = "".join(",".join(cells) + "\n" for cells in table)
     (episode / FILE).write_text(text, encoding="ascii", newline="")
 
@@ -33,26 +35,26 @@ def _middle(table: Table) -> int:
 
 
 def _set_cell(episode: Path, column: str, text: str, description: str) -> FaultLocation:
-    table = _read(episode)
+    table = read_table(episode)
     row = _middle(table)
     table[row][table[0].index(column)] = text
-    _write(episode, table)
+    write_table(episode, table)
     return FaultLocation(file=FILE, line=row + 1, column=column, description=description)
 
 
 def missing_column(episode: Path) -> FaultLocation:
     """Remove a column from the header and all rows."""
-    table = _read(episode)
+    table = read_table(episode)
     at = table[0].index("joint_3")
-    _write(episode, [cells[:at] + cells[at + 1 :] for cells in table])
+    write_table(episode, [cells[:at] + cells[at + 1 :] for cells in table])
     return FaultLocation(file=FILE, line=1, column="joint_3", description="column joint_3 is missing")
 
 
 def duplicate_column(episode: Path) -> FaultLocation:
     """Repeat a column after the last one."""
-    table = _read(episode)
+    table = read_table(episode)
     at = table[0].index("joint_5")
-    _write(episode, [[*cells, cells[at]] for cells in table])
+    write_table(episode, [[*cells, cells[at]] for cells in table])
     return FaultLocation(file=FILE, line=1, column="joint_5", description="column joint_5 stands there twice")
 
 
@@ -84,32 +86,32 @@ def value_out_of_range(episode: Path) -> FaultLocation:
 def clock_backwards(episode: Path) -> FaultLocation:
     """Set one stamp back by 1 s, as if the clock had been adjusted."""
     column = "origin_timestamp"
-    table = _read(episode)
+    table = read_table(episode)
     stamp = float(table[_middle(table)][table[0].index(column)])
     return _set_cell(episode, column, repr(stamp - 1.0), "one stamp is 1 s before its neighbours")
 
 
 def ragged_row(episode: Path) -> FaultLocation:
     """Remove the last three cells of a row."""
-    table = _read(episode)
+    table = read_table(episode)
     row = _middle(table)
     table[row] = table[row][:-3]
-    _write(episode, table)
+    write_table(episode, table)
     return FaultLocation(file=FILE, line=row + 1, description="a row lacks its last 3 cells")
 
 
 def extra_cells_row(episode: Path) -> FaultLocation:
     """Add two cells to a row."""
-    table = _read(episode)
+    table = read_table(episode)
     row = _middle(table)
     table[row] += ["0.0", "0.0"]
-    _write(episode, table)
+    write_table(episode, table)
     return FaultLocation(file=FILE, line=row + 1, description="a row has 2 cells too many")
 
 
 def truncated_last_line(episode: Path) -> FaultLocation:
     """End the last row within a number, as if the recorder had been killed while writing."""
-    table = _read(episode)
+    table = read_table(episode)
     last = table[-1]
     text = "".join(",".join(cells) + "\n" for cells in table[:-1]) + ",".join([*last[:-4], last[-4][:5]])
     (episode / FILE).write_text(text, encoding="ascii", newline="")
@@ -126,7 +128,7 @@ def empty_csv(episode: Path) -> FaultLocation:
 
 def header_only_csv(episode: Path) -> FaultLocation:
     """Remove every row and keep the header."""
-    _write(episode, _read(episode)[:1])
+    write_table(episode, read_table(episode)[:1])
     return FaultLocation(file=FILE, line=1, description="the CSV holds its header and no row")
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlapipe.pipeline.demo.defects import DEFECTS, PlantedDefect, plant
+from vlapipe.pipeline.demo.defects import DEFECTS, KEPT_DEFECTS, PlantedDefect, plant
 from vlapipe.pipeline.demo.episode import simulate
 from vlapipe.pipeline.demo.recorder import write_episode
 from vlapipe.pipeline.shards.progress_bar import Progress
@@ -69,7 +69,8 @@ def make_demo(
         directory: the folder to write to; it must be new or empty.
         num_episodes: number of good episodes, each of 3.5 to 5 s and about 13 MB.
         seed: the same seed gives the same bytes.
-        defects: add one short broken episode for each fault of the catalogue, and ``planted_defects.json``.
+        defects: add one episode for each fault of the catalogue, and ``planted_defects.json``. An episode that ingest
+            sets aside is short; one that it keeps is as long as the good ones.
         workers: number of processes, by default one a CPU. With 1, everything runs in this process. The processes are
             spawned and import the main module, so a script must guard its work by ``if __name__ == "__main__"``.
 
@@ -94,7 +95,7 @@ def make_demo(
 
 
 def _make(directory: Path, num_episodes: int, seed: int, workers: int | None, *, defects: bool) -> DemoReport:
-    names = [None] * num_episodes + (list(DEFECTS) if defects else [])
+    names = [None] * num_episodes + ([*DEFECTS, *KEPT_DEFECTS] if defects else [])
     jobs = [_Job(directory=directory, seed=seed, index=i, defect=name) for i, name in enumerate(names)]
     made: list[_Made | None] = [None] * len(jobs)
     with _pool(min(workers or os.cpu_count() or 1, len(jobs))) as pool:
@@ -144,7 +145,7 @@ def _results(futures: dict[Future[_Made], int]) -> Iterator[tuple[int, _Made]]:
 
 def _make_episode(job: _Job) -> _Made:
     """Write one episode under a hidden name and rename it, so that a stopped demo leaves no partial episode."""
-    recording = simulate(job.seed, job.index, max_duration_s=BROKEN_DURATION_S if job.defect else None)
+    recording = simulate(job.seed, job.index, max_duration_s=BROKEN_DURATION_S if job.defect in DEFECTS else None)
     task, name = recording.scene.task, recording.name
     folder = job.directory / task / f".{name}.partial"
     write_episode(folder, recording)

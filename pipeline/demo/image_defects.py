@@ -9,7 +9,7 @@ from pathlib import Path
 from vlapipe.pipeline.demo.camera import CAMERAS
 from vlapipe.pipeline.demo.fault_location import FaultLocation
 
-__all__ = ["IMAGE_DEFECTS"]
+__all__ = ["CAMERA_NAMES", "IMAGE_DEFECTS"]
 
 CAMERA_NAMES = tuple(camera.name for camera in CAMERAS)
 

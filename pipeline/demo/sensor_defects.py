@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.demo.fault_location import FaultLocation
 from vlapipe.pipeline.demo.recorder import write_npz
 
-__all__ = ["SENSOR_DEFECTS"]
+__all__ = ["FILE", "SENSOR_DEFECTS", "read_arrays"]
 
 FILE = "sensor_data.npz"
 NUM_LOST_STAMPS = 10
 
 
-def _read(episode: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(episode: Path) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of the sensor's archive."""
     with np.load(episode / FILE, allow_pickle=False) as archive:
         return dict(archive)
 
@@ -32,7 +33,7 @@ def sensor_truncated(episode: Path) -> FaultLocation:
 
 def sensor_missing_array(episode: Path) -> FaultLocation:
     """Remove the array of forces."""
-    arrays = _read(episode)
+    arrays = read_arrays(episode)
     del arrays["forces"]
     write_npz(episode / FILE, arrays)
     return FaultLocation(file=FILE, column="forces", description="array forces is missing")
@@ -40,7 +41,7 @@ def sensor_missing_array(episode: Path) -> FaultLocation:
 
 def sensor_length_mismatch(episode: Path) -> FaultLocation:
     """Remove the last stamps, so that there are fewer stamps than rows."""
-    arrays = _read(episode)
+    arrays = read_arrays(episode)
     arrays["timestamps"] = arrays["timestamps"][:-NUM_LOST_STAMPS]
     write_npz(episode / FILE, arrays)
     description = f"timestamps has {NUM_LOST_STAMPS} rows less than forces and alines"
@@ -49,7 +50,7 @@ def sensor_length_mismatch(episode: Path) -> FaultLocation:
 
 def sensor_object_array(episode: Path) -> FaultLocation:
     """Store the forces as Python objects, which only pickle can read."""
-    arrays = _read(episode)
+    arrays = read_arrays(episode)
     arrays["forces"] = arrays["forces"].astype(object)
     write_npz(episode / FILE, arrays)
     return FaultLocation(file=FILE, column="forces", description="array forces holds Python objects and needs pickle")
@@ -57,7 +58,7 @@ def sensor_object_array(episode: Path) -> FaultLocation:
 
 def sensor_nan(episode: Path) -> FaultLocation:
     """Set one force to nan."""
-    arrays = _read(episode)
+    arrays = read_arrays(episode)
     row = len(arrays["forces"]) * 2 // 3
     arrays["forces"][row] = np.nan
     write_npz(episode / FILE, arrays)
@@ -66,7 +67,7 @@ def sensor_nan(episode: Path) -> FaultLocation:
 
 def sensor_clock_backwards(episode: Path) -> FaultLocation:
     """Set one stamp back by 1 s, as if the clock had been adjusted."""
-    arrays = _read(episode)
+    arrays = read_arrays(episode)
     row = len(arrays["timestamps"]) * 2 // 3
     arrays["timestamps"][row] -= 1.0
     write_npz(episode / FILE, arrays)

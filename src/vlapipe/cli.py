@@ -422,13 +422,13 @@ def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
 @click.argument("directory", type=PATH)
 @click.option("--episodes", default=24, show_default=True, type=click.IntRange(1), help="Good episodes to make.")
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same bytes.")
-@click.option("--defects", is_flag=True, help="Also plant broken episodes, one a fault (planted_defects.json).")
+@click.option("--defects", is_flag=True, help="Also plant episodes with a fault each (planted_defects.json).")
 def demo(directory: Path, episodes: int, seed: int, defects: bool) -> None:
     """Make a small raw dataset: a simulated arm puts a needle into the target that the instruction names."""
     from vlapipe.pipeline.demo import make_demo
 
     report = make_demo(directory, num_episodes=episodes, seed=seed, defects=defects)
-    planted = f" and {len(report.defects)} broken ones (planted_defects.json)" if report.defects else ""
+    planted = f" and {len(report.defects)} with a fault (planted_defects.json)" if report.defects else ""
     click.echo(
         f"{report.directory}: {report.num_episodes} good episodes{planted}, "
         f"{report.num_files:,} files, {report.num_bytes / 1e6:,.0f} MB raw"

@@ -47,6 +47,7 @@ def test_episode_folders_are_named_by_their_time(demo: DemoReport) -> None:
 def test_broken_episodes_come_on_top_of_the_good_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {name: DEFECTS[name] for name in ("nan_value", "missing_camera", "sensor_nan")}
     monkeypatch.setattr(dataset, "DEFECTS", chosen)
+    monkeypatch.setattr(dataset, "KEPT_DEFECTS", {})
     report = make_demo(tmp_path / "raw", num_episodes=1, seed=7, defects=True, workers=1)
     folders = {path.relative_to(report.directory).as_posix() for path in report.directory.glob("*/episode_*")}
     assert report.num_episodes == 1

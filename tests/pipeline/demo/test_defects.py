@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlapipe.pipeline.demo.defects import DEFECTS, PlantedDefect, plant
+from vlapipe.pipeline.demo.defects import DEFECTS, KEPT_DEFECTS, PlantedDefect, plant
 
 CSV = "robot_states.csv"
 NPZ = "sensor_data.npz"
@@ -38,13 +38,13 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", [*DEFECTS, *KEPT_DEFECTS])
 def test_a_defect_changes_its_place_and_nothing_else(name: str, broken: Broken, short_episode: Path) -> None:
     folder, defect = broken(name)
     before, after = _bytes(short_episode), _bytes(folder)
     place = defect.file.removeprefix("Task/episode/")
     changed = {file for file in before.keys() | after.keys() if before.get(file) != after.get(file)}
-    assert (defect.name, defect.episode) == (name, "Task/episode")
+    assert (defect.name, defect.episode, defect.is_kept) == (name, "Task/episode", name in KEPT_DEFECTS)
     assert defect.description
     assert changed
     if name == "bad_image_name":
@@ -239,3 +239,39 @@ def test_there_are_no_images(broken: Broken) -> None:
     folder, defect = broken("no_images")
     assert defect.file == "Task/episode/images"
     assert list((folder / "images").iterdir()) == []
+
+
+def test_the_sensors_clock_runs_2_percent_fast(broken: Broken, short_episode: Path) -> None:
+    folder, defect = broken("sensor_clock_drift")
+    with np.load(folder / NPZ) as after, np.load(short_episode / NPZ) as before:
+        spans = [np.ptp(archive["timestamps"]) for archive in (after, before)]
+        assert spans[0] == pytest.approx(1.02 * spans[1], rel=1e-6)
+        assert after["timestamps"][0] == before["timestamps"][0]
+    assert defect.column == "timestamps"
+
+
+def test_rows_are_lost_before_the_line_given(broken: Broken, short_episode: Path) -> None:
+    folder, defect = broken("robot_gap")
+    before, after = _lines(short_episode), _lines(folder)
+    assert defect.line is not None
+    at = defect.line - 1
+    assert after == before[:at] + before[at + 60 :]
+
+
+def test_a_camera_repeats_one_image_and_loses_none(broken: Broken, short_episode: Path) -> None:
+    folder, _ = broken("camera_frozen")
+    images = [path.read_bytes() for path in sorted((folder / "images" / "View1").iterdir())]
+    whole = [path.read_bytes() for path in sorted((short_episode / "images" / "View1").iterdir())]
+    different = [i for i in range(len(whole)) if images[i] != whole[i]]
+    assert len(images) == len(whole)
+    assert different == [*range(different[0], different[0] + int(0.4 * len(whole)) - 1)]
+    assert {images[i] for i in different} == {whole[different[0] - 1]}
+
+
+def test_one_force_is_repeated(broken: Broken, short_episode: Path) -> None:
+    folder, defect = broken("sensor_stuck")
+    with np.load(folder / NPZ) as after, np.load(short_episode / NPZ) as before:
+        different = np.flatnonzero(after["forces"] != before["forces"])
+        assert len(set(after["forces"][different[0] - 1 : different[-1] + 1])) == 1
+        assert f"{int(0.3 * len(before['forces']))} rows from row {different[0] - 1} " in defect.description
+    assert defect.column == "forces"

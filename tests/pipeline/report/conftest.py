@@ -2,39 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import pytest
-from click.testing import CliRunner
-from report_lab import hostile_dataset, planted_dataset
-
-from vlapipe.cli import cli
-
-
-@dataclass(frozen=True)
-class Report:
-    """A page and what --json printed with it."""
-
-    data: Path
-    path: Path
-    facts: dict[str, Any]
-
-    @property
-    def html(self) -> str:
-        """The page."""
-        return self.path.read_text(encoding="utf-8")
-
-
-def reported(data: Path, name: str, *arguments: str) -> Report:
-    pytest.importorskip("matplotlib", reason="plots need the extra 'report'")
-    pytest.importorskip("jinja2", reason="pages need the extra 'report'")
-    path = data.parent / name
-    done = CliRunner().invoke(cli, ["inspect", str(data), "--html", str(path), "--json", *arguments])
-    assert done.exit_code == 0, (done.output, done.exception)
-    return Report(data, path, json.loads(done.stdout, parse_constant=pytest.fail))
+from report_lab import Report, hostile_dataset, planted_dataset, reported
 
 
 @pytest.fixture(scope="session")
