@@ -28,6 +28,7 @@ from vlapipe.pipeline.read.metadata import digest_of_table
 from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
+from vlapipe.pipeline.shards.manifest.findings_table import findings_table
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
@@ -264,7 +265,14 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
                 where=config.where,
             )
             made_from.write(output.path)
-            write_generation(output.path, manifest, episodes, rejects, gaps)
+            write_generation(
+                output.path,
+                manifest,
+                episodes,
+                rejects,
+                gaps,
+                findings_table(report.findings, {name: i for i, name in enumerate(episodes["id"].to_pylist())}),
+            )
             output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -406,13 +406,26 @@ class Finding:
     count: int = 1
     severity: Severity = "error"
 
-    def __str__(self) -> str:
+    @property
+    def said(self) -> str:
+        """The place, what was expected and what was found; without the cure, which is the code's."""
         place = self.file + (f":{self.line}" if self.line is not None else "")
         place += f": {self.column}" if self.column else ""
-        code = CODES[self.code]
-        what = f"expected {self.expected}, found {self.found}" if self.expected else self.found or code.meaning
+        what = self.found
+        if self.expected:
+            what = f"expected {self.expected}, found {self.found}"
+        elif not what and self.code in CODES:
+            what = CODES[self.code].meaning
         more = f" and {self.count - 1} more like it" if self.count > 1 else ""
-        return printable(f"{place}: {what}{more} ({code.cure}) [{self.code}]")
+        return printable(f"{place}: {what}{more}")
+
+    def __str__(self) -> str:
+        return f"{self.said} ({CODES[self.code].cure}) [{self.code}]"
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Finding:
+        """Returns the finding that a line of ``rejects.jsonl`` or a row of the table of findings describes."""
+        return cls(**{key: value for key, value in entry.items() if key in cls.__dataclass_fields__})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the finding as ``rejects.jsonl`` and reports have it."""

@@ -25,7 +25,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
-_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:episodes|gaps)-[0-9a-f]{{8}}\.parquet")
+_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:episodes|gaps|findings)-[0-9a-f]{{8}}\.parquet")
 
 
 class OutputFolder:

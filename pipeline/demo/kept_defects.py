@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vlapipe.pipeline.demo import sensor_defects
 from vlapipe.pipeline.demo.csv_defects import FILE as ROBOT_FILE
 from vlapipe.pipeline.demo.csv_defects import read_table, write_table
 from vlapipe.pipeline.demo.fault_location import FaultLocation
 from vlapipe.pipeline.demo.image_defects import CAMERA_NAMES
 from vlapipe.pipeline.demo.recorder import write_npz
+from vlapipe.pipeline.demo.sensor_defects import FILE as SENSOR_FILE
+from vlapipe.pipeline.demo.sensor_defects import read_arrays
 
 __all__ = ["KEPT_DEFECTS"]
 
@@ -25,12 +26,12 @@ STUCK_SHARE = 0.3  # of a sensor's rows
 
 def sensor_clock_drift(episode: Path) -> FaultLocation:
     """Let the sensor's clock run 2 % fast, as two recorders' clocks do that nobody sets."""
-    arrays = sensor_defects.read_arrays(episode)
+    arrays = read_arrays(episode)
     first = arrays["timestamps"][0]
     arrays["timestamps"] = first + (arrays["timestamps"] - first) * (1 + DRIFT)
-    write_npz(episode / sensor_defects.FILE, arrays)
+    write_npz(episode / SENSOR_FILE, arrays)
     description = f"the sensor's clock runs {DRIFT:.0%} fast"
-    return FaultLocation(file=sensor_defects.FILE, column="timestamps", description=description)
+    return FaultLocation(file=SENSOR_FILE, column="timestamps", description=description)
 
 
 def robot_gap(episode: Path) -> FaultLocation:
@@ -56,13 +57,13 @@ def camera_frozen(episode: Path) -> FaultLocation:
 
 def sensor_stuck(episode: Path) -> FaultLocation:
     """Repeat one force, as a sensor's driver does that hangs."""
-    arrays = sensor_defects.read_arrays(episode)
+    arrays = read_arrays(episode)
     first = len(arrays["forces"]) // 3
     count = int(len(arrays["forces"]) * STUCK_SHARE)
     arrays["forces"][first : first + count] = arrays["forces"][first]
-    write_npz(episode / sensor_defects.FILE, arrays)
+    write_npz(episode / SENSOR_FILE, arrays)
     description = f"the force is the same in {count} rows from row {first} (from 0)"
-    return FaultLocation(file=sensor_defects.FILE, column="forces", description=description)
+    return FaultLocation(file=SENSOR_FILE, column="forces", description=description)
 
 
 KEPT_DEFECTS: dict[str, Callable[[Path], FaultLocation]] = {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.report.field_facts import coverage_facts, field_facts
+from vlapipe.pipeline.report.finding_facts import dataset_findings
 from vlapipe.pipeline.report.oddness import Judged, judge_rows, judge_table
 from vlapipe.pipeline.report.pictures import data_uri, frame_rows, thumbnail
 from vlapipe.pipeline.report.plain_numbers import significant
@@ -26,7 +27,6 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.pipeline.show.inspection import inspect_dataset
-from vlapipe.schemas.findings import CODES, SEVERITIES
 
 __all__ = ["DatasetFacts", "dataset_facts", "frames_of"]
 
@@ -78,7 +78,7 @@ def dataset_facts(dataset: Dataset, *, where: str | None = None) -> DatasetFacts
             "most_episodes": MOST_EPISODES,
             "episode_indices": sampled,
         },
-        "findings": _findings(facts),
+        "findings": dataset_findings(dataset, facts["findings"], facts["rejects"]["episodes"]),
         "clocks": _clocks(dataset, chosen, list(episodes.values())),
         "fields": field_facts(dataset, list(episodes.values())),
         "coverage": coverage_facts(dataset, list(episodes.values())),
@@ -114,31 +114,6 @@ def _recorded(dataset: Dataset, chosen: NDArray[np.int64]) -> dict[str, str] | N
         return None
     ends = {"from": float(np.nanmin(first)), "to": float(np.nanmax(last))}
     return {name: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") for name, at in ends.items()}
-
-
-def _findings(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns each kind of finding, the gravest first: what it means, its cure, and the first places that are known."""
-    by_code: dict[str, dict[str, Any]] = {}
-    for code, count in facts["findings"].items():
-        about = CODES.get(code)
-        severity = about.severity if about is not None else "note"
-        by_code[code] = {"code": code, "severity": severity, "kept": count, "rejected": 0, "places": []}
-    for reject in facts["rejects"]["episodes"]:
-        for reason in reject["reasons"]:
-            severity = reason["severity"]
-            entry = by_code.setdefault(
-                reason["code"],
-                {"code": reason["code"], "severity": severity, "kept": 0, "rejected": 0, "places": []},
-            )
-            entry["severity"] = min(entry["severity"], severity, key=SEVERITIES.index)
-            entry["rejected"] += 1
-            if len(entry["places"]) < 3:
-                entry["places"].append(reason["message"])
-    for entry in by_code.values():
-        about = CODES.get(entry["code"])
-        entry["meaning"] = about.meaning if about is not None else ""
-        entry["cure"] = about.cure if about is not None else ""
-    return sorted(by_code.values(), key=lambda entry: (SEVERITIES.index(entry["severity"]), entry["code"]))
 
 
 def _clocks(dataset: Dataset, chosen: NDArray[np.int64], episodes: list[RecordedEpisode]) -> dict[str, dict[str, Any]]:

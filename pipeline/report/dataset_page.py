@@ -25,6 +25,7 @@ __all__ = ["dataset_page"]
 
 _MOST_TASKS, _MOST_REASONS, _MOST_KEYS = 100, 500, 12
 _MOST_TASKS_TO_CHOOSE = 200
+_MOST_PLACES = 20_000  # of findings: about 5 MB
 _MOST_COLUMN_PLOTS = 96
 _CLOCK_PLOTS = (
     ("rate_hz", "rate, Hz", "by episode"),
@@ -48,6 +49,8 @@ def dataset_page(found: DatasetFacts) -> str:
         splits=_splits(facts["splits"]),
         tasks=_tasks(facts["tasks"]),
         findings=_findings(report["findings"]),
+        places=_places(report["findings"]),
+        has_places=all(sum(at["is_kept"] for at in one["places"]) >= one["kept"] for one in report["findings"]),
         rejects=_rejects(reasons[:_MOST_REASONS]),
         num_reasons=len(reasons),
         clocks=_clocks(facts),
@@ -84,7 +87,7 @@ def _findings(findings: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [
         [
             _severity(one["severity"]),
-            one["code"],
+            Markup('<a href="#finding-{0}">{0}</a>').format(one["code"]) if one["places"] else one["code"],
             one["meaning"],
             one["cure"],
             number(one["kept"]),
@@ -92,6 +95,16 @@ def _findings(findings: Sequence[dict[str, Any]]) -> list[list[Any]]:
         ]
         for one in findings
     ]
+
+
+def _places(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the kinds that have places, each with those that the page shows."""
+    left, kinds = _MOST_PLACES, []
+    for one in findings:
+        if one["places"]:
+            kinds.append({**one, "shown": one["places"][:left]})
+            left -= len(kinds[-1]["shown"])
+    return kinds
 
 
 def _rejects(reasons: Sequence[tuple[str, dict[str, Any]]]) -> list[list[Any]]:

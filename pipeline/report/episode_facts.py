@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlapipe.pipeline.report.dataset_facts import DatasetFacts, frames_of
+from vlapipe.pipeline.report.finding_facts import episode_findings
 from vlapipe.pipeline.report.oddness import judge_rows, judge_table
 from vlapipe.pipeline.report.plain_numbers import significant, thinned
 from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
@@ -43,6 +44,7 @@ def episode_facts(dataset: Dataset, which: int | str) -> DatasetFacts:
         "oddness": significant(judged[index].score, 4),
         "reasons": [significant(reason.to_dict()) for reason in judged[index].reasons],
         "compared_with": len(sampled) - 1,
+        "findings": episode_findings(dataset, index),
         "panels": [*_fields(dataset, episode), *_actions(dataset, episode), *_clocks(dataset, episode)],
         "gaps": {name: _gaps(episode, name) for name in dataset.manifest.streams},
         "films": [

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
+from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
 from vlapipe.schemas.schema import Channels
@@ -49,7 +50,7 @@ class Manifest:
     ``schema``: name, sha256 and TOML text. ``streams``: by name, kind, clock, fields; storage and channels of a camera.
     ``shards``: file, bytes, sha256, episodes, arrays. ``episodes``: file, bytes, sha256 and count of the episodes
     table (no bytes if an older vlapipe wrote it). ``gaps``: the same of the table of gaps; ``None`` if an older vlapipe
-    wrote the dataset without one.
+    wrote the dataset without one. ``findings``: the same of the table of findings; ``None`` if there are none.
     ``statistics``: by ``<stream>/<field>``.
     """
 
@@ -65,6 +66,7 @@ class Manifest:
     statistics: dict[str, dict[str, Any]]
     made_with: dict[str, Any] = field(default_factory=dict)
     gaps: dict[str, Any] | None = None
+    findings: dict[str, Any] | None = None
 
     @property
     def format_version(self) -> int:
@@ -111,7 +113,7 @@ class Manifest:
     @property
     def tables(self) -> list[dict[str, Any]]:
         """Returns the entries of the files beside the shards: file, sha256, count, and bytes in newer manifests."""
-        return [table for table in (self.episodes, self.gaps, self.rejects) if table is not None]
+        return [table for table in (self.episodes, self.gaps, self.findings, self.rejects) if table is not None]
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -183,26 +185,30 @@ def write_generation(
     episodes: pa.Table,
     rejects: list[dict[str, Any]],
     gaps: pa.Table | None = None,
+    findings: pa.Table | None = None,
 ) -> None:
-    """Write the episodes table, the table of gaps and the rejects, then the manifest that names these files.
+    """Write the tables and the rejects, then the manifest that names these files.
 
     Args:
         folder: the dataset's folder, which already has the shards.
-        manifest: the manifest's entries except ``episodes``, ``gaps`` and ``rejects``.
+        manifest: the manifest's entries except ``episodes``, ``gaps``, ``findings`` and ``rejects``.
         episodes: the episodes table, one row an episode.
         rejects: one entry for each episode that was set aside. Each entry becomes one line.
         gaps: the table of gaps, one row a gap. If ``None``, readers search the shards for gaps.
+        findings: the table of findings of kept episodes. An empty one is not written.
     """
     buffer = io.BytesIO()
     pq.write_table(episodes, buffer, compression="zstd", row_group_size=_ROW_GROUP)
     named = {"episodes": _write_table(folder, "episodes", buffer.getvalue(), episodes.num_rows)}
     if gaps is not None:
         named["gaps"] = _write_table(folder, "gaps", table_bytes(gaps), gaps.num_rows)
+    if findings is not None and findings.num_rows:
+        named["findings"] = _write_table(folder, "findings", findings_bytes(findings), findings.num_rows)
     lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
     write_bytes(folder / REJECTS, lines)
     digest = hashlib.sha256(lines).hexdigest()
     named["rejects"] = {"file": REJECTS, "bytes": len(lines), "sha256": digest, "count": len(rejects)}
-    write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, **named}).to_json())
+    write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, "findings": None, **named}).to_json())
 
 
 def _write_table(folder: Path, name: str, table: bytes, count: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
 _SHARD_NAME = re.compile(r"shard-\d+-[0-9a-f]{8}\.(?:npz|zarr\.zip)")
-_TABLE_NAME = re.compile(r"(?:episodes|gaps)-[0-9a-f]{8}\.parquet")
+_TABLE_NAME = re.compile(r"(?:episodes|gaps|findings)-[0-9a-f]{8}\.parquet")
 _OLDER = "has no digest of its own: an older vlapipe wrote it"
 _MOST_THREADS = 4
 _MB = 1_000_000

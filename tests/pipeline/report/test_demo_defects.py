@@ -1,4 +1,4 @@
-"""The page of a demo with planted faults that ingest keeps: they come first, each is flagged and can be seen in a plot."""
+"""The page of a demo with planted faults that ingest keeps: they come first, and each is flagged and seen in a plot."""
 
 from __future__ import annotations
 
