@@ -35,6 +35,6 @@ policy does in run/eval/demo-seed-1. Where to go from here:
 
   $bin/vlapipe inspect $dir/data --episode 0                    one episode, stream by stream
   $bin/vlapipe eval $dir/run --data $dir/data                   predicted beside recorded actions, with plots
-  $bin/vlapipe train --out $dir/run --resume --max-steps 1000   train on, from exactly here
+  $bin/vlapipe train --out $dir/run --resume --max-steps 2000   train on, from exactly here
   $bin/vlapipe schema infer YOUR_RECORDINGS --out mine.toml     begin with your own: what lies in their files
 END

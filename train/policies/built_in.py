@@ -35,7 +35,7 @@ __all__ = ["SIZES", "BuiltInPolicy", "Sizes"]
 _LEAST = {"dim": (8, 8), "depth": (1, 1), "num_heads": (1, 1), "mlp_ratio": (1, 1), "image_width": (8, 8)}
 _LEAST |= {"num_word_buckets": (2, 1), "max_words": (1, 1)}
 SIZES: dict[str, dict[str, int]] = {
-    "small": {"dim": 256, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "image_width": 16},
+    "small": {"dim": 128, "depth": 1, "num_heads": 4, "mlp_ratio": 2, "image_width": 16},
     "base": {"dim": 512, "depth": 4, "num_heads": 8, "mlp_ratio": 4, "image_width": 64},
     "large": {"dim": 1024, "depth": 8, "num_heads": 16, "mlp_ratio": 4, "image_width": 96},
 }
