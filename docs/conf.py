@@ -56,12 +56,16 @@ def say_language(_app: Any, page: str, _template: str, context: dict[str, Any], 
         context["language"] = "ko"
 
 
-def write_index(app: Any, _error: Exception | None) -> None:
+def write_index(app: Any, error: Exception | None) -> None:
     """Opens the first page for who opens the folder."""
-    head = (
-        f'<!doctype html><html lang="en"><title>vlapipe</title><meta http-equiv="refresh" content="0; {root_doc}.html">'
-    )
-    (Path(app.outdir) / "index.html").write_text(f'{head}<a href="{root_doc}.html">vlapipe</a></html>\n')
+    if error is not None:
+        return
+    first = f"{root_doc}.html"
+    lines = [
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>vlapipe</title>',
+        f'<meta http-equiv="refresh" content="0; url={first}"><a href="{first}">vlapipe</a></html>',
+    ]
+    (Path(app.outdir) / "index.html").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
