@@ -18,20 +18,24 @@ from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.build.record import STORED, Record
 from vlapipe.pipeline.build.workers import run_tasks
+from vlapipe.pipeline.change.append import append, settle
+from vlapipe.pipeline.change.comparison import compare, known_recordings
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.layouts.layouts import find_episodes, schema_of
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
-from vlapipe.pipeline.plan.plan import Plan, make_plan
+from vlapipe.pipeline.plan.plan import Given, Plan, make_plan
 from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOptions, ImageSize
 from vlapipe.pipeline.read.metadata import digest_of_table
 from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.findings_table import findings_table
+from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.schemas.errors import UsageError, VlapipeError
+from vlapipe.pipeline.shards.verify.verify import verify_opened
+from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.schema import Schema
@@ -62,6 +66,8 @@ class IngestConfig:
     scheduler: str | None = None
     scheduler_timeout_s: float = 60.0  # how long the cluster may have no worker that can take the tasks
     strict: bool = False
+    prune: bool = False  # into a finished dataset: also remove the episodes whose recordings are gone
+    note: str | None = None  # a remark for the dataset's history
 
     def __post_init__(self) -> None:
         local_path(self.source, "--dir" if self.single_episode else "--dataset")
@@ -125,6 +131,9 @@ class IngestReport:
     expected: Estimate | None = None  # set only by a dry run
     num_resumed_shards: int
     was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
+    generation: int = 1
+    changes: dict[str, Any] | None = None  # of a dataset that was there before: episodes added, replaced, removed, ...
+    num_gone: int = 0  # episodes that were kept although their recordings are gone
     elapsed_s: float
     cameras: dict[str, Record] = field(default_factory=dict)  # by camera: as, images, bytes, psnr_db, decode_s
     left_out: dict[str, list[str]] = field(default_factory=dict)  # episodes that were not read, by exclude or where
@@ -200,15 +209,22 @@ def find_recordings(config: IngestConfig, schema: Schema) -> tuple[Discovery, Ma
     return found, MadeFrom.of(found, schema, described)
 
 
-def plan_recordings(config: IngestConfig, schema: Schema, found: Discovery) -> tuple[Discovery, Plan]:
-    """Cut files that hold several episodes, and decide which episode goes to which shard."""
+def plan_recordings(
+    config: IngestConfig, schema: Schema, found: Discovery, given: Given | None = None
+) -> tuple[Discovery, Plan]:
+    """Cut files that hold several episodes, and decide which episode goes to which shard.
+
+    ``given`` is what the dataset has decided that the episodes are added to.
+    """
     discovery = cut_files(found, schema)
     if is_cut(schema):
         discovery = choose_episodes(describe_episodes(discovery, schema), schema, config.where)
     codec = parse_codec(config.codec, config.shard_format)
     options = {"format": config.shard_format, "codec": str(codec), "vlapipe": vlapipe.__version__}
     options |= {"where": config.where} if config.where is not None else {}
-    plan = make_plan(discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images)
+    plan = make_plan(
+        discovery, schema, shard_bytes=config.shard_bytes, options=options, images=config.images, given=given
+    )
     return discovery, plan
 
 
@@ -237,6 +253,8 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
     found, made_from = find_recordings(config, schema)
     has_manifest = False
     if config.out is not None and not config.dry_run:
+        if (config.out / MANIFEST).exists() and (grown := _append(config, schema, found, made_from, started)):
+            return grown
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
@@ -277,6 +295,46 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
     return report
 
 
+def _append(
+    config: IngestConfig, schema: Schema, found: Discovery, made_from: MadeFrom, started: float
+) -> IngestReport | None:
+    """Add to the finished dataset what is new. ``None`` if only the first ingest can say what the folder needs."""
+    assert config.out is not None
+    try:
+        dataset = open_dataset(config.out)
+    except (NotADatasetError, DamageError):
+        return None
+    known = known_recordings(dataset)
+    is_first = dataset.generation == 1 and not generations(config.out)
+    if known is None or (is_first and known.episodes == made_from.episodes):
+        return None
+    differs = [each for each in made_from.option_changes(known) if not each.startswith("--shard-size ")]
+    if differs:
+        problem = f"--out {config.out}: already holds a dataset made with other options: {'; '.join(differs)}"
+        raise UsageError(problem, "say them as they were, or choose another --out")
+    damage = verify_opened(config.out, dataset.manifest).damage
+    if damage:
+        raise DamageError(f"--out {config.out}: {damage[0]}", "vlapipe repair makes it again; then run this again")
+    compared = compare(dataset, found, made_from, known, schema)
+    if not compared.to_read and not (config.prune and compared.gone):
+        settle(dataset, found, made_from, compared)
+        return replace(_nothing_to_do(config, config.out, started), num_gone=len(compared.gone))
+    done = append(
+        dataset,
+        found,
+        made_from,
+        compared,
+        make_plan=lambda some, given: plan_recordings(config, schema, some, given),
+        build=lambda plan, place, finished: _run(config, plan, place, finished),
+        across_of=_across,
+        prune=config.prune,
+        note=config.note,
+    )
+    report = _report(config, done.discovery, done.records, done.across, started, resumed=done.num_resumed)
+    gone = 0 if config.prune else len(compared.gone)
+    return replace(report, dataset=config.out, generation=done.generation, changes=done.changes, num_gone=gone)
+
+
 def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestReport:
     """Return the report for an output folder that already holds this run's result.
 
@@ -284,7 +342,7 @@ def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestRep
     """
     dataset = open_dataset(out)
     manifest, totals = dataset.manifest, dataset.manifest.totals
-    tidy(out, {Path(shard["file"]).name for shard in manifest.shards})
+    tidy(out)
     rejects = [json.loads(line) for line in (out / manifest.rejects["file"]).read_text(encoding="utf-8").splitlines()]
     if config.strict and rejects:
         raise _strict(rejects[0])
@@ -304,6 +362,7 @@ def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestRep
         elapsed_s=time.monotonic() - started,
         rejects=rejects,
         was_finished=True,
+        generation=dataset.generation,
     )
 
 

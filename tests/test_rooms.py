@@ -24,6 +24,7 @@ FLOORS = [
     ["pipeline.read", "train.config", "train.parallel", "train.optim", "train.report", "train.robot"],
     ["pipeline.plan", "train.run", "train.run_loader", "train.batch_size"],
     ["pipeline.build", "train.checkpoint"],
+    ["pipeline.change"],
     ["pipeline.ingest", "pipeline.export", "train.faults", "train.result"],
     ["train.evaluation"],
     ["pipeline.show", "pipeline.infer", "pipeline.demo", "pipeline.repair", "train.build"],

@@ -140,7 +140,7 @@ def _fitted(config: TrainConfig, ranks: Ranks, precision: str, say: Callable[[st
 
 def _digest(datasets: Iterable[Dataset]) -> str:
     """Returns the SHA-256 of the manifests. A manifest describes a dataset's content, but not the dataset's path."""
-    return hashlib.sha256(b"".join((dataset.path / MANIFEST).read_bytes() for dataset in datasets)).hexdigest()
+    return hashlib.sha256(b"".join(dataset.manifest_file.read_bytes() for dataset in datasets)).hexdigest()
 
 
 def _open_data(config: TrainConfig, ranks: Ranks, say: Callable[[str], None]) -> tuple[Loader, Loader | None]:
@@ -269,7 +269,7 @@ def _open_outputs(run: Run) -> contextlib.AbstractContextManager[Outputs]:
         config=run.config.to_dict(),
         resumed_step=run.step,
         device=run.ranks.device,
-        manifests=[dataset.path / MANIFEST for dataset in run.loader.datasets],
+        manifests=[dataset.manifest_file for dataset in run.loader.datasets],
         dataset_digest=run.dataset_digest,
         say=run.console.say,
     )

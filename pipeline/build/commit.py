@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
 from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, Stream
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "episodes_table", "storage_and_losses", "with_actions"]
 
 _SOURCE = pa.struct(
     [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
@@ -84,7 +84,12 @@ def assemble(
         },
     }
     gaps = gaps_table((i, gap) for i, row in enumerate(rows) for gap in row[GAPS])
-    return manifest, _episodes_table(rows), gaps, rejects
+    return manifest, episodes_table(rows), gaps, rejects
+
+
+def storage_and_losses(rows: list[Record]) -> tuple[dict[str, str], dict[str, float]]:
+    """Return what each camera's images are stored as, and the PSNR of those that became JPEG files, in dB."""
+    return _storage(rows), _losses(rows)
 
 
 def _storage(rows: list[Record]) -> dict[str, str]:
@@ -182,14 +187,14 @@ def _merge_statistics(records: list[Record], rows: list[Record], schema: Schema)
             parts.setdefault(path, []).append(FieldStatistics.from_dict(values))
     merged = {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
     flickering = flickering_columns(((row, row[EVIDENCE]["still"]) for row in rows), schema)
-    for path, columns in _with_actions(flickering, schema).items():
+    for path, columns in with_actions(flickering, schema).items():
         if path in merged:
             merged[path]["flicker"] = [column in columns for column in range(len(merged[path]["mean"]))]
     return merged
 
 
-def _with_actions(columns: Mapping[str, Collection[int]], schema: Schema) -> dict[str, set[int]]:
-    """Adds the columns of ``action/value`` that follow from these columns; ``of`` comes first, then ``append``."""
+def with_actions(columns: Mapping[str, Collection[int]], schema: Schema) -> dict[str, set[int]]:
+    """Add the columns of ``action/value`` that follow from these columns; ``of`` comes first, then ``append``."""
     found = {path: set(each) for path, each in columns.items()}
     first = 0
     for path in (*schema.action.of, *(constant.field for constant in schema.action.append)):
@@ -208,7 +213,8 @@ def _type_of(column: str) -> pa.DataType | None:
     return pa.int32() if column.endswith("/begin") else None
 
 
-def _episodes_table(rows: list[Record]) -> pa.Table:
+def episodes_table(rows: list[Record]) -> pa.Table:
+    """Return the episodes table of these rows, one or more."""
     columns: dict[str, pa.Array] = {"episode_index": pa.array(range(len(rows)), pa.int64())}
     for name in rows[0]:
         if name in (GAPS, METADATA, EVIDENCE, STORED) or (

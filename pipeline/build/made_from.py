@@ -37,6 +37,7 @@ class MadeFrom:
 
     options: dict[str, str]
     episodes: dict[str, str]
+    generation: int = 1  # of the dataset that the record describes; the history has what later ingests have read
 
     @classmethod
     def of(cls, discovery: Discovery, schema: Schema, options: dict[str, Any]) -> MadeFrom:
@@ -61,7 +62,8 @@ class MadeFrom:
                 options[_QUALITY] = str(JPEG_QUALITY)
                 was = options.get("--image-storage")
                 options["--image-storage"] = "recorded" if was == "jpeg" else str(was)
-            return cls(options=options, episodes=dict(document["episodes"]))
+            generation = int(document.get("generation", 1))
+            return cls(options=options, episodes=dict(document["episodes"]), generation=generation)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -71,21 +73,27 @@ class MadeFrom:
 
     def to_json(self) -> bytes:
         """Return the record as JSON that ends with its own digest."""
-        sorted_dicts = {name: dict(sorted(vars(self)[name].items())) for name in ("episodes", "options")}
-        return sealed_json(sorted_dicts, indent=0)
+        document: dict[str, Any] = {} if self.generation == 1 else {"generation": self.generation}
+        document |= {name: dict(sorted(vars(self)[name].items())) for name in ("episodes", "options")}
+        return sealed_json(document, indent=0)
 
     def changes(self, before: MadeFrom) -> str:
         """Describe in words how ``self`` differs from ``before``. The text is empty if nothing differs."""
-        said = [
-            f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
-            for name in sorted(self.options.keys() | before.options.keys())
-            if self.options.get(name) != before.options.get(name)
-        ]
+        said = self.option_changes(before)
         was, now = before.episodes, self.episodes
         new, gone = sorted(now.keys() - was.keys()), sorted(was.keys() - now.keys())
         other = sorted(name for name in now.keys() & was.keys() if now[name] != was[name])
         said += [_count(new, "new"), _count(gone, "gone"), _count(other, "changed")]
         return "; ".join(part for part in said if part)
+
+
+    def option_changes(self, before: MadeFrom) -> list[str]:
+        """Describe each option that differs from ``before``."""
+        return [
+            f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
+            for name in sorted(self.options.keys() | before.options.keys())
+            if self.options.get(name) != before.options.get(name)
+        ]
 
 
 def _digest(episode: RawEpisode) -> str:

@@ -19,6 +19,7 @@ from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
 from vlapipe.pipeline.shards.verify.verify import verify_opened
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -105,10 +106,11 @@ def is_whole(path: Path, made_from: MadeFrom) -> bool:
         return False
 
 
-def tidy(path: Path, kept: set[str]) -> None:
-    """Remove leftovers of a run that was killed after it wrote its manifest. ``kept`` names the listed shard files."""
+def tidy(path: Path) -> None:
+    """Remove leftovers of a run that was killed after it wrote its manifest."""
     work = path / WORK_FOLDER
     if work.is_dir():
+        kept = {file.removeprefix(f"{SHARD_FOLDER}/") for file in files_of_all_generations(path)}
         with (work / "lock").open("w") as lock:
             if try_lock(lock.fileno()) is not False:
                 _close(path, kept)

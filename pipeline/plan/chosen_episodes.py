@@ -24,7 +24,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
 from vlapipe.schemas.templates import metadata_keys
 
-__all__ = ["choose_episodes", "describe_episodes"]
+__all__ = ["choose_episodes", "describe_episodes", "metadata_and_instruction"]
 
 _THREADS = 8  # files of metadata read at the same time: on a network disk each takes milliseconds
 _COLUMNS = ("id", "task", "split", "instruction")
@@ -146,6 +146,12 @@ def _describe(discovery: Discovery, schema: Schema, raw: RawEpisode) -> _Describ
     is_faulty = bool(findings.errors)
     instruction = read_instructions(discovery.root, raw, schema, metadata, Findings())[0]
     return _Described(raw=raw, metadata=flat_metadata(metadata)[0], instruction=instruction, is_faulty=is_faulty)
+
+
+def metadata_and_instruction(discovery: Discovery, schema: Schema, raw: RawEpisode) -> tuple[dict[str, Any], str]:
+    """Returns the flat metadata and the instruction of an episode, as the episodes table has them."""
+    one = _describe(discovery, schema, raw)
+    return one.metadata, one.instruction
 
 
 def _in_threads(work: Any, discovery: Discovery, schema: Schema) -> Iterable[Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.plan.image_sample import ImageSample, look_at_images
 from vlapipe.pipeline.plan.split import split_of
-from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
+from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
-__all__ = ["Plan", "PlannedShard", "make_plan"]
+__all__ = ["Given", "Plan", "PlannedShard", "make_plan"]
 
 _CSV_SHRINKS = 8  # CSV text is about this many times as large as its stored bytes; used only to fill shards evenly
 
@@ -41,6 +42,19 @@ class Plan:
     shards: tuple[PlannedShard, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a dataset that grows has decided already: its cameras and their sizes, splits by episode, the next number.
+
+    ``splits`` has the episodes that an edit has moved; the ids of all others decide.
+    """
+
+    cameras: tuple[str, ...] | None = None
+    camera_sizes: tuple[tuple[str, ImageSize], ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+    first_shard: int = 0
+
+
 def make_plan(
     discovery: Discovery,
     schema: Schema,
@@ -48,16 +62,24 @@ def make_plan(
     shard_bytes: int,
     options: dict[str, str],
     images: ImageOptions = AS_RECORDED,
+    given: Given | None = None,
 ) -> Plan:
     """Group episodes, ordered by id, into shards of about ``shard_bytes``.
 
-    ``options`` do not change the grouping; they only enter the shards' digests.
+    ``options`` do not change the grouping; they only enter the shards' digests. ``given`` is what the dataset that the
+    shards are added to has decided.
     """
-    cameras = _expected_cameras(discovery, schema)
+    given = given or Given()
+    cameras = _expected_cameras(discovery, schema, given.cameras)
     of_videos = {s.name for s in schema.streams if s.kind == "video"}
     videos = {camera for name in of_videos for camera in cameras[name]}
     sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images, videos)
-    splits = {episode.id: split_of(episode.id, schema.val_fraction) for episode in discovery.episodes}
+    if given.camera_sizes:
+        sample = replace(sample, images=replace(sample.images, camera_sizes=given.camera_sizes))
+    splits = {
+        episode.id: given.splits.get(episode.id) or split_of(episode.id, schema.val_fraction)
+        for episode in discovery.episodes
+    }
     groups: list[list[RawEpisode]] = [[]]
     filled = 0
     for episode in discovery.episodes:
@@ -69,7 +91,7 @@ def make_plan(
         filled += size
     stored = [images.described(), sample.images.camera_sizes]
     common = json.dumps([schema.toml, sorted(options.items()), sorted(cameras.items()), stored])
-    shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups))
+    shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups, given.first_shard))
     return Plan(root=discovery.root, schema=schema, cameras=cameras, images=sample.images, shards=shards)
 
 
@@ -96,8 +118,12 @@ def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) ->
     return size
 
 
-def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[str, ...]]:
+def _expected_cameras(
+    discovery: Discovery, schema: Schema, given: tuple[str, ...] | None
+) -> dict[str, tuple[str, ...]]:
     """Return the cameras of a dataset, by stream: an episode must have them unless the stream is optional.
+
+    ``given`` are the cameras of the dataset that grows, if there is one; new episodes do not change them.
 
     These are the cameras that the schema lists, or else the cameras that at least half of the episodes have. Of an
     optional stream, they are all cameras that an episode may have: by default those that any episode has.
@@ -113,6 +139,9 @@ def _expected_cameras(discovery: Discovery, schema: Schema) -> dict[str, tuple[s
         seen = Counter(camera for episode in discovery.episodes for camera in episode.cameras[stream.name])
         least = 1 if stream.optional else len(discovery.episodes) / 2
         common = tuple(sorted(camera for camera, count in seen.items() if count >= least))
+        if given is not None:
+            is_only_one = sum(isinstance(s, ImageStream) and s.many_cameras for s in schema.streams) == 1
+            common = tuple(camera for camera in given if camera not in taken and (is_only_one or camera in seen))
         cameras[stream.name] = stream.cameras or common
         clash = sorted((taken - {stream.name}) & set(cameras[stream.name]))
         if clash:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.conversion import Conversion, composed, converted_schema, converted_statistics
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
+from vlapipe.pipeline.shards.manifest.generations import manifest_file
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.cache_files import cache_folder, cache_limit
@@ -130,6 +131,16 @@ class Dataset:
     def stored_stride(self) -> int:
         """The stride n of ``action/stride_order`` in ``sample_arrays``; 1 if there is no such array."""
         return self._samples.schema.sample.action_stride
+
+    @property
+    def generation(self) -> int:
+        """The number of the state of the dataset that was opened; 1 for one that nothing was added to."""
+        return self.manifest.generation or 1
+
+    @property
+    def manifest_file(self) -> Path:
+        """The file that describes this generation."""
+        return manifest_file(self.path, self.generation)
 
     def __len__(self) -> int:
         return int(self.manifest.episodes["count"])
@@ -382,11 +393,18 @@ class Episode(Mapping[str, NDArray[Any]]):
         return self[f"{camera}/bytes"][offset[row] : offset[row + 1]].tobytes()
 
 
-def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache_bytes: int | None = None) -> Dataset:
+def open_dataset(
+    path: str | Path,
+    *,
+    generation: int | None = None,
+    cache_dir: str | Path | None = None,
+    cache_bytes: int | None = None,
+) -> Dataset:
     """Open a dataset. Reads only the manifest.
 
     Args:
         path: the folder that ``vlapipe ingest --out`` wrote.
+        generation: the number of an earlier state of the dataset, as ``vlapipe log`` lists them; by default the newest.
         cache_dir: folder into which compressed arrays are unpacked once; by default in the dataset's folder.
         cache_bytes: limit of the unpacked arrays in bytes. Shards that no process reads are removed to keep the limit.
             If this is not enough, the limit is exceeded with a warning.
@@ -394,8 +412,9 @@ def open_dataset(path: str | Path, *, cache_dir: str | Path | None = None, cache
     Raises:
         NotADatasetError: there is no dataset in the folder.
         NewerFormatError: a newer vlapipe wrote the dataset.
-        UsageError: ``$VLAPIPE_CACHE_SIZE`` is not a size, or a path is the address of a store.
+        UsageError: there is no such generation, ``$VLAPIPE_CACHE_SIZE`` is not a size, or a path is the address of a
+            store.
     """
     path = local_path(path, "dataset")
     cache = local_path(cache_dir, "cache_dir") if cache_dir else None
-    return Dataset(path, Manifest.read(path), cache, cache_bytes)
+    return Dataset(path, Manifest.read(path, generation), cache, cache_bytes)

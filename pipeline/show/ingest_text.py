@@ -43,6 +43,12 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         f"{_duration(report.seconds)} of demonstrations, {format_bytes(report.raw_bytes)} raw, "
         f"in {report.elapsed_s:.1f} s"
     )
+    if report.changes is not None:
+        said = ", ".join(f"{len(names):,} {what}" for what, names in report.changes.items() if names)
+        click.echo(f"generation {report.generation} of {report.dataset}: {said}")
+    if report.num_gone:
+        gone = counted(report.num_gone, "episode")
+        click.echo(f"kept {gone} whose recordings are gone; --prune removes such episodes")
     if report.dataset is not None:
         resumed = f" ({report.num_resumed_shards} from an earlier run)" if report.num_resumed_shards else ""
         stored = f"{counted(report.num_shards, 'shard')}{resumed}, {format_bytes(report.stored_bytes)}"

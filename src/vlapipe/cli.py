@@ -144,6 +144,8 @@ def cli() -> None:
 )
 @click.option("--image-quality", type=int, default=95, show_default=True, help="Of JPEG files that are made: 1 to 100.")
 @click.option("--strict", is_flag=True, help="Stop at the first episode with an error.")
+@click.option("--prune", is_flag=True, help="Into a finished dataset: also remove episodes whose recordings are gone.")
+@click.option("--note", help="A remark that vlapipe log shows.")
 @click.option("--report", type=PATH, help="Also write everything that was found to this file: JSON, or a page (.html).")
 def ingest(
     dataset: Path | None,
@@ -162,6 +164,8 @@ def ingest(
     image_storage: str,
     image_quality: int,
     strict: bool,
+    prune: bool,
+    note: str | None,
     report: Path | None,
 ) -> None:
     """Check raw episodes and write them as compressed shards with a manifest.
@@ -197,6 +201,8 @@ def ingest(
         scheduler=scheduler,
         scheduler_timeout_s=scheduler_timeout,
         strict=strict,
+        prune=prune,
+        note=note,
     )
     if report is not None:
         require_folder_of(report, "--report")

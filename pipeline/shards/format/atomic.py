@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 __all__ = [
     "TEMP_PREFIX",
     "fsync_folder",
+    "link_new",
     "sweep_temporaries",
     "temporary_file",
     "try_lock",
@@ -20,6 +23,9 @@ __all__ = [
 ]
 
 TEMP_PREFIX = ".vlapipe-tmp-"
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_NO_REPLACE = 1  # flag of renameat2
+_HERE = -100  # AT_FDCWD
 
 
 @contextlib.contextmanager
@@ -65,20 +71,53 @@ def whole_file(path: Path, *, folder: Path | None = None) -> Iterator[Path]:
     fsync_folder(path.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file atomically. An existing file is replaced."""
-    with whole_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, folder: Path | None = None) -> None:
+    """Write a small file atomically. An existing file is replaced. The temporary file lies in ``folder``, if given."""
+    with whole_file(path, folder=folder) as temporary:
         temporary.write_bytes(data)
 
 
-def try_lock(handle: int) -> bool | None:
-    """Try to take an exclusive lock on an open file or folder, without waiting. Closing the file releases the lock.
+def link_new(source: Path, target: Path) -> bool:
+    """Give a whole, synced file the name ``target``, unless that name is taken. Of several callers one wins.
 
-    Returns ``True`` if this process has the lock now, ``False`` if another holder has it, and ``None`` if the file
-    system has no locks. With ``None`` the caller may go on.
+    ``source`` may keep its own name too. Returns whether this call gave the name.
+
+    Raises:
+        OSError: the file system can do this neither by a hard link nor by a rename that replaces nothing.
     """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _rename_new(source, target)
+    fsync_folder(target.parent)
+    return True
+
+
+def _rename_new(source: Path, target: Path) -> bool:
+    """Rename a file, unless the new name is taken. Linux alone has this call, for most file systems without links."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    failed = rename is None or rename(_HERE, os.fsencode(source), _HERE, os.fsencode(target), _NO_REPLACE)
+    number = errno.ENOSYS if rename is None else ctypes.get_errno()
+    if failed and number == errno.EEXIST:
+        return False
+    if failed:
+        raise OSError(number, "has neither hard links nor a rename that replaces nothing", str(target.parent))
+    fsync_folder(target.parent)
+    return True
+
+
+def try_lock(handle: int, *, shared: bool = False) -> bool | None:
+    """Try to lock an open file or folder without waiting: alone, or ``shared`` with others that lock it so.
+
+    Closing the file releases the lock. Returns ``True`` if this process has the lock now, ``False`` if another holder
+    has it, and ``None`` if the file system has no locks. With ``None`` the caller may go on.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

@@ -1,4 +1,6 @@
-"""Reads and writes ``manifest.json``, and writes the tables that it names. Renaming the manifest is the commit point.
+"""Reads and writes the manifest of a generation, and the tables that it names.
+
+An ingest into a new folder ends by renaming ``manifest.json``; a later generation is made as ``generations`` says.
 
 The files do not depend on the time, the machine or the number of workers: the same input gives the same bytes.
 """
@@ -19,6 +21,7 @@ from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, manifest_file
 from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
 from vlapipe.schemas.schema import Channels
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -31,11 +34,12 @@ __all__ = [
     "SHARD_FOLDER",
     "WORK_FOLDER",
     "Manifest",
+    "episodes_bytes",
     "write_generation",
+    "write_named",
 ]
 
-FORMAT_VERSION = 4  # newest version that this code reads; a dataset has the oldest version that can describe it
-MANIFEST = "manifest.json"
+FORMAT_VERSION = 5  # newest version that this code reads; a dataset has the oldest version that can describe it
 REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
 WORK_FOLDER = ".ingest"  # ingest's lock and commit records; removed after the manifest is written
@@ -52,6 +56,10 @@ class Manifest:
     table (no bytes if an older vlapipe wrote it). ``gaps``: the same of the table of gaps; ``None`` if an older vlapipe
     wrote the dataset without one. ``findings``: the same of the table of findings; ``None`` if there are none.
     ``statistics``: by ``<stream>/<field>``.
+
+    A dataset's first generation has none of the following. ``generation``: its number. ``oldest``: the oldest one that
+    was not removed. ``sums``: the table from which statistics are merged. ``dropped``: the table of episodes that are
+    left out by an edit. ``edits``: the file of labels and splits that edits changed.
     """
 
     vlapipe_version: str
@@ -67,14 +75,21 @@ class Manifest:
     made_with: dict[str, Any] = field(default_factory=dict)
     gaps: dict[str, Any] | None = None
     findings: dict[str, Any] | None = None
+    generation: int | None = None
+    oldest: int | None = None
+    sums: dict[str, Any] | None = None
+    dropped: dict[str, Any] | None = None
+    edits: dict[str, Any] | None = None
 
     @property
     def format_version(self) -> int:
         """The oldest version that can describe this dataset.
 
-        4 if a camera has PNG files or measures depth, else 3 if red and blue are exchanged in a camera's files, else 2
-        if a camera is stored as pixels, otherwise 1.
+        5 if a shard holds an episode that the dataset does not, else 4 if a camera has PNG files or measures depth,
+        else 3 if red and blue are exchanged in a camera's files, else 2 if a camera is stored as pixels, otherwise 1.
         """
+        if any("stored" in shard for shard in self.shards):
+            return 5
         if any(self.image_storage(name) in ("png", "mixed") or self.depth_unit(name) for name in self.streams):
             return 4
         if any(self.image_channels(name) == "bgr" for name in self.streams):
@@ -113,18 +128,24 @@ class Manifest:
     @property
     def tables(self) -> list[dict[str, Any]]:
         """Returns the entries of the files beside the shards: file, sha256, count, and bytes in newer manifests."""
-        return [table for table in (self.episodes, self.gaps, self.findings, self.rejects) if table is not None]
+        named = (self.episodes, self.gaps, self.findings, self.rejects, self.sums, self.dropped, self.edits)
+        return [table for table in named if table is not None]
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read a dataset's manifest.
+    def read(cls, folder: Path, generation: int | None = None) -> Manifest:
+        """Read a dataset's manifest, of the newest generation unless another one is asked for.
 
         Raises:
             NotADatasetError: there is no manifest, or the file is not a vlapipe manifest.
             NewerFormatError: a newer vlapipe wrote the manifest.
             DamageError: the manifest was altered after it was written.
+            UsageError: there is no such generation.
         """
-        path = folder / MANIFEST
+        return cls.read_file(manifest_file(folder, generation), folder)
+
+    @classmethod
+    def read_file(cls, path: Path, folder: Path) -> Manifest:
+        """Read the manifest of the dataset in ``folder`` from this file. See ``read``."""
         try:
             data = path.read_bytes()
             document = json.loads(data)
@@ -197,13 +218,11 @@ def write_generation(
         gaps: the table of gaps, one row a gap. If ``None``, readers search the shards for gaps.
         findings: the table of findings of kept episodes. An empty one is not written.
     """
-    buffer = io.BytesIO()
-    pq.write_table(episodes, buffer, compression="zstd", row_group_size=_ROW_GROUP)
-    named = {"episodes": _write_table(folder, "episodes", buffer.getvalue(), episodes.num_rows)}
+    named = {"episodes": write_named(folder, "episodes", episodes_bytes(episodes), episodes.num_rows)}
     if gaps is not None:
-        named["gaps"] = _write_table(folder, "gaps", table_bytes(gaps), gaps.num_rows)
+        named["gaps"] = write_named(folder, "gaps", table_bytes(gaps), gaps.num_rows)
     if findings is not None and findings.num_rows:
-        named["findings"] = _write_table(folder, "findings", findings_bytes(findings), findings.num_rows)
+        named["findings"] = write_named(folder, "findings", findings_bytes(findings), findings.num_rows)
     lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
     write_bytes(folder / REJECTS, lines)
     digest = hashlib.sha256(lines).hexdigest()
@@ -211,9 +230,18 @@ def write_generation(
     write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, "findings": None, **named}).to_json())
 
 
-def _write_table(folder: Path, name: str, table: bytes, count: int) -> dict[str, Any]:
-    """Write a table under a name that contains its digest. Returns the table's entry for the manifest."""
-    sha256 = hashlib.sha256(table).hexdigest()
-    file = f"{name}-{sha256[:8]}.parquet"
-    write_bytes(folder / file, table)
-    return {"file": file, "bytes": len(table), "sha256": sha256, "count": count}
+def episodes_bytes(table: pa.Table) -> bytes:
+    """Returns an episodes table as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
+    return buffer.getvalue()
+
+
+def write_named(
+    folder: Path, name: str, data: bytes, count: int, suffix: str = "parquet", scratch: Path | None = None
+) -> dict[str, Any]:
+    """Write a file under a name that contains its digest. Returns the file's entry for the manifest."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    file = f"{name}-{sha256[:8]}.{suffix}"
+    write_bytes(folder / file, data, folder=scratch)
+    return {"file": file, "bytes": len(data), "sha256": sha256, "count": count}

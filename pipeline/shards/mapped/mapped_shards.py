@@ -59,8 +59,11 @@ def shard_key(manifest: Manifest, shard: int, choice: str = "") -> str:
     """Returns the key of a shard's cache entry: 32 hexadecimal digits.
 
     The key follows from the digests of the shard and the schema, and from ``choice``, which describes a chosen sample.
+    If the dataset does not have every episode of the shard, nothing is derived for the others, so the key says which.
     """
-    key = f"{_CACHE_VERSION}-{manifest.shards[shard]['sha256']}-{manifest.schema['sha256']}{choice}"
+    entry = manifest.shards[shard]
+    kept = f"-{entry['kept']}" if "kept" in entry else ""
+    key = f"{_CACHE_VERSION}-{entry['sha256']}-{manifest.schema['sha256']}{choice}{kept}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

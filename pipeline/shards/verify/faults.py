@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from vlapipe.pipeline.shards.format.digest import RESTORE, file_sha256
 from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, Manifest
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.schemas.errors import DamageError, printable
 
-__all__ = ["Fault", "Kind", "ListedFile", "listed_files"]
+__all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "listed_files"]
 
 Kind = Literal["missing", "truncated", "altered", "swapped", "stale", "unlisted"]
 _ALTERED = "its bytes differ from those that were written"
@@ -137,4 +138,19 @@ def _files_of(manifest: Manifest) -> list[ListedFile]:
             file=shard["file"], num_bytes=shard["bytes"], sha256=shard["sha256"], shard=i, episodes=episodes
         )
         files.append(file)
+    return files
+
+
+def files_of_all_generations(folder: Path) -> dict[str, ListedFile]:
+    """Returns every file that any generation of a dataset lists, by its path within the dataset.
+
+    Raises:
+        DamageError: a generation's file is damaged.
+    """
+    files: dict[str, ListedFile] = {}
+    for number in generations(folder) or [None]:
+        manifest = Manifest.read(folder, number)
+        files |= {file.file: file for file in listed_files(manifest) if file.file not in files}
+        if number is not None:
+            files[generation_file(number)] = ListedFile(file=generation_file(number), num_bytes=None, sha256="")
     return files

@@ -32,7 +32,8 @@ REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
 _SHARD_NAME = re.compile(r"shard-\d+-[0-9a-f]{8}\.(?:npz|zarr\.zip)")
-_TABLE_NAME = re.compile(r"(?:episodes|gaps|findings)-[0-9a-f]{8}\.parquet")
+_TABLE_NAMES = "episodes|gaps|findings|statistics|dropped|edits|rejects"
+_TABLE_NAME = re.compile(rf"(?:{_TABLE_NAMES})-[0-9a-f]{{8}}\.(?:parquet|jsonl?)")
 _OLDER = "has no digest of its own: an older vlapipe wrote it"
 _MOST_THREADS = 4
 _MB = 1_000_000
@@ -125,7 +126,7 @@ def is_finished(path: Path) -> bool:
 
 def named_by_digest(path: Path) -> set[str]:
     """Return the files in the folder that have names as vlapipe gives them, with a digest in them."""
-    names = {entry.name for entry in path.glob("*.parquet") if _TABLE_NAME.fullmatch(entry.name)}
+    names = {entry.name for entry in path.iterdir() if _TABLE_NAME.fullmatch(entry.name)}
     shards = {entry.name for entry in (path / SHARD_FOLDER).glob("*") if _SHARD_NAME.fullmatch(entry.name)}
     return names | {f"{SHARD_FOLDER}/{name}" for name in shards}
 

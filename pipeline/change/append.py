@@ -1,0 +1,166 @@
+"""Adds recordings to a finished dataset as its next generation. Recordings that have not changed are not read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.build.build import RecordFile
+from vlapipe.pipeline.build.made_from import MadeFrom
+from vlapipe.pipeline.build.record import Record, finished_records
+from vlapipe.pipeline.change.commit import Said, commit, place_shards
+from vlapipe.pipeline.change.comparison import Comparison, known_recordings, unit_of
+from vlapipe.pipeline.change.contents import Contents, read_edits
+from vlapipe.pipeline.change.work_folder import work_folder
+from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.plan.plan import Given, Plan
+from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, write_bytes
+from vlapipe.pipeline.shards.manifest.generations import publish
+from vlapipe.pipeline.shards.manifest.history import sweep_entries
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
+
+__all__ = ["Appended", "append", "settle"]
+
+_NUMBER = re.compile(r".*/shard-(\d+)-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appended:
+    """What an append did. ``changes`` names the episodes that were added, replaced, removed and set aside."""
+
+    generation: int
+    records: list[Record]
+    plan: Plan
+    discovery: Discovery
+    num_resumed: int
+    across: list[Record]  # findings about the new episodes together
+    changes: dict[str, Any]
+
+
+MakePlan = Callable[[Discovery, Given], tuple[Discovery, Plan]]
+Build = Callable[[Plan, RecordFile, dict[int, Record]], list[Record]]
+Across = Callable[[Discovery, Plan, list[Record]], list[Record]]
+
+
+def append(
+    dataset: Dataset,
+    found: Discovery,
+    made_from: MadeFrom,
+    compared: Comparison,
+    *,
+    make_plan: MakePlan,
+    build: Build,
+    across_of: Across,
+    prune: bool = False,
+    note: str | None = None,
+) -> Appended:
+    """Read the new and the changed recordings, and commit them.
+
+    Args:
+        dataset: the newest generation.
+        found: all recordings.
+        made_from: what a dataset of all recordings is made from.
+        compared: which recordings are new, changed or gone.
+        make_plan: plans the shards of the recordings to read.
+        build: builds those that are not finished, and returns the records of all.
+        across_of: returns the findings about all new episodes together.
+        prune: remove the episodes whose recordings are gone.
+        note: a remark for the history.
+    """
+    to_read = compared.to_read
+    gone = set(compared.gone) if prune else set()
+    recordings = {*made_from.episodes}
+    with work_folder(dataset.path, _name_of(found, made_from), resumes=True) as work:
+        place = RecordFile(shards=work / "shards", records=work / "records")
+        for folder in (place.shards, place.records):
+            folder.mkdir(exist_ok=True)
+            sweep_temporaries(folder)
+        chosen = replace(found, episodes=tuple(raw for raw in found.episodes if raw.id in to_read))
+        discovery, plan = make_plan(chosen, _given(dataset))
+        finished = finished_records(place.records, place.shards, {each.index: each.digest for each in plan.shards})
+        records = build(plan, place, finished) if to_read else []
+        _remove_others(place, records)
+        across = across_of(discovery, plan, records)
+        findings = [*(finding for record in records for finding in record["findings"]), *across]
+        read = {"episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}}
+        read |= {"gone": sorted(gone)} if gone else {}
+        place_shards(dataset.path, place.shards)
+
+        def change(contents: Contents) -> Said | None:
+            there = contents.ids
+            ours = [episode["id"] for record in records for episode in record["episodes"]]
+            leaving = {each for each in there if unit_of(each, recordings) in to_read} | (there & gone)
+            old = {reject["episode"] for reject in contents.rejects}
+            aside = {each for each in old if unit_of(each, recordings) in to_read} | (old & gone)
+            contents.remove(leaving | aside)
+            contents.add(records, findings, len(plan.shards) if to_read else 0)
+            changes = {
+                "added": [each for each in ours if each not in there],
+                "replaced": [each for each in ours if each in there],
+                "removed": sorted(leaving - set(ours)),
+                "set aside": [reject["episode"] for record in records for reject in record["rejects"]],
+            }
+            return Said(what="append", note=note, changes=changes, read={"source": str(found.root), **read})
+
+        done = commit(dataset.path, work, change)
+    assert done is not None
+    return Appended(
+        generation=done[0].generation,
+        records=records,
+        plan=plan,
+        discovery=discovery,
+        num_resumed=len(finished),
+        across=across,
+        changes=done[1].changes,
+    )
+
+
+def settle(dataset: Dataset, found: Discovery, made_from: MadeFrom, compared: Comparison) -> None:
+    """Finish what a run left that was killed after its commit, and remember dates of recordings that are the same."""
+    path = dataset.path
+    with work_folder(path, _name_of(found, made_from)) as work:
+        publish(path, work)
+        sweep_entries(path)
+        if compared.same_bytes:
+            known = known_recordings(dataset)
+            assert known is not None
+            fresh = {name: made_from.episodes[name] for name in compared.same_bytes}
+            write_bytes(path / MADE_FROM, replace(known, episodes=known.episodes | fresh).to_json(), folder=work)
+
+
+def _name_of(found: Discovery, made_from: MadeFrom) -> str:
+    """Return the name of the work folder: the same for every run with this source and these options."""
+    described = json.dumps([str(found.root.resolve()), sorted(made_from.options.items())])
+    return "ingest-" + hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _given(dataset: Dataset) -> Given:
+    manifest = dataset.manifest
+    numbers = [int(match[1]) for shard in manifest.shards if (match := _NUMBER.match(shard["file"]))]
+    sizes = []
+    for camera in manifest.cameras:
+        if manifest.image_storage(camera) in ("raw", "mixed"):
+            width, height = (dataset.column(f"{camera}/{side}") for side in ("width", "height"))
+            filled = width > 0
+            sizes += [(camera, (int(width[filled][0]), int(height[filled][0])))] if filled.any() else []
+    splits = {name: each["split"] for name, each in read_edits(dataset).items() if "split" in each}
+    return Given(
+        cameras=tuple(manifest.cameras),
+        camera_sizes=tuple(sizes),
+        splits=splits,
+        first_shard=max(numbers, default=-1) + 1,
+    )
+
+
+def _remove_others(place: RecordFile, records: list[Record]) -> None:
+    """Remove shards of an earlier try that this run does not use."""
+    ours = {record["shard"]["file"] for record in records if record["shard"]}
+    for shard in place.shards.iterdir():
+        if shard.name not in ours:
+            shard.unlink()

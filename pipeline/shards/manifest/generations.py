@@ -1,0 +1,86 @@
+"""The generations of a dataset: which there are, and the one step that makes the next one.
+
+A dataset of one generation is ``manifest.json`` alone. From the second on, each generation is a manifest of its own,
+``generations/000002.json``. The file with the highest number is the dataset. ``manifest.json`` repeats it for people,
+plain tools and older readers, and may be behind for a moment, or after a kill until the next command.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
+from vlapipe.schemas.errors import UsageError
+
+__all__ = ["GENERATIONS", "MANIFEST", "claim", "generation_file", "generations", "keep_first", "manifest_file", "publish"]
+
+MANIFEST = "manifest.json"
+GENERATIONS = "generations"
+_FILE = re.compile(r"(\d{6,})\.json")
+
+
+def generations(folder: Path) -> list[int]:
+    """Returns the numbers of the generations that have a file, in order; empty if there is ``manifest.json`` alone."""
+    try:
+        names = [entry.name for entry in (folder / GENERATIONS).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(match[1]) for name in names if (match := _FILE.fullmatch(name)))
+
+
+def generation_file(number: int) -> str:
+    """Returns the path of a generation's file within the dataset."""
+    return f"{GENERATIONS}/{number:06d}.json"
+
+
+def manifest_file(folder: Path, generation: int | None = None) -> Path:
+    """Returns the file that describes a generation, by default the newest one.
+
+    Raises:
+        UsageError: there is no such generation.
+    """
+    there = generations(folder)
+    if generation is None:
+        return folder / (generation_file(there[-1]) if there else MANIFEST)
+    if generation == 1 and not there:
+        return folder / MANIFEST
+    if generation not in there:
+        numbers = f"{there[0]} to {there[-1]}" if there else "1"
+        raise UsageError(f"{folder}: no generation {generation}: it has {numbers}", "vlapipe log lists them")
+    return folder / generation_file(generation)
+
+
+def keep_first(folder: Path) -> None:
+    """Give the first generation, which is ``manifest.json`` alone until now, a file of its own."""
+    if generations(folder):
+        return
+    (folder / GENERATIONS).mkdir(exist_ok=True)
+    fsync_folder(folder)
+    link_new(folder / MANIFEST, folder / generation_file(1))  # if another command was faster, its file is the same
+    if not (folder / MANIFEST).exists():  # without links the file was renamed
+        write_bytes(folder / MANIFEST, (folder / generation_file(1)).read_bytes())
+
+
+def claim(folder: Path, number: int, data: bytes, scratch: Path) -> bool:
+    """Make a generation, unless another command has made one of this number. Returns whether this call made it.
+
+    This is the commit. The file is whole before it gets its name.
+    """
+    whole = scratch / "next-generation.json"
+    with whole_file(whole) as temporary:
+        temporary.write_bytes(data)
+    try:
+        return link_new(whole, folder / generation_file(number))
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def publish(folder: Path, scratch: Path) -> None:
+    """Make ``manifest.json`` repeat the newest generation."""
+    while there := generations(folder):
+        data = (folder / generation_file(there[-1])).read_bytes()
+        if not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != data:
+            write_bytes(folder / MANIFEST, data, folder=scratch)
+        if generations(folder)[-1] == there[-1]:  # else another command may have written it before this one did
+            return

@@ -1,0 +1,153 @@
+"""The history of a dataset: for each generation one entry that says who made it, when, where and by which command.
+
+An entry is a file ``.log/000002-<digest8>.json``; the digest is that of the generation's manifest. Entries depend on time and
+place, so they are no part of the generation itself, and no reader needs them. An entry is written before its
+generation is made. One whose generation was made by another command, or never, counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations
+
+__all__ = ["HISTORY", "Entry", "entries", "history_files", "sweep_entries", "who_and_where", "write_entry"]
+
+HISTORY = ".log"
+_FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One generation. What is not known is empty.
+
+    ``changes`` has what changed, as counts and lists of episodes by name. ``read`` has, for an ingest, the digest of each
+    episode's files (sizes, dates) that was read, and the episodes that are gone.
+    """
+
+    generation: int
+    what: str
+    when: str = ""
+    user: str = ""
+    host: str = ""
+    command: list[str] = field(default_factory=list)
+    vlapipe_version: str = ""
+    note: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    read: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Returns the entry as one line for a terminal."""
+        by = "@".join(filter(None, (self.user, self.host)))
+        counts = [
+            f"{len(value) if isinstance(value, list) else value} {name}" for name, value in self.changes.items() if value
+        ]
+        said = [f"{self.generation:>4}  {self.when or '-':20}  {by or '-'}  {self.what}"]
+        said += [", ".join(counts)] if counts else []
+        said += [f'"{self.note}"'] if self.note else []
+        return ": ".join(said)
+
+
+def who_and_where() -> dict[str, Any]:
+    """Returns the time, user and host of now, as an entry has them."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"when": now, "user": _name_of(os.getuid()), "host": socket.gethostname()}
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # in a container the number may have no name
+        return str(uid)
+
+
+def write_entry(folder: Path, entry: Entry, manifest: bytes, scratch: Path) -> Path:
+    """Write the entry of a generation that is about to be made. ``manifest`` is the generation's file."""
+    (folder / HISTORY).mkdir(exist_ok=True)
+    path = folder / HISTORY / f"{entry.generation:06d}-{hashlib.sha256(manifest).hexdigest()[:8]}.json"
+    write_bytes(path, sealed_json(vars(entry), indent=1), folder=scratch)
+    return path
+
+
+def history_files(folder: Path) -> list[tuple[int, str, Path]]:
+    """Returns number, digest and path of each entry's file, also of those that count for nothing."""
+    if not (folder / HISTORY).is_dir():
+        return []
+    found = [(match, path) for path in (folder / HISTORY).iterdir() if (match := _FILE.fullmatch(path.name))]
+    return sorted((int(match[1]), match[2], path) for match, path in found)
+
+
+def sweep_entries(folder: Path) -> None:
+    """Remove the entries of generations that other commands have made."""
+    there = generations(folder)
+    for number, path in _not_made(folder):
+        if there and number <= there[-1]:
+            path.unlink(missing_ok=True)
+
+
+def _not_made(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yields the entries whose generation is another one, as far as its file is still there, or is not made yet."""
+    there = generations(folder)
+    digests: dict[int, str] = {}
+    for number, digest, path in history_files(folder):
+        if number not in digests and number in there:
+            digests[number] = hashlib.sha256((folder / generation_file(number)).read_bytes()).hexdigest()[:8]
+        if (number in digests and digests[number] != digest) or number > (there[-1] if there else 1):
+            yield number, path
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Returns the entries of all generations up to the newest one, in order, also of those that gc has removed.
+
+    Of a generation without an entry, as of the first one, only what its file tells is known: its date and its owner.
+    """
+    there = generations(folder) or [1]
+    left_out = {path for _, path in _not_made(folder)}
+    found = {number: _read(path) for number, _, path in history_files(folder) if path not in left_out}
+    every = {1, *found, *there}
+    return [found.get(number) or _from_file(folder, number) for number in sorted(every)]
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        data = path.read_bytes()
+        document = json.loads(data)
+        known = {name: document[name] for name in Entry.__dataclass_fields__ if name in document}
+        return None if Seal.of(data).is_broken else Entry(**known)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None  # verify reports the damage
+
+
+def _from_file(folder: Path, number: int) -> Entry:
+    what = "ingest" if number == 1 else ""
+    path = folder / (generation_file(number) if number in generations(folder) else MANIFEST)
+    if number > 1 and not path.name.startswith(f"{number:06d}"):
+        return Entry(generation=number, what=what)
+    try:
+        status = path.stat()
+        document: Mapping[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return Entry(generation=number, what=what)
+    if (document.get("generation") or 1) != number:
+        return Entry(generation=number, what=what)
+    when = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Entry(
+        generation=number,
+        what=what,
+        when=when,
+        user=_name_of(status.st_uid),
+        vlapipe_version=str(document.get("vlapipe_version", "")),
+        changes={"added": document.get("totals", {}).get("episodes", 0)} if number == 1 else {},
+    )
