@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.batch_size import fit_batch_size, joined, require_measurable

@@ -86,7 +86,6 @@ class MadeFrom:
         said += [_count(new, "new"), _count(gone, "gone"), _count(other, "changed")]
         return "; ".join(part for part in said if part)
 
-
     def option_changes(self, before: MadeFrom) -> list[str]:
         """Describe each option that differs from ``before``."""
         return [

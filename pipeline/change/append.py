@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.build.build import RecordFile
@@ -88,7 +87,7 @@ def append(
         _remove_others(place, records)
         across = across_of(discovery, plan, records)
         findings = [*(finding for record in records for finding in record["findings"]), *across]
-        read = {"episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}}
+        read: dict[str, Any] = {"episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}}
         read |= {"gone": sorted(gone)} if gone else {}
         place_shards(dataset.path, place.shards)
 
@@ -106,18 +105,19 @@ def append(
                 "removed": sorted(leaving - set(ours)),
                 "set aside": [reject["episode"] for record in records for reject in record["rejects"]],
             }
+            if not any(changes.values()):
+                return None
             return Said(what="append", note=note, changes=changes, read={"source": str(found.root), **read})
 
         done = commit(dataset.path, work, change)
-    assert done is not None
     return Appended(
-        generation=done[0].generation,
+        generation=done[0].generation if done is not None else dataset.generation,
         records=records,
         plan=plan,
         discovery=discovery,
         num_resumed=len(finished),
         across=across,
-        changes=done[1].changes,
+        changes=done[1].changes if done is not None else {},
     )
 
 

@@ -20,7 +20,7 @@ from vlapipe.pipeline.change.work_folder import UNTIDY
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
 from vlapipe.pipeline.shards.manifest.generations import claim, keep_first, publish
-from vlapipe.pipeline.shards.manifest.history import Entry, sweep_entries, who_and_where, write_entry
+from vlapipe.pipeline.shards.manifest.history import Entry, remember_first, sweep_entries, who_and_where, write_entry
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 
 __all__ = ["Said", "commit", "commit_manifest", "place_shards"]
@@ -74,6 +74,7 @@ def commit_manifest(path: Path, work: Path, manifest: Manifest, said: Said) -> b
         vlapipe_version=vlapipe.__version__,
         **who_and_where(),
     )
+    remember_first(path, work)
     write_entry(path, entry, data, work)
     keep_first(path)
     is_ours = claim(path, manifest.generation, data, work)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def known_recordings(dataset: Dataset) -> MadeFrom | None:
 
 
 def unit_of(name: str, recordings: Mapping[str, Any] | set[str]) -> str:
-    """Return the recording that an episode is a part of: parts of a file are called ``file/part`` or ``file/part@row``."""
+    """Return the recording that an episode is a part of. Parts are called ``file/part`` or ``file/part@row``."""
     unit = name
     while unit not in recordings and "/" in unit:
         unit = unit.rpartition("/")[0]
@@ -104,8 +105,8 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
             doubtful.append(raw)
     edits = read_edits(dataset)
     with ThreadPoolExecutor(_THREADS) as threads:
-        jobs = ((raw, edits.get(raw.id, {})) for raw in doubtful)
-        are_same = list(threads.map(lambda job: _has_same_bytes(dataset, found, *job, schema), jobs))
+        same_as = partial(_has_same_bytes, dataset, found, schema)
+        are_same = list(threads.map(lambda raw: same_as(raw, edits.get(raw.id, {})), doubtful))
     same_bytes = [raw.id for raw, is_same in zip(doubtful, are_same, strict=True) if is_same]
     changed = [raw.id for raw, is_same in zip(doubtful, are_same, strict=True) if not is_same]
     ids = {raw.id for raw in found.episodes}
@@ -114,7 +115,7 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
 
 
 def _has_same_bytes(
-    dataset: Dataset, found: Discovery, raw: RawEpisode, edits: Mapping[str, Any], schema: Schema
+    dataset: Dataset, found: Discovery, schema: Schema, raw: RawEpisode, edits: Mapping[str, Any]
 ) -> bool:
     """Return whether an episode that is stored was surely made from these bytes.
 

@@ -23,17 +23,18 @@ from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.change.statistics import merged_statistics
-from vlapipe.pipeline.change.sums import Sums
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, table_bytes
 from vlapipe.pipeline.shards.manifest.manifest import REJECTS, SHARD_FOLDER, Manifest, episodes_bytes, write_named
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
+from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Contents", "dropped_ids", "read_edits", "read_rejects"]
 
 _FILE = "shard_file"  # in place of the shard's number, which changes
+_TEXTS = ("task", "instruction", "split")
 _GAPS = "gaps_beside_anchor"  # of dropped episodes, whose gaps are in no other table
 
 
@@ -59,6 +60,7 @@ class Contents:
         self._findings: Counter[str] = Counter(manifest.totals["findings"])
         self._stored: list[Record] = []
         self._num_planned = 0
+        self._rows: dict[str, Record] = {}  # labels, for ``differs``
 
     @property
     def ids(self) -> set[str]:
@@ -130,6 +132,13 @@ class Contents:
         self.table = joined(self.table, back, self.base)
         self._make_edits(set(ids) & self.edits.keys())
 
+    def differs(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Return whether an edit to these values changes the episode."""
+        if name not in self._rows:
+            columns = [column for column in self.table.column_names if column in _TEXTS or column.startswith(PREFIX)]
+            self._rows = {row["id"]: row for row in self.table.select(["id", *columns]).to_pylist()}
+        return any(self._rows[name].get(column) != value for column, value in values.items())
+
     def edit(self, ids: Collection[str], values: Mapping[str, Any]) -> None:
         """Set columns of episodes: ``task``, ``instruction``, ``split`` or ``metadata/<key>``."""
         for name in ids:
@@ -168,14 +177,16 @@ class Contents:
 
         ``cache`` is a folder for unpacked shards, if the statistics of episodes that come or go must be computed.
         """
+        if not len(self.table):
+            raise UsageError(f"{folder}: no episode would be left", "remove the folder if that is what you want")
         base = self.base.manifest
         stored = self._num_stored()
         dropped_files = set(self.dropped[_FILE].to_pylist()) if self.dropped is not None else set()
         counts = Counter(self.table[_FILE].to_pylist())
         files = [file for file in self.shards if counts[file] or file in dropped_files]
         table = self._ordered(files)
-        shards = [self._shard(file, counts[file], stored[file], table) for file in files]
-        named = self._write_tables(folder, scratch, table, files)
+        shards = [self._shard(file, counts[file], stored[file]) for file in files]
+        named = self._write_tables(folder, scratch, table)
         manifest = replace(
             base,
             vlapipe_version=vlapipe.__version__,
@@ -207,7 +218,7 @@ class Contents:
         table = table.take(pc.sort_indices(table, sort_keys=[("shard", "ascending"), (anchor, "ascending")]))
         return table.add_column(0, "episode_index", pa.array(range(len(table)), pa.int64()))
 
-    def _shard(self, file: str, count: int, stored: int, table: pa.Table) -> dict[str, Any]:
+    def _shard(self, file: str, count: int, stored: int) -> dict[str, Any]:
         entry = {key: value for key, value in self.shards[file].items() if key not in ("stored", "kept")}
         entry["episodes"] = count
         if count == stored:
@@ -216,7 +227,7 @@ class Contents:
         digest = hashlib.sha256(json.dumps(sorted(starts)).encode()).hexdigest()[:8]
         return {**entry, "stored": stored, "kept": digest}
 
-    def _write_tables(self, folder: Path, scratch: Path, table: pa.Table, files: list[str]) -> dict[str, Any]:
+    def _write_tables(self, folder: Path, scratch: Path, table: pa.Table) -> dict[str, Any]:
         def write(name: str, data: bytes, count: int, suffix: str = "parquet") -> dict[str, Any]:
             return write_named(folder, name, data, count, suffix, scratch)
 
@@ -327,8 +338,10 @@ def _numbered(gaps: pa.Table, ids: pa.Array) -> pa.Table:
     gaps = gaps.filter(pc.is_in(gaps["id"], value_set=ids))
     number = pc.index_in(gaps["id"], value_set=ids).cast(pa.int64())
     table = gaps.set_column(0, "episode_index", number)
-    order = pc.sort_indices(table.append_column("place", pa.array(range(len(table)), pa.int64())), sort_keys=[
-        ("episode_index", "ascending"), ("place", "ascending")])
+    order = pc.sort_indices(
+        table.append_column("place", pa.array(range(len(table)), pa.int64())),
+        sort_keys=[("episode_index", "ascending"), ("place", "ascending")],
+    )
     return table.take(order).cast(gaps_table([]).schema)
 
 

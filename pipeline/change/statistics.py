@@ -46,7 +46,7 @@ def merged_statistics(
             sums.count(statistics_of(before, [old[name] for name in sorted(gone)]), times=-1)
             sums.count(statistics_of(after, [now[name] for name in sorted(come)]))
             sums.replace_moments(file, statistics_of(after, now.values()))
-    sums.still = _still(sums.still | still, before, after, known=still.keys())
+    sums.still = _still({**sums.still, **still}, before, after, known=still.keys())
     statistics = {path: each.summary() for path, each in sums.statistics(files).items()}
     rows = _rows_with_statistics(after) if sums.still else []
     flickering = flickering_columns(((row, sums.still.get(row["id"], {})) for row in rows), after.recorded)

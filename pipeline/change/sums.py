@@ -46,7 +46,7 @@ _NO_SOURCE = SourceFile(path="", num_files=0, num_bytes=0, sha256="")
 
 @dataclass(kw_only=True)
 class Sums:
-    """``moments`` by shard's file and field, ``histograms`` by field, and ``still`` by episode: columns that hardly move.
+    """``moments`` by shard's file and field, ``histograms`` by field, and the columns that are ``still``, by episode.
 
     Of a shard without training episodes there are no moments.
     """

@@ -1,4 +1,4 @@
-"""Joins episodes tables whose metadata columns differ: a column's type is that of all values, as one ingest gives it."""
+"""Joins episodes tables whose metadata columns differ. A column's type is that of all values, as after one ingest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["joined", "with_metadata"]
 
 
 def joined(table: pa.Table, new: pa.Table, dataset: Dataset) -> pa.Table:
-    """Return the rows of ``table`` and then those of ``new``. A column that an older vlapipe did not write stays away."""
+    """Return the rows of ``table`` and then those of ``new``, without columns that an older vlapipe did not write."""
     if INSTRUCTIONS in table.column_names or INSTRUCTIONS in new.column_names:
         table, new = _with_instructions(table), _with_instructions(new)
     ours, theirs = _metadata_fields(table, dataset), _metadata_fields(new, dataset)

@@ -124,16 +124,17 @@ def _tidy(dataset: Path) -> None:
             work.rmdir()
 
 
-def remove_unlisted(dataset: Path, *, older_than_s: float | None = None) -> list[str]:
-    """Remove files with names as vlapipe gives them that no generation lists. Returns their names.
+def remove_unlisted(dataset: Path, *, older_than_s: float | None = None) -> dict[str, int]:
+    """Remove files with names as vlapipe gives them that no generation lists. Returns their names and sizes.
 
     Raises:
         DamageError: the file of a generation is damaged, so nobody knows what it lists.
     """
-    removed = []
+    removed: dict[str, int] = {}
     for name in sorted(named_by_digest(dataset) - files_of_all_generations(dataset).keys()):
         path = dataset / name
-        if older_than_s is None or time.time() - path.stat().st_mtime > older_than_s:
+        status = path.stat()
+        if older_than_s is None or time.time() - status.st_mtime > older_than_s:
             path.unlink(missing_ok=True)
-            removed.append(name)
+            removed[name] = status.st_size
     return removed

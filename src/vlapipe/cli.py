@@ -21,6 +21,8 @@ import click
 
 import vlapipe
 from vlapipe.commands.diff import diff
+from vlapipe.commands.generations import edit, log
+from vlapipe.commands.generations import gc as remove_old
 from vlapipe.commands.inspect import inspect
 from vlapipe.commands.options import PATH
 from vlapipe.commands.verify import repair, verify
@@ -100,9 +102,12 @@ def cli() -> None:
     \b
     vlapipe demo raw/                              make a small raw dataset to play with
     vlapipe ingest --dataset raw/ --dry-run        check it, write nothing
-    vlapipe ingest --dataset raw/ --out data/      write shards and a manifest
+    vlapipe ingest --dataset raw/ --out data/      write shards and a manifest; later, add what is new
     vlapipe inspect data/                          look at what came of it
     vlapipe diff monday/ today/                    what changed between two datasets
+    vlapipe edit data/ --drop EPISODE              leave an episode out; nothing is lost
+    vlapipe log data/                              who changed what, and when
+    vlapipe gc data/ --keep 3                      remove older generations
     vlapipe verify data/                           compare every byte with what was written
     vlapipe repair data/ --source raw/             make damaged files again
     vlapipe train --data data/ --out run/          train a policy
@@ -220,6 +225,9 @@ def ingest(
 
 cli.add_command(inspect)
 cli.add_command(diff)
+cli.add_command(log)
+cli.add_command(edit)
+cli.add_command(remove_old)
 
 
 @cli.group()

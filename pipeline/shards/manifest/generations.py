@@ -13,7 +13,16 @@ from pathlib import Path
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["GENERATIONS", "MANIFEST", "claim", "generation_file", "generations", "keep_first", "manifest_file", "publish"]
+__all__ = [
+    "GENERATIONS",
+    "MANIFEST",
+    "claim",
+    "generation_file",
+    "generations",
+    "keep_first",
+    "manifest_file",
+    "publish",
+]
 
 MANIFEST = "manifest.json"
 GENERATIONS = "generations"

@@ -1,7 +1,7 @@
 """The history of a dataset: for each generation one entry that says who made it, when, where and by which command.
 
-An entry is a file ``.log/000002-<digest8>.json``; the digest is that of the generation's manifest. Entries depend on time and
-place, so they are no part of the generation itself, and no reader needs them. An entry is written before its
+An entry is a file ``.log/000002-<digest8>.json``; the digest is that of the generation's manifest. Entries depend on
+time and place, so they are no part of the generation itself, and no reader needs them. An entry is written before its
 generation is made. One whose generation was made by another command, or never, counts for nothing.
 """
 
@@ -21,9 +21,9 @@ from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
-from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations, manifest_file
 
-__all__ = ["HISTORY", "Entry", "entries", "history_files", "sweep_entries", "who_and_where", "write_entry"]
+__all__ = ["HISTORY", "Entry", "entries", "history_files", "remember_first", "sweep_entries", "who_and_where", "write_entry"]
 
 HISTORY = ".log"
 _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
@@ -33,8 +33,8 @@ _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
 class Entry:
     """One generation. What is not known is empty.
 
-    ``changes`` has what changed, as counts and lists of episodes by name. ``read`` has, for an ingest, the digest of each
-    episode's files (sizes, dates) that was read, and the episodes that are gone.
+    ``changes`` has what changed, as counts and lists of episodes by name. ``read`` has, for an ingest, the digest of
+    the files (sizes, dates) of each episode that was read, and the episodes that are gone.
     """
 
     generation: int
@@ -47,17 +47,6 @@ class Entry:
     note: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     read: dict[str, Any] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """Returns the entry as one line for a terminal."""
-        by = "@".join(filter(None, (self.user, self.host)))
-        counts = [
-            f"{len(value) if isinstance(value, list) else value} {name}" for name, value in self.changes.items() if value
-        ]
-        said = [f"{self.generation:>4}  {self.when or '-':20}  {by or '-'}  {self.what}"]
-        said += [", ".join(counts)] if counts else []
-        said += [f'"{self.note}"'] if self.note else []
-        return ": ".join(said)
 
 
 def who_and_where() -> dict[str, Any]:
@@ -79,6 +68,13 @@ def write_entry(folder: Path, entry: Entry, manifest: bytes, scratch: Path) -> P
     path = folder / HISTORY / f"{entry.generation:06d}-{hashlib.sha256(manifest).hexdigest()[:8]}.json"
     write_bytes(path, sealed_json(vars(entry), indent=1), folder=scratch)
     return path
+
+
+def remember_first(folder: Path, scratch: Path) -> None:
+    """Write the entry of the first generation, if it has none, from what its file tells. Call it before the second."""
+    if not any(number == 1 for number, _, _ in history_files(folder)) and 1 in (generations(folder) or [1]):
+        path = manifest_file(folder, 1)
+        write_entry(folder, _from_file(folder, 1), path.read_bytes(), scratch)
 
 
 def history_files(folder: Path) -> list[tuple[int, str, Path]]:

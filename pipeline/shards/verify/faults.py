@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from vlapipe.pipeline.shards.format.digest import RESTORE, file_sha256
 from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
-from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations
-from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generations
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.schemas.errors import DamageError, printable
 
-__all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "listed_files"]
+__all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "kept_generations", "listed_files"]
 
 Kind = Literal["missing", "truncated", "altered", "swapped", "stale", "unlisted"]
 _ALTERED = "its bytes differ from those that were written"
@@ -30,10 +30,12 @@ class Fault:
     episodes: range | None = None  # None unless the file is a shard
     expected_bytes: int | None = None
     found_bytes: int | None = None
+    generation: int | None = None  # of a file that only this older generation lists
 
     def __str__(self) -> str:
+        of = f"generation {self.generation}: " if self.generation is not None else ""
         episodes = f"{_numbered(self.episodes)}: " if self.episodes is not None else ""
-        return printable(f"{self.kind}: {self.file}: {episodes}{self.problem}")
+        return printable(f"{self.kind}: {self.file}: {of}{episodes}{self.problem}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fault as JSON, with the line that the terminal shows."""
@@ -56,6 +58,12 @@ class ListedFile:
     sha256: str
     shard: int | None = None
     episodes: range | None = None
+    generation: int | None = None  # of a file that only this older generation lists
+
+    @property
+    def is_shard(self) -> bool:
+        """Returns whether the file is a shard, of this generation or of an older one."""
+        return self.file.startswith(f"{SHARD_FOLDER}/")
 
     def fault(self, kind: Kind, problem: str, found_bytes: int | None = None) -> Fault:
         """Return a fault of this file."""
@@ -67,6 +75,7 @@ class ListedFile:
             episodes=self.episodes,
             expected_bytes=self.num_bytes,
             found_bytes=found_bytes,
+            generation=self.generation,
         )
 
     def check_size(self, folder: Path, found: int | None, others: dict[str, ListedFile]) -> Fault | None:
@@ -106,7 +115,7 @@ class ListedFile:
 
     def _is_stale(self, folder: Path, found_bytes: int) -> bool:
         may_be_deflated = found_bytes != self.num_bytes
-        return self.shard is not None and is_whole_zip(folder / self.file, may_be_deflated=may_be_deflated)
+        return self.is_shard and is_whole_zip(folder / self.file, may_be_deflated=may_be_deflated)
 
 
 def listed_files(manifest: Manifest) -> list[ListedFile]:
@@ -144,13 +153,19 @@ def _files_of(manifest: Manifest) -> list[ListedFile]:
 def files_of_all_generations(folder: Path) -> dict[str, ListedFile]:
     """Returns every file that any generation of a dataset lists, by its path within the dataset.
 
+    Files of the newest generation come first. Generations that gc is removing are not read.
+
     Raises:
         DamageError: a generation's file is damaged.
     """
-    files: dict[str, ListedFile] = {}
-    for number in generations(folder) or [None]:
-        manifest = Manifest.read(folder, number)
-        files |= {file.file: file for file in listed_files(manifest) if file.file not in files}
-        if number is not None:
-            files[generation_file(number)] = ListedFile(file=generation_file(number), num_bytes=None, sha256="")
+    newest = Manifest.read(folder)
+    files = {file.file: file for file in listed_files(newest)}
+    for number in reversed(kept_generations(folder, newest)[:-1]):
+        for file in listed_files(Manifest.read(folder, number)):
+            files.setdefault(file.file, replace(file, shard=None, episodes=None, generation=number))
     return files
+
+
+def kept_generations(folder: Path, newest: Manifest) -> list[int]:
+    """Returns the numbers of the generations that have a file and are to be kept, the newest one last."""
+    return [number for number in generations(folder) if number >= (newest.oldest or 1)] or [1]

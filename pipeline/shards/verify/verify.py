@@ -19,10 +19,12 @@ from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
 from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut, is_sealed
-from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, listed_files
+from vlapipe.pipeline.shards.verify.generation_faults import description_fault, faults_of_generations
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -106,7 +108,8 @@ def verify(
         if isinstance(error, NotADatasetError) and not is_finished(path):
             raise
         # Nothing in an altered manifest can be relied on, so there is nothing to compare the other files with.
-        found.faults = [_fault_of_manifest(path)]
+        newest = manifest_file(path)
+        found.faults = [description_fault(path, newest.relative_to(path).as_posix())]
         found.notes = ["no other file can be checked before that one is whole"]
         found.num_files = 1
         return found
@@ -131,38 +134,30 @@ def named_by_digest(path: Path) -> set[str]:
     return names | {f"{SHARD_FOLDER}/{name}" for name in shards}
 
 
-def _fault_of_manifest(path: Path) -> Fault:
-    """Return the fault of a manifest that cannot be used."""
-    try:
-        data = (path / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        return Fault(kind="missing", file=MANIFEST, problem="no such file")
-    except OSError as reason:
-        raise_if_stopped(reason, path / MANIFEST)
-        return Fault(kind="altered", file=MANIFEST, problem=f"cannot be read: {reason.strerror}")
-    if is_cut(data):
-        problem = f"its end is missing: found {len(data):,} bytes"
-        return Fault(kind="truncated", file=MANIFEST, problem=problem, found_bytes=len(data))
-    problem = "its bytes differ from those that were written"
-    return Fault(kind="altered", file=MANIFEST, problem=problem, found_bytes=len(data))
-
-
 def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_threads: int | None) -> Verification:
     path, files = found.path, listed_files(manifest)
+    of_descriptions, older, notes = faults_of_generations(path, manifest)
+    names = {file.file for file in files}
+    files += [file for name, file in older.items() if name not in names]
+    found.notes += notes
     by_digest = {file.sha256: file for file in files}
     sizes = _sizes(path, files)
     shards = [file for file in files if file.shard is not None]
     chosen = _chosen(shards, found.share, found.seed)
-    if not is_sealed(path / MANIFEST):
+    if not is_sealed(manifest_file(path)):
         found.notes.append(f"{MANIFEST} {_OLDER}")
     faults = {file.file: file.check_size(path, sizes[file.file], by_digest) for file in files}
-    to_read = [file for file in files if faults[file.file] is None and (file.shard is None or file.shard in chosen)]
+    to_read = [
+        file
+        for file in files
+        if faults[file.file] is None and (file.shard in chosen or not file.is_shard or found.share == 1)
+    ]
     faults |= _compare(path, to_read, sizes, by_digest, num_threads)
-    found.faults = [fault for fault in faults.values() if fault is not None]
+    found.faults = [*of_descriptions, *(fault for fault in faults.values() if fault is not None)]
     found.faults += _check_made_from(path, found)
     found.faults += _unlisted(path, {file.file for file in files}, found, is_locked=is_locked)
     found.num_shards, found.num_shards_read = len(shards), len(chosen)
-    found.num_files += len(files) - len(shards) + 1  # one more: the manifest
+    found.num_files += len(files) - len(shards) + max(1, len(generations(path)))
     found.num_bytes = sum(file.num_bytes or sizes[file.file] or 0 for file in files)
     found.num_bytes_read = sum(sizes[file.file] or 0 for file in to_read)
     return found
@@ -238,20 +233,22 @@ def _unlisted(path: Path, listed: set[str], found: Verification, *, is_locked: b
     """Return the files in the shards' folder that are not listed, and files beside it that vlapipe has left behind."""
     of_earlier = named_by_digest(path)
     names = of_earlier | {entry.name for entry in path.glob(f"{TEMP_PREFIX}*")}
+    names |= {f"{GENERATIONS}/{entry.name}" for entry in (path / GENERATIONS).glob(f"{TEMP_PREFIX}*")}
     for folder, _, files in os.walk(path / SHARD_FOLDER):
         within = Path(folder).relative_to(path).as_posix()
         names |= {f"{within}/{name}" for name in files}
+    is_in_use = not is_locked and (path / WORK_FOLDER).is_dir() and _is_in_use(path)
+    if is_in_use:  # files that are not listed may be those of its next generation
+        found.notes.append("another command is writing there")
+        return []
     faults = []
     for name in sorted(names - listed):
         is_stale = name in of_earlier
         problem = "of an earlier ingest; the dataset does not list it" if is_stale else "the dataset does not list it"
         faults.append(Fault(kind="stale" if is_stale else "unlisted", file=name, problem=problem, is_listed=False))
     if not is_locked and (path / WORK_FOLDER).is_dir():
-        if _is_in_use(path):
-            found.notes.append("another command is writing there")
-        else:
-            problem = "left behind by a command that was killed"
-            faults.append(Fault(kind="unlisted", file=WORK_FOLDER, problem=problem, is_listed=False))
+        problem = "left behind by a command that was killed"
+        faults.append(Fault(kind="unlisted", file=WORK_FOLDER, problem=problem, is_listed=False))
     return faults
 
 

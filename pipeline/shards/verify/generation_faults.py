@@ -1,0 +1,77 @@
+"""Faults of the files that describe generations: each generation's own file, ``manifest.json``, and the history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlapipe.pipeline.shards.format.sealed_json import Seal, is_cut
+from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations
+from vlapipe.pipeline.shards.manifest.history import history_files
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, kept_generations, listed_files
+from vlapipe.schemas.errors import DamageError, NotADatasetError
+from vlapipe.schemas.surroundings import raise_if_stopped
+
+__all__ = ["description_fault", "faults_of_generations"]
+
+_ALTERED = "its bytes differ from those that were written"
+
+
+def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], dict[str, ListedFile], list[str]]:
+    """Return the faults of the files that describe generations, the files that older ones list, and remarks.
+
+    The newest generation's own file has been read, and is whole.
+    """
+    if not generations(path):
+        return [], {}, []
+    faults: list[Fault] = []
+    notes: list[str] = []
+    files: dict[str, ListedFile] = {}
+    there = kept_generations(path, newest)
+    data = {generation_file(there[-1]): (path / generation_file(there[-1])).read_bytes()}
+    for number in range(newest.oldest or 1, there[-1]):
+        name = generation_file(number)
+        try:
+            manifest = Manifest.read_file(path / name, path)
+            if (manifest.generation or 1) != number:
+                raise DamageError(name)
+            listed = listed_files(manifest)
+            data[name] = (path / name).read_bytes()
+        except (DamageError, NotADatasetError):
+            faults.append(description_fault(path, name))
+            continue
+        for file in listed:
+            files[file.file] = ListedFile(
+                file=file.file, num_bytes=file.num_bytes, sha256=file.sha256, generation=number
+            )
+    found = (path / MANIFEST).read_bytes() if (path / MANIFEST).is_file() else None
+    if found is None or found not in data.values():
+        is_of_damaged = found is not None and faults and not Seal.of(found).is_broken
+        faults += [] if is_of_damaged else [description_fault(path, MANIFEST)]
+    elif found != data[generation_file(there[-1])]:
+        notes.append(
+            f"{MANIFEST} is that of an earlier generation; the next command that changes the dataset renews it"
+        )
+    for name in (generation_file(number) for number in generations(path) if number < there[0]):
+        problem = "of a generation that gc was removing; vlapipe gc goes on"
+        faults.append(Fault(kind="unlisted", file=name, problem=problem, is_listed=False))
+    for _, _, entry in history_files(path):
+        seal = Seal.of(entry.read_bytes())
+        if seal.stated is None or seal.is_broken:
+            faults.append(description_fault(path, entry.relative_to(path).as_posix()))
+    return faults, files, notes
+
+
+def description_fault(path: Path, name: str) -> Fault:
+    """Return the fault of a file that describes a generation and cannot be used."""
+    try:
+        data = (path / name).read_bytes()
+    except FileNotFoundError:
+        return Fault(kind="missing", file=name, problem="no such file")
+    except OSError as reason:
+        raise_if_stopped(reason, path / name)
+        return Fault(kind="altered", file=name, problem=f"cannot be read: {reason.strerror}")
+    if is_cut(data):
+        problem = f"its end is missing: found {len(data):,} bytes"
+        return Fault(kind="truncated", file=name, problem=problem, found_bytes=len(data))
+    return Fault(kind="altered", file=name, problem=_ALTERED, found_bytes=len(data))
