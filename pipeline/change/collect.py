@@ -16,7 +16,7 @@ from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.manifest.generations import generation_file, generations, publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
-from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations, kept_generations
 from vlapipe.schemas.errors import UsageError
 
@@ -53,8 +53,7 @@ def collect(path: Path, *, keep: int, note: str | None = None, dry_run: bool = F
         listed = {entry["file"] for each in manifests for entry in (*each.tables, *each.shards)}
         files = [*map(generation_file, old), *sorted(files_of_all_generations(path).keys() - listed)]
         return Collected(removed=old, files=files, num_bytes=_size(path, files), kept=kept)
-    with locked_alone(path) as has_locks:
-        work = path / WORK_FOLDER
+    with locked_alone(path) as (work, has_locks):
         newest = open_dataset(path).manifest  # it may have grown before the lock was had
         old, kept = _old_and_kept(path, newest, keep)
         if old:

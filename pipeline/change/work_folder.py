@@ -61,17 +61,23 @@ def work_folder(dataset: Path, name: str, *, resumes: bool = False) -> Iterator[
 
 
 @contextlib.contextmanager
-def locked_alone(dataset: Path) -> Iterator[bool]:
-    """Keep all other commands from changing the dataset. Yields whether the file system has locks at all.
+def locked_alone(dataset: Path) -> Iterator[tuple[Path, bool]]:
+    """Keep all other commands from changing the dataset. Yields a folder, and whether the file system has locks.
 
     In the end, what killed commands left in the work folder is removed.
     """
     with _locked(dataset, shared=False) as lock:
-        yield try_lock(lock.fileno()) is not None
-        for folder in (dataset / WORK_FOLDER).iterdir():
-            if folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-        _tidy(dataset)
+        own = dataset / WORK_FOLDER / "alone"
+        own.mkdir(exist_ok=True)
+        sweep_temporaries(own)
+        has_locks = try_lock(lock.fileno()) is not None
+        try:
+            yield own, has_locks
+        finally:
+            for folder in (dataset / WORK_FOLDER).iterdir() if has_locks else [own]:
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
+            _tidy(dataset)
 
 
 @contextlib.contextmanager
