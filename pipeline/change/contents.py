@@ -26,6 +26,7 @@ from vlapipe.pipeline.change.statistics import merged_statistics
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, findings_table, read_findings
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, table_bytes
 from vlapipe.pipeline.shards.manifest.manifest import REJECTS, SHARD_FOLDER, Manifest, episodes_bytes, write_named
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
@@ -36,6 +37,7 @@ __all__ = ["Contents", "dropped_ids", "read_edits", "read_rejects"]
 _FILE = "shard_file"  # in place of the shard's number, which changes
 _TEXTS = ("task", "instruction", "split")
 _GAPS = "gaps_beside_anchor"  # of dropped episodes, whose gaps are in no other table
+_FINDINGS = "findings"  # of dropped episodes too
 
 
 class Contents:
@@ -57,7 +59,9 @@ class Contents:
         self.edits: dict[str, dict[str, Any]] = read_edits(base)
         self._statistics: dict[str, Record] = {}  # of new shards, by file
         self._still: dict[str, Any] = {}
-        self._findings: Counter[str] = Counter(manifest.totals["findings"])
+        self._findings: list[Record] = _findings_by_id(base)
+        # An older vlapipe counted findings and kept no places.
+        self._without_place = Counter(manifest.totals["findings"]) - _by_code(self._findings)
         self._stored: list[Record] = []
         self._num_planned = 0
         self._rows: dict[str, Record] = {}  # labels, for ``differs``
@@ -76,10 +80,16 @@ class Contents:
         """Forget episodes, and rejects of these names. Their shards stay as they are."""
         self.table = _without(self.table, ids)
         gone = set(ids)
+        if self.gaps is not None:
+            self.gaps = _without(self.gaps, ids)
+        self._findings = [each for each in self._findings if each["episode"] not in gone]
         self.rejects = [reject for reject in self.rejects if reject["episode"] not in gone]
 
     def add(self, records: Iterable[Record], findings: Iterable[Record], num_planned: int) -> None:
-        """Add the shards and rejects of an ingest. An edit that was made of an episode is made of the new one too."""
+        """Add the shards and rejects of an ingest. An edit that was made of an episode is made of the new one too.
+
+        Findings about the dataset as a whole take the place of those of the ingest before, unless nothing was read.
+        """
         rows: list[Record] = []
         for record in records:
             self.rejects += record["rejects"]
@@ -91,7 +101,10 @@ class Contents:
             self.shards[file] = {**entry, "episodes": len(record["episodes"]), "arrays": shard["arrays"]}
             self._statistics[file] = record["statistics"]
             rows += [{_FILE: file, **row} for row in record["episodes"]]
-        self._findings.update(finding["code"] for finding in findings)
+        if num_planned:
+            self._findings = [each for each in self._findings if each["episode"] is not None]
+        new = {row["id"] for row in rows}
+        self._findings += [{**each, "episode": each["episode"] if each["episode"] in new else None} for each in findings]
         self._num_planned += num_planned
         if not rows:
             return
@@ -102,8 +115,8 @@ class Contents:
             ours = gaps_table((i, gap) for i, row in enumerate(rows) for gap in row[GAPS])
             names = pa.array([row["id"] for row in rows], pa.string())
             self.gaps = pa.concat_tables([self.gaps, _with_ids(ours, names)])
-        dropped = self.dropped_ids & {row["id"] for row in rows}
-        self._make_edits({row["id"] for row in rows} & self.edits.keys())
+        dropped = self.dropped_ids & new
+        self._make_edits(new & self.edits.keys())
         if dropped:
             assert self.dropped is not None
             self.dropped = _without(self.dropped, dropped)
@@ -114,6 +127,12 @@ class Contents:
         leaving = self.table.filter(pc.is_in(self.table["id"], pa.array(sorted(ids), pa.string())))
         if self.gaps is not None:
             leaving = leaving.append_column(_GAPS, pa.array(self._gaps_of(leaving["id"].to_pylist())))
+        lists: dict[str, list[Record]] = {name: [] for name in leaving["id"].to_pylist()}
+        for finding in self._findings:
+            if finding["episode"] in lists:
+                lists[finding["episode"]].append(finding)
+        leaving = leaving.append_column(_FINDINGS, pa.array([json.dumps(each) for each in lists.values()], pa.string()))
+        self._findings = [each for each in self._findings if each["episode"] not in lists]
         self.table = _without(self.table, ids)
         there = [self.dropped] if self.dropped is not None else []
         self.dropped = pa.concat_tables([*there, leaving], promote_options="permissive")
@@ -127,8 +146,9 @@ class Contents:
             lists = back[_GAPS].to_pylist()
             ours = gaps_table((i, gap) for i, each in enumerate(lists) for gap in json.loads(each or "[]"))
             self.gaps = pa.concat_tables([self.gaps, _with_ids(ours, back["id"].combine_chunks())])
-        if _GAPS in back.column_names:
-            back = back.drop_columns([_GAPS])
+        if _FINDINGS in back.column_names:
+            self._findings += [each for listed in back[_FINDINGS].to_pylist() for each in json.loads(listed or "[]")]
+        back = back.drop_columns([name for name in (_GAPS, _FINDINGS) if name in back.column_names])
         self.table = joined(self.table, back, self.base)
         self._make_edits(set(ids) & self.edits.keys())
 
@@ -235,6 +255,10 @@ class Contents:
         if self.gaps is not None:
             gaps = _numbered(self.gaps, table["id"].combine_chunks())
             named["gaps"] = write("gaps", table_bytes(gaps), len(gaps))
+        named["findings"] = None
+        if self._findings:
+            found = findings_table(self._findings, {name: i for i, name in enumerate(table["id"].to_pylist())})
+            named["findings"] = write("findings", findings_bytes(found), len(found))
         lines = "".join(json.dumps(reject) + "\n" for reject in self.rejects).encode()
         if hashlib.sha256(lines).hexdigest() == self.base.manifest.rejects["sha256"]:
             named["rejects"] = self.base.manifest.rejects
@@ -278,7 +302,7 @@ class Contents:
             "raw_bytes": {name: sum(sizes.values()) for name, sizes in raw.items()},
             "stored_bytes": dict(stored),
             "shard_bytes": sum(shard["bytes"] for shard in shards),
-            "findings": dict(sorted(self._findings.items())),
+            "findings": dict(sorted((self._without_place + _by_code(self._findings)).items())),
         }
 
 
@@ -326,6 +350,21 @@ def _gaps_by_id(dataset: Dataset) -> pa.Table:
     parts = list(read_gaps(dataset.path / named["file"], named["sha256"]))
     table = pa.concat_tables(parts) if parts else gaps_table([])
     return _with_ids(table, dataset.episode_column("id").combine_chunks())
+
+
+def _findings_by_id(dataset: Dataset) -> list[Record]:
+    """Return the findings as ingest reports them: ``episode`` is an id, or ``None`` for the dataset as a whole."""
+    named = dataset.manifest.findings
+    rows = [] if named is None else read_findings(dataset.path / named["file"], named["sha256"])
+    ids = dataset.episode_column("id").to_pylist() if rows else []
+    for row in rows:
+        index = row.pop("episode_index")
+        row["episode"] = None if index is None else ids[index]
+    return rows
+
+
+def _by_code(findings: Iterable[Record]) -> Counter[str]:
+    return Counter(finding["code"] for finding in findings)
 
 
 def _with_ids(gaps: pa.Table, ids: pa.Array) -> pa.Table:

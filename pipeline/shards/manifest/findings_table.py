@@ -37,6 +37,7 @@ _ROW_GROUP = 1 << 16
 def findings_table(findings: Iterable[Mapping[str, Any]], index_of: Mapping[str, int]) -> pa.Table:
     """Builds the table from findings as plain data, whose ``episode`` is an id; ``index_of`` has the number of each."""
     rows = [{**finding, "episode_index": index_of.get(finding.get("episode") or "")} for finding in findings]
+    rows.sort(key=lambda row: (row["episode_index"] is None, row["episode_index"] or 0))
     return pa.table({name: [row.get(name) for row in rows] for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
