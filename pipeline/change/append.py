@@ -87,7 +87,9 @@ def append(
         _remove_others(place, records)
         across = across_of(discovery, plan, records)
         findings = [*(finding for record in records for finding in record["findings"]), *across]
-        read: dict[str, Any] = {"episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}}
+        read: dict[str, Any] = {
+            "episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}
+        }
         read |= {"gone": sorted(gone)} if gone else {}
         place_shards(dataset.path, place.shards)
 

@@ -104,7 +104,8 @@ class Contents:
         if num_planned:
             self._findings = [each for each in self._findings if each["episode"] is not None]
         new = {row["id"] for row in rows}
-        self._findings += [{**each, "episode": each["episode"] if each["episode"] in new else None} for each in findings]
+        for finding in findings:
+            self._findings.append({**finding, "episode": finding["episode"] if finding["episode"] in new else None})
         self._num_planned += num_planned
         if not rows:
             return

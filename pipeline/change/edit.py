@@ -24,7 +24,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """What to do with some episodes. ``values`` are those of ``task``, ``instruction``, ``split``, ``metadata/<key>``."""
+    """What to do with some episodes. ``values``: those of ``task``, ``instruction``, ``split``, ``metadata/<key>``."""
 
     drop: bool = False
     restore: bool = False
@@ -47,7 +47,9 @@ class Edit:
         """The name of the edit in the history."""
         if self.drop or self.restore:
             return "drop" if self.drop else "restore"
-        told = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in self.values.items()]
+        told = [
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in self.values.items()
+        ]
         return f"set {', '.join(told)}"
 
 
