@@ -240,6 +240,16 @@ class FieldSpec:
         return size
 
     @property
+    def recorded_names(self) -> tuple[str, ...]:
+        """Returns the name of each column in the recording; none if it names only the field as a whole."""
+        if len(self.names) == self.num_columns:
+            return self.names
+        if self.cells != "one" or len(self.columns) != self.num_columns:
+            return ()
+        named = tuple(accepted[0] for accepted in self.columns)
+        return named if len(set(named)) == len(named) else ()
+
+    @property
     def mask(self) -> FieldSpec | None:
         """Returns the field ``<name>_is_missing``, uint8 of the same shape, or ``None`` if no value can be missing."""
         if not self.optional and self.on_missing != "mask":

@@ -262,13 +262,8 @@ def _number_field(name: str, field: FieldSpec, dtype: str = "float32") -> Number
 
 def _column_names(name: str, field: FieldSpec) -> tuple[str, ...]:
     """The names of a field's columns in the recording; numbered if the recording names only the whole field."""
-    if len(field.names) == field.num_columns:
-        return field.names
-    if len(field.columns) == field.num_columns and field.cells == "one":
-        named = tuple(names[0] for names in field.columns)
-        if len(set(named)) == len(named):
-            return named
-    return (name,) if field.num_columns == 1 else tuple(f"{name}_{i}" for i in range(field.num_columns))
+    numbered = (name,) if field.num_columns == 1 else tuple(f"{name}_{i}" for i in range(field.num_columns))
+    return field.recorded_names or numbered
 
 
 def _action_field(dataset: Dataset) -> NumberField:

@@ -10,10 +10,11 @@ from vlapipe.pipeline.report.dataset_facts import DatasetFacts, frames_of
 from vlapipe.pipeline.report.finding_facts import episode_findings
 from vlapipe.pipeline.report.oddness import judge_rows, judge_table
 from vlapipe.pipeline.report.plain_numbers import significant, thinned
-from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
+from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.report.sampling import choose_episodes, open_episodes
 from vlapipe.pipeline.report.traces import clock_lag
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.column_names import action_names, column_names
 from vlapipe.pipeline.show.inspection import inspect_episode
 
 __all__ = ["episode_facts"]
@@ -85,7 +86,7 @@ def _fields(dataset: Dataset, episode: RecordedEpisode) -> list[dict[str, Any]]:
 
 
 def _actions(dataset: Dataset, episode: RecordedEpisode) -> list[dict[str, Any]]:
-    actions, names = episode.actions().astype(np.float64), action_names(dataset)
+    actions, names = episode.actions().astype(np.float64), action_names(dataset.schema)
     times = episode.times(dataset.recorded.anchor)
     curves = [_curve(names[i], times, actions[:, i]) for i in range(min(actions.shape[1], _MOST_COLUMNS))]
     return [{"kind": "action", "label": "action", "unit": "", "curves": curves}] if curves else []

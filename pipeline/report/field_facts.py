@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.report.plain_numbers import significant
-from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
+from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.column_names import action_names, column_names
 from vlapipe.schemas.schema import FieldSpec
 from vlapipe.schemas.units import conversion_factor
 
@@ -40,7 +41,7 @@ def field_facts(dataset: Dataset, episodes: Sequence[RecordedEpisode]) -> list[d
     actions = [episode.actions() for episode in episodes]
     if actions:
         values = np.concatenate(actions).astype(np.float64)
-        facts.append(_field(dataset, "action/value", None, action_names(dataset), values))
+        facts.append(_field(dataset, "action/value", None, action_names(dataset.schema), values))
     return facts
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
+from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.column_names import action_names, column_names
 
 __all__ = ["Judged", "Reason", "judge_rows", "judge_table", "longest_run", "robust_scores"]
 
@@ -143,7 +144,9 @@ def _judge_places(dataset: Dataset, chosen: NDArray[np.int64], judged: list[Judg
         found = _of_statistics(statistics, path)
         if found is None:
             continue
-        names = action_names(dataset) if path == "action/value" else column_names(path, dataset.recorded.field(path))
+        names = (
+            action_names(dataset.schema) if path == "action/value" else column_names(path, dataset.recorded.field(path))
+        )
         periods = () if path == "action/value" else dataset.recorded.field(path).period
         mean, std, low, high = (found[name][chosen] for name in ("mean", "std", "min", "max"))
         for i in range(min(mean.shape[1], _WIDE)):

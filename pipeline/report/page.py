@@ -32,6 +32,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vlapipe.pipeline.show import readable_numbers
 from vlapipe.schemas.errors import printable
 from vlapipe.schemas.extras import need
 from vlapipe.schemas.output_file import require_folder_of, write_text
@@ -111,44 +112,17 @@ def _environment() -> Any:
 
 def number_text(value: float | None, digits: int = 4) -> str:
     """Formats a number with so many digits that count: ``0.5871``, ``1,234``."""
-    if value is None:
-        return NOTHING
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}g}"
+    return NOTHING if value is None else readable_numbers.number(value, digits)
 
 
-def count_text(value: int, word: str) -> str:
-    """Formats a number with its word: ``1 episode``, ``1,200 episodes``."""
-    return f"{value:,} {word}{'' if value == 1 else 's'}"
-
-
-def bytes_text(value: float | None) -> str:
-    """Formats a size in powers of 1000."""
-    if value is None:
-        return NOTHING
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def duration_text(seconds: float | None) -> str:
-    """Formats a time: seconds up to two minutes, then minutes, then hours."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
-
-
-def percent_text(share: float | None) -> str:
+def percent_text(share: float) -> str:
     """Formats a share of 1."""
-    return NOTHING if share is None else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
-def milliseconds_text(seconds: float | None) -> str:
+def milliseconds_text(seconds: float) -> str:
     """Formats a short time in milliseconds."""
-    return NOTHING if seconds is None else f"{seconds * 1e3:,.4g} ms"
+    return f"{seconds * 1e3:,.4g} ms"
 
 
 def _with_value(text: Callable[..., str]) -> Callable[..., Markup]:
@@ -163,9 +137,9 @@ def _with_value(text: Callable[..., str]) -> Callable[..., Markup]:
 
 
 number = _with_value(number_text)
-count = _with_value(count_text)
-size = _with_value(bytes_text)
-duration = _with_value(duration_text)
+count = _with_value(readable_numbers.counted)
+size = _with_value(readable_numbers.format_bytes)
+duration = _with_value(readable_numbers.duration)
 milliseconds = _with_value(milliseconds_text)
 percent = _with_value(percent_text)
 

@@ -19,28 +19,10 @@ from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_deep
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, read_into, shard_format_of
 from vlapipe.pipeline.shards.format.zarr_rows import ZarrRows
-from vlapipe.schemas.schema import FieldSpec
 
-__all__ = ["PackedShard", "RecordedEpisode", "action_names", "column_names"]
+__all__ = ["PackedShard", "RecordedEpisode"]
 
 _MOST_WHOLE = 1 << 28  # bytes of an array that is decoded whole, because its codec has no rows
-
-
-def column_names(path: str, field: FieldSpec) -> list[str]:
-    """Returns the names of a field's columns in the recording; numbered if only the field has a name."""
-    if len(field.names) == field.num_columns:
-        return list(field.names)
-    if len(field.columns) == field.num_columns and field.cells == "one":
-        return [names[0] for names in field.columns]
-    name = path.partition("/")[2]
-    return [name] if field.num_columns == 1 else [f"{name}[{i}]" for i in range(field.num_columns)]
-
-
-def action_names(dataset: Dataset) -> list[str]:
-    """Returns the names of an action's columns: those of the fields that it follows from, and what is appended."""
-    schema = dataset.schema
-    names = [name for path in schema.action.of for name in column_names(path, schema.field(path))]
-    return names + [constant.name for constant in schema.action.append]
 
 
 class PackedShard:

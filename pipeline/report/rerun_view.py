@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
+from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.report.sampling import open_episodes
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.column_names import action_names, column_names
 from vlapipe.schemas.extras import need
 
 __all__ = ["show_in_rerun"]
@@ -37,7 +38,7 @@ def show_in_rerun(dataset: Dataset, which: int | str, save: Path | None = None) 
             times = episode.times(path.partition("/")[0])
             _log_columns(rerun, path, names, times, episode.field(path))
     anchor = dataset.recorded.anchor
-    _log_columns(rerun, "action", action_names(dataset), episode.times(anchor), episode.actions())
+    _log_columns(rerun, "action", action_names(dataset.schema), episode.times(anchor), episode.actions())
     for camera in dataset.manifest.cameras:
         _log_camera(rerun, episode, camera)
 

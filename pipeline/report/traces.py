@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.report.oddness import Reason
 from vlapipe.pipeline.report.pictures import camera_changes
 from vlapipe.pipeline.report.plain_numbers import significant, thinned
-from vlapipe.pipeline.report.recorded import RecordedEpisode, action_names, column_names
+from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.show.column_names import action_names, column_names
 
 __all__ = ["clock_lag", "column_of", "traces_of"]
 
@@ -60,7 +61,9 @@ def _trace(
         ]
     else:
         path, column = key[1], int(key[2])
-        names = action_names(dataset) if path == "action/value" else column_names(path, dataset.recorded.field(path))
+        names = (
+            action_names(dataset.schema) if path == "action/value" else column_names(path, dataset.recorded.field(path))
+        )
         units = () if path == "action/value" else dataset.recorded.field(path).unit
         label, unit = names[column] if column < len(names) else path, units[column % len(units)] if units else ""
         curves = [None if one is None else column_of(one, path, column) for one in (episode, typical)]

@@ -12,7 +12,7 @@ from vlapipe.pipeline.shards.format.file_locks import is_locked, remove_unlocked
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache_files import CacheFile, cache_folder, cache_limit, list_cache, read_header
 from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
-from vlapipe.pipeline.show.ingest_text import counted, format_bytes
+from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 
 __all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
 

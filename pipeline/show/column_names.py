@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
-from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.schema import FieldSpec, Schema
 
-__all__ = ["column_names"]
+__all__ = ["action_names", "column_names", "names_of_numbers"]
 
 
-def column_names(schema: Schema, path: str, num_columns: int) -> list[str]:
-    """Returns ``num_columns`` names of ``<stream>/<field>`` or ``action/value``; ``path[i]`` where nothing names them.
+def column_names(path: str, field: FieldSpec) -> list[str]:
+    """Returns the names of the columns of ``<stream>/<field>``; numbered if the recording names only the field."""
+    name = path.partition("/")[2]
+    numbered = [name] if field.num_columns == 1 else [f"{name}[{i}]" for i in range(field.num_columns)]
+    return list(field.recorded_names) or numbered
 
-    A field of one column is named by its path.
+
+def action_names(schema: Schema) -> list[str]:
+    """Returns the names of an action's columns: those of the fields that it follows from, and what is appended."""
+    names = [name for path in schema.action.of for name in column_names(path, schema.field(path))]
+    return names + [constant.name for constant in schema.action.append]
+
+
+def names_of_numbers(schema: Schema, path: str, count: int) -> list[str]:
+    """Returns ``count`` names for the numbers that a dataset has of ``<stream>/<field>`` or ``action/value``.
+
+    A single number has the name of the path: it may be of a wide field as a whole.
     """
-    if path == ACTION_VALUE:
-        found = [name for part in schema.action.of for name in _of_field(schema, part)]
-        found += [constant.name for constant in schema.action.append]
-    else:
-        found = _of_field(schema, path)
-    if num_columns == 1:
+    if count == 1:
         return [path]
-    return found if len(found) == num_columns else [f"{path}[{i}]" for i in range(num_columns)]
-
-
-def _of_field(schema: Schema, path: str) -> list[str]:
-    """Returns the names that the schema has for a field's columns; its path for a single column."""
     try:
-        field = schema.field(path)
+        found = action_names(schema) if path == ACTION_VALUE else column_names(path, schema.field(path))
     except (KeyError, ValueError):  # a dataset whose statistics are of a field that its schema lacks
-        return []
-    in_file = [names[0] for names in field.columns if names]
-    return list(field.names) or in_file or [path]
+        found = []
+    return found if len(found) == count else [f"{path}[{i}]" for i in range(count)]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
-from vlapipe.pipeline.show.column_names import column_names
+from vlapipe.pipeline.show.column_names import names_of_numbers
 from vlapipe.pipeline.show.inspection import rejects_of
 
 __all__ = ["RECORDING", "difference_of"]
@@ -279,7 +279,7 @@ def _statistics(a: Dataset, b: Dataset) -> dict[str, Any]:
         if width != len(other["mean"]):
             columns.append({"path": path, "name": path, "shift": None, "a": None, "b": None})
             continue
-        for i, name in enumerate(column_names(b.schema, path, width)):
+        for i, name in enumerate(names_of_numbers(b.schema, path, width)):
             old, new = ({key: each[key][i] for key in _NUMBERS if key in each} for each in (one, other))
             if old != new:
                 label = path if width == 1 else f"{path.partition('/')[0]}/{name}"

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from vlapipe.pipeline.show.ingest_text import counted
-from vlapipe.pipeline.show.terminal import duration, number, open_console, print_list, table
+from vlapipe.pipeline.show.readable_numbers import counted, duration, number
+from vlapipe.pipeline.show.terminal import open_console, print_list, table
 from vlapipe.schemas.errors import printable
 
 __all__ = ["print_difference"]

@@ -8,7 +8,7 @@ import click
 
 from vlapipe.pipeline.export.one_rate import Change
 from vlapipe.pipeline.export.report import ExportReport
-from vlapipe.pipeline.show.ingest_text import counted, format_bytes
+from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 from vlapipe.schemas.errors import printable
 
 __all__ = ["print_export_report"]

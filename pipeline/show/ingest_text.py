@@ -8,23 +8,10 @@ import click
 
 from vlapipe.pipeline.ingest import IngestReport
 from vlapipe.pipeline.shards.manifest.manifest import REJECTS
+from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 from vlapipe.schemas.errors import printable
 
-__all__ = ["counted", "format_bytes", "print_ingest_report"]
-
-
-def format_bytes(num_bytes: float) -> str:
-    """Format a size in powers of 1000, as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
-
-
-def counted(number: int, word: str) -> str:
-    """Format a number with its word: ``1 episode``, ``1,200 episodes``."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+__all__ = ["print_ingest_report"]
 
 
 def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:

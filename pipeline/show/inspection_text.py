@@ -10,8 +10,8 @@ from rich.text import Text
 
 from vlapipe.pipeline.build.statistics import WIDE
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text
-from vlapipe.pipeline.show.ingest_text import counted, format_bytes
-from vlapipe.pipeline.show.terminal import duration, number, open_console, print_list, sparkline, table
+from vlapipe.pipeline.show.readable_numbers import counted, duration, format_bytes, number
+from vlapipe.pipeline.show.terminal import open_console, print_list, sparkline, table
 from vlapipe.schemas.errors import printable
 
 __all__ = ["print_dataset", "print_episode"]

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from vlapipe.pipeline.show.terminal import number, open_console, print_list, sparkline, table
+from vlapipe.pipeline.show.readable_numbers import number
+from vlapipe.pipeline.show.terminal import open_console, print_list, sparkline, table
 from vlapipe.schemas.errors import printable
 
 __all__ = ["CURVES", "OUR_NAMES", "letters_of", "print_run", "print_runs"]

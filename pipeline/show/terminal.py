@@ -1,4 +1,4 @@
-"""Tables, sparklines and durations of reports on a terminal. Everything fits 80 columns; a pipe gets plain text."""
+"""Tables and sparklines of reports on a terminal. Everything fits 80 columns; a pipe gets plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["duration", "number", "open_console", "print_list", "sparkline", "table"]
+__all__ = ["open_console", "print_list", "sparkline", "table"]
 
 _WIDTH = 80  # of output that is no terminal, unless COLUMNS says another
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -89,17 +89,3 @@ def _can_write(encoding: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def duration(seconds: float) -> str:
-    """Returns ``3.2 s``, ``5.0 min`` or ``2.50 h``."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number with ``digits`` significant digits; ``-`` for None."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}g}"

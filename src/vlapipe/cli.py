@@ -422,7 +422,7 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
     """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
     from vlapipe.pipeline.show.cache_report import CacheChoice, clear_cache
-    from vlapipe.pipeline.show.ingest_text import counted, format_bytes
+    from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 
     cleared = clear_cache(CacheChoice.of(dataset, cache_dir))
     in_use = f"; {counted(cleared['num_in_use'], 'shard')} in use, not removed" if cleared["num_in_use"] else ""
