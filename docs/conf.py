@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     "Start": ["docs/quickstart", "docs/concepts", "README.ko", "docs/quickstart.ko"],
     "Recipes": [f"docs/recipes/{name}" for name in ("csv", "aloha", "lerobot", "many-gpus", "cluster", "robot")],
-    "Data": ["docs/raw-data", "docs/formats", "docs/reports", "docs/verify", "docs/export"],
+    "Data": ["docs/raw-data", "docs/formats", "docs/reports", "docs/generations", "docs/verify", "docs/export"],
     "Training": ["docs/training", "docs/policies", "docs/other-trainers", "docs/runs", "docs/evaluation", "docs/robot"],
     "Reference": ["docs/schema-keys", "docs/options", "docs/errors", "docs/shard-format"],
     "Inside": [

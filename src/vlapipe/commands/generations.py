@@ -47,7 +47,7 @@ def gc(dataset: Path, keep: int, note: str | None, dry_run: bool) -> None:
     opened. If the command is killed, the same command goes on.
     """
     from vlapipe.pipeline.change.collect import collect
-    from vlapipe.pipeline.show.ingest_text import counted, format_bytes
+    from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 
     done = collect(dataset, keep=keep, note=note, dry_run=dry_run)
     if not done.files:
@@ -90,7 +90,7 @@ def edit(
     import vlapipe
     from vlapipe.pipeline.change.edit import Edit, ids_where
     from vlapipe.pipeline.change.edit import edit as run
-    from vlapipe.pipeline.show.ingest_text import counted
+    from vlapipe.pipeline.show.readable_numbers import counted
 
     told: dict[str, Any] = dict(_value_of(each) for each in values)
     told |= {"split": split} if split is not None else {}
