@@ -232,10 +232,10 @@ def test_empty_folder_of_the_user_stays_where_nothing_was_written(tmp_path: Path
     assert not new.exists()
 
 
-@pytest.mark.parametrize("case", ["a dataset of other options", "the user's files", "a file", "inside the raw dataset"])
+@pytest.mark.parametrize("case", ["other options", "the user's files", "a file", "inside the raw dataset"])
 def test_output_that_holds_something_else_is_refused_untouched(tiny_raw: Path, tmp_path: Path, case: str) -> None:
     out = tmp_path / "data"
-    if case == "a dataset of other options":
+    if case == "other options":
         run(make_dataset(tmp_path / "raw", num_episodes=1), out, shard_format="npz")
     elif case == "the user's files":
         out.mkdir()
