@@ -32,8 +32,8 @@ NO_PATHS = {
     "keep_best", "keep_every", "cache_size", "version", "help", "state", "sensors", "cameras", "ahead_rows", "rotation",
     "action_form", "image_resize", "to", "fps", "video", "accept", "checkpoint", "port", "execute", "ensemble",
     "embodiment", "eval_env", "eval_env_every", "environment", "env_arg", "films", "split", "frames",
-    "pages", "epochs", "quick", "sample", "full", "remove_unlisted", "rerun", "prune", "note", "keep", "drop", "restore",
-    "values",
+    "pages", "epochs", "quick", "sample", "full", "remove_unlisted", "rerun", "prune", "note", "keep", "drop",
+    "restore", "values",
     *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}
