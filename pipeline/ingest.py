@@ -308,10 +308,9 @@ def _append(
     is_first = dataset.generation == 1 and not generations(config.out)
     if known is None or (is_first and known.episodes == made_from.episodes):
         return None
-    differs = [each for each in made_from.option_changes(known) if not each.startswith("--shard-size ")]
-    if differs:
-        problem = f"--out {config.out}: already holds a dataset made with other options: {'; '.join(differs)}"
-        raise UsageError(problem, "say them as they were, or choose another --out")
+    if made_from.options != known.options:
+        problem = f"already holds a dataset made from something else: {made_from.changes(known)}"
+        raise UsageError(f"--out {config.out}: {problem}", "give the options as they were, or choose another --out")
     damage = verify_opened(config.out, dataset.manifest).damage
     if damage:
         raise DamageError(f"--out {config.out}: {damage[0]}", "vlapipe repair makes it again; then run this again")

@@ -79,20 +79,16 @@ class MadeFrom:
 
     def changes(self, before: MadeFrom) -> str:
         """Describe in words how ``self`` differs from ``before``. The text is empty if nothing differs."""
-        said = self.option_changes(before)
+        said = [
+            f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
+            for name in sorted(self.options.keys() | before.options.keys())
+            if self.options.get(name) != before.options.get(name)
+        ]
         was, now = before.episodes, self.episodes
         new, gone = sorted(now.keys() - was.keys()), sorted(was.keys() - now.keys())
         other = sorted(name for name in now.keys() & was.keys() if now[name] != was[name])
         said += [_count(new, "new"), _count(gone, "gone"), _count(other, "changed")]
         return "; ".join(part for part in said if part)
-
-    def option_changes(self, before: MadeFrom) -> list[str]:
-        """Describe each option that differs from ``before``."""
-        return [
-            f"{name} was {before.options.get(name, 'not given')} and is {self.options.get(name, 'not given')}"
-            for name in sorted(self.options.keys() | before.options.keys())
-            if self.options.get(name) != before.options.get(name)
-        ]
 
 
 def _digest(episode: RawEpisode) -> str:

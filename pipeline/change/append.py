@@ -24,7 +24,7 @@ from vlapipe.pipeline.shards.manifest.generations import publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 
-__all__ = ["Appended", "append", "settle"]
+__all__ = ["Appended", "append", "given_by", "settle"]
 
 _NUMBER = re.compile(r".*/shard-(\d+)-")
 
@@ -81,7 +81,7 @@ def append(
             folder.mkdir(exist_ok=True)
             sweep_temporaries(folder)
         chosen = replace(found, episodes=tuple(raw for raw in found.episodes if raw.id in to_read))
-        discovery, plan = make_plan(chosen, _given(dataset))
+        discovery, plan = make_plan(chosen, given_by(dataset))
         finished = finished_records(place.records, place.shards, {each.index: each.digest for each in plan.shards})
         records = build(plan, place, finished) if to_read else []
         _remove_others(place, records)
@@ -142,7 +142,8 @@ def _name_of(found: Discovery, made_from: MadeFrom) -> str:
     return "ingest-" + hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
-def _given(dataset: Dataset) -> Given:
+def given_by(dataset: Dataset) -> Given:
+    """Return what a dataset has decided for every episode that is added."""
     manifest = dataset.manifest
     numbers = [int(match[1]) for shard in manifest.shards if (match := _NUMBER.match(shard["file"]))]
     sizes = []

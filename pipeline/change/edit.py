@@ -24,7 +24,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """What to do with some episodes. ``values``: those of ``task``, ``instruction``, ``split``, ``metadata/<key>``."""
+    """What to do with some episodes. ``values`` go by ``task``, ``instruction``, ``split`` and ``metadata/<key>``."""
 
     drop: bool = False
     restore: bool = False

@@ -23,7 +23,6 @@ from vlapipe.pipeline.export.video_files import CODECS
 from vlapipe.pipeline.export.work_folder import MadeFrom, changes, open_work_folder
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.format.atomic import write_bytes
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError
@@ -186,7 +185,7 @@ def _plan(config: ExportConfig, dataset: Dataset) -> ExportPlan:
 def _made_from(config: ExportConfig, plan: ExportPlan) -> MadeFrom:
     """What the export is made from: the dataset's content, and the options that decide what is written."""
     dataset = plan.dataset
-    digest = hashlib.sha256((dataset.path / MANIFEST).read_bytes())
+    digest = hashlib.sha256(dataset.manifest_file.read_bytes())
     digest.update(repr((dataset.schema.sample, dataset.schema.action, dataset.conversions, dataset.padded)).encode())
     return {
         "the dataset": f"{dataset.path.name} ({digest.hexdigest()[:16]})",

@@ -18,10 +18,14 @@ import vlapipe
 from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.workers import run_tasks
+from vlapipe.pipeline.change.append import given_by
+from vlapipe.pipeline.change.comparison import unit_of
 from vlapipe.pipeline.ingest import IngestConfig, find_recordings, ingest, plan_recordings, shard_tasks
 from vlapipe.pipeline.layouts.layouts import schema_of
-from vlapipe.pipeline.plan.plan import Plan
+from vlapipe.pipeline.plan.plan import Plan, PlannedShard
 from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
+from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
+from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
@@ -58,6 +62,9 @@ class FromSource:
 
     def make(self, files: list[str], folder: Path, manifest: Manifest | None) -> None:
         """Build the files. The options of the ingest are those that the dataset states."""
+        if generations(self._dataset):
+            self._make_shards_of_generations(files, folder, manifest)
+            return
         options = self._options(manifest)
         schema = self._stored_schema(manifest, options)
         config = _config_of(options, self._source, schema.name, self._workers)
@@ -80,6 +87,41 @@ class FromSource:
             if file != MADE_FROM and made.is_file():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 made.rename(folder / file)
+
+    def _make_shards_of_generations(self, files: list[str], folder: Path, manifest: Manifest | None) -> None:
+        """Build shards of a dataset that has grown, each from the episodes that its generation's table names."""
+        self._why = "of a dataset that has grown, recordings give shards alone"
+        shards = [file for file in files if file.startswith(f"{SHARD_FOLDER}/")]
+        if manifest is None or not shards:
+            return
+        options = self._options(manifest)
+        schema = self._stored_schema(manifest, options)
+        config = _config_of(options, self._source, schema.name, self._workers)
+        found, _ = find_recordings(config, schema)
+        self._why = "they have changed, or " + _other_code(manifest)
+        holding = _generations_of(self._dataset, shards)
+        for file in shards:
+            if file not in holding:
+                continue
+            dataset, number = holding[file]
+            rows = [row for row in range(len(dataset)) if dataset.column("shard")[row] == number]
+            splits = {str(dataset.column("id")[row]): str(dataset.column("split")[row]) for row in rows}
+            units = {unit_of(name, {raw.id for raw in found.episodes}) for name in splits}
+            chosen = replace(found, episodes=tuple(raw for raw in found.episodes if raw.id in units))
+            if not chosen.episodes:
+                continue
+            discovery, plan = plan_recordings(config, schema, chosen, given_by(dataset))
+            raws = {raw.id: raw for raw in discovery.episodes}
+            if splits.keys() <= raws.keys():
+                match = _SHARD.fullmatch(file)
+                assert match is not None
+                shard = PlannedShard(
+                    index=int(match[1]),
+                    episodes=tuple(raws[name] for name in splits),
+                    splits=tuple(splits.values()),
+                    digest="",
+                )
+                self._build(config, replace(plan, shards=(shard,)), {shard.index}, folder)
 
     def _build(self, config: IngestConfig, plan: Plan, shards: set[int], folder: Path) -> None:
         """Build these shards of the plan, and no others."""
@@ -139,6 +181,18 @@ class FromSource:
             yield schema_of(name, self._source)
         except VlapipeError:
             return
+
+
+def _generations_of(path: Path, shards: list[str]) -> dict[str, tuple[Dataset, int]]:
+    """Return for each shard a generation that has all of its episodes, and the shard's number there."""
+    found: dict[str, tuple[Dataset, int]] = {}
+    for number in generations(path):
+        with contextlib.suppress(VlapipeError):  # this one's own file is damaged
+            dataset = open_dataset(path, generation=number)
+            for i, entry in enumerate(dataset.manifest.shards):
+                if entry["file"] in shards and "stored" not in entry:
+                    found.setdefault(entry["file"], (dataset, i))
+    return found
 
 
 def _other_code(manifest: Manifest | None) -> str:

@@ -17,8 +17,16 @@ from vlapipe.pipeline.repair.origin import Origin
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, try_lock
 from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.format.sealed_json import Seal
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, SHARD_FOLDER, WORK_FOLDER, Manifest
-from vlapipe.pipeline.shards.verify.faults import Fault, listed_files
+from vlapipe.pipeline.shards.manifest.generations import (
+    GENERATIONS,
+    MANIFEST,
+    generation_file,
+    generations,
+    manifest_file,
+)
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, listed_files
+from vlapipe.pipeline.shards.verify.generation_faults import description_fault, faults_of_generations, generation_of
 from vlapipe.pipeline.shards.verify.verify import REPAIR_FOLDER, Verification, is_finished, named_by_digest, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError, printable
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -78,13 +86,21 @@ def repair(path: Path, origin: Origin, *, remove_unlisted: bool = False) -> Repa
 def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool) -> Repair:
     before = found = verify(path, is_locked=True)
     result = Repair(before=before, after=before)
-    if any(fault.file == MANIFEST for fault in found.damage):
+    if _from_each_other(path, scratch, result):
+        found = verify(path, is_locked=True)
+    newest = manifest_file(path).relative_to(path).as_posix()
+    if any(fault.file == newest for fault in found.damage):
         _make(path, origin, scratch, found, result)
         if result.refused:
             return result
         found = verify(path, is_locked=True)
     if found.damage:
         _make(path, origin, scratch, found, result)
+    if any(fault.file.startswith(f"{GENERATIONS}/") for fault in result.repaired):  # only now are its files known
+        found = verify(path, is_locked=True)
+        found.faults = [fault for fault in found.faults if fault.file not in result.refused]
+        if found.damage:
+            _make(path, origin, scratch, found, result)
     if remove_unlisted:
         for fault in found.faults:
             if not fault.is_listed:
@@ -95,12 +111,34 @@ def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool)
     return result
 
 
+def _from_each_other(path: Path, scratch: Path, result: Repair) -> bool:
+    """Make ``manifest.json`` and the newest generation's file again from one another. Returns whether one was made."""
+    there = generations(path)
+    if not there:
+        return False
+    files = {name: (path / name).read_bytes() for name in (MANIFEST,) if (path / name).is_file()}
+    stated = generation_of(files.get(MANIFEST))
+    newest = generation_file(max(there[-1], stated or 0))
+    files |= {newest: (path / newest).read_bytes()} if (path / newest).is_file() else {}
+    whole = {name: data for name, data in files.items() if generation_of(data) == max(there[-1], stated or 0)}
+    for damaged, other in ((MANIFEST, newest), (newest, MANIFEST)):
+        is_behind = damaged == MANIFEST and generation_of(files.get(damaged)) is not None
+        if damaged not in whole and other in whole and not is_behind:
+            fault = description_fault(path, damaged)
+            (scratch / "description").write_bytes(whole[other])
+            _replace(scratch / "description", path / damaged)
+            result.repaired.append(fault)
+            return True
+    return False
+
+
 def _make(path: Path, origin: Origin, scratch: Path, found: Verification, result: Repair) -> None:
     """Make the damaged files in the scratch folder, and replace those that came out as they were."""
     files = [fault.file for fault in found.damage]
-    manifest = None if MANIFEST in files else Manifest.read(path)
+    newest = manifest_file(path).relative_to(path).as_posix()
+    manifest = None if newest in files else Manifest.read(path)
     origin.make(files, scratch, manifest)
-    digests = {file.file: file.sha256 for file in listed_files(manifest)} if manifest is not None else {}
+    digests = {} if manifest is None else {name: file.sha256 for name, file in _listed(path, manifest).items()}
     for fault in found.damage:
         made = scratch / fault.file
         if not made.is_file() or not _is_the_same(path, fault.file, made, digests, origin):
@@ -108,6 +146,12 @@ def _make(path: Path, origin: Origin, scratch: Path, found: Verification, result
             continue
         _replace(made, path / fault.file)
         result.repaired.append(fault)
+
+
+def _listed(path: Path, manifest: Manifest) -> dict[str, ListedFile]:
+    """Return the files that generations list, as far as their own files are whole."""
+    _, older, _ = faults_of_generations(path, manifest)
+    return older | {file.file: file for file in listed_files(manifest)}
 
 
 def _is_the_same(path: Path, file: str, made: Path, digests: dict[str, str], origin: Origin) -> bool:
@@ -123,7 +167,7 @@ def _is_the_same(path: Path, file: str, made: Path, digests: dict[str, str], ori
         damaged = Seal.of((path / file).read_bytes())
         if seal.stated == seal.computed and seal.computed in (damaged.stated, damaged.computed):
             return True
-    if file == MANIFEST:
+    if file == MANIFEST and not generations(path):
         return _lists_what_is_there(path, made.parent)
     return seal.stated == seal.computed and origin.is_same_dataset((path / MANIFEST).read_bytes())
 
@@ -139,8 +183,8 @@ def _lists_what_is_there(path: Path, folder: Path) -> bool:
 
 
 def _replace(made: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
     if target.parent.name == SHARD_FOLDER:
-        target.parent.mkdir(exist_ok=True)
         made.chmod(0o444)
     with made.open("rb") as file:
         os.fsync(file.fileno())

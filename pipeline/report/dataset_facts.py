@@ -24,7 +24,6 @@ from vlapipe.pipeline.report.recorded import RecordedEpisode
 from vlapipe.pipeline.report.sampling import MOST_EPISODES, choose_episodes, open_episodes
 from vlapipe.pipeline.report.traces import traces_of
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.pipeline.show.inspection import inspect_dataset
 
@@ -96,7 +95,7 @@ def _made(dataset: Dataset) -> dict[str, Any]:
     for flag, value in (made_from.options if made_from is not None else {}).items():
         if value != "not given" and flag.startswith("--"):
             command += [flag, value]
-    written = (dataset.path / MANIFEST).stat().st_mtime
+    written = dataset.manifest_file.stat().st_mtime
     return {
         "command": command if made_from is not None else None,
         "when": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M UTC"),

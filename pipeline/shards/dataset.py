@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from vlapipe.schemas.schema import ActionSpec, SampleDefaults, Schema
 __all__ = ["Dataset", "Episode", "FieldSummary", "open_dataset"]
 
 _PNG = b"\x89PNG"
+_AT = re.compile(r"(.+)@(\d{1,9})")  # a dataset's folder and a generation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +405,8 @@ def open_dataset(
     """Open a dataset. Reads only the manifest.
 
     Args:
-        path: the folder that ``vlapipe ingest --out`` wrote.
+        path: the folder that ``vlapipe ingest --out`` wrote. ``data@3`` means generation 3 of ``data``, if there is no
+            such folder.
         generation: the number of an earlier state of the dataset, as ``vlapipe log`` lists them; by default the newest.
         cache_dir: folder into which compressed arrays are unpacked once; by default in the dataset's folder.
         cache_bytes: limit of the unpacked arrays in bytes. Shards that no process reads are removed to keep the limit.
@@ -416,5 +419,8 @@ def open_dataset(
             store.
     """
     path = local_path(path, "dataset")
+    match = _AT.fullmatch(path.name) if generation is None and not path.exists() else None
+    if match is not None:
+        path, generation = path.with_name(match[1]), int(match[2])
     cache = local_path(cache_dir, "cache_dir") if cache_dir else None
     return Dataset(path, Manifest.read(path, generation), cache, cache_bytes)

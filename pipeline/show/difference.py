@@ -28,6 +28,7 @@ _PLACE = {"episode_index", "shard", "id"}  # columns that say where an episode i
 _FRAMES = {"frame_start", "num_frames", "num_left_out", "seconds", "source_row"}
 _CLOCK = {"first_s", "last_s", "jitter_s", "max_gap_s", "gaps", "begin"}
 _NUMBERS = ("mean", "std", "min", "q01", "q10", "q50", "q90", "q99", "max")
+_ROUNDING = 1e-12
 _MOST_LINES = 400  # of the schemas' text
 
 
@@ -281,7 +282,7 @@ def _statistics(a: Dataset, b: Dataset) -> dict[str, Any]:
             continue
         for i, name in enumerate(names_of_numbers(b.schema, path, width)):
             old, new = ({key: each[key][i] for key in _NUMBERS if key in each} for each in (one, other))
-            if old != new:
+            if not _are_equal(old, new):
                 label = path if width == 1 else f"{path.partition('/')[0]}/{name}"
                 columns.append({"path": path, "name": label, "shift": _shift(old, new), "a": old, "b": new})
     return {
@@ -289,6 +290,12 @@ def _statistics(a: Dataset, b: Dataset) -> dict[str, Any]:
         "only_in_b": sorted(of_b.keys() - of_a.keys()),
         "columns": sorted(columns, key=lambda each: -_size_of(each["shift"])),
     }
+
+
+def _are_equal(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
+    """Return whether a column's numbers are the same but for rounding, which goes by the order of the shards."""
+    size = max(abs(new["mean"]), new["std"])
+    return all(math.isclose(old[key], new[key], rel_tol=_ROUNDING, abs_tol=_ROUNDING * size) for key in old)
 
 
 def _shift(old: Mapping[str, float], new: Mapping[str, float]) -> float | None:

@@ -22,6 +22,7 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
             f"nothing to do: {report.dataset} holds {counted(report.num_episodes, 'episode')} of the same source and "
             f"options{aside}"
         )
+        _print_gone(report)
         return
     did = "checked" if dry_run else "ingested"
     click.echo(
@@ -33,9 +34,7 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
     if report.changes is not None:
         said = ", ".join(f"{len(names):,} {what}" for what, names in report.changes.items() if names)
         click.echo(f"generation {report.generation} of {report.dataset}: {said}")
-    if report.num_gone:
-        gone = counted(report.num_gone, "episode")
-        click.echo(f"kept {gone} whose recordings are gone; --prune removes such episodes")
+    _print_gone(report)
     if report.dataset is not None:
         resumed = f" ({report.num_resumed_shards} from an earlier run)" if report.num_resumed_shards else ""
         stored = f"{counted(report.num_shards, 'shard')}{resumed}, {format_bytes(report.stored_bytes)}"
@@ -62,6 +61,12 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
         click.echo("no episode could be read; nothing was written")
     elif report.dataset is not None:
         click.echo(f"next: vlapipe inspect {report.dataset}")
+
+
+def _print_gone(report: IngestReport) -> None:
+    if report.num_gone:
+        gone = counted(report.num_gone, "episode")
+        click.echo(f"kept {gone} whose recordings are gone; --prune removes such episodes")
 
 
 def _print_camera(camera: str, stored: dict[str, Any]) -> None:

@@ -270,8 +270,7 @@ def append_at_once(folder: Path, processes: int, appends: int, opens: int) -> No
         f"{len(generations(data))} generations, {len(told)} in the log, {num_opens} opens, {partial} partial views, "
         f"{len(found.faults)} faults"
     )
-    assert (lost, twice, partial) == (0, 0, 0)
-    assert not found.faults, found.lines()
+    assert (lost, twice, partial, found.faults) == (0, 0, 0, []), found.lines()
     assert len(generations(data)) == len(told) == 1 + processes * appends
     assert all(len(entry.changes["added"]) == 1 for entry in told[1:])
     assert not (data / ".ingest").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
+from vlapipe.pipeline.shards.manifest.generations import GENERATIONS
 from vlapipe.train.report.sinks import MetricsSink
 
 __all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "open_wandb"]
@@ -128,8 +129,9 @@ def _start(wandb: Any, mode: str, out: Path, config: Mapping[str, Any]) -> Any:
 
 def _artifact(wandb: Any, manifests: Sequence[Path], digest: str) -> Any:
     """Returns the datasets as an artifact, whose name is that of their folders and whose version is their content."""
-    folders = [manifest.parent.name for manifest in manifests]
-    metadata = {"digest": digest, "paths": [str(manifest.parent.absolute()) for manifest in manifests]}
+    datasets = [each.parent.parent if each.parent.name == GENERATIONS else each.parent for each in manifests]
+    folders = [dataset.name for dataset in datasets]
+    metadata = {"digest": digest, "paths": [str(dataset.absolute()) for dataset in datasets]}
     name = re.sub(r"[^\w.-]", "_", "-".join(folders), flags=re.ASCII)[:100]
     artifact = wandb.Artifact(name or "dataset", type="dataset", metadata=metadata)
     for i, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):

@@ -23,16 +23,7 @@ from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations, manifest_file
 
-__all__ = [
-    "HISTORY",
-    "Entry",
-    "entries",
-    "history_files",
-    "remember_first",
-    "sweep_entries",
-    "who_and_where",
-    "write_entry",
-]
+__all__ = ["Entry", "entries", "history_files", "remember_first", "sweep_entries", "who_and_where", "write_entry"]
 
 HISTORY = ".log"
 _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from vlapipe.pipeline.shards.format.sealed_json import Seal, is_cut
@@ -12,7 +13,7 @@ from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, kept_genera
 from vlapipe.schemas.errors import DamageError, NotADatasetError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["description_fault", "faults_of_generations"]
+__all__ = ["description_fault", "faults_of_generations", "generation_of"]
 
 _ALTERED = "its bytes differ from those that were written"
 
@@ -46,8 +47,11 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
             )
     found = (path / MANIFEST).read_bytes() if (path / MANIFEST).is_file() else None
     if found is None or found not in data.values():
-        is_of_damaged = found is not None and faults and not Seal.of(found).is_broken
-        faults += [] if is_of_damaged else [description_fault(path, MANIFEST)]
+        missing = generation_of(found)
+        if missing is not None and missing > there[-1]:
+            faults.append(description_fault(path, generation_file(missing)))
+        elif missing is None or generation_file(missing) in data:
+            faults.append(description_fault(path, MANIFEST))
     elif found != data[generation_file(there[-1])]:
         notes.append(
             f"{MANIFEST} is that of an earlier generation; the next command that changes the dataset renews it"
@@ -60,6 +64,16 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
         if seal.stated is None or seal.is_broken:
             faults.append(description_fault(path, entry.relative_to(path).as_posix()))
     return faults, files, notes
+
+
+def generation_of(data: bytes | None) -> int | None:
+    """Return the generation that the bytes of a manifest describe; ``None`` if they are damaged."""
+    if data is None or Seal.of(data).is_broken:
+        return None
+    try:
+        return int(json.loads(data).get("generation") or 1)
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def description_fault(path: Path, name: str) -> Fault:

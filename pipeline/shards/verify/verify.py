@@ -155,7 +155,10 @@ def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_thr
     faults |= _compare(path, to_read, sizes, by_digest, num_threads)
     found.faults = [*of_descriptions, *(fault for fault in faults.values() if fault is not None)]
     found.faults += _check_made_from(path, found)
-    found.faults += _unlisted(path, {file.file for file in files}, found, is_locked=is_locked)
+    if all(fault.file == MANIFEST or not fault.file.startswith(GENERATIONS) for fault in of_descriptions):
+        found.faults += _unlisted(path, {file.file for file in files}, found, is_locked=is_locked)
+    else:
+        found.notes.append("which files no generation lists is known when each generation's file is whole")
     found.num_shards, found.num_shards_read = len(shards), len(chosen)
     found.num_files += len(files) - len(shards) + max(1, len(generations(path)))
     found.num_bytes = sum(file.num_bytes or sizes[file.file] or 0 for file in files)
