@@ -34,7 +34,7 @@ from vlapipe.pipeline.shards.manifest.findings_table import findings_table
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.pipeline.shards.verify.verify import verify_opened
+from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
 from vlapipe.schemas.paths import local_path
@@ -311,7 +311,7 @@ def _append(
     if made_from.options != known.options:
         problem = f"already holds a dataset made from something else: {made_from.changes(known)}"
         raise UsageError(f"--out {config.out}: {problem}", "give the options as they were, or choose another --out")
-    damage = verify_opened(config.out, dataset.manifest).damage
+    damage = missing_or_cut(config.out, dataset.manifest)
     if damage:
         raise DamageError(f"--out {config.out}: {damage[0]}", "vlapipe repair makes it again; then run this again")
     compared = compare(dataset, found, made_from, known, schema)

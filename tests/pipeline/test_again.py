@@ -74,6 +74,11 @@ def _edited(raw: Path) -> None:
         file.write(" ")
 
 
+def _instructed(raw: Path) -> None:
+    metadata = json.loads((raw / FIRST / "metadata.json").read_text())
+    (raw / FIRST / "metadata.json").write_text(json.dumps(metadata | {"instruction": "lift it"}))
+
+
 def _touched(raw: Path) -> None:
     os.utime(raw / FIRST / "robot_states.csv", (1, 1))
 
@@ -89,7 +94,8 @@ def _removed(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_edited, "generation 2 of {}: 1 replaced"),
+        (_edited, "nothing to do: {} holds 2 episodes"),  # a blank: the metadata says the same
+        (_instructed, "generation 2 of {}: 1 replaced"),
         (_touched, "nothing to do: {} holds 2 episodes"),
         (_added, "generation 2 of {}: 1 added"),
         (_removed, "nothing to do: {} holds 2 episodes"),

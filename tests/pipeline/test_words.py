@@ -203,8 +203,10 @@ def test_a_file_beside_the_episodes_describes_them(tmp_path: Path, name: str) ->
     assert dataset.episodes["metadata/ok"].to_pylist() == [True, None]
     assert dataset.episodes["metadata/code"].to_pylist() == ["007", "x"]
     (raw / name).write_text(TABLES[name].replace("put, gently", "put, softly"))
-    with pytest.raises(UsageError, match="1 episode changed, such as t/ep1"):
-        ingest_lab(raw, tmp_path / "data", schema, where="operator is not null")
+    report = ingest_lab(raw, tmp_path / "data", schema, where="operator is not null")
+    assert report.changes is not None
+    assert report.changes["replaced"] == ["t/ep1"]
+    assert vlapipe.open_dataset(tmp_path / "data").column("instruction").tolist() == ["pick", "put, softly"]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
                 raise DamageError(name)
             listed = listed_files(manifest)
             data[name] = (path / name).read_bytes()
-        except (DamageError, NotADatasetError):
-            faults.append(description_fault(path, name))
+        except (DamageError, NotADatasetError, FileNotFoundError):
+            if (Manifest.read(path).oldest or 1) <= number:  # else gc has removed it meanwhile
+                faults.append(description_fault(path, name))
             continue
         for file in listed:
             files[file.file] = ListedFile(
@@ -49,7 +50,8 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
     if found is None or found not in data.values():
         missing = generation_of(found)
         if missing is not None and missing > there[-1]:
-            faults.append(description_fault(path, generation_file(missing)))
+            if not (path / generation_file(missing)).exists():  # else it was made meanwhile
+                faults.append(description_fault(path, generation_file(missing)))
         elif missing is None or generation_file(missing) in data:
             faults.append(description_fault(path, MANIFEST))
     elif found != data[generation_file(there[-1])]:

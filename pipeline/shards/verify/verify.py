@@ -28,7 +28,7 @@ from vlapipe.pipeline.shards.verify.generation_faults import description_fault, 
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["REPAIR_FOLDER", "Verification", "is_finished", "named_by_digest", "verify", "verify_opened"]
+__all__ = ["REPAIR_FOLDER", "Verification", "is_finished", "missing_or_cut", "named_by_digest", "verify", "verify_opened"]
 
 REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
@@ -119,6 +119,14 @@ def verify(
 def verify_opened(path: Path, manifest: Manifest) -> Verification:
     """Take the quick look at a dataset whose manifest has been read."""
     return _verify(Verification(path=path, share=0.0, seed=0), manifest, is_locked=False, num_threads=None)
+
+
+def missing_or_cut(path: Path, manifest: Manifest) -> list[Fault]:
+    """Return the faults of the files that one generation lists, as far as their sizes tell. No other one is read."""
+    files = listed_files(manifest)
+    sizes = _sizes(path, files)
+    by_digest = {file.sha256: file for file in files}
+    return [fault for file in files if (fault := file.check_size(path, sizes[file.file], by_digest)) is not None]
 
 
 def is_finished(path: Path) -> bool:
