@@ -28,7 +28,15 @@ from vlapipe.pipeline.shards.verify.generation_faults import description_fault, 
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["REPAIR_FOLDER", "Verification", "is_finished", "missing_or_cut", "named_by_digest", "verify", "verify_opened"]
+__all__ = [
+    "REPAIR_FOLDER",
+    "Verification",
+    "is_finished",
+    "missing_or_cut",
+    "named_by_digest",
+    "verify",
+    "verify_opened",
+]
 
 REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
