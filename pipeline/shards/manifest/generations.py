@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
     "GENERATIONS",
@@ -35,6 +36,9 @@ def generations(folder: Path) -> list[int]:
         names = [entry.name for entry in (folder / GENERATIONS).iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise_if_stopped(error, folder / GENERATIONS)
+        raise
     return sorted(int(match[1]) for name in names if (match := _FILE.fullmatch(name)))
 
 

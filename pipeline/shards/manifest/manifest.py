@@ -157,6 +157,8 @@ class Manifest:
             ) from None
         except (OSError, ValueError) as error:
             raise_if_stopped(error, path)
+            if isinstance(error, ValueError) and Seal.of(data).is_broken:  # the altered byte broke the JSON too
+                raise _altered(path) from None
             raise NotADatasetError(
                 f"{path}: cannot be read: {error}", "run the same vlapipe ingest command again"
             ) from None

@@ -56,8 +56,8 @@ def test_pixels_are_stored_in_true_rgb_which_every_reader_knows(tmp_path: Path) 
 
 
 def test_newer_format_than_this_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"format": "vlapipe", "format_version": 5}')
-    with pytest.raises(NewerFormatError, match="reads up to 4"):
+    (tmp_path / "manifest.json").write_text('{"format": "vlapipe", "format_version": 6}')
+    with pytest.raises(NewerFormatError, match="reads up to 5"):
         open_dataset(tmp_path)
 
 
