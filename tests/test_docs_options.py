@@ -95,8 +95,8 @@ def test_every_option_of_export_has_its_row_with_default() -> None:
         assert meaning.endswith(".")
 
 
-@pytest.mark.parametrize("command", ["verify", "repair"])
-def test_every_option_of_verify_and_repair_has_its_row_with_default(command: str) -> None:
+@pytest.mark.parametrize("command", ["verify", "repair", "edit", "log", "gc"])
+def test_every_option_of_a_command_for_datasets_has_its_row_with_default(command: str) -> None:
     options = flags(command)
     table = rows(f"## `vlapipe {command}`")
     assert [row[0] for row in table] == [f"`{flag}`" for flag in options]

@@ -123,7 +123,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--dataset", type=PATH, help="Folder of episode folders, at any depth.")
 @click.option("--dir", "episode", type=PATH, help="One episode's folder or file, instead of --dataset.")
-@click.option("--out", type=PATH, help="Where the dataset goes: a new or empty folder, or one to finish.")
+@click.option("--out", type=PATH, help="Where the dataset goes: a new or empty folder, or one to finish or to add to.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--where", help="Keep only episodes of which this is true: 'success and operator != \"test\"'.")
@@ -176,8 +176,8 @@ def ingest(
     """Check raw episodes and write them as compressed shards with a manifest.
 
     Episodes with errors are set aside with every reason (rejects.jsonl) and the exit code is 1. A run that was killed,
-    or stopped by a full disk and the like (exit code 5), is finished by the same command. A finished one has nothing to
-    do and exits 0, unless the recordings or the options have changed.
+    or stopped by a full disk and the like (exit code 5), is finished by the same command. Into a finished dataset it
+    adds what is new, as the next generation; if nothing is, it has nothing to do and exits 0.
     """
     # Imports and readers make no reference cycles. Collecting garbage every 700 objects (Python's default) takes 30 ms
     # at the start, and 30 ms more for each 250 MB read.
