@@ -95,7 +95,7 @@ docs: setup  ## write docs/errors.md from the code
 
 # With BIN=FOLDER as above; SITE is where it is written.
 site: $(if $(filter command line,$(origin BIN)),,setup)  ## the docs as a searchable site, in site/: open site/index.html
-	@$(BIN)/python -m sphinx -q -n -W --keep-going -c docs -d $(SITE)/.doctrees . $(SITE)
+	@$(BIN)/python -m sphinx -q -a -E -n -W --keep-going -c docs -d $(SITE)/.doctrees . $(SITE)
 	@echo "open $(SITE)/index.html"
 
 readme: setup  ## run the demo and put what it prints into README.md

@@ -35,7 +35,7 @@ def run_page(name: str, folder: Path, **replaced: str) -> int:
     command.chmod(0o755)
     steps = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "docs" / name).read_text(), re.MULTILINE | re.DOTALL)
     path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
     for language, code in steps:
         for old, new in replaced.items():
             code = code.replace(old.strip("_"), new)

@@ -47,10 +47,15 @@ class Page(HTMLParser):
         self.leads: list[str] = []
         self.places: set[str] = set()
         self.language = ""
+        self.unreachable: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
+        if (tag == "pre" and "tabindex" not in values) or (
+            values.get("role") == "heading" and "aria-level" not in values
+        ):
+            self.unreachable.append(str(self.getpos()))
         self.language = values.get("lang", "") if tag == "html" else self.language
         self.places |= {values["id"]} if "id" in values else set()
         self.loads += [value for name, value in values.items() if name in LOADING]
@@ -116,6 +121,10 @@ def test_every_picture_is_shown_and_korean_pages_say_their_language(site: Path, 
         "docs/quickstart.ko.html": "ko",
     }
     assert pages[site / "README.html"].language == "en"
+
+
+def test_code_is_reached_by_keyboard_and_every_heading_has_its_level(pages: dict[Path, Page]) -> None:
+    assert {path: page.unreachable for path, page in pages.items() if page.unreachable} == {}
 
 
 @pytest.mark.slow
