@@ -11,25 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from machine import machine, rounded
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from factories import make_dataset
+from report_lab import repeated
 
 import vlapipe
 from vlapipe.pipeline.ingest import IngestConfig, ingest
-from vlapipe.pipeline.shards.manifest.findings_table import findings_table
-from vlapipe.pipeline.shards.manifest.manifest import write_generation
 
 INSPECT_S, INSPECT_MB = 1.5, 200
 PAGE_S, PAGE_MB = 20, 15
@@ -68,41 +64,6 @@ def main() -> None:
     sys.stdout.write(lines)
     if options.out is not None:
         options.out.write_text(lines)
-
-
-def repeated(base: Path, out: Path, count: int) -> Path:
-    """Make a dataset whose table has ``count`` episodes: those of ``base`` over and over. No array is copied."""
-    dataset = vlapipe.open_dataset(base)
-    entry, own = dataset.manifest.shards[0], len(dataset)
-    (out / "shards").mkdir(parents=True)
-    os.link(base / entry["file"], out / entry["file"])
-    table = dataset.episodes.take(pa.array(np.arange(count) % own))
-    ids = [f"task/episode_{i:07d}" for i in range(count)]
-    for name, values in {
-        "episode_index": np.arange(count),
-        "shard": np.arange(count) // own,
-        "id": ids,
-        "seconds": dataset.column("seconds")[np.arange(count) % own]
-        * np.random.default_rng(0).uniform(0.9, 1.1, count),
-    }.items():
-        table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    found = [
-        {"episode": each, "code": code, "severity": "warning", "file": f"{each}/{file}", "count": 1} | about
-        for each in ids
-        for code, file, about in (
-            (
-                "clock.jitter",
-                "robot_states.csv",
-                {"column": "origin_timestamp", "expected": "even steps", "found": each},
-            ),
-            ("image.frozen", "images/View1", {"line": 7, "found": f"image 21 (counted from 0) 25 times, {each}"}),
-        )
-    ]
-    totals = {**dataset.manifest.totals, "episodes": count, "findings": {"clock.jitter": count, "image.frozen": count}}
-    manifest = {**vars(dataset.manifest), "shards": [entry] * -(-count // own), "totals": totals}
-    findings = findings_table(found, {each: i for i, each in enumerate(ids)})
-    write_generation(out, manifest, table, [], None, findings)
-    return out
 
 
 def inspected(data: Path, count: int, repeat: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from report_lab import DRIFT, FROZEN, GAP, HOSTILE, STUCK
+from report_lab import DRIFT, FROZEN, GAP, HOSTILE, STUCK, as_file_name
 
 from vlapipe.cli import cli
 
@@ -100,12 +100,19 @@ def test_each_planted_fault_is_visible_in_a_trace_beside_a_typical_one(planted: 
     assert len(set(inside)) == 1 < len(inside)
 
 
-@pytest.mark.parametrize("name", ["planted", "planted_episode", "hostile"])
+# Each kind of page; all but the first two have hostile names only.
+PAGES = [
+    *("planted", "planted_episode", "hostile", "columns", "columns_episode", "columns_ingest"),
+    *("difference", "of_run", "comparison"),
+]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_each_number_of_the_page_is_one_of_json(name: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(name)
     known = numbers_of(report.facts)
     values = Tags(report.html).values
-    assert len(values) > 30
+    assert len(values) > 10
     assert not [value for value in values if json.loads(value[0]) not in known]
     for value, text in values:  # and is shown as that number
         if re.fullmatch(r"-?[\d,]+", text) and float(value).is_integer():
@@ -120,7 +127,7 @@ def test_table_of_episodes_has_the_rows_of_json(planted: Any) -> None:
     assert shown == [tuple(row[key] for key in keys) for row in listed]
 
 
-@pytest.mark.parametrize("name", ["planted", "planted_episode", "hostile"])
+@pytest.mark.parametrize("name", PAGES)
 def test_page_asks_for_nothing_and_allows_nothing(name: str, request: pytest.FixtureRequest) -> None:
     page = Tags(request.getfixturevalue(name).html)
     policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
@@ -153,6 +160,28 @@ def test_hostile_names_make_no_tag_and_no_script(hostile: Any) -> None:
         assert i % 2 or shown in text, "the instruction is there to read"
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", hostile.html), "marks that turn the text are spelled out"
     assert "49" not in {value for value, _ in page.values}, "a template in a name is text"
+
+
+@pytest.mark.parametrize("name", PAGES[3:])
+def test_hostile_names_of_episodes_files_and_columns_are_text(name: str, request: pytest.FixtureRequest) -> None:
+    report = request.getfixturevalue(name)
+    page = Tags(report.html)
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert scripts == ([{"type": "application/json", "id": "episodes-data"}, {}] if name == "columns" else [])
+    assert report.html.count("<script") == len(scripts), "not even in a comment or in data"
+    assert not {tag for tag, _ in page.elements} & {"b", "iframe", "textarea", "base"} - ({"b"} & RUN_TAGS[name])
+    assert sum(tag == "style" for tag, _ in page.elements) == 1
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", report.html), "marks that turn the text are spelled out"
+    text = "".join(page.text)
+    expected = [HOSTILE[3]] if name == "columns_episode" else HOSTILE[:2] if name == "comparison" else HOSTILE
+    for hostile in expected:
+        shown = hostile.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
+        assert shown in text or as_file_name(shown) in text
+    if name in ("columns", "columns_ingest"):
+        assert "robot " + as_file_name(HOSTILE[1]) in text, "the file of a reject"
+
+
+RUN_TAGS = {name: {"b"} if name == "of_run" else set() for name in PAGES}  # its yardsticks are bold
 
 
 def test_headings_images_and_controls_have_names_for_those_who_do_not_see(planted: Any) -> None:
