@@ -171,7 +171,7 @@ def written_run(folder: Path, *, learning_rate: float = 1e-3) -> Path:
         "policy": HOSTILE[0],
         "data": {"paths": [HOSTILE[1]], "batch_size": 8},
         "optim": {"learning_rate": learning_rate},
-        "policy_args": dict.fromkeys(HOSTILE, HOSTILE[2]),
+        "policy_args": dict.fromkeys(HOSTILE, f"{HOSTILE[2]} {learning_rate}"),
         "max_steps": 20,
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -235,3 +235,39 @@ def written(data: Path, path: Path, *command: str, exit_code: int = 0) -> Report
     done = CliRunner().invoke(cli, [*command, "--html", str(path), "--json"])
     assert done.exit_code == exit_code, (done.output[:2000], done.exception)
     return Report(data, path, json.loads(done.stdout, parse_constant=pytest.fail))
+
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def faults_of(value: Any, schema: dict[str, Any], whole: dict[str, Any], at: str = "") -> list[str]:
+    """What of a value is not as the schema says: types, needed keys, no other keys. Enough of JSON Schema for ours."""
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    types = schema.get("type", list(TYPES))
+    types = [types] if isinstance(types, str) else types
+    if not any(isinstance(value, TYPES[one]) and (one == "boolean" or not isinstance(value, bool)) for one in types):
+        return [f"{at}: {value!r} is no {' or '.join(types)}"]
+    found = []
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        found += [f"{at}.{key}: missing" for key in schema.get("required", []) if key not in value]
+        for key, one in value.items():
+            rule = properties.get(key, schema.get("additionalProperties", {}))
+            found += (
+                [f"{at}.{key}: not in the schema"]
+                if rule is False
+                else faults_of(one, rule, whole, f"{at}.{key}".lstrip("."))
+            )
+    if isinstance(value, list) and "items" in schema:
+        for i, one in enumerate(value):
+            found += faults_of(one, schema["items"], whole, f"{at}[{i}]")
+    return found

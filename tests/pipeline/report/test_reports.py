@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from report_lab import DRIFT, FROZEN, GAP, HOSTILE, STUCK, as_file_name
+from report_lab import DRIFT, FROZEN, GAP, HOSTILE, STUCK, as_file_name, faults_of
 
 from vlapipe.cli import cli
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "reports.schema.json"
+SCHEMA_OF_RUNS = SCHEMA.with_name("runs.schema.json")
 VOID = {"meta", "img", "input", "path", "use", "rect", "image", "br"}
 
 
@@ -173,8 +174,7 @@ def test_hostile_names_of_episodes_files_and_columns_are_text(name: str, request
     assert sum(tag == "style" for tag, _ in page.elements) == 1
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", report.html), "marks that turn the text are spelled out"
     text = "".join(page.text)
-    expected = [HOSTILE[3]] if name == "columns_episode" else HOSTILE[:2] if name == "comparison" else HOSTILE
-    for hostile in expected:
+    for hostile in HOSTILE if name != "columns_episode" else [HOSTILE[6]]:
         shown = hostile.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
         assert shown in text or as_file_name(shown) in text
     if name in ("columns", "columns_ingest"):
@@ -221,40 +221,20 @@ def test_facts_are_as_the_schema_in_the_docs_says(planted: Any, planted_episode:
     assert faults_of(broken, schema["$defs"]["dataset"], schema) == ["episodes: '8' is no integer"]
 
 
-TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
-
-
-def faults_of(value: Any, schema: dict[str, Any], whole: dict[str, Any], at: str = "") -> list[str]:
-    """What of a value is not as the schema says: types, needed keys, no other keys. Enough of JSON Schema for ours."""
-    if "$ref" in schema:
-        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
-    types = schema.get("type", list(TYPES))
-    types = [types] if isinstance(types, str) else types
-    if not any(isinstance(value, TYPES[one]) and (one == "boolean" or not isinstance(value, bool)) for one in types):
-        return [f"{at}: {value!r} is no {' or '.join(types)}"]
-    found = []
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        found += [f"{at}.{key}: missing" for key in schema.get("required", []) if key not in value]
-        for key, one in value.items():
-            rule = properties.get(key, schema.get("additionalProperties", {}))
-            found += (
-                [f"{at}.{key}: not in the schema"]
-                if rule is False
-                else faults_of(one, rule, whole, f"{at}.{key}".lstrip("."))
-            )
-    if isinstance(value, list) and "items" in schema:
-        for i, one in enumerate(value):
-            found += faults_of(one, schema["items"], whole, f"{at}[{i}]")
-    return found
+@pytest.mark.parametrize(
+    ("name", "kind"), [("of_run", "run"), ("comparison", "comparison"), ("difference", "difference")]
+)
+def test_facts_of_runs_and_differences_are_as_their_schema_says(
+    name: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    schema = json.loads(SCHEMA_OF_RUNS.read_text())
+    facts = request.getfixturevalue(name).facts
+    assert not faults_of(facts, schema["$defs"][kind], schema)
+    first = next(iter(facts))
+    assert faults_of({**facts, first: 0.5, "more": 1}, schema["$defs"][kind], schema) == [
+        f"{first}: 0.5 is no {schema['$defs'][kind]['properties'][first]['type']}",
+        ".more: not in the schema",
+    ]
 
 
 def test_json_without_html_is_what_it_was_and_reads_no_shard(planted: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from launching import SMALL
+from report_lab import faults_of
 
 from vlapipe.cli import cli
 from vlapipe.schemas.errors import UsageError
@@ -185,6 +186,14 @@ def test_a_long_curve_keeps_its_mean_and_its_last_step(tmp_path: Path) -> None:
     assert facts["curves"]["train/grad_norm"]["values"] == [None] * MOST_POINTS
     assert facts["summary"]["train/loss"] == {"count": 1000, "last": 1000.0, "min": 1.0, "max": 1000.0, "median": 500.5}
     assert (facts["loss"]["first"], facts["loss"]["last"]) == (25.5, 975.5)
+
+
+def test_facts_of_real_runs_are_as_the_schema_in_the_docs_says(run: Path) -> None:
+    schema = json.loads(DOCS.with_name("runs.schema.json").read_text())
+    facts = json.loads(inspected(run, "--json"))
+    assert not faults_of(facts, schema["$defs"]["run"], schema)
+    compared = json.loads(inspected(run, "--compare", run, "--json"))
+    assert not faults_of(compared, schema["$defs"]["comparison"], schema)
 
 
 def test_every_entry_of_the_report_has_a_row_in_the_docs(run: Path) -> None:
