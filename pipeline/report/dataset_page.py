@@ -20,6 +20,7 @@ from vlapipe.pipeline.report.page import (
 )
 from vlapipe.pipeline.report.plots import Bins, Curve, Span, density_plot, histogram, line_plot, scatter_plot
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text
+from vlapipe.schemas.findings import CODES, Finding
 
 __all__ = ["dataset_page"]
 
@@ -113,8 +114,8 @@ def _rejects(reasons: Sequence[tuple[str, dict[str, Any]]]) -> list[list[Any]]:
             name_text(episode),
             _severity(reason["severity"]),
             reason["code"],
-            name_text(reason["message"]),
-            reason.get("cure", ""),
+            name_text(Finding.of(reason).said),
+            CODES[reason["code"]].cure if reason["code"] in CODES else "",
         ]
         for episode, reason in reasons
     ]

@@ -46,6 +46,8 @@ def test_page_lists_each_reason_of_rejects_by_its_place(hostile: Any) -> None:
     expected = [(reject["episode"], reason["line"]) for reject in rejects for reason in reject["reasons"]]
     assert sorted(shown, key=str) == sorted(expected, key=str)
     assert hostile.html.count('<span class="bad">set aside</span>') == len(expected)
+    cure = unescape(CODES["csv.not_a_number"].cure)
+    assert unescape(hostile.html).count(f"<td>{cure}</td>") == 11, "in the table of kinds, and of each episode"
 
 
 def test_episode_page_has_the_findings_of_its_episode(planted: Any, planted_episode: Any) -> None:
