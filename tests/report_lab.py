@@ -100,9 +100,9 @@ def hostile_dataset(folder: Path) -> Path:
 
 
 def repeated(base: Path, out: Path, count: int) -> Path:
-    """Make a dataset whose table has ``count`` episodes: those of ``base`` over and over. No array is copied."""
+    """Make a dataset whose table has ``count`` episodes: those of the first shard of ``base`` over and over."""
     dataset = vlapipe.open_dataset(base)
-    entry, own = dataset.manifest.shards[0], len(dataset)
+    entry, own = dataset.manifest.shards[0], dataset.manifest.shards[0]["episodes"]
     (out / "shards").mkdir(parents=True)
     os.link(base / entry["file"], out / entry["file"])
     table = dataset.episodes.take(pa.array(np.arange(count) % own))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -242,6 +243,15 @@ def test_json_without_html_is_what_it_was_and_reads_no_shard(planted: Any, tmp_p
     plain = json.loads(done.stdout)
     assert "report" not in plain
     assert {**planted.facts, "listed": None, "report": None} == {**plain, "listed": None, "report": None}
+
+
+def test_inspect_loads_no_reader_of_recordings(planted: Any) -> None:
+    code = (
+        "import sys; from vlapipe.cli import cli; cli(['inspect', sys.argv[1]], standalone_mode=False); "
+        "print([name for name in sys.modules if name.startswith(('vlapipe.pipeline.ingest', 'vlapipe.pipeline.read'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(planted.data)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_ingest_report_as_a_page_has_every_reject_with_code_place_and_cure(hostile: Any, tmp_path: Path) -> None:
