@@ -342,7 +342,7 @@ def _nothing_to_do(config: IngestConfig, out: Path, started: float) -> IngestRep
     dataset = open_dataset(out)
     manifest, totals = dataset.manifest, dataset.manifest.totals
     tidy(out)
-    rejects = [json.loads(line) for line in (out / manifest.rejects["file"]).read_text(encoding="utf-8").splitlines()]
+    rejects = manifest.read_rejects(out)
     if config.strict and rejects:
         raise _strict(rejects[0])
     return IngestReport(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,7 @@ from factories import make_dataset  # noqa: E402
 # For `make test`: the same examples each time, so that a change alone decides; `make test-all` tries new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
 
@@ -58,3 +61,15 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("no real logs beside this checkout")
     return REAL
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium."""
+    driver = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with driver.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()

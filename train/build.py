@@ -268,7 +268,7 @@ def _open_outputs(run: Run) -> contextlib.AbstractContextManager[Outputs]:
         config=run.config.to_dict(),
         resumed_step=run.step,
         device=run.ranks.device,
-        manifests=[dataset.manifest_file for dataset in run.loader.datasets],
+        datasets=[(dataset.path, dataset.manifest_file) for dataset in run.loader.datasets],
         dataset_digest=run.dataset_digest,
         say=run.console.say,
     )

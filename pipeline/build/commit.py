@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
 from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, Stream
 
-__all__ = ["assemble", "episodes_table", "storage_and_losses", "with_actions"]
+__all__ = ["assemble", "episodes_table", "storage_and_losses", "totals", "with_actions"]
 
 _SOURCE = pa.struct(
     [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
@@ -63,6 +63,7 @@ def assemble(
     rows = [{"shard": i, **row} for i, record in enumerate(written) for row in record["episodes"]]
     rejects = [reject for record in records for reject in record["rejects"]]
     schema = plan.schema
+    streams = _describe_streams(plan, *storage_and_losses(rows))
     manifest = {
         "vlapipe_version": vlapipe.__version__,
         "schema": {
@@ -72,9 +73,9 @@ def assemble(
         },
         "shard_format": shard_format,
         "codec": codec,
-        "streams": _describe_streams(plan, _storage(rows), _losses(rows)),
+        "streams": streams,
         "shards": shards,
-        "totals": _totals(rows, shards, plan, Counter(finding["code"] for finding in findings)),
+        "totals": totals(streams, rows, shards, Counter(finding["code"] for finding in findings)),
         "statistics": _merge_statistics(written, rows, schema),
         "made_with": {
             "num_planned_shards": len(plan.shards),
@@ -157,8 +158,11 @@ def _describe_stream(stream: Stream) -> dict[str, Any]:
     }
 
 
-def _totals(rows: list[Record], shards: list[dict[str, Any]], plan: Plan, findings: Counter[str]) -> dict[str, Any]:
-    raw: dict[str, dict[str, int]] = {name: {} for name in _describe_streams(plan, {}, {})}
+def totals(
+    streams: Iterable[str], rows: list[Record], shards: list[dict[str, Any]], findings: Counter[str]
+) -> dict[str, Any]:
+    """Return the totals of a manifest. ``rows`` are the episodes, with ``sources``, ``num_frames`` and ``seconds``."""
+    raw: dict[str, dict[str, int]] = {name: {} for name in streams}
     for row in rows:
         seen: set[str] = set()
         for sizes, source in zip(raw.values(), row["sources"], strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from vlapipe.pipeline.build.made_from import MadeFrom
-from vlapipe.pipeline.change.contents import dropped_ids, read_edits, read_rejects
+from vlapipe.pipeline.change.contents import dropped_ids, read_edits
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
 from vlapipe.pipeline.plan.chosen_episodes import metadata_and_instruction
 from vlapipe.pipeline.read.segments import is_cut
@@ -88,7 +88,8 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
     """
     of_unit = {*made_from.episodes, *known.episodes}
     there: dict[str, list[str]] = {}
-    for name in [*dataset.column("id").tolist(), *(reject["episode"] for reject in read_rejects(dataset))]:
+    rejects = dataset.manifest.read_rejects(dataset.path)
+    for name in [*dataset.column("id").tolist(), *(reject["episode"] for reject in rejects)]:
         there.setdefault(unit_of(name, of_unit), []).append(name)
     left_out = {unit_of(name, of_unit) for name in dropped_ids(dataset)} - there.keys()
     same: list[str] = []

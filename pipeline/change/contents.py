@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import vlapipe
-from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses
+from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses, totals
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.change.statistics import merged_statistics
@@ -32,7 +32,7 @@ from vlapipe.pipeline.shards.manifest.manifest import REJECTS, SHARD_FOLDER, Man
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["Contents", "dropped_ids", "read_edits", "read_rejects"]
+__all__ = ["Contents", "dropped_ids", "read_edits"]
 
 _FILE = "shard_file"  # in place of the shard's number, which changes
 _TEXTS = ("task", "instruction", "split")
@@ -55,7 +55,7 @@ class Contents:
         self.gaps = _gaps_by_id(base) if manifest.gaps is not None else None
         self.dropped: pa.Table | None = _read_dropped(base)
         self.shards: dict[str, dict[str, Any]] = {shard["file"]: shard for shard in manifest.shards}
-        self.rejects: list[Record] = read_rejects(base)
+        self.rejects: list[Record] = manifest.read_rejects(base.path)
         self.edits: dict[str, dict[str, Any]] = read_edits(base)
         self._statistics: dict[str, Record] = {}  # of new shards, by file
         self._still: dict[str, Any] = {}
@@ -213,7 +213,12 @@ class Contents:
             vlapipe_version=vlapipe.__version__,
             streams=self._streams(),
             shards=shards,
-            totals=self._totals(table, shards),
+            totals=totals(
+                base.streams,
+                table.select(["sources", "num_frames", "seconds"]).to_pylist(),
+                shards,
+                self._without_place + _by_code(self._findings),
+            ),
             made_with={
                 **base.made_with,
                 "num_planned_shards": base.made_with.get("num_planned_shards", len(base.shards)) + self._num_planned,
@@ -283,34 +288,6 @@ class Contents:
         for camera, loss in losses.items():
             streams[camera]["psnr_db"] = min(loss, streams[camera].get("psnr_db", loss))
         return streams
-
-    def _totals(self, table: pa.Table, shards: list[dict[str, Any]]) -> dict[str, Any]:
-        raw: dict[str, dict[str, int]] = {name: {} for name in self.base.manifest.streams}
-        for sources in table["sources"].to_pylist():
-            seen: set[str] = set()
-            for sizes, source in zip(raw.values(), sources, strict=True):
-                if source["path"] not in seen:
-                    sizes[source["path"]] = source["num_bytes"]
-                seen.add(source["path"])
-        stored: Counter[str] = Counter()
-        for shard in shards:
-            for path, array in shard["arrays"].items():
-                stored[path.split("/")[0]] += array["bytes"]
-        return {
-            "episodes": len(table),
-            "frames": pc.sum(table["num_frames"]).as_py() or 0,
-            "seconds": sum(table["seconds"].to_pylist()),
-            "raw_bytes": {name: sum(sizes.values()) for name, sizes in raw.items()},
-            "stored_bytes": dict(stored),
-            "shard_bytes": sum(shard["bytes"] for shard in shards),
-            "findings": dict(sorted((self._without_place + _by_code(self._findings)).items())),
-        }
-
-
-def read_rejects(dataset: Dataset) -> list[Record]:
-    """Return the episodes that a dataset's generation set aside."""
-    text = (dataset.path / dataset.manifest.rejects["file"]).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def read_edits(dataset: Dataset) -> dict[str, dict[str, Any]]:

@@ -73,7 +73,8 @@ def edit(path: Path, episodes: Sequence[str], asked: Edit, *, note: str | None =
             contents.drop(touched)
         elif asked.restore:
             touched = [each for each in ids if each in dropped]
-            contents.restore(touched) if touched else None
+            if touched:
+                contents.restore(touched)
         else:
             left_out = [each for each in ids if each not in there]
             if left_out:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlapipe.pipeline.build.commit import with_actions
 from vlapipe.pipeline.build.statistics import FieldStatistics
-from vlapipe.pipeline.change.sums import Sums, statistics_of, still_of
+from vlapipe.pipeline.change.sums import Sums, statistics_of, still_of, training_episodes
 from vlapipe.pipeline.check.flicker import Flicker, flickering_columns
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
@@ -34,7 +34,7 @@ def merged_statistics(
     """
     before, after = Dataset(base.path, base.manifest, cache), Dataset(base.path, manifest, cache)
     sums = Sums.of_dataset(before)
-    old_rows, new_rows = _training(before), _training(after)
+    old_rows, new_rows = training_episodes(before), training_episodes(after)
     files = [shard["file"] for shard in manifest.shards]
     for file in dict.fromkeys([*old_rows, *files]):
         if file in new:
@@ -54,16 +54,6 @@ def merged_statistics(
         if path in statistics:
             statistics[path]["flicker"] = [column in columns for column in range(len(statistics[path]["mean"]))]
     return sums, statistics
-
-
-def _training(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Return the indices of the training episodes, by shard's file and id."""
-    found: dict[str, dict[str, int]] = {}
-    columns = zip(dataset.column("id"), dataset.column("shard").tolist(), dataset.column("split"), strict=True)
-    for index, (name, shard, split) in enumerate(columns):
-        if split == "train":
-            found.setdefault(dataset.manifest.shards[shard]["file"], {})[name] = index
-    return found
 
 
 def _still(found: dict[str, Flicker], before: Dataset, after: Dataset, *, known: Collection[str]) -> dict[str, Flicker]:

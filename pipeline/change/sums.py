@@ -27,7 +27,7 @@ from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
 
-__all__ = ["Sums"]
+__all__ = ["Sums", "statistics_of", "still_of", "training_episodes"]
 
 _SCHEMA = pa.schema(
     [
@@ -62,8 +62,8 @@ class Sums:
         if named is not None:
             return cls._read(dataset.path / named["file"], named["sha256"])
         sums = cls()
-        for file, episodes in _by_shard(dataset, dataset.column("split") == "train").items():
-            sums.add(file, statistics_of(dataset, episodes))
+        for file, episodes in training_episodes(dataset).items():
+            sums.add(file, statistics_of(dataset, episodes.values()))
         for index in range(len(dataset)):
             still = still_of(dataset, index)
             if still:
@@ -72,8 +72,7 @@ class Sums:
 
     def add(self, shard: str, statistics: Mapping[str, FieldStatistics]) -> None:
         """Add the training episodes of a new shard."""
-        if statistics:
-            self.moments[shard] = {path: each.moments for path, each in statistics.items()}
+        self.replace_moments(shard, statistics)
         self.count(statistics)
 
     def count(self, statistics: Mapping[str, FieldStatistics], *, times: int = 1) -> None:
@@ -147,6 +146,16 @@ class Sums:
         return sums
 
 
+def training_episodes(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Return the indices of the training episodes, by shard's file and id."""
+    found: dict[str, dict[str, int]] = {}
+    columns = zip(dataset.column("id"), dataset.column("shard").tolist(), dataset.column("split"), strict=True)
+    for index, (name, shard, split) in enumerate(columns):
+        if split == "train":
+            found.setdefault(dataset.manifest.shards[shard]["file"], {})[name] = index
+    return found
+
+
 def statistics_of(dataset: Dataset, episodes: Iterable[int]) -> dict[str, FieldStatistics]:
     """Compute the statistics of these episodes of one shard, by field, from the shard, as ingest does."""
     parts: dict[str, list[NDArray[Any]]] = {}
@@ -197,13 +206,6 @@ def _paths(schema: Schema) -> list[str]:
         paths += [f"{stream.name}/{spec.name}" for spec in specs]
         paths += [f"{stream.name}/{derived.name}" for derived in stream.derived]
     return paths
-
-
-def _by_shard(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for index, shard in zip(np.flatnonzero(chosen).tolist(), dataset.column("shard")[chosen].tolist(), strict=True):
-        found.setdefault(dataset.manifest.shards[shard]["file"], []).append(index)
-    return found
 
 
 def _times(statistics: FieldStatistics, times: int) -> FieldStatistics:

@@ -41,7 +41,7 @@ def joined(table: pa.Table, new: pa.Table, dataset: Dataset) -> pa.Table:
 def with_metadata(table: pa.Table, column: str, values: Mapping[str, Any]) -> pa.Table:
     """Return the table with other values of one metadata column, by episode id. The column may be a new one."""
     fields = {name: table.schema.field(name) for name in table.column_names if name == column}
-    (rows,) = (_metadata_rows(table, fields),)
+    rows = _metadata_rows(table, fields)
     key = column.removeprefix(PREFIX)
     for name, row in zip(table["id"].to_pylist(), rows, strict=True):
         if name in values:

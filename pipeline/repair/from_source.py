@@ -100,13 +100,14 @@ class FromSource:
         found, _ = find_recordings(config, schema)
         self._why = "they have changed, or " + _other_code(manifest)
         holding = _generations_of(self._dataset, shards)
+        recordings = {raw.id for raw in found.episodes}
         for file in shards:
             if file not in holding:
                 continue
             dataset, number = holding[file]
-            rows = [row for row in range(len(dataset)) if dataset.column("shard")[row] == number]
-            splits = {str(dataset.column("id")[row]): str(dataset.column("split")[row]) for row in rows}
-            units = {unit_of(name, {raw.id for raw in found.episodes}) for name in splits}
+            there = dataset.column("shard") == number
+            splits = dict(zip(*(dataset.column(name)[there].tolist() for name in ("id", "split")), strict=True))
+            units = {unit_of(name, recordings) for name in splits}
             chosen = replace(found, episodes=tuple(raw for raw in found.episodes if raw.id in units))
             if not chosen.episodes:
                 continue

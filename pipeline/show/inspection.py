@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from typing import Any
@@ -14,8 +13,6 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.pipeline.shards.verify.verify import verify_opened
-from vlapipe.schemas.errors import DamageError
-from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["inspect_dataset", "inspect_episode", "rejects_of"]
 
@@ -212,12 +209,7 @@ def _sizes(dataset: Dataset) -> dict[str, Any]:
 
 def rejects_of(dataset: Dataset) -> dict[str, Any]:
     """Report the episodes that were set aside, with counts by error code. An episode counts once for each code."""
-    path = dataset.path / dataset.manifest.rejects["file"]
-    try:
-        rejects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise_if_stopped(error, path)
-        raise DamageError(f"{path}: cannot be read: {error}", "ingest again") from None
+    rejects = dataset.manifest.read_rejects(dataset.path)
     by_code: Counter[str] = Counter()
     for reject in rejects:
         by_code.update({reason["code"] for reason in reject["reasons"] if reason["severity"] == "error"})

@@ -56,17 +56,20 @@ def open_outputs(
     config: Mapping[str, Any],
     resumed_step: int,
     device: torch.device,
-    manifests: Sequence[Path],
+    datasets: Sequence[tuple[Path, Path]],
     dataset_digest: str,
     say: Callable[[str], None],
 ) -> Iterator[Outputs]:
-    """Open the destinations that the table ``log`` of ``config`` names, for the duration of the block."""
+    """Open the destinations that the table ``log`` of ``config`` names, for the duration of the block.
+
+    ``datasets`` are folders and their manifests.
+    """
     with contextlib.ExitStack() as stack:
         with explain_surroundings(out):
             file = stack.enter_context(MetricsLog(out, resumed_step=resumed_step))
         wanted = config["log"]
         sinks = [
-            open_wandb(wanted["wandb"], out, config, manifests, dataset_digest, say)
+            open_wandb(wanted["wandb"], out, config, datasets, dataset_digest, say)
             if wanted["wandb"] != "disabled"
             else None,
             open_tensorboard(out, resumed_step=resumed_step, say=say) if wanted["tensorboard"] else None,

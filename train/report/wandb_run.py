@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
-from vlapipe.pipeline.shards.manifest.generations import GENERATIONS
 from vlapipe.train.report.sinks import MetricsSink
 
 __all__ = ["WANDB_FOLDER", "WANDB_ID_FILE", "open_wandb"]
@@ -59,14 +58,15 @@ def open_wandb(
     mode: str,
     out: Path,
     config: Mapping[str, Any],
-    manifests: Sequence[Path],
+    datasets: Sequence[tuple[Path, Path]],
     dataset_digest: str,
     say: Callable[[str], None],
 ) -> MetricsSink | None:
     """Returns a sink for W&B in ``online`` or ``offline`` mode; None if W&B is not installed or fails to start.
 
-    W&B gets the whole config, and the datasets as an input artifact: references to their manifests, and the digest of
-    all manifests. No data is sent. A run without a key or without a connection is kept offline.
+    ``datasets`` are folders and their manifests. W&B gets the whole config, and the datasets as an input artifact:
+    references to their manifests, and the digest of all manifests. No data is sent. A run without a key or without a
+    connection is kept offline.
     """
     try:
         import wandb
@@ -91,11 +91,11 @@ def open_wandb(
             with contextlib.suppress(SystemExit):
                 wandb.teardown()  # else the run's id stays in use
             run = _start(wandb, "offline", out, known)
-        datasets = _artifact(wandb, manifests, dataset_digest)
+        artifact = _artifact(wandb, datasets, dataset_digest)
     except Exception as error:  # noqa: BLE001 - no failure of a reporter stops a training
         say(f"wandb does not start: {_one_line(error)}; metrics go to metrics.jsonl only")
         return None
-    return MetricsSink("wandb", _WandbRun(run, datasets, say), say)
+    return MetricsSink("wandb", _WandbRun(run, artifact, say), say)
 
 
 def _has_key(wandb: Any) -> bool:
@@ -127,15 +127,13 @@ def _start(wandb: Any, mode: str, out: Path, config: Mapping[str, Any]) -> Any:
     )
 
 
-def _artifact(wandb: Any, manifests: Sequence[Path], digest: str) -> Any:
+def _artifact(wandb: Any, datasets: Sequence[tuple[Path, Path]], digest: str) -> Any:
     """Returns the datasets as an artifact, whose name is that of their folders and whose version is their content."""
-    datasets = [each.parent.parent if each.parent.name == GENERATIONS else each.parent for each in manifests]
-    folders = [dataset.name for dataset in datasets]
-    metadata = {"digest": digest, "paths": [str(dataset.absolute()) for dataset in datasets]}
-    name = re.sub(r"[^\w.-]", "_", "-".join(folders), flags=re.ASCII)[:100]
+    metadata = {"digest": digest, "paths": [str(folder.absolute()) for folder, _ in datasets]}
+    name = re.sub(r"[^\w.-]", "_", "-".join(folder.name for folder, _ in datasets), flags=re.ASCII)[:100]
     artifact = wandb.Artifact(name or "dataset", type="dataset", metadata=metadata)
-    for i, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
-        artifact.add_reference(manifest.absolute().as_uri(), name=f"{i}-{folder}/{manifest.name}")
+    for i, (folder, manifest) in enumerate(datasets):
+        artifact.add_reference(manifest.absolute().as_uri(), name=f"{i}-{folder.name}/{manifest.name}")
     return artifact
 
 

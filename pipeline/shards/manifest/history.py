@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -94,14 +95,20 @@ def sweep_entries(folder: Path) -> None:
 
 
 def _not_made(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yields the entries whose generation is another one, as far as its file is still there, or is not made yet."""
+    """Yields the entries whose generation is not made yet, or was made by another command.
+
+    The winner's entry is always there. So an only one is the winner's, and the generation need not be read.
+    """
     there = generations(folder)
-    digests: dict[int, str] = {}
-    for number, digest, path in history_files(folder):
-        if number not in digests and number in there:
-            digests[number] = hashlib.sha256((folder / generation_file(number)).read_bytes()).hexdigest()[:8]
-        if (number in digests and digests[number] != digest) or number > (there[-1] if there else 1):
+    files = history_files(folder)
+    counts = Counter(number for number, _, _ in files)
+    for number, digest, path in files:
+        if number > (there[-1] if there else 1):
             yield number, path
+        elif counts[number] > 1 and number in there:
+            made = hashlib.sha256((folder / generation_file(number)).read_bytes()).hexdigest()[:8]
+            if made != digest:
+                yield number, path
 
 
 def entries(folder: Path) -> list[Entry]:

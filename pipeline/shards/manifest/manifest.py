@@ -131,6 +131,19 @@ class Manifest:
         named = (self.episodes, self.gaps, self.findings, self.rejects, self.sums, self.dropped, self.edits)
         return [table for table in named if table is not None]
 
+    def read_rejects(self, folder: Path) -> list[dict[str, Any]]:
+        """Read the episodes that were set aside, from the file that this manifest of the dataset in ``folder`` names.
+
+        Raises:
+            DamageError: the file is missing or altered.
+        """
+        path = folder / self.rejects["file"]
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise_if_stopped(error, path)
+            raise DamageError(f"{path}: cannot be read: {error}", "ingest again") from None
+
     @classmethod
     def read(cls, folder: Path, generation: int | None = None) -> Manifest:
         """Read a dataset's manifest, of the newest generation unless another one is asked for.

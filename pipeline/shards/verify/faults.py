@@ -65,6 +65,10 @@ class ListedFile:
         """Returns whether the file is a shard, of this generation or of an older one."""
         return self.file.startswith(f"{SHARD_FOLDER}/")
 
+    def only_in(self, generation: int) -> ListedFile:
+        """Return the file as one that the dataset no longer needs, of an older generation."""
+        return replace(self, shard=None, episodes=None, generation=generation)
+
     def fault(self, kind: Kind, problem: str, found_bytes: int | None = None) -> Fault:
         """Return a fault of this file."""
         return Fault(
@@ -162,7 +166,7 @@ def files_of_all_generations(folder: Path) -> dict[str, ListedFile]:
     files = {file.file: file for file in listed_files(newest)}
     for number in reversed(kept_generations(folder, newest)[:-1]):
         for file in listed_files(Manifest.read(folder, number)):
-            files.setdefault(file.file, replace(file, shard=None, episodes=None, generation=number))
+            files.setdefault(file.file, file.only_in(number))
     return files
 
 

@@ -42,10 +42,7 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
             if (Manifest.read(path).oldest or 1) <= number:  # else gc has removed it meanwhile
                 faults.append(description_fault(path, name))
             continue
-        for file in listed:
-            files[file.file] = ListedFile(
-                file=file.file, num_bytes=file.num_bytes, sha256=file.sha256, generation=number
-            )
+        files |= {file.file: file.only_in(number) for file in listed}
     found = (path / MANIFEST).read_bytes() if (path / MANIFEST).is_file() else None
     if found is None or found not in data.values():
         missing = generation_of(found)
