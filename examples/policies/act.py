@@ -3,7 +3,7 @@
 In training, a small transformer reads the demonstrated actions and squeezes what the observation does not tell (fast or
 slow, left or right) into a variable z. The policy proper predicts the chunk from images, state and z. To act, z is 0.
 
-    vlapipe train --data data --out run --policy act:ACTPolicy
+    vlapipe train --data data --out run --policy act:ACTPolicy --learning-rate 1e-4
 
 Shape letters: B batch, H action horizon, A action size, N tokens.
 """

@@ -3,7 +3,7 @@
 Noise is added to the demonstrated chunk in up to 100 steps, and the U-Net learns to name it, given the observation. To
 act, it begins with noise alone and takes ten longer steps back (DDIM, Song et al. 2021).
 
-    vlapipe train --data data --out run --policy diffusion:DiffusionPolicy
+    vlapipe train --data data --out run --policy diffusion:DiffusionPolicy --learning-rate 1e-4
 
 Shape letters: B batch, H action horizon, A action size, C channels.
 """

@@ -50,8 +50,9 @@ def evaluate_in_environment(
     """
     made = make_environment(environment, arguments)
     policy = _on_device(load_policy(run, checkpoint=checkpoint))
-    name = folder_name(environment, arguments or {}, seed)
-    out = _run_folder(run) / EVAL_FOLDER
+    folder = _run_folder(run)
+    asked = {"checkpoint": _which(run, folder, checkpoint), "execute": execute, "ensemble": ensemble}
+    name, out = folder_name(environment, arguments or {}, seed, asked), folder / EVAL_FOLDER
     with Progress("eval", episodes, "episode") as progress:
         kept = Films(folder=out / name, most=films)
         runner = policy.runner(execute=execute, ensemble=ensemble, say=progress.say)
@@ -86,15 +87,21 @@ def evaluate_on_dataset(
     folder = _run_folder(run)
     unused = {"data": [data], "weights": {}, "mix": {}, "resume": False, "batch_size": 1}
     config = TrainConfig.of(**{**read_saved_config(folder), **unused})
-    out = folder / EVAL_FOLDER / f"{data.resolve().name}-{split}"
+    which = _which(run, folder, checkpoint)
+    out = folder / EVAL_FOLDER / "-".join(filter(None, [data.resolve().name, split, which]))
     result = compare_with_recorded(policy, config, data, split=split, frames=frames, pages=pages, out=out)
     result.write(out.with_name(f"{out.name}.json"))
     return result
 
 
-def folder_name(environment: str, arguments: Mapping[str, Any], seed: int) -> str:
-    """Returns the name of the files of an evaluation: they say the environment, its arguments and the seed."""
-    parts = [environment.rpartition(":")[0] or environment, *(f"{k}-{v}" for k, v in arguments.items()), f"seed-{seed}"]
+def folder_name(environment: str, arguments: Mapping[str, Any], seed: int, asked: Mapping[str, Any]) -> str:
+    """Returns the name of the files of an evaluation, so that no other evaluation has the same.
+
+    It says the environment, its arguments, the seed, and what was ``asked`` of the policy beside the defaults.
+    """
+    beside = {key: value for key, value in asked.items() if value is not None}
+    told = [f"{key}-{value}" for key, value in {**arguments, **beside}.items()]
+    parts = [environment.rpartition(":")[0] or environment, *told, f"seed-{seed}"]
     return "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
 
 
@@ -104,6 +111,13 @@ def _run_folder(run: Path) -> Path:
     if not (folder / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: no run", "give the --out folder of vlapipe train")
     return folder
+
+
+def _which(run: Path, folder: Path, checkpoint: str) -> str | None:
+    """Returns the checkpoint that is asked for; None if it is the newest of the run in ``folder``."""
+    if run != folder:
+        return run.name
+    return None if checkpoint == "newest" else checkpoint
 
 
 def _on_device(policy: LoadedPolicy) -> LoadedPolicy:

@@ -71,6 +71,15 @@ def test_same_seed_gives_the_same_result(run: Path) -> None:
     assert first == second
 
 
+def test_other_ways_to_act_are_kept_beside_each_other(run: Path) -> None:
+    [saved] = (run / "checkpoints").glob("step-*")
+    ways: list[dict[str, Any]] = [{}, {"execute": 1}, {"execute": 2}, {"ensemble": 0.01, "execute": 1}]
+    for way in ways:
+        evaluate_in_environment(run, f"{HERE}:Steps", episodes=2, seed=7, films=0, **way)
+    evaluate_in_environment(saved, f"{HERE}:Steps", episodes=2, seed=7, films=0)
+    assert len([*(run / "eval").glob("*seed-7.json")]) == len(ways) + 1
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "problem"),
     [
