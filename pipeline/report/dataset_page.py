@@ -207,8 +207,8 @@ def _clock_plots(clocks: dict[str, Any]) -> list[dict[str, Any]]:
     for name, clock in clocks.items():
         for key, what, of in _CLOCK_PLOTS:
             spread = clock[key]
-            if spread is None:
-                continue
+            if spread is None or spread["min"] == spread["max"]:
+                continue  # the table has this number
             ends = f"{number_text(spread['min'])} to {number_text(spread['max'])}"
             caption = f"{name}: {what}, {of}: {ends}, median {number_text(spread['median'])}."
             svg = histogram(

@@ -97,6 +97,13 @@ def _column(
     }
 
 
+def _is_middle_angle(spec: FieldSpec, i: int) -> bool:
+    """Returns whether a column is the middle one of three Euler angles, or of three last columns that come round."""
+    periods = [spec.period[k % len(spec.period)] if spec.period else 0.0 for k in range(spec.num_columns)]
+    is_pose = spec.num_columns in (3, 6) and all(periods[-3:]) and not any(periods[:-3])
+    return i == spec.num_columns - 2 and (bool(spec.euler) or is_pose)
+
+
 def _range(spec: FieldSpec | None, i: int) -> list[float] | None:
     """Returns the range that the schema allows, in the stored unit."""
     if spec is None or spec.range is None:
@@ -120,13 +127,14 @@ def _flags(
     low, high = float(known.min()), float(known.max())
     if low == high:
         flags.append("constant")
-    if spec is not None and spec.euler and i == spec.num_columns - 2:
+    if spec is not None and _is_middle_angle(spec, i):
         degrees = known * conversion_factor(unit or "deg", "deg")
-        turned = degrees + (0.0 if spec.euler[0] != spec.euler[2] else 90.0)
+        is_proper = bool(spec.euler) and spec.euler[0] == spec.euler[2]
+        turned = degrees + (90.0 if is_proper else 0.0)
         near = np.abs(np.abs((turned + 180) % 360 - 180) - 90) < _NEAR_SINGULAR_DEG
         if near.any():
-            share = f"{near.mean():.0%}"
-            flags.append(f"singular: the middle Euler angle is near +-90 degrees in {share} of the sampled rows")
+            what = "the middle Euler angle" if spec.euler else "if these are Euler angles, the middle one"
+            flags.append(f"singular: {what} is near +-90 degrees in {near.mean():.0%} of the sampled rows")
     period = spec.period[i % len(spec.period)] if spec is not None and spec.period else 0.0
     if period and high - low > 0.9 * period:
         flags.append("comes round: values lie on both sides of the wrap")
@@ -140,7 +148,7 @@ def _flags(
 
 
 def coverage_facts(dataset: Dataset, episodes: Sequence[RecordedEpisode]) -> dict[str, Any] | None:
-    """Returns where the robot has been, by task: two position columns, or the two principal directions of the state."""
+    """Returns where the robot has been, by task: two columns of its place, or two principal directions of its state."""
     chosen = _places(dataset, episodes)
     if chosen is None:
         return None
@@ -200,7 +208,7 @@ def _places(
     rows = [each[np.isfinite(each).all(axis=1)] for each in rows]
     if sum(map(len, rows)) < 2:
         return None
-    if poses:
+    if poses or spec.num_columns == 2:
         names, units = column_names(path, spec), spec.unit or ("",)
         labels = [f"{names[i]}, {units[i % len(units)]}".rstrip(", ") for i in range(2)]
         return labels, path, [each[:, :2] for each in rows]
