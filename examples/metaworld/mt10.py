@@ -47,7 +47,7 @@ ACTIONS = ["act_x", "act_y", "act_z", "act_grip"]
 def task_env(task: str, *, draws: bool = False) -> Any:
     """Return the environment of one task. ``draws`` gives it a camera."""
     of = metaworld.MT1(task, seed=0)
-    camera = {"render_mode": "rgb_array", "camera_name": "corner2", "width": SIDE, "height": SIDE} if draws else {}
+    camera = {"render_mode": "rgb_array", "camera_name": "corner4", "width": SIDE, "height": SIDE} if draws else {}
     env = of.train_classes[task](**camera)
     env.set_task(of.train_tasks[0])  # shows the goal in the observation
     env._freeze_rand_vec, env.seeded_rand_vec = False, True  # else there are 50 places of goal and objects, or one

@@ -188,8 +188,8 @@ class BuiltInPolicy(Policy):
             features.append(newest)
             tokens += [] if past is None else [past + next(source)]
         for key, encoder in zip(self._image_keys, self.images, strict=True):
-            places, grid = encoder(*self._window(batch, key), said)
-            features.append(places)
+            seen, grid = encoder(*self._window(batch, key), said)
+            features.append(seen)
             tokens.append(grid + next(source))
         x = self.features(torch.cat([feature.to(said.dtype) for feature in features], dim=1)).unsqueeze(1)
         out: Tensor = self.trunk(x, torch.cat(tokens, dim=1) if tokens else None).squeeze(1)

@@ -1,4 +1,4 @@
-"""Encodes camera images: a grid of tokens that keeps positions, and the places of learned features.
+"""Encodes camera images: a grid of tokens that keeps positions, the places of learned features, and a map read whole.
 
 The instruction modulates the features.
 
@@ -13,10 +13,19 @@ from torch import Tensor, nn
 
 from vlapipe.train.policies.nn.positions import grid_positions
 
-__all__ = ["MAX_TOKENS", "CameraEncoder", "ImageEncoder", "SpatialSoftArgmax", "modulated", "neutral_film"]
+__all__ = [
+    "MAX_TOKENS",
+    "CameraEncoder",
+    "ImageEncoder",
+    "SpatialSoftArgmax",
+    "WholeMap",
+    "modulated",
+    "neutral_film",
+]
 
 MAX_TOKENS = 96  # maximum number of tokens of one image; the grid is halved until it has no more
 NUM_POINTS = 32  # learned features whose places in the image are computed
+_MAX_CELLS = 256  # of the map that is read whole
 
 
 class CameraEncoder(nn.Module):
@@ -27,23 +36,23 @@ class CameraEncoder(nn.Module):
 
     def _add_tokens(self, dim: int, grid: tuple[int, int], num_rows: int) -> None:
         """Create what ``_given`` needs, for ``num_rows`` images with a grid (height, width) of tokens each."""
-        self.num_features = num_rows * 2 * NUM_POINTS
+        self.num_features = num_rows * (2 * NUM_POINTS + dim)
         self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
         self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 
-    def _given(self, places: Tensor, tokens: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)`` of those of each image.
+    def _given(self, places: Tensor, whole: Tensor, tokens: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns features ``(B, T * (2 K + dim))`` and tokens ``(B, T * N, dim)`` of those of each image.
 
-        The places of a padded image are 0, and its tokens a learned constant. ``places`` is ``(B * T, 2 K)``,
-        ``tokens`` ``(B * T, N, dim)``, ``is_pad`` ``(B, T)`` bool.
+        The features of a padded image are 0, and its tokens a learned constant. ``places`` is ``(B * T, 2 K)``,
+        ``whole`` ``(B * T, dim)``, ``tokens`` ``(B * T, N, dim)``, ``is_pad`` ``(B, T)`` bool.
         """
         B, T = is_pad.shape
-        places = places.view(B, T, -1).masked_fill(is_pad.unsqueeze(2), 0.0)
+        features = torch.cat([places, whole], dim=1).view(B, T, -1).masked_fill(is_pad.unsqueeze(2), 0.0)
         tokens = tokens.view(B, T, *tokens.shape[1:]) + self.position + self.row
         is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
         tokens = torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
-        return places.flatten(1), tokens
+        return features.flatten(1), tokens
 
 
 def modulated(x: Tensor, film: Tensor) -> Tensor:
@@ -70,6 +79,9 @@ class ImageEncoder(CameraEncoder):
     For each of K features, a softmax over the image gives its mean place (Levine et al. 2016, spatial soft-argmax): two
     numbers, which are finer than the grid.
 
+    A map of at most 256 cells is also read whole, by one linear layer, which finds small things in few steps. A
+    soft-argmax that has not learned what to look for gives the middle of every image, and hardly a gradient.
+
     With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
     are enough to learn this. Attention alone needs far more frames.
     """
@@ -87,7 +99,7 @@ class ImageEncoder(CameraEncoder):
         """Build for images of ``image_size`` (height, width). ``depth_m`` is the metres of one count of depth."""
         super().__init__()
         self._depth_m = depth_m
-        channels, grid = _stages(image_size, width, dim)
+        channels, grids = _stages(image_size, width, dim)
         self.stages = nn.ModuleList()
         self.films = nn.ModuleList()
         before = num_channels if depth_m is None else 2
@@ -99,10 +111,12 @@ class ImageEncoder(CameraEncoder):
             before = after
         self.out = nn.Linear(before, dim)
         self.points = SpatialSoftArgmax(channels[1], NUM_POINTS)
-        self._add_tokens(dim, grid, num_rows)
+        self._read_whole = next(i for i, grid in enumerate(grids) if i and grid[0] * grid[1] <= _MAX_CELLS)
+        self.whole = WholeMap(channels[self._read_whole], grids[self._read_whole], dim)
+        self._add_tokens(dim, grids[-1], num_rows)
 
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns places ``(B, T * 2 K)`` and tokens ``(B, T * N, dim)``, as ``_given`` does.
+        """Returns features ``(B, T * (2 K + dim))`` and tokens ``(B, T * N, dim)``, as ``_given`` does.
 
         ``images`` is ``(B, T, 3, height, width)`` uint8, or ``(B, T, 1, height, width)`` uint16 depth; ``is_pad``
         ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
@@ -114,7 +128,9 @@ class ImageEncoder(CameraEncoder):
             x = modulated(stage(x), film(said))
             if i == 1:
                 places = self.points(x)
-        return self._given(places, self.out(x.flatten(2).transpose(1, 2)), is_pad)
+            if i == self._read_whole:
+                whole = self.whole(x)
+        return self._given(places, whole, self.out(x.flatten(2).transpose(1, 2)), is_pad)
 
     def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         if self._depth_m is None:
@@ -140,11 +156,27 @@ class SpatialSoftArgmax(nn.Module):
         return torch.cat([(share.sum(2) * x).sum(2), (share.sum(3) * y).sum(2)], dim=1).to(features.dtype)
 
 
-def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], tuple[int, int]]:
-    """Returns the number of channels of each stage, and the grid (height, width) after the last stage."""
+class WholeMap(nn.Module):
+    """Reads all cells of a feature map at once, each with its own weights."""
+
+    def __init__(self, num_channels: int, grid: tuple[int, int], dim: int, *, kept: int = 16) -> None:
+        """Build for a map of ``grid`` (height, width). ``kept`` is the number of channels that are read."""
+        super().__init__()
+        self.squeeze = nn.Conv2d(num_channels, kept, 1)
+        self.read = nn.Linear(kept * grid[0] * grid[1], dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns ``(B, dim)`` of ``features`` ``(B, C, height, width)``."""
+        read: Tensor = self.read(F.silu(self.squeeze(features)).flatten(1))
+        return read
+
+
+def _stages(image_size: tuple[int, int], width: int, dim: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """Returns the number of channels and the grid (height, width) of the map of each stage."""
     height, image_width = max(1, image_size[0] // 4), max(1, image_size[1] // 4)
-    channels = [width]
+    channels, grids = [width], [(height, image_width)]
     while height * image_width > MAX_TOKENS or len(channels) < 2:
         height, image_width = -(-height // 2), -(-image_width // 2)
         channels.append(min(channels[-1] * 2, dim))
-    return channels, (height, image_width)
+        grids.append((height, image_width))
+    return channels, grids
