@@ -90,6 +90,8 @@ class TenTasks:
     def reset(self, *, seed: int = 0, **_: Any) -> tuple[Any, dict[str, Any]]:
         """Begin the episode of a seed."""
         self.env, self.task, self.steps = self.envs[seed % 10], [*TASKS.values()][seed % 10], 0
+        if self.camera:  # a simulation draws into the window of the one that was made last, unless its own is asked for
+            self.env.mujoco_renderer._get_viewer("rgb_array").make_context_current()
         return self._seen(begin(self.env, seed)), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
