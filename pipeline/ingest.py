@@ -17,6 +17,7 @@ from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.build.record import STORED, Record
+from vlapipe.pipeline.build.space import no_room, require_room, room_for
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.change.append import append, settle
 from vlapipe.pipeline.change.comparison import compare, known_recordings
@@ -65,6 +66,7 @@ class IngestConfig:
     workers: int | None = None
     scheduler: str | None = None
     scheduler_timeout_s: float = 60.0  # how long the cluster may have no worker that can take the tasks
+    episode_timeout_s: float = 1800.0  # how long a worker process may take over one episode
     strict: bool = False
     prune: bool = False  # into a finished dataset: also remove the episodes whose recordings are gone
     note: str | None = None  # a remark for the dataset's history
@@ -86,6 +88,8 @@ class IngestConfig:
             raise UsageError(f"--scheduler {self.scheduler}: expected tcp://host:port", cure)
         if not self.scheduler_timeout_s > 0:
             raise UsageError(f"--scheduler-timeout {self.scheduler_timeout_s:g}: expected more than 0 seconds")
+        if not self.episode_timeout_s > 0:
+            raise UsageError(f"--episode-timeout {self.episode_timeout_s:g}: expected more than 0 seconds")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-size {self.shard_bytes}: expected 1 byte or more")
         parse_codec(self.codec, self.shard_format)
@@ -129,6 +133,9 @@ class IngestReport:
     raw_bytes: int
     stored_bytes: int
     expected: Estimate | None = None  # set only by a dry run
+    room_bytes: int | None = (
+        None  # that the dataset may take where it goes; set only by a dry run with an output folder
+    )
     num_resumed_shards: int
     was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
     generation: int = 1
@@ -144,6 +151,17 @@ class IngestReport:
     def has_errors(self) -> bool:
         """True if an episode was set aside, or a check across all episodes found an error."""
         return bool(self.rejects) or any(finding["severity"] == "error" for finding in self.findings)
+
+    def require_room(self, out: Path | None) -> None:
+        """Raise an error if this is the report of a dry run whose output would not fit into ``out``.
+
+        Raises:
+            StoppedError: the disk has too little space for the dataset.
+        """
+        if out is None or self.expected is None or self.room_bytes is None:
+            return
+        if self.expected.stored_bytes > self.room_bytes:
+            raise no_room(out, self.expected.stored_bytes, self.room_bytes)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Group the findings by code, the gravest severity first.
@@ -264,7 +282,7 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
         report = _report(config, discovery, records, _across(discovery, plan, records), started, resumed=0)
         num_parallel = config.workers or os.cpu_count() or 1
         expected = estimate_run(records, schema.anchor, read_seconds=report.elapsed_s, num_parallel=num_parallel)
-        return replace(report, expected=expected)
+        return replace(report, expected=expected, room_bytes=room_for(config.out) if config.out else None)
     assert config.out is not None
     with open_output(config.out, plan, has_manifest=has_manifest) as output:
         finished = output.finished()
@@ -373,6 +391,8 @@ def _strict(reject: Record) -> VlapipeError:
 def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: dict[int, Record]) -> list[Record]:
     """Build every shard that is not finished yet, and return the records of all shards in the plan's order."""
     tasks = [task for task in shard_tasks(config, plan, place) if task.shard.index not in finished]
+    if place is not None:
+        require_room(place.shards, plan, [task.shard for task in tasks])
     records = dict(finished)
     what = "check" if config.dry_run else "ingest"
     num_episodes = sum(len(task.shard.episodes) for task in tasks)
@@ -383,6 +403,7 @@ def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: d
             workers=config.workers,
             scheduler=config.scheduler,
             scheduler_timeout_s=config.scheduler_timeout_s,
+            episode_timeout_s=config.episode_timeout_s,
         ):
             records[record["index"]] = record
             if config.strict and record["rejects"]:

@@ -13,6 +13,7 @@ __all__ = [
     "ImageError",
     "NewerFormatError",
     "NotADatasetError",
+    "OutOfMemoryError",
     "StoppedError",
     "UsageError",
     "VlapipeError",
@@ -90,6 +91,10 @@ class StoppedError(VlapipeError):
     """
 
     exit_code = 5
+
+
+class OutOfMemoryError(StoppedError):
+    """There was no memory left, or this process may not have more."""
 
 
 class DamageError(VlapipeError):

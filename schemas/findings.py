@@ -373,6 +373,18 @@ CODES: dict[str, Code] = {
     ),
     "episode.duplicate": _warning("the same recording as another episode", "delete one of them"),
     "episode.failed": _fatal("reading the episode failed", "report it with the message"),
+    "episode.crashes": _fatal(
+        "reading the episode ends the process that reads it, also in a process of its own",
+        "report it with the recording; to read it again, change it or ingest into a new folder",
+    ),
+    "episode.hangs": _fatal(
+        "reading the episode does not end, also in a process of its own",
+        "raise --episode-timeout and ingest into a new folder, or leave the episode out",
+    ),
+    "episode.memory": _fatal(
+        "reading the episode takes more memory than a worker has",
+        "give workers more memory (--workers, --memory-limit) and ingest into a new folder, or cut the recording",
+    ),
     "episode.failed_try": _warning(
         "the metadata says that the demonstration failed; it is kept", "say where = { success = true } in [episodes]"
     ),

@@ -1,4 +1,4 @@
-"""Tells errors of the surroundings (disk, quota, memory, limits, network) from errors of the file being worked on.
+"""Tells errors of the surroundings (disk, quota, permission, memory, limits, network) from errors of one file.
 
 An error of the surroundings becomes a ``StoppedError``: nothing is wrong with the data, other files would fail in the
 same way, and the same command continues once the cause is gone.
@@ -12,7 +12,7 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
-from vlapipe.schemas.errors import StoppedError
+from vlapipe.schemas.errors import OutOfMemoryError, StoppedError
 
 __all__ = ["is_from_surroundings", "max_map_count", "raise_if_stopped", "stopped_by"]
 
@@ -23,7 +23,7 @@ _NO_THREAD = "can't start new thread"  # the message of CPython's RuntimeError
 
 
 def is_from_surroundings(error: BaseException) -> bool:
-    """Returns whether disk, quota, memory, network or a limit caused the error, rather than one file or path."""
+    """Returns whether disk, quota, permission, memory, network or a limit caused the error, rather than one file."""
     return _reason(error) is not None
 
 
@@ -40,7 +40,8 @@ def stopped_by(error: BaseException, where: str | os.PathLike[str] = "") -> Stop
     place = os.fsdecode(named if isinstance(named, str | bytes) else where)
     said = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
     reason, cure = _reason(error) or (said, "correct that")
-    return StoppedError(f"{place or 'stopped'}: {reason}", f"{cure}; {_GO_ON}")
+    is_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return (OutOfMemoryError if is_memory else StoppedError)(f"{place or 'stopped'}: {reason}", f"{cure}; {_GO_ON}")
 
 
 def raise_if_stopped(error: BaseException, where: str | os.PathLike[str]) -> None:
@@ -102,6 +103,7 @@ def _always(reason: str, cure: str) -> Callable[[], Said]:
     return lambda: (reason, cure)
 
 
+_FORBIDDEN = _always("no permission", "have it given; if this file alone cannot be read, move it away")
 _LOST = _always("the connection was lost", "check the network and the other machine")
 _GONE = _always("the disk is gone", "attach it again")
 # Errors of system calls that are caused by the machine, not by the user's data or command.
@@ -112,6 +114,8 @@ _REASONS: dict[int, Callable[[], Said]] = {
     errno.EIO: _always(
         "the disk or its connection failed", "check them; if this file alone cannot be read, move it away"
     ),
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.EROFS: _always("the file system is read-only", "make it writable"),
     errno.EMFILE: _open_files,
     errno.ENFILE: _always("this machine has as many files open as it may (fs.file-max)", "end other programs"),

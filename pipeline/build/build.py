@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class ShardTask:
     codec: Codec
     place: RecordFile | None
     images: ImageOptions = AS_RECORDED
+    harmful: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # episodes not to be read: code and cause
     num_threads: int = 1  # threads that read episodes and compress; the number does not change what is written
 
 
@@ -172,19 +173,26 @@ def _require_folders(task: ShardTask) -> None:
 
 def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
     findings = Findings(task.schema.checks.severity)
+    if raw.id in task.harmful:
+        code, found = task.harmful[raw.id]
+        findings.add(code, _place_of(task, raw), found=found)
+        return None, findings
     try:
         episode = read_episode(task.root, raw, task.schema, task.cameras, findings, task.images)
     except (StoppedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands
         raise_if_stopped(error, raw.folder)  # not the episode's fault if memory ran out, for example
-        files = raw.files[task.schema.anchor]
-        place = files[0].path if len(files) == 1 else raw.folder
-        findings.add("episode.failed", place, found=f"{type(error).__name__}: {error}")
+        findings.add("episode.failed", _place_of(task, raw), found=f"{type(error).__name__}: {error}")
         episode = None
     if episode is None:
         _require_folders(task)  # if the folder is gone, the disk is at fault and not the episode
     return episode, findings
+
+
+def _place_of(task: ShardTask, raw: RawEpisode) -> str:
+    files = raw.files[task.schema.anchor]
+    return files[0].path if len(files) == 1 else raw.folder
 
 
 def _write_nowhere(task: ShardTask, episode: Episode, before: Record | None) -> Record:

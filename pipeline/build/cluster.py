@@ -1,7 +1,10 @@
 """Runs shard tasks on a Dask cluster, one future a shard, in worker processes of our own or of a named scheduler.
 
-A cluster that this module starts listens on loopback only and has no dashboard. If no worker can take the tasks, the
-user is told at once, and the run stops after a timeout. Shards that are finished by then are kept for the next run.
+A cluster that this module starts listens on loopback only. If no worker takes the tasks, the user is told at once, and
+the run stops after a timeout. Shards that are finished by then are kept for the next run.
+
+Dask gives the shard of a worker that died to another one. A shard over which several workers died is read an episode at
+a time in a process of its own; an episode that ends this process, too, is set aside.
 """
 
 from __future__ import annotations
@@ -13,28 +16,41 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import dask
 import distributed
 
 import vlapipe
+from vlapipe.pipeline.build.alone import Limits, find_harmful
 from vlapipe.pipeline.build.build import ShardTask, build_shard
+from vlapipe.pipeline.build.hangs import ends_if_hung
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.schemas.errors import StoppedError, UsageError
+from vlapipe.schemas.errors import OutOfMemoryError, StoppedError, UsageError
 
 __all__ = ["run_on_dask"]
 
 _IDLE_S = 2.0  # seconds without a finished shard before the workers are checked
 _ASK_S = 1.0  # seconds between two checks while the run waits for the first worker
-_ANSWER_S = 5.0  # seconds that workers may take to import vlapipe and answer
+_ANSWER_S = 20.0  # seconds that workers may take to import vlapipe and answer
 # The version is asked through a built-in function, so that a worker without vlapipe can answer too.
 _VERSION = "__import__('vlapipe.pipeline.build.build').__version__"
+_HAS_DASHBOARD = "'distributed.dashboard.scheduler' in __import__('sys').modules"  # only then has it pages
 _GO_ON = "the same command then goes on"
+_MOST_DEATHS = 1  # of workers of our own over one shard, before its episodes are read alone; Dask itself allows 3
+_SHARE_OF_MEMORY = 0.8  # of a worker's limit, for one episode; Dask ends a worker at 0.95, and Python needs some
 
 
 def run_on_dask(
-    tasks: list[ShardTask], progress: Progress, *, num_workers: int, scheduler: str | None, timeout_s: float
+    tasks: list[ShardTask],
+    progress: Progress,
+    *,
+    num_workers: int,
+    scheduler: str | None,
+    timeout_s: float,
+    episode_timeout_s: float,
 ) -> Iterator[Record]:
     """Yield each task's record as it finishes, in any order.
 
@@ -44,27 +60,61 @@ def run_on_dask(
         num_workers: number of processes to start if ``scheduler`` is ``None``.
         scheduler: the address of a running Dask scheduler.
         timeout_s: how long the cluster may have no worker that can take the tasks.
+        episode_timeout_s: a worker that takes longer over an episode is ended.
 
     Raises:
-        UsageError: the scheduler cannot be reached.
-        StoppedError: no worker could take the tasks for ``timeout_s``, workers died repeatedly over one shard, or the
-            scheduler was lost.
+        UsageError: the scheduler cannot be reached, or scheduler or a worker have no vlapipe or another one.
+        StoppedError: no worker could take the tasks for ``timeout_s``, workers died over a shard none of whose episodes
+            is the cause, or the scheduler was lost.
     """
     with _client(min(num_workers, len(tasks)), scheduler) as client:
         watch = _Watch(client, scheduler, progress.say, timeout_s)
         watch.wait_for_worker()
         finished: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
-        only = {"workers": sorted(watch.fitting), "allow_other_workers": False} if watch.has_unfit else {}
-        futures = {client.submit(build_shard, task, pure=False, **only): task for task in tasks}
-        for future in futures:
+        futures: dict[distributed.Future, tuple[ShardTask, bool]] = {}
+
+        def submit(task: ShardTask, *, alone: bool) -> None:
+            future = client.submit(
+                _build, task, alone=alone, timeout_s=episode_timeout_s, version=vlapipe.__version__, pure=False
+            )
+            futures[future] = task, alone
             future.add_done_callback(finished.put)
-        for _ in tasks:
+
+        if scheduler is not None and client.run_on_scheduler(eval, _HAS_DASHBOARD):
+            progress.say(f"dashboard: {client.dashboard_link}")
+        for task in tasks:
+            submit(task, alone=False)
+        while futures:
             future = _next(finished, watch)
-            task = futures.pop(future)
-            record = _result(future, task, scheduler)
-            progress.advance(len(task.shard.episodes))
+            task, alone = futures.pop(future)
+            record = _result(future, task, scheduler, alone=alone)
             future.release()
+            if record is None:
+                progress.say(f"workers died over shard {task.shard.index}: its episodes are read one at a time")
+                submit(task, alone=True)
+                continue
+            progress.advance(len(task.shard.episodes))
             yield record
+
+
+def _build(task: ShardTask, *, alone: bool, timeout_s: float, version: str) -> Record:
+    """Build a shard in a worker; with ``alone``, first find the episodes over which workers die.
+
+    Raises:
+        UsageError: the worker has another vlapipe.
+    """
+    if version != vlapipe.__version__:
+        raise UsageError(*_other_version(distributed.get_worker().address, f"has vlapipe {vlapipe.__version__}"))
+    if alone:
+        limit = distributed.get_worker().memory_manager.memory_limit or distributed.system.MEMORY_LIMIT
+        limits = Limits(seconds=timeout_s, num_bytes=int(_SHARE_OF_MEMORY * limit))
+        task = replace(task, harmful=find_harmful(task, limits))
+    with ends_if_hung(timeout_s) as go_on:
+        return build_shard(task, go_on)
+
+
+def _other_version(worker: str, why: str) -> tuple[str, str]:
+    return f"worker {worker} {why}", f"install vlapipe {vlapipe.__version__} where workers run"
 
 
 @contextlib.contextmanager
@@ -77,6 +127,7 @@ def _client(num_workers: int, scheduler: str | None) -> Iterator[distributed.Cli
                 raise UsageError(f"--scheduler {scheduler}: no answer: {error}", "is it running?") from None
         else:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="vlapipe-dask-"))
+            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _MOST_DEATHS}))
             cluster = distributed.LocalCluster(
                 n_workers=num_workers,
                 threads_per_worker=1,
@@ -100,21 +151,16 @@ class _Watch:
         self._client, self._say, self._timeout_s = client, say, timeout_s
         self._place = f"--scheduler {scheduler}" if scheduler is not None else "this machine"
         self._address = scheduler
-        self._unfit: dict[str, str] = {}  # by the worker's address, why the worker cannot take tasks
         self._idle_since: float | None = None
         self._said = ""
         self.fitting: set[str] = set()
-
-    @property
-    def has_unfit(self) -> bool:
-        """True if some workers cannot take the tasks, so that tasks must be kept from them."""
-        return bool(self._unfit)
 
     def wait_for_worker(self) -> None:
         """Return once a worker can take the tasks.
 
         Raises:
-            StoppedError: no worker could take the tasks for the timeout, or the scheduler cannot.
+            UsageError: the scheduler or a worker has no vlapipe, or another one.
+            StoppedError: no worker could take the tasks for the timeout.
         """
         self._require_scheduler()
         while not self.look():
@@ -124,6 +170,7 @@ class _Watch:
         """Return True if a worker can take the tasks. If none can, tell the user the reason once.
 
         Raises:
+            UsageError: a worker has no vlapipe, or another one.
             StoppedError: no worker could take the tasks for the timeout, or the scheduler was lost.
         """
         try:
@@ -131,14 +178,13 @@ class _Watch:
         except (OSError, TimeoutError, ValueError) as error:  # the client is closed, or is about to be closed
             raise _lost(self._place, error) from None
         self.fitting &= present
-        self._unfit = {address: why for address, why in self._unfit.items() if address in present}
-        self._ask(present - self.fitting)
+        silent = self._ask(present - self.fitting)
         if self.fitting:
             self._idle_since = None
             return True
         now = time.monotonic()
         self._idle_since = now if self._idle_since is None else self._idle_since
-        problem, cure = self._why_idle()
+        problem, cure = self._why_idle(silent)
         left = self._timeout_s - (now - self._idle_since)
         if left <= 0:
             raise StoppedError(f"{self._place}: {problem}", f"{cure}; {_GO_ON}")
@@ -147,31 +193,37 @@ class _Watch:
             self._say(f"{self._place}: {problem}; waiting {left:.0f} s for one ({cure})")
         return False
 
-    def _why_idle(self) -> tuple[str, str]:
-        if not self._unfit:
-            return "no worker", "free some memory" if self._address is None else f"dask worker {self._address}"
-        address, why = next(iter(self._unfit.items()))
-        count = len(self._unfit)
-        more = f" (one of {count} that cannot be used)" if count > 1 else ""
-        return f"worker {address} {why}{more}", f"install vlapipe {vlapipe.__version__} where workers run"
+    def _why_idle(self, silent: list[str]) -> tuple[str, str]:
+        if silent:
+            return f"worker {silent[0]} does not answer", "see its log"
+        return "no worker", "free some memory" if self._address is None else f"dask worker {self._address}"
 
-    def _ask(self, addresses: set[str]) -> None:
-        """Sort workers into those that can take tasks and those that cannot. Workers of our own cluster always can."""
+    def _ask(self, addresses: set[str]) -> list[str]:
+        """Find the workers that can take tasks. Workers of our own cluster always can. Returns those without an answer.
+
+        Raises:
+            UsageError: a worker has no vlapipe, or another one.
+        """
         if self._address is None:
             self.fitting |= addresses
-            return
+            return []
         if not addresses:
-            return
+            return []
         answers = _within(
             _ANSWER_S, lambda: self._client.run(eval, _VERSION, workers=sorted(addresses), on_error="return")
         )
-        for address in addresses:
-            why = _why_unfit((answers or {}).get(address))
-            if why:
-                self._unfit[address] = why
+        silent = []
+        for address in sorted(addresses):
+            answer = (answers or {}).get(address)
+            why = _why_unfit(answer)
+            if answer is None or isinstance(answer, OSError):
+                silent.append(address)
+            elif why:
+                problem, cure = _other_version(address, why)
+                raise UsageError(f"{self._place}: {problem}", cure)
             else:
-                self._unfit.pop(address, None)
                 self.fitting.add(address)
+        return silent
 
     def _require_scheduler(self) -> None:
         """Raise an error if the scheduler lacks this version of vlapipe: the scheduler unpickles tasks too."""
@@ -184,7 +236,7 @@ class _Watch:
         why = _why_unfit(version)
         if why:
             cure = f"install vlapipe {vlapipe.__version__} where it runs, and start it again"
-            raise StoppedError(f"{self._place}: the scheduler {why}", f"{cure}; {_GO_ON}")
+            raise UsageError(f"{self._place}: the scheduler {why}", cure)
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
@@ -206,8 +258,6 @@ def _why_unfit(answer: object) -> str:
     """Return why a process cannot take tasks, judged by its answer to the version question; empty if it can."""
     if answer == vlapipe.__version__:
         return ""
-    if answer is None:
-        return "does not answer"
     if isinstance(answer, Exception):
         return f"has no vlapipe: {answer}"
     return f"has vlapipe {answer}, this is {vlapipe.__version__}"
@@ -221,18 +271,23 @@ def _next(finished: queue.SimpleQueue[distributed.Future], watch: _Watch) -> dis
             watch.look()
 
 
-def _result(future: distributed.Future, task: ShardTask, scheduler: str | None) -> Record:
+def _result(future: distributed.Future, task: ShardTask, scheduler: str | None, *, alone: bool) -> Record | None:
+    """Return a shard's record, or ``None`` if workers died over it and its episodes were not yet read alone."""
     number = task.shard.index
     try:
         record: Record = future.result()
-    except distributed.KilledWorker:
+    except (distributed.KilledWorker, MemoryError, OutOfMemoryError) as error:
+        if not alone:
+            return None
         cure = "it may need more memory: use fewer --workers or a smaller --shard-size"
-        raise StoppedError(f"a worker died again and again over shard {number}", f"{cure}; {_GO_ON}") from None
+        died = isinstance(error, distributed.KilledWorker)
+        problem = "a worker died again and again" if died else "a worker has too little memory"
+        raise StoppedError(f"{problem} over shard {number}", f"{cure}; {_GO_ON}") from None
     except distributed.CancelledError as error:
         raise _lost(f"--scheduler {scheduler}" if scheduler is not None else "this machine", error) from None
     except ImportError as error:
         cure = f"install vlapipe {vlapipe.__version__} where workers run"
-        raise StoppedError(f"a worker cannot read shard {number}: {error}", f"{cure}; {_GO_ON}") from None
+        raise UsageError(f"a worker cannot read shard {number}: {error}", cure) from None
     return record
 
 

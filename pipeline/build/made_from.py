@@ -19,6 +19,7 @@ from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.schema import Schema
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["MadeFrom"]
 
@@ -64,7 +65,8 @@ class MadeFrom:
                 options["--image-storage"] = "recorded" if was == "jpeg" else str(was)
             generation = int(document.get("generation", 1))
             return cls(options=options, episodes=dict(document["episodes"]), generation=generation)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise_if_stopped(error, dataset / MADE_FROM)
             return None
 
     def write(self, dataset: Path) -> None:

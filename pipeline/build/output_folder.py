@@ -17,7 +17,7 @@ from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.record import Record, finished_records
 from vlapipe.pipeline.discover.file_tree import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
-from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
+from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
 from vlapipe.pipeline.shards.verify.verify import verify_opened
@@ -117,10 +117,11 @@ def tidy(path: Path) -> None:
 
 
 def _close(path: Path, kept: set[str]) -> None:
+    sweep_temporaries(path / SHARD_FOLDER)  # of workers that were killed
     for shard in (path / SHARD_FOLDER).glob("shard-*"):
         if shard.name not in kept:
             shard.unlink()
-    shutil.rmtree(path / WORK_FOLDER)
+    remove_folder(path / WORK_FOLDER)
 
 
 @contextlib.contextmanager
@@ -143,7 +144,7 @@ def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterat
         if try_lock(lock.fileno()) is False:
             raise UsageError(f"--out {path}: another ingest is writing there", "wait for it, or choose another")
         if (path / MANIFEST).exists() and not has_manifest:
-            shutil.rmtree(output.work)
+            remove_folder(output.work)
             cure = "run the same command again to compare, or choose another --out"
             raise UsageError(f"--out {path}: already holds a finished dataset, made meanwhile by another run", cure)
         sweep_temporaries(output.shards)

@@ -37,6 +37,7 @@ def run_tasks(
     workers: int | None,
     scheduler: str | None,
     scheduler_timeout_s: float,
+    episode_timeout_s: float,
 ) -> Iterator[Record]:
     """Yield each task's record as it finishes, in any order. ``workers`` episodes are read at once.
 
@@ -55,7 +56,14 @@ def run_tasks(
 
     if scheduler is None:
         tasks = _shared(tasks, num_workers, min(num_workers, len(tasks)))
-    yield from run_on_dask(tasks, progress, num_workers=num_workers, scheduler=scheduler, timeout_s=scheduler_timeout_s)
+    yield from run_on_dask(
+        tasks,
+        progress,
+        num_workers=num_workers,
+        scheduler=scheduler,
+        timeout_s=scheduler_timeout_s,
+        episode_timeout_s=episode_timeout_s,
+    )
 
 
 def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int) -> Iterator[Record]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
-from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, try_lock
+from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import WORK_FOLDER
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
 from vlapipe.pipeline.shards.verify.verify import named_by_digest
@@ -54,8 +54,10 @@ def work_folder(dataset: Path, name: str, *, resumes: bool = False) -> Iterator[
                 yield work
             is_done = True
         finally:
-            if is_done or not resumes:
-                shutil.rmtree(work, ignore_errors=True)
+            if is_done:
+                remove_folder(work)
+            elif not resumes:
+                shutil.rmtree(work, ignore_errors=True)  # the first error is to be told
             if try_lock(lock.fileno()) is not False:
                 _tidy(dataset)
 
@@ -73,11 +75,15 @@ def locked_alone(dataset: Path) -> Iterator[tuple[Path, bool]]:
         has_locks = try_lock(lock.fileno()) is not None
         try:
             yield own, has_locks
-        finally:
-            for folder in (dataset / WORK_FOLDER).iterdir() if has_locks else [own]:
-                if folder.is_dir():
-                    shutil.rmtree(folder, ignore_errors=True)
-            _tidy(dataset)
+        except BaseException:
+            shutil.rmtree(own, ignore_errors=True)  # the first error is to be told
+            with contextlib.suppress(OSError):
+                _tidy(dataset)
+            raise
+        for folder in (dataset / WORK_FOLDER).iterdir() if has_locks else [own]:
+            if folder.is_dir():
+                remove_folder(folder)
+        _tidy(dataset)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from vlapipe.pipeline.discover.file_tree import FileTree, walk
 from vlapipe.pipeline.layouts.lerobot_meta import Feature, LeRobotMeta, read_meta
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.schema import MISSING_SUFFIX
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["ANCHOR", "lerobot_schema"]
 
@@ -72,7 +73,8 @@ def _depth_cameras(root: Path, meta: LeRobotMeta, tree: FileTree) -> frozenset[s
             images = [f.key for f in meta.cameras if f.key in kinds and pa.types.is_struct(kinds[f.key])]
             batch = next(file.iter_batches(batch_size=1, columns=images, use_threads=False)) if images else None
             return frozenset(key for key in images if batch is not None and _is_depth(batch.column(key)))
-    except (OSError, ValueError, KeyError, StopIteration):  # reading the episode reports it
+    except (OSError, ValueError, KeyError, StopIteration) as error:  # reading the episode reports it
+        raise_if_stopped(error, root / path)
         return frozenset()
 
 

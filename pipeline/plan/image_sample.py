@@ -14,6 +14,7 @@ from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
 from vlapipe.pipeline.read.images.png import PngHeader, read_png_header
 from vlapipe.pipeline.shards.format.image_decode import is_png
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["ImageSample", "look_at_images"]
 
@@ -118,7 +119,8 @@ def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageS
                     continue
                 data += opened.read()
             header: JpegHeader | PngHeader = read_png_header(data) if of_png else read_jpeg_header(data)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            raise_if_stopped(error, root / file.path)
             continue
         if header.width * header.height <= MAX_PIXELS and header.odd_coding is None:
             yield data, (header.width, header.height), isinstance(header, PngHeader) and header.is_deep

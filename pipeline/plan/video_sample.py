@@ -17,6 +17,7 @@ from vlapipe.pipeline.read.video.file_head import BadVideoError
 from vlapipe.pipeline.read.video.jpeg_frames import to_rgb, turn_of
 from vlapipe.pipeline.read.video.open_video import av_error, open_video
 from vlapipe.pipeline.stream_rows import ImageRows, SourceFile
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["VideoSample", "look_at_videos"]
 
@@ -40,7 +41,8 @@ def look_at_videos(root: Path, files: Iterable[RawFile], images: ImageOptions) -
     for path, file in every[:: -(-len(every) // _TRIED) or 1]:
         try:
             size, num_bytes = _stored(root / path, file.num_bytes, images)
-        except (OSError, BadVideoError, DamagedVideoError, av_error()):
+        except (OSError, BadVideoError, DamagedVideoError, av_error()) as error:
+            raise_if_stopped(error, root / path)
             continue  # not reported here: reading the episode reports the fault
         sizes.append(size)
         before, after = before + file.num_bytes, after + num_bytes

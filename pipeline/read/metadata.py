@@ -41,7 +41,8 @@ def _attributes(root: Path, raw: RawEpisode) -> dict[str, Any]:
     with open_container(root, [raw.container.path], Findings(), hashed=False) as opened:
         try:
             return {} if opened is None else attributes_of(opened.arrays, raw.group or "")
-        except (OSError, ValueError, RuntimeError):
+        except (OSError, ValueError, RuntimeError) as error:
+            raise_if_stopped(error, root / raw.container.path)
             return {}
 
 

@@ -131,8 +131,14 @@ class FromSource:
             each.mkdir(parents=True, exist_ok=True)
         tasks = [task for task in shard_tasks(config, plan, place) if task.shard.index in shards]
         with Progress("repair", sum(len(task.shard.episodes) for task in tasks), "episode") as progress:
-            timeout_s = config.scheduler_timeout_s
-            for _ in run_tasks(tasks, progress, workers=self._workers, scheduler=None, scheduler_timeout_s=timeout_s):
+            for _ in run_tasks(
+                tasks,
+                progress,
+                workers=self._workers,
+                scheduler=None,
+                scheduler_timeout_s=config.scheduler_timeout_s,
+                episode_timeout_s=config.episode_timeout_s,
+            ):
                 pass
 
     def _options(self, manifest: Manifest | None) -> dict[str, str]:

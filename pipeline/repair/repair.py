@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.repair.origin import Origin
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, try_lock
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, remove_folder, try_lock
 from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.format.sealed_json import Seal
 from vlapipe.pipeline.shards.manifest.generations import (
@@ -212,5 +212,7 @@ def _locked(path: Path) -> Iterator[Path]:
         scratch.mkdir()
         try:
             yield scratch
-        finally:
-            shutil.rmtree(work)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)  # the first error is to be told
+            raise
+        remove_folder(work)

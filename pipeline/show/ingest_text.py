@@ -42,7 +42,10 @@ def print_ingest_report(report: IngestReport, *, dry_run: bool) -> None:
     elif report.expected is not None and report.num_episodes:
         size = format_bytes(report.expected.stored_bytes)
         shards = counted(report.num_shards, "shard")
-        click.echo(f"would write {shards}, about {size}, in about {report.expected.seconds:.1f} s; nothing was written")
+        room = "" if report.room_bytes is None else f", where {format_bytes(report.room_bytes)} are free"
+        click.echo(
+            f"would write {shards}, about {size}{room}, in about {report.expected.seconds:.1f} s; nothing was written"
+        )
     for camera, images in report.cameras.items():
         _print_camera(camera, images)
     for rule, ids in report.left_out.items():

@@ -75,7 +75,6 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
 
 
 _ABOUT_PATHS = {
-    errno.EACCES,
     errno.EEXIST,
     errno.EISDIR,
     errno.ELOOP,
@@ -83,7 +82,6 @@ _ABOUT_PATHS = {
     errno.ENOENT,
     errno.ENOTDIR,
     errno.ENOTEMPTY,
-    errno.EPERM,
 }
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
@@ -124,7 +122,7 @@ def cli() -> None:
 @click.option("--dataset", type=PATH, help="Folder of episode folders, at any depth.")
 @click.option("--dir", "episode", type=PATH, help="One episode's folder or file, instead of --dataset.")
 @click.option("--out", type=PATH, help="Where the dataset goes: a new or empty folder, or one to finish or to add to.")
-@click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing. Says whether --out has room.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--where", help="Keep only episodes of which this is true: 'success and operator != \"test\"'.")
 @click.option("--format", "shard_format", default="zarr", show_default=True, help="Kind of shard: zarr or npz.")
@@ -137,7 +135,15 @@ def cli() -> None:
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="End if the cluster has no worker with this vlapipe for so long.",
+    help="End if the cluster has no worker for so long.",
+)
+@click.option(
+    "--episode-timeout",
+    type=float,
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+    help="Set an episode aside that occupies a worker for so long.",
 )
 @click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
 @click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
@@ -164,6 +170,7 @@ def ingest(
     workers: int | None,
     scheduler: str | None,
     scheduler_timeout: float,
+    episode_timeout: float,
     shard_size: int,
     image_size: tuple[int, int] | None,
     image_storage: str,
@@ -205,6 +212,7 @@ def ingest(
         workers=workers,
         scheduler=scheduler,
         scheduler_timeout_s=scheduler_timeout,
+        episode_timeout_s=episode_timeout,
         strict=strict,
         prune=prune,
         note=note,
@@ -219,6 +227,7 @@ def ingest(
         write_ingest_report(result, report, dry_run=dry_run)
     elif report is not None:
         write_text(report, result.to_json())
+    result.require_room(out)
     if result.has_errors and not result.was_finished:
         sys.exit(1)
 
@@ -770,5 +779,5 @@ def _show_warning(
 def _ended_by(error: OSError | MemoryError) -> VlapipeError:
     """Returns the error that ends the command: a bad path is the user's mistake, the rest is from the surroundings."""
     if isinstance(error, OSError) and error.errno in _ABOUT_PATHS and isinstance(error.filename, str):
-        return UsageError(f"{error.filename}: {error.strerror}", "check the path and its permissions")
+        return UsageError(f"{error.filename}: {error.strerror}", "check the path")
     return stopped_by(error)

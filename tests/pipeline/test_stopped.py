@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,20 @@ def test_write_that_fails_exits_5_with_its_folder_and_the_same_command_goes_on(t
     assert tree(out) == tree(tmp_path / "whole")
 
 
-def test_full_disk_exits_5_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
-    raw, disk = make_dataset(tmp_path / "raw", num_episodes=6), tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode:
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("a small disk can only be mounted by root")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_full_disk_exits_5_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=6)
+    with small_disk(tmp_path / "disk", "3m") as disk:
         options = ("ingest", "--dataset", raw, "--out", disk / "data", "--shard-size", "1", "--workers", 1)
         assert_stopped(command(*options), f"{disk}/data", "the disk is full", "free some space there")
         finished = list((disk / "data" / ".ingest").glob("shard-*.json"))
@@ -78,8 +87,22 @@ def test_full_disk_exits_5_keeps_what_is_finished_and_goes_on(tmp_path: Path) ->
         done = command(*options)
         assert done.returncode == 0, done.stderr
         assert f"({len(finished)} from an earlier run)" in done.stdout
-    finally:
-        subprocess.run(["umount", disk], check=True)
+
+
+def test_output_that_does_not_fit_is_told_by_a_dry_run_and_refused_before_anything_is_read(tmp_path: Path) -> None:
+    raw = make_dataset(tmp_path / "raw", num_episodes=2)
+    images = sum(file.stat().st_size for file in raw.rglob("*.jpg"))
+    with small_disk(tmp_path / "disk", f"{images // 4096 * 2}k") as disk:  # half of what the images take
+        options = ("ingest", "--dataset", raw, "--out", disk / "data", "--workers", 1)
+        dry = command(*options, "--dry-run")
+        assert_stopped(dry, f"{disk}/data: has room for ", "free some space there")
+        assert "checked 2 of 2 episodes" in dry.stdout
+        assert not (disk / "data").exists()
+        refused = command(*options)
+        assert_stopped(refused, f"{disk}/data/shards: has room for ", "are to be written")
+        assert not refused.stdout
+        assert subprocess.run(["mount", "-o", "remount,size=30m", disk]).returncode == 0
+        assert command(*options, "--dry-run").returncode == command(*options).returncode == 0
 
 
 def test_too_few_open_files_set_no_episode_aside(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "TEMP_PREFIX",
     "fsync_folder",
     "link_new",
+    "remove_folder",
     "sweep_temporaries",
     "temporary_file",
     "try_lock",
@@ -53,6 +55,9 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # which names no file
+        error.filename = str(folder)
+        raise
     finally:
         os.close(descriptor)
 
@@ -108,6 +113,19 @@ def _rename_new(source: Path, target: Path) -> bool:
         raise OSError(number, "has neither hard links nor a rename that replaces nothing", str(target.parent))
     fsync_folder(target.parent)
     return True
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it.
+
+    Raises:
+        OSError: something cannot be removed. The error names the folder.
+    """
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool | None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -147,9 +147,8 @@ def _compare(path: Path, arrays: Mapping[str, Joined], shard_format: str, num_th
     in_place = _find_stored(path, shard_format)
     jobs: list[tuple[str, Callable[[], bool]]] = []
     with contextlib.ExitStack() as stack:
-        # zarr fails to close a store from which nothing was read.
         needs_zarr = shard_format == "zarr" and len(in_place) < len(arrays)
-        store = stack.enter_context(ZipStore(path, mode="r")) if needs_zarr else None
+        store = stack.enter_context(_opened(path)) if needs_zarr else None
         for name, array in arrays.items():
             if name in in_place:
                 jobs.append((name, partial(_stored_reads_back, path, in_place[name], array)))
@@ -160,6 +159,17 @@ def _compare(path: Path, arrays: Mapping[str, Joined], shard_format: str, num_th
         for (name, _), same in zip(jobs, in_order((job for _, job in jobs), num_threads), strict=True):
             if not same:
                 raise DamageError(f"{name} reads back differently from what was written", "choose another --codec")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ZipStore]:
+    """Open a Zarr shard. zarr opens the file at the first read, and fails to close a store that it has not opened."""
+    store = ZipStore(path, mode="r")
+    try:
+        yield store
+    finally:
+        with contextlib.suppress(AttributeError):
+            store.close()
 
 
 def _stored_reads_back(path: Path, stored: StoredArray, array: Joined) -> bool:
@@ -194,10 +204,10 @@ def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str
     any exception, so wrap the call in ``damage_or_bug`` or verify the digest.
     """
     if not targets:
-        return  # zarr fails to close a store from which nothing was read
+        return
     jobs: list[Callable[[], None]] = []
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(ZipStore(path, mode="r")) if shard_format == "zarr" else None
+        store = stack.enter_context(_opened(path)) if shard_format == "zarr" else None
         for name, out in targets.items():
             jobs += zarr_reads_into(store, name, out) if store else npz_reads_into(path, name, out)
         for _ in in_order(jobs, num_threads):

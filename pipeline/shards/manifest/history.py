@@ -23,6 +23,7 @@ from typing import Any
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations, manifest_file
+from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Entry", "entries", "history_files", "remember_first", "sweep_entries", "who_and_where", "write_entry"]
 
@@ -129,7 +130,8 @@ def _read(path: Path) -> Entry | None:
         document = json.loads(data)
         known = {name: document[name] for name in Entry.__dataclass_fields__ if name in document}
         return None if Seal.of(data).is_broken else Entry(**known)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise_if_stopped(error, path)
         return None  # verify reports the damage
 
 
@@ -141,7 +143,8 @@ def _from_file(folder: Path, number: int) -> Entry:
     try:
         status = path.stat()
         document: Mapping[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_if_stopped(error, path)
         return Entry(generation=number, what=what)
     if (document.get("generation") or 1) != number:
         return Entry(generation=number, what=what)

@@ -32,7 +32,7 @@ from vlapipe.pipeline.shards.mapped.cache_files import (
 )
 from vlapipe.pipeline.shards.mapped.layout import Layout
 from vlapipe.schemas.errors import StoppedError, UsageError
-from vlapipe.schemas.surroundings import raise_if_stopped
+from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 
 __all__ = ["NO_SPACE", "Cache", "Room"]
 
@@ -82,8 +82,9 @@ class Cache:
         except OSError as error:
             problem = f"{self.folder}: {layout.num_bytes / 1e6:,.0f} MB cannot be unpacked there"
             cure = "choose another folder with --cache-dir (cache_dir=), say on a scratch disk"
-            if error.errno in NO_SPACE:
-                raise StoppedError(f"{problem}: {error.strerror}", f"make room, or {cure}") from None
+            if error.errno in _ABOUT_FOLDER:
+                stopped = stopped_by(OSError(error.errno, ""), problem)
+                raise StoppedError(stopped.problem, f"{stopped.cure}; or {cure}") from None
             raise_if_stopped(error, problem)
             raise UsageError(f"{problem}: {error.strerror}", cure) from None
 
@@ -117,6 +118,7 @@ class Cache:
 
 _LOCK = ".vlapipe-cache.lock"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_ABOUT_FOLDER = (*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS)  # another folder may do
 _WRITTEN_AT_ONCE = 8 << 20
 
 

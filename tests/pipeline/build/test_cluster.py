@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import distributed
 import pytest
@@ -110,32 +111,39 @@ def test_worker_that_comes_late_does_the_work(tmp_path: Path, address: str) -> N
         late[0].wait()
 
 
-def test_worker_without_vlapipe_is_named_and_gets_no_work(
-    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_worker_without_vlapipe_is_refused_at_once(tmp_path: Path, address: str) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
-    with running(worker(address, bare=True)):
+    with running(worker(address, bare=True)), running(worker(address)):
         with distributed.Client(address) as client:
-            client.wait_for_workers(1, timeout=30)
-        with pytest.raises(StoppedError, match=r"worker tcp://.* has no vlapipe: No module named 'vlapipe'"):
-            run(raw, tmp_path / "data", address, timeout_s=2)
-        assert "has no vlapipe" in capsys.readouterr().err
-        with running(worker(address)):
-            assert run(raw, tmp_path / "data", address).num_episodes == 2
+            client.wait_for_workers(2, timeout=30)
+        with pytest.raises(UsageError, match=r"worker tcp://.* has no vlapipe: No module named 'vlapipe'"):
+            run(raw, tmp_path / "data", address)
 
 
 def test_worker_with_another_vlapipe_is_named(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=1)
     monkeypatch.setattr(cluster, "_VERSION", "'0.0.9'")
-    with pytest.raises(StoppedError, match=r"the scheduler has vlapipe 0\.0\.9, this is "):
+    with pytest.raises(UsageError, match=r"the scheduler has vlapipe 0\.0\.9, this is "):
         run(raw, tmp_path / "data", address, timeout_s=2)
+
+
+def test_worker_with_another_vlapipe_that_comes_late_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Worker:
+        address = "tcp://late:1"
+
+    monkeypatch.setattr(distributed, "get_worker", Worker)
+    task: Any = None
+    with pytest.raises(UsageError, match="worker tcp://late:1 has vlapipe"):
+        cluster._build(task, alone=False, timeout_s=1.0, version="0.0.9")
 
 
 def test_scheduler_without_vlapipe_is_named(tmp_path: Path) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=1)
     with (
         scheduler_at(tmp_path, bare=True) as (address, _),
-        pytest.raises(StoppedError, match="the scheduler has no vlapipe"),
+        pytest.raises(UsageError, match="the scheduler has no vlapipe"),
     ):
         run(raw, tmp_path / "data", address)
 

@@ -31,7 +31,7 @@ def fail(kind):
         os.kill(os.getpid(), signal.SIGKILL)
     raise {
         "usage": UsageError("wrong", "put it right"),
-        "os": OSError(errno.EACCES, "Permission denied", "x"),
+        "os": OSError(errno.ENOENT, "No such file", "x"),
         "safetensors": SafetensorError("torn"),
         "memory": MemoryError(),
         "runtime": RuntimeError("shapes differ"),
@@ -80,7 +80,7 @@ def assert_prompt(ranks: list[Rank], speaker: int, *words: str) -> None:
     ("kind", "code", "word"),
     [
         ("usage", 2, "vlapipe: wrong (put it right)"),
-        pytest.param("os", 1, "PermissionError", marks=pytest.mark.slow),
+        pytest.param("os", 1, "FileNotFoundError", marks=pytest.mark.slow),
         pytest.param("safetensors", 1, "torn", marks=pytest.mark.slow),
         ("memory", 5, "MemoryError"),
         ("runtime", 1, "shapes differ"),
