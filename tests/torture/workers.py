@@ -75,7 +75,7 @@ def tree(data: Path) -> dict[str, bytes]:
 
 def ingest(raw: Path, out: Path, address: str | None, **options: object) -> IngestReport:
     """Ingest in shards of about 20 episodes."""
-    return ingest_lab(raw, out, SCHEMA, shard_bytes=500, scheduler=address, **options)
+    return ingest_lab(raw, out, SCHEMA, shard_bytes=500, scheduler=address, scheduler_timeout_s=300.0, **options)
 
 
 def worker_pids(client: distributed.Client) -> list[int]:
