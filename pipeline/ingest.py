@@ -322,9 +322,9 @@ def _append(
         dataset = open_dataset(config.out)
     except (NotADatasetError, DamageError):
         return None
-    known = known_recordings(dataset)
+    known = known_recordings(dataset, made_from.episodes.keys())
     is_first = dataset.generation == 1 and not generations(config.out)
-    if known is None or (is_first and known.episodes == made_from.episodes):
+    if known is None or (is_first and not known.num_others and known.episodes == made_from.episodes):
         return None
     if made_from.options != known.options:
         problem = f"already holds a dataset made from something else: {made_from.changes(known)}"

@@ -7,6 +7,7 @@ because dates and file paths depend on when and where the dataset is made, and t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
@@ -23,6 +24,8 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["MadeFrom"]
 
+_LARGE = 1 << 22  # bytes of a record that is not read whole if few episodes are asked for
+_EPISODES = b'"episodes": {\n'
 _QUALITY = "--image-quality"
 
 
@@ -39,6 +42,7 @@ class MadeFrom:
     options: dict[str, str]
     episodes: dict[str, str]
     generation: int = 1  # of the dataset that the record describes; the history has what later ingests have read
+    num_others: int = 0  # episodes that the record has and that were not asked for
 
     @classmethod
     def of(cls, discovery: Discovery, schema: Schema, options: dict[str, Any]) -> MadeFrom:
@@ -51,20 +55,30 @@ class MadeFrom:
         )
 
     @classmethod
-    def read(cls, dataset: Path) -> MadeFrom | None:
-        """Return what the dataset was made from, or ``None`` if its record is missing, unreadable or altered."""
+    def read(cls, dataset: Path, only: Collection[str] | None = None) -> MadeFrom | None:
+        """Return what the dataset was made from, or ``None`` if its record is missing, unreadable or altered.
+
+        With ``only``, other episodes are counted and not kept.
+        """
         try:
             data = (dataset / MADE_FROM).read_bytes()
             if Seal.of(data).is_broken:
                 return None
-            document = json.loads(data)
+            lines, num_others = data, 0
+            if only is not None and len(data) > _LARGE:
+                lines, num_others = _lines_of(data, only)
+            document = json.loads(lines)
             options = dict(document["options"])
             if _QUALITY not in options:  # an older vlapipe, which kept JPEG files as recorded and called that "jpeg"
                 options[_QUALITY] = str(JPEG_QUALITY)
                 was = options.get("--image-storage")
                 options["--image-storage"] = "recorded" if was == "jpeg" else str(was)
             generation = int(document.get("generation", 1))
-            return cls(options=options, episodes=dict(document["episodes"]), generation=generation)
+            episodes = dict(document["episodes"])
+            if only is not None:
+                num_others += sum(name not in only for name in episodes)
+                episodes = {name: digest for name, digest in episodes.items() if name in only}
+            return cls(options=options, episodes=episodes, generation=generation, num_others=num_others)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise_if_stopped(error, dataset / MADE_FROM)
             return None
@@ -91,6 +105,24 @@ class MadeFrom:
         other = sorted(name for name in now.keys() & was.keys() if now[name] != was[name])
         said += [_count(new, "new"), _count(gone, "gone"), _count(other, "changed")]
         return "; ".join(part for part in said if part)
+
+
+def _lines_of(data: bytes, only: Collection[str]) -> tuple[bytes, int]:
+    """Return the record without the lines of other episodes, and their number. Each episode has a line of its own."""
+    wanted = {json.dumps(name).encode() for name in only}
+    start = data.index(_EPISODES) + len(_EPISODES)
+    stop = data.index(b"\n}", start)
+    kept: list[bytes] = []
+    num_others = 0
+    file = io.BytesIO(data)
+    file.seek(start)
+    while file.tell() < stop:
+        line = file.readline().removesuffix(b"\n").removesuffix(b",")
+        if line.rpartition(b": ")[0] in wanted:
+            kept.append(line)
+        else:
+            num_others += 1
+    return data[:start] + b",\n".join(kept) + data[stop:], num_others
 
 
 def _digest(episode: RawEpisode) -> str:

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.record import Record, finished_records
 from vlapipe.pipeline.change.commit import Said, commit, place_shards
-from vlapipe.pipeline.change.comparison import Comparison, known_recordings, unit_of
+from vlapipe.pipeline.change.comparison import Comparison, known_recordings, unit_of, units_of
 from vlapipe.pipeline.change.contents import Contents, read_edits
 from vlapipe.pipeline.change.work_folder import work_folder
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.plan.plan import Given, Plan
+from vlapipe.pipeline.read.segments import is_cut
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, write_bytes
 from vlapipe.pipeline.shards.manifest.generations import publish
@@ -73,7 +77,7 @@ def append(
         note: a remark for the history.
     """
     to_read = compared.to_read
-    gone = set(compared.gone) if prune else set()
+    gone = set(compared.gone.to_pylist()) if prune else set()
     recordings = {*made_from.episodes}
     with work_folder(dataset.path, _name_of(found, made_from), resumes=True) as work:
         place = RecordFile(shards=work / "shards", records=work / "records")
@@ -87,15 +91,18 @@ def append(
         _remove_others(place, records)
         across = across_of(discovery, plan, records)
         findings = [*(finding for record in records for finding in record["findings"]), *across]
-        read: dict[str, Any] = {
+        sources: dict[str, Any] = {
             "episodes": {raw: made_from.episodes[raw] for raw in sorted(to_read | set(compared.same_bytes))}
         }
-        read |= {"gone": sorted(gone)} if gone else {}
+        sources |= {"gone": sorted(gone)} if gone else {}
         place_shards(dataset.path, place.shards)
 
         def change(contents: Contents) -> Said | None:
-            there = contents.ids
             ours = [episode["id"] for record in records for episode in record["episodes"]]
+            before = contents.base.episode_column("id").combine_chunks()
+            units = units_of(before, recordings, are_cut=is_cut(dataset.recorded))
+            read = pc.is_in(units, value_set=pa.array(sorted(to_read), pa.string()))
+            there = contents.present([*ours, *before.filter(read).to_pylist(), *gone])
             leaving = {each for each in there if unit_of(each, recordings) in to_read} | (there & gone)
             old = {reject["episode"] for reject in contents.rejects}
             aside = {each for each in old if unit_of(each, recordings) in to_read} | (old & gone)
@@ -109,7 +116,7 @@ def append(
             }
             if not any(changes.values()):
                 return None
-            return Said(what="append", note=note, changes=changes, read={"source": str(found.root), **read})
+            return Said(what="append", note=note, changes=changes, read={"source": str(found.root), **sources})
 
         done = commit(dataset.path, work, change)
     return Appended(
@@ -145,7 +152,7 @@ def _name_of(found: Discovery, made_from: MadeFrom) -> str:
 def given_by(dataset: Dataset) -> Given:
     """Return what a dataset has decided for every episode that is added."""
     manifest = dataset.manifest
-    numbers = [int(match[1]) for shard in manifest.shards if (match := _NUMBER.match(shard["file"]))]
+    numbers = [int(match[1]) for file in manifest.shard_files if (match := _NUMBER.match(file))]
     sizes = []
     for camera in manifest.cameras:
         if manifest.image_storage(camera) in ("raw", "mixed"):

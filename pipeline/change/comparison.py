@@ -7,13 +7,14 @@ the digests in the episodes table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlapipe.pipeline.build.made_from import MadeFrom
@@ -26,7 +27,7 @@ from vlapipe.pipeline.shards.manifest.history import entries
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, metadata_text
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["Comparison", "compare", "known_recordings", "unit_of"]
+__all__ = ["Comparison", "compare", "known_recordings", "unit_of", "units_of"]
 
 _THREADS = 4  # episodes whose files are hashed at the same time
 _READ_BYTES = 1 << 20
@@ -41,7 +42,7 @@ class Comparison:
 
     new: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    gone: pa.Array  # there may be a million, if a few recordings come from a folder of their own
     same: list[str] = field(default_factory=list)
     same_bytes: list[str] = field(default_factory=list)
 
@@ -51,18 +52,20 @@ class Comparison:
         return {*self.new, *self.changed}
 
 
-def known_recordings(dataset: Dataset) -> MadeFrom | None:
+def known_recordings(dataset: Dataset, only: Collection[str] | None = None) -> MadeFrom | None:
     """Return what a generation was made from: the first ingest's record, and what later ingests have read since.
 
-    ``None`` if there is no such record, as in a copy without hidden files.
+    ``None`` if there is no such record, as in a copy without hidden files. ``only`` are the recordings that matter; by
+    default all do.
     """
-    made_from = MadeFrom.read(dataset.path)
+    made_from = MadeFrom.read(dataset.path, only)
     if made_from is None:
         return None
     episodes = dict(made_from.episodes)
     for entry in entries(dataset.path):
         if made_from.generation < entry.generation <= dataset.generation:
-            episodes |= entry.read.get("episodes", {})
+            told = entry.read.get("episodes", {})
+            episodes |= {name: told[name] for name in told if only is None or name in only}
             for name in entry.read.get("gone", []):
                 episodes.pop(name, None)
     return replace(made_from, episodes=episodes, generation=dataset.generation)
@@ -76,6 +79,22 @@ def unit_of(name: str, recordings: Mapping[str, Any] | set[str]) -> str:
     return unit if unit in recordings else name
 
 
+def units_of(names: pa.Array, recordings: Collection[str], *, are_cut: bool) -> pa.Array:
+    """Return the recording that each episode is a part of, null if it is none of these; see ``unit_of``.
+
+    ``are_cut`` says whether recordings are cut into parts; else an episode has the name of its recording.
+    """
+    known = pa.array(sorted(recordings), pa.string())
+    found = pc.if_else(pc.is_in(names, value_set=known), names, None)
+    while are_cut and found.null_count:
+        shorter = pc.replace_substring_regex(names, r"(^|/)[^/]*$", "")
+        if not pc.any(pc.not_equal(shorter, "")).as_py():
+            break
+        names = shorter
+        found = pc.if_else(pc.and_(pc.is_null(found), pc.is_in(names, value_set=known)), names, found)
+    return found
+
+
 def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: MadeFrom, schema: Schema) -> Comparison:
     """Compare the recordings that were found with a generation of the dataset.
 
@@ -86,12 +105,13 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
         known: what the generation was made from.
         schema: the dataset's schema.
     """
-    of_unit = {*made_from.episodes, *known.episodes}
-    there: dict[str, list[str]] = {}
+    ids = {raw.id for raw in found.episodes}
     rejects = dataset.manifest.read_rejects(dataset.path)
-    for name in [*dataset.column("id").tolist(), *(reject["episode"] for reject in rejects)]:
-        there.setdefault(unit_of(name, of_unit), []).append(name)
-    left_out = {unit_of(name, of_unit) for name in dropped_ids(dataset)} - there.keys()
+    aside = pa.array([reject["episode"] for reject in rejects], pa.string())
+    names = pa.concat_arrays([*dataset.episode_column("id").chunks, aside])
+    units = units_of(names, ids, are_cut=is_cut(schema))
+    there = set(units.unique().to_pylist())
+    left_out = {unit_of(name, ids) for name in dropped_ids(dataset)} - there
     same: list[str] = []
     doubtful: list[RawEpisode] = []
     new: list[str] = []
@@ -110,8 +130,8 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
         are_same = list(threads.map(lambda raw: same_as(raw, edits.get(raw.id, {})), doubtful))
     same_bytes = [raw.id for raw, is_same in zip(doubtful, are_same, strict=True) if is_same]
     changed = [raw.id for raw, is_same in zip(doubtful, are_same, strict=True) if not is_same]
-    ids = {raw.id for raw in found.episodes}
-    gone = sorted(name for unit, names in there.items() if unit not in ids for name in names)
+    gone = names.filter(units.is_null())
+    gone = gone.take(pc.sort_indices(gone))
     return Comparison(new=new, changed=changed, gone=gone, same=[*same, *same_bytes], same_bytes=same_bytes)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,14 +24,21 @@ import vlapipe
 from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses, totals
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
-from vlapipe.pipeline.change.statistics import merged_statistics
+from vlapipe.pipeline.change.statistics import Changed, merged_statistics
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, findings_table, read_findings
+from vlapipe.pipeline.shards.manifest.findings_table import (
+    findings_bytes,
+    findings_of_indices,
+    findings_table,
+    read_findings,
+)
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, read_gaps, table_bytes
 from vlapipe.pipeline.shards.manifest.manifest import REJECTS, SHARD_FOLDER, Manifest, episodes_bytes, write_named
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
+from vlapipe.pipeline.shards.manifest.parts import Part, is_full, runs, sum_of_totals
+from vlapipe.pipeline.shards.manifest.shards_table import ShardTables, shards_bytes
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Contents", "dropped_ids", "read_edits"]
@@ -43,41 +52,90 @@ _FINDINGS = "findings"  # of dropped episodes too
 class Contents:
     """The episodes, shards, rejects and edits of a generation, to be changed.
 
-    ``edits`` holds by episode what edits have set: ``task``, ``instruction``, ``split`` and ``metadata/<key>``. An
+    Of a large dataset only those parts are read, and later written, that hold an episode which changes; ``table``,
+    ``gaps``, ``shards`` and findings are those of the parts that were read. New shards go to the last part, unless it is
+    full. ``edits`` holds by episode what edits have set: ``task``, ``instruction``, ``split`` and ``metadata/<key>``. An
     episode that is read again keeps them.
     """
 
     def __init__(self, base: Dataset) -> None:
         self.base = base
         manifest = base.manifest
-        files = pa.array([shard["file"] for shard in manifest.shards], pa.string())
-        self.table: pa.Table = _by_file(base.episodes, files)
-        self.gaps = _gaps_by_id(base) if manifest.gaps is not None else None
+        self._parts = manifest.all_parts
+        self._loaded: dict[int, pa.Table] = {}  # by the part's place, as it was
+        self._part_of: dict[str, int] = {}  # of the shards of these parts
+        self.table: pa.Table = _empty(base)
+        has_gaps = all(part.gaps is not None for part in self._parts)
+        self.gaps = _with_ids(gaps_table([]), pa.array([], pa.string())) if has_gaps else None
         self.dropped: pa.Table | None = _read_dropped(base)
-        self.shards: dict[str, dict[str, Any]] = {shard["file"]: shard for shard in manifest.shards}
+        self.shards: dict[str, dict[str, Any]] = {}
         self.rejects: list[Record] = manifest.read_rejects(base.path)
         self.edits: dict[str, dict[str, Any]] = read_edits(base)
         self._statistics: dict[str, Record] = {}  # of new shards, by file
         self._still: dict[str, Any] = {}
-        self._findings: list[Record] = _findings_by_id(base)
-        # An older vlapipe counted findings and kept no places.
-        self._without_place = Counter(manifest.totals["findings"]) - _by_code(self._findings)
+        self._findings: list[Record] = []
+        of_dataset = read_findings(
+            base.path, self._parts if manifest.parts is None else (), manifest.findings_of_dataset
+        )
+        self._of_dataset: list[Record] = [_of_no_episode(row) for row in of_dataset if row["episode_index"] is None]
+        # Those that are counted and not read. An older vlapipe counted findings and kept no places.
+        self._other_findings = Counter(manifest.totals["findings"]) - _by_code(self._of_dataset)
         self._stored: list[Record] = []
         self._num_planned = 0
         self._rows: dict[str, Record] = {}  # labels, for ``differs``
 
-    @property
-    def ids(self) -> set[str]:
-        """The ids of all episodes."""
-        return set(self.table["id"].to_pylist())
+    def present(self, ids: Iterable[str]) -> set[str]:
+        """Return those of these episodes that are in the dataset. Their parts are read."""
+        names = pa.array(sorted(set(ids)), pa.string())
+        there = pc.indices_nonzero(pc.is_in(self.base.episode_column("id"), value_set=names)).to_numpy()
+        first = [part.first_episode for part in self._parts]
+        self._load(np.unique(np.searchsorted(first, there, side="right") - 1).tolist())
+        return set(names.to_pylist()) & set(self.table["id"].to_pylist())
 
     @property
     def dropped_ids(self) -> set[str]:
         """The ids of the episodes that edits left out."""
         return set(self.dropped["id"].to_pylist()) if self.dropped is not None else set()
 
+    def _load(self, places: Iterable[int]) -> None:
+        """Read parts of the generation, unless they are read."""
+        manifest = self.base.manifest
+        for place in places:
+            if place in self._loaded:
+                continue
+            part = self._parts[place]
+            if isinstance(manifest.shards, ShardTables):
+                entries = manifest.shards.of_part(place)
+            else:
+                entries = list(manifest.shards)
+            table = self._loaded[place] = self.base.episodes_of_part(place)
+            files = pa.array([entry["file"] for entry in entries], pa.string())
+            table = _by_file(table, files, part.first_shard)
+            self.table = joined(self.table, table, self.base) if len(self.table) else table
+            ids = table["id"].combine_chunks()
+            if self.gaps is not None:
+                found = [replace(part, first_episode=0)]
+                gaps = [_with_ids(each, ids) for each in read_gaps(self.base.path, found)]
+                self.gaps = pa.concat_tables([self.gaps, *gaps])
+            for row in read_findings(self.base.path, [replace(part, first_episode=0)]):
+                if row["episode_index"] is not None:
+                    index = row.pop("episode_index")
+                    self._findings.append({**row, "episode": ids[index].as_py()})
+                    self._other_findings[row["code"]] -= 1
+            self.shards |= {entry["file"]: entry for entry in entries}
+            self._part_of |= {entry["file"]: place for entry in entries}
+
+    def _load_files(self, files: Iterable[str]) -> None:
+        """Read the parts of these shards."""
+        wanted = set(files) - self.shards.keys()
+        if wanted:
+            first = [part.first_shard for part in self._parts]
+            listed = enumerate(self.base.manifest.shard_files)
+            self._load(sorted({bisect_right(first, shard) - 1 for shard, file in listed if file in wanted}))
+
     def remove(self, ids: Collection[str]) -> None:
         """Forget episodes, and rejects of these names. Their shards stay as they are."""
+        self.present(ids)
         self.table = _without(self.table, ids)
         gone = set(ids)
         if self.gaps is not None:
@@ -91,6 +149,9 @@ class Contents:
         Findings about the dataset as a whole take the place of those of the ingest before, unless nothing was read.
         """
         rows: list[Record] = []
+        last = self._parts[-1]
+        if not is_full(last.num_episodes, last.num_shards):
+            self._load([len(self._parts) - 1])
         for record in records:
             self.rejects += record["rejects"]
             if not record["shard"]:
@@ -102,10 +163,13 @@ class Contents:
             self._statistics[file] = record["statistics"]
             rows += [{_FILE: file, **row} for row in record["episodes"]]
         if num_planned:
-            self._findings = [each for each in self._findings if each["episode"] is not None]
+            self._of_dataset = []
         new = {row["id"] for row in rows}
         for finding in findings:
-            self._findings.append({**finding, "episode": finding["episode"] if finding["episode"] in new else None})
+            if finding["episode"] in new:
+                self._findings.append(finding)
+            else:
+                self._of_dataset.append({**finding, "episode": None})
         self._num_planned += num_planned
         if not rows:
             return
@@ -120,6 +184,8 @@ class Contents:
         self._make_edits(new & self.edits.keys())
         if dropped:
             assert self.dropped is not None
+            left = self.dropped.filter(pc.is_in(self.dropped["id"], pa.array(sorted(dropped), pa.string())))
+            self._load_files(left[_FILE].to_pylist())  # these shards may not be needed any more
             self.dropped = _without(self.dropped, dropped)
             self.drop(dropped)
 
@@ -142,6 +208,7 @@ class Contents:
         """Bring dropped episodes back."""
         assert self.dropped is not None
         back = self.dropped.filter(pc.is_in(self.dropped["id"], pa.array(sorted(ids), pa.string())))
+        self._load_files(back[_FILE].to_pylist())
         self.dropped = _without(self.dropped, ids)
         if self.gaps is not None and _GAPS in back.column_names:
             lists = back[_GAPS].to_pylist()
@@ -198,48 +265,132 @@ class Contents:
 
         ``cache`` is a folder for unpacked shards, if the statistics of episodes that come or go must be computed.
         """
-        if not len(self.table):
-            raise UsageError(f"{folder}: no episode would be left", "remove the folder if that is what you want")
         base = self.base.manifest
-        stored = self._num_stored()
-        dropped_files = set(self.dropped[_FILE].to_pylist()) if self.dropped is not None else set()
-        counts = Counter(self.table[_FILE].to_pylist())
-        files = [file for file in self.shards if counts[file] or file in dropped_files]
-        table = self._ordered(files)
-        shards = [self._shard(file, counts[file], stored[file]) for file in files]
-        named = self._write_tables(folder, scratch, table)
+
+        def write(name: str, data: bytes, count: int, suffix: str = "parquet") -> dict[str, Any]:
+            return write_named(folder, name, data, count, suffix, scratch)
+
+        counts, stored = Counter(self.table[_FILE].to_pylist()), self._num_stored()
+        pieces = self._pieces(counts)
+        is_one = base.parts is None and len(pieces) == 1
+        if not any(counts.values()) and not any(isinstance(piece, Part) for piece in pieces):
+            raise UsageError(f"{folder}: no episode would be left", "remove the folder if that is what you want")
+        parts: list[Part] = []
+        written: dict[int, Changed] = {}
+        shards: list[dict[str, Any]] = []
+        for place, piece in enumerate(pieces):
+            first = parts[-1].first_shard + parts[-1].num_shards if parts else 0
+            if isinstance(piece, Part):
+                part = self._as_before(piece, write)
+            else:
+                table = self._ordered(piece)
+                shards = [self._shard(file, counts[file], stored[file]) for file in piece]
+                part = self._written(table, shards, write, is_one=is_one)
+                numbers = pc.add(table["shard"], first)
+                table = table.set_column(table.column_names.index("shard"), "shard", numbers)
+                written[place] = Changed(files=piece, table=table)
+            parts.append(replace(part, first_shard=first))
         manifest = replace(
             base,
             vlapipe_version=vlapipe.__version__,
             streams=self._streams(),
-            shards=shards,
-            totals=totals(
-                base.streams,
-                table.select(["sources", "num_frames", "seconds"]).to_pylist(),
-                shards,
-                self._without_place + _by_code(self._findings),
-            ),
+            totals={
+                **sum_of_totals([part.totals for part in parts]),
+                "findings": dict(
+                    sorted((+(self._other_findings + _by_code([*self._findings, *self._of_dataset]))).items())
+                ),
+            },
             made_with={
                 **base.made_with,
                 "num_planned_shards": base.made_with.get("num_planned_shards", len(base.shards)) + self._num_planned,
             },
             generation=(base.generation or 1) + 1,
-            **named,
+            **self._of_whole(write, is_one=is_one),
         )
+
+        def with_parts(parts: list[Part]) -> Manifest:
+            if is_one:
+                (part,) = parts
+                names = ("episodes", "gaps", "findings", "moments")
+                return replace(manifest, shards=shards, **{name: getattr(part, name) for name in names})
+            told = [part.to_json() for part in parts]
+            tables = ShardTables(folder, [part["shards"] for part in told])
+            return replace(manifest, shards=tables, parts=told, episodes=None, gaps=None, moments=None)
+
         new = {file: _from(each) for file, each in self._statistics.items() if counts[file] == stored[file]}
-        sums, statistics = merged_statistics(self.base, manifest, cache, new, self._still)
-        data, count = sums.to_bytes()
-        entry = write_named(folder, "statistics", data, count, scratch=scratch)
-        return replace(manifest, statistics=statistics, sums=entry)
+        loaded = dict(sorted(self._loaded.items()))
+        merged = merged_statistics(self.base, with_parts(parts), cache, written, loaded, new, self._still)
+        for place, moments in merged.moments.items():
+            parts[place] = replace(parts[place], moments=write("moments", *moments.to_bytes()))
+        sums = write("statistics", *merged.sums.to_bytes())
+        return replace(with_parts(parts), statistics=merged.statistics, sums=sums)
+
+    def _pieces(self, counts: Counter[str]) -> list[Part | list[str]]:
+        """Return the parts of the next generation: as they are, or the files of their shards."""
+        dropped = set(self.dropped[_FILE].to_pylist()) if self.dropped is not None else set()
+        files: dict[int, list[str]] = {}
+        for file in self.shards:
+            if counts[file] or file in dropped:
+                files.setdefault(self._part_of.get(file, len(self._parts)), []).append(file)
+        last = len(self._parts) - 1
+        if last in self._loaded:
+            files[last] = files.get(last, []) + files.pop(last + 1, [])
+        pieces: list[Part | list[str]] = []
+        for place in range(len(self._parts) + 1):
+            if place <= last and place not in self._loaded:
+                pieces.append(self._parts[place])
+            elif files.get(place):
+                own = files[place]
+                pieces += [[own[i] for i in run] for run in runs([counts[file] for file in own])]
+        return pieces
+
+    def _as_before(self, part: Part, write: Callable[..., dict[str, Any]]) -> Part:
+        """Return a part that does not change; if it was the whole dataset, with tables of what its manifest held."""
+        if part.shards is not None:
+            return part
+        shards = list(self.base.manifest.shards)
+        rows = read_findings(self.base.path, [part])
+        found = findings_of_indices([row for row in rows if row["episode_index"] is not None])
+        return replace(
+            part,
+            shards=write("shards", shards_bytes(shards), len(shards)),
+            findings=write("findings", findings_bytes(found), len(found)) if len(found) else None,
+            totals=sum_of_totals([part.totals]),
+        )
+
+    def _written(
+        self, table: pa.Table, shards: list[dict[str, Any]], write: Callable[..., dict[str, Any]], *, is_one: bool
+    ) -> Part:
+        """Write the tables of a part but its moments. Its episodes and shards are numbered from 0."""
+        ids = table["id"].combine_chunks()
+        number = {name: i for i, name in enumerate(ids.to_pylist())}
+        gaps = None
+        if self.gaps is not None:
+            of_part = _numbered(self.gaps, ids)
+            gaps = write("gaps", table_bytes(of_part), len(of_part))
+        findings = [each for each in self._findings if each["episode"] in number]
+        findings += self._of_dataset if is_one else []
+        found = findings_table(findings, number)
+        rows = table.select(["sources", "num_frames", "seconds"]).to_pylist()
+        whole = totals(self.base.manifest.streams, rows, shards, Counter())
+        return Part(
+            episodes=write("episodes", episodes_bytes(table), len(table)),
+            num_shards=len(shards),
+            shards=None if is_one else write("shards", shards_bytes(shards), len(shards)),
+            gaps=gaps,
+            findings=write("findings", findings_bytes(found), len(found)) if findings else None,
+            totals=sum_of_totals([whole]),
+        )
 
     def _num_stored(self) -> dict[str, int]:
         """Return how many episodes each shard's file holds, whether they are in the dataset or not."""
         return {file: shard.get("stored", shard["episodes"]) for file, shard in self.shards.items()}
 
     def _ordered(self, files: list[str]) -> pa.Table:
-        """Return the episodes table: in the order of the shards, and within each in the order of their rows."""
-        number = pc.index_in(self.table[_FILE], value_set=pa.array(files, pa.string())).cast(pa.int64())
-        table = self.table.set_column(self.table.column_names.index(_FILE), "shard", number)
+        """Return the episodes of these shards: in their order, and within each in the order of their rows."""
+        table = self.table.filter(pc.is_in(self.table[_FILE], value_set=pa.array(files, pa.string())))
+        number = pc.index_in(table[_FILE], value_set=pa.array(files, pa.string())).cast(pa.int64())
+        table = table.set_column(table.column_names.index(_FILE), "shard", number)
         anchor = f"{self.base.recorded.anchor}/start"
         table = table.take(pc.sort_indices(table, sort_keys=[("shard", "ascending"), (anchor, "ascending")]))
         return table.add_column(0, "episode_index", pa.array(range(len(table)), pa.int64()))
@@ -253,17 +404,11 @@ class Contents:
         digest = hashlib.sha256(json.dumps(sorted(starts)).encode()).hexdigest()[:8]
         return {**entry, "stored": stored, "kept": digest}
 
-    def _write_tables(self, folder: Path, scratch: Path, table: pa.Table) -> dict[str, Any]:
-        def write(name: str, data: bytes, count: int, suffix: str = "parquet") -> dict[str, Any]:
-            return write_named(folder, name, data, count, suffix, scratch)
-
-        named: dict[str, Any] = {"episodes": write("episodes", episodes_bytes(table), len(table))}
-        if self.gaps is not None:
-            gaps = _numbered(self.gaps, table["id"].combine_chunks())
-            named["gaps"] = write("gaps", table_bytes(gaps), len(gaps))
-        named["findings"] = None
-        if self._findings:
-            found = findings_table(self._findings, {name: i for i, name in enumerate(table["id"].to_pylist())})
+    def _of_whole(self, write: Callable[..., dict[str, Any]], *, is_one: bool) -> dict[str, Any]:
+        """Write what is not of one part: rejects, dropped episodes, edits, findings about the dataset as a whole."""
+        named: dict[str, Any] = {"findings": None}
+        if self._of_dataset and not is_one:
+            found = findings_table(self._of_dataset, {})
             named["findings"] = write("findings", findings_bytes(found), len(found))
         lines = "".join(json.dumps(reject) + "\n" for reject in self.rejects).encode()
         if hashlib.sha256(lines).hexdigest() == self.base.manifest.rejects["sha256"]:
@@ -316,29 +461,24 @@ def _from(statistics: Record) -> dict[str, FieldStatistics]:
     return {path: FieldStatistics.from_dict(values) for path, values in statistics.items()}
 
 
-def _by_file(table: pa.Table, files: pa.Array) -> pa.Table:
+def _by_file(table: pa.Table, files: pa.Array, first_shard: int) -> pa.Table:
     place = table.column_names.index("shard")
-    table = table.set_column(place, _FILE, files.take(table["shard"].combine_chunks()))
+    within = pc.subtract(table["shard"].combine_chunks(), first_shard)
+    table = table.set_column(place, _FILE, files.take(within))
     return table.drop_columns(["episode_index"])
 
 
-def _gaps_by_id(dataset: Dataset) -> pa.Table:
-    named = dataset.manifest.gaps
-    assert named is not None
-    parts = list(read_gaps(dataset.path / named["file"], named["sha256"]))
-    table = pa.concat_tables(parts) if parts else gaps_table([])
-    return _with_ids(table, dataset.episode_column("id").combine_chunks())
+def _empty(dataset: Dataset) -> pa.Table:
+    """Return no rows of a dataset's episodes table, by the shard's file."""
+    fields = dataset.episode_fields
+    plain = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in fields
+    ]
+    return _by_file(pa.schema(plain).empty_table(), pa.array([], pa.string()), 0)
 
 
-def _findings_by_id(dataset: Dataset) -> list[Record]:
-    """Return the findings as ingest reports them: ``episode`` is an id, or ``None`` for the dataset as a whole."""
-    named = dataset.manifest.findings
-    rows = [] if named is None else read_findings(dataset.path / named["file"], named["sha256"])
-    ids = dataset.episode_column("id").to_pylist() if rows else []
-    for row in rows:
-        index = row.pop("episode_index")
-        row["episode"] = None if index is None else ids[index]
-    return rows
+def _of_no_episode(row: Record) -> Record:
+    return {**{name: value for name, value in row.items() if name != "episode_index"}, "episode": None}
 
 
 def _by_code(findings: Iterable[Record]) -> Counter[str]:

@@ -64,7 +64,7 @@ def edit(path: Path, episodes: Sequence[str], asked: Edit, *, note: str | None =
     name = hashlib.sha256(json.dumps([asked.what, ids]).encode(errors="surrogateescape")).hexdigest()[:8]
 
     def change(contents: Contents) -> Said | None:
-        there, dropped = contents.ids, contents.dropped_ids
+        there, dropped = contents.present(ids), contents.dropped_ids
         for each in ids:
             if each not in there and each not in dropped:
                 contents.base.index_of(each)  # raises, and names the nearest id

@@ -2,69 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from vlapipe.pipeline.build.commit import with_actions
 from vlapipe.pipeline.build.statistics import FieldStatistics
-from vlapipe.pipeline.change.sums import Sums, statistics_of, still_of, training_episodes
-from vlapipe.pipeline.check.flicker import Flicker, flickering_columns
+from vlapipe.pipeline.change.sums import PartMoments, PartSums, Sums, statistics_of, still_of
+from vlapipe.pipeline.check.flicker import Flicker, FlickerSums
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
+from vlapipe.pipeline.shards.manifest.parts import Part
 
-__all__ = ["merged_statistics"]
+__all__ = ["Changed", "Merged", "key_of", "merged_statistics"]
+
+Training = dict[str, dict[str, int]]  # the indices of training episodes, by shard's file and id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed:
+    """A part that a change writes: its shards' files, and its episodes table, in order."""
+
+    files: list[str]
+    table: pa.Table
+
+
+@dataclass(kw_only=True)
+class Merged:
+    """The sums and statistics of a generation, and the moments of the parts whose table must be written, by place."""
+
+    sums: Sums
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moments: dict[int, PartMoments] = field(default_factory=dict)
+
+
+def key_of(part: Part) -> str:
+    """Return the key of a part in the sums. No two parts have the same episodes."""
+    return str(part.episodes["sha256"])[:16]
 
 
 def merged_statistics(
     base: Dataset,
     manifest: Manifest,
     cache: Path,
+    written: Mapping[int, Changed],
+    loaded: Mapping[int, pa.Table],
     new: Mapping[str, Mapping[str, FieldStatistics]],
     still: Mapping[str, Flicker],
-) -> tuple[Sums, dict[str, dict[str, Any]]]:
+) -> Merged:
     """Return the sums and the statistics of a generation.
 
     Args:
         base: the generation before it.
         manifest: its manifest, whose tables are written.
         cache: a folder for unpacked shards.
+        written: the parts that are not as before, by their place in ``manifest``.
+        loaded: the episodes tables of the parts that these take the place of, by their place in ``base``.
         new: the statistics of new shards by file, whose episodes are all in the dataset.
         still: the columns that hardly move, by new episode.
     """
     before, after = Dataset(base.path, base.manifest, cache), Dataset(base.path, manifest, cache)
-    sums = Sums.of_dataset(before)
-    old_rows, new_rows = training_episodes(before), training_episodes(after)
-    files = [shard["file"] for shard in manifest.shards]
-    for file in dict.fromkeys([*old_rows, *files]):
-        if file in new:
-            sums.add(file, new[file])
-            continue
-        old, now = old_rows.get(file, {}), new_rows.get(file, {})
-        gone, come = old.keys() - now.keys(), now.keys() - old.keys()
-        if gone or come:
-            sums.count(statistics_of(before, [old[name] for name in sorted(gone)]), times=-1)
+    parts = manifest.all_parts
+    sums, computed = _sums_of(before)
+    old = _joined([computed.get(place) or _moments_of(before, place) for place in loaded])
+    old_rows: Training = {}
+    ids_before: set[str] = set()
+    for place, table in loaded.items():
+        old_rows |= _training(table, base.manifest.all_parts[place], base.manifest.shard_files)
+        ids_before |= set(table["id"].to_pylist())
+    done = Merged(sums=sums)
+    unread = dict(old_rows)
+    for place, piece in written.items():
+        moments = PartMoments()
+        rows = _training(piece.table, parts[place], manifest.shard_files)
+        for file in piece.files:
+            gone_from = unread.pop(file, {})
+            if file in new:
+                moments.shards[file] = {path: each.moments for path, each in new[file].items()}
+                sums.count(new[file])
+                continue
+            now = rows.get(file, {})
+            gone, come = gone_from.keys() - now.keys(), now.keys() - gone_from.keys()
+            sums.count(statistics_of(before, [gone_from[name] for name in sorted(gone)]), times=-1)
             sums.count(statistics_of(after, [now[name] for name in sorted(come)]))
-            sums.replace_moments(file, statistics_of(after, now.values()))
-    sums.still = _still({**sums.still, **still}, before, after, known=still.keys())
-    statistics = {path: each.summary() for path, each in sums.statistics(files).items()}
-    rows = _rows_with_statistics(after) if sums.still else []
-    flickering = flickering_columns(((row, sums.still.get(row["id"], {})) for row in rows), after.recorded)
+            same = old.shards.get(file, {})
+            found = {p: e.moments for p, e in statistics_of(after, now.values()).items()} if gone or come else same
+            if found:
+                moments.shards[file] = found
+        names = piece.table["id"].to_pylist()
+        known = {**old.still, **still}
+        for index, name in enumerate(names, parts[place].first_episode):
+            if name not in ids_before and name not in still:
+                known[name] = still_of(after, index)
+        moments.still = {name: known[name] for name in names if known.get(name)}
+        done.moments[place] = moments
+        sums.parts[key_of(parts[place])] = _sums_of_part(moments, piece.files, piece.table, after)
+    for rows_of_file in unread.values():  # of shards that are listed no more
+        sums.count(statistics_of(before, rows_of_file.values()), times=-1)
+    kept = {key_of(part): place for place, part in enumerate(base.manifest.all_parts)}
+    for place, part in enumerate(parts):
+        if place not in written and kept[key_of(part)] in computed:
+            done.moments[place] = computed[kept[key_of(part)]]
+    keys = [key_of(part) for part in parts]
+    sums.parts = {key: sums.parts[key] for key in keys}
+    done.statistics = {path: each.summary() for path, each in sums.statistics(keys).items()}
+    flickering = FlickerSums.merged(sums.parts[key].flicker for key in keys).columns(after.recorded)
     for path, columns in with_actions(flickering, after.recorded).items():
-        if path in statistics:
-            statistics[path]["flicker"] = [column in columns for column in range(len(statistics[path]["mean"]))]
-    return sums, statistics
+        if path in done.statistics:
+            mean = done.statistics[path]["mean"]
+            done.statistics[path]["flicker"] = [column in columns for column in range(len(mean))]
+    return done
 
 
-def _still(found: dict[str, Flicker], before: Dataset, after: Dataset, *, known: Collection[str]) -> dict[str, Flicker]:
-    """Return the columns that hardly move of the episodes of ``after``; episodes that came back are read for it."""
-    ids = dict.fromkeys(after.column("id").tolist())
-    for name in ids.keys() - set(before.column("id").tolist()) - set(known):
-        found[name] = still_of(after, after.index_of(name))
-    return {name: found[name] for name in ids if found.get(name)}
+def _sums_of(dataset: Dataset) -> tuple[Sums, dict[int, PartMoments]]:
+    """Read the sums of a dataset, or compute them from its shards; then also return the moments of each part."""
+    manifest = dataset.manifest
+    if manifest.sums is not None and all(part.moments is not None for part in manifest.all_parts):
+        return Sums.read(dataset.path, manifest.sums), {}
+    sums = Sums()
+    computed: dict[int, PartMoments] = {}
+    for place, part in enumerate(manifest.all_parts):
+        table, moments = dataset.episodes_of_part(place), PartMoments()
+        for file, episodes in _training(table, part, manifest.shard_files).items():
+            found = statistics_of(dataset, episodes.values())
+            moments.shards[file] = {path: each.moments for path, each in found.items()}
+            sums.count(found)
+        for index, name in enumerate(table["id"].to_pylist(), part.first_episode):
+            if still := still_of(dataset, index):
+                moments.still[name] = still
+        files = manifest.shard_files[part.first_shard : part.first_shard + part.num_shards]
+        sums.parts[key_of(part)] = _sums_of_part(moments, files, table, dataset)
+        computed[place] = moments
+    return sums, computed
 
 
-def _rows_with_statistics(dataset: Dataset) -> list[dict[str, Any]]:
-    lists = dataset.episode_column("statistics").to_pylist()
-    known = [{path: values for path, values in each.items() if values is not None} for each in lists]
-    return [{"id": name, "statistics": each} for name, each in zip(dataset.column("id"), known, strict=True)]
+def _sums_of_part(moments: PartMoments, files: Sequence[str], table: pa.Table, dataset: Dataset) -> PartSums:
+    still = [moments.still[name] for name in table["id"].to_pylist() if name in moments.still]
+    statistics = table["statistics"].combine_chunks()
+    flicker = FlickerSums.of_table(statistics, still, dataset.recorded)
+    return PartSums(moments=moments.merged(files), flicker=flicker)
+
+
+def _moments_of(dataset: Dataset, place: int) -> PartMoments:
+    named = dataset.manifest.all_parts[place].moments
+    assert named is not None
+    return PartMoments.read(dataset.path, named)
+
+
+def _joined(parts: Sequence[PartMoments]) -> PartMoments:
+    joined = PartMoments()
+    for part in parts:
+        joined.shards |= part.shards
+        joined.still |= part.still
+    return joined
+
+
+def _training(table: pa.Table, part: Part, files: Sequence[str]) -> Training:
+    """Return the training episodes of a part. Shards are numbered as in the dataset."""
+    found: Training = {}
+    columns = (table[name].to_pylist() for name in ("id", "shard", "split"))
+    for index, (name, shard, split) in enumerate(zip(*columns, strict=True), part.first_episode):
+        if split == "train":
+            found.setdefault(files[shard], {})[name] = index
+    return found

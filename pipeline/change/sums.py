@@ -1,8 +1,11 @@
 """The sums from which a dataset's statistics are merged again when episodes come or go.
 
-A table has, for each shard and field, the moments of the shard's training episodes, and for the whole dataset one
-histogram a field. Moments cannot be subtracted without loss, so those of a shard that loses an episode are computed
-again from that shard. Counts of a histogram can. So the result is that of one ingest of the same episodes.
+Each part of the dataset has a table of moments: those of the training episodes of each shard, by field, and the columns
+that hardly move, by episode. The dataset has one table of sums: a histogram for each field, and what the parts' tables
+sum up to, so that a change reads the tables of the parts that it touches and no others.
+
+Moments cannot be subtracted without loss, so those of a shard that loses an episode are computed again from that shard.
+Counts of a histogram can. So the result is that of one ingest of the same episodes.
 """
 
 from __future__ import annotations
@@ -20,60 +23,93 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
-from vlapipe.pipeline.check.flicker import Flicker, still_columns_of
+from vlapipe.pipeline.check.flicker import Flicker, FlickerSums, still_columns_of
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_VALUE
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
 
-__all__ = ["Sums", "statistics_of", "still_of", "training_episodes"]
+__all__ = ["PartMoments", "PartSums", "Sums", "statistics_of", "still_of"]
 
-_SCHEMA = pa.schema(
+_MOMENTS = [
+    ("path", pa.string()),  # the field; empty for what is not of a field
+    ("count", pa.list_(pa.int64())),  # one number if it is the same for each column
+    *((name, pa.list_(pa.float64())) for name in ("mean", "m2", "min", "max")),
+]
+_OF_PART = pa.schema(
     [
-        ("shard", pa.string()),  # the shard's file; empty for the whole dataset
-        ("path", pa.string()),  # the field; empty for the columns that hardly move, by episode
+        ("shard", pa.string()),  # the shard's file; empty for the columns that hardly move, by episode
+        *_MOMENTS,
+        ("still", pa.string()),
+    ]
+)
+_OF_DATASET = pa.schema(
+    [
+        ("part", pa.string()),  # the digest of the part's table of moments; empty for histograms
+        *_MOMENTS,
         ("bits", pa.int32()),
-        ("count", pa.list_(pa.int64())),  # one number if it is the same for each column
-        *((name, pa.list_(pa.float64())) for name in ("mean", "m2", "min", "max")),
         ("buckets", pa.list_(pa.binary())),
         ("counts", pa.list_(pa.binary())),
-        ("still", pa.string()),
+        ("flicker", pa.string()),
     ]
 )
 _NO_SOURCE = SourceFile(path="", num_files=0, num_bytes=0, sha256="")
 
 
 @dataclass(kw_only=True)
-class Sums:
-    """``moments`` by shard's file and field, ``histograms`` by field, and the columns that are ``still``, by episode.
+class PartMoments:
+    """The moments of one part, by shard's file and field, and the columns that are still, by episode.
 
     Of a shard without training episodes there are no moments.
     """
 
-    moments: dict[str, dict[str, Moments]] = field(default_factory=dict)
-    histograms: dict[str, FieldStatistics] = field(default_factory=dict)  # their moments mean nothing
+    shards: dict[str, dict[str, Moments]] = field(default_factory=dict)
     still: dict[str, Flicker] = field(default_factory=dict)
 
-    @classmethod
-    def of_dataset(cls, dataset: Dataset) -> Sums:
-        """Read the sums of a dataset, or compute them from its shards if it has none."""
-        named = dataset.manifest.sums
-        if named is not None:
-            return cls._read(dataset.path / named["file"], named["sha256"])
-        sums = cls()
-        for file, episodes in training_episodes(dataset).items():
-            sums.add(file, statistics_of(dataset, episodes.values()))
-        for index in range(len(dataset)):
-            still = still_of(dataset, index)
-            if still:
-                sums.still[str(dataset.row(index)["id"])] = still
-        return sums
+    def to_bytes(self) -> tuple[bytes, int]:
+        """Return the table as a Parquet file, and its number of rows. Equal moments give equal bytes."""
+        rows: list[dict[str, Any]] = []
+        for shard, fields in self.shards.items():
+            rows += [{"shard": shard, "path": path, **_moments_row(each)} for path, each in fields.items()]
+        if self.still:
+            rows.append({"shard": "", "path": "", "still": json.dumps(self.still, sort_keys=True)})
+        return _table_bytes(rows, _OF_PART), len(rows)
 
-    def add(self, shard: str, statistics: Mapping[str, FieldStatistics]) -> None:
-        """Add the training episodes of a new shard."""
-        self.replace_moments(shard, statistics)
-        self.count(statistics)
+    @classmethod
+    def read(cls, folder: Path, named: Mapping[str, Any]) -> PartMoments:
+        """Read the table that a part names."""
+        found = cls()
+        for row in _rows_of(folder, named):
+            if row["still"] is not None:
+                found.still = json.loads(row["still"])
+            else:
+                found.shards.setdefault(row["shard"], {})[row["path"]] = _moments_of(row)
+        return found
+
+    def merged(self, files: Iterable[str]) -> dict[str, Moments]:
+        """Merge the moments of these shards, in this order, by field."""
+        parts: dict[str, list[Moments]] = {}
+        for file in files:
+            for path, each in self.shards.get(file, {}).items():
+                parts.setdefault(path, []).append(each)
+        return {path: Moments.merged(each) for path, each in parts.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSums:
+    """What a part's moments sum up to, by field; and what tells which columns flicker."""
+
+    moments: dict[str, Moments]
+    flicker: FlickerSums
+
+
+@dataclass(kw_only=True)
+class Sums:
+    """``histograms`` of the whole dataset by field, and sums of its parts by the digest of their table of moments."""
+
+    histograms: dict[str, FieldStatistics] = field(default_factory=dict)  # their moments mean nothing
+    parts: dict[str, PartSums] = field(default_factory=dict)
 
     def count(self, statistics: Mapping[str, FieldStatistics], *, times: int = 1) -> None:
         """Add the histograms of some episodes, or with ``times=-1`` subtract them."""
@@ -89,18 +125,12 @@ class Sums:
                 bits=merged.bits,
             )
 
-    def replace_moments(self, shard: str, statistics: Mapping[str, FieldStatistics]) -> None:
-        """Replace the moments of a shard whose training episodes are others than before."""
-        self.moments.pop(shard, None)
-        if statistics:
-            self.moments[shard] = {path: each.moments for path, each in statistics.items()}
-
-    def statistics(self, shards: Iterable[str]) -> dict[str, FieldStatistics]:
-        """Merge the statistics of these shards, in this order, by field."""
-        parts: dict[str, list[Moments]] = {}
-        for shard in shards:
-            for path, each in self.moments.get(shard, {}).items():
-                parts.setdefault(path, []).append(each)
+    def statistics(self, parts: Iterable[str]) -> dict[str, FieldStatistics]:
+        """Merge the statistics of these parts, in this order, by field."""
+        found: dict[str, list[Moments]] = {}
+        for part in parts:
+            for path, each in self.parts[part].moments.items():
+                found.setdefault(path, []).append(each)
         return {
             path: FieldStatistics(
                 moments=Moments.merged(each),
@@ -108,52 +138,53 @@ class Sums:
                 counts=self.histograms[path].counts,
                 bits=self.histograms[path].bits,
             )
-            for path, each in parts.items()
+            for path, each in found.items()
         }
 
     def to_bytes(self) -> tuple[bytes, int]:
         """Return the table as a Parquet file, and its number of rows. Equal sums give equal bytes."""
         rows: list[dict[str, Any]] = []
-        for shard, fields in self.moments.items():
-            rows += [{"shard": shard, "path": path, **_moments_row(each)} for path, each in fields.items()]
+        for part, sums in self.parts.items():
+            rows += [{"part": part, "path": path, **_moments_row(each)} for path, each in sums.moments.items()]
+            rows.append({"part": part, "path": "", "flicker": json.dumps(sums.flicker.to_json(), sort_keys=True)})
         for path, each in self.histograms.items():
             buckets = [keys.astype("<i4").tobytes() for keys in each.buckets]
             counts = [numbers.astype("<i8").tobytes() for numbers in each.counts]
-            rows.append({"shard": "", "path": path, "bits": each.bits, "buckets": buckets, "counts": counts})
-        if self.still:
-            rows.append({"shard": "", "path": "", "still": json.dumps(self.still, sort_keys=True)})
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        return buffer.getvalue(), len(rows)
+            rows.append({"part": "", "path": path, "bits": each.bits, "buckets": buckets, "counts": counts})
+        return _table_bytes(rows, _OF_DATASET), len(rows)
 
     @classmethod
-    def _read(cls, path: Path, sha256: str) -> Sums:
-        require_digest(path, file_sha256(path), sha256)
+    def read(cls, folder: Path, named: Mapping[str, Any]) -> Sums:
+        """Read the table that a manifest names."""
         sums = cls()
-        for row in pq.read_table(path, use_threads=False, partitioning=None).to_pylist():
-            if row["still"] is not None:
-                sums.still = json.loads(row["still"])
-            elif row["shard"]:
-                sums.moments.setdefault(row["shard"], {})[row["path"]] = _moments_of(row)
-            else:
+        moments: dict[str, dict[str, Moments]] = {}
+        for row in _rows_of(folder, named):
+            if not row["part"]:
                 sums.histograms[row["path"]] = FieldStatistics(
                     moments=_no_moments(len(row["buckets"])),
                     buckets=[np.frombuffer(keys, dtype="<i4") for keys in row["buckets"]],
                     counts=[np.frombuffer(counts, dtype="<i8") for counts in row["counts"]],
                     bits=row["bits"],
                 )
+            elif row["path"]:
+                moments.setdefault(row["part"], {})[row["path"]] = _moments_of(row)
+            else:
+                flicker = FlickerSums.of_json(json.loads(row["flicker"]))
+                sums.parts[row["part"]] = PartSums(moments=moments.get(row["part"], {}), flicker=flicker)
         return sums
 
 
-def training_episodes(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Return the indices of the training episodes, by shard's file and id."""
-    found: dict[str, dict[str, int]] = {}
-    columns = zip(dataset.column("id"), dataset.column("shard").tolist(), dataset.column("split"), strict=True)
-    for index, (name, shard, split) in enumerate(columns):
-        if split == "train":
-            found.setdefault(dataset.manifest.shards[shard]["file"], {})[name] = index
-    return found
+def _table_bytes(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _rows_of(folder: Path, named: Mapping[str, Any]) -> list[dict[str, Any]]:
+    path = folder / named["file"]
+    require_digest(path, file_sha256(path), named["sha256"])
+    rows: list[dict[str, Any]] = pq.read_table(path, use_threads=False, partitioning=None).to_pylist()
+    return rows
 
 
 def statistics_of(dataset: Dataset, episodes: Iterable[int]) -> dict[str, FieldStatistics]:

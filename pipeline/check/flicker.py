@@ -6,9 +6,12 @@ Such a column has a tiny standard deviation. Divided by that deviation, its nois
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.check.location import column_name
@@ -16,9 +19,9 @@ from vlapipe.pipeline.check.spikes import columns_with_statistics, unit_of, wide
 from vlapipe.pipeline.check.values import by_column, missing_of
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.findings import Findings
-from vlapipe.schemas.schema import FieldSpec, Schema
+from vlapipe.schemas.schema import FieldSpec, ImageStream, Schema
 
-__all__ = ["Flicker", "check_flicker", "flickering_columns", "still_columns_of"]
+__all__ = ["Flicker", "FlickerSums", "check_flicker", "flickering_columns", "still_columns_of"]
 
 _LEAST_ROWS = 20
 _TINY = 0.01  # span of a column that only flickers, divided by the widest span of a column of the same unit
@@ -74,6 +77,108 @@ def _is_noise(values: NDArray[np.float64], field: FieldSpec, column: int) -> boo
     return rough or (unit in _ANGLES and len(np.unique(values)) <= _FEW_STEPS)
 
 
+@dataclass(kw_only=True)
+class FlickerSums:
+    """What tells which columns flicker, over some episodes; sums of several sets of episodes can be merged.
+
+    By path of a field: the limits of its columns, and the number of episodes in which each column varies. By path and
+    column: in how many episodes it looks like noise, and its name in the first of these.
+    """
+
+    low: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    high: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    num_varying: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    noisy: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[tuple[Mapping[str, Any], Flicker]], schema: Schema) -> FlickerSums:
+        """Sum up episodes: of each its row of the episodes table, and the result of ``still_columns_of``."""
+        found = cls()
+        for row, still in rows:
+            for path, _ in columns_with_statistics(schema, row["statistics"]):
+                each = row["statistics"][path]
+                found._add(path, np.asarray([each["min"]]), np.asarray([each["max"]]))
+            found._add_noise(still)
+        return found
+
+    @classmethod
+    def of_table(cls, statistics: pa.StructArray, still: Iterable[Flicker], schema: Schema) -> FlickerSums:
+        """Sum up episodes by their column of statistics, and what of them is known to be still. No row becomes Python."""
+        found = cls()
+        streams = [stream for stream in schema.streams if not isinstance(stream, ImageStream)]
+        columns = {f"{stream.name}/{each.name}": each.num_columns for stream in streams for each in stream.fields}
+        for path in columns.keys() & {each.name for each in statistics.type}:
+            own, count = statistics.field(path), columns[path]
+            own = own.filter(own.is_valid())
+            own = own.filter(pc.equal(pc.list_value_length(own.field(own.type.get_field_index("mean"))), count))
+            if len(own):
+                low, high = (
+                    own.field(own.type.get_field_index(name)).flatten().to_numpy(zero_copy_only=False)
+                    for name in ("min", "max")
+                )
+                found._add(path, low.reshape(-1, count), high.reshape(-1, count))
+        for each in still:
+            found._add_noise(each)
+        return found
+
+    @classmethod
+    def merged(cls, parts: Iterable[FlickerSums]) -> FlickerSums:
+        """Merge the sums of several sets of episodes, in this order."""
+        found = cls()
+        for part in parts:
+            for path, low in part.low.items():
+                found._add_limits(path, low, part.high[path], part.num_varying[path])
+            for key, (count, name) in part.noisy.items():
+                before, first = found.noisy.get(key, (0, name))
+                found.noisy[key] = (before + count, first)
+        return found
+
+    def columns(self, schema: Schema) -> dict[str, dict[int, str]]:
+        """Returns the names of the columns that flicker; see ``flickering_columns``."""
+        spans = {path: self.high[path] - self.low[path] for path in self.low}
+        found: dict[str, dict[int, str]] = {}
+        widest = widest_by_unit(spans, schema) if self.noisy else {}
+        for (path, column), (count, name) in self.noisy.items():
+            is_tiny = spans[path][column] < _TINY * widest[unit_of(path, schema.field(path), column)]
+            if 2 * count > self.num_varying[path][column] and is_tiny:
+                found.setdefault(path, {})[column] = name
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the sums as plain data."""
+        limits = {path: [self.low[path].tolist(), self.high[path].tolist()] for path in self.low}
+        varying = {path: each.tolist() for path, each in self.num_varying.items()}
+        return {"limits": limits, "varying": varying, "noisy": [[*key, *each] for key, each in self.noisy.items()]}
+
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> FlickerSums:
+        """Restore the sums from the result of ``to_json``."""
+        return cls(
+            low={path: np.array(low) for path, (low, _) in told["limits"].items()},
+            high={path: np.array(high) for path, (_, high) in told["limits"].items()},
+            num_varying={path: np.array(each, dtype=np.int64) for path, each in told["varying"].items()},
+            noisy={(path, column): (count, name) for path, column, count, name in told["noisy"]},
+        )
+
+    def _add(self, path: str, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Add the limits of a field in some episodes ``(episodes, columns)``."""
+        self._add_limits(path, low.min(axis=0), high.max(axis=0), (high > low).sum(axis=0))
+
+    def _add_limits(
+        self, path: str, low: NDArray[np.float64], high: NDArray[np.float64], num_varying: NDArray[np.int64]
+    ) -> None:
+        self.low[path] = np.minimum(self.low.get(path, low), low)
+        self.high[path] = np.maximum(self.high.get(path, high), high)
+        self.num_varying[path] = self.num_varying.get(path, np.zeros_like(num_varying)) + num_varying
+
+    def _add_noise(self, still: Flicker) -> None:
+        for path, columns in still.items():
+            for number, (name, is_noise) in columns.items():
+                if is_noise:
+                    count, first = self.noisy.get((path, int(number)), (0, name))
+                    self.noisy[path, int(number)] = (count + 1, first)
+
+
 def flickering_columns(rows: Iterable[tuple[Mapping[str, Any], Flicker]], schema: Schema) -> dict[str, dict[int, str]]:
     """Returns the names of the columns that only flicker in the whole dataset, by path of a field and column.
 
@@ -84,29 +189,7 @@ def flickering_columns(rows: Iterable[tuple[Mapping[str, Any], Flicker]], schema
         rows: for each episode its row of the episodes table, and the result of ``still_columns_of``.
         schema: names the fields.
     """
-    low: dict[str, NDArray[np.float64]] = {}
-    high: dict[str, NDArray[np.float64]] = {}
-    num_varying: dict[str, NDArray[np.int64]] = {}
-    noisy: dict[tuple[str, int], list[str]] = {}
-    for row, still in rows:
-        for path, _ in columns_with_statistics(schema, row["statistics"]):
-            each = row["statistics"][path]
-            least, most = np.asarray(each["min"]), np.asarray(each["max"])
-            low[path] = np.minimum(low.get(path, least), least)
-            high[path] = np.maximum(high.get(path, most), most)
-            num_varying[path] = num_varying.get(path, np.zeros(len(least), dtype=np.int64)) + (most > least)
-        for path, found_there in still.items():
-            for number, (name, is_noise) in found_there.items():
-                if is_noise:
-                    noisy.setdefault((path, int(number)), []).append(name)
-    spans = {path: high[path] - low[path] for path in low}
-    found: dict[str, dict[int, str]] = {}
-    widest = widest_by_unit(spans, schema) if noisy else {}
-    for (path, column), names in noisy.items():
-        is_tiny = spans[path][column] < _TINY * widest[unit_of(path, schema.field(path), column)]
-        if 2 * len(names) > num_varying[path][column] and is_tiny:
-            found.setdefault(path, {})[column] = names[0]
-    return found
+    return FlickerSums.of_rows(rows, schema).columns(schema)
 
 
 def check_flicker(

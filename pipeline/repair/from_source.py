@@ -27,6 +27,7 @@ from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.shards_table import shard_column
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.parse import parse_schema
@@ -196,9 +197,10 @@ def _generations_of(path: Path, shards: list[str]) -> dict[str, tuple[Dataset, i
     for number in generations(path):
         with contextlib.suppress(VlapipeError):  # this one's own file is damaged
             dataset = open_dataset(path, generation=number)
-            for i, entry in enumerate(dataset.manifest.shards):
-                if entry["file"] in shards and "stored" not in entry:
-                    found.setdefault(entry["file"], (dataset, i))
+            columns = (shard_column(dataset.manifest.shards, name) for name in ("file", "stored"))
+            for i, (file, stored) in enumerate(zip(*columns, strict=True)):
+                if file in shards and stored is None:
+                    found.setdefault(file, (dataset, i))
     return found
 
 

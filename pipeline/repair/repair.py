@@ -96,7 +96,8 @@ def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool)
         found = verify(path, is_locked=True)
     if found.damage:
         _make(path, origin, scratch, found, result)
-    if any(fault.file.startswith(f"{GENERATIONS}/") for fault in result.repaired):  # only now are its files known
+    if any(fault.file.startswith((f"{GENERATIONS}/", "shards-")) for fault in result.repaired):
+        # Only now are the files known that these list.
         found = verify(path, is_locked=True)
         found.faults = [fault for fault in found.faults if fault.file not in result.refused]
         if found.damage:
@@ -150,8 +151,9 @@ def _make(path: Path, origin: Origin, scratch: Path, found: Verification, result
 
 def _listed(path: Path, manifest: Manifest) -> dict[str, ListedFile]:
     """Return the files that generations list, as far as their own files are whole."""
-    _, older, _ = faults_of_generations(path, manifest)
-    return older | {file.file: file for file in listed_files(manifest)}
+    unknown: list[str] = []
+    _, older, _ = faults_of_generations(path, manifest, unknown)
+    return older | {file.file: file for file in listed_files(manifest, unknown=unknown)}
 
 
 def _is_the_same(path: Path, file: str, made: Path, digests: dict[str, str], origin: Origin) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlapipe.pipeline.shards.dataset import Dataset
-from vlapipe.pipeline.shards.manifest.findings_table import read_findings
 from vlapipe.schemas.findings import CODES, SEVERITIES, Finding
 
 __all__ = ["dataset_findings", "episode_findings"]
@@ -64,8 +63,7 @@ def _place(finding: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(dataset: Dataset) -> list[dict[str, Any]]:
-    table = dataset.manifest.findings
-    return [] if table is None else read_findings(dataset.path / table["file"], table["sha256"])
+    return dataset.manifest.read_findings(dataset.path)
 
 
 def _kept(dataset: Dataset) -> Iterator[tuple[str | None, dict[str, Any]]]:

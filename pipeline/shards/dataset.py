@@ -74,7 +74,7 @@ class Dataset:
         self.conversions: Mapping[str, Conversion] = {}  # of fields, in samples and statistics
         self.padded: Mapping[str, int] = {}  # number of columns by batch entry, if padded
         self.schema: Schema = self._recorded  # samples are read by it, so it may have a chosen sample and action
-        self._table = EpisodesTable(path / manifest.episodes["file"], manifest.episodes["sha256"])
+        self._table = EpisodesTable(path, manifest.all_parts)
         self._cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
         self._mapped = self._samples = MappedShards(path, manifest, self._recorded, self._cache, self._table)
         self._opened_with = (path, manifest, cache_dir, cache_bytes)
@@ -145,7 +145,7 @@ class Dataset:
         return manifest_file(self.path, self.generation)
 
     def __len__(self) -> int:
-        return int(self.manifest.episodes["count"])
+        return sum(part.num_episodes for part in self.manifest.all_parts)
 
     def __repr__(self) -> str:
         totals = self.manifest.totals
@@ -159,6 +159,14 @@ class Dataset:
         ``column`` or ``episode_column``.
         """
         return self._table.whole
+
+    def episodes_of_part(self, number: int) -> pa.Table:
+        """Returns the episodes of one part of the dataset with all columns; see ``Manifest.all_parts``.
+
+        Raises:
+            DamageError: the table is missing or altered.
+        """
+        return self._table.part(number)
 
     @cached_property
     def stats(self) -> dict[str, FieldSummary]:

@@ -129,7 +129,7 @@ def _crossed_gaps(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64
     """
     anchor, sample = dataset.schema.anchor, dataset.schema.sample
     has_limit = any(_max_gap_s(dataset, stream) is not None for stream in dataset.manifest.streams)
-    if not has_limit and (dataset.manifest.gaps is None or not dataset.manifest.gaps["count"]):
+    if not has_limit and not any((part.gaps or {}).get("count") for part in dataset.manifest.all_parts):
         return np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)
     num_rows = window_rows(sample, anchor, dataset.cameras, partial(measured_rate_hz, dataset))
     num_ahead, num_observed = rows_ahead(sample, measured_rate_hz(dataset, anchor))
@@ -153,11 +153,11 @@ def _crossed_gaps(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def _tables(dataset: Dataset, streams: list[str]) -> Iterator[pa.Table]:
     """Read the table of gaps piece by piece; compute the table from the shards if the dataset has none."""
-    named = dataset.manifest.gaps
-    if named is None:
+    parts = dataset.manifest.all_parts
+    if any(part.gaps is None for part in parts):
         yield from _tables_of_shards(dataset, streams)
-    elif named["count"]:
-        yield from read_gaps(dataset.path / named["file"], named["sha256"])
+    else:
+        yield from read_gaps(dataset.path, parts)
 
 
 def _max_gap_s(dataset: Dataset, stream: str) -> float | None:

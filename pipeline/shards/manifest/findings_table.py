@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.manifest.parts import Part
 
-__all__ = ["findings_bytes", "findings_table", "read_findings"]
+__all__ = ["findings_bytes", "findings_of_indices", "findings_table", "read_findings"]
 
 _SCHEMA = pa.schema(
     [
@@ -38,6 +39,12 @@ def findings_table(findings: Iterable[Mapping[str, Any]], index_of: Mapping[str,
     """Builds the table from findings as plain data, whose ``episode`` is an id; ``index_of`` has the number of each."""
     rows = [{**finding, "episode_index": index_of.get(finding.get("episode") or "")} for finding in findings]
     rows.sort(key=lambda row: (row["episode_index"] is None, row["episode_index"] or 0))
+    return findings_of_indices(rows)
+
+
+def findings_of_indices(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Builds the table from findings in their order, as plain data with ``episode_index``."""
+    rows = list(rows)
     return pa.table({name: [row.get(name) for row in rows] for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
@@ -48,13 +55,26 @@ def findings_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_findings(path: Path, sha256: str) -> list[dict[str, Any]]:
-    """Reads the findings as plain data.
+def read_findings(
+    folder: Path, parts: Iterable[Part], of_dataset: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Reads the findings of parts as plain data, and then those of a table about the dataset as a whole.
+
+    Episodes are numbered as in the whole dataset.
 
     Raises:
-        DamageError: the file is missing or altered.
+        DamageError: a file is missing or altered.
     """
-    require_digest(path, file_sha256(path), sha256)
-    with damage_or_bug(path, sha256):
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
+    found: list[dict[str, Any]] = []
+    for named, first in [*((part.findings, part.first_episode) for part in parts), (of_dataset, 0)]:
+        if named is None:
+            continue
+        path = folder / named["file"]
+        require_digest(path, file_sha256(path), named["sha256"])
+        with damage_or_bug(path, named["sha256"]):
+            rows: list[dict[str, Any]] = pq.read_table(path, use_threads=False, partitioning=None).to_pylist()
+        for row in rows:
+            if row["episode_index"] is not None:
+                row["episode_index"] += first
+        found += rows
+    return found

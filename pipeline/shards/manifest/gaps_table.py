@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.manifest.parts import Part
 
 __all__ = ["gaps_table", "read_gaps", "spans_of", "table_bytes"]
 
@@ -55,16 +56,24 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_gaps(path: Path, sha256: str) -> Iterator[pa.Table]:
-    """Yield the table a row group at a time, because the whole table may be too large for memory.
+def read_gaps(folder: Path, parts: Iterable[Part]) -> Iterator[pa.Table]:
+    """Yield the gaps of these parts a row group at a time, because all gaps may be too large for memory.
+
+    Episodes are numbered as in the whole dataset.
 
     Raises:
-        DamageError: the file is missing or altered.
+        DamageError: a file is missing or altered.
     """
-    require_digest(path, file_sha256(path), sha256)
-    with damage_or_bug(path, sha256), pq.ParquetFile(path) as file:
-        for group in range(file.metadata.num_row_groups):
-            yield file.read_row_group(group, use_threads=False)
+    for part in parts:
+        if part.gaps is None or not part.gaps["count"]:
+            continue
+        path, sha256 = folder / part.gaps["file"], part.gaps["sha256"]
+        require_digest(path, file_sha256(path), sha256)
+        with damage_or_bug(path, sha256), pq.ParquetFile(path) as file:
+            for group in range(file.metadata.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                number = pc.add(table["episode_index"], part.first_episode)
+                yield table.set_column(0, table.schema.field(0), number) if part.first_episode else table
 
 
 def spans_of(table: pa.Table, num_rows: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
-from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes
+from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, read_findings
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, manifest_file
+from vlapipe.pipeline.shards.manifest.parts import Part
+from vlapipe.pipeline.shards.manifest.shards_table import ShardTables, shard_column
 from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
 from vlapipe.schemas.schema import Channels
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -58,8 +61,11 @@ class Manifest:
     ``statistics``: by ``<stream>/<field>``.
 
     A dataset's first generation has none of the following. ``generation``: its number. ``oldest``: the oldest one that
-    was not removed. ``sums``: the table from which statistics are merged. ``dropped``: the table of episodes that are
-    left out by an edit. ``edits``: the file of labels and splits that edits changed.
+    was not removed. ``sums`` and ``moments``: the tables from which statistics are merged. ``dropped``: the table of
+    episodes that are left out by an edit. ``edits``: the file of labels and splits that edits changed.
+
+    A large dataset has ``parts`` in place of ``episodes``, ``gaps`` and ``moments``, and its shards are listed in
+    tables; ``findings`` then has those of the dataset as a whole. ``all_parts`` is the same for both.
     """
 
     vlapipe_version: str
@@ -67,14 +73,16 @@ class Manifest:
     shard_format: str
     codec: str
     streams: dict[str, dict[str, Any]]
-    shards: list[dict[str, Any]]
-    episodes: dict[str, Any]
+    shards: Sequence[dict[str, Any]] = ()
+    episodes: Mapping[str, Any] | None = None
+    parts: list[dict[str, Any]] | None = None
     rejects: dict[str, Any]
     totals: dict[str, Any]
     statistics: dict[str, dict[str, Any]]
     made_with: dict[str, Any] = field(default_factory=dict)
-    gaps: dict[str, Any] | None = None
-    findings: dict[str, Any] | None = None
+    gaps: Mapping[str, Any] | None = None
+    findings: Mapping[str, Any] | None = None
+    moments: Mapping[str, Any] | None = None
     generation: int | None = None
     oldest: int | None = None
     sums: dict[str, Any] | None = None
@@ -85,10 +93,11 @@ class Manifest:
     def format_version(self) -> int:
         """The oldest version that can describe this dataset.
 
-        5 if a shard holds an episode that the dataset does not, else 4 if a camera has PNG files or measures depth,
-        else 3 if red and blue are exchanged in a camera's files, else 2 if a camera is stored as pixels, otherwise 1.
+        5 if there are parts, or a shard holds an episode that the dataset does not, else 4 if a camera has PNG files or
+        measures depth, else 3 if red and blue are exchanged in a camera's files, else 2 if a camera is stored as
+        pixels, otherwise 1.
         """
-        if any("stored" in shard for shard in self.shards):
+        if self.parts is not None or any("stored" in shard for shard in self.shards):
             return 5
         if any(self.image_storage(name) in ("png", "mixed") or self.depth_unit(name) for name in self.streams):
             return 4
@@ -121,15 +130,52 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Returns the manifest as JSON that ends with its own digest. Equal manifests give equal bytes."""
-        entries = {key: value for key, value in vars(self).items() if value is not None}
+        names = [name for name in self.__dataclass_fields__ if name != "shards" or self.parts is None]
+        entries = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         document = {"format": "vlapipe", "format_version": self.format_version, **entries}
         return sealed_json(document, indent=1)
 
     @property
-    def tables(self) -> list[dict[str, Any]]:
+    def tables(self) -> list[Mapping[str, Any]]:
         """Returns the entries of the files beside the shards: file, sha256, count, and bytes in newer manifests."""
-        named = (self.episodes, self.gaps, self.findings, self.rejects, self.sums, self.dropped, self.edits)
-        return [table for table in named if table is not None]
+        of_parts = [table for part in self.all_parts for table in part.tables]
+        of_dataset = (self.findings_of_dataset, self.rejects, self.sums, self.dropped, self.edits)
+        return [*of_parts, *(table for table in of_dataset if table is not None)]
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """Returns the parts of the dataset, one at least."""
+        if self.parts is not None:
+            return Part.of_json(self.parts)
+        assert self.episodes is not None
+        return [
+            Part(
+                episodes=self.episodes,
+                num_shards=len(self.shards),
+                totals=self.totals,
+                gaps=self.gaps,
+                findings=self.findings,
+                moments=self.moments,
+            )
+        ]
+
+    @property
+    def shard_files(self) -> list[str]:
+        """Returns the file of each shard."""
+        return shard_column(self.shards, "file")
+
+    @property
+    def findings_of_dataset(self) -> Mapping[str, Any] | None:
+        """Returns the table of findings about the dataset as a whole, if it is apart from the others."""
+        return self.findings if self.parts is not None else None
+
+    def read_findings(self, folder: Path) -> list[dict[str, Any]]:
+        """Read what ingest found in the episodes that it kept, as plain data; see ``findings_table``.
+
+        Raises:
+            DamageError: a table is missing or altered.
+        """
+        return read_findings(folder, self.all_parts, self.findings_of_dataset)
 
     def read_rejects(self, folder: Path) -> list[dict[str, Any]]:
         """Read the episodes that were set aside, from the file that this manifest of the dataset in ``folder`` names.
@@ -188,8 +234,14 @@ class Manifest:
         if seal.stated is None and document.keys() - known - {"format", "format_version"}:
             raise _altered(path)  # only versions that write the digest have entries that this one does not know
         try:
-            return cls(**{key: value for key, value in document.items() if key in known})
-        except TypeError as error:
+            manifest = cls(**{key: value for key, value in document.items() if key in known})
+            if manifest.parts is not None:
+                tables = [part["shards"] for part in manifest.parts]
+                return replace(manifest, shards=ShardTables(folder, tables))
+            if "shards" not in document or manifest.episodes is None:
+                raise TypeError("it lists no shards or no episodes")
+            return manifest
+        except (TypeError, KeyError) as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
 
 

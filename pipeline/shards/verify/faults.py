@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,13 @@ from vlapipe.pipeline.shards.format.digest import RESTORE, file_sha256
 from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generations
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
 from vlapipe.schemas.errors import DamageError, printable
 
 __all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "kept_generations", "listed_files"]
 
 Kind = Literal["missing", "truncated", "altered", "swapped", "stale", "unlisted"]
+_OF_SHARD = ("file", "bytes", "sha256", "episodes")
 _ALTERED = "its bytes differ from those that were written"
 
 
@@ -122,16 +125,24 @@ class ListedFile:
         return self.is_shard and is_whole_zip(folder / self.file, may_be_deflated=may_be_deflated)
 
 
-def listed_files(manifest: Manifest) -> list[ListedFile]:
+def listed_files(
+    manifest: Manifest, *, unknown: list[str] | None = None, without: Collection[str] = ()
+) -> list[ListedFile]:
     """Returns the tables and then the shards that the manifest lists, with the episodes of each shard.
 
-    Episodes are in the order of the shards, so their numbers follow from the manifest alone.
+    Episodes are in the order of the shards, so their numbers follow from the list of shards.
+
+    Args:
+        manifest: of one generation.
+        unknown: collects the names of damaged tables of shards, whose shards are left out.
+        without: tables whose shards are left out, because they are known.
 
     Raises:
-        DamageError: the manifest names a file outside the dataset, or lacks an entry.
+        DamageError: the manifest names a file outside the dataset, or lacks an entry; or a table of shards is damaged
+            and ``unknown`` is not given.
     """
     try:
-        files = _files_of(manifest)
+        files = _files_of(manifest, unknown, without)
         for file in files:
             parts = file.file.split("/")
             if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
@@ -141,16 +152,26 @@ def listed_files(manifest: Manifest) -> list[ListedFile]:
     return files
 
 
-def _files_of(manifest: Manifest) -> list[ListedFile]:
+def _files_of(manifest: Manifest, unknown: list[str] | None, without: Collection[str]) -> list[ListedFile]:
     files = [ListedFile(file=t["file"], num_bytes=t.get("bytes"), sha256=t["sha256"]) for t in manifest.tables]
-    first = 0
-    for i, shard in enumerate(manifest.shards):
-        episodes = range(first, first + shard["episodes"])
-        first = episodes.stop
-        file = ListedFile(
-            file=shard["file"], num_bytes=shard["bytes"], sha256=shard["sha256"], shard=i, episodes=episodes
-        )
-        files.append(file)
+    for number, part in enumerate(manifest.all_parts):
+        if part.shards is None or not isinstance(manifest.shards, ShardTables):
+            shards = [tuple(shard[name] for name in _OF_SHARD) for shard in manifest.shards]
+        elif part.shards["file"] in without:
+            continue
+        else:
+            try:
+                shards = manifest.shards.of_table(number, _OF_SHARD)
+            except DamageError:
+                if unknown is None:
+                    raise
+                unknown.append(part.shards["file"])
+                continue
+        first = part.first_episode
+        for i, (file, num_bytes, sha256, count) in enumerate(shards, part.first_shard):
+            episodes = range(first, first + count)
+            first = episodes.stop
+            files.append(ListedFile(file=file, num_bytes=num_bytes, sha256=sha256, shard=i, episodes=episodes))
     return files
 
 
@@ -165,7 +186,7 @@ def files_of_all_generations(folder: Path) -> dict[str, ListedFile]:
     newest = Manifest.read(folder)
     files = {file.file: file for file in listed_files(newest)}
     for number in reversed(kept_generations(folder, newest)[:-1]):
-        for file in listed_files(Manifest.read(folder, number)):
+        for file in listed_files(Manifest.read(folder, number), without=files.keys()):
             files.setdefault(file.file, file.only_in(number))
     return files
 

@@ -18,10 +18,12 @@ __all__ = ["description_fault", "faults_of_generations", "generation_of"]
 _ALTERED = "its bytes differ from those that were written"
 
 
-def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], dict[str, ListedFile], list[str]]:
+def faults_of_generations(
+    path: Path, newest: Manifest, unknown: list[str]
+) -> tuple[list[Fault], dict[str, ListedFile], list[str]]:
     """Return the faults of the files that describe generations, the files that older ones list, and remarks.
 
-    The newest generation's own file has been read, and is whole.
+    The newest generation's own file has been read, and is whole. ``unknown`` collects damaged tables of shards.
     """
     if not generations(path):
         return [], {}, []
@@ -29,6 +31,7 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
     notes: list[str] = []
     files: dict[str, ListedFile] = {}
     there = kept_generations(path, newest)
+    known = {part.shards["file"] for part in newest.all_parts if part.shards is not None}
     data = {generation_file(there[-1]): (path / generation_file(there[-1])).read_bytes()}
     for number in range(newest.oldest or 1, there[-1]):
         name = generation_file(number)
@@ -36,7 +39,8 @@ def faults_of_generations(path: Path, newest: Manifest) -> tuple[list[Fault], di
             manifest = Manifest.read_file(path / name, path)
             if (manifest.generation or 1) != number:
                 raise DamageError(name)
-            listed = listed_files(manifest)
+            listed = listed_files(manifest, unknown=unknown, without=known)
+            known |= {part.shards["file"] for part in manifest.all_parts if part.shards is not None}
             data[name] = (path / name).read_bytes()
         except (DamageError, NotADatasetError, FileNotFoundError):
             if (Manifest.read(path).oldest or 1) <= number:  # else gc has removed it meanwhile

@@ -42,7 +42,7 @@ REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
 _SHARD_NAME = re.compile(r"shard-\d+-[0-9a-f]{8}\.(?:npz|zarr\.zip)")
-_TABLE_NAMES = "episodes|gaps|findings|statistics|dropped|edits|rejects"
+_TABLE_NAMES = "episodes|shards|moments|gaps|findings|statistics|dropped|edits|rejects"
 _TABLE_NAME = re.compile(rf"(?:{_TABLE_NAMES})-[0-9a-f]{{8}}\.(?:parquet|jsonl?)")
 _OLDER = "has no digest of its own: an older vlapipe wrote it"
 _MOST_THREADS = 4
@@ -151,8 +151,9 @@ def named_by_digest(path: Path) -> set[str]:
 
 
 def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_threads: int | None) -> Verification:
-    path, files = found.path, listed_files(manifest)
-    of_descriptions, older, notes = faults_of_generations(path, manifest)
+    unknown: list[str] = []
+    path, files = found.path, listed_files(manifest, unknown=unknown)
+    of_descriptions, older, notes = faults_of_generations(path, manifest, unknown)
     names = {file.file for file in files}
     files += [file for name, file in older.items() if name not in names]
     found.notes += notes
@@ -171,7 +172,9 @@ def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_thr
     faults |= _compare(path, to_read, sizes, by_digest, num_threads)
     found.faults = [*of_descriptions, *(fault for fault in faults.values() if fault is not None)]
     found.faults += _check_made_from(path, found)
-    if all(fault.file == MANIFEST or not fault.file.startswith(GENERATIONS) for fault in of_descriptions):
+    if unknown:
+        found.notes.append(f"the shards that {unknown[0]} lists are known when that file is whole")
+    elif all(fault.file == MANIFEST or not fault.file.startswith(GENERATIONS) for fault in of_descriptions):
         found.faults += _unlisted(path, {file.file for file in files}, found, is_locked=is_locked)
     else:
         found.notes.append("which files no generation lists is known when each generation's file is whole")

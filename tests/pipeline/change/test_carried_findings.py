@@ -11,7 +11,6 @@ from tiny_lab import ingest_lab, make_lab, schema_text
 import vlapipe
 from vlapipe.pipeline.change.collect import collect
 from vlapipe.pipeline.change.edit import Edit, edit
-from vlapipe.pipeline.shards.manifest.findings_table import read_findings
 from vlapipe.pipeline.shards.verify.verify import verify
 
 SCHEMA = schema_text(val=0.3)
@@ -26,8 +25,7 @@ def break_clock(raw: Path, *names: str) -> None:
 def found_in(data: Path, generation: int | None = None) -> list[tuple[str | None, str]]:
     """The episode's id and the code of each finding, in the order of the table, whose rows the totals count."""
     dataset = vlapipe.open_dataset(data, generation=generation)
-    named = dataset.manifest.findings
-    rows = [] if named is None else read_findings(data / named["file"], named["sha256"])
+    rows = dataset.manifest.read_findings(data)
     assert Counter(row["code"] for row in rows) == dataset.manifest.totals["findings"]
     ids = dataset.column("id").tolist()
     return [(None if (at := row["episode_index"]) is None else ids[at], row["code"]) for row in rows]
