@@ -12,7 +12,7 @@ from typing import Any
 
 import vlapipe
 from vlapipe.pipeline.build.build import RecordFile, ShardTask
-from vlapipe.pipeline.build.commit import assemble
+from vlapipe.pipeline.build.commit import assemble, merge_statistics
 from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
@@ -21,6 +21,7 @@ from vlapipe.pipeline.build.space import no_room, require_room, room_for
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.change.append import append, settle
 from vlapipe.pipeline.change.comparison import compare, known_recordings
+from vlapipe.pipeline.change.first import write_tables_of_parts
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.layouts.layouts import find_episodes, schema_of
@@ -292,6 +293,7 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
         if not report.num_episodes:
             output.discard_if_empty()
         else:
+            statistics = merge_statistics(records)
             manifest, episodes, gaps, rejects = assemble(
                 plan,
                 records,
@@ -299,16 +301,14 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
                 shard_format=config.shard_format,
                 codec=str(parse_codec(config.codec, config.shard_format)),
                 where=config.where,
+                statistics=statistics,
             )
+            number = {name: i for i, name in enumerate(episodes["id"].to_pylist())}
+            findings = findings_table(report.findings, number)
             made_from.write(output.path)
-            write_generation(
-                output.path,
-                manifest,
-                episodes,
-                rejects,
-                gaps,
-                findings_table(report.findings, {name: i for i, name in enumerate(episodes["id"].to_pylist())}),
-            )
+            told = (output.path, manifest, episodes, gaps, findings, records, statistics, schema)
+            manifest |= write_tables_of_parts(*told)
+            write_generation(output.path, manifest, episodes, rejects, gaps, findings)
             output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
 

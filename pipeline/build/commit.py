@@ -21,7 +21,7 @@ from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_columns
 from vlapipe.schemas.schema import ArrayStream, CsvStream, ImageStream, Schema, Stream
 
-__all__ = ["assemble", "episodes_table", "storage_and_losses", "totals", "with_actions"]
+__all__ = ["assemble", "episodes_table", "merge_statistics", "storage_and_losses", "totals", "with_actions"]
 
 _SOURCE = pa.struct(
     [("path", pa.string()), ("num_files", pa.int64()), ("num_bytes", pa.int64()), ("sha256", pa.string())]
@@ -38,6 +38,7 @@ def assemble(
     shard_format: str,
     codec: str,
     where: str | None = None,
+    statistics: Mapping[str, FieldStatistics] | None = None,
 ) -> tuple[dict[str, Any], pa.Table, pa.Table, list[Record]]:
     """Return the manifest's entries, the episodes table, the table of gaps, and the rejects.
 
@@ -48,6 +49,7 @@ def assemble(
         shard_format: the kind of shard.
         codec: the codec that was asked for.
         where: the command's expression for the episodes that were to be kept.
+        statistics: those of all shards, if the caller has merged them.
     """
     written = [record for record in records if record["shard"]]
     shards = [
@@ -62,6 +64,7 @@ def assemble(
     ]
     rows = [{"shard": i, **row} for i, record in enumerate(written) for row in record["episodes"]]
     rejects = [reject for record in records for reject in record["rejects"]]
+    histograms = merge_statistics(written) if statistics is None else statistics
     schema = plan.schema
     streams = _describe_streams(plan, *storage_and_losses(rows))
     manifest = {
@@ -76,7 +79,7 @@ def assemble(
         "streams": streams,
         "shards": shards,
         "totals": totals(streams, rows, shards, Counter(finding["code"] for finding in findings)),
-        "statistics": _merge_statistics(written, rows, schema),
+        "statistics": _summaries(histograms, rows, schema),
         "made_with": {
             "num_planned_shards": len(plan.shards),
             "val_fraction": schema.val_fraction,
@@ -184,12 +187,19 @@ def totals(
     }
 
 
-def _merge_statistics(records: list[Record], rows: list[Record], schema: Schema) -> dict[str, dict[str, Any]]:
+def merge_statistics(records: list[Record]) -> dict[str, FieldStatistics]:
+    """Merge the statistics of all shards, by field."""
     parts: dict[str, list[FieldStatistics]] = {}
     for record in records:
         for path, values in record["statistics"].items():
             parts.setdefault(path, []).append(FieldStatistics.from_dict(values))
-    merged = {path: FieldStatistics.merged(each).summary() for path, each in parts.items()}
+    return {path: FieldStatistics.merged(each) for path, each in parts.items()}
+
+
+def _summaries(
+    statistics: Mapping[str, FieldStatistics], rows: list[Record], schema: Schema
+) -> dict[str, dict[str, Any]]:
+    merged = {path: each.summary() for path, each in statistics.items()}
     flickering = flickering_columns(((row, row[EVIDENCE]["still"]) for row in rows), schema)
     for path, columns in with_actions(flickering, schema).items():
         if path in merged:

@@ -26,7 +26,8 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
-_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:episodes|gaps|findings)-[0-9a-f]{{8}}\.parquet")
+_TABLES = "episodes|shards|gaps|findings|moments|statistics"
+_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:{_TABLES})-[0-9a-f]{{8}}\.parquet")
 
 
 class OutputFolder:

@@ -53,9 +53,9 @@ class Contents:
     """The episodes, shards, rejects and edits of a generation, to be changed.
 
     Of a large dataset only those parts are read, and later written, that hold an episode which changes; ``table``,
-    ``gaps``, ``shards`` and findings are those of the parts that were read. New shards go to the last part, unless it is
-    full. ``edits`` holds by episode what edits have set: ``task``, ``instruction``, ``split`` and ``metadata/<key>``. An
-    episode that is read again keeps them.
+    ``gaps``, ``shards`` and findings are those of the parts that were read. New shards go to the last part, unless it
+    is full. ``edits`` holds by episode what edits have set: ``task``, ``instruction``, ``split`` and
+    ``metadata/<key>``. An episode that is read again keeps them.
     """
 
     def __init__(self, base: Dataset) -> None:

@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.parts import Part
 
-__all__ = ["Changed", "Merged", "key_of", "merged_statistics"]
+__all__ = ["Changed", "Merged", "key_of", "merged_statistics", "sums_of"]
 
 Training = dict[str, dict[str, int]]  # the indices of training episodes, by shard's file and id
 
@@ -66,7 +66,7 @@ def merged_statistics(
     """
     before, after = Dataset(base.path, base.manifest, cache), Dataset(base.path, manifest, cache)
     parts = manifest.all_parts
-    sums, computed = _sums_of(before)
+    sums, computed = sums_of(before)
     old = _joined([computed.get(place) or _moments_of(before, place) for place in loaded])
     old_rows: Training = {}
     ids_before: set[str] = set()
@@ -117,7 +117,7 @@ def merged_statistics(
     return done
 
 
-def _sums_of(dataset: Dataset) -> tuple[Sums, dict[int, PartMoments]]:
+def sums_of(dataset: Dataset) -> tuple[Sums, dict[int, PartMoments]]:
     """Read the sums of a dataset, or compute them from its shards; then also return the moments of each part."""
     manifest = dataset.manifest
     if manifest.sums is not None and all(part.moments is not None for part in manifest.all_parts):

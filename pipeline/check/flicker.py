@@ -52,18 +52,18 @@ def still_columns_of(streams: Mapping[str, StreamRows], schema: Schema, statisti
     }
     widest = widest_by_unit(spans, schema)
     found: Flicker = {}
-    for path, field in fields.items():
+    for path, spec in fields.items():
         rows = streams.get(path.partition("/")[0])
-        if rows is None or rows.num_rows < _LEAST_ROWS or field.words:
+        if rows is None or rows.num_rows < _LEAST_ROWS or spec.words:
             continue
         for column, span in enumerate(spans[path]):
-            if 0 < span < _TINY_IN_EPISODE * widest[unit_of(path, field, column)]:
-                values = by_column(rows.fields[field.name])[:, column].astype(np.float64)
-                missing = missing_of(rows, field)
+            if 0 < span < _TINY_IN_EPISODE * widest[unit_of(path, spec, column)]:
+                values = by_column(rows.fields[spec.name])[:, column].astype(np.float64)
+                missing = missing_of(rows, spec)
                 kept = values if missing is None else values[~missing[:, column]]
                 found.setdefault(path, {})[str(column)] = (
-                    column_name(rows, field, column),
-                    _is_noise(kept, field, column),
+                    column_name(rows, spec, column),
+                    _is_noise(kept, spec, column),
                 )
     return found
 
@@ -103,7 +103,7 @@ class FlickerSums:
 
     @classmethod
     def of_table(cls, statistics: pa.StructArray, still: Iterable[Flicker], schema: Schema) -> FlickerSums:
-        """Sum up episodes by their column of statistics, and what of them is known to be still. No row becomes Python."""
+        """Sum up episodes by their column of statistics, and by what is known to be still. No row becomes Python."""
         found = cls()
         streams = [stream for stream in schema.streams if not isinstance(stream, ImageStream)]
         columns = {f"{stream.name}/{each.name}": each.num_columns for stream in streams for each in stream.fields}
@@ -206,12 +206,12 @@ def check_flicker(
         findings: collects the findings of each episode, by the episode's id.
     """
     for path, columns in flickering_columns(((row, still) for row, still, _ in episodes), schema).items():
-        field = schema.field(path)
+        spec = schema.field(path)
         for column, name in columns.items():
             ours = [(row, files) for row, still, files in episodes if str(column) in still.get(path, {})]
             low = min(row["statistics"][path]["min"][column] for row, _ in ours)
             high = max(row["statistics"][path]["max"][column] for row, _ in ours)
-            scale = abs(field.scale[column]) if field.scale else 1.0
+            scale = abs(spec.scale[column]) if spec.scale else 1.0
             row, files = ours[0]
             findings[row["id"]].add(
                 "value.flicker",

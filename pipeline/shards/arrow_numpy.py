@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["as_numpy"]
+__all__ = ["as_numpy", "counts_of"]
+
+
+def counts_of(column: pa.ChunkedArray) -> Counter[Any]:
+    """Returns how often each value of a column occurs, without the missing ones. Few values become Python objects."""
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    if pa.types.is_nested(column.type):
+        return Counter(column.to_pylist())
+    counted = column.value_counts() if len(column) else ()
+    return Counter({each["values"].as_py(): each["counts"].as_py() for each in counted if each["values"].is_valid})
 
 
 def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.arrow_numpy import counts_of
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.pipeline.show.column_names import names_of_numbers
 from vlapipe.pipeline.show.inspection import rejects_of
@@ -77,9 +79,17 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
 
 
 def _episodes(a: Dataset, b: Dataset) -> dict[str, Any]:
-    if a.manifest.episodes["sha256"] == b.manifest.episodes["sha256"]:  # the tables are equal to the last byte
-        return {"same": len(a), "added": [], "removed": [], "renamed": [], "changed": [], "changed_by": {}}
-    ids_a, ids_b = (each.episode_column("id").combine_chunks() for each in (a, b))
+    of_a, of_b = ({part.episodes["sha256"]: part for part in each.manifest.all_parts} for each in (a, b))
+    num_equal = sum(part.num_episodes for sha256, part in of_a.items() if sha256 in of_b)  # to the last byte
+    apart = (
+        [part for sha256, part in own.items() if sha256 not in other] for own, other in ((of_a, of_b), (of_b, of_a))
+    )
+    found = _compared(*(EpisodesTable(each.path, parts) for each, parts in zip((a, b), apart, strict=True)))
+    return {**found, "same": found["same"] + num_equal}
+
+
+def _compared(a: EpisodesTable, b: EpisodesTable) -> dict[str, Any]:
+    ids_a, ids_b = (each.column("id").combine_chunks() for each in (a, b))
     in_b = pc.index_in(ids_a, value_set=ids_b)
     here = pc.is_valid(in_b)
     rows_a = pc.indices_nonzero(here)
@@ -98,20 +108,22 @@ def _episodes(a: Dataset, b: Dataset) -> dict[str, Any]:
     }
 
 
-def _recordings(dataset: Dataset) -> pa.Array:
+def _recordings(table: EpisodesTable) -> pa.Array:
     """Return one text an episode: the digests of its source files, in the order of the streams."""
-    sources = dataset.episode_column("sources").combine_chunks()
+    sources = table.column("sources").combine_chunks()
+    if not len(sources):
+        return pa.array([], pa.string())
     digests = pa.ListArray.from_arrays(sources.offsets, sources.values.field("sha256"))
     return pc.binary_join(digests, " ")
 
 
-def _renamed(a: Dataset, b: Dataset, removed: set[str], added: set[str]) -> list[dict[str, str]]:
+def _renamed(a: EpisodesTable, b: EpisodesTable, removed: set[str], added: set[str]) -> list[dict[str, str]]:
     """Return pairs of a removed and an added episode with the same source bytes, if no other episode has them."""
     if not removed or not added:
         return []
 
-    def unique(dataset: Dataset) -> dict[str, str]:
-        names, keys = dataset.episode_column("id").to_pylist(), _recordings(dataset).to_pylist()
+    def unique(table: EpisodesTable) -> dict[str, str]:
+        names, keys = table.column("id").to_pylist(), _recordings(table).to_pylist()
         counts = Counter(keys)
         return {key: name for key, name in zip(keys, names, strict=True) if key.strip() and counts[key] == 1}
 
@@ -120,10 +132,10 @@ def _renamed(a: Dataset, b: Dataset, removed: set[str], added: set[str]) -> list
     return [{"from": old, "to": new} for old, new in pairs if new is not None and new in added]
 
 
-def _changed(a: Dataset, b: Dataset, rows_a: pa.Array, rows_b: pa.Array) -> list[dict[str, Any]]:
+def _changed(a: EpisodesTable, b: EpisodesTable, rows_a: pa.Array, rows_b: pa.Array) -> list[dict[str, Any]]:
     """Return the id of each episode of both that differs, and by what."""
     what: dict[int, dict[str, None]] = {}
-    for name, old, new in _columns(a, b):
+    for name, old, new in _columns(a, b) if len(rows_a) else ():
         if old is None or new is None:
             there = [each.take(rows) for each, rows in ((old, rows_a), (new, rows_b)) if each is not None]
             differ = pc.is_valid(there[0]).to_numpy(zero_copy_only=False)
@@ -131,15 +143,15 @@ def _changed(a: Dataset, b: Dataset, rows_a: pa.Array, rows_b: pa.Array) -> list
             differ = _differ(old.take(rows_a), new.take(rows_b))
         for row in np.flatnonzero(differ).tolist():
             what.setdefault(row, {})[name] = None
-    names = a.episode_column("id").combine_chunks().take(rows_a)
+    names = a.column("id").combine_chunks().take(rows_a)
     return [{"id": names[row].as_py(), "what": [*found]} for row, found in sorted(what.items())]
 
 
-def _columns(a: Dataset, b: Dataset) -> Iterator[tuple[str, pa.Array | None, pa.Array | None]]:
+def _columns(a: EpisodesTable, b: EpisodesTable) -> Iterator[tuple[str, pa.Array | None, pa.Array | None]]:
     """Yield the columns to compare: what they are to a person, and both arrays; None where a dataset lacks one."""
     yield RECORDING, _recordings(a), _recordings(b)
-    in_a, in_b = set(a.column_names), set(b.column_names)
-    for column in [*a.column_names, *(name for name in b.column_names if name not in in_a)]:
+    in_a, in_b = set(a.fields.names), set(b.fields.names)
+    for column in [*a.fields.names, *(name for name in b.fields.names if name not in in_a)]:
         kind = _kind(column)
         if kind is None:
             continue
@@ -154,8 +166,8 @@ def _columns(a: Dataset, b: Dataset) -> Iterator[tuple[str, pa.Array | None, pa.
             yield f"values of {field}", pc.struct_field(old, field), pc.struct_field(new, field)
 
 
-def _column(dataset: Dataset, name: str) -> pa.Array:
-    column = dataset.episode_column(name).combine_chunks()
+def _column(table: EpisodesTable, name: str) -> pa.Array:
+    column = table.column(name).combine_chunks()
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
@@ -253,7 +265,7 @@ def _counts(a: Dataset, b: Dataset) -> dict[str, list[dict[str, Any]]]:
     """Return the tasks and splits whose numbers of episodes differ, and the notes whose counts differ."""
     found = {}
     for column in ("task", "split"):
-        old, new = (Counter(each.episode_column(column).to_pylist()) for each in (a, b))
+        old, new = (counts_of(each.episode_column(column)) for each in (a, b))
         found[f"{column}s"] = _differing(old, new)
     findings = [Counter[str](each.manifest.totals["findings"]) for each in (a, b)]
     return {**found, "findings": _differing(*findings)}

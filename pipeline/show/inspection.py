@@ -7,8 +7,10 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.shards.arrow_numpy import counts_of
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
 from vlapipe.pipeline.shards.manifest.where import Where, masks
@@ -128,13 +130,15 @@ def _describe_stream(dataset: Dataset, name: str, chosen: NDArray[np.bool_]) -> 
         "time": stream["time"],
     }
     if stream["kind"] == "images":
-        both = (column(side)[here].tolist() for side in ("width", "height"))
-        sizes = zip(*both, strict=True)
+        both = np.stack([column(side)[here].astype(np.int64) for side in ("width", "height")], axis=1)
+        distinct, first, counts = np.unique(both, axis=0, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        sizes = zip(distinct[order].tolist(), counts[order].tolist(), strict=True)
         report["storage"] = dataset.manifest.image_storage(name)
         report["psnr_db"] = stream.get("psnr_db")
         report["depth_unit"] = dataset.manifest.depth_unit(name)
         report["channels"] = dataset.manifest.image_channels(name)
-        report["sizes"] = {f"{width}x{height}": count for (width, height), count in Counter(sizes).items()}
+        report["sizes"] = {f"{width}x{height}": count for (width, height), count in sizes}
     else:
         report["fields"] = stream["fields"]
     return report
@@ -142,17 +146,23 @@ def _describe_stream(dataset: Dataset, name: str, chosen: NDArray[np.bool_]) -> 
 
 def _tasks(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return one entry for each pair of task and instruction, the most frequent pair first."""
-    columns = _rows(dataset, ["task", "instruction", "num_frames"], chosen)
-    counts: Counter[tuple[str, str]] = Counter()
-    frames: Counter[tuple[str, str]] = Counter()
-    for row in columns:
+    names = ("task", "instruction", "num_frames")
+    table = pa.table({name: _texts(dataset.episode_column(name)) for name in names}).filter(pa.array(chosen))
+    grouped = table.group_by(["task", "instruction"]).aggregate([("num_frames", "count"), ("num_frames", "sum")])
+    counts: dict[tuple[str, str], int] = {}
+    frames: dict[tuple[str, str], int] = {}
+    for row in grouped.to_pylist():
         key = (row["task"], row["instruction"])
-        counts[key] += 1
-        frames[key] += row["num_frames"]
+        counts[key], frames[key] = row["num_frames_count"], row["num_frames_sum"]
     return [
         {"task": task, "instruction": instruction, "episodes": count, "frames": frames[task, instruction]}
         for (task, instruction), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without a dictionary type, of which parts of a dataset have one each."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _rows(dataset: Dataset, names: list[str], chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -168,8 +178,9 @@ def _metadata(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str
     for field in dataset.episode_fields:
         if not field.name.startswith(PREFIX):
             continue
-        found = [row[field.name] for row in _rows(dataset, [field.name], chosen)]
-        counts = Counter(metadata_text(value) for value in found if value is not None)
+        counts = Counter[str]()
+        for value, count in counts_of(dataset.episode_column(field.name).filter(pa.array(chosen))).items():
+            counts[metadata_text(value)] += count
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         report[field.name.removeprefix(PREFIX)] = {
             "type": "json" if holds_json(field) else _TYPES.get(str(field.type), str(field.type)),

@@ -37,7 +37,7 @@ _FEW_TEXTS = ["task", "instruction", "split"]  # columns with few distinct texts
 
 
 class EpisodesTable:
-    """The episodes of a dataset. Columns are read at their first use. Thread-safe."""
+    """The episodes of a dataset, or of some of its parts. Columns are read at their first use. Thread-safe."""
 
     def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
         self._files = [
@@ -58,7 +58,7 @@ class EpisodesTable:
         """
         with self._reading:
             if len(self._files) == 1:
-                return self._files[0].read(None)
+                return self._placed(self._files[0].read(None), 0)
             return self._joined([file.read(None) for file in self._files], self.fields.names)
 
     @cached_property
@@ -71,7 +71,7 @@ class EpisodesTable:
         with self._reading:
             schemas = [file.fields for file in self._files]
             if all(schema.equals(schemas[0], check_metadata=True) for schema in schemas[1:]):
-                return schemas[0]
+                return schemas[0] if schemas else pa.schema([])
             own = [field for field in schemas[0] if not field.name.startswith(PREFIX)]
             if INSTRUCTIONS not in schemas[0].names:
                 own += [schema.field(INSTRUCTIONS) for schema in schemas if INSTRUCTIONS in schema.names][:1]
@@ -114,8 +114,10 @@ class EpisodesTable:
                 self._load(wanted)
 
     def _load(self, names: list[str]) -> None:
-        if len(self._files) == 1:
-            read = self._files[0].read(names)
+        if not self._files:
+            read = pa.table({name: pa.array([], pa.string()) for name in names})
+        elif len(self._files) == 1:
+            read = self._placed(self._files[0].read(names), 0)
         else:
             read = self._joined([self._read_some(file, names) for file in self._files], names)
         self._columns |= {name: read.column(name) for name in names}

@@ -235,14 +235,14 @@ class Manifest:
             raise _altered(path)  # only versions that write the digest have entries that this one does not know
         try:
             manifest = cls(**{key: value for key, value in document.items() if key in known})
-            if manifest.parts is not None:
-                tables = [part["shards"] for part in manifest.parts]
-                return replace(manifest, shards=ShardTables(folder, tables))
-            if "shards" not in document or manifest.episodes is None:
-                raise TypeError("it lists no shards or no episodes")
-            return manifest
+            tables = [part["shards"] for part in manifest.parts or ()]
         except (TypeError, KeyError) as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
+        if manifest.parts is not None:
+            return replace(manifest, shards=ShardTables(folder, tables))
+        if "shards" not in document or manifest.episodes is None:
+            raise NotADatasetError(f"{path}: incomplete: no list of shards or of episodes", "ingest again")
+        return manifest
 
 
 def _altered(path: Path) -> DamageError:
@@ -279,22 +279,28 @@ def write_generation(
 
     Args:
         folder: the dataset's folder, which already has the shards.
-        manifest: the manifest's entries except ``episodes``, ``gaps``, ``findings`` and ``rejects``.
+        manifest: the manifest's entries except ``episodes``, ``gaps``, ``findings`` and ``rejects``. If it has
+            ``parts``, their tables are written, and so is that of ``findings``.
         episodes: the episodes table, one row an episode.
         rejects: one entry for each episode that was set aside. Each entry becomes one line.
         gaps: the table of gaps, one row a gap. If ``None``, readers search the shards for gaps.
         findings: the table of findings of kept episodes. An empty one is not written.
     """
-    named = {"episodes": write_named(folder, "episodes", episodes_bytes(episodes), episodes.num_rows)}
-    if gaps is not None:
-        named["gaps"] = write_named(folder, "gaps", table_bytes(gaps), gaps.num_rows)
-    if findings is not None and findings.num_rows:
-        named["findings"] = write_named(folder, "findings", findings_bytes(findings), findings.num_rows)
+    entries = dict(manifest)
+    if manifest.get("parts") is not None:
+        entries["shards"] = ShardTables(folder, [part["shards"] for part in manifest["parts"]])
+    else:
+        entries["episodes"] = write_named(folder, "episodes", episodes_bytes(episodes), episodes.num_rows)
+        entries["gaps"] = entries["findings"] = None
+        if gaps is not None:
+            entries["gaps"] = write_named(folder, "gaps", table_bytes(gaps), gaps.num_rows)
+        if findings is not None and findings.num_rows:
+            entries["findings"] = write_named(folder, "findings", findings_bytes(findings), findings.num_rows)
     lines = "".join(json.dumps(reject) + "\n" for reject in rejects).encode()
     write_bytes(folder / REJECTS, lines)
     digest = hashlib.sha256(lines).hexdigest()
-    named["rejects"] = {"file": REJECTS, "bytes": len(lines), "sha256": digest, "count": len(rejects)}
-    write_bytes(folder / MANIFEST, Manifest(**{**manifest, "gaps": None, "findings": None, **named}).to_json())
+    entries["rejects"] = {"file": REJECTS, "bytes": len(lines), "sha256": digest, "count": len(rejects)}
+    write_bytes(folder / MANIFEST, Manifest(**entries).to_json())
 
 
 def episodes_bytes(table: pa.Table) -> bytes:
