@@ -7,7 +7,6 @@ because dates and file paths depend on when and where the dataset is made, and t
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
@@ -24,7 +23,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["MadeFrom"]
 
-_LARGE = 1 << 22  # bytes of a record that is not read whole if few episodes are asked for
+_LARGE, _FEW = 1 << 22, 100  # bytes of a record that is not read whole if fewer episodes are asked for
 _EPISODES = b'"episodes": {\n'
 _QUALITY = "--image-quality"
 
@@ -65,7 +64,7 @@ class MadeFrom:
             if Seal.of(data).is_broken:
                 return None
             lines, num_others = data, 0
-            if only is not None and len(data) > _LARGE:
+            if only is not None and len(data) > _LARGE and len(only) < _FEW:
                 lines, num_others = _lines_of(data, only)
             document = json.loads(lines)
             options = dict(document["options"])
@@ -109,19 +108,15 @@ class MadeFrom:
 
 def _lines_of(data: bytes, only: Collection[str]) -> tuple[bytes, int]:
     """Return the record without the lines of other episodes, and their number. Each episode has a line of its own."""
-    wanted = {json.dumps(name).encode() for name in only}
     start = data.index(_EPISODES) + len(_EPISODES)
     stop = data.index(b"\n}", start)
     kept: list[bytes] = []
-    num_others = 0
-    file = io.BytesIO(data)
-    file.seek(start)
-    while file.tell() < stop:
-        line = file.readline().removesuffix(b"\n").removesuffix(b",")
-        if line.rpartition(b": ")[0] in wanted:
-            kept.append(line)
-        else:
-            num_others += 1
+    for name in only:
+        place = data.find(b"\n" + json.dumps(name).encode() + b': "', start - 1, stop)
+        if place >= 0:
+            end = data.find(b"\n", place + 1, stop + 1)
+            kept.append(data[place + 1 : end].removesuffix(b","))
+    num_others = data.count(b"\n", start, stop) + 1 - len(kept)
     return data[:start] + b",\n".join(kept) + data[stop:], num_others
 
 

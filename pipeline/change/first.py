@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from vlapipe.pipeline.build.commit import totals
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
-from vlapipe.pipeline.change.statistics import key_of
+from vlapipe.pipeline.change.statistics import key_of, summaries
 from vlapipe.pipeline.change.sums import PartMoments, PartSums, Sums
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.check.flicker import FlickerSums
@@ -92,7 +92,8 @@ def write_tables_of_parts(
     of_dataset = findings.filter(pc.is_null(findings["episode_index"]))
     entries |= {"parts": [part.to_json() for part in parts], "findings": _write_findings(folder, of_dataset)}
     whole = {**sum_of_totals([part.totals for part in parts]), "findings": manifest["totals"]["findings"]}
-    return {**entries, "totals": whole}
+    statistics = summaries(sums, [key_of(part) for part in parts], schema)
+    return {**entries, "totals": whole, "statistics": statistics}
 
 
 def _within(table: pa.Table, first: int, count: int) -> pa.Table:

@@ -16,8 +16,9 @@ from vlapipe.pipeline.check.flicker import Flicker, FlickerSums
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.parts import Part
+from vlapipe.schemas.schema import Schema
 
-__all__ = ["Changed", "Merged", "key_of", "merged_statistics", "sums_of"]
+__all__ = ["Changed", "Merged", "key_of", "merged_statistics", "summaries", "sums_of"]
 
 Training = dict[str, dict[str, int]]  # the indices of training episodes, by shard's file and id
 
@@ -108,13 +109,18 @@ def merged_statistics(
             done.moments[place] = computed[kept[key_of(part)]]
     keys = [key_of(part) for part in parts]
     sums.parts = {key: sums.parts[key] for key in keys}
-    done.statistics = {path: each.summary() for path, each in sums.statistics(keys).items()}
-    flickering = FlickerSums.merged(sums.parts[key].flicker for key in keys).columns(after.recorded)
-    for path, columns in with_actions(flickering, after.recorded).items():
-        if path in done.statistics:
-            mean = done.statistics[path]["mean"]
-            done.statistics[path]["flicker"] = [column in columns for column in range(len(mean))]
+    done.statistics = summaries(sums, keys, after.recorded)
     return done
+
+
+def summaries(sums: Sums, keys: Sequence[str], schema: Schema) -> dict[str, dict[str, Any]]:
+    """Return the statistics of these parts together, as the manifest has them."""
+    found = {path: each.summary() for path, each in sums.statistics(keys).items()}
+    flickering = FlickerSums.merged(sums.parts[key].flicker for key in keys).columns(schema)
+    for path, columns in with_actions(flickering, schema).items():
+        if path in found:
+            found[path]["flicker"] = [column in columns for column in range(len(found[path]["mean"]))]
+    return found
 
 
 def sums_of(dataset: Dataset) -> tuple[Sums, dict[int, PartMoments]]:

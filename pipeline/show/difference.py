@@ -264,6 +264,8 @@ def _options(a: Dataset, b: Dataset) -> list[dict[str, Any]]:
 def _counts(a: Dataset, b: Dataset) -> dict[str, list[dict[str, Any]]]:
     """Return the tasks and splits whose numbers of episodes differ, and the notes whose counts differ."""
     found = {}
+    for each in (a, b):
+        each.read_columns(["task", "split"])
     for column in ("task", "split"):
         old, new = (counts_of(each.episode_column(column)) for each in (a, b))
         found[f"{column}s"] = _differing(old, new)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import counts_of
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.pipeline.shards.verify.verify import verify_opened
@@ -19,6 +20,7 @@ from vlapipe.pipeline.shards.verify.verify import verify_opened
 __all__ = ["inspect_dataset", "inspect_episode", "rejects_of"]
 
 _OF_EPISODE = ("id", "task", "instruction", "split", "num_frames", "seconds")  # columns of the list of episodes
+_OF_STREAM = ("rows", "first_s", "last_s", "jitter_s", "max_gap_s", "width", "height")  # columns that are summed up
 _MOST_VALUES = 8  # values of a metadata key that the report has
 _BINS = 24  # of the lengths of episodes
 _TYPES = {"string": "text", "bool": "true or false", "int64": "number", "double": "number"}
@@ -39,6 +41,7 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
     """
     manifest = dataset.manifest
     totals = manifest.totals
+    dataset.read_columns([name for name in dataset.column_names if _is_shown(name, manifest)])
     chosen = np.ones(len(dataset), dtype=bool) if where is None else masks(Where.parse(where, "--where"), [dataset])[0]
     seconds = float(dataset.column("seconds")[chosen].sum()) if where is not None else totals["seconds"]
     return {
@@ -67,6 +70,14 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
         "rejects": rejects_of(dataset),
         **({"listed": _listed(dataset, chosen)} if list_episodes else {}),
     }
+
+
+def _is_shown(column: str, manifest: Manifest) -> bool:
+    """Return whether the report reads a column of the episodes table."""
+    if column in _OF_EPISODE[1:] or column.startswith(PREFIX):
+        return True
+    stream, _, name = column.rpartition("/")
+    return stream in manifest.streams and name in _OF_STREAM
 
 
 def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:

@@ -193,26 +193,27 @@ class EpisodesTable:
 
 def _one_column(name: str, tables: list[pa.Table | None], counts: list[int]) -> tuple[pa.Field, pa.ChunkedArray]:
     """Join one column of several tables. A column of metadata may be of other types in them, or in some alone."""
-    has = [table is not None and name in table.column_names for table in tables]
-    fields = [table.schema.field(name) for table, there in zip(tables, has, strict=True) if there]
+    own: list[Any] = list(tables)
+    has = [table is not None and name in table.column_names for table in own]
+    fields = [table.schema.field(name) for table, there in zip(own, has, strict=True) if there]
     if not fields:
         raise KeyError(name)
     if name == INSTRUCTIONS:
         lists = [
             chunk if there else pa.array([[text] for text in table["instruction"].to_pylist()], fields[0].type)
-            for table, there in zip(tables, has, strict=True)
+            for table, there in zip(own, has, strict=True)
             for chunk in (table[name].chunks if there else [None])
         ]
         return fields[0], pa.chunked_array(lists, fields[0].type)
     if all(field.type == fields[0].type and holds_json(field) == holds_json(fields[0]) for field in fields[1:]):
         chunks = [
             chunk
-            for table, there, count in zip(tables, has, counts, strict=True)
+            for table, there, count in zip(own, has, counts, strict=True)
             for chunk in (table[name].chunks if there else [pa.nulls(count, fields[0].type)])
         ]
         return fields[0], pa.chunked_array(chunks, fields[0].type)
     values: list[Any] = []
-    for table, there, count in zip(tables, has, counts, strict=True):
+    for table, there, count in zip(own, has, counts, strict=True):
         found = table[name].to_pylist() if there else [None] * count
         is_json = there and holds_json(table.schema.field(name))
         values += [json.loads(each) if is_json and each is not None else each for each in found]
@@ -227,9 +228,11 @@ class _File:
     def __init__(self, path: Path, sha256: str, *, stays_open: bool) -> None:
         self._path, self._sha256, self._stays_open = path, sha256, stays_open
         self._opened: pq.ParquetFile | None = None
+        self._footer: pq.FileMetaData | None = None  # takes longer to read than a column
 
     def _open(self) -> pq.ParquetFile:
-        file = self._opened or pq.ParquetFile(self._source, read_dictionary=_FEW_TEXTS)
+        file = self._opened or pq.ParquetFile(self._source, metadata=self._footer, read_dictionary=_FEW_TEXTS)
+        self._footer = file.metadata
         self._opened = file if self._stays_open else None
         return file
 

@@ -83,7 +83,7 @@ class ShardTables(Sequence[Entry]):
         Raises:
             DamageError: the table is missing or altered.
         """
-        return list(zip(*(self._read(part, name) for name in names), strict=True))
+        return list(zip(*self._read(part, names), strict=True))
 
     def of_part(self, part: int) -> list[Entry]:
         """Returns the entries of one table. No other one is read.
@@ -113,7 +113,7 @@ class ShardTables(Sequence[Entry]):
         if name not in self._columns:
             values: list[Any] = []
             for part in range(len(self._named)):
-                values += self._read(part, name)
+                values += self._read(part, [name])[0]
             self._columns[name] = values
         return self._columns[name]
 
@@ -130,7 +130,7 @@ class ShardTables(Sequence[Entry]):
         part = int(np.searchsorted(self._ends, index, side="right"))
         near, texts = self._near
         if near != part:
-            texts = self._read(part, "arrays")
+            (texts,) = self._read(part, ["arrays"])
             self._near = (part, texts)
         first = self._ends[part] - len(texts)
         entry = {name: self.column(name)[index] for name in _SCHEMA.names if name != "arrays"}
@@ -140,7 +140,7 @@ class ShardTables(Sequence[Entry]):
     def __iter__(self) -> Iterator[Entry]:
         return (self[i] for i in range(len(self)))
 
-    def _read(self, part: int, name: str) -> list[Any]:
+    def _read(self, part: int, names: Sequence[str]) -> list[list[Any]]:
         named = self._named[part]
         path = self._folder / named["file"]
         if part not in self._verified:
@@ -148,5 +148,5 @@ class ShardTables(Sequence[Entry]):
             self._verified.add(part)
         with damage_or_bug(path, named["sha256"]):
             source = path if is_text(str(path)) else path.open("rb")
-            values: list[Any] = pq.ParquetFile(source).read([name], use_threads=False).column(0).to_pylist()
-        return values
+            table = pq.ParquetFile(source).read([*names], use_threads=False)
+            return [table[name].to_pylist() for name in names]

@@ -190,7 +190,7 @@ def _sizes(path: Path, files: list[ListedFile]) -> dict[str, int | None]:
     sizes: dict[str, int | None] = {}
     for file in files:
         try:
-            status = os.stat(path / file.file)  # noqa: PTH116 - half the time of Path.stat, and there may be 40,000
+            status = os.stat(f"{path}/{file.file}")  # noqa: PTH116 - a third of Path's time, and there may be 40,000
         except (FileNotFoundError, NotADirectoryError):
             sizes[file.file] = None
         except OSError as error:

@@ -52,7 +52,7 @@ def test_whole_dataset_is_one_line_that_says_what_was_checked(data: Path) -> Non
     assert done.exit_code == 0
     size = sum(map(len, before.values())) - len(before["manifest.json"]) - len(before[".ingested.json"])
     read = f"{size / 1e6:,.1f} MB"
-    assert done.output == f"{data}: 4 shards and 5 other files: every byte read, {read}: all good\n"
+    assert done.output == f"{data}: 4 shards and 7 other files: every byte read, {read}: all good\n"
     assert command("verify", data, "--quick").output.endswith("sizes compared, no shard read: all good\n")
     assert tree(data) == before
 
