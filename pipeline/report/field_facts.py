@@ -129,7 +129,7 @@ def _flags(
         flags.append("constant")
     if spec is not None and _is_middle_angle(spec, i):
         degrees = known * conversion_factor(unit or "deg", "deg")
-        is_proper = bool(spec.euler) and spec.euler[0] == spec.euler[2]
+        is_proper = spec.euler is not None and spec.euler[0] == spec.euler[2]
         turned = degrees + (90.0 if is_proper else 0.0)
         near = np.abs(np.abs((turned + 180) % 360 - 180) - 90) < _NEAR_SINGULAR_DEG
         if near.any():

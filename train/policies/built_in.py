@@ -60,6 +60,7 @@ class Sizes(TypedDict, total=False):
     max_words: int
     backbone: str | None  # a pretrained network in place of the convolutions
     backbone_lr: float
+    whole_map: bool  # a map of each image is read whole, too: for small things and many recordings
 
 
 class BuiltInPolicy(Policy):
@@ -101,7 +102,7 @@ class BuiltInPolicy(Policy):
         self.series = nn.ModuleList(SeriesEncoder(width, windows[key]) for key in self._series_keys)
         self._backbone_lr = parse_number("policy_args backbone_lr", sizes.get("backbone_lr", 0.1), least=0)
         self.images = nn.ModuleList(
-            _image_encoder(spec, camera, width, numbers["image_width"], sizes.get("backbone")) for camera in spec.images
+            _image_encoder(spec, camera, width, numbers["image_width"], sizes) for camera in spec.images
         )
         self.embodiment = nn.Embedding(len(spec.embodiments), width) if spec.embodiments else None
         encoders = [*self.series, *self.images]
@@ -225,16 +226,26 @@ def _numbers(given: Sizes) -> dict[str, int]:
     return sizes
 
 
-def _image_encoder(spec: SampleSpec, camera: str, dim: int, width: int, backbone: str | None) -> nn.Module:
+def _image_encoder(spec: SampleSpec, camera: str, dim: int, width: int, given: Sizes) -> nn.Module:
     """Returns the encoder of a camera: ``backbone``, which takes colours, or convolutions of our own."""
     num_rows, num_channels, *size = spec.images[camera]
     num_rows, image_size = num_rows - spec.ahead_rows, (size[0], size[1])
+    backbone, whole_map = given.get("backbone"), given.get("whole_map", False)
+    if not isinstance(whole_map, bool):
+        raise UsageError(f"policy_args whole_map: expected true or false, found {whole_map!r}")
     if backbone is not None and not isinstance(backbone, str):
         raise UsageError(f"policy_args backbone: expected a folder or a name, found {backbone!r}")
     if backbone is not None and camera not in spec.depth:
-        return PretrainedImageEncoder(dim, image_size, num_rows, backbone=backbone)
-    depth_m = spec.depth.get(camera)
-    return ImageEncoder(dim, image_size, num_rows, width=width, num_channels=num_channels, depth_m=depth_m)
+        return PretrainedImageEncoder(dim, image_size, num_rows, backbone=backbone, whole_map=whole_map)
+    return ImageEncoder(
+        dim,
+        image_size,
+        num_rows,
+        width=width,
+        num_channels=num_channels,
+        depth_m=spec.depth.get(camera),
+        whole_map=whole_map,
+    )
 
 
 def _require_the_past(spec: SampleSpec) -> None:

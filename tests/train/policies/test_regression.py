@@ -253,3 +253,22 @@ def test_state_is_moved_in_training_where_there_are_images_and_all_its_rows_alik
     alone = make_spec(images={}, sensors={})
     policy, batch = small_policy(alone, state_noise=None), make_batch(alone)
     assert torch.equal(policy.loss(batch).total, policy.loss(batch).total)
+
+
+@pytest.mark.parametrize("name", ["everything", "several_image_rows", "large_images"])
+def test_map_read_whole_learns_and_an_absent_image_says_nothing_through_it(name: str) -> None:
+    spec = SPECS[name]
+    policy, batch = small_policy(spec, whole_map=True), make_batch(spec)
+    policy.loss(batch).mean.backward()
+    for encoder in policy.images:
+        assert encoder.whole.read.in_features <= 16 * 256
+        assert encoder.whole.read.weight.grad.abs().sum() > 0
+    batch["observation.images.View1_is_pad"][:] = True
+    before = policy.loss(batch).total
+    batch["observation.images.View1"] = 255 - batch["observation.images.View1"]
+    assert torch.equal(policy.loss(batch).total, before)
+
+
+def test_whole_map_that_is_no_truth_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="policy_args whole_map: expected true or false, found 'yes'"):
+        small_policy(make_spec(), whole_map="yes")

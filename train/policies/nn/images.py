@@ -33,26 +33,28 @@ class CameraEncoder(nn.Module):
 
     position: Tensor
     num_features: int
+    whole: WholeMap | None
 
     def _add_tokens(self, dim: int, grid: tuple[int, int], num_rows: int) -> None:
         """Create what ``_given`` needs, for ``num_rows`` images with a grid (height, width) of tokens each."""
-        self.num_features = num_rows * (2 * NUM_POINTS + dim)
+        self.num_features = num_rows * (2 * NUM_POINTS + (0 if self.whole is None else dim))
         self.register_buffer("position", grid_positions(*grid, dim), persistent=False)
         self.row = nn.Parameter(torch.randn(num_rows, 1, dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 
-    def _given(self, places: Tensor, whole: Tensor, tokens: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns features ``(B, T * (2 K + dim))`` and tokens ``(B, T * N, dim)`` of those of each image.
+    def _given(self, features: list[Tensor], tokens: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns features ``(B, num_features)`` and tokens ``(B, T * N, dim)`` of those of each image.
 
-        The features of a padded image are 0, and its tokens a learned constant. ``places`` is ``(B * T, 2 K)``,
-        ``whole`` ``(B * T, dim)``, ``tokens`` ``(B * T, N, dim)``, ``is_pad`` ``(B, T)`` bool.
+        The features of a padded image are 0, and its tokens a learned constant. ``features`` are places
+        ``(B * T, 2 K)`` and, if the map is read whole, ``(B * T, dim)``; ``tokens`` ``(B * T, N, dim)``; ``is_pad``
+        ``(B, T)`` bool.
         """
         B, T = is_pad.shape
-        features = torch.cat([places, whole], dim=1).view(B, T, -1).masked_fill(is_pad.unsqueeze(2), 0.0)
+        given = torch.cat(features, dim=1).view(B, T, -1).masked_fill(is_pad.unsqueeze(2), 0.0)
         tokens = tokens.view(B, T, *tokens.shape[1:]) + self.position + self.row
         is_absent = is_pad.repeat_interleave(tokens.shape[2], dim=1)
         tokens = torch.where(is_absent.unsqueeze(2), self.absent.to(tokens.dtype), tokens.flatten(1, 2))
-        return features.flatten(1), tokens
+        return given.flatten(1), tokens
 
 
 def modulated(x: Tensor, film: Tensor) -> Tensor:
@@ -79,8 +81,9 @@ class ImageEncoder(CameraEncoder):
     For each of K features, a softmax over the image gives its mean place (Levine et al. 2016, spatial soft-argmax): two
     numbers, which are finer than the grid.
 
-    A map of at most 256 cells is also read whole, by one linear layer, which finds small things in few steps. A
-    soft-argmax that has not learned what to look for gives the middle of every image, and hardly a gradient.
+    With ``whole_map``, a map of at most 256 cells is also read whole, by one linear layer. It finds small things in few
+    steps, where a soft-argmax that has not learned what to look for gives the middle of every image. With few
+    recordings it learns them by heart.
 
     With FiLM, an instruction such as "the red target" selects features where they are computed. A few thousand frames
     are enough to learn this. Attention alone needs far more frames.
@@ -95,6 +98,7 @@ class ImageEncoder(CameraEncoder):
         width: int = 32,
         num_channels: int = 3,
         depth_m: float | None = None,
+        whole_map: bool = False,
     ) -> None:
         """Build for images of ``image_size`` (height, width). ``depth_m`` is the metres of one count of depth."""
         super().__init__()
@@ -111,12 +115,13 @@ class ImageEncoder(CameraEncoder):
             before = after
         self.out = nn.Linear(before, dim)
         self.points = SpatialSoftArgmax(channels[1], NUM_POINTS)
-        self._read_whole = next(i for i, grid in enumerate(grids) if i and grid[0] * grid[1] <= _MAX_CELLS)
-        self.whole = WholeMap(channels[self._read_whole], grids[self._read_whole], dim)
+        small = next(i for i, grid in enumerate(grids) if i and grid[0] * grid[1] <= _MAX_CELLS)
+        self._whole_stage = small
+        self.whole = WholeMap(channels[small], grids[small], dim) if whole_map else None
         self._add_tokens(dim, grids[-1], num_rows)
 
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns features ``(B, T * (2 K + dim))`` and tokens ``(B, T * N, dim)``, as ``_given`` does.
+        """Returns features ``(B, num_features)`` and tokens ``(B, T * N, dim)``, as ``_given`` does.
 
         ``images`` is ``(B, T, 3, height, width)`` uint8, or ``(B, T, 1, height, width)`` uint16 depth; ``is_pad``
         ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
@@ -124,13 +129,14 @@ class ImageEncoder(CameraEncoder):
         T = images.shape[1]
         x = self._normalized(images.flatten(0, 1), instruction.dtype)
         said = instruction.repeat_interleave(T, dim=0) if T > 1 else instruction
+        features = []
         for i, (stage, film) in enumerate(zip(self.stages, self.films, strict=True)):
             x = modulated(stage(x), film(said))
             if i == 1:
-                places = self.points(x)
-            if i == self._read_whole:
-                whole = self.whole(x)
-        return self._given(places, whole, self.out(x.flatten(2).transpose(1, 2)), is_pad)
+                features.append(self.points(x))
+            if i == self._whole_stage and self.whole is not None:
+                features.append(self.whole(x))
+        return self._given(features, self.out(x.flatten(2).transpose(1, 2)), is_pad)
 
     def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         if self._depth_m is None:

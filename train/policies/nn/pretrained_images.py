@@ -32,16 +32,18 @@ _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.
 class PretrainedImageEncoder(CameraEncoder):
     """The feature maps of a network, each read through a layer that the instruction modulates.
 
-    The last map gives the tokens, and is read whole. The places of K features come from the map of stride 8, which is
-    finer, if the network has stages; otherwise from the last map. Colours are normalized as the network's own processor
-    does, as those of ImageNet if it has none. The statistics of batch normalization stay as they are pretrained,
-    because a robot's batches are small and alike.
+    The last map gives the tokens; with ``whole_map`` it is read whole, too. The places of K features come from the map
+    of stride 8, which is finer, if the network has stages; otherwise from the last map. Colours are normalized as the
+    network's own processor does, as those of ImageNet if it has none. The statistics of batch normalization stay as
+    they are pretrained, because a robot's batches are small and alike.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, dim: int, image_size: tuple[int, int], num_rows: int, *, backbone: str) -> None:
+    def __init__(
+        self, dim: int, image_size: tuple[int, int], num_rows: int, *, backbone: str, whole_map: bool = False
+    ) -> None:
         """Load the network. ``backbone`` is a folder with its configuration and weights, or a name on the hub.
 
         Raises:
@@ -68,7 +70,7 @@ class PretrainedImageEncoder(CameraEncoder):
         while -(-grid[0] // self._pool) * -(-grid[1] // self._pool) > MAX_TOKENS:
             self._pool *= 2
         grid = (-(-grid[0] // self._pool), -(-grid[1] // self._pool))
-        self.whole = WholeMap(dim, grid, dim)
+        self.whole = WholeMap(dim, grid, dim) if whole_map else None
         self._add_tokens(dim, grid, num_rows)
 
     def train(self, mode: bool = True) -> PretrainedImageEncoder:
@@ -80,7 +82,7 @@ class PretrainedImageEncoder(CameraEncoder):
         return self
 
     def forward(self, images: Tensor, is_pad: Tensor, instruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns features ``(B, T * (2 K + dim))`` and tokens ``(B, T * N, dim)``, as ``ImageEncoder`` does.
+        """Returns features ``(B, num_features)`` and tokens ``(B, T * N, dim)``, as ``ImageEncoder`` does.
 
         ``images`` is ``(B, T, 3, height, width)`` uint8; ``is_pad`` ``(B, T)`` bool; ``instruction`` ``(B, dim)``.
         """
@@ -90,7 +92,8 @@ class PretrainedImageEncoder(CameraEncoder):
         x = self.last(maps[-1], said)
         places = self.points(x if self.fine is None else self.fine(maps[0], said))
         x = F.avg_pool2d(x, self._pool, ceil_mode=True) if self._pool > 1 else x
-        return self._given(places, self.whole(x), self.out(x.flatten(2).transpose(1, 2)), is_pad)
+        features = [places] if self.whole is None else [places, self.whole(x)]
+        return self._given(features, self.out(x.flatten(2).transpose(1, 2)), is_pad)
 
 
 class _Reading(nn.Module):
