@@ -154,7 +154,7 @@ def find(root: Path, damages: list[Damage], times: int, seed: int) -> Counter[st
         shards = {shard["file"]: i for i, shard in enumerate(manifest.shards)}
         assert len(shards) == NUM_SHARDS, shards
         files = [name for name, content in whole.items() if content]
-        assert len(files) == NUM_SHARDS + 5, files
+        assert len(files) == NUM_SHARDS + 7, files
         assert not verify(data).faults
         for turn in range(number, times, 2):
             damage, file = damages[turn // 2 % len(damages)], files[turn // 2 % len(files)]

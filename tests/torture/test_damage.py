@@ -27,5 +27,5 @@ def test_every_damage_is_found_and_exactly_the_damaged_files_are_made_again(
     assert f"{flips} altered, {flips} found" in done.stdout
     assert f"{others} found" in done.stdout
     assert all(kind in done.stdout for kind in ("truncated", "missing", "swapped", "stale", "unlisted"))
-    assert f"{damaged} of {shards + 5} files repaired from the recordings" in done.stdout
-    assert f"{shards + 5} of {shards + 5} files repaired from a copy" in done.stdout
+    assert f"{damaged} of {shards + 7} files repaired from the recordings" in done.stdout
+    assert f"{shards + 7} of {shards + 7} files repaired from a copy" in done.stdout

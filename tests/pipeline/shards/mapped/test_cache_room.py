@@ -161,7 +161,7 @@ def test_full_disk_is_told_with_the_cure_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(os, "posix_fallocate", SmallDisk(tmp_path, min(sizes) // 2))
     dataset = vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path)
-    with pytest.raises(StoppedError, match=r"2 MB cannot be unpacked there: No space left on device.*--cache-dir"):
+    with pytest.raises(StoppedError, match=r"2 MB cannot be unpacked there: the disk is full.*--cache-dir"):
         dataset.arrays(0)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
