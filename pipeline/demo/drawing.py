@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +19,9 @@ Box = tuple[slice, slice]  # rows, columns
 
 def box_of(points: Floats, margin: float, shape: tuple[int, ...]) -> Box:
     """Return the box of pixels within ``margin`` of points ``(N, 2)``, clipped to the image. The box may be empty."""
-    low = np.floor(points.min(axis=0) - margin).astype(int)
-    high = np.ceil(points.max(axis=0) + margin).astype(int) + 1
-    (x0, x1), (y0, y1) = (np.clip((low[i], high[i]), 0, shape[1 - i]).tolist() for i in (0, 1))
+    low, high = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    ends = [(math.floor(low[i] - margin), math.ceil(high[i] + margin) + 1) for i in (0, 1)]
+    (x0, x1), (y0, y1) = ([min(max(end, 0), shape[1 - i]) for end in ends[i]] for i in (0, 1))
     return slice(y0, y1), slice(x0, x1)
 
 
@@ -45,10 +47,10 @@ def capsule_coverage(box: Box, ends: Floats, radii: tuple[float, float]) -> tupl
     x = np.arange(box[1].start, box[1].stop, dtype=np.float32)[None, :] - np.float32(ends[0, 0])
     way = (ends[1] - ends[0]).astype(np.float32)
     along = (x * way[0] + y * way[1]) / max(np.float32(way @ way), np.float32(1e-6))
-    np.clip(along, 0, 1, out=along)
+    along = np.minimum(np.maximum(along, 0), 1)  # np.clip takes as long again to look at its limits
     square = (x - along * way[0]) ** 2 + (y - along * way[1]) ** 2
     radius = np.float32(radii[0]) + along * np.float32(radii[1] - radii[0])
-    coverage = np.clip(radius + np.float32(0.5) - np.sqrt(square), 0, 1)
+    coverage = np.minimum(np.maximum(radius + np.float32(0.5) - np.sqrt(square), 0), 1)
     return coverage, square / (radius * radius)
 
 
