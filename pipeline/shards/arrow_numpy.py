@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["as_numpy", "counts_of"]
+__all__ = ["as_mask", "as_numpy", "counts_of"]
 
 
 def counts_of(column: pa.ChunkedArray) -> Counter[Any]:
@@ -20,6 +20,12 @@ def counts_of(column: pa.ChunkedArray) -> Counter[Any]:
         return Counter(column.to_pylist())
     counted = column.value_counts() if len(column) else ()
     return Counter({each["values"].as_py(): each["counts"].as_py() for each in counted if each["values"].is_valid})
+
+
+def as_mask(chosen: NDArray[np.bool_]) -> pa.BooleanArray:
+    """Returns a mask ``(rows,)`` for Arrow. ``pyarrow.array`` would import pandas, which takes 0.2 s and 40 MB."""
+    bits = pa.py_buffer(np.packbits(chosen, bitorder="little").tobytes())
+    return pa.Array.from_buffers(pa.bool_(), len(chosen), [None, bits])
 
 
 def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

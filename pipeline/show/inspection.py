@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.shards.arrow_numpy import counts_of
+from vlapipe.pipeline.shards.arrow_numpy import as_mask, as_numpy, counts_of
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_text
@@ -21,6 +21,7 @@ __all__ = ["inspect_dataset", "inspect_episode", "rejects_of"]
 
 _OF_EPISODE = ("id", "task", "instruction", "split", "num_frames", "seconds")  # columns of the list of episodes
 _OF_STREAM = ("rows", "first_s", "last_s", "jitter_s", "max_gap_s", "width", "height")  # columns that are summed up
+_PAIR = ("task", "instruction")
 _MOST_VALUES = 8  # values of a metadata key that the report has
 _BINS = 24  # of the lengths of episodes
 _TYPES = {"string": "text", "bool": "true or false", "int64": "number", "double": "number"}
@@ -157,23 +158,27 @@ def _describe_stream(dataset: Dataset, name: str, chosen: NDArray[np.bool_]) -> 
 
 def _tasks(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return one entry for each pair of task and instruction, the most frequent pair first."""
-    names = ("task", "instruction", "num_frames")
-    table = pa.table({name: _texts(dataset.episode_column(name)) for name in names}).filter(pa.array(chosen))
-    grouped = table.group_by(["task", "instruction"]).aggregate([("num_frames", "count"), ("num_frames", "sum")])
+    (tasks, of_task), (instructions, of_instruction) = (_coded(dataset.episode_column(n)) for n in _PAIR)
+    pairs, which = np.unique((of_task * len(instructions) + of_instruction)[chosen], return_inverse=True)
+    num_frames = np.bincount(which, weights=dataset.column("num_frames")[chosen], minlength=len(pairs))
     counts: dict[tuple[str, str], int] = {}
     frames: dict[tuple[str, str], int] = {}
-    for row in grouped.to_pylist():
-        key = (row["task"], row["instruction"])
-        counts[key], frames[key] = row["num_frames_count"], row["num_frames_sum"]
+    for pair, count, total in zip(pairs.tolist(), np.bincount(which, minlength=len(pairs)), num_frames, strict=True):
+        key = (tasks[pair // len(instructions)], instructions[pair % len(instructions)])
+        counts[key], frames[key] = int(count), int(total)
     return [
         {"task": task, "instruction": instruction, "episodes": count, "frames": frames[task, instruction]}
         for (task, instruction), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without a dictionary type, of which parts of a dataset have one each."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+def _coded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct texts of a column, and each row's place among them. Arrow's own grouping imports pandas."""
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    coded = coded.unify_dictionaries()
+    texts: list[str] = coded.chunk(0).dictionary.to_pylist() if coded.num_chunks else []
+    codes = [as_numpy(chunk.indices).astype(np.int64) for chunk in coded.chunks]
+    return texts, np.concatenate([np.empty(0, np.int64), *codes])
 
 
 def _rows(dataset: Dataset, names: list[str], chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -190,7 +195,7 @@ def _metadata(dataset: Dataset, chosen: NDArray[np.bool_]) -> dict[str, dict[str
         if not field.name.startswith(PREFIX):
             continue
         counts = Counter[str]()
-        for value, count in counts_of(dataset.episode_column(field.name).filter(pa.array(chosen))).items():
+        for value, count in counts_of(dataset.episode_column(field.name).filter(as_mask(chosen))).items():
             counts[metadata_text(value)] += count
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         report[field.name.removeprefix(PREFIX)] = {

@@ -245,10 +245,11 @@ def test_json_without_html_is_what_it_was_and_reads_no_shard(planted: Any, tmp_p
     assert {**planted.facts, "listed": None, "report": None} == {**plain, "listed": None, "report": None}
 
 
-def test_inspect_loads_no_reader_of_recordings(planted: Any) -> None:
+def test_inspect_loads_no_reader_of_recordings_and_no_pandas(planted: Any) -> None:
     code = (
         "import sys; from vlapipe.cli import cli; cli(['inspect', sys.argv[1]], standalone_mode=False); "
-        "print([name for name in sys.modules if name.startswith(('vlapipe.pipeline.ingest', 'vlapipe.pipeline.read'))])"
+        "unwanted = ('vlapipe.pipeline.ingest', 'vlapipe.pipeline.read', 'pandas.'); "
+        "print([name for name in sys.modules if name.startswith(unwanted)])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(planted.data)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
