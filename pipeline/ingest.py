@@ -134,9 +134,7 @@ class IngestReport:
     raw_bytes: int
     stored_bytes: int
     expected: Estimate | None = None  # set only by a dry run
-    room_bytes: int | None = (
-        None  # that the dataset may take where it goes; set only by a dry run with an output folder
-    )
+    room_bytes: int | None = None  # where the dataset goes; set only by a dry run with an output folder
     num_resumed_shards: int
     was_finished: bool = False  # True if an earlier run from the same source and options finished: nothing was done
     generation: int = 1

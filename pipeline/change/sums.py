@@ -10,7 +10,6 @@ Counts of a histogram can. So the result is that of one ingest of the same episo
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from vlapipe.pipeline.check.flicker import Flicker, FlickerSums, still_columns_o
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_VALUE
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.format.parquet import parquet_bytes
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
 
@@ -74,7 +74,7 @@ class PartMoments:
             rows += [{"shard": shard, "path": path, **_moments_row(each)} for path, each in fields.items()]
         if self.still:
             rows.append({"shard": "", "path": "", "still": json.dumps(self.still, sort_keys=True)})
-        return _table_bytes(rows, _OF_PART), len(rows)
+        return parquet_bytes(pa.Table.from_pylist(rows, schema=_OF_PART)), len(rows)
 
     @classmethod
     def read(cls, folder: Path, named: Mapping[str, Any]) -> PartMoments:
@@ -151,7 +151,7 @@ class Sums:
             buckets = [keys.astype("<i4").tobytes() for keys in each.buckets]
             counts = [numbers.astype("<i8").tobytes() for numbers in each.counts]
             rows.append({"part": "", "path": path, "bits": each.bits, "buckets": buckets, "counts": counts})
-        return _table_bytes(rows, _OF_DATASET), len(rows)
+        return parquet_bytes(pa.Table.from_pylist(rows, schema=_OF_DATASET)), len(rows)
 
     @classmethod
     def read(cls, folder: Path, named: Mapping[str, Any]) -> Sums:
@@ -172,12 +172,6 @@ class Sums:
                 flicker = FlickerSums.of_json(json.loads(row["flicker"]))
                 sums.parts[row["part"]] = PartSums(moments=moments.get(row["part"], {}), flicker=flicker)
         return sums
-
-
-def _table_bytes(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _rows_of(folder: Path, named: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.format.parquet import parquet_source
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_columns
 from vlapipe.pipeline.shards.manifest.parts import Part
-from vlapipe.schemas.errors import is_text
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["INSTRUCTIONS", "EpisodesTable"]
@@ -231,7 +231,9 @@ class _File:
         self._footer: pq.FileMetaData | None = None  # takes longer to read than a column
 
     def _open(self) -> pq.ParquetFile:
-        file = self._opened or pq.ParquetFile(self._source, metadata=self._footer, read_dictionary=_FEW_TEXTS)
+        file = self._opened or pq.ParquetFile(
+            parquet_source(self._path), metadata=self._footer, read_dictionary=_FEW_TEXTS
+        )
         self._footer = file.metadata
         self._opened = file if self._stays_open else None
         return file
@@ -239,7 +241,7 @@ class _File:
     def read(self, columns: list[str] | None) -> pa.Table:
         """Read columns, by default all as they are. Texts that many episodes share have a dictionary type otherwise."""
         if columns is None:
-            return self._checked(lambda: _read(pq.ParquetFile(self._source), None))
+            return self._checked(lambda: _read(pq.ParquetFile(parquet_source(self._path)), None))
         return self._checked(lambda: _read(self._open(), columns))
 
     @cached_property
@@ -249,11 +251,6 @@ class _File:
     def read_near(self, index: int) -> tuple[int, pa.Table]:
         """Returns the first episode of the row group that contains episode ``index``, and the row group."""
         return self._checked(lambda: _read_near(self._open(), index))
-
-    @property
-    def _source(self) -> Path | BinaryIO:
-        """The source for pyarrow: the path, or an open file if the path is not valid text."""
-        return self._path if is_text(str(self._path)) else self._path.open("rb")
 
     def _checked(self, read: Callable[[], T]) -> T:
         """Returns the result of ``read`` after verifying the digest. The first call hashes while ``read`` runs."""

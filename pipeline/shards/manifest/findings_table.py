@@ -6,7 +6,6 @@ the table. A dataset without findings, or one that an older vlapipe made, has no
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.format.parquet import parquet_bytes
 from vlapipe.pipeline.shards.manifest.parts import Part
 
 __all__ = ["findings_bytes", "findings_of_indices", "findings_table", "read_findings"]
@@ -50,9 +50,7 @@ def findings_of_indices(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def findings_bytes(table: pa.Table) -> bytes:
     """Returns the table as a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP, use_dictionary=True)
-    return buffer.getvalue()
+    return parquet_bytes(table, row_group_size=_ROW_GROUP, use_dictionary=True)
 
 
 def read_findings(

@@ -6,7 +6,6 @@ Readers need not open a shard to find the gaps. The table has one row a gap, in 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.format.parquet import parquet_bytes
 from vlapipe.pipeline.shards.manifest.parts import Part
 
 __all__ = ["gaps_table", "read_gaps", "spans_of", "table_bytes"]
@@ -43,17 +43,8 @@ def gaps_table(gaps: Iterable[tuple[int, Mapping[str, Any]]]) -> pa.Table:
 
 def table_bytes(table: pa.Table) -> bytes:
     """Returns the table as a Parquet file. Delta encoding stores numbers that rise by one or two in a few bits."""
-    buffer = io.BytesIO()
     encoding = dict.fromkeys(["episode_index", "first", "until", "rows_behind.list.element"], "DELTA_BINARY_PACKED")
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        row_group_size=_ROW_GROUP,
-        use_dictionary=["stream"],
-        column_encoding=encoding,
-    )
-    return buffer.getvalue()
+    return parquet_bytes(table, row_group_size=_ROW_GROUP, use_dictionary=["stream"], column_encoding=encoding)
 
 
 def read_gaps(folder: Path, parts: Iterable[Part]) -> Iterator[pa.Table]:

@@ -8,7 +8,6 @@ The files do not depend on the time, the machine or the number of workers: the s
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.atomic import try_lock, write_bytes
+from vlapipe.pipeline.shards.format.parquet import parquet_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, read_findings
 from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
@@ -305,9 +304,7 @@ def write_generation(
 
 def episodes_bytes(table: pa.Table) -> bytes:
     """Returns an episodes table as a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
-    return buffer.getvalue()
+    return parquet_bytes(table, row_group_size=_ROW_GROUP)
 
 
 def write_named(

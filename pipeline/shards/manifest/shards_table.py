@@ -6,7 +6,6 @@ A table has a shard's ``file``, ``bytes``, ``sha256``, ``episodes``, and its ``a
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
-from vlapipe.schemas.errors import is_text
+from vlapipe.pipeline.shards.format.parquet import parquet_bytes, parquet_source
 
 __all__ = ["ShardTables", "shard_column", "shards_bytes"]
 
@@ -38,9 +37,7 @@ Entry = dict[str, Any]
 def shards_bytes(shards: Sequence[Mapping[str, Any]]) -> bytes:
     """Returns the table of these shards as a Parquet file."""
     rows = [{**shard, "arrays": json.dumps(shard["arrays"])} for shard in shards]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
 def shard_column(shards: Sequence[Entry], name: str) -> list[Any]:
@@ -147,6 +144,5 @@ class ShardTables(Sequence[Entry]):
             require_digest(path, file_sha256(path), named["sha256"])
             self._verified.add(part)
         with damage_or_bug(path, named["sha256"]):
-            source = path if is_text(str(path)) else path.open("rb")
-            table = pq.ParquetFile(source).read([*names], use_threads=False)
+            table = pq.ParquetFile(parquet_source(path)).read([*names], use_threads=False)
             return [table[name].to_pylist() for name in names]
