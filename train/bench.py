@@ -116,7 +116,10 @@ def _measure(run: Run, seconds: float) -> BenchResult:
     _step_for(run, seconds / 4, least=1, most=_WARM_UP_STEPS)
     alone = _step_for(run, seconds)
     run.batches = together
-    both = _step_for(run, seconds)
+    # Threads make several small batches at once: a mean over fewer than all of them would depend on where it begins.
+    least = 1 + loader.num_ahead
+    _step_for(run, seconds / 4, least=least)  # uses up the batches that were made before the steps began
+    both = _step_for(run, seconds, least=least)
     policy, together_speed = (spent.num_steps * run.global_batch_size / spent.steps_s for spent in (alone, both))
     verdict = judge(both, setting_of(run))
     assert verdict is not None
@@ -159,17 +162,24 @@ def _loader_speeds(run: Run, seconds: float) -> dict[int, float]:
         run.loader.num_workers = num_workers
         with contextlib.closing(iter(run.loader)) as batches:  # type: ignore[type-var]
             _for(seconds / len(counts) / 4, run, partial(next, batches))
-            count, spent_s = _for(seconds / len(counts) * 3 / 4, run, partial(next, batches))
+            count, spent_s = _for(
+                seconds / len(counts) * 3 / 4, run, partial(next, batches), least=run.loader.num_ahead
+            )
         speeds[num_workers] = count * run.config.data.batch_size * run.ranks.world_size / spent_s
     return speeds
 
 
 def _for(
-    seconds: float, run: Run, take: Callable[[], object], until: Callable[[], bool] = lambda: False
+    seconds: float,
+    run: Run,
+    take: Callable[[], object],
+    *,
+    least: int = 1,
+    until: Callable[[], bool] = lambda: False,
 ) -> tuple[int, float]:
-    """Call ``take`` for ``seconds``, at least once. Returns the number of calls and the seconds that they took."""
+    """Call ``take`` for ``seconds``, at least ``least`` times. Returns the number of calls, and the seconds of them."""
     began, count = time.perf_counter(), 0
-    while not count or (time.perf_counter() - began < seconds and not until()):
+    while count < least or (time.perf_counter() - began < seconds and not until()):
         take()
         count += 1
         _stop_if_asked(run)

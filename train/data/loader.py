@@ -174,12 +174,13 @@ class Loader:
         at_once_bytes = min(_AT_ONCE_BYTES, _AHEAD_BYTES // (threads + 1))
         self._at_once = max(1, at_once_bytes // (self.batch_size * sample_bytes(self.spec)))
         self._depth = -(-self._prefetch_factor // self._at_once)
+        self._most_ahead = max(self._depth, threads + 1)
         self._maker = BatchMaker(
             self._sources,
             selection.steps,
             self.spec,
             num_samples=self.batch_size * self._at_once,
-            num_kept=max(self._depth, threads + 1) + 2,  # the user has one batch, and receives the next
+            num_kept=self._most_ahead + 2,  # the user has one batch, and receives the next
             pinned=pin_memory or (device is not None and device.type == "cuda"),
             augmentation=augmentation,
             seed=self._seed,
@@ -251,6 +252,11 @@ class Loader:
     def __len__(self) -> int:
         """Number of this rank's batches in an epoch."""
         return self._num_batches(self._order.num_positions)
+
+    @property
+    def num_ahead(self) -> int:
+        """The most batches that threads may have made before they are asked for."""
+        return self._most_ahead * self._at_once
 
     def _num_batches(self, num_samples: int) -> int:
         """Number of this rank's batches, if ``num_samples`` of all ranks are left in the epoch."""
