@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 CORE := .venv-core-$(VERSION)
 DEMO ?= demo
 SITE ?= site
-ALL := train,tensorboard,lora,vla,serve,eval,export,report,docs,dev
+ALL := train,tensorboard,lora,vla,serve,eval,export,report,store,docs,dev
 EXTRAS ?= dev
 
 PIP := install --quiet --disable-pip-version-check

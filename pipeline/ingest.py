@@ -22,6 +22,7 @@ from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.change.append import append, settle
 from vlapipe.pipeline.change.comparison import compare, known_recordings
 from vlapipe.pipeline.change.first import write_tables_of_parts
+from vlapipe.pipeline.change.to_store import holds_dataset, require_free, to_store
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.layouts.layouts import find_episodes, schema_of
@@ -31,15 +32,18 @@ from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY, ImageOption
 from vlapipe.pipeline.read.metadata import digest_of_table
 from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
+from vlapipe.pipeline.shards.format.atomic import remove_folder
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.findings_table import findings_table
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
 from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.pipeline.shards.stores.copies import copy_at, folder_of
+from vlapipe.pipeline.shards.stores.recordings import fetch_recordings
 from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError, VlapipeError
 from vlapipe.schemas.findings import CODES, SEVERITIES
-from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.paths import Address, dataset_path
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -73,9 +77,9 @@ class IngestConfig:
     note: str | None = None  # a remark for the dataset's history
 
     def __post_init__(self) -> None:
-        local_path(self.source, "--dir" if self.single_episode else "--dataset")
+        object.__setattr__(self, "source", dataset_path(self.source, "--dir" if self.single_episode else "--dataset"))
         if self.out is not None:
-            local_path(self.out, "--out")
+            object.__setattr__(self, "out", dataset_path(self.out, "--out"))
         if self.out is None and not self.dry_run:
             raise UsageError(
                 "--out is missing: where should the dataset go?", "add --out DIR, or --dry-run to only check"
@@ -209,7 +213,10 @@ def ingest(config: IngestConfig, schema: Schema | None = None) -> IngestReport:
         VlapipeError: ``strict`` is set and an episode could not be read.
     """
     try:
-        return _ingest(config, schema or schema_of(config.schema, config.source))
+        if isinstance(config.source, Address):
+            config = replace(config, source=fetch_recordings(config.source))
+        schema = schema or schema_of(config.schema, config.source)
+        return _into_store(config, config.out, schema) if isinstance(config.out, Address) else _ingest(config, schema)
     except (MemoryError, OSError, RuntimeError) as error:
         raise_if_stopped(error, config.out or config.source)
         raise
@@ -274,6 +281,8 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
             return grown
         if is_whole(config.out, made_from):
             return _nothing_to_do(config, config.out, started)
+        if copy_at(config.out):
+            raise DamageError(f"--out {config.out}: files of the dataset are missing or altered", "vlapipe verify")
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
     discovery, plan = plan_recordings(config, schema, found)
     if config.dry_run:
@@ -309,6 +318,27 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
             write_generation(output.path, manifest, episodes, rejects, gaps, findings)
             output.close({Path(shard["file"]).name for shard in manifest["shards"]})
     return report
+
+
+def _into_store(config: IngestConfig, out: Address, schema: Schema) -> IngestReport:
+    """Ingest into a store: a first ingest is made in a folder and put there, a later one puts what is new there."""
+    if config.dry_run:
+        return _ingest(replace(config, out=None), schema)
+    copy = copy_at(folder_of(out))
+    assert copy is not None
+    made = copy.folder.with_name(f"{copy.folder.name}.first")
+    if holds_dataset(copy):
+        if made.exists():  # of a run that was killed after it had put the dataset there
+            remove_folder(made)
+        copy.take([MANIFEST], fresh=True)
+        report = _ingest(replace(config, out=copy.folder), schema)
+    else:
+        require_free(copy)
+        report = _ingest(replace(config, out=made), schema)
+        if report.dataset is not None:
+            to_store(made, copy)
+            remove_folder(made)
+    return replace(report, dataset=out if report.dataset is not None else None)
 
 
 def _append(

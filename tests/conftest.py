@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vlapipe.pipeline.ingest import IngestConfig, ingest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "train")]
 
 from factories import make_dataset  # noqa: E402
+from store_server import BUCKET, environment, serve  # noqa: E402
 
 # For `make test`: the same examples each time, so that a change alone decides; `make test-all` tries new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -53,6 +55,24 @@ def tiny_dataset(tiny_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("ingested") / "data"
     ingest(IngestConfig(source=tiny_raw, out=out, shard_bytes=2_000_000))
     return out
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real S3 server on loopback, which has one bucket."""
+    pytest.importorskip("moto", reason="needs moto (pip install 'moto[s3]' flask flask-cors)")
+    pytest.importorskip("obstore", reason="needs obstore (pip install '.[store]')")
+    with serve(tmp_path_factory.mktemp("s3") / "log") as port:
+        yield port
+
+
+@pytest.fixture
+def s3(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty folder of that server, which this process finds; copies lie in a folder of the test."""
+    told = {"VLAPIPE_CACHE_DIR": str(tmp_path / "cache"), "VLAPIPE_STORE_WAIT": "20"}
+    for name, value in {**environment(s3_port), **told}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")

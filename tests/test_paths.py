@@ -1,7 +1,8 @@
-"""Addresses of remote stores are refused in one line for every path option, and no folder called ``s3:`` is made."""
+"""An address is a dataset's or refused in one line, for every path option, and no folder called ``s3:`` is made."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from click.testing import CliRunner
 
 import vlapipe
 from vlapipe.cli import cli
+from vlapipe.commands.options import DATASET, FOLDER
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.ingest import IngestConfig
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.paths import Address, dataset_path, local_path
 from vlapipe.schemas.registry import load_schema
 from vlapipe.train.config import TrainConfig
 
@@ -55,37 +57,36 @@ def paths() -> Iterator[tuple[tuple[str, ...], click.Command, click.Parameter]]:
 
 
 @pytest.mark.parametrize("case", [f"{' '.join(name)} {parameter.name}" for name, _, parameter in paths()])
-def test_every_path_of_every_command_refuses_a_store(
+def test_every_path_of_every_command_refuses_an_address_that_it_cannot_use(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name, command, parameter = next(p for p in paths() if f"{' '.join(p[0])} {p[2].name}" == case)
+    address, why = "s3://bucket/x", "a store cannot be used for this ("
+    if parameter.type in (DATASET, FOLDER):
+        address, why = "https://host/x", "not the address of a store's folder ("
     here = {
-        other.name: "s3://bucket/x" if other is parameter else str(tmp_path)
+        other.name: address if other is parameter else str(tmp_path)
         for other in command.params
         if isinstance(other, click.Argument)
     }
     arguments = [*name, *here.values()]
     if isinstance(parameter, click.Option):
-        arguments += [parameter.opts[0], "s3://bucket/x"]
+        arguments += [parameter.opts[0], address]
     for option, value in (("--dataset", "."), ("--out", "out")):
         if name == ("ingest",) and option not in arguments and (option != "--dataset" or "--dir" not in arguments):
             arguments += [option, value]
     done = CliRunner().invoke(cli, arguments)
     assert isinstance(done.exception, UsageError), done.exception
-    assert str(done.exception).count("s3://bucket/x: stores are not supported yet (") == 1
+    assert str(done.exception).count(f"{address}: {why}") == 1
     assert not list(tmp_path.iterdir())
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
-    "open_dataset": vlapipe.open_dataset,
     "cache_dir": lambda path: vlapipe.open_dataset(".", cache_dir=path),
     "load_policy": lambda path: vlapipe.load_policy(path),  # needs torch
     "make_demo": make_demo,
     "load_schema": load_schema,
-    "ingest source": lambda path: IngestConfig(source=path, dry_run=True),
-    "ingest out": lambda path: IngestConfig(source=Path(), out=path),
-    "train data": lambda path: TrainConfig.of(data=(path,), out=Path("run")),
     "train out": lambda path: TrainConfig.of(data=(Path("data"),), out=path),
     "train cache_dir": lambda path: TrainConfig.of(data=(Path("data"),), out=Path("run"), cache_dir=path),
     "train config": lambda path: TrainConfig.from_sources(path, {}),
@@ -99,9 +100,36 @@ def test_every_call_refuses_a_store(call: str, kind: type, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     if call == "load_policy":
         pytest.importorskip("torch")
-    with pytest.raises(UsageError, match="s3://bucket/x: stores are not supported yet"):
+    with pytest.raises(UsageError, match="s3://bucket/x: a store cannot be used for this"):
         CALLS[call](kind("s3://bucket/x"))
     assert not list(tmp_path.iterdir())
+
+
+OF_DATASETS: dict[str, Callable[[Any], Any]] = {
+    "open_dataset": vlapipe.open_dataset,
+    "ingest source": lambda path: IngestConfig(source=path, dry_run=True),
+    "ingest out": lambda path: IngestConfig(source=Path(), out=path),
+    "train data": lambda path: TrainConfig.of(data=(path,), out=Path("run")),
+}
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("call", OF_DATASETS)
+def test_every_call_with_a_dataset_refuses_an_address_of_no_store(call: str, kind: type) -> None:
+    with pytest.raises(UsageError, match="https://host/x: not the address of a store's folder"):
+        OF_DATASETS[call](kind("https://host/x"))
+
+
+def test_an_address_keeps_its_parts_and_a_password_is_not_shown() -> None:
+    found = dataset_path("s3://bucket/a/b/")
+    assert isinstance(found, Address)
+    assert (found.scheme, found.bucket, found.prefix, str(found)) == ("s3", "bucket", "a/b", "s3://bucket/a/b")
+    assert dataset_path(Path("s3://bucket/a/b")) == pickle.loads(pickle.dumps(found)) == found  # noqa: S301
+    assert dataset_path("file:///data/x") == Path("/data/x")
+    for wrong in ("s3://key:secret@bucket/x", "s3://", "s3://bucket/../x", "s3://bucket/x?versionId=1"):
+        with pytest.raises(UsageError) as caught:
+            dataset_path(wrong)
+        assert "secret" not in str(caught.value)
 
 
 def test_cache_folder_of_the_environment_is_no_store(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +140,7 @@ def test_cache_folder_of_the_environment_is_no_store(tiny_dataset: Path, monkeyp
 
 @pytest.mark.parametrize("store", STORES)
 def test_any_scheme_is_a_store(store: str) -> None:
-    with pytest.raises(UsageError, match="stores are not supported yet"):
+    with pytest.raises(UsageError, match="a store cannot be used for this"):
         local_path(store)
 
 

@@ -16,6 +16,7 @@ FLOORS = [
     ["pipeline.shards.arrow_numpy", "pipeline.shards.ordered_map", "pipeline.shards.progress_bar"],
     ["pipeline.shards.derive", "pipeline.stream_rows"],
     ["pipeline.shards.format"],
+    ["pipeline.shards.stores"],
     ["pipeline.shards.manifest"],
     ["pipeline.shards.mapped", "pipeline.shards.verify"],
     ["pipeline.shards.dataset"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.paths import dataset_path, local_path
 from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.toml_table import did_you_mean
 from vlapipe.train.data.arguments import parse_number, parse_whole_number
@@ -63,7 +63,7 @@ def _parsed(field: Field[Any], value: Any) -> Any:
     if kind == "tuple[Path, ...]":
         paths = (value,) if isinstance(value, str | Path) else value
         if isinstance(paths, Sequence) and paths and all(isinstance(path, str | Path) for path in paths):
-            return tuple(local_path(path, name) for path in paths)
+            return tuple(dataset_path(path, name) for path in paths)
         raise UsageError(f"{name}: expected {_NOUN[kind]}, found {value!r}")
     if kind == "tuple[str, ...]":
         if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value):

@@ -18,6 +18,7 @@ from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -60,6 +61,9 @@ class MadeFrom:
         With ``only``, other episodes are counted and not kept.
         """
         try:
+            copy = copy_at(dataset)
+            if copy:
+                copy.take([MADE_FROM], fresh=True)
             data = (dataset / MADE_FROM).read_bytes()
             if Seal.of(data).is_broken:
                 return None

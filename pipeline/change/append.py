@@ -27,6 +27,7 @@ from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, write_bytes
 from vlapipe.pipeline.shards.manifest.generations import publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
+from vlapipe.pipeline.shards.stores.copies import copy_at
 
 __all__ = ["Appended", "append", "given_by", "settle"]
 
@@ -140,7 +141,12 @@ def settle(dataset: Dataset, found: Discovery, made_from: MadeFrom, compared: Co
             known = known_recordings(dataset)
             assert known is not None
             fresh = {name: made_from.episodes[name] for name in compared.same_bytes}
-            write_bytes(path / MADE_FROM, replace(known, episodes=known.episodes | fresh).to_json(), folder=work)
+            data = replace(known, episodes=known.episodes | fresh).to_json()
+            copy = copy_at(path)
+            if copy:
+                copy.put(MADE_FROM, data)
+            else:
+                write_bytes(path / MADE_FROM, data, folder=work)
 
 
 def _name_of(found: Discovery, made_from: MadeFrom) -> str:

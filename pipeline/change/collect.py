@@ -17,12 +17,12 @@ from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.manifest.generations import generation_file, generations, publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
+from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations, kept_generations
+from vlapipe.pipeline.shards.verify.verify import DAY_S
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Collected", "collect"]
-
-_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +64,14 @@ def collect(path: Path, *, keep: int, note: str | None = None, dry_run: bool = F
             newest = manifest
         files = [generation_file(number) for number in generations(path) if number < (newest.oldest or 1)]
         num_bytes = _size(path, files)
-        for file in files:
-            (path / file).unlink(missing_ok=True)
+        remove_files(path, files)
         publish(path, work)
         sweep_entries(path)
-        unlisted = remove_unlisted(path, older_than_s=None if has_locks else _DAY_S)
+        unlisted = remove_unlisted(path, older_than_s=None if has_locks else DAY_S)
         num_bytes += sum(unlisted.values())
         files += unlisted
         for left in [*path.glob(f"{TEMP_PREFIX}*"), *(path / SHARD_FOLDER).glob(f"{TEMP_PREFIX}*")]:
-            if has_locks or time.time() - left.stat().st_mtime > _DAY_S:
+            if has_locks or time.time() - left.stat().st_mtime > DAY_S:
                 left.unlink(missing_ok=True)
         return Collected(removed=old, files=files, num_bytes=num_bytes, kept=kept_generations(path, newest))
 
@@ -94,4 +93,7 @@ def _old_and_kept(path: Path, newest: Manifest, keep: int) -> tuple[list[int], l
 
 
 def _size(path: Path, files: list[str]) -> int:
+    copy = copy_at(path)
+    if copy:
+        return sum(copy.store.each(lambda name: copy.store.size(name) or 0, files))
     return sum((path / file).stat().st_size for file in files if (path / file).exists())

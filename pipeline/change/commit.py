@@ -22,6 +22,8 @@ from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
 from vlapipe.pipeline.shards.manifest.generations import claim, keep_first, publish
 from vlapipe.pipeline.shards.manifest.history import Entry, remember_first, sweep_entries, who_and_where, write_entry
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
+from vlapipe.pipeline.shards.stores.copies import copy_at
+from vlapipe.pipeline.shards.stores.upload import upload
 
 __all__ = ["Said", "commit", "commit_manifest", "place_shards"]
 
@@ -64,6 +66,10 @@ def commit_manifest(path: Path, work: Path, manifest: Manifest, said: Said) -> b
     """Make this generation, whose tables and shards are in place. Returns whether no other command was faster."""
     assert manifest.generation is not None
     data = manifest.to_json()
+    copy = copy_at(path)
+    if copy:
+        listed = {table["file"] for table in Manifest.read(path).tables}
+        upload(copy.store, [path / table["file"] for table in manifest.tables if table["file"] not in listed])
     entry = Entry(
         generation=manifest.generation,
         what=said.what,
@@ -86,6 +92,10 @@ def commit_manifest(path: Path, work: Path, manifest: Manifest, said: Said) -> b
 
 def place_shards(path: Path, made: Path) -> None:
     """Give new shards their place. The work folder keeps them too, in case this command is killed before it commits."""
+    copy = copy_at(path)
+    if copy:
+        upload(copy.store, made.glob("shard-*"), SHARD_FOLDER)
+        return
     for shard in sorted(made.glob("shard-*")):
         target = path / SHARD_FOLDER / shard.name
         if target.exists():

@@ -2,7 +2,8 @@
 
 Several commands may prepare generations at the same time: which one comes next is decided by the generation's name and
 not by a lock. A lock only tells whether the files in a work folder, and files that no generation lists yet, have an
-owner that lives. Where a file system has no locks nothing is lost; gc then waits until such files are a day old.
+owner that lives. Where a file system has no locks nothing is lost; gc then waits until such files are a day old. So it
+does in a store, where the locks are those of the local copy and other machines do not see them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
-from vlapipe.pipeline.shards.manifest.manifest import WORK_FOLDER
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, WORK_FOLDER
+from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
-from vlapipe.pipeline.shards.verify.verify import named_by_digest
+from vlapipe.pipeline.shards.verify.verify import DAY_S, named_by_digest
 from vlapipe.schemas.errors import DamageError, UsageError
 
 __all__ = ["UNTIDY", "locked_alone", "remove_unlisted", "work_folder"]
@@ -142,11 +144,15 @@ def remove_unlisted(dataset: Path, *, older_than_s: float | None = None) -> dict
     Raises:
         DamageError: the file of a generation is damaged, so nobody knows what it lists.
     """
-    removed: dict[str, int] = {}
-    for name in sorted(named_by_digest(dataset) - files_of_all_generations(dataset).keys()):
-        path = dataset / name
-        status = path.stat()
-        if older_than_s is None or time.time() - status.st_mtime > older_than_s:
-            path.unlink(missing_ok=True)
-            removed[name] = status.st_size
-    return removed
+    copy = copy_at(dataset)
+    unlisted = sorted(named_by_digest(dataset) - files_of_all_generations(dataset).keys())
+    if copy:
+        older_than_s = older_than_s or DAY_S
+        there = copy.files(SHARD_FOLDER)
+        found = {name: (there[name].num_bytes, there[name].modified_s) for name in unlisted if name in there}
+    else:
+        statuses = {name: (dataset / name).stat() for name in unlisted}
+        found = {name: (status.st_size, status.st_mtime) for name, status in statuses.items()}
+    old = [name for name, (_, when) in found.items() if older_than_s is None or time.time() - when > older_than_s]
+    remove_files(dataset, old)
+    return {name: found[name][0] for name in old}

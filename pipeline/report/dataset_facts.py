@@ -91,7 +91,7 @@ def dataset_facts(dataset: Dataset, *, where: str | None = None) -> DatasetFacts
 def _made(dataset: Dataset) -> dict[str, Any]:
     """Says by what command and when the dataset was made, and what of it was compared with what was written."""
     made_from = MadeFrom.read(dataset.path)
-    command = ["vlapipe", "ingest", "--out", str(dataset.path)]
+    command = ["vlapipe", "ingest", "--out", str(dataset.place)]
     for flag, value in (made_from.options if made_from is not None else {}).items():
         if value != "not given" and flag.startswith("--"):
             command += [flag, value]

@@ -22,9 +22,10 @@ from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.cache_files import cache_folder, cache_limit
 from vlapipe.pipeline.shards.mapped.mapped_shards import MappedShards, choice_of
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
+from vlapipe.pipeline.shards.stores.copies import folder_of, shown
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.parse import parse_schema
-from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.paths import dataset_path, local_path
 from vlapipe.schemas.renamed import warn_renamed
 from vlapipe.schemas.schema import ActionSpec, SampleDefaults, Schema
 
@@ -140,6 +141,11 @@ class Dataset:
         return self.manifest.generation or 1
 
     @property
+    def place(self) -> Path:
+        """Where the dataset is for its user: its folder, or its ``Address`` in a store. ``path`` has the files."""
+        return shown(self.path)
+
+    @property
     def manifest_file(self) -> Path:
         """The file that describes this generation."""
         return manifest_file(self.path, self.generation)
@@ -149,7 +155,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         totals = self.manifest.totals
-        return f"<vlapipe.Dataset {str(self.path)!r}: {len(self)} episodes, {totals['frames']} frames>"
+        return f"<vlapipe.Dataset {str(self.place)!r}: {len(self)} episodes, {totals['frames']} frames>"
 
     @property
     def episodes(self) -> pa.Table:
@@ -289,6 +295,30 @@ class Dataset:
         """
         return self._samples.sample_rows(shard)
 
+    @property
+    def is_in_store(self) -> bool:
+        """Whether the shards lie in a store, and are fetched when they are needed."""
+        return self._mapped.is_in_store
+
+    def is_here(self, shard: int) -> bool:
+        """Whether a shard lies on this machine; if not, its first use fetches it from the store."""
+        return self._mapped.is_here(shard)
+
+    def fetch(self, shard: int, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Fetch a shard from the store into the cache, unless it is there.
+
+        Raises:
+            CancelledError: ``is_cancelled()`` became true.
+            DamageError: the store has no such shard, or one of other bytes.
+            StoppedError: the disk is full, or the store refuses or does not answer.
+        """
+        self._mapped.fetched(shard, is_cancelled).close()
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """The limit of the cache in bytes, or ``None``."""
+        return self._cache.limit_bytes
+
     def row(self, index: int) -> dict[str, Any]:
         """Returns all columns of one episode. Reads only the episode's row group of the table."""
         return self._table.row(index)
@@ -305,11 +335,11 @@ class Dataset:
             if index < 0:
                 near = ids.filter(pc.match_substring(ids, which)).slice(0, 1).to_pylist()
                 cure = f"did you mean {near[0]!r}?" if near else "vlapipe inspect lists them"
-                raise UsageError(f"{self.path}: no episode {which!r}", cure)
+                raise UsageError(f"{self.place}: no episode {which!r}", cure)
         else:
             index = which + len(self) if which < 0 else which
             if not 0 <= index < len(self):
-                raise UsageError(f"{self.path}: no episode {which}", f"there are {len(self)}, counted from 0")
+                raise UsageError(f"{self.place}: no episode {which}", f"there are {len(self)}, counted from 0")
         return int(index)
 
     def episode(self, which: int | str) -> Episode:
@@ -413,8 +443,8 @@ def open_dataset(
     """Open a dataset. Reads only the manifest.
 
     Args:
-        path: the folder that ``vlapipe ingest --out`` wrote. ``data@3`` means generation 3 of ``data``, if there is no
-            such folder.
+        path: the folder that ``vlapipe ingest --out`` wrote, or its address in a store (``s3://bucket/data``).
+            ``data@3`` means generation 3 of ``data``, if there is no such folder.
         generation: the number of an earlier state of the dataset, as ``vlapipe log`` lists them; by default the newest.
         cache_dir: folder into which compressed arrays are unpacked once; by default in the dataset's folder.
         cache_bytes: limit of the unpacked arrays in bytes. Shards that no process reads are removed to keep the limit.
@@ -426,9 +456,10 @@ def open_dataset(
         UsageError: there is no such generation, ``$VLAPIPE_CACHE_SIZE`` is not a size, or a path is the address of a
             store.
     """
-    path = local_path(path, "dataset")
+    path = dataset_path(path, "dataset")
     match = _AT.fullmatch(path.name) if generation is None and not path.exists() else None
     if match is not None:
         path, generation = path.with_name(match[1]), int(match[2])
     cache = local_path(cache_dir, "cache_dir") if cache_dir else None
+    path = folder_of(path, cache)
     return Dataset(path, Manifest.read(path, generation), cache, cache_bytes)

@@ -67,7 +67,7 @@ def _is_empty(parts: Mapping[str, Any]) -> bool:
 def _facts(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
     return {
-        "path": str(dataset.path),
+        "path": str(dataset.place),
         "vlapipe_version": manifest.vlapipe_version,
         "schema": manifest.schema["name"],
         "episodes": manifest.totals["episodes"],

@@ -46,7 +46,7 @@ def inspect_dataset(dataset: Dataset, *, where: str | None = None, list_episodes
     chosen = np.ones(len(dataset), dtype=bool) if where is None else masks(Where.parse(where, "--where"), [dataset])[0]
     seconds = float(dataset.column("seconds")[chosen].sum()) if where is not None else totals["seconds"]
     return {
-        "path": str(dataset.path),
+        "path": str(dataset.place),
         "vlapipe_version": manifest.vlapipe_version,
         "schema": {"name": manifest.schema["name"], "sha256": manifest.schema["sha256"]},
         "format": manifest.shard_format,
@@ -96,7 +96,7 @@ def inspect_episode(dataset: Dataset, which: int | str) -> dict[str, Any]:
     general["shard_file"] = dataset.manifest.shards[row["shard"]]["file"]
     general["metadata"] = {key.removeprefix(PREFIX): value for key, value in row.items() if key.startswith(PREFIX)}
     arrays = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in episode.items()}
-    return {"path": str(dataset.path), **general, "streams": streams, "arrays": arrays}
+    return {"path": str(dataset.place), **general, "streams": streams, "arrays": arrays}
 
 
 def _lengths(seconds: NDArray[np.float64]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vlapipe.commands.diff import diff
 from vlapipe.commands.generations import edit, log
 from vlapipe.commands.generations import gc as remove_old
 from vlapipe.commands.inspect import inspect
-from vlapipe.commands.options import PATH
+from vlapipe.commands.options import FOLDER, PATH
 from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.output_file import require_folder_of, write_text
@@ -119,9 +119,11 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dataset", type=PATH, help="Folder of episode folders, at any depth.")
-@click.option("--dir", "episode", type=PATH, help="One episode's folder or file, instead of --dataset.")
-@click.option("--out", type=PATH, help="Where the dataset goes: a new or empty folder, or one to finish or to add to.")
+@click.option("--dataset", type=FOLDER, help="Folder of episode folders, at any depth.")
+@click.option("--dir", "episode", type=FOLDER, help="One episode's folder or file, instead of --dataset.")
+@click.option(
+    "--out", type=FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish or to add to."
+)
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing. Says whether --out has room.")
 @click.option("--schema", default="meca500", show_default=True, help="Built-in name or TOML file.")
 @click.option("--where", help="Keep only episodes of which this is true: 'success and operator != \"test\"'.")
@@ -507,7 +509,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @cli.command()
-@click.option("--data", type=PATH, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
+@click.option("--data", type=FOLDER, multiple=True, help="A dataset that vlapipe ingest wrote; again for more.")
 @click.option("--out", type=PATH, help="The run's folder: checkpoints and metrics.jsonl.")
 @click.option("--config", type=PATH, help="TOML file of these options (with _ for -); flags go over it.")
 @click.option("--policy", help="regression (default), or your own as pkg.module:Class.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -75,7 +75,7 @@ class Sources:
 
     def name(self) -> str:
         """The paths of the datasets, for messages."""
-        return ", ".join(str(dataset.path) for dataset in self.datasets)
+        return ", ".join(str(dataset.place) for dataset in self.datasets)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of the episodes tables, end to end; every dataset must have it under the same name."""
@@ -138,6 +138,28 @@ class Sources:
         """See ``Dataset.sample_rows``; the rows' arrays have the names that are the values of ``sample_names``."""
         dataset, number = self.place_of_shard(shard)
         return dataset.sample_rows(number)
+
+    @property
+    def are_here(self) -> bool:
+        """Whether every shard lies on this machine, in its dataset's folder or in the cache."""
+        return all(dataset.is_here(shard) for dataset in self.datasets for shard in range(len(dataset.manifest.shards)))
+
+    def fetch(self, shard: int, is_cancelled: Callable[[], bool]) -> None:
+        """Fetch a shard into the cache if it lies in a store; see ``Dataset.fetch``."""
+        dataset, number = self.place_of_shard(shard)
+        if dataset.is_in_store:
+            dataset.fetch(number, is_cancelled)
+
+    def stored_bytes(self, shard: int) -> int:
+        """The size of a shard's file."""
+        dataset, number = self.place_of_shard(shard)
+        return int(dataset.manifest.shards[number]["bytes"])
+
+    @property
+    def ahead_bytes(self) -> int | None:
+        """How much of the caches may hold shards that are not needed yet: a quarter; ``None`` if none has a limit."""
+        limits = [dataset.cache_bytes for dataset in self.datasets if dataset.cache_bytes is not None]
+        return min(limits) // 4 if limits else None
 
     def sample_names(self, shard: int) -> dict[str, str]:
         """The name in the shard's own dataset of each array in ``sample_arrays``.

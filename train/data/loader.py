@@ -25,6 +25,7 @@ from vlapipe.train.data.batch_layout import Batch, SampleSpec, require_memory, s
 from vlapipe.train.data.batch_maker import BatchMaker
 from vlapipe.train.data.description import describe
 from vlapipe.train.data.device_copy import SideCopy
+from vlapipe.train.data.fetch_ahead import FetchAhead
 from vlapipe.train.data.images.augment import Augmentation
 from vlapipe.train.data.joining.dataset_names import short_names
 from vlapipe.train.data.ordering.order import Order, Part, Sequential
@@ -193,6 +194,7 @@ class Loader:
             self.spec = transformed_spec(self.transforms, self._sources, selection.steps, self.spec)
         self.preprocessor: Callable[[Batch], Batch] | None = None  # of the policy; called in the threads, on each batch
         self._side_copy = SideCopy(device)
+        self._fetching: FetchAhead | None = None  # of the newest iteration, if shards lie in stores
         self._position = 0  # global samples handed out so far, over all epochs and ranks
 
     @property
@@ -225,8 +227,8 @@ class Loader:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the time of a batch is representative: no shard is being unpacked in the background."""
-        return self._maker.is_settled
+        """Whether the time of a batch is representative: no shard is being unpacked or fetched in the background."""
+        return self._maker.is_settled and not (self._fetching is not None and self._fetching.is_busy)
 
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ``episode_index`` (F,) and the ``frame_index`` (F,) of the split's frames, in recorded order."""
@@ -268,7 +270,12 @@ class Loader:
 
         Without ``endless``, the epoch's last batch may be short, and some ranks may have no last batch.
         """
-        return self._iterate(self._steps(), moves=True)
+        fetching = None
+        if not self._sources.are_here:
+            sources, shards = self._sources, self._shards_to_come()
+            fetching = FetchAhead(shards, sources.fetch, sources.stored_bytes, sources.ahead_bytes)
+        self._fetching = fetching
+        return self._iterate(self._steps(), moves=True, fetching=fetching)
 
     def every_other(self, first: int, every: int) -> Iterator[Batch]:
         """Iterate over batch ``first`` from the loader's position, then every ``every``-th; the position stays."""
@@ -287,13 +294,35 @@ class Loader:
         return self._iterate(islice(chosen, len(wanted)), moves=False, make=partial(self._make_full, order))
 
     def _iterate(
-        self, work: Iterator[Steps], *, moves: bool, make: Callable[[Steps], _Made] | None = None
+        self,
+        work: Iterator[Steps],
+        *,
+        moves: bool,
+        make: Callable[[Steps], _Made] | None = None,
+        fetching: FetchAhead | None = None,
     ) -> _Iteration:
         finds_out = self.num_workers is None
-        pace = Pace(threads_at_most(), self._say, lambda: self._maker.is_settled) if finds_out else None
+        pace = Pace(threads_at_most(), self._say, lambda: self.is_settled) if finds_out else None
         num_threads = 1 if self.num_workers is None else self.num_workers
-        made = ahead(work, make or self._make, num_threads=num_threads, depth=self._depth, pace=pace)
-        return _Iteration(made, self._batches(made, moves))
+        make = make or self._make
+        if fetching is not None:
+            make = partial(self._make_of_fetched, make, fetching)
+        made = ahead(work, make, num_threads=num_threads, depth=self._depth, pace=pace)
+        return _Iteration(made, self._batches(made, moves), fetching)
+
+    def _shards_to_come(self) -> Iterator[int]:
+        """Yield the shards of the rest of this epoch in the order in which they are needed, each once."""
+        seen: set[int] = set()
+        for of_steps in self._steps(endless=False):
+            if len(of_steps.frames):
+                shards = dict.fromkeys(self._frames.plan(of_steps.frames, of_steps.positions).shard.tolist())
+                yield from (shard for shard in shards if shard not in seen)
+                seen |= shards.keys()
+
+    def _make_of_fetched(self, make: Callable[[Steps], _Made], fetching: FetchAhead, of_steps: Steps) -> _Made:
+        if len(of_steps.frames):
+            fetching.use(self._frames.plan(of_steps.frames, of_steps.positions).shard.tolist())
+        return make(of_steps)
 
     def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
         """Give the batches in order; if ``moves``, set the loader's position to the end of each step as it is taken."""
@@ -306,7 +335,7 @@ class Loader:
                     self._position = end
                 yield batch
 
-    def _steps(self, at_once: int | None = None) -> Iterator[Steps]:
+    def _steps(self, at_once: int | None = None, endless: bool | None = None) -> Iterator[Steps]:
         if self._order.num_positions:
             yield from steps(
                 self._order,
@@ -314,7 +343,7 @@ class Loader:
                 self.batch_size,
                 self.share,
                 at_once=at_once or self._at_once,
-                endless=self._endless,
+                endless=self._endless if endless is None else endless,
             )
 
     def _make(self, of_steps: Steps) -> _Made:
@@ -408,8 +437,8 @@ class Loader:
 class _Iteration(Iterator[Batch]):
     """An iterator over one pass, with the threads that prepare its batches; closing or dropping it ends the threads."""
 
-    def __init__(self, made: InOrder[_Made], batches: Iterator[Batch]) -> None:
-        self._made, self._batches, self._is_closed = made, batches, False
+    def __init__(self, made: InOrder[_Made], batches: Iterator[Batch], fetching: FetchAhead | None = None) -> None:
+        self._made, self._batches, self._fetching, self._is_closed = made, batches, fetching, False
 
     def __next__(self) -> Batch:
         if self._is_closed:
@@ -422,4 +451,6 @@ class _Iteration(Iterator[Batch]):
     def close(self) -> None:
         """End the threads after the batches that they are preparing; any thread may call this."""
         self._is_closed = True
+        if self._fetching is not None:
+            self._fetching.close()
         self._made.close()

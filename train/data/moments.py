@@ -136,7 +136,7 @@ def _counted(dataset: Dataset, paths: tuple[str, ...], row_shape: tuple[int, ...
     for path, summary in zip(paths, stats, strict=True):
         if not (np.isfinite(summary.mean).all() and np.isfinite(summary.std).all()):
             cure = "ingest again: statistics are now over the finite values"
-            raise UsageError(f"{dataset.path}: the statistics of {path} are not finite", cure)
+            raise UsageError(f"{dataset.place}: the statistics of {path} are not finite", cure)
     if len(paths) == 1:
         widths = [len(stats[0].mean)]
         shape = row_shape if row_shape and math.prod(row_shape) == widths[0] else (1,)

@@ -172,7 +172,7 @@ def _known_cameras(cameras: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
     for camera in cameras:
         if camera not in dataset.manifest.cameras:
             cure = did_you_mean(camera, dataset.manifest.cameras)
-            raise UsageError(f"{dataset.path}: no camera {camera!r}", cure)
+            raise UsageError(f"{dataset.place}: no camera {camera!r}", cure)
     return tuple(cameras)
 
 

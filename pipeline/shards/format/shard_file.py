@@ -22,6 +22,7 @@ from zarr.storage import ZipStore
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, temporary_file
 from vlapipe.pipeline.shards.format.codec import RAW, Codec
 from vlapipe.pipeline.shards.format.digest import RESTORE
+from vlapipe.pipeline.shards.format.file_locks import lock_shared
 from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
@@ -214,10 +215,13 @@ def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str
             pass
 
 
-def map_arrays(path: Path, shard_format: str) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
+def map_arrays(
+    path: Path, shard_format: str, *, locked: bool = False
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
     """Map the file once. Returns the map, and a read-only array on it for each uncompressed array, without a copy.
 
-    A damaged shard may raise any other exception too, as in ``read_into``.
+    With ``locked`` the map holds a shared lock on the file. A damaged shard may raise any other exception too, as in
+    ``read_into``.
 
     Raises:
         DamageError: the file is not a complete ZIP.
@@ -225,6 +229,8 @@ def map_arrays(path: Path, shard_format: str) -> tuple[NDArray[np.uint8], dict[s
     arrays: dict[str, NDArray[Any]] = {}
     stored_arrays = _find_stored(path, shard_format)
     with path.open("rb") as file:
+        if locked:
+            lock_shared(file)
         whole = map_file(file)
     for name, stored in stored_arrays.items():
         size = int(np.prod(stored.shape)) * stored.dtype.itemsize

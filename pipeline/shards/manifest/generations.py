@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
+from vlapipe.pipeline.shards.stores.copies import copy_at, shown
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -32,8 +33,9 @@ _FILE = re.compile(r"(\d{6,})\.json")
 
 def generations(folder: Path) -> list[int]:
     """Returns the numbers of the generations that have a file, in order; empty if there is ``manifest.json`` alone."""
+    copy = copy_at(folder)
     try:
-        names = [entry.name for entry in (folder / GENERATIONS).iterdir()]
+        names = [*copy.names(GENERATIONS)] if copy else [entry.name for entry in (folder / GENERATIONS).iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -54,19 +56,28 @@ def manifest_file(folder: Path, generation: int | None = None) -> Path:
         UsageError: there is no such generation.
     """
     there = generations(folder)
-    if generation is None:
-        return folder / (generation_file(there[-1]) if there else MANIFEST)
-    if generation == 1 and not there:
-        return folder / MANIFEST
-    if generation not in there:
+    if generation is None and there:
+        generation = there[-1]
+    if generation in there:
+        name = generation_file(generation)
+    elif generation in (None, 1) and not there:
+        name = MANIFEST
+    else:
         numbers = f"{there[0]} to {there[-1]}" if there else "1"
-        raise UsageError(f"{folder}: no generation {generation}: it has {numbers}", "vlapipe log lists them")
-    return folder / generation_file(generation)
+        raise UsageError(f"{shown(folder)}: no generation {generation}: it has {numbers}", "vlapipe log lists them")
+    copy = copy_at(folder)
+    if copy:
+        copy.take([name], fresh=True)
+    return folder / name
 
 
 def keep_first(folder: Path) -> None:
     """Give the first generation, which is ``manifest.json`` alone until now, a file of its own."""
     if generations(folder):
+        return
+    copy = copy_at(folder)
+    if copy:
+        copy.put_new(generation_file(1), (folder / MANIFEST).read_bytes())
         return
     (folder / GENERATIONS).mkdir(exist_ok=True)
     fsync_folder(folder)
@@ -78,8 +89,11 @@ def keep_first(folder: Path) -> None:
 def claim(folder: Path, number: int, data: bytes, scratch: Path) -> bool:
     """Make a generation, unless another command has made one of this number. Returns whether this call made it.
 
-    This is the commit. The file is whole before it gets its name.
+    This is the commit. The file is whole before it gets its name. A store writes an object only if there is none.
     """
+    copy = copy_at(folder)
+    if copy:
+        return copy.put_new(generation_file(number), data)
     whole = scratch / "next-generation.json"
     with whole_file(whole) as temporary:
         temporary.write_bytes(data)
@@ -91,9 +105,15 @@ def claim(folder: Path, number: int, data: bytes, scratch: Path) -> bool:
 
 def publish(folder: Path, scratch: Path) -> None:
     """Make ``manifest.json`` repeat the newest generation."""
+    copy = copy_at(folder)
     while there := generations(folder):
+        if copy:
+            copy.take([MANIFEST, generation_file(there[-1])], fresh=True)
         data = (folder / generation_file(there[-1])).read_bytes()
-        if not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != data:
+        is_behind = not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != data
+        if is_behind and copy:
+            copy.put(MANIFEST, data)
+        elif is_behind:
             write_bytes(folder / MANIFEST, data, folder=scratch)
         if generations(folder)[-1] == there[-1]:  # else another command may have written it before this one did
             return

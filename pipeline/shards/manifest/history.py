@@ -22,7 +22,8 @@ from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
-from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generation_file, generations, manifest_file
+from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
+from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["Entry", "entries", "history_files", "remember_first", "sweep_entries", "who_and_where", "write_entry"]
@@ -66,10 +67,15 @@ def _name_of(uid: int) -> str:
 
 def write_entry(folder: Path, entry: Entry, manifest: bytes, scratch: Path) -> Path:
     """Write the entry of a generation that is about to be made. ``manifest`` is the generation's file."""
-    (folder / HISTORY).mkdir(exist_ok=True)
-    path = folder / HISTORY / f"{entry.generation:06d}-{hashlib.sha256(manifest).hexdigest()[:8]}.json"
-    write_bytes(path, sealed_json(vars(entry), indent=1), folder=scratch)
-    return path
+    name = f"{HISTORY}/{entry.generation:06d}-{hashlib.sha256(manifest).hexdigest()[:8]}.json"
+    data = sealed_json(vars(entry), indent=1)
+    copy = copy_at(folder)
+    if copy:
+        copy.put(name, data)
+    else:
+        (folder / HISTORY).mkdir(exist_ok=True)
+        write_bytes(folder / name, data, folder=scratch)
+    return folder / name
 
 
 def remember_first(folder: Path, scratch: Path) -> None:
@@ -81,6 +87,9 @@ def remember_first(folder: Path, scratch: Path) -> None:
 
 def history_files(folder: Path) -> list[tuple[int, str, Path]]:
     """Returns number, digest and path of each entry's file, also of those that count for nothing."""
+    copy = copy_at(folder)
+    if copy:
+        copy.take_folder(HISTORY)
     if not (folder / HISTORY).is_dir():
         return []
     found = [(match, path) for path in (folder / HISTORY).iterdir() if (match := _FILE.fullmatch(path.name))]
@@ -92,7 +101,7 @@ def sweep_entries(folder: Path) -> None:
     there = generations(folder)
     for number, path in _not_made(folder):
         if there and number <= there[-1]:
-            path.unlink(missing_ok=True)
+            remove_files(folder, [path.relative_to(folder).as_posix()])
 
 
 def _not_made(folder: Path) -> Iterator[tuple[int, Path]]:
@@ -107,7 +116,7 @@ def _not_made(folder: Path) -> Iterator[tuple[int, Path]]:
         if number > (there[-1] if there else 1):
             yield number, path
         elif counts[number] > 1 and number in there:
-            made = hashlib.sha256((folder / generation_file(number)).read_bytes()).hexdigest()[:8]
+            made = hashlib.sha256(manifest_file(folder, number).read_bytes()).hexdigest()[:8]
             if made != digest:
                 yield number, path
 
@@ -137,9 +146,10 @@ def _read(path: Path) -> Entry | None:
 
 def _from_file(folder: Path, number: int) -> Entry:
     what = "ingest" if number == 1 else ""
-    path = folder / (generation_file(number) if number in generations(folder) else MANIFEST)
-    if number > 1 and not path.name.startswith(f"{number:06d}"):
+    there = generations(folder)
+    if number > 1 and number not in there:
         return Entry(generation=number, what=what)
+    path = manifest_file(folder, number) if number in there else folder / MANIFEST
     try:
         status = path.stat()
         document: Mapping[str, Any] = json.loads(path.read_bytes())
@@ -148,12 +158,16 @@ def _from_file(folder: Path, number: int) -> Entry:
         return Entry(generation=number, what=what)
     if (document.get("generation") or 1) != number:
         return Entry(generation=number, what=what)
-    when = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    copy = copy_at(folder)
+    made_s = status.st_mtime
+    if copy and (stored := copy.files(GENERATIONS).get(path.relative_to(folder).as_posix())):
+        made_s = stored.modified_s
+    when = datetime.fromtimestamp(made_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Entry(
         generation=number,
         what=what,
         when=when,
-        user=_name_of(status.st_uid),
+        user="" if copy else _name_of(status.st_uid),
         vlapipe_version=str(document.get("vlapipe_version", "")),
         changes={"added": document.get("totals", {}).get("episodes", 0)} if number == 1 else {},
     )

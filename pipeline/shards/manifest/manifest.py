@@ -24,6 +24,7 @@ from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, manifest_file
 from vlapipe.pipeline.shards.manifest.parts import Part
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables, shard_column
+from vlapipe.pipeline.shards.stores.copies import copy_at, shown
 from vlapipe.schemas.errors import DamageError, NewerFormatError, NotADatasetError
 from vlapipe.schemas.schema import Channels
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -210,7 +211,7 @@ class Manifest:
         except FileNotFoundError:
             _refuse_unfinished(folder)
             raise NotADatasetError(
-                f"{folder}: not a vlapipe dataset: no {MANIFEST} in it",
+                f"{shown(folder)}: not a vlapipe dataset: no {MANIFEST} in it",
                 "give the folder that vlapipe ingest --out wrote" if folder.is_dir() else "no such folder",
             ) from None
         except (OSError, ValueError) as error:
@@ -235,6 +236,10 @@ class Manifest:
         try:
             manifest = cls(**{key: value for key, value in document.items() if key in known})
             tables = [part["shards"] for part in manifest.parts or ()]
+            copy = copy_at(folder)
+            if copy and (manifest.parts is not None or manifest.episodes is not None):
+                copy.take([table["file"] for table in manifest.tables if table["file"] != REJECTS])
+                copy.take([manifest.rejects["file"]], fresh=manifest.rejects["file"] == REJECTS)
         except (TypeError, KeyError) as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
         if manifest.parts is not None:

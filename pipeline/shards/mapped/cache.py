@@ -1,4 +1,4 @@
-"""Unpacks each shard once for all threads and processes of a machine, and keeps the cache folder within its limit.
+"""Unpacks or fetches each shard once for all threads and processes of a machine, and keeps the folder within its limit.
 
 The process that creates an entry holds an exclusive lock on the entry's temporary file. Other processes wait for that
 lock. If the creating process dies, one of them takes over. A complete file is synced and renamed. A process that reads
@@ -16,13 +16,15 @@ import errno
 import os
 import warnings
 from collections.abc import Callable
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder
 from vlapipe.pipeline.shards.format.file_locks import Locked, lock_shared, locked_exclusively, remove_unlocked
 from vlapipe.pipeline.shards.mapped.cache_files import (
     Blocks,
+    Kind,
     entry_header,
     entry_path,
     list_cache,
@@ -36,12 +38,14 @@ from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 
 __all__ = ["NO_SPACE", "Cache", "Room"]
 
+T = TypeVar("T")
+
 
 class Cache:
     """A cache of entries in ``folder``, limited to ``limit_bytes``. The first entry creates the folder."""
 
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
-        self.folder = folder
+        self.folder, self.limit_bytes = folder, limit_bytes
         self._room = Room(folder, limit_bytes)
 
     def has(self, key: str, layout: Layout) -> bool:
@@ -69,18 +73,73 @@ class Cache:
             StoppedError: the disk is full, or a limit of this process is reached.
             UsageError: the folder cannot be used.
         """
+        header = entry_header(layout, described)
+
+        def write(file: BufferedRandom) -> None:
+            file.write(header)
+            file.flush()
+            self._room.take(file.fileno(), len(header) + layout.num_bytes, let_go)
+            fill(map_blocks(file, len(header), layout, writable=True))
+
+        return self._entry(key, "mapped", layout.num_bytes, lambda: self._map(key, layout), write)
+
+    def has_fetched(self, key: str) -> bool:
+        """Whether ``fetched`` needs no store."""
+        return entry_path(self.folder, key, "fetched").exists()
+
+    def fetched(
+        self, key: str, num_bytes: int, fetch: Callable[[BufferedRandom], None], let_go: Callable[[], bool]
+    ) -> BufferedReader:
+        """Returns the open file of a shard that lies in a store. It is locked, so no process removes it meanwhile.
+
+        Args:
+            key: 32 hexadecimal digits, a hash of the file's bytes.
+            num_bytes: size of the file.
+            fetch: writes the file's bytes, and raises an error if they are not those that the key stands for.
+            let_go: closes a shard of this process to make room; returns ``False`` if none is left.
+
+        Raises:
+            StoppedError: the disk is full, a limit of this process is reached, or the store does not answer.
+            UsageError: the folder cannot be used.
+        """
+
+        def write(file: BufferedRandom) -> None:
+            self._room.take(file.fileno(), num_bytes, let_go)
+            fetch(file)
+
+        return self._entry(key, "fetched", num_bytes, lambda: self._locked(key), write)
+
+    def _locked(self, key: str) -> BufferedReader | None:
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            file = stack.enter_context(entry_path(self.folder, key, "fetched").open("rb"))
+            if lock_shared(file):
+                with contextlib.suppress(OSError):  # another user's entry can be read, but not touched
+                    os.utime(file.fileno())
+                stack.pop_all()
+                return file
+        return None
+
+    def _entry(
+        self,
+        key: str,
+        kind: Kind,
+        num_bytes: int,
+        find: Callable[[], T | None],
+        write: Callable[[BufferedRandom], None],
+    ) -> T:
+        """Find an entry, or create it, or wait for another process to."""
         try:
             while True:
-                blocks = self._map(key, layout)
-                if blocks is not None:
-                    return blocks
+                found = find()
+                if found is not None:
+                    return found
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with locked_exclusively(temporary_path(self.folder, key)) as held:
+                with locked_exclusively(temporary_path(self.folder, key, kind)) as held:
                     # The process that held the lock before may have created the entry.
-                    if held is not None and self._map(key, layout) is None:
-                        self._make(held, key, layout, entry_header(layout, described), fill, let_go)
+                    if held is not None and find() is None:
+                        self._make(held, key, kind, write)
         except OSError as error:
-            problem = f"{self.folder}: {layout.num_bytes / 1e6:,.0f} MB cannot be unpacked there"
+            problem = f"{self.folder}: {num_bytes / 1e6:,.0f} MB cannot be unpacked there"
             cure = "choose another folder with --cache-dir (cache_dir=), say on a scratch disk"
             if error.errno in _ABOUT_FOLDER:
                 stopped = stopped_by(OSError(error.errno, ""), problem)
@@ -97,22 +156,11 @@ class Cache:
             return blocks
         return None
 
-    def _make(
-        self,
-        held: Locked,
-        key: str,
-        layout: Layout,
-        header: bytes,
-        fill: Callable[[Blocks], None],
-        let_go: Callable[[], bool],
-    ) -> None:
+    def _make(self, held: Locked, key: str, kind: Kind, write: Callable[[BufferedRandom], None]) -> None:
         held.file.truncate(0)
-        held.file.write(header)
-        held.file.flush()
-        self._room.take(held.file.fileno(), len(header) + layout.num_bytes, let_go)
-        fill(map_blocks(held.file, len(header), layout, writable=True))
+        write(held.file)
         os.fsync(held.file.fileno())  # otherwise a power cut may leave the final name on an incomplete file
-        held.path.rename(entry_path(self.folder, key))
+        held.path.rename(entry_path(self.folder, key, kind))
         fsync_folder(self.folder)
 
 

@@ -1,4 +1,4 @@
-"""The cache folder of unpacked shards: its path, the list of its files, the format of a file, and how to map a file.
+"""The cache folder of shards: its path, the list of its files, the format of a file, and how to map a file.
 
 A file begins with a signature, the length of the JSON header, and the header, which describes the file. The data of
 one shard begins at the next multiple of 4096 bytes. A file is not used if its size or blocks differ from the layout.
@@ -13,19 +13,20 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.mapped.layout import Block, Layout
-from vlapipe.schemas.paths import local_path
+from vlapipe.pipeline.shards.stores.copies import CACHE_VARIABLE, user_cache
 from vlapipe.schemas.sizes import parse_size
 
 __all__ = [
     "Blocks",
     "CacheFile",
+    "Kind",
     "cache_folder",
     "cache_limit",
     "entry_header",
@@ -37,10 +38,13 @@ __all__ = [
     "temporary_path",
 ]
 
-CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
 SIZE_VARIABLE = "VLAPIPE_CACHE_SIZE"
-_ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.(?:mapped|view)\Z")
-_TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.(?:mapped|view)(-[0-9]+-[0-9a-f]{12})?\Z")
+# An unpacked shard is called "mapped" ("view" by older versions), and one as it was fetched from a store "fetched".
+_ENTRY = re.compile(r"vlapipe-([0-9a-f]{32})\.(?:mapped|view|fetched)\Z")
+_TEMPORARY = re.compile(r"\.vlapipe-[0-9a-f]{32}\.(?:mapped|view|fetched)(-[0-9]+-[0-9a-f]{12})?\Z")
+
+
+Kind = Literal["mapped", "fetched"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,10 @@ class CacheFile:
 
 def cache_folder(dataset: Path | None, chosen: Path | None) -> Path:
     """Returns the cache folder: ``chosen``, else ``$VLAPIPE_CACHE_DIR``, else in the dataset, else the user's cache."""
-    if chosen is not None:
-        return chosen
-    if os.environ.get(CACHE_VARIABLE):
-        return local_path(os.environ[CACHE_VARIABLE], f"${CACHE_VARIABLE}")
-    if dataset is not None and os.access(dataset, os.W_OK):
+    is_told = chosen is not None or os.environ.get(CACHE_VARIABLE)
+    if not is_told and dataset is not None and os.access(dataset, os.W_OK):
         return dataset / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"
+    return user_cache(chosen)
 
 
 def cache_limit(chosen: int | None) -> int | None:
@@ -74,14 +75,14 @@ def cache_limit(chosen: int | None) -> int | None:
     return parse_size(text) if chosen is None and text else chosen
 
 
-def entry_path(folder: Path, key: str) -> Path:
-    """Returns the file of an unpacked shard. ``key`` is 32 hexadecimal digits."""
-    return folder / f"vlapipe-{key}.mapped"
+def entry_path(folder: Path, key: str, kind: Kind = "mapped") -> Path:
+    """Returns the file of an unpacked or a fetched shard. ``key`` is 32 hexadecimal digits."""
+    return folder / f"vlapipe-{key}.{kind}"
 
 
-def temporary_path(folder: Path, key: str) -> Path:
-    """Returns the temporary file of a shard that is being unpacked. The unpacking process locks this file."""
-    return folder / f".vlapipe-{key}.mapped"
+def temporary_path(folder: Path, key: str, kind: Kind = "mapped") -> Path:
+    """Returns the temporary file of a shard that is being unpacked or fetched. The process that does it locks it."""
+    return folder / f".vlapipe-{key}.{kind}"
 
 
 def list_cache(folder: Path) -> list[CacheFile]:

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.decode_shard import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
@@ -97,6 +99,7 @@ class MappedShards:
         self._folder, self._manifest, self.schema, self._cache = folder, manifest, schema, cache
         self._table, self._chosen, self._conversions, self._padded = table, chosen, conversions or {}, padded or {}
         self._clocks = _clocks(schema, manifest)
+        self._copy = copy_at(folder)  # if the shards lie in a store
         # An entry of a chosen sample keeps the stride order too, so its key has the stride.
         self._choice = f"-{choice_of(schema)}-{schema.sample.action_stride}" if chosen else ""
         self._choice += f"-{sorted(self._conversions.items())}" if self._conversions else ""
@@ -122,6 +125,41 @@ class MappedShards:
     def sample_rows(self, shard: int) -> PackedRows | None:
         """Returns a reader of rows from the packed shard, or ``None``. See ``Dataset.sample_rows``."""
         return None if self._already_open(shard) is not None else self._with_room(self._packed_rows, shard)
+
+    @property
+    def is_in_store(self) -> bool:
+        """Whether the shards lie in a store."""
+        return self._copy is not None
+
+    def is_here(self, shard: int) -> bool:
+        """Whether a shard lies on this machine."""
+        return self._copy is None or self._cache.has_fetched(self._manifest.shards[shard]["sha256"][:32])
+
+    def fetched(self, shard: int, is_cancelled: Callable[[], bool] = lambda: False) -> BufferedReader:
+        """Returns the open, locked file of a shard of a store, which is fetched if it is not in the cache.
+
+        Raises:
+            DamageError: the store has no such shard, or one of other bytes.
+            StoppedError: the disk is full, a limit of this process is reached, or the store does not answer.
+        """
+        entry = self._manifest.shards[shard]
+        assert self._copy is not None
+        store, name, num_bytes = self._copy.store, entry["file"], entry["bytes"]
+
+        def fetch(file: BufferedRandom) -> None:
+            where = f"{store.address}/{name}"
+            found = store.size(name)
+            if found != num_bytes:
+                said = "no such object" if found is None else f"{found}"
+                raise DamageError(f"{where}: expected {num_bytes} bytes, found {said}", RESTORE)
+            for _ in range(2):  # a digest also catches what was altered on the way
+                store.download(name, file, num_bytes, is_cancelled)
+                file.seek(0)
+                if hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]:
+                    return
+            raise DamageError(f"{where}: its bytes differ from those that were written", RESTORE)
+
+        return self._cache.fetched(entry["sha256"][:32], num_bytes, fetch, self._let_go)
 
     def _packed_rows(self, shard: int) -> PackedRows | None:
         found = self._find(shard)
@@ -221,18 +259,21 @@ class MappedShards:
         while are_many_maps() and self._let_go():
             pass
         entry = self._manifest.shards[shard]
-        path = self._folder / entry["file"]
-        # Reading a map beyond the end of its file kills the process with SIGBUS, so check the size first.
-        try:
-            size = path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            size = -1
-        if size != entry["bytes"]:
-            found = "no such file" if size < 0 else f"{size}"
-            raise DamageError(f"{path}: expected {entry['bytes']} bytes, found {found}", RESTORE)
         shard_format = shard_format_of(entry["file"])
-        with damage_or_bug(path, entry["sha256"]):
-            whole, arrays = map_arrays(path, shard_format)
+        with contextlib.ExitStack() as stack:
+            path, is_fetched = self._folder / entry["file"], self._copy is not None
+            if is_fetched:
+                path = Path(stack.enter_context(self.fetched(shard)).name)
+            # Reading a map beyond the end of its file kills the process with SIGBUS, so check the size first.
+            try:
+                size = path.stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                size = -1
+            if size != entry["bytes"]:
+                found = "no such file" if size < 0 else f"{size}"
+                raise DamageError(f"{path}: expected {entry['bytes']} bytes, found {found}", RESTORE)
+            stack.enter_context(damage_or_bug(path, entry["sha256"]))
+            whole, arrays = map_arrays(path, shard_format, locked=is_fetched)
             # A converted field is read out of the shard, even where it could be mapped in place.
             in_place = entry["arrays"].keys() - self._conversions.keys()
             mapped = {name: array for name, array in arrays.items() if name in in_place}

@@ -12,6 +12,7 @@ from vlapipe.pipeline.shards.format.whole_zip import is_whole_zip
 from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generations
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import DamageError, printable
 
 __all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "kept_generations", "listed_files"]
@@ -93,7 +94,7 @@ class ListedFile:
             return None
         sizes = f"expected {self.num_bytes:,} bytes, found {found:,}"
         if any(found == other.num_bytes for other in others.values()):
-            same_digest = others.get(file_sha256(folder / self.file))
+            same_digest = others.get(self._sha256(folder, found))
             if same_digest is not None:
                 return self._swapped(same_digest, found)
         if self.num_bytes is not None and found < self.num_bytes and not self._is_stale(folder, found):
@@ -103,7 +104,7 @@ class ListedFile:
     def check_bytes(self, folder: Path, found_bytes: int, others: dict[str, ListedFile]) -> Fault | None:
         """Read the file, whose size is as written, and compare its digest. ``others`` are all files by digest."""
         try:
-            digest = file_sha256(folder / self.file)
+            digest = self._sha256(folder, found_bytes)
         except DamageError as error:
             return self.fault("altered", error.problem.partition(": ")[2], found_bytes)
         if digest == self.sha256:
@@ -120,7 +121,13 @@ class ListedFile:
             return self.fault("stale", "it is a whole shard, but of another ingest", found_bytes)
         return self.fault("altered", problem, found_bytes)
 
+    def _sha256(self, folder: Path, num_bytes: int) -> str:
+        copy = copy_at(folder)
+        return copy.store.sha256(self.file, num_bytes) if copy else file_sha256(folder / self.file)
+
     def _is_stale(self, folder: Path, found_bytes: int) -> bool:
+        if copy_at(folder):
+            return False  # it would have to be fetched whole to be told from one whose bytes were altered
         may_be_deflated = found_bytes != self.num_bytes
         return self.is_shard and is_whole_zip(folder / self.file, may_be_deflated=may_be_deflated)
 

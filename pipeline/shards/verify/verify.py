@@ -12,6 +12,7 @@ import os
 import random
 import re
 import stat
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,14 @@ from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, 
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.pipeline.shards.stores.copies import copy_at, shown
 from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, listed_files
 from vlapipe.pipeline.shards.verify.generation_faults import description_fault, faults_of_generations
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
+    "DAY_S",
     "REPAIR_FOLDER",
     "Verification",
     "is_finished",
@@ -38,6 +41,7 @@ __all__ = [
     "verify_opened",
 ]
 
+DAY_S = 86_400.0  # a file of a store that no generation lists is taken for left behind when it is older
 REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
@@ -71,7 +75,7 @@ class Verification:
 
     def summary(self) -> str:
         """Returns one line that says what was checked."""
-        said = f"{self.path}: {_count(self.num_shards, 'shard')} and {_count(self.num_files, 'other file')}"
+        said = f"{shown(self.path)}: {_count(self.num_shards, 'shard')} and {_count(self.num_files, 'other file')}"
         if self.num_shards_read == self.num_shards:
             how = f"every byte read, {self.num_bytes_read / _MB:,.1f} MB"
         elif self.num_shards_read:
@@ -110,6 +114,11 @@ def verify(
     if not 0 <= share <= 1:
         raise UsageError(f"share {share:g}: expected a part of the shards, from 0 to 1")
     found = Verification(path=path, share=share, seed=seed)
+    copy = copy_at(path)
+    if copy:
+        copy.forget()
+        copy.take([MANIFEST, MADE_FROM])
+        copy.take_folder(GENERATIONS)
     try:
         manifest = Manifest.read(path)
     except (DamageError, NotADatasetError) as error:
@@ -139,14 +148,19 @@ def missing_or_cut(path: Path, manifest: Manifest) -> list[Fault]:
 
 def is_finished(path: Path) -> bool:
     """Return whether an ingest has finished in the folder, even if the manifest is lost: it removes its work folder."""
-    work = path / WORK_FOLDER
+    work, copy = path / WORK_FOLDER, copy_at(path)
+    if copy:
+        return bool(copy.names(SHARD_FOLDER))
     return (path / SHARD_FOLDER).is_dir() and (not work.is_dir() or (work / REPAIR_FOLDER).is_dir())
 
 
 def named_by_digest(path: Path) -> set[str]:
     """Return the files in the folder that have names as vlapipe gives them, with a digest in them."""
-    names = {entry.name for entry in path.iterdir() if _TABLE_NAME.fullmatch(entry.name)}
-    shards = {entry.name for entry in (path / SHARD_FOLDER).glob("*") if _SHARD_NAME.fullmatch(entry.name)}
+    copy = copy_at(path)
+    tables = copy.names() if copy else {entry.name for entry in path.iterdir()}
+    shards = copy.names(SHARD_FOLDER) if copy else {entry.name for entry in (path / SHARD_FOLDER).glob("*")}
+    names = {name for name in tables if _TABLE_NAME.fullmatch(name)}
+    shards = {name for name in shards if _SHARD_NAME.fullmatch(name)}
     return names | {f"{SHARD_FOLDER}/{name}" for name in shards}
 
 
@@ -188,6 +202,10 @@ def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_thr
 def _sizes(path: Path, files: list[ListedFile]) -> dict[str, int | None]:
     """Return the size of each file, or ``None`` if there is no such file."""
     sizes: dict[str, int | None] = {}
+    copy = copy_at(path)
+    if copy:
+        found = copy.files(SHARD_FOLDER)
+        return {file.file: found[file.file].num_bytes if file.file in found else None for file in files}
     for file in files:
         try:
             status = os.stat(f"{path}/{file.file}")  # noqa: PTH116 - a third of Path's time, and there may be 40,000
@@ -256,6 +274,9 @@ def _unlisted(path: Path, listed: set[str], found: Verification, *, is_locked: b
     of_earlier = named_by_digest(path)
     names = of_earlier | {entry.name for entry in path.glob(f"{TEMP_PREFIX}*")}
     names |= {f"{GENERATIONS}/{entry.name}" for entry in (path / GENERATIONS).glob(f"{TEMP_PREFIX}*")}
+    copy = copy_at(path)
+    if copy:
+        names |= {name for name in copy.files(SHARD_FOLDER) if name.startswith(SHARD_FOLDER)}
     for folder, _, files in os.walk(path / SHARD_FOLDER):
         within = Path(folder).relative_to(path).as_posix()
         names |= {f"{within}/{name}" for name in files}
@@ -264,6 +285,13 @@ def _unlisted(path: Path, listed: set[str], found: Verification, *, is_locked: b
         found.notes.append("another command is writing there")
         return []
     faults = []
+    if copy:  # another machine may be about to list them
+        since_s = time.time() - DAY_S
+        lately = {name for name, each in copy.files(SHARD_FOLDER).items() if each.modified_s > since_s}
+        young = lately & (names - listed)
+        if young:
+            found.notes.append(f"{_count(len(young), 'file')} that no generation lists, less than a day old")
+        names -= young
     for name in sorted(names - listed):
         is_stale = name in of_earlier
         problem = "of an earlier ingest; the dataset does not list it" if is_stale else "the dataset does not list it"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from vlapipe.commands.options import PATH
+from vlapipe.commands.options import DATASET, PATH
 
 __all__ = ["diff"]
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("a", type=DATASET)
+@click.argument("b", type=DATASET)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, with every episode.")
 @click.option("--html", type=PATH, metavar="FILE", help="Write one page, with distributions over each other.")
 def diff(a: Path, b: Path, as_json: bool, html: Path | None) -> None:

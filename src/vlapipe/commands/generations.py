@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from vlapipe.commands.options import PATH
+from vlapipe.commands.options import DATASET
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["edit", "gc", "log"]
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON, with every episode.")
 def log(dataset: Path, as_json: bool) -> None:
     """Say who made each generation of DATASET, when, on which host, by which command, and what changed.
@@ -36,7 +36,7 @@ def log(dataset: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.option("--keep", type=int, default=10, show_default=True, help="How many generations are kept.")
 @click.option("--note", help="A remark that vlapipe log shows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
@@ -59,7 +59,7 @@ def gc(dataset: Path, keep: int, note: str | None, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.argument("episodes", nargs=-1)
 @click.option("--drop", is_flag=True, help="Leave the episodes out.")
 @click.option("--restore", is_flag=True, help="Bring back episodes that were dropped.")
@@ -90,6 +90,7 @@ def edit(
     import vlapipe
     from vlapipe.pipeline.change.edit import Edit, ids_where
     from vlapipe.pipeline.change.edit import edit as run
+    from vlapipe.pipeline.shards.stores.copies import shown
     from vlapipe.pipeline.show.readable_numbers import counted
 
     told: dict[str, Any] = dict(_value_of(each) for each in values)
@@ -102,7 +103,7 @@ def edit(
     if done is None:
         click.echo("nothing to do: the episodes are so already")
     else:
-        click.echo(f"generation {done.generation} of {dataset}: {asked.what}; {counted(len(done), 'episode')}")
+        click.echo(f"generation {done.generation} of {shown(dataset)}: {asked.what}; {counted(len(done), 'episode')}")
 
 
 def _value_of(text: str) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 import vlapipe
-from vlapipe.commands.options import PATH
+from vlapipe.commands.options import DATASET, PATH
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.output_file import require_folder_of
 
@@ -19,7 +19,7 @@ __all__ = ["inspect"]
 
 
 @click.command()
-@click.argument("dataset", type=PATH, metavar="DATASET|RUN")
+@click.argument("dataset", type=DATASET, metavar="DATASET|RUN")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--episode", help="One episode, by its number or its id.")
 @click.option("--episodes", is_flag=True, help="Also list the episodes, one a line.")

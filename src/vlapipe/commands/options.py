@@ -1,4 +1,4 @@
-"""What options of several commands share: a local path as a value."""
+"""What options of several commands share: a path of this machine, or a dataset's, as a value."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from vlapipe.schemas.paths import local_path
+from vlapipe.schemas.paths import Address, dataset_path, local_path
 
-__all__ = ["PATH"]
+__all__ = ["DATASET", "FOLDER", "PATH"]
 
 
 class _LocalPath(click.ParamType[Path]):
@@ -18,8 +18,38 @@ class _LocalPath(click.ParamType[Path]):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
-        what = "" if param is None else param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
-        return local_path(value, what)
+        return local_path(value, _name(param))
+
+
+class _Folder(_LocalPath):
+    """A path of the local file system, or the address of a folder in a store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        return dataset_path(value, _name(param))
+
+
+class _Dataset(_Folder):
+    """A dataset to look at or to change: its folder, or the local copy of what lies in a store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if not isinstance(path, Address):
+            return path
+        from vlapipe.pipeline.shards.stores.copies import folder_of
+
+        name, at, generation = path.name.rpartition("@")
+        if not (at and generation.isdecimal()):
+            return folder_of(path)
+        folder = folder_of(path.with_name(name))
+        return folder.with_name(f"{folder.name}@{generation}")
+
+
+def _name(param: click.Parameter | None) -> str:
+    if param is None:
+        return ""
+    return param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
 
 
 PATH = _LocalPath()
+FOLDER = _Folder()
+DATASET = _Dataset()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vlapipe.commands.options import PATH
+from vlapipe.commands.options import DATASET, PATH
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema
 
@@ -34,7 +34,7 @@ class _Share(click.ParamType[float]):
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.option("--quick", is_flag=True, help="Read the manifest and the tables; of shards compare the sizes alone.")
 @click.option("--sample", type=_Share(), metavar="SHARE", help="As --quick, and read this part of the shards: 5%.")
 @click.option("--full", is_flag=True, help="Read every byte. This is the default.")

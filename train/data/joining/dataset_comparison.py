@@ -115,9 +115,9 @@ def compare_datasets(
             first = next(i for i, fact in enumerate(found) if fact is not NOT_SAID)
             done = [_done(found[first], *each) for each in zip(found, results, strict=True)]
             rows.append(Row(what=what, found=tuple(fact.text for fact in found), done=max(done, key=_WEIGHT.index)))
-            expected = f"{what}: expected {found[first].text} as in {datasets[first].path}"
+            expected = f"{what}: expected {found[first].text} as in {datasets[first].place}"
             refused += [
-                _Refused(f"{other.path}: {expected}, found {fact.text}", fact.cure or found[first].cure)
+                _Refused(f"{other.place}: {expected}, found {fact.text}", fact.cure or found[first].cure)
                 for other, fact, each in zip(datasets, found, done, strict=True)
                 if each == "refused"
             ]
