@@ -11,10 +11,13 @@ from typing import Any
 from vlapipe.pipeline.shards.format.file_locks import is_locked, remove_unlocked
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache_files import CacheFile, cache_folder, cache_limit, list_cache, read_header
-from vlapipe.pipeline.shards.mapped.mapped_shards import shard_key
+from vlapipe.pipeline.shards.mapped.mapped_shards import fetched_key, shard_key
+from vlapipe.pipeline.shards.stores.copies import copy_at, shown
 from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 
 __all__ = ["CacheChoice", "cache_lines", "clear_cache", "describe_cache"]
+
+_FETCHED = "fetched from stores"
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class CacheChoice:
     """The cache folder that the user chose, and the dataset if one was given.
 
     ``keys`` are the cache keys of the dataset's shards, computed from its manifest alone; ``None`` without a dataset.
+    ``fetched_keys`` are those of the files that were fetched, if the dataset lies in a store.
     """
 
     folder: Path
     dataset: Path | None
     keys: frozenset[str] | None
+    fetched_keys: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, dataset: Path | None, cache_dir: Path | None) -> CacheChoice:
@@ -39,15 +44,17 @@ class CacheChoice:
             return cls(cache_folder(None, cache_dir), None, None)
         manifest = Manifest.read(dataset)
         keys = frozenset(shard_key(manifest, shard) for shard in range(len(manifest.shards)))
-        return cls(cache_folder(dataset, cache_dir), dataset, keys)
+        fetched = frozenset(fetched_key(manifest, shard) for shard in range(len(manifest.shards)))
+        return cls(cache_folder(dataset, cache_dir), dataset, keys, fetched if copy_at(dataset) else frozenset())
 
     def files(self) -> list[tuple[CacheFile, dict[str, Any]]]:
         """List the cache entries, each with its header."""
         found = []
         for file in _list(self.folder):
-            if file.key is None or (self.keys is not None and file.key not in self.keys):
+            keys = self.fetched_keys if _is_fetched(file) else self.keys
+            if file.key is None or (self.keys is not None and file.key not in (keys or ())):
                 continue
-            header = _header(file.path)
+            header = {"dataset": _FETCHED} if _is_fetched(file) else _header(file.path)
             if header is not None:
                 found.append((file, header))
         return found
@@ -64,10 +71,10 @@ def describe_cache(choice: CacheChoice) -> dict[str, Any]:
     """
     by_dataset: dict[str, list[CacheFile]] = {}
     for file, header in choice.files():
-        name = str(choice.dataset or header.get("dataset"))
+        name = str(shown(choice.dataset) if choice.dataset is not None else header.get("dataset"))
         by_dataset.setdefault(name, []).append(file)
     if choice.dataset is not None:
-        by_dataset.setdefault(str(choice.dataset), [])
+        by_dataset.setdefault(str(shown(choice.dataset)), [])
     return {
         "folder": str(choice.folder),
         "limit_bytes": cache_limit(None),
@@ -75,7 +82,8 @@ def describe_cache(choice: CacheChoice) -> dict[str, Any]:
             {
                 "dataset": name,
                 "num_shards": None if choice.keys is None else len(choice.keys),
-                "num_unpacked": len(files),
+                "num_unpacked": sum(not _is_fetched(file) for file in files),
+                "num_fetched": sum(map(_is_fetched, files)),
                 "num_in_use": sum(is_locked(file.path) for file in files),
                 "num_bytes": sum(file.num_bytes for file in files),
                 "last_used": max((_time(file) for file in files), default=None),
@@ -105,7 +113,8 @@ def cache_lines(report: dict[str, Any]) -> list[str]:
     for entry in report["datasets"]:
         of = "" if entry["num_shards"] is None else f" of {entry['num_shards']}"
         line = f"  {entry['dataset']}: {entry['num_unpacked']}{of} shards unpacked"
-        if entry["num_unpacked"]:
+        line += f", {entry['num_fetched']} fetched" if entry["num_fetched"] else ""
+        if entry["num_bytes"]:
             line += f", {format_bytes(entry['num_bytes'])}, last used {entry['last_used']}"
             line += f", {entry['num_in_use']} in use" if entry["num_in_use"] else ", none in use"
         lines.append(line)
@@ -117,11 +126,16 @@ def cache_lines(report: dict[str, Any]) -> list[str]:
 
 def _summary(report: dict[str, Any]) -> str:
     unpacked = sum(entry["num_unpacked"] for entry in report["datasets"])
-    if not unpacked:
+    if not any(entry["num_bytes"] for entry in report["datasets"]):
         return "nothing is unpacked"
     num_bytes = sum(entry["num_bytes"] for entry in report["datasets"])
     limit = "" if report["limit_bytes"] is None else f" of {format_bytes(report['limit_bytes'])} allowed"
     return f"{counted(unpacked, 'shard')}, {format_bytes(num_bytes)}{limit}"
+
+
+def _is_fetched(file: CacheFile) -> bool:
+    """Return whether the file is a shard as it lies in a store."""
+    return file.path.suffix == ".fetched"
 
 
 def _list(folder: Path) -> list[CacheFile]:

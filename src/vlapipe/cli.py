@@ -24,7 +24,7 @@ from vlapipe.commands.diff import diff
 from vlapipe.commands.generations import edit, log
 from vlapipe.commands.generations import gc as remove_old
 from vlapipe.commands.inspect import inspect
-from vlapipe.commands.options import FOLDER, PATH
+from vlapipe.commands.options import DATASET, FOLDER, PATH
 from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.output_file import require_folder_of, write_text
@@ -323,7 +323,7 @@ def schema_check(name: str, path: Path, episodes: int) -> None:
 
 
 @cli.command()
-@click.argument("dataset", type=PATH, metavar="DATASET|RUN")
+@click.argument("dataset", type=DATASET, metavar="DATASET|RUN")
 @click.argument("out", type=PATH)
 @click.option(
     "--to",
@@ -413,7 +413,7 @@ _CACHE_DIR = click.option("--cache-dir", type=PATH, help="Where shards are unpac
 
 
 @cache.command("show")
-@click.argument("dataset", type=PATH, required=False)
+@click.argument("dataset", type=DATASET, required=False)
 @_CACHE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> None:
@@ -428,7 +428,7 @@ def cache_show(dataset: Path | None, cache_dir: Path | None, as_json: bool) -> N
 
 
 @cache.command("clear")
-@click.argument("dataset", type=PATH, required=False)
+@click.argument("dataset", type=DATASET, required=False)
 @_CACHE_DIR
 def cache_clear(dataset: Path | None, cache_dir: Path | None) -> None:
     """Remove the unpacked shards that no process uses, of DATASET or of all; nothing else in the folder is touched."""
@@ -653,7 +653,7 @@ def serve(
 @cli.command("eval")
 @click.argument("run", type=PATH)
 @click.option("--env", "environment", help="Act in closed loop: in demo, or in your own pkg.module:make_env.")
-@click.option("--data", type=PATH, help="Compare with the recorded actions of this dataset.")
+@click.option("--data", type=DATASET, help="Compare with the recorded actions of this dataset.")
 @click.option("--checkpoint", default="newest", show_default=True, help="newest or best.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("--episodes", default=50, show_default=True, type=click.IntRange(1), help="--env: number of episodes.")

@@ -35,7 +35,7 @@ from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
 
-__all__ = ["MappedShards", "choice_of", "shard_key"]
+__all__ = ["MappedShards", "choice_of", "fetched_key", "shard_key"]
 
 _CACHE_VERSION = 7  # part of the key; increase it if the meaning of cached arrays changes
 Arrays = dict[str, NDArray[Any]]
@@ -67,6 +67,11 @@ def shard_key(manifest: Manifest, shard: int, choice: str = "") -> str:
     kept = f"-{entry['kept']}" if "kept" in entry else ""
     key = f"{_CACHE_VERSION}-{entry['sha256']}-{manifest.schema['sha256']}{choice}{kept}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def fetched_key(manifest: Manifest, shard: int) -> str:
+    """Returns the key of the cache entry that holds a shard as it lies in a store: 32 hexadecimal digits."""
+    return str(manifest.shards[shard]["sha256"][:32])
 
 
 class MappedShards:
@@ -133,7 +138,7 @@ class MappedShards:
 
     def is_here(self, shard: int) -> bool:
         """Whether a shard lies on this machine."""
-        return self._copy is None or self._cache.has_fetched(self._manifest.shards[shard]["sha256"][:32])
+        return self._copy is None or self._cache.has_fetched(fetched_key(self._manifest, shard))
 
     def fetched(self, shard: int, is_cancelled: Callable[[], bool] = lambda: False) -> BufferedReader:
         """Returns the open, locked file of a shard of a store, which is fetched if it is not in the cache.
@@ -159,7 +164,7 @@ class MappedShards:
                     return
             raise DamageError(f"{where}: its bytes differ from those that were written", RESTORE)
 
-        return self._cache.fetched(entry["sha256"][:32], num_bytes, fetch, self._let_go)
+        return self._cache.fetched(fetched_key(self._manifest, shard), num_bytes, fetch, self._let_go)
 
     def _packed_rows(self, shard: int) -> PackedRows | None:
         found = self._find(shard)

@@ -39,6 +39,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_
 _STATUS = re.compile(r"status code:? (\d{3})")
 _MAY_PASS = (408, 425, 429)  # of the statuses from 400 to 499
 T = TypeVar("T")
+_user: int | None = None  # the process that used a store first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +222,9 @@ class Store:
         Raises:
             FileNotFoundError: the store has no such object.
             StoppedError: the store refuses, or has not answered for too long.
+            UsageError: this process was forked from one that has used a store.
         """
+        _refuse_fork(self.address)
         started, pause, has_said = time.monotonic(), _FIRST_PAUSE_S, False
         where = f"{self.address}/{name}".rstrip("/")
         while True:
@@ -240,6 +243,15 @@ class Store:
                     tqdm.write(f"{where}: {said}; trying again", file=sys.stderr)
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
+
+
+def _refuse_fork(address: Address) -> None:
+    """Refuse a process that was forked from one that has used a store: without obstore's threads it would hang."""
+    global _user
+    _user = _user or os.getpid()
+    if _user != os.getpid():
+        cure = "start it by spawn, as in DataLoader(..., multiprocessing_context='spawn')"
+        raise UsageError(f"{address}: a forked process cannot read from a store", cure)
 
 
 def _described(entry: Any) -> StoredObject:

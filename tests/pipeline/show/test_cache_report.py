@@ -43,7 +43,8 @@ def test_show_says_how_many_shards_of_how_many_and_whether_they_are_in_use(data:
     [entry] = json.loads(run("show", data, "--json"))["datasets"]
     last_used = entry.pop("last_used")
     assert entry == {
-        "dataset": str(data), "num_shards": 4, "num_unpacked": 2, "num_in_use": 2, "num_bytes": num_bytes,
+        "dataset": str(data), "num_shards": 4, "num_unpacked": 2, "num_fetched": 0, "num_in_use": 2,
+        "num_bytes": num_bytes,
     }  # fmt: skip
     assert f"2 of 4 shards unpacked, 3.4 MB, last used {last_used}, 2 in use" in run("show", data)
     del held, dataset

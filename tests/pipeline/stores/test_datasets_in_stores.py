@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -217,7 +219,7 @@ def test_recordings_in_a_store_are_fetched_and_what_changed_is_fetched_again(
         for path in raw.rglob("*"):
             if path.is_file() and path.stat().st_mtime != 1:
                 source.put(path.relative_to(raw).as_posix(), path)
-                __import__("os").utime(path, (1, 1))
+                os.utime(path, (1, 1))
 
     source, out = store_at(f"{s3}/raw"), tmp_path / "out"
     upload()
@@ -281,7 +283,7 @@ def test_nothing_at_an_address_is_said_in_one_line(s3: str, monkeypatch: pytest.
         vlapipe.open_dataset("s3://no-such-bucket/x")
     with pytest.raises(UsageError, match="there is nothing in the store"):
         ingest(IngestConfig(source=dataset_path(s3), dry_run=True))
-    monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(UsageError, match=r"needs obstore, which is not installed \(pip install 'vlapipe\[store\]'\)"):
         Store(Address("s3:/robots/x")).read("y")
 
@@ -326,3 +328,15 @@ def test_another_dataset_at_the_same_address_is_read_anew(s3: str, raw: Path, tm
 def test_server_is_a_real_one(s3_port: int) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{s3_port}/") as answer:
         assert b"ListAllMyBucketsResult" in answer.read()
+
+
+def test_forked_process_is_refused_instead_of_hanging(s3: str, raw: Path) -> None:
+    put(raw, s3)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            vlapipe.open_dataset(s3)
+        except UsageError as error:
+            os._exit(7 if "a forked process cannot read from a store" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
