@@ -12,7 +12,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     "Start": ["docs/quickstart", "docs/concepts", "vlapipe, 한국어 <README.ko>", "빠른 시작 <docs/quickstart.ko>"],
     "Recipes": [f"docs/recipes/{name}" for name in ("csv", "aloha", "lerobot", "many-gpus", "cluster", "robot")],
-    "Data": ["docs/raw-data", "docs/formats", "docs/reports", "docs/generations", "docs/verify", "docs/export"],
+    "Data": [
+        "docs/raw-data",
+        "docs/formats",
+        "docs/reports",
+        "docs/generations",
+        "docs/verify",
+        "docs/stores",
+        "docs/export",
+    ],
     "Training": ["docs/training", "docs/policies", "docs/other-trainers", "docs/runs", "docs/evaluation", "docs/robot"],
     "Reference": ["docs/schema-keys", "docs/options", "docs/errors", "docs/shard-format"],
     "Inside": [

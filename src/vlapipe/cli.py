@@ -119,7 +119,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dataset", type=FOLDER, help="Folder of episode folders, at any depth.")
+@click.option("--dataset", type=FOLDER, help="Folder of episode folders, at any depth; here or at s3://.")
 @click.option("--dir", "episode", type=FOLDER, help="One episode's folder or file, instead of --dataset.")
 @click.option(
     "--out", type=FOLDER, help="Where the dataset goes: a new or empty folder, or one to finish or to add to."
