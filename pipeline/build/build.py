@@ -36,7 +36,7 @@ from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["RecordFile", "ShardTask", "build_shard"]
+__all__ = ["RecordFile", "ShardTask", "build_shard", "join_arrays"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     stored = write_shard(
         task.place.shards,
         task.shard.index,
-        _join(parts | {name: each for name, each in nothing.items() if name.partition("/")[0] not in cameras}),
+        join_arrays(parts | {name: each for name, each in nothing.items() if name.partition("/")[0] not in cameras}),
         shard_format=task.shard_format,
         codec=task.codec,
         num_threads=task.num_threads,
@@ -234,7 +234,7 @@ def _arrays_of(episode: Episode) -> Iterator[tuple[str, NDArray[Any]]]:
     yield ACTION_ROW, episode.action_row
 
 
-def _join(parts: dict[str, list[NDArray[Any]]]) -> dict[str, Joined]:
+def join_arrays(parts: dict[str, list[NDArray[Any]]]) -> dict[str, Joined]:
     """Join the arrays of a shard's episodes end to end.
 
     ``align`` and ``action/row`` keep row numbers that count from the start of their own episode.

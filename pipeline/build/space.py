@@ -25,10 +25,12 @@ def room_for(dataset: Path) -> int:
     return shutil.disk_usage(there).free + sum(shard.stat().st_size for shard in shards)
 
 
-def no_room(dataset: Path, num_bytes: float, room: int) -> StoppedError:
-    """Return the error of an ingest whose output does not fit."""
+def no_room(
+    dataset: Path, num_bytes: float, room: int, cure: str = "free some space there, or choose another --out"
+) -> StoppedError:
+    """Return the error of a command whose output does not fit."""
     problem = f"{dataset}: has room for {room / 1e6:,.0f} MB, and about {num_bytes / 1e6:,.0f} MB are to be written"
-    return StoppedError(problem, "free some space there, or choose another --out; the same command then goes on")
+    return StoppedError(problem, f"{cure}; the same command then goes on")
 
 
 def require_room(folder: Path, plan: Plan, shards: list[PlannedShard]) -> None:

@@ -10,8 +10,8 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ import vlapipe
 from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses, totals
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
-from vlapipe.pipeline.change.statistics import Changed, merged_statistics
+from vlapipe.pipeline.change.joined_shard import Held
+from vlapipe.pipeline.change.statistics import Changed, carried_statistics, merged_statistics
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
@@ -41,12 +42,24 @@ from vlapipe.pipeline.shards.manifest.parts import Part, is_full, runs, sum_of_t
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables, shards_bytes
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["Contents", "dropped_ids", "read_edits"]
+__all__ = ["Contents", "Joined", "dropped_ids", "read_edits"]
 
 _FILE = "shard_file"  # in place of the shard's number, which changes
 _TEXTS = ("task", "instruction", "split")
 _GAPS = "gaps_beside_anchor"  # of dropped episodes, whose gaps are in no other table
 _FINDINGS = "findings"  # of dropped episodes too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A shard that takes the place of others.
+
+    ``entry`` is its entry in the manifest. ``starts`` has by the file of such a shard, and by the episodes that it held
+    and the new one holds, the first row in the new one by stream.
+    """
+
+    entry: Mapping[str, Any]
+    starts: Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 class Contents:
@@ -82,6 +95,7 @@ class Contents:
         self._other_findings = Counter(manifest.totals["findings"]) - _by_code(self._of_dataset)
         self._stored: list[Record] = []
         self._num_planned = 0
+        self._joined: dict[str, list[str]] = {}  # the shards whose place a new one takes, by its file
         self._rows: dict[str, Record] = {}  # labels, for ``differs``
 
     def present(self, ids: Iterable[str]) -> set[str]:
@@ -220,6 +234,71 @@ class Contents:
         self.table = joined(self.table, back, self.base)
         self._make_edits(set(ids) & self.edits.keys())
 
+    def held(self, files: Collection[str]) -> dict[str, list[Held]]:
+        """Return the episodes of each of these shards that are in the dataset or can be restored, by their rows.
+
+        Shards that are not listed are left out.
+        """
+        self._load_files(files)
+        streams = [*self.base.manifest.streams]
+        found: dict[str, list[Held]] = {file: [] for file in files if file in self.shards}
+        for table in (self.table, self.dropped):
+            if table is None:
+                continue
+            columns = ["id", _FILE, *(f"{stream}/{name}" for stream in streams for name in ("start", "rows"))]
+            here = table.select(columns).filter(pc.is_in(table[_FILE], value_set=pa.array([*found], pa.string())))
+            for row in here.to_pylist():
+                spans = {stream: (row[f"{stream}/start"], row[f"{stream}/rows"]) for stream in streams}
+                found[row[_FILE]].append(Held(id=row["id"], spans=spans))
+        for episodes in found.values():
+            episodes.sort(key=lambda each: each.spans[self.base.recorded.anchor])
+        return found
+
+    def join(self, made: Iterable[Joined]) -> list[Joined]:
+        """Let new shards take the place of others, and return those that did. No other change may be made beside it.
+
+        A new shard is left out if one of the others is not listed any more, or holds an episode that it does not.
+        """
+        every = [*made]
+        held = self.held({file: None for each in every for file in each.starts})
+        done = []
+        for each in every:
+            sources = [*each.starts]
+            known = [file in held and {h.id for h in held[file]} <= each.starts[file].keys() for file in sources]
+            if all(known) and len({self._part_of[file] for file in sources}) == 1:
+                done.append(each)
+        takes_place = {[*each.starts][0]: each.entry for each in done}
+        gone = {file for each in done for file in each.starts}
+        shards: dict[str, dict[str, Any]] = {}
+        for file, entry in self.shards.items():
+            if file in takes_place:
+                new = takes_place[file]
+                shards[new["file"]] = dict(new)
+                self._part_of[new["file"]] = self._part_of[file]
+            if file not in gone:
+                shards[file] = entry
+        self.shards = shards
+        self._joined = {each.entry["file"]: [*each.starts] for each in done}
+        self.table = self._moved(self.table, done)
+        if self.dropped is not None:
+            self.dropped = self._moved(self.dropped, done)
+        return done
+
+    def _moved(self, table: pa.Table, joined: Sequence[Joined]) -> pa.Table:
+        """Return the table with the new shards and first rows of episodes that lie elsewhere now."""
+        places = [(each, file, name) for each in joined for file, names in each.starts.items() for name in names]
+        keys = pa.array([f"{file}\0{name}" for _, file, name in places], pa.string())
+        here = pc.binary_join_element_wise(table[_FILE], table["id"].cast(pa.string()), "\0")
+        index = pc.index_in(here, value_set=keys).combine_chunks()
+        columns = {_FILE: pa.array([each.entry["file"] for each, _, _ in places], pa.string())}
+        for stream in self.base.manifest.streams:
+            first = [each.starts[file][name][stream] for each, file, name in places]
+            columns[f"{stream}/start"] = pa.array(first, table.schema.field(f"{stream}/start").type)
+        for name, values in columns.items():
+            moved = pc.coalesce(values.take(index), table[name].combine_chunks())
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), moved)
+        return table
+
     def differs(self, name: str, values: Mapping[str, Any]) -> bool:
         """Return whether an edit to these values changes the episode."""
         if name not in self._rows:
@@ -319,10 +398,13 @@ class Contents:
 
         new = {file: _from(each) for file, each in self._statistics.items() if counts[file] == stored[file]}
         loaded = dict(sorted(self._loaded.items()))
-        merged = merged_statistics(self.base, with_parts(parts), cache, written, loaded, new, self._still)
+        if self._joined:
+            merged = carried_statistics(self.base, with_parts(parts), written, loaded, self._joined)
+        else:
+            merged = merged_statistics(self.base, with_parts(parts), cache, written, loaded, new, self._still)
         for place, moments in merged.moments.items():
             parts[place] = replace(parts[place], moments=write("moments", *moments.to_bytes()))
-        sums = write("statistics", *merged.sums.to_bytes())
+        sums = None if merged.sums is None else write("statistics", *merged.sums.to_bytes())
         return replace(with_parts(parts), statistics=merged.statistics, sums=sums)
 
     def _pieces(self, counts: Counter[str]) -> list[Part | list[str]]:

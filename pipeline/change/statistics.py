@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.parts import Part
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["Changed", "Merged", "key_of", "merged_statistics", "summaries", "sums_of"]
+__all__ = ["Changed", "Merged", "carried_statistics", "key_of", "merged_statistics", "summaries", "sums_of"]
 
 Training = dict[str, dict[str, int]]  # the indices of training episodes, by shard's file and id
 
@@ -33,9 +33,12 @@ class Changed:
 
 @dataclass(kw_only=True)
 class Merged:
-    """The sums and statistics of a generation, and the moments of the parts whose table must be written, by place."""
+    """The sums and statistics of a generation, and the moments of the parts whose table must be written, by place.
 
-    sums: Sums
+    ``sums`` are ``None`` if they are not known, and only then.
+    """
+
+    sums: Sums | None
     statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
     moments: dict[int, PartMoments] = field(default_factory=dict)
 
@@ -110,6 +113,47 @@ def merged_statistics(
     keys = [key_of(part) for part in parts]
     sums.parts = {key: sums.parts[key] for key in keys}
     done.statistics = summaries(sums, keys, after.recorded)
+    return done
+
+
+def carried_statistics(
+    base: Dataset,
+    manifest: Manifest,
+    written: Mapping[int, Changed],
+    loaded: Collection[int],
+    joined: Mapping[str, Sequence[str]],
+) -> Merged:
+    """Return the sums and the statistics of a generation that has the episodes of the one before, in other shards.
+
+    The statistics are those of the generation before, to the last bit. No shard is read.
+
+    Args:
+        base: the generation before it.
+        manifest: its manifest, whose tables are written.
+        written: the parts that are not as before, by their place in ``manifest``.
+        loaded: the parts that these take the place of, by their place in ``base``.
+        joined: the shards whose place a new one takes, by its file.
+    """
+    done = Merged(sums=None, statistics=base.manifest.statistics)
+    before, parts = base.manifest.all_parts, manifest.all_parts
+    if base.manifest.sums is None or any(part.moments is None for part in before):
+        return done  # the next change that needs sums computes them
+    sums = done.sums = Sums.read(base.path, base.manifest.sums)
+    old = _joined([_moments_of(base, place) for place in loaded])
+    same = {(part.first_episode, part.num_episodes): key_of(part) for part in before}
+    for place, piece in written.items():
+        moments = done.moments[place] = PartMoments()
+        for file in piece.files:
+            found = old.merged(joined[file]) if file in joined else old.shards.get(file)
+            if found:
+                moments.shards[file] = found
+        names = piece.table["id"].to_pylist()
+        moments.still = {name: old.still[name] for name in names if name in old.still}
+        part = parts[place]
+        known = same.get((part.first_episode, part.num_episodes))
+        of_part = sums.parts[known] if known else _sums_of_part(moments, piece.files, piece.table, base)
+        sums.parts[key_of(part)] = of_part
+    sums.parts = {key_of(part): sums.parts[key_of(part)] for part in parts}
     return done
 
 

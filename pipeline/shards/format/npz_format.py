@@ -18,7 +18,7 @@ from vlapipe.pipeline.shards.format.joined import Block, Joined
 from vlapipe.pipeline.shards.format.npy_header import read_npy_header
 from vlapipe.pipeline.shards.format.zip_file import Encoded, Member, StoredArray, data_offset
 
-__all__ = ["find_stored_npz", "npz_members", "npz_reads_back", "npz_reads_into"]
+__all__ = ["column_major_npz", "find_stored_npz", "npz_members", "npz_reads_back", "npz_reads_into"]
 
 _SLICE_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 15
@@ -133,6 +133,17 @@ def _read_into(path: Path, name: str, out: NDArray[Any]) -> None:
             for first in range(0, len(lines), step):
                 part = lines[first : first + step]
                 part[...] = np.frombuffer(member.read(len(part) * line_bytes), dtype).reshape(part.shape)
+
+
+def column_major_npz(path: Path) -> set[str]:
+    """Returns the names of the arrays that are stored column by column."""
+    found = set()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                _, fortran, _ = read_npy_header(member)
+            found |= {name.removesuffix(".npy")} if fortran else set()
+    return found
 
 
 def find_stored_npz(file: IO[bytes], member: zipfile.ZipInfo) -> StoredArray | None:

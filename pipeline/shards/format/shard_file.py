@@ -25,7 +25,13 @@ from vlapipe.pipeline.shards.format.digest import RESTORE
 from vlapipe.pipeline.shards.format.file_locks import lock_shared
 from vlapipe.pipeline.shards.format.file_maps import map_file
 from vlapipe.pipeline.shards.format.joined import Joined
-from vlapipe.pipeline.shards.format.npz_format import find_stored_npz, npz_members, npz_reads_back, npz_reads_into
+from vlapipe.pipeline.shards.format.npz_format import (
+    column_major_npz,
+    find_stored_npz,
+    npz_members,
+    npz_reads_back,
+    npz_reads_into,
+)
 from vlapipe.pipeline.shards.format.zarr_format import (
     find_stored_zarr,
     zarr_group_member,
@@ -37,7 +43,7 @@ from vlapipe.pipeline.shards.format.zip_file import AlignedZip, Member, StoredAr
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.schemas.errors import DamageError
 
-__all__ = ["StoredShard", "map_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
+__all__ = ["StoredShard", "map_arrays", "read_arrays", "read_into", "shard_format_of", "stored_sizes", "write_shard"]
 
 _READ_BYTES = 1 << 20  # bytes that are read back at once; they fit into the CPU's cache
 SUFFIX = {"npz": ".npz", "zarr": ".zarr.zip"}
@@ -213,6 +219,25 @@ def read_into(path: Path, targets: Mapping[str, NDArray[Any]], shard_format: str
             jobs += zarr_reads_into(store, name, out) if store else npz_reads_into(path, name, out)
         for _ in in_order(jobs, num_threads):
             pass
+
+
+def read_arrays(path: Path, kinds: Mapping[str, Mapping[str, Any]], num_threads: int = 1) -> dict[str, NDArray[Any]]:
+    """Returns every array of a shard by name, in the order of ``kinds``: mapped if it is uncompressed, else decoded.
+
+    An array that is stored column by column is column-major, so that it can be written again as it is. ``kinds`` is the
+    manifest's description of the arrays. A damaged shard may raise any exception, as in ``read_into``.
+    """
+    shard_format = shard_format_of(path.name)
+    _, arrays = map_arrays(path, shard_format)
+    by_column = column_major_npz(path) if shard_format == "npz" else set()
+    decoded = {
+        name: np.empty(kind["shape"], kind["dtype"], order="F" if name in by_column else "C")
+        for name, kind in kinds.items()
+        if name not in arrays
+    }
+    read_into(path, decoded, shard_format, num_threads)
+    arrays |= decoded
+    return {name: arrays[name] for name in kinds}
 
 
 def map_arrays(
