@@ -267,7 +267,7 @@ class Contents:
             known = [file in held and {h.id for h in held[file]} <= each.starts[file].keys() for file in sources]
             if all(known) and len({self._part_of[file] for file in sources}) == 1:
                 done.append(each)
-        takes_place = {[*each.starts][0]: each.entry for each in done}
+        takes_place = {next(iter(each.starts)): each.entry for each in done}
         gone = {file for each in done for file in each.starts}
         shards: dict[str, dict[str, Any]] = {}
         for file, entry in self.shards.items():

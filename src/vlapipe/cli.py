@@ -20,35 +20,21 @@ from typing import Any, TextIO
 import click
 
 import vlapipe
+from vlapipe.commands.compact import compact
 from vlapipe.commands.diff import diff
 from vlapipe.commands.generations import edit, log
 from vlapipe.commands.generations import gc as remove_old
 from vlapipe.commands.inspect import inspect
-from vlapipe.commands.options import DATASET, FOLDER, PATH
+from vlapipe.commands.options import BYTES, DATASET, FOLDER, PATH
 from vlapipe.commands.verify import repair, verify
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.output_file import require_folder_of, write_text
 from vlapipe.schemas.paths import local_path
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.renamed import RenamedWarning
-from vlapipe.schemas.sizes import parse_size
 from vlapipe.schemas.surroundings import stopped_by
 
 __all__ = ["main"]
-
-
-class _Bytes(click.ParamType[int]):
-    """A size such as 256MB (powers of 1000) or 256MiB (powers of 1024)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except UsageError as error:
-            self.fail(f"{error.problem}; {error.cure}", param, ctx)
 
 
 class _NumberOrAuto(click.ParamType[int | str]):
@@ -105,6 +91,7 @@ def cli() -> None:
     vlapipe diff monday/ today/                    what changed between two datasets
     vlapipe edit data/ --drop EPISODE              leave an episode out; nothing is lost
     vlapipe log data/                              who changed what, and when
+    vlapipe compact data/                          join many small shards into few
     vlapipe gc data/ --keep 3                      remove older generations
     vlapipe verify data/                           compare every byte with what was written
     vlapipe repair data/ --source raw/             make damaged files again
@@ -147,7 +134,7 @@ def cli() -> None:
     metavar="SECONDS",
     help="Set an episode aside that occupies a worker for so long.",
 )
-@click.option("--shard-size", type=_Bytes(), default="256MB", show_default=True, help="About how large a shard is.")
+@click.option("--shard-size", type=BYTES, default="256MB", show_default=True, help="About how large a shard is.")
 @click.option("--image-size", type=_ImageSize(), metavar="WxH", help="Resize images. Default: kept as recorded.")
 @click.option(
     "--image-storage",
@@ -238,6 +225,7 @@ cli.add_command(inspect)
 cli.add_command(diff)
 cli.add_command(log)
 cli.add_command(edit)
+cli.add_command(compact)
 cli.add_command(remove_old)
 
 
@@ -555,7 +543,7 @@ def _sample_of(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--keep-best", type=int, help="Best checkpoints that are kept besides the newest two. Default 1.")
 @click.option("--keep-every", type=int, help="Keep each checkpoint whose step is a multiple of this for good.")
 @click.option("--cache-dir", type=PATH, help="Where shards are unpacked once, say a scratch disk. Default: in DATA.")
-@click.option("--cache-size", type=_Bytes(), help="About how much unpacked shards may take there, say 50GB.")
+@click.option("--cache-size", type=BYTES, help="About how much unpacked shards may take there, say 50GB.")
 @click.option("--seed", type=int, help="Of weights and order. Default 0.")
 @_window_flags
 def train(compile_mode: str | None, config: Path | None, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What options of several commands share: a path of this machine, or a dataset's, as a value."""
+"""What options of several commands share: a path of this machine, or a dataset's, or a size, as a value."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import Address, dataset_path, local_path
+from vlapipe.schemas.sizes import parse_size
 
-__all__ = ["DATASET", "FOLDER", "PATH"]
+__all__ = ["BYTES", "DATASET", "FOLDER", "PATH"]
 
 
 class _LocalPath(click.ParamType[Path]):
@@ -50,6 +52,21 @@ def _name(param: click.Parameter | None) -> str:
     return param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
 
 
+class _Bytes(click.ParamType[int]):
+    """A size such as 256MB (powers of 1000) or 256MiB (powers of 1024)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(f"{error.problem}; {error.cure}", param, ctx)
+
+
+BYTES = _Bytes()
 PATH = _LocalPath()
 FOLDER = _Folder()
 DATASET = _Dataset()
