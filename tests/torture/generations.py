@@ -1,4 +1,4 @@
-"""Kills appends, edits and gc, and lets several processes append at once; then looks at what is left.
+"""Kills appends, edits, compactions and gc, and lets several processes append at once; then looks at what is left.
 
 ``python tests/torture/generations.py --kills 200 --kills-a-step 20 --processes 8 --appends 25 --opens 1000 --seed 0``
 
@@ -33,10 +33,12 @@ from tiny_lab import ingest_lab, make_lab, schema_text
 import vlapipe.pipeline.change.append
 import vlapipe.pipeline.change.collect
 import vlapipe.pipeline.change.commit
+import vlapipe.pipeline.change.compact
 import vlapipe.pipeline.change.contents
 import vlapipe.pipeline.change.work_folder
 import vlapipe.pipeline.shards.manifest.generations
 from vlapipe.pipeline.change.collect import collect
+from vlapipe.pipeline.change.compact import compact
 from vlapipe.pipeline.change.edit import Edit, edit
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.manifest.generations import generations
@@ -46,6 +48,7 @@ from vlapipe.pipeline.shards.verify.verify import verify
 CHANGE = vlapipe.pipeline.change
 SCHEMA = schema_text(val=0.3)
 SMALL_SHARD = 20  # in bytes: each episode is a shard
+TWO_EPISODES = 400  # in bytes: compact joins two of them
 # Each step by its module and function; a run is killed before it, or after it.
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "append": [
@@ -59,6 +62,15 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "edit": [
+        (CHANGE.contents, "write_named"),
+        (CHANGE.commit, "write_entry"),
+        (CHANGE.commit, "claim"),
+        (CHANGE.commit, "publish"),
+        (CHANGE.work_folder, "_tidy"),
+    ],
+    "compact": [
+        (CHANGE.compact, "write_joined_shard"),
+        (CHANGE.compact, "place_shards"),
         (CHANGE.contents, "write_named"),
         (CHANGE.commit, "write_entry"),
         (CHANGE.commit, "claim"),
@@ -100,6 +112,8 @@ class Lab:
             ingest_lab(self.raw, data, SCHEMA, shard_bytes=SMALL_SHARD, workers=1, prune=True)
         elif what == "edit":
             edit(data, ["ep00", "ep04"], Edit(drop=True), note="shaky")
+        elif what == "compact":
+            compact(data, shard_bytes=TWO_EPISODES, workers=1)
         else:
             collect(data, keep=1)
 
@@ -219,7 +233,9 @@ def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
             at = Counter[str]()
             for k in range(kills_a_step):
                 lab.copy(what, data, chance)
-                turn = chance.randint(1, 4) if name == "write_named" else 1
+                turn = (
+                    chance.randint(1, 4) if name == "write_named" else 1 + (name == "write_joined_shard" and k % 3 > 0)
+                )
 
                 def kill(module: Any = module, name: str = name, after: bool = bool(k % 2), turn: int = turn) -> None:
                     die_at(module, name, after=after, turn=turn)
