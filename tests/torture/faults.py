@@ -39,7 +39,7 @@ REASONS = {
     errno.EMFILE: "as many files open as it may",
     errno.EACCES: "no permission",
 }
-COMMANDS = ("ingest", "append", "edit", "gc", "repair")
+COMMANDS = ("ingest", "append", "edit", "compact", "gc", "repair")
 _GO_ON = "the same command then goes on"
 _NOT_ONE_LINE = re.compile(r"Traceback|Exception|Error|\[Errno")
 
@@ -67,7 +67,8 @@ class Lab:
             self.after[what] = tree(data)
             if what in ("ingest", "edit"):
                 shutil.copytree(data, root / what)
-                self.before |= {"append": root / what, "edit": root / what} if what == "ingest" else {"gc": root / what}
+                own = ("append", "edit", "compact") if what == "ingest" else ("gc",)
+                self.before |= dict.fromkeys(own, root / what)
 
     def run(self, what: str, data: Path, *, turn: int = 0, error: int = 0) -> Ended:
         """Run the command in a child, in which a call fails."""
@@ -88,6 +89,8 @@ class Lab:
             return ["ingest", "--dataset", str(source), "--out", str(data), *options]
         if what == "edit":
             return ["edit", str(data), "ep01", "--drop", "--note", "shaky"]
+        if what == "compact":
+            return ["compact", str(data), "--shard-size", "1kB", "--workers", "1"]
         if what == "gc":
             return ["gc", str(data), "--keep", "1"]
         return ["repair", str(data), "--source", str(self.few), "--workers", "1"]

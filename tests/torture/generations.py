@@ -244,8 +244,11 @@ def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
             say(f"{what} at {name}: {_numbers(at)}")
 
 
-def append_at_once(folder: Path, processes: int, appends: int, opens: int) -> None:
-    """Let processes append at the same time, each from recordings of its own, and open the dataset meanwhile."""
+def append_at_once(folder: Path, processes: int, appends: int, opens: int, compactions: int = 0) -> None:
+    """Let processes append at the same time, each from recordings of its own, and open the dataset meanwhile.
+
+    One more process joins their small shards, so many times.
+    """
     folder.mkdir()
     first = make_lab(folder / "first", {"ep_first": {"n": 0}})
     data = folder / "data"
@@ -261,34 +264,42 @@ def append_at_once(folder: Path, processes: int, appends: int, opens: int) -> No
             config = IngestConfig(source=raw, out=data, schema=str(schema), workers=1, shard_bytes=SMALL_SHARD)
             ingest(config)
 
+    def join() -> None:
+        for _ in range(compactions):
+            time.sleep(0.2)
+            compact(data, shard_bytes=TWO_EPISODES, workers=1)
+
     pids = [child(lambda number=number: work(number), folder / "log") for number in range(processes)]
+    pids += [child(join, folder / "log")] if compactions else []
     seen: set[str] = set()
     newest, partial, done, num_opens = 0, 0, set[int](), 0
-    while len(done) < processes or num_opens < opens:
+    while len(done) < len(pids) or num_opens < opens:
         opened = open_dataset(data)
         ids = set(opened.column("id").tolist())
         files = [data / shard["file"] for shard in opened.manifest.shards]
         is_whole = seen <= ids and opened.generation >= newest and all(file.exists() for file in files)
-        partial += not is_whole or len(ids) != len(opened) or len(ids) != opened.generation
+        is_counted = compactions > 0 or len(ids) == opened.generation
+        partial += not is_whole or len(ids) != len(opened) or not is_counted
         seen, newest, num_opens = ids, opened.generation, num_opens + 1
         for pid in pids:
             if pid not in done and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 done.add(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    assert codes == [0] * processes, (folder / "log").read_text()[-3000:]
+    assert codes == [0] * len(pids), (folder / "log").read_text()[-3000:]
     expected = {"ep_first"} | {f"ep_{number:02d}_{i:03d}" for number in range(processes) for i in range(appends)}
     ids = open_dataset(data).column("id").tolist()
     found = verify(data)
     lost, twice = len(expected - set(ids)), len(ids) - len(set(ids))
     told = entries(data)
+    joined = sum(entry.what == "compact" for entry in told)
     say(
-        f"{processes} processes x {appends} appends: {len(ids) - 1} episodes, {lost} lost, {twice} twice, "
-        f"{len(generations(data))} generations, {len(told)} in the log, {num_opens} opens, {partial} partial views, "
-        f"{len(found.faults)} faults"
+        f"{processes} processes x {appends} appends, {joined} compactions: {len(ids) - 1} episodes, {lost} lost, "
+        f"{twice} twice, {len(generations(data))} generations, {len(told)} in the log, {num_opens} opens, "
+        f"{partial} partial views, {len(found.faults)} faults"
     )
     assert (lost, twice, partial, found.faults) == (0, 0, 0, []), found.lines()
-    assert len(generations(data)) == len(told) == 1 + processes * appends
-    assert all(len(entry.changes["added"]) == 1 for entry in told[1:])
+    assert len(generations(data)) == len(told) == 1 + processes * appends + joined
+    assert all(len(entry.changes["added"]) == 1 for entry in told[1:] if entry.what != "compact")
     assert not (data / ".ingest").exists()
 
 
@@ -319,6 +330,7 @@ def main() -> None:
     parser.add_argument("--kills-a-step", type=int, default=20)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--appends", type=int, default=25, help="of each process")
+    parser.add_argument("--compactions", type=int, default=25, help="beside the appends of a second round")
     parser.add_argument("--opens", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without-exclusive-create", action="store_true")
@@ -329,7 +341,10 @@ def main() -> None:
         if asked.kills or asked.kills_a_step:
             kill_all(Path(folder), asked.kills, asked.kills_a_step, asked.seed)
         if asked.processes:
-            append_at_once(Path(folder) / "at-once", asked.processes, asked.appends, asked.opens)
+            told = asked.processes, asked.appends, asked.opens
+            append_at_once(Path(folder) / "at-once", *told)
+            if asked.compactions:
+                append_at_once(Path(folder) / "compacted", *told, asked.compactions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Killed appends, edits and gc lose, tear and leave nothing; of appends at the same time none is lost."""
+"""Killed appends, edits, compactions and gc lose, tear and leave nothing; of appends at the same time none is lost."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ def torture(*options: str, **numbers: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "kills_a_step"), [(3, 0), pytest.param(200, 20, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("kills", "kills_a_step"), [(4, 0), pytest.param(200, 20, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_killed_commands_leave_one_generation_or_the_next_and_nothing_else(kills: int, kills_a_step: int) -> None:
     done = torture(kills=kills, kills_a_step=kills_a_step, processes=0, seed=1)
     assert done.returncode == 0, done.stderr
-    for what in ("append", "edit", "gc"):
+    for what in ("append", "edit", "compact", "gc"):
         assert re.search(rf"^{what}: .*0 twice, 0 torn, 0 left over, 0 lost, 0 differ, 0 faults", done.stdout, re.M)
 
 
 @pytest.mark.parametrize(
-    ("processes", "appends", "opens"),
-    [(3, 2, 20), pytest.param(8, 25, 1000, marks=pytest.mark.slow)],
+    ("processes", "appends", "opens", "compactions"),
+    [(3, 2, 20, 2), pytest.param(8, 25, 1000, 25, marks=pytest.mark.slow)],
     ids=["short", "long"],
 )
-def test_appends_at_the_same_time_are_all_there(processes: int, appends: int, opens: int) -> None:
-    done = torture(kills=0, kills_a_step=0, processes=processes, appends=appends, opens=opens)
+def test_appends_at_the_same_time_are_all_there(processes: int, appends: int, opens: int, compactions: int) -> None:
+    numbers = {"processes": processes, "appends": appends, "opens": opens, "compactions": compactions}
+    done = torture(kills=0, kills_a_step=0, **numbers)
     assert done.returncode == 0, done.stderr
     assert f"{processes * appends} episodes, 0 lost, 0 twice, {processes * appends + 1} generations" in done.stdout
-    assert "0 partial views, 0 faults" in done.stdout
+    assert done.stdout.count(f"{processes * appends} episodes, 0 lost, 0 twice") == 2
+    assert done.stdout.count("0 partial views, 0 faults") == 2
 
 
 @pytest.mark.slow
