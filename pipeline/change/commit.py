@@ -92,11 +92,13 @@ def commit_manifest(path: Path, work: Path, manifest: Manifest, said: Said) -> b
 
 def place_shards(path: Path, made: Path) -> None:
     """Give new shards their place. The work folder keeps them too, in case this command is killed before it commits."""
+    there = made.iterdir()  # glob would pass over a folder that cannot be read, and the commit would lack its shards
+    shards = sorted(each for each in there if each.name.startswith("shard-"))
     copy = copy_at(path)
     if copy:
-        upload(copy.store, made.glob("shard-*"), SHARD_FOLDER)
+        upload(copy.store, shards, SHARD_FOLDER)
         return
-    for shard in sorted(made.glob("shard-*")):
+    for shard in shards:
         target = path / SHARD_FOLDER / shard.name
         if target.exists():
             continue

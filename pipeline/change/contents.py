@@ -29,6 +29,7 @@ from vlapipe.pipeline.change.statistics import Changed, carried_statistics, merg
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
+from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.manifest.findings_table import (
     findings_bytes,
     findings_of_indices,
@@ -536,7 +537,9 @@ def _read_dropped(dataset: Dataset) -> pa.Table | None:
     named = dataset.manifest.dropped
     if named is None:
         return None
-    return pq.read_table(dataset.path / named["file"], use_threads=False, partitioning=None)
+    path = dataset.path / named["file"]
+    with damage_or_bug(path, named["sha256"]):
+        return pq.read_table(path, use_threads=False, partitioning=None)
 
 
 def _from(statistics: Record) -> dict[str, FieldStatistics]:

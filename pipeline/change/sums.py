@@ -25,7 +25,7 @@ from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.check.flicker import Flicker, FlickerSums, still_columns_of
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.derive.actions import ACTION_ROW, ACTION_VALUE
-from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
 from vlapipe.pipeline.shards.format.parquet import parquet_bytes
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
@@ -177,7 +177,8 @@ class Sums:
 def _rows_of(folder: Path, named: Mapping[str, Any]) -> list[dict[str, Any]]:
     path = folder / named["file"]
     require_digest(path, file_sha256(path), named["sha256"])
-    rows: list[dict[str, Any]] = pq.read_table(path, use_threads=False, partitioning=None).to_pylist()
+    with damage_or_bug(path, named["sha256"]):
+        rows: list[dict[str, Any]] = pq.read_table(path, use_threads=False, partitioning=None).to_pylist()
     return rows
 
 

@@ -21,6 +21,8 @@ _MAX_KEYS = 40
 _MAX_VALUE = 40  # characters of a metadata value
 _MAX_REJECTS = 20
 _MAX_DAMAGE = 20
+_MANY_SHARDS = 100
+_SMALL_SHARD = 16_000_000  # bytes, on average
 _WIDE = 110  # columns of a terminal that has room for quantiles
 
 
@@ -45,6 +47,8 @@ def print_dataset(report: dict[str, Any]) -> None:
         f"{format_bytes(sizes['stored_bytes'])} at rest of {format_bytes(sizes['raw_bytes'])} raw ({share:.0%})",
         overflow="fold",
     )
+    if report["shards"] >= _MANY_SHARDS and sizes["stored_bytes"] < _SMALL_SHARD * report["shards"]:
+        console.print(f"many small shards: vlapipe compact {printable(report['path'])} joins them", soft_wrap=True)
     _print_lengths(console, report["lengths"])
     console.print(_clocks_table(report))
     console.print(_holdings_table(report))
