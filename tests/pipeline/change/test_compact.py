@@ -30,6 +30,8 @@ from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest import parts as limits
 from vlapipe.pipeline.shards.verify.verify import verify
 from vlapipe.pipeline.show.difference import difference_of
+from vlapipe.pipeline.show.inspection import inspect_dataset
+from vlapipe.pipeline.show.inspection_text import print_dataset
 from vlapipe.schemas.errors import DamageError, StoppedError, UsageError
 from vlapipe.schemas.registry import load_schema
 
@@ -348,6 +350,14 @@ def test_sizes_that_mean_nothing_are_refused(data: Path) -> None:
     for options in ({"shard_bytes": 0}, {"workers": 0}):
         with pytest.raises(UsageError, match="expected 1 or more"):
             compact(data, **options)
+
+
+def test_inspect_advises_it_for_many_small_shards(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = inspect_dataset(vlapipe.open_dataset(data))
+    for num_shards in (99, 100):
+        print_dataset({**report, "shards": num_shards})
+        told = f"many small shards: vlapipe compact {data} joins them" in capsys.readouterr().out
+        assert told == (num_shards == 100)
 
 
 def test_training_sees_the_same_batches_in_the_same_order(data: Path) -> None:
