@@ -1,1 +1,1 @@
-"""Changes of a finished dataset: appended recordings, edits, joined shards, removal of generations. Each is one commit."""
+"""Changes of a finished dataset: appends, edits, joined shards, removal of generations. Each is one commit."""

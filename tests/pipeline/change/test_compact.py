@@ -23,6 +23,7 @@ from vlapipe.cli import cli
 from vlapipe.pipeline.change.collect import collect
 from vlapipe.pipeline.change.compact import compact
 from vlapipe.pipeline.change.edit import Edit, edit
+from vlapipe.pipeline.change.joined_shard import Streams, kinds_of
 from vlapipe.pipeline.ingest import IngestConfig, ingest
 from vlapipe.pipeline.repair.from_source import FromSource
 from vlapipe.pipeline.repair.repair import repair
@@ -153,16 +154,18 @@ def test_shards_of_many_appends_become_few_and_the_command_finds_nothing_more(ra
     assert verify(data).lines()[-1].endswith("all good")
 
 
-def test_images_of_other_sizes_are_not_joined_with_them(tmp_path: Path) -> None:
-    raw = image_lab.write(tmp_path / "raw", lambda i: image_lab.encoded(image_lab.picture(i)), episodes=5)
-    for file in (*raw.glob("episode_2/cam/*"), *raw.glob("episode_3/cam/*")):
-        file.write_bytes(image_lab.encoded(image_lab.picture(1)[::2, ::2]))
-    image_lab.run(raw, tmp_path / "data", image_storage="raw", shard_bytes=1)
-    before = vlapipe.open_dataset(tmp_path / "data")
-    compact(tmp_path / "data", shard_bytes=100_000_000)
-    after = vlapipe.open_dataset(tmp_path / "data")
-    assert [shard["episodes"] for shard in after.manifest.shards] == [2, 2, 1]
-    assert_same(before, after)
+def test_images_of_another_kind_are_not_joined_with_them(tmp_path: Path) -> None:
+    raw = image_lab.write(tmp_path / "raw", lambda i: image_lab.encoded(image_lab.picture(i)), episodes=2)
+    entries = []
+    for storage in ("raw", "jpeg"):
+        image_lab.run(raw, tmp_path / storage, image_storage=storage)
+        entries += vlapipe.open_dataset(tmp_path / storage).manifest.shards
+    streams = Streams(anchor="robot", cameras=["camera"])
+    pixels, jpeg = (kinds_of(entry, streams) for entry in entries)
+    smaller = json.loads(json.dumps(entries[0]).replace("24, 32, 3", "12, 16, 3"))
+    without = {name: kind for name, kind in pixels.items() if name != "camera"}
+    alike = [module._are_alike(pixels, each, streams) for each in (pixels, without, jpeg, kinds_of(smaller, streams))]
+    assert alike == [True, True, False, False]
 
 
 def test_half_full_shards_are_not_touched(raw: Path, tmp_path: Path) -> None:
