@@ -31,13 +31,14 @@ from vlapipe.pipeline.change.joined_shard import (
 )
 from vlapipe.pipeline.change.work_folder import UNTIDY, work_folder
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
-from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, write_bytes
+from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, write_bytes
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.manifest.generations import publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
 from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Compacted", "compact"]
@@ -152,6 +153,8 @@ def compact(
             return _compacted(dataset, [])
         made = _build(dataset, groups, work, workers or os.cpu_count() or 1)
         place_shards(path, work / "shards")
+        if copy_at(path):  # shards that were fetched to be joined
+            remove_folder(path / SHARD_FOLDER)
 
         def change(contents: Contents) -> Said | None:
             done[:] = contents.join(made)

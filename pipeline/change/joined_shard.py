@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.build import join_arrays
 from vlapipe.pipeline.shards.format.codec import Codec
-from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug, file_sha256, require_digest
 from vlapipe.pipeline.shards.format.shard_file import StoredShard, read_arrays, shard_format_of, write_shard
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["Held", "Streams", "first_rows", "held_bytes", "kinds_of", "write_joined_shard"]
@@ -173,9 +174,19 @@ def _rows_of(
         yield ends - ends[0] if part == "offset" else arrays[name][ends[0] : ends[-1]]
 
 
+def _at_hand(folder: Path, entry: Entry) -> Path:
+    copy = copy_at(folder)
+    if copy:
+        try:
+            copy.take_large(entry["file"], entry["bytes"])
+        except FileNotFoundError:
+            raise DamageError(f"{copy.store.address}/{entry['file']}: no such object", RESTORE) from None
+    return folder / str(entry["file"])
+
+
 def _require_whole(folder: Path, entry: Entry) -> None:
     """Refuse a shard whose bytes are not those that were written: the new shard's digest would hide the damage."""
-    path = folder / entry["file"]
+    path = _at_hand(folder, entry)
     try:
         require_digest(path, file_sha256(path), entry["sha256"])
     except DamageError as error:
@@ -183,6 +194,6 @@ def _require_whole(folder: Path, entry: Entry) -> None:
 
 
 def _read(folder: Path, entry: Entry, names: Sequence[str], num_threads: int) -> dict[str, NDArray[Any]]:
-    path = folder / entry["file"]
+    path = _at_hand(folder, entry)
     with damage_or_bug(path, entry["sha256"]):
         return read_arrays(path, {name: entry["arrays"][name] for name in names}, num_threads)

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
-from vlapipe.pipeline.shards.format.atomic import whole_file, write_bytes
+from vlapipe.pipeline.shards.format.atomic import temporary_file, whole_file, write_bytes
 from vlapipe.pipeline.shards.stores.store import Store, StoredObject
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.paths import Address, dataset_path, local_path
@@ -65,6 +65,16 @@ class Copy:
         for folder in {(self.folder / name).parent for name in wanted}:
             folder.mkdir(parents=True, exist_ok=True)
         self.store.each(self._fetch, wanted)
+
+    def take_large(self, name: str, num_bytes: int) -> None:
+        """Fetch a large file that never changes, if the copy lacks it. Its digest is not compared."""
+        path = self.folder / name
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(path.parent) as (temporary, file):
+            self.store.download(name, file, num_bytes)
+            temporary.rename(path)
 
     def take_folder(self, folder: str) -> None:
         """Make a folder of the copy hold the files that the store has in it, and no others."""

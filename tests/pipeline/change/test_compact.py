@@ -155,7 +155,7 @@ def test_shards_of_many_appends_become_few_and_the_command_finds_nothing_more(ra
 
 
 def test_images_of_another_kind_are_not_joined_with_them(tmp_path: Path) -> None:
-    raw = image_lab.write(tmp_path / "raw", lambda i: image_lab.encoded(image_lab.picture(i)), episodes=2)
+    raw = image_lab.write(tmp_path / "lab", lambda i: image_lab.encoded(image_lab.picture(i)), episodes=2)
     entries = []
     for storage in ("raw", "jpeg"):
         image_lab.run(raw, tmp_path / storage, image_storage=storage)

@@ -340,3 +340,15 @@ def test_forked_process_is_refused_instead_of_hanging(s3: str, raw: Path) -> Non
             os._exit(7 if "a forked process cannot read from a store" in str(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_small_shards_in_a_store_are_compacted_as_on_a_disk(s3: str, raw: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    for out in (s3, disk):
+        put(raw, out)
+        done = run("compact", out, "--shard-size", "1MB")
+        assert done.exit_code == 0, done.output
+    assert tree_of(s3) == tree_on_disk(disk)
+    assert len(vlapipe.open_dataset(s3).manifest.shards) == 1
+    assert [float(vlapipe.open_dataset(s3)[i]["robot/q"][0]) for i in range(4)] == [0.0, 1.0, 2.0, 3.0]
+    assert not list((tmp_path / "cache" / "stores").rglob("shard-*"))
