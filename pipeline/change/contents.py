@@ -25,7 +25,7 @@ from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses, to
 from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
 from vlapipe.pipeline.build.statistics import FieldStatistics
 from vlapipe.pipeline.change.joined_shard import Held
-from vlapipe.pipeline.change.statistics import Changed, carried_statistics, merged_statistics
+from vlapipe.pipeline.change.statistics import Changed, Taken, carried_statistics, merged_statistics
 from vlapipe.pipeline.change.tables import joined, with_metadata
 from vlapipe.pipeline.check.evidence import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
@@ -95,6 +95,8 @@ class Contents:
         # Those that are counted and not read. An older vlapipe counted findings and kept no places.
         self._other_findings = Counter(manifest.totals["findings"]) - _by_code(self._of_dataset)
         self._stored: list[Record] = []
+        self._taken = Taken()
+        self._streams_of_others: list[dict[str, dict[str, Any]]] = []
         self._num_planned = 0
         self._joined: dict[str, list[str]] = {}  # the shards whose place a new one takes, by its file
         self._rows: dict[str, Record] = {}  # labels, for ``differs``
@@ -148,6 +150,16 @@ class Contents:
             listed = enumerate(self.base.manifest.shard_files)
             self._load(sorted({bisect_right(first, shard) - 1 for shard, file in listed if file in wanted}))
 
+    def _load_last(self) -> None:
+        """Read the last part, to which new shards go, unless it is full."""
+        last = self._parts[-1]
+        if not is_full(last.num_episodes, last.num_shards):
+            self._load([len(self._parts) - 1])
+
+    def load_all(self) -> None:
+        """Read all parts."""
+        self._load(range(len(self._parts)))
+
     def remove(self, ids: Collection[str]) -> None:
         """Forget episodes, and rejects of these names. Their shards stay as they are."""
         self.present(ids)
@@ -164,9 +176,7 @@ class Contents:
         Findings about the dataset as a whole take the place of those of the ingest before, unless nothing was read.
         """
         rows: list[Record] = []
-        last = self._parts[-1]
-        if not is_full(last.num_episodes, last.num_shards):
-            self._load([len(self._parts) - 1])
+        self._load_last()
         for record in records:
             self.rejects += record["rejects"]
             if not record["shard"]:
@@ -203,6 +213,67 @@ class Contents:
             self._load_files(left[_FILE].to_pylist())  # these shards may not be needed any more
             self.dropped = _without(self.dropped, dropped)
             self.drop(dropped)
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Forget episodes, dropped ones too, and rejects of these names."""
+        self.remove(ids)
+        if self.dropped is not None:
+            self.dropped = _without(self.dropped, ids)
+
+    def recordings(self, ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
+        """Return what tells the recordings of these episodes apart: the digests of their files, and numbers of rows."""
+        streams = self.base.manifest.streams
+        table = self.table.filter(pc.is_in(self.table["id"], pa.array(sorted(ids), pa.string())))
+        rows = [name for name in (f"{stream}/rows" for stream in streams) if name in table.column_names]
+        columns = [table[name].to_pylist() for name in ("num_frames", *rows)]
+        digests = ([source["sha256"] for source in sources] for sources in table["sources"].to_pylist())
+        told = zip(*columns, digests, strict=True)
+        return dict(zip(table["id"].to_pylist(), told, strict=True))
+
+    def files_of_episodes(self) -> dict[str, set[str]]:
+        """Return the ids of the episodes of each shard that was read, dropped ones too, by the shard's file."""
+        found: dict[str, set[str]] = {}
+        for table in (self.table, self.dropped):
+            if table is not None:
+                for file, name in zip(*(table[column].to_pylist() for column in (_FILE, "id")), strict=True):
+                    found.setdefault(file, set()).add(name)
+        return found
+
+    def take(self, other: Contents, files: Mapping[str, str]) -> dict[str, str]:
+        """Add all that was read of another dataset: episodes and dropped ones, rejects, findings, edits.
+
+        None of its episodes is here. ``files`` gives its shards their names here. Returns those of them that were not
+        here before. What was edited here of an episode of the same name stands.
+        """
+        self._load_last()
+        self._load_files(files.values())
+        new = {old: file for old, file in files.items() if file not in self.shards}
+        self.shards |= {file: {**other.shards[old], "file": file} for old, file in new.items()}
+        ids = set(other.table["id"].to_pylist())
+        self.table = joined(self.table, _renamed(other.table, files), self.base)
+        if self.gaps is not None and other.gaps is not None:
+            self.gaps = pa.concat_tables([self.gaps, other.gaps])
+        if other.dropped is not None and len(other.dropped):
+            there = [self.dropped] if self.dropped is not None else []
+            self.dropped = pa.concat_tables([*there, _renamed(other.dropped, files)], promote_options="permissive")
+        self.rejects += other.rejects
+        self._findings += other._findings
+        self._of_dataset += [finding for finding in other._of_dataset if finding not in self._of_dataset]
+        self._other_findings += +other._other_findings
+        edited = ids & self.edits.keys()
+        for name in sorted((ids | other.dropped_ids) & other.edits.keys()):
+            self.edits[name] = {**other.edits[name], **self.edits.get(name, {})}
+        self._make_edits(edited)
+        self._streams_of_others.append(other.base.manifest.streams)
+        self._num_planned += len(new)
+        return new
+
+    def count(self, taken: Taken) -> None:
+        """Add what is known of the statistics of shards that were taken."""
+        self._taken.rows |= taken.rows
+        self._taken.moments.shards |= taken.moments.shards
+        self._taken.moments.still |= taken.moments.still
+        self._taken.histograms += taken.histograms
 
     def drop(self, ids: Collection[str]) -> None:
         """Leave episodes out, so that ``restore`` can bring them back."""
@@ -399,10 +470,11 @@ class Contents:
 
         new = {file: _from(each) for file, each in self._statistics.items() if counts[file] == stored[file]}
         loaded = dict(sorted(self._loaded.items()))
+        whole = with_parts(parts)
         if self._joined:
-            merged = carried_statistics(self.base, with_parts(parts), written, loaded, self._joined)
+            merged = carried_statistics(self.base, whole, written, loaded, self._joined)
         else:
-            merged = merged_statistics(self.base, with_parts(parts), cache, written, loaded, new, self._still)
+            merged = merged_statistics(self.base, whole, cache, written, loaded, new, self._still, self._taken)
         for place, moments in merged.moments.items():
             parts[place] = replace(parts[place], moments=write("moments", *moments.to_bytes()))
         sums = None if merged.sums is None else write("statistics", *merged.sums.to_bytes())
@@ -513,6 +585,12 @@ class Contents:
         for camera, kind in kinds.items():
             before = self.base.manifest.image_storage(camera)
             streams[camera]["storage"] = _both(before, kind)
+        for other in self._streams_of_others:
+            for camera in self.base.manifest.cameras:
+                kind = other[camera].get("storage", "jpeg")
+                streams[camera]["storage"] = _both(streams[camera].get("storage", "jpeg"), kind)
+                if "psnr_db" in other[camera]:
+                    losses[camera] = min(other[camera]["psnr_db"], losses.get(camera, other[camera]["psnr_db"]))
         for camera, loss in losses.items():
             streams[camera]["psnr_db"] = min(loss, streams[camera].get("psnr_db", loss))
         return streams
@@ -560,6 +638,12 @@ def _empty(dataset: Dataset) -> pa.Table:
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in fields
     ]
     return _by_file(pa.schema(plain).empty_table(), pa.array([], pa.string()), 0)
+
+
+def _renamed(table: pa.Table, files: Mapping[str, str]) -> pa.Table:
+    """Return a table with other names of its shards."""
+    names = [files[file] for file in table[_FILE].to_pylist()]
+    return table.set_column(table.column_names.index(_FILE), _FILE, pa.array(names, pa.string()))
 
 
 def _of_no_episode(row: Record) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.manifest.parts import Part
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["Changed", "Merged", "carried_statistics", "key_of", "merged_statistics", "summaries", "sums_of"]
+__all__ = [
+    "Changed",
+    "Merged",
+    "Taken",
+    "carried_statistics",
+    "key_of",
+    "merged_statistics",
+    "summaries",
+    "sums_of",
+    "taken_of",
+]
 
 Training = dict[str, dict[str, int]]  # the indices of training episodes, by shard's file and id
 
@@ -29,6 +39,18 @@ class Changed:
 
     files: list[str]
     table: pa.Table
+
+
+@dataclass(kw_only=True)
+class Taken:
+    """What is known of shards that come from other datasets, as if they had been here before.
+
+    ``rows`` are the ids of the training episodes by shard's file; ``moments`` those of these episodes.
+    """
+
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    moments: PartMoments = field(default_factory=PartMoments)
+    histograms: list[dict[str, FieldStatistics]] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -56,6 +78,7 @@ def merged_statistics(
     loaded: Mapping[int, pa.Table],
     new: Mapping[str, Mapping[str, FieldStatistics]],
     still: Mapping[str, Flicker],
+    taken: Taken,
 ) -> Merged:
     """Return the sums and the statistics of a generation.
 
@@ -67,6 +90,7 @@ def merged_statistics(
         loaded: the episodes tables of the parts that these take the place of, by their place in ``base``.
         new: the statistics of new shards by file, whose episodes are all in the dataset.
         still: the columns that hardly move, by new episode.
+        taken: what is known of shards of other datasets.
     """
     before, after = Dataset(base.path, base.manifest, cache), Dataset(base.path, manifest, cache)
     parts = manifest.all_parts
@@ -78,7 +102,10 @@ def merged_statistics(
         old_rows |= _training(table, base.manifest.all_parts[place], base.manifest.shard_files)
         ids_before |= set(table["id"].to_pylist())
     done = Merged(sums=sums)
-    unread = dict(old_rows)
+    for histograms in taken.histograms:
+        sums.count(histograms)
+    old = _joined([old, taken.moments])
+    unread = {**old_rows, **{file: dict.fromkeys(names, -1) for file, names in taken.rows.items()}}
     for place, piece in written.items():
         moments = PartMoments()
         rows = _training(piece.table, parts[place], manifest.shard_files)
@@ -99,7 +126,7 @@ def merged_statistics(
         names = piece.table["id"].to_pylist()
         known = {**old.still, **still}
         for index, name in enumerate(names, parts[place].first_episode):
-            if name not in ids_before and name not in still:
+            if name not in ids_before and name not in known:
                 known[name] = still_of(after, index)
         moments.still = {name: known[name] for name in names if known.get(name)}
         done.moments[place] = moments
@@ -187,6 +214,42 @@ def sums_of(dataset: Dataset) -> tuple[Sums, dict[int, PartMoments]]:
         sums.parts[key_of(part)] = _sums_of_part(moments, files, table, dataset)
         computed[place] = moments
     return sums, computed
+
+
+def taken_of(dataset: Dataset, files: Mapping[str, str], ids: Mapping[str, Set[str]]) -> Taken:
+    """Return what is known of the shards that another dataset takes from this one.
+
+    Shards are read only if ``dataset`` has no sums, or some training episodes of a shard are not taken; then those that
+    are fewer: the taken ones or the others.
+
+    Args:
+        dataset: the other dataset, with a cache for unpacked shards.
+        files: the names that shards get there, by their file. Those that are there already are not among them.
+        ids: the episodes that are taken, by their shard's file.
+    """
+    sums, computed = sums_of(dataset)
+    parts = dataset.manifest.all_parts
+    moments = _joined([computed.get(place) or _moments_of(dataset, place) for place in range(len(parts))])
+    rows: Training = {}
+    names: list[str] = []
+    for place, part in enumerate(parts):
+        table = dataset.episodes_of_part(place)
+        rows |= _training(table, part, dataset.manifest.shard_files)
+        names += table["id"].to_pylist()
+    whole = {file for file in rows if file in files and rows[file].keys() <= ids.get(file, set())}
+    taken = Taken(rows={files[file]: list(rows[file]) for file in rows if file in whole})
+    taken.moments.shards = {files[file]: moments.shards[file] for file in rows if file in whole}
+    taken.moments.still = {name: moments.still.get(name, {}) for name in names}
+    rest = rows.keys() - whole
+    if sum(len(rows[file]) for file in whole) < sum(len(rows[file]) for file in rest):
+        sums.histograms = {}
+        for file in sorted(whole):
+            sums.count(statistics_of(dataset, rows[file].values()))
+    else:
+        for file in sorted(rest):
+            sums.count(statistics_of(dataset, rows[file].values()), times=-1)
+    taken.histograms.append(sums.histograms)
+    return taken
 
 
 def _sums_of_part(moments: PartMoments, files: Sequence[str], table: pa.Table, dataset: Dataset) -> PartSums:

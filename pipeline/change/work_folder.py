@@ -151,8 +151,14 @@ def remove_unlisted(dataset: Path, *, older_than_s: float | None = None) -> dict
         there = copy.files(SHARD_FOLDER)
         found = {name: (there[name].num_bytes, there[name].modified_s) for name in unlisted if name in there}
     else:
-        statuses = {name: (dataset / name).stat() for name in unlisted}
-        found = {name: (status.st_size, status.st_mtime) for name, status in statuses.items()}
+        found = {name: _size_and_time(dataset / name) for name in unlisted}
     old = [name for name, (_, when) in found.items() if older_than_s is None or time.time() - when > older_than_s]
     remove_files(dataset, old)
     return {name: found[name][0] for name in old}
+
+
+def _size_and_time(path: Path) -> tuple[int, float]:
+    status = path.stat()
+    if status.st_nlink > 1:  # linked by a merge, just now perhaps, and the file itself is older
+        return status.st_size, max(status.st_mtime, status.st_ctime)
+    return status.st_size, status.st_mtime

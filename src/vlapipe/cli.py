@@ -22,7 +22,7 @@ import click
 import vlapipe
 from vlapipe.commands.compact import compact
 from vlapipe.commands.diff import diff
-from vlapipe.commands.generations import edit, log
+from vlapipe.commands.generations import edit, log, merge
 from vlapipe.commands.generations import gc as remove_old
 from vlapipe.commands.inspect import inspect
 from vlapipe.commands.options import BYTES, DATASET, FOLDER, PATH
@@ -90,6 +90,7 @@ def cli() -> None:
     vlapipe inspect data/                          look at what came of it
     vlapipe diff monday/ today/                    what changed between two datasets
     vlapipe edit data/ --drop EPISODE              leave an episode out; nothing is lost
+    vlapipe merge data/ other/                     add the episodes of another dataset; shards are linked
     vlapipe log data/                              who changed what, and when
     vlapipe compact data/                          join many small shards into few
     vlapipe gc data/ --keep 3                      remove older generations
@@ -226,6 +227,7 @@ cli.add_command(diff)
 cli.add_command(log)
 cli.add_command(edit)
 cli.add_command(compact)
+cli.add_command(merge)
 cli.add_command(remove_old)
 
 

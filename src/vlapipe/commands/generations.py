@@ -1,4 +1,4 @@
-"""``vlapipe log``, ``gc`` and ``edit``: the generations of a dataset, and changes that read no recording."""
+"""``vlapipe log``, ``gc``, ``edit``, ``merge``: the generations of a dataset, and changes that read no recording."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from vlapipe.commands.options import DATASET
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["edit", "gc", "log"]
+__all__ = ["edit", "gc", "log", "merge"]
 
 
 @click.command()
@@ -104,6 +104,42 @@ def edit(
         click.echo("nothing to do: the episodes are so already")
     else:
         click.echo(f"generation {done.generation} of {shown(dataset)}: {asked.what}; {counted(len(done), 'episode')}")
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...", type=PATH)
+@click.option("--note", help="A remark that vlapipe log shows.")
+@click.option("--dry-run", is_flag=True, help="Say what would be added, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON, with every episode.")
+def merge(dataset: Path, others: tuple[Path, ...], note: str | None, dry_run: bool, as_json: bool) -> None:
+    """Add the episodes of each OTHER dataset to DATASET, as its next generation. The others stay as they are.
+
+    \b
+    vlapipe merge data/ tuesday/ wednesday/
+    vlapipe merge data/ other@3                    generation 3 of other
+
+    Shards are linked, or copied where the file system has no links. The datasets must have the same fields, cameras,
+    samples and storage. Episodes keep their split, labels and edits. One that DATASET has already stays as it is there.
+    """
+    from vlapipe.pipeline.change.merge import merge as run
+    from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
+
+    done = run(dataset, others, note=note, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps({"dataset": str(dataset), **vars(done)}, indent=1))
+        return
+    there = f"{counted(done.changes['already there'], 'episode')} already there"
+    if done.is_nothing:
+        click.echo(f"nothing to do: {there}")
+        return
+    added = [f"{counted(len(done.changes['added']), 'episode')} added"]
+    added += [f"{len(done.changes[kind])} {kind}" for kind in ("added as dropped", "set aside") if done.changes[kind]]
+    added += [there] if done.changes["already there"] else []
+    placed = [f"{counted(count, 'shard')} {kind}" for kind, count in done.shards.items() if count]
+    copied = f" ({format_bytes(done.copied_bytes)})" if done.copied_bytes else ""
+    what = f"{dataset} would have" if dry_run else f"generation {done.generation} of {dataset}:"
+    click.echo(f"{what} {', '.join(added)}; {', '.join(placed) or 'no shard'}{copied}")
 
 
 def _value_of(text: str) -> tuple[str, Any]:
