@@ -95,7 +95,7 @@ def test_every_option_of_export_has_its_row_with_default() -> None:
         assert meaning.endswith(".")
 
 
-@pytest.mark.parametrize("command", ["verify", "repair", "edit", "log", "compact", "gc"])
+@pytest.mark.parametrize("command", ["verify", "repair", "edit", "merge", "log", "compact", "gc"])
 def test_every_option_of_a_command_for_datasets_has_its_row_with_default(command: str) -> None:
     options = flags(command)
     table = rows(f"## `vlapipe {command}`")

@@ -239,16 +239,14 @@ class Contents:
                     found.setdefault(file, set()).add(name)
         return found
 
-    def take(self, other: Contents, files: Mapping[str, str]) -> dict[str, str]:
+    def take(self, other: Contents, files: Mapping[str, str]) -> None:
         """Add all that was read of another dataset: episodes and dropped ones, rejects, findings, edits.
 
-        None of its episodes is here. ``files`` gives its shards their names here. Returns those of them that were not
-        here before. What was edited here of an episode of the same name stands.
+        None of its episodes is here. ``files`` gives its shards their names here, which are new. What was edited here
+        of an episode of the same name stands.
         """
         self._load_last()
-        self._load_files(files.values())
-        new = {old: file for old, file in files.items() if file not in self.shards}
-        self.shards |= {file: {**other.shards[old], "file": file} for old, file in new.items()}
+        self.shards |= {file: {**other.shards[old], "file": file} for old, file in files.items()}
         ids = set(other.table["id"].to_pylist())
         self.table = joined(self.table, _renamed(other.table, files), self.base)
         if self.gaps is not None and other.gaps is not None:
@@ -265,8 +263,7 @@ class Contents:
             self.edits[name] = {**other.edits[name], **self.edits.get(name, {})}
         self._make_edits(edited)
         self._streams_of_others.append(other.base.manifest.streams)
-        self._num_planned += len(new)
-        return new
+        self._num_planned += len(files)
 
     def count(self, taken: Taken) -> None:
         """Add what is known of the statistics of shards that were taken."""

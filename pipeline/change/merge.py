@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,7 @@ def _taken_by(
     num_there = 0
     shards: dict[str, _Shard] = {}
     read: dict[str, str] = {}
+    taken = set(contents.base.manifest.shard_files)
     for other, made_from in zip(others, known, strict=True):
         theirs = Contents(other)
         theirs.load_all()
@@ -147,14 +148,17 @@ def _taken_by(
         contents.remove(rejects & (listed | dropped))
         edited = listed & contents.edits.keys()
         of_files = theirs.files_of_episodes()
-        files = {file: _name_here(path, theirs.shards[file], shards) for file in theirs.shards if file in of_files}
-        new = contents.take(theirs, files)
-        for file, name in new.items():
-            entry = theirs.shards[file]
-            shards[name] = _Shard(source=other.path / file, file=name, num_bytes=entry["bytes"], sha256=entry["sha256"])
+        files: dict[str, str] = {}
+        for file, entry in theirs.shards.items():
+            if file in of_files:
+                name = files[file] = _name_here(path, entry, taken)
+                taken.add(name)
+                source = other.path / file
+                shards[name] = _Shard(source=source, file=name, num_bytes=entry["bytes"], sha256=entry["sha256"])
+        contents.take(theirs, files)
         if cache is not None:
             ids = {file: names - edited for file, names in of_files.items()}
-            contents.count(taken_of(Dataset(other.path, other.manifest, cache), new, ids))
+            contents.count(taken_of(Dataset(other.path, other.manifest, cache), files, ids))
         if made_from is not None:
             units = {unit_of(name, made_from.episodes) for name in listed | dropped | aside}
             read |= {unit: made_from.episodes[unit] for unit in sorted(units & made_from.episodes.keys())}
@@ -173,29 +177,26 @@ def _require_same_recordings(contents: Contents, theirs: Contents, ids: set[str]
         raise UsageError(problem, f"leave one out: vlapipe edit {theirs.base.path} --drop {differing[0]}")
 
 
-def _name_here(path: Path, entry: Mapping[str, Any], taken: Mapping[str, _Shard]) -> str:
-    """Return the name of a shard in the dataset: its own, or with the next number that no other shard has.
+def _name_here(path: Path, entry: Mapping[str, Any], taken: Set[str]) -> str:
+    """Return the name of a shard in the dataset: its own, or with the next number that is free.
 
-    The name has digits of the file's digest, so another shard of that name is an accident.
+    A file of the same bytes that no generation lists, as a killed merge leaves it, is free. One that is listed is not,
+    even if its bytes are the same: two recordings may be equal, and each is an episode.
     """
     file = str(entry["file"])
     match = _NAME.fullmatch(file)
     assert match is not None
     number = int(match[2])
-    while _digest_of(path, file, entry, taken) not in (None, entry["sha256"]):
+    while file in taken or not _is_free(path / file, entry):
         number += 1
         file = f"{match[1]}{number:05d}{match[3]}"
     return file
 
 
-def _digest_of(path: Path, file: str, entry: Mapping[str, Any], taken: Mapping[str, _Shard]) -> str | None:
-    """Return the digest of the shard that has this name now, and ``None`` if there is none."""
-    if file in taken:
-        return taken[file].sha256
-    there = path / file
-    if not there.exists():
-        return None
-    return file_sha256(there) if there.stat().st_size == entry["bytes"] else "another"
+def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
+    if not target.exists():
+        return True
+    return target.stat().st_size == entry["bytes"] and file_sha256(target) == str(entry["sha256"])
 
 
 def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:

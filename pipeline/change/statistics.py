@@ -224,7 +224,7 @@ def taken_of(dataset: Dataset, files: Mapping[str, str], ids: Mapping[str, Set[s
 
     Args:
         dataset: the other dataset, with a cache for unpacked shards.
-        files: the names that shards get there, by their file. Those that are there already are not among them.
+        files: the names that shards get there, by their file.
         ids: the episodes that are taken, by their shard's file.
     """
     sums, computed = sums_of(dataset)

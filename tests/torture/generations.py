@@ -1,4 +1,4 @@
-"""Kills appends, edits, compactions and gc, and lets several processes append at once; then looks at what is left.
+"""Kills appends, edits, merges, compactions and gc, and lets several append at once; then looks at what is left.
 
 ``python tests/torture/generations.py --kills 200 --kills-a-step 20 --processes 8 --appends 25 --opens 1000 --seed 0``
 
@@ -35,11 +35,13 @@ import vlapipe.pipeline.change.collect
 import vlapipe.pipeline.change.commit
 import vlapipe.pipeline.change.compact
 import vlapipe.pipeline.change.contents
+import vlapipe.pipeline.change.merge
 import vlapipe.pipeline.change.work_folder
 import vlapipe.pipeline.shards.manifest.generations
 from vlapipe.pipeline.change.collect import collect
 from vlapipe.pipeline.change.compact import compact
 from vlapipe.pipeline.change.edit import Edit, edit
+from vlapipe.pipeline.change.merge import merge
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.history import entries
@@ -77,6 +79,16 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (CHANGE.commit, "publish"),
         (CHANGE.work_folder, "_tidy"),
     ],
+    "merge": [
+        (CHANGE.merge, "_is_linked"),
+        (CHANGE.contents, "write_named"),
+        (CHANGE.commit, "write_entry"),
+        (CHANGE.commit, "keep_first"),
+        (CHANGE.commit, "claim"),
+        (CHANGE.commit, "publish"),
+        (CHANGE.commit, "sweep_entries"),
+        (CHANGE.work_folder, "_tidy"),
+    ],
     "gc": [
         (CHANGE.collect, "commit_manifest"),
         (CHANGE.commit, "claim"),
@@ -100,6 +112,8 @@ class Lab:
         edit(self.start, ["ep01"], Edit(drop=True))
         edit(self.start, ["ep01"], Edit(restore=True))
         make_lab(root / "more", {f"ep{i:02d}": {"n": i} for i in range(5, 8)})
+        self.other = root / "other"
+        ingest_lab(root / "more", self.other, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
         shutil.copytree(root / "more", self.raw, dirs_exist_ok=True)
         with (self.raw / "ep02" / "robot.csv").open("a") as file:
             file.write("5000,0.5\n")
@@ -114,6 +128,8 @@ class Lab:
             edit(data, ["ep00", "ep04"], Edit(drop=True), note="shaky")
         elif what == "compact":
             compact(data, shard_bytes=TWO_EPISODES, workers=1)
+        elif what == "merge":
+            merge(data, [self.other])
         else:
             collect(data, keep=1)
 
@@ -233,15 +249,39 @@ def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
             at = Counter[str]()
             for k in range(kills_a_step):
                 lab.copy(what, data, chance)
-                turn = (
-                    chance.randint(1, 4) if name == "write_named" else 1 + (name == "write_joined_shard" and k % 3 > 0)
-                )
+                turns = {"write_named": 4, "_is_linked": 4, "write_joined_shard": 2}
+                turn = chance.randint(1, turns.get(name, 1))
 
                 def kill(module: Any = module, name: str = name, after: bool = bool(k % 2), turn: int = turn) -> None:
                     die_at(module, name, after=after, turn=turn)
 
                 check(lab, what, data, kill, 0.0, at)
             say(f"{what} at {name}: {_numbers(at)}")
+
+
+def merge_at_once(folder: Path, processes: int) -> None:
+    """Let processes merge at the same time, each another dataset into the same one."""
+    folder.mkdir()
+    data = folder / "data"
+    ingest_lab(make_lab(folder / "first", {"ep_first": {"n": 0}}), data, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
+    others = [folder / f"other{number}" for number in range(processes)]
+    for number, other in enumerate(others):
+        raw = make_lab(folder / f"raw{number}", {f"ep_{number:02d}_{i}": {"n": i} for i in range(2)})
+        ingest_lab(raw, other, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
+    pids = [child(lambda other=other: merge(data, [other]), folder / "log") for other in others]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert codes == [0] * processes, (folder / "log").read_text()[-3000:]
+    expected = {"ep_first"} | {name for other in others for name in open_dataset(other).column("id").tolist()}
+    ids = open_dataset(data).column("id").tolist()
+    found = verify(data)
+    lost, twice = len(expected - set(ids)), len(ids) - len(set(ids))
+    say(
+        f"{processes} merges at once: {len(ids) - 1} episodes, {lost} lost, {twice} twice, "
+        f"{len(generations(data))} generations, {len(found.faults)} faults"
+    )
+    assert (lost, twice, found.faults) == (0, 0, []), found.lines()
+    assert len(generations(data)) == 1 + processes
+    assert not (data / ".ingest").exists()
 
 
 def append_at_once(folder: Path, processes: int, appends: int, opens: int, compactions: int = 0) -> None:
@@ -345,6 +385,7 @@ def main() -> None:
             append_at_once(Path(folder) / "at-once", *told)
             if asked.compactions:
                 append_at_once(Path(folder) / "compacted", *told, asked.compactions)
+            merge_at_once(Path(folder) / "merges", asked.processes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Killed appends, edits, compactions and gc lose, tear and leave nothing; of appends at the same time none is lost."""
+"""Killed appends, edits, merges, compactions and gc lose and leave nothing; of appends at once none is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def torture(*options: str, **numbers: int) -> subprocess.CompletedProcess[str]:
 def test_killed_commands_leave_one_generation_or_the_next_and_nothing_else(kills: int, kills_a_step: int) -> None:
     done = torture(kills=kills, kills_a_step=kills_a_step, processes=0, seed=1)
     assert done.returncode == 0, done.stderr
-    for what in ("append", "edit", "compact", "gc"):
+    for what in ("append", "edit", "merge", "compact", "gc"):
         assert re.search(rf"^{what}: .*0 twice, 0 torn, 0 left over, 0 lost, 0 differ, 0 faults", done.stdout, re.M)
 
 
@@ -41,6 +41,8 @@ def test_appends_at_the_same_time_are_all_there(processes: int, appends: int, op
     assert f"{processes * appends} episodes, 0 lost, 0 twice, {processes * appends + 1} generations" in done.stdout
     assert done.stdout.count(f"{processes * appends} episodes, 0 lost, 0 twice") == 2
     assert done.stdout.count("0 partial views, 0 faults") == 2
+    merged = f"{processes} merges at once: {2 * processes} episodes, 0 lost, 0 twice, {processes + 1} generations"
+    assert f"{merged}, 0 faults" in done.stdout
 
 
 @pytest.mark.slow

@@ -107,8 +107,8 @@ def edit(
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
-@click.argument("others", nargs=-1, required=True, metavar="OTHER...", type=PATH)
+@click.argument("dataset", type=DATASET)
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...", type=DATASET)
 @click.option("--note", help="A remark that vlapipe log shows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be added, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON, with every episode.")

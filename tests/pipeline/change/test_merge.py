@@ -344,6 +344,31 @@ def test_shard_whose_name_is_taken_gets_another_number(lab: Lab) -> None:
     assert_one_ingest(vlapipe.open_dataset(a), lab.whole())
 
 
+@pytest.mark.slow
+def test_merged_shards_are_repaired_from_their_source_and_from_their_dataset(lab: Lab) -> None:
+    a, b = lab.dataset("a", NAMES[:6]), lab.dataset("b", NAMES[6:])
+    merge(a, [b])
+    for origin in (["--source", str(lab.raw("b")), "--workers", "1"], ["--from", str(b)]):
+        file = a / vlapipe.open_dataset(b).manifest.shard_files[1]
+        file.unlink()
+        done = CliRunner().invoke(cli, ["repair", str(a), *origin])
+        assert done.exit_code == 0, done.output
+        assert verify(a).lines()[-1].endswith("all good")
+
+
+def test_equal_recordings_of_two_names_are_two_episodes(lab: Lab) -> None:
+    a = lab.dataset("a", NAMES[:3])
+    shutil.copytree(lab.raw("a") / NAMES[0], lab.raw("b") / "ep99")
+    b = lab.dataset("b", [])
+    assert vlapipe.open_dataset(b).manifest.shard_files[0] == vlapipe.open_dataset(a).manifest.shard_files[0]
+    merge(a, [b])
+    merged = vlapipe.open_dataset(a)
+    assert ids(a) == [*NAMES[:3], "ep99"]
+    assert len(set(merged.manifest.shard_files)) == 4
+    assert (merged.manifest.format_version, merged.manifest.totals["frames"]) == (1, 44)
+    assert verify(a).lines()[-1].endswith("all good")
+
+
 def test_dry_run_writes_nothing_and_says_the_same(lab: Lab) -> None:
     a, b = lab.dataset("a", NAMES[:3]), lab.dataset("b", NAMES[3:])
     before = sorted(path for path in lab.root.rglob("*"))
