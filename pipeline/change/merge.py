@@ -25,6 +25,7 @@ from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, UsageError
@@ -103,7 +104,7 @@ def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_ru
                 if shard.file not in placed:  # else by a try that another command was faster than
                     placed[shard.file] = _is_linked(path, shard, work)
             _count(done, shards, [placed[shard.file] for shard in shards])
-            fsync_folder(path / "shards")
+            fsync_folder(path / SHARD_FOLDER)
             merged = [{"dataset": str(other.path.resolve()), "generation": other.generation} for other in opened]
             return Said(what="merge", note=note, changes=done.changes, read={"merged": merged, "episodes": read})
 
@@ -240,18 +241,31 @@ def _require_same(base: Dataset, other: Dataset) -> None:
 def _facts(base: Dataset, other: Dataset) -> Iterator[tuple[str, Any, Any]]:
     """Yield what must be equal: its name, and its value in both."""
     a, b = base.manifest, other.manifest
-    yield from _differences("streams", a.streams, b.streams)
+    yield from _differences("streams", *({name: _described(m, name) for name in m.streams} for m in (a, b)))
     for name in _COMPUTED:
         yield from _differences(name, getattr(base.recorded, name), getattr(other.recorded, name))
     yield "--format", a.shard_format, b.shard_format
     yield "--codec", a.codec, b.codec
     for name in ("image_storage", "image_size", "image_quality"):
-        default = {"image_storage": "recorded", "image_quality": JPEG_QUALITY}.get(name)
-        ours, theirs = (each.made_with.get(name) or default for each in (a, b))
-        yield f"--{name.replace('_', '-')}", ours, theirs
+        yield f"--{name.replace('_', '-')}", _image_option(a, name), _image_option(b, name)
     sizes_a, sizes_b = (dict(given_by(each).camera_sizes) for each in (base, other))
     for camera in sizes_a.keys() & sizes_b.keys():
         yield f"size of the pixels of {camera}", sizes_a[camera], sizes_b[camera]
+
+
+def _described(manifest: Manifest, name: str) -> dict[str, Any]:
+    """Return what a manifest says of a stream, also of what older ones leave out."""
+    stream = {key: value for key, value in manifest.streams[name].items() if value is not None}
+    return {**stream, "channels": manifest.image_channels(name)} if name in manifest.cameras else stream
+
+
+def _image_option(manifest: Manifest, name: str) -> Any:
+    made_with = manifest.made_with
+    if name == "image_storage":
+        is_old = "image_quality" not in made_with  # it kept JPEG files as recorded, and called that "jpeg"
+        storage = made_with.get(name, "recorded")
+        return "recorded" if is_old and storage == "jpeg" else storage
+    return made_with.get(name) or (JPEG_QUALITY if name == "image_quality" else None)
 
 
 def _differences(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:

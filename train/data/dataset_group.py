@@ -290,7 +290,8 @@ def _columns(dataset: Dataset) -> list[str]:
             begin = f"{stream}/begin"
             columns += [f"{stream}/{name}" for name in ("first_s", "last_s")]
             columns += [begin] if begin in dataset.column_names else []
-    columns.append(f"{dataset.schema.anchor}/gaps")
+    gaps = f"{dataset.schema.anchor}/gaps"  # the first vlapipe knew of none
+    columns += [gaps] if gaps in dataset.column_names else []
     return columns + [f"{camera}/{side}" for camera in dataset.cameras for side in ("height", "width")]
 
 
