@@ -23,10 +23,11 @@ from vlapipe.pipeline.change.statistics import taken_of
 from vlapipe.pipeline.change.work_folder import UNTIDY, work_folder
 from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, remove_folder, whole_file
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
+from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, UsageError
 
@@ -87,7 +88,7 @@ def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_ru
     done = Merge(generation=base.generation)
     if dry_run:
         done.changes, shards, _ = _taken_by(Contents(base), opened, known, None)
-        is_here = [shard.source.stat().st_dev == base.path.stat().st_dev for shard in shards]
+        is_here = [_can_be_linked(shard.source, base.path) for shard in shards]
         _count(done, shards, is_here)
         return done
     told = json.dumps([[str(other.path.resolve()), other.generation] for other in opened])
@@ -104,11 +105,15 @@ def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_ru
                 if shard.file not in placed:  # else by a try that another command was faster than
                     placed[shard.file] = _is_linked(path, shard, work)
             _count(done, shards, [placed[shard.file] for shard in shards])
-            fsync_folder(path / SHARD_FOLDER)
+            if not copy_at(path):
+                fsync_folder(path / SHARD_FOLDER)
             merged = [{"dataset": str(other.path.resolve()), "generation": other.generation} for other in opened]
             return Said(what="merge", note=note, changes=done.changes, read={"merged": merged, "episodes": read})
 
         made = commit(path, work, change)
+    for other in opened:
+        if copy_at(other.path) and (other.path / SHARD_FOLDER).exists():  # shards that were fetched to be taken
+            remove_folder(other.path / SHARD_FOLDER)
     done.generation = made[0].generation if made is not None else open_dataset(path).generation
     return done
 
@@ -194,7 +199,17 @@ def _name_here(path: Path, entry: Mapping[str, Any], taken: Set[str]) -> str:
     return file
 
 
+def _can_be_linked(source: Path, path: Path) -> bool:
+    in_stores = copy_at(source.parent.parent) or copy_at(path)
+    return not in_stores and source.stat().st_dev == path.stat().st_dev
+
+
 def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
+    copy = copy_at(target.parent.parent)
+    if copy:
+        name = f"{SHARD_FOLDER}/{target.name}"
+        size = copy.store.size(name)
+        return size is None or (size == entry["bytes"] and copy.store.sha256(name, size) == str(entry["sha256"]))
     if not target.exists():
         return True
     return target.stat().st_size == entry["bytes"] and file_sha256(target) == str(entry["sha256"])
@@ -203,6 +218,77 @@ def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
 def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
     """Give a shard its place. Returns whether it was linked, not copied, or ``None`` if it was there."""
     target = path / shard.file
+    from_copy, copy = copy_at(shard.source.parent.parent), copy_at(path)
+    if from_copy:
+        from_copy.take_large(f"{SHARD_FOLDER}/{shard.source.name}", shard.num_bytes)
+        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
+    if copy:
+        if copy.store.size(shard.file) == shard.num_bytes:
+            return None
+        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
+        copy.store.put(shard.file, shard.source)
+        return False
+    try:
+        os.link(shard.source, target)
+    except FileExistsError:
+        return None
+
+
+def _require_same_recordings(contents: Contents, theirs: Contents, ids: set[str]) -> None:
+    ours, others = contents.recordings(ids), theirs.recordings(ids)
+    differing = sorted(name for name in ids if ours[name] != others[name])
+    if differing:
+        such = ", ".join(differing[:_MOST_NAMED]) + (", ..." if len(differing) > _MOST_NAMED else "")
+        count = f"{len(differing)} episode{'' if len(differing) == 1 else 's'}"
+        problem = f"{theirs.base.path}: {count} of the same name, but from another recording: {such}"
+        raise UsageError(problem, f"leave one out: vlapipe edit {theirs.base.path} --drop {differing[0]}")
+
+
+def _name_here(path: Path, entry: Mapping[str, Any], taken: Set[str]) -> str:
+    """Return the name of a shard in the dataset: its own, or with the next number that is free.
+
+    A file of the same bytes that no generation lists, as a killed merge leaves it, is free. One that is listed is not,
+    even if its bytes are the same: two recordings may be equal, and each is an episode.
+    """
+    file = str(entry["file"])
+    match = _NAME.fullmatch(file)
+    assert match is not None
+    number = int(match[2])
+    while file in taken or not _is_free(path / file, entry):
+        number += 1
+        file = f"{match[1]}{number:05d}{match[3]}"
+    return file
+
+
+def _can_be_linked(source: Path, path: Path) -> bool:
+    in_stores = copy_at(source.parent.parent) or copy_at(path)
+    return not in_stores and source.stat().st_dev == path.stat().st_dev
+
+
+def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
+    copy = copy_at(target.parent.parent)
+    if copy:
+        name = f"{SHARD_FOLDER}/{target.name}"
+        size = copy.store.size(name)
+        return size is None or (size == entry["bytes"] and copy.store.sha256(name, size) == str(entry["sha256"]))
+    if not target.exists():
+        return True
+    return target.stat().st_size == entry["bytes"] and file_sha256(target) == str(entry["sha256"])
+
+
+def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
+    """Give a shard its place. Returns whether it was linked, not copied, or ``None`` if it was there."""
+    target = path / shard.file
+    from_copy, copy = copy_at(shard.source.parent.parent), copy_at(path)
+    if from_copy:
+        from_copy.take_large(f"{SHARD_FOLDER}/{shard.source.name}", shard.num_bytes)
+        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
+    if copy:
+        if copy.store.size(shard.file) == shard.num_bytes:
+            return None
+        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
+        copy.store.put(shard.file, shard.source)
+        return False
     try:
         os.link(shard.source, target)
     except FileExistsError:

@@ -352,3 +352,20 @@ def test_small_shards_in_a_store_are_compacted_as_on_a_disk(s3: str, raw: Path, 
     assert len(vlapipe.open_dataset(s3).manifest.shards) == 1
     assert [float(vlapipe.open_dataset(s3)[i]["robot/q"][0]) for i in range(4)] == [0.0, 1.0, 2.0, 3.0]
     assert not list((tmp_path / "cache" / "stores").rglob("shard-*"))
+
+
+@pytest.mark.parametrize("into", ["store", "disk"])
+def test_datasets_here_and_in_a_store_merge(into: str, s3: str, raw: Path, tmp_path: Path) -> None:
+    other = make_lab(tmp_path / "other" / "raw", {f"ep{i:02d}": {"n": i} for i in range(4, 7)})
+    disk = tmp_path / "disk"
+    put(raw, disk if into == "disk" else s3)
+    put(other, s3 if into == "disk" else disk)
+    arguments = ("merge", disk, s3) if into == "disk" else ("merge", s3, disk)
+    assert run(*arguments, "--dry-run").exit_code == 0
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    merged = vlapipe.open_dataset(arguments[1])
+    assert list(merged.column("id")) == [f"ep{i:02d}" for i in range(7)]
+    assert [float(merged[i]["robot/q"][0]) for i in range(7)] == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0]
+    assert run("verify", arguments[1]).exit_code == 0
+    assert not list((tmp_path / "cache" / "stores").rglob("shard-*"))
