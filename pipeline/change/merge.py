@@ -296,10 +296,10 @@ def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
     except OSError:  # no hard links here, or not between these folders
         with whole_file(target, folder=work) as temporary:
             sha = hashlib.sha256()
-            with shard.source.open("rb") as source, temporary.open("wb") as copy:
+            with shard.source.open("rb") as source, temporary.open("wb") as written:
                 while block := source.read(1 << 20):
                     sha.update(block)
-                    copy.write(block)
+                    written.write(block)
             require_digest(shard.source, sha.hexdigest(), shard.sha256)
             temporary.chmod(0o444)
         return False
