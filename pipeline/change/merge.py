@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.change.append import given_by
 from vlapipe.pipeline.change.commit import Said, commit
 from vlapipe.pipeline.change.comparison import known_recordings, unit_of
@@ -333,7 +334,7 @@ def _facts(base: Dataset, other: Dataset) -> Iterator[tuple[str, Any, Any]]:
     yield "--format", a.shard_format, b.shard_format
     yield "--codec", a.codec, b.codec
     for name in ("image_storage", "image_size", "image_quality"):
-        yield f"--{name.replace('_', '-')}", _image_option(a, name), _image_option(b, name)
+        yield f"--{name.replace('_', '-')}", _image_option(base, name), _image_option(other, name)
     sizes_a, sizes_b = (dict(given_by(each).camera_sizes) for each in (base, other))
     for camera in sizes_a.keys() & sizes_b.keys():
         yield f"size of the pixels of {camera}", sizes_a[camera], sizes_b[camera]
@@ -345,13 +346,13 @@ def _described(manifest: Manifest, name: str) -> dict[str, Any]:
     return {**stream, "channels": manifest.image_channels(name)} if name in manifest.cameras else stream
 
 
-def _image_option(manifest: Manifest, name: str) -> Any:
-    made_with = manifest.made_with
+def _image_option(dataset: Dataset, name: str) -> Any:
+    """Return an option of the ingest; an older vlapipe called what is "recorded" now "jpeg" in the manifest."""
+    stated = dataset.manifest.made_with.get(name)
     if name == "image_storage":
-        is_old = "image_quality" not in made_with  # it kept JPEG files as recorded, and called that "jpeg"
-        storage = made_with.get(name, "recorded")
-        return "recorded" if is_old and storage == "jpeg" else storage
-    return made_with.get(name) or (JPEG_QUALITY if name == "image_quality" else None)
+        made_from = MadeFrom.read(dataset.path, only=())
+        return (made_from.options.get("--image-storage") if made_from else stated) or "recorded"
+    return stated or (JPEG_QUALITY if name == "image_quality" else None)
 
 
 def _differences(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
