@@ -233,67 +233,6 @@ def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
         os.link(shard.source, target)
     except FileExistsError:
         return None
-
-
-def _require_same_recordings(contents: Contents, theirs: Contents, ids: set[str]) -> None:
-    ours, others = contents.recordings(ids), theirs.recordings(ids)
-    differing = sorted(name for name in ids if ours[name] != others[name])
-    if differing:
-        such = ", ".join(differing[:_MOST_NAMED]) + (", ..." if len(differing) > _MOST_NAMED else "")
-        count = f"{len(differing)} episode{'' if len(differing) == 1 else 's'}"
-        problem = f"{theirs.base.path}: {count} of the same name, but from another recording: {such}"
-        raise UsageError(problem, f"leave one out: vlapipe edit {theirs.base.path} --drop {differing[0]}")
-
-
-def _name_here(path: Path, entry: Mapping[str, Any], taken: Set[str]) -> str:
-    """Return the name of a shard in the dataset: its own, or with the next number that is free.
-
-    A file of the same bytes that no generation lists, as a killed merge leaves it, is free. One that is listed is not,
-    even if its bytes are the same: two recordings may be equal, and each is an episode.
-    """
-    file = str(entry["file"])
-    match = _NAME.fullmatch(file)
-    assert match is not None
-    number = int(match[2])
-    while file in taken or not _is_free(path / file, entry):
-        number += 1
-        file = f"{match[1]}{number:05d}{match[3]}"
-    return file
-
-
-def _can_be_linked(source: Path, path: Path) -> bool:
-    in_stores = copy_at(source.parent.parent) or copy_at(path)
-    return not in_stores and source.stat().st_dev == path.stat().st_dev
-
-
-def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
-    copy = copy_at(target.parent.parent)
-    if copy:
-        name = f"{SHARD_FOLDER}/{target.name}"
-        size = copy.store.size(name)
-        return size is None or (size == entry["bytes"] and copy.store.sha256(name, size) == str(entry["sha256"]))
-    if not target.exists():
-        return True
-    return target.stat().st_size == entry["bytes"] and file_sha256(target) == str(entry["sha256"])
-
-
-def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
-    """Give a shard its place. Returns whether it was linked, not copied, or ``None`` if it was there."""
-    target = path / shard.file
-    from_copy, copy = copy_at(shard.source.parent.parent), copy_at(path)
-    if from_copy:
-        from_copy.take_large(f"{SHARD_FOLDER}/{shard.source.name}", shard.num_bytes)
-        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
-    if copy:
-        if copy.store.size(shard.file) == shard.num_bytes:
-            return None
-        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
-        copy.store.put(shard.file, shard.source)
-        return False
-    try:
-        os.link(shard.source, target)
-    except FileExistsError:
-        return None
     except OSError:  # no hard links here, or not between these folders
         with whole_file(target, folder=work) as temporary:
             sha = hashlib.sha256()

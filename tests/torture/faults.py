@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from failing_calls import Ended, can_fail_calls, run_failing
 from generations import SCHEMA, SMALL_SHARD, say, tree
-from tiny_lab import make_lab
+from tiny_lab import ingest_lab, make_lab
 
 import vlapipe.cli
 import vlapipe.pipeline.build.cluster  # imported here, so that no child imports it
@@ -39,7 +39,7 @@ REASONS = {
     errno.EMFILE: "as many files open as it may",
     errno.EACCES: "no permission",
 }
-COMMANDS = ("ingest", "append", "edit", "compact", "gc", "repair")
+COMMANDS = ("ingest", "append", "edit", "merge", "compact", "gc", "repair")
 _GO_ON = "the same command then goes on"
 _NOT_ONE_LINE = re.compile(r"Traceback|Exception|Error|\[Errno")
 
@@ -53,6 +53,8 @@ class Lab:
         self.schema.write_text(SCHEMA)
         make_lab(self.few, {f"ep{i:02d}": {"n": i} for i in range(3)})
         make_lab(root / "more", {f"ep{i:02d}": {"n": i} for i in range(3, 5)})
+        self.other = root / "other"
+        ingest_lab(root / "more", self.other, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
         shutil.copytree(self.few, self.all)
         shutil.copytree(root / "more", self.all, dirs_exist_ok=True)
         self.before: dict[str, Path | None] = {"ingest": None}
@@ -67,13 +69,14 @@ class Lab:
             self.after[what] = tree(data)
             if what in ("ingest", "edit"):
                 shutil.copytree(data, root / what)
-                own = ("append", "edit", "compact") if what == "ingest" else ("gc",)
+                own = ("append", "edit", "merge", "compact") if what == "ingest" else ("gc",)
                 self.before |= dict.fromkeys(own, root / what)
 
     def run(self, what: str, data: Path, *, turn: int = 0, error: int = 0) -> Ended:
         """Run the command in a child, in which a call fails."""
         sys.argv = ["vlapipe", *self._arguments(what, data)]
-        return run_failing(vlapipe.cli.main, [data, self.few, self.all], self.root / "log", turn=turn, error=error)
+        watched = [data, self.few, self.all, self.other]
+        return run_failing(vlapipe.cli.main, watched, self.root / "log", turn=turn, error=error)
 
     def copy(self, what: str, data: Path) -> None:
         """Make ``data`` what the command begins with."""
@@ -91,6 +94,8 @@ class Lab:
             return ["edit", str(data), "ep01", "--drop", "--note", "shaky"]
         if what == "compact":
             return ["compact", str(data), "--shard-size", "1kB", "--workers", "1"]
+        if what == "merge":
+            return ["merge", str(data), str(self.other)]
         if what == "gc":
             return ["gc", str(data), "--keep", "1"]
         return ["repair", str(data), "--source", str(self.few), "--workers", "1"]

@@ -21,5 +21,5 @@ def test_call_that_fails_ends_the_command_in_one_line_and_the_same_command_finis
     command = [sys.executable, str(SCRIPT), *options]
     done = subprocess.run(command, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for what in ("ingest", "append", "edit", "compact", "gc", "repair"):
+    for what in ("ingest", "append", "edit", "merge", "compact", "gc", "repair"):
         assert re.search(rf"^{what}: \d+ calls, 5 errors: [1-9]\d* stopped, .* 0 wrong$", done.stdout, re.M)
