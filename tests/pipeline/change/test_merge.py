@@ -20,6 +20,7 @@ import vlapipe
 from vlapipe.cli import cli
 from vlapipe.pipeline.change.edit import Edit, edit
 from vlapipe.pipeline.change.merge import merge
+from vlapipe.pipeline.change.work_folder import remove_unlisted
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.manifest import parts as limits
@@ -228,6 +229,19 @@ def test_what_was_dropped_or_edited_here_stands(lab: Lab) -> None:
     assert merged.row(merged.index_of(NAMES[3]))["task"] == "cup"
 
 
+@pytest.mark.parametrize("name", NAMES[4:6])  # of which one trains and one validates
+def test_edit_of_an_episode_that_was_removed_here_holds_for_the_one_that_comes(lab: Lab, name: str) -> None:
+    a, b = lab.dataset("a", [*NAMES[:3], name]), lab.dataset("b", NAMES[3:])
+    whole = lab.whole()
+    split = {"train": "val", "val": "train"}[whole.row(whole.index_of(name))["split"]]
+    for data in (a, whole.path):
+        edit(data, [name], Edit(values={"split": split}))
+    shutil.rmtree(lab.raw("a") / name)
+    lab.ingest(lab.raw("a"), a, prune=True)
+    merge(a, [b])
+    assert_one_ingest(vlapipe.open_dataset(a), vlapipe.open_dataset(whole.path))
+
+
 def test_later_ingests_of_either_source_open_nothing(lab: Lab) -> None:
     a, b = lab.dataset("a", NAMES[:3]), lab.dataset("b", NAMES[3:])
     merge(a, [b])
@@ -367,6 +381,16 @@ def test_equal_recordings_of_two_names_are_two_episodes(lab: Lab) -> None:
     assert len(set(merged.manifest.shard_files)) == 4
     assert (merged.manifest.format_version, merged.manifest.totals["frames"]) == (1, 44)
     assert verify(a).lines()[-1].endswith("all good")
+
+
+def test_gc_without_locks_leaves_a_link_that_was_made_just_now(lab: Lab) -> None:
+    a, b = lab.dataset("a", NAMES[:3]), lab.dataset("b", NAMES[3:5])
+    linked, copied = vlapipe.open_dataset(b).manifest.shard_files
+    for file in (linked, copied):
+        os.utime(b / file, (1, 1))
+    (a / linked).hardlink_to(b / linked)
+    shutil.copy2(b / copied, a / copied)
+    assert [*remove_unlisted(a, older_than_s=60)] == [copied]
 
 
 def test_dry_run_writes_nothing_and_says_the_same(lab: Lab) -> None:
