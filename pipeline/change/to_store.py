@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generation_file, generations
+from vlapipe.pipeline.shards.manifest.history import HISTORY
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, SHARD_FOLDER
 from vlapipe.pipeline.shards.stores.copies import Copy
 from vlapipe.pipeline.shards.stores.upload import upload
@@ -13,7 +14,6 @@ from vlapipe.schemas.errors import UsageError
 
 __all__ = ["holds_dataset", "require_free", "to_store"]
 
-HISTORY = ".log"
 _OURS = re.compile(r"[a-z]+(-[0-9a-f]{8})?\.(parquet|jsonl?)|\.ingested\.json")
 
 

@@ -26,7 +26,16 @@ from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, 
 from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["Entry", "entries", "history_files", "remember_first", "sweep_entries", "who_and_where", "write_entry"]
+__all__ = [
+    "HISTORY",
+    "Entry",
+    "entries",
+    "history_files",
+    "remember_first",
+    "sweep_entries",
+    "who_and_where",
+    "write_entry",
+]
 
 HISTORY = ".log"
 _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")

@@ -103,12 +103,15 @@ class Copy:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def forget(self) -> None:
-        """Remove every file of the copy that can be fetched again, so that what is read next is what the store has."""
-        for file in self.folder.rglob("*"):
-            within = file.relative_to(self.folder).parts
-            if file.is_file() and file.name != _MARK and within[0] not in (".cache", ".ingest"):
-                file.unlink(missing_ok=True)
+    def renew(self, names: Collection[str], *folders: str) -> None:
+        """Fetch these files and all in these folders again, so that what is read next is what the store has.
+
+        Files are replaced, and are there all the time: another command may be reading them.
+        """
+        within = [f"{folder}/{name}" for folder in folders for name in self.names(folder)]
+        self.take([*names, *within], fresh=True)
+        for folder in folders:
+            self.take_folder(folder)
 
     def _fetch(self, name: str) -> None:
         try:

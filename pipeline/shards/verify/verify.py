@@ -21,7 +21,8 @@ from typing import Any
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
 from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut, is_sealed
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
-from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.history import HISTORY
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.stores.copies import copy_at, shown
@@ -116,9 +117,8 @@ def verify(
     found = Verification(path=path, share=share, seed=seed)
     copy = copy_at(path)
     if copy:
-        copy.forget()
-        copy.take([MANIFEST, MADE_FROM])
-        copy.take_folder(GENERATIONS)
+        own = [name for name in copy.names() if name in (MANIFEST, MADE_FROM, REJECTS) or _TABLE_NAME.fullmatch(name)]
+        copy.renew(own, GENERATIONS, HISTORY)
     try:
         manifest = Manifest.read(path)
     except (DamageError, NotADatasetError) as error:
