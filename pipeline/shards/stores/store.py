@@ -141,7 +141,11 @@ class Store:
             while done < len(data):
                 done += os.pwrite(descriptor, data[done:], at + done)
 
-        for _ in in_order((partial(piece, at) for at in range(0, num_bytes, _PIECE)), _AT_ONCE):
+        starts = range(0, num_bytes, _PIECE)
+        if len(starts) == 1:
+            piece(0)
+            return
+        for _ in in_order((partial(piece, at) for at in starts), max(1, min(_AT_ONCE, len(starts)))):
             pass
 
     def sha256(self, name: str, num_bytes: int) -> str:
