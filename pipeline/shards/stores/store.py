@@ -65,7 +65,8 @@ class Store:
             import obstore.store as stores
         except ImportError:
             problem = f"{self.address}: needs obstore, which is not installed"
-            raise UsageError(problem, "pip install 'vlapipe[store]'") from None
+            cure = "in the checkout of vlapipe: pip install '.[store]' -c constraints.txt"
+            raise UsageError(problem, cure) from None
         options: dict[str, Any] = {
             "prefix": self.address.prefix or None,
             "client_options": {"timeout": "60s", "connect_timeout": "5s", **_plain_http()},
