@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
-from vlapipe.pipeline.shards.format.sealed_json import SEAL, Seal, is_cut, is_sealed
+from vlapipe.pipeline.shards.format.sealed_json import Seal, is_cut, is_sealed
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
 from vlapipe.pipeline.shards.manifest.history import HISTORY
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
@@ -257,16 +257,20 @@ def _check_made_from(path: Path, found: Verification) -> list[Fault]:
         return [Fault(kind="altered", file=MADE_FROM, problem=f"cannot be read: {error.strerror}")]
     found.num_files += 1
     seal = Seal.of(data)
-    try:
-        entries = set(json.loads(data))
-    except (ValueError, TypeError):
-        entries = {SEAL}
-    if seal.is_broken or (seal.stated is None and entries != {"options", "episodes"}):
+    if seal.is_broken or (seal.stated is None and not _is_older_record(data)):
         kind: Any = "truncated" if is_cut(data) else "altered"
         return [Fault(kind=kind, file=MADE_FROM, problem="its bytes differ from those that were written")]
     if seal.stated is None:
         found.notes.append(f"{MADE_FROM} {_OLDER}")
     return []
+
+
+def _is_older_record(data: bytes) -> bool:
+    """Return whether the bytes are a description as vlapipe wrote it when it had no digest yet."""
+    try:
+        return set(json.loads(data)) == {"options", "episodes"}
+    except (ValueError, TypeError):
+        return False
 
 
 def _unlisted(path: Path, listed: set[str], found: Verification, *, is_locked: bool) -> list[Fault]:
