@@ -300,14 +300,15 @@ def append_at_once(folder: Path, processes: int, appends: int, opens: int, compa
 
         raw = folder / f"raw{number}"
         for i in range(appends):
-            make_lab(raw, {f"ep_{number:02d}_{i:03d}": {"n": i}})
+            # Of other lengths, or two processes would make one and the same shard, which compact leaves alone.
+            make_lab(raw, {f"ep_{number:02d}_{i:03d}": {"n": i}}, num_rows=12 + number)
             config = IngestConfig(source=raw, out=data, schema=str(schema), workers=1, shard_bytes=SMALL_SHARD)
             ingest(config)
 
     def join() -> None:
         for _ in range(compactions):
             time.sleep(0.2)
-            compact(data, shard_bytes=TWO_EPISODES, workers=1)
+            compact(data, shard_bytes=2 * TWO_EPISODES, workers=1)
 
     pids = [child(lambda number=number: work(number), folder / "log") for number in range(processes)]
     pids += [child(join, folder / "log")] if compactions else []
