@@ -314,15 +314,20 @@ class Loader:
         """Yield the shards of the rest of this epoch in the order in which they are needed, each once."""
         seen: set[int] = set()
         for of_steps in self._steps(endless=False):
-            if len(of_steps.frames):
-                shards = dict.fromkeys(self._frames.plan(of_steps.frames, of_steps.positions).shard.tolist())
-                yield from (shard for shard in shards if shard not in seen)
-                seen |= shards.keys()
+            shards = dict.fromkeys(self._shards_of(of_steps))
+            yield from (shard for shard in shards if shard not in seen)
+            seen |= shards.keys()
 
     def _make_of_fetched(self, make: Callable[[Steps], _Made], fetching: FetchAhead, of_steps: Steps) -> _Made:
-        if len(of_steps.frames):
-            fetching.use(self._frames.plan(of_steps.frames, of_steps.positions).shard.tolist())
+        if fetching.is_busy:  # else nothing is left to fetch
+            fetching.use(self._shards_of(of_steps))
         return make(of_steps)
+
+    def _shards_of(self, of_steps: Steps) -> list[int]:
+        if not len(of_steps.frames):
+            return []
+        shards: list[int] = self._frames.plan(of_steps.frames, of_steps.positions).shard.tolist()
+        return shards
 
     def _batches(self, made: Iterator[_Made], moves: bool) -> Iterator[Batch]:
         """Give the batches in order; if ``moves``, set the loader's position to the end of each step as it is taken."""

@@ -20,7 +20,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import temporary_file, whole_file, write_bytes
-from vlapipe.pipeline.shards.stores.store import Store, StoredObject
+from vlapipe.pipeline.shards.stores.store import Store, StoredObject, leads_out
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.paths import Address, dataset_path, local_path
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -59,7 +59,7 @@ class Copy:
     def take(self, names: Collection[str], *, fresh: bool = False) -> None:
         """Fetch files that the copy lacks, or all of them if ``fresh``. One that the store lacks is removed here."""
         for name in names:
-            if any(part in ("", ".", "..") for part in name.split("/")):
+            if leads_out(name):
                 raise DamageError(f"{self.store.address}: names a file outside the dataset: {name}")
         wanted = [name for name in names if fresh or not (self.folder / name).exists()]
         for folder in {(self.folder / name).parent for name in wanted}:

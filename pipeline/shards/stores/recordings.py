@@ -15,7 +15,7 @@ from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, temporary_f
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.stores.copies import folder_name, user_cache
-from vlapipe.pipeline.shards.stores.store import Store, StoredObject
+from vlapipe.pipeline.shards.stores.store import Store, StoredObject, leads_out
 from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.schemas.paths import Address
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -51,7 +51,7 @@ def fetch_recordings(address: Address) -> Path:
 
 def _fetch_all(store: Store, there: dict[str, StoredObject], root: Path) -> None:
     for name in there:
-        if any(part in ("", ".", "..") for part in name.split("/")):
+        if leads_out(name):
             raise UsageError(f"{store.address}: a name in it leads out of the folder: {name}", "rename that object")
     try:
         _remove_others(root, there)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -28,7 +29,7 @@ from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.schemas.paths import Address
 
-__all__ = ["Store", "StoredObject"]
+__all__ = ["Store", "StoredObject", "leads_out"]
 
 _WAIT_VARIABLE = "VLAPIPE_STORE_WAIT"
 _WAIT_S = 300.0
@@ -40,6 +41,11 @@ _STATUS = re.compile(r"status code:? (\d{3})")
 _MAY_PASS = (408, 425, 429)  # of the statuses from 400 to 499
 T = TypeVar("T")
 _user: int | None = None  # the process that used a store first
+
+
+def leads_out(name: str) -> bool:
+    """Returns whether the name of a file or an object may lead out of the folder that it lies in."""
+    return any(part in ("", ".", "..") for part in name.split("/"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,7 @@ class Store:
         options: dict[str, Any] = {
             "prefix": self.address.prefix or None,
             "client_options": {"timeout": "60s", "connect_timeout": "5s", **_plain_http()},
-            "retry_config": {"max_retries": 2, "retry_timeout": _seconds(30)},
+            "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
         }
         if self.address.scheme == "s3":
             return stores.S3Store(self.address.bucket, **options, **_keys_of_profile())
@@ -120,8 +126,12 @@ class Store:
 
     def pieces(self, name: str, num_bytes: int) -> Iterator[memoryview]:
         """Yields the bytes of an object in order, in pieces; several are fetched ahead at once."""
-        jobs = (partial(self._piece, name, at, min(_PIECE, num_bytes - at)) for at in range(0, num_bytes, _PIECE))
-        yield from in_order(jobs, max(1, min(_AT_ONCE, -(-num_bytes // _PIECE))))
+        starts = range(0, num_bytes, _PIECE)
+        if len(starts) == 1:  # needs no threads
+            yield self._piece(name, 0, num_bytes)
+            return
+        jobs = (partial(self._piece, name, at, min(_PIECE, num_bytes - at)) for at in starts)
+        yield from in_order(jobs, max(1, min(_AT_ONCE, len(starts))))
 
     def download(
         self, name: str, file: IO[bytes], num_bytes: int, is_cancelled: Callable[[], bool] = lambda: False
@@ -130,24 +140,14 @@ class Store:
 
         Raises:
             FileNotFoundError: there is no object of this name.
-            CancelledError: ``is_cancelled()`` was true before a piece.
+            CancelledError: ``is_cancelled()`` was true after a piece.
         """
-        descriptor = file.fileno()
-
-        def piece(at: int) -> None:
+        file.seek(0)
+        for piece in self.pieces(name, num_bytes):
+            file.write(piece)
             if is_cancelled():
                 raise CancelledError
-            data = self._piece(name, at, min(_PIECE, num_bytes - at))
-            done = 0
-            while done < len(data):
-                done += os.pwrite(descriptor, data[done:], at + done)
-
-        starts = range(0, num_bytes, _PIECE)
-        if len(starts) == 1:
-            piece(0)
-            return
-        for _ in in_order((partial(piece, at) for at in starts), max(1, min(_AT_ONCE, len(starts)))):
-            pass
+        file.flush()
 
     def sha256(self, name: str, num_bytes: int) -> str:
         """Returns the digest of an object, which is read whole and not kept.
@@ -261,12 +261,6 @@ def _refuse_fork(address: Address) -> None:
 
 def _described(entry: Any) -> StoredObject:
     return StoredObject(num_bytes=entry["size"], modified_s=entry["last_modified"].timestamp())
-
-
-def _seconds(count: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=count)
 
 
 def _plain_http() -> dict[str, bool]:

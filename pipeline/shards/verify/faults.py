@@ -13,6 +13,7 @@ from vlapipe.pipeline.shards.manifest.generations import MANIFEST, generations
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
 from vlapipe.pipeline.shards.stores.copies import copy_at
+from vlapipe.pipeline.shards.stores.store import leads_out
 from vlapipe.schemas.errors import DamageError, printable
 
 __all__ = ["Fault", "Kind", "ListedFile", "files_of_all_generations", "kept_generations", "listed_files"]
@@ -151,8 +152,7 @@ def listed_files(
     try:
         files = _files_of(manifest, unknown, without)
         for file in files:
-            parts = file.file.split("/")
-            if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
+            if file.file.count("/") > 1 or leads_out(file.file):
                 raise DamageError(f"{MANIFEST}: names a file outside the dataset: {file.file}")
     except (KeyError, TypeError, AttributeError) as error:
         raise DamageError(f"{MANIFEST}: an entry is missing or altered: {error}", RESTORE) from None
