@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -14,7 +15,10 @@ from vlapipe.train.loop import train
 
 def threads_of_group() -> list[str]:
     """Names of the threads that exchange with other ranks; none where there is no ``/proc``."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            names.append(path.read_text().strip())
     return [name for name in names if "gloo" in name]
 
 
