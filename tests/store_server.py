@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+
 __all__ = ["BUCKET", "FAILURES", "FailingProxy", "environment", "make_bucket", "serve", "use"]
 
 BUCKET = "robots"
@@ -35,9 +37,7 @@ def environment(port: int) -> dict[str, str]:
 @contextlib.contextmanager
 def serve(log: Path) -> Iterator[int]:
     """Start a server with one empty bucket, and yield its port."""
-    with socket.socket() as free:
-        free.bind((_HOST, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", _HOST, "-p", str(port)]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 import vlapipe
 from vlapipe.cli import cli
@@ -57,10 +57,7 @@ def test_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", RECIPES)
 def test_recipe_runs_as_it_stands(page: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    assert run_page(f"recipes/{page}.md", tmp_path, _8786=port) >= 1
+    assert run_page(f"recipes/{page}.md", tmp_path, _8786=str(free_port())) >= 1
     assert (tmp_path / "data" / "manifest.json").exists()
 
 

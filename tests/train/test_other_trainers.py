@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import environment, free_port
+from free_ports import free_port
+from launching import environment
 
 import vlapipe
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from launching import environment, free_port
+from free_ports import free_port
+from launching import environment
 from torch.utils.data import DataLoader, RandomSampler
 
 import vlapipe
@@ -262,7 +263,7 @@ def test_four_ranks_read_batches_of_their_own_that_are_the_epoch_together(
     (tmp_path / "ranks.py").write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(free_port()), str(tmp_path / "ranks.py"), str(dataset.path), str(tmp_path), how]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(4)]
     expected = epochs(dataset, 2)  # by one process, in batches of 8
