@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+
 HERE = Path(__file__).parent
 MAIN = HERE / "train_main.py"
 SRC = HERE.parents[1] / "src"
+# Four ranks start, fail and end sooner, on a busy machine too; a collective's own time-out is ten minutes and more.
+WITHIN_S = 120.0
 SMALL = {"dim": 32, "depth": 1, "num_heads": 2, "image_width": 8, "num_word_buckets": 64, "state_noise": 0.0}
 
 
@@ -28,11 +31,6 @@ class Rank:
     seconds: float
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def environment(**more: str) -> dict[str, str]:
     # W&B puts the address of this process's helper into the environment, and the other process needs one of its own.
     ours = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
@@ -44,7 +42,7 @@ def torchrun(values: dict[str, Any], num_ranks: int = 4) -> subprocess.Completed
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     command = [*launcher, str(MAIN), json.dumps(values)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from typing import Any
 import vlapipe.train.loop
 import vlapipe.train.policies.regression  # noqa: F401
 
-_DEADLINE_S = 60.0
+_DEADLINE_S = 300.0
 
 
 def _become(rank: int, request: dict[str, Any], folder: Path) -> None:

@@ -23,8 +23,8 @@ def threads_of_group() -> list[str]:
 
 
 def group_has_ended() -> bool:
-    """Whether none is left; the system lists a thread for a moment after it has been joined."""
-    deadline = time.monotonic() + 1.0
+    """Whether none is left; the system lists a thread for a moment after it has been joined, longer when it is busy."""
+    deadline = time.monotonic() + 20.0
     while threads_of_group() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not threads_of_group()

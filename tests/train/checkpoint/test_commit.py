@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import Rank, run_ranks
+from launching import WITHIN_S, Rank, run_ranks
 from making_checkpoints import make, write
 from safetensors import safe_open
 
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.train.checkpoint.files import FOLDER, StoredTensors, all_checkpoints, checkpoint_path, read_checkpoint
-
-WITHIN_S = 30.0
 
 # Ranks 1 to 3 write the policy, rank 3 alone the optimizer, rank 0 the values.
 WRITES = """

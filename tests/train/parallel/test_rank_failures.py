@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import Rank, options, run_ranks
+from launching import WITHIN_S, Rank, options, run_ranks
 from test_loop import SMALL
 
 from vlapipe.pipeline.shards.dataset import open_dataset
@@ -15,8 +15,6 @@ from vlapipe.train.checkpoint.files import latest_checkpoint
 from vlapipe.train.config import TrainConfig
 from vlapipe.train.data.loader import Loader
 from vlapipe.train.loop import train
-
-WITHIN_S = 30.0  # on a busy machine; a collective's own time-out is ten minutes and more
 
 ERRORS = """
 import errno, json, os, signal, sys, time
