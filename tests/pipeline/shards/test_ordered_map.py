@@ -18,11 +18,15 @@ import pytest
 
 from vlapipe.pipeline.shards.ordered_map import InOrder, Threads, in_order
 
-SECONDS = 20  # that a hang may take before the test says so
+SECONDS = 60  # that a hang may take before the test says so
+
+
+_earlier: set[threading.Thread] = set()  # those of another test's pool may still end
 
 
 def pool_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("vlapipe-job")]
+    """Threads of the pools of this test."""
+    return [t for t in threading.enumerate() if t.name.startswith("vlapipe-job") and t not in _earlier]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -42,6 +46,8 @@ def in_time(function: Callable[[], Any]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
     yield
     wait_until(lambda: not pool_threads())
 
@@ -99,7 +105,9 @@ def test_close_while_the_taker_waits_ends_both_as_soon_as_the_job_does() -> None
     wait_until(lambda: gate.num_begun == 6)
     closer = threading.Thread(target=results.close, daemon=True)
     closer.start()
-    time.sleep(0.02)
+    threads = results._threads
+    assert threads is not None
+    wait_until(lambda: threads._is_closed)  # from then on no other job begins
     assert closer.is_alive()  # waits for the jobs in progress
     gate.open()
     closer.join(SECONDS)
@@ -209,7 +217,7 @@ def test_process_ends_while_an_iterator_is_held_and_another_thread_waits_for_it(
         print("ended")
     """
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=600, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
     assert (tmp_path / "done").exists()

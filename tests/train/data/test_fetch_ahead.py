@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def test_batches_are_those_from_a_disk(options: dict[str, Any], in_store: str, t
         assert digests(small, 12, endless=True, **options) == expected
 
 
-def test_threads_end_with_the_iteration(in_store: str) -> None:
+def test_threads_end_with_the_iteration(in_store: str, new_threads: Callable[[str], list[threading.Thread]]) -> None:
     digests(vlapipe.open_dataset(in_store), 1, endless=True)
-    assert "vlapipe-fetching" not in {thread.name for thread in threading.enumerate()}
+    assert not new_threads("vlapipe-fetching")
 
 
 def test_damaged_shard_is_told_by_the_batch_that_needs_it(in_store: str) -> None:
@@ -70,11 +71,11 @@ def test_damaged_shard_is_told_by_the_batch_that_needs_it(in_store: str) -> None
 def test_shards_come_in_order_and_no_more_than_the_limit_ahead() -> None:
     fetched: list[int] = []
     fetching = FetchAhead(iter(range(10)), lambda shard, _: fetched.append(shard), lambda _: 100, most_bytes=250)
-    assert settles(fetched) == [0, 1]
+    assert_holds(fetched, [0, 1])
     fetching.use([0])
-    assert settles(fetched) == [0, 1, 2]
+    assert_holds(fetched, [0, 1, 2])
     fetching.use([1, 2, 3])
-    assert settles(fetched) == [0, 1, 2, 3, 4, 5]
+    assert_holds(fetched, [0, 1, 2, 3, 4, 5])
     fetching.close()
     assert not fetching.is_busy
 
@@ -82,16 +83,16 @@ def test_shards_come_in_order_and_no_more_than_the_limit_ahead() -> None:
 def test_shard_larger_than_the_limit_is_fetched_alone() -> None:
     fetched: list[int] = []
     fetching = FetchAhead(iter(range(3)), lambda shard, _: fetched.append(shard), lambda _: 900, most_bytes=250)
-    assert settles(fetched) == [0]
+    assert_holds(fetched, [0])
     fetching.use([0])
-    assert settles(fetched) == [0, 1]
+    assert_holds(fetched, [0, 1])
     fetching.close()
 
 
-def settles(found: list[int]) -> list[int]:
-    """What the list holds when it has not grown for a while."""
-    count = -1
-    while count < len(found):
-        count = len(found)
-        time.sleep(0.3)
-    return list(found)
+def assert_holds(found: list[int], expected: list[int]) -> None:
+    """That the list comes to hold this, and holds it for a while."""
+    deadline = time.monotonic() + 60
+    while len(found) < len(expected) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert found == expected
