@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ def s3(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in {**environment(s3_port), **told}.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def new_threads() -> Callable[[str], list[threading.Thread]]:
+    """Lists the threads whose names begin so and that the test has started; those of an earlier one may still end."""
+    earlier = set(threading.enumerate())
+    return lambda name: [
+        thread for thread in threading.enumerate() if thread.name.startswith(name) and thread not in earlier
+    ]
 
 
 @pytest.fixture(scope="session")
