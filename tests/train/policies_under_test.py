@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import random
 import signal
@@ -110,8 +111,12 @@ class HurtsWandb(RegressionPolicy):
 
 def _children() -> list[Path]:
     """Of this process, in /proc."""
-    processes = [path.parent for path in Path("/proc").glob("[0-9]*/stat")]
-    return [pid for pid in processes if (pid / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # another process that has ended meanwhile
+            if stat.read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                found.append(stat.parent)
+    return found
 
 
 class Noisy(RegressionPolicy):

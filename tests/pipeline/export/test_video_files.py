@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,11 @@ from vlapipe.pipeline.export.video_files import CODECS, encode
 
 def scheduling() -> set[int]:
     """How Linux schedules the threads of this process."""
-    return {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+    found = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            found.add(os.sched_getscheduler(int(thread.name)))
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,9 @@ def test_batches_do_not_depend_on_the_number_of_threads(dataset: Dataset, num_wo
             assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
 
 
-def test_pass_that_another_thread_closes_ends_and_the_loader_goes_on_where_it_stood(dataset: Dataset) -> None:
+def test_pass_that_another_thread_closes_ends_and_the_loader_goes_on_where_it_stood(
+    dataset: Dataset, new_threads: Callable[[str], list[threading.Thread]]
+) -> None:
     loader = Loader(dataset, batch_size=4, num_workers=8, endless=True)
     expected = indices(Loader(dataset, batch_size=4, num_workers=0, endless=True), limit=400)
     found: list[int] = []
@@ -264,7 +267,7 @@ def test_pass_that_another_thread_closes_ends_and_the_loader_goes_on_where_it_st
             found += batch["index"].tolist()
         closer.join(60)
         assert not closer.is_alive()
-        assert not any(thread.name.startswith("vlapipe-loader") for thread in threading.enumerate())
+        assert not new_threads("vlapipe-loader")
     assert found[:400] == expected[:400]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,9 @@ def test_unknown_memory_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu_memory_percent() == 0.0
 
 
-def test_cpu_is_never_a_busy_gpu_and_has_no_thread() -> None:
-    before = threading.active_count()
+def test_cpu_is_never_a_busy_gpu_and_has_no_thread(new_threads: Callable[[str], list[threading.Thread]]) -> None:
     with BusyMeter(CPU) as busy:
-        assert threading.active_count() == before
+        assert not new_threads("vlapipe")
         assert system_values(CPU, busy)["system/gpu_busy_%"] == 0.0
 
 
