@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_dataset, make_episode
+from harmful_episodes import make_hook
 
 import vlapipe
 from vlapipe.pipeline.build.output_folder import open_output
@@ -165,10 +166,12 @@ def test_killed_run_is_finished_by_the_same_command_to_the_same_bytes(tmp_path: 
     out = tmp_path / "data"
     command = [sys.executable, "-m", "vlapipe", "ingest", "--dataset", str(raw), "--out", str(out)]
     command += ["--shard-size", "1MB", "--workers", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(vlapipe.__file__).parents[1])}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    last = max(path.parent.relative_to(raw).as_posix() for path in raw.rglob("metadata.json"))
+    hook = make_hook(tmp_path / "hook", {last: "hangs"})  # so that it does not end before it is killed
+    paths = os.pathsep.join([str(hook), str(Path(vlapipe.__file__).parents[1])])
+    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL)
     while len(list(out.glob(".ingest/shard-*.json"))) < 3:
-        assert child.poll() is None, "it ended before it could be killed"
+        assert child.poll() is None, "it ended before it was killed"
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
