@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Draw the same weights and noise in each run: not those that the earlier tests of the process have left over."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - other libraries draw from it
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
