@@ -48,7 +48,7 @@ print(report.num_episodes, len(report.rejects))
 def test_process_without_files_stops_and_sets_no_episode_aside(tmp_path: Path, num_free: int) -> None:
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
     command = [sys.executable, "-c", INGEST, str(raw), str(tmp_path / "data"), str(num_free)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stderr
     *said, finished = ended.stdout.splitlines()
     assert finished == "2 0"

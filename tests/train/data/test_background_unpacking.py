@@ -141,7 +141,7 @@ open_shards.WAIT_BYTES = -1
 loader = vlapipe.Loader(vlapipe.open_dataset({str(tiny_dataset)!r}, cache_dir={str(tmp_path)!r}), batch_size=64)
 next(iter(loader))
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.stat().st_size]
 

@@ -49,7 +49,7 @@ def run_with_wandb(data: Path, out: Path, number: int) -> tuple[int, str]:
     paths = [out.with_name(name) for name in ("stdout", "stderr")]
     with paths[0].open("w") as stdout, paths[1].open("w") as stderr:
         try:
-            done = subprocess.run(command, env=environment(), stdout=stdout, stderr=stderr, timeout=60, check=False)
+            done = subprocess.run(command, env=environment(), stdout=stdout, stderr=stderr, timeout=600, check=False)
         finally:
             with contextlib.suppress(ProcessLookupError, IndexError):  # one that hangs would outlive the test
                 os.kill(int(paths[0].read_text().splitlines()[0]), signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_without_a_network_the_run_is_kept_offline(tiny_dataset: Path, tmp_path:
         env=environment(WANDB_BASE_URL=closed, WANDB_API_KEY="0" * 40),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_without_a_key_the_run_is_kept_offline(tiny_dataset: Path, tmp_path: Pat
         env=environment(WANDB_API_KEY="", NETRC=str(tmp_path / "none"), WANDB_CONFIG_DIR=str(tmp_path)),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,7 @@ class Served:
 
     def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         os.kill(self.process.pid, how)
-        _, rest = self.process.communicate(timeout=120)
+        _, rest = self.process.communicate(timeout=600)
         return self.process.returncode, rest
 
 
@@ -61,7 +61,7 @@ def served(run: Path) -> Iterator[Served]:
 def ask(
     served: Served, method: str, path: str, body: Any = b"", kind: str = "application/msgpack", host: str = ""
 ) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     connection.request(method, path, body, {"Content-Type": kind} | ({"Host": host} if host else {}))
     answer = connection.getresponse()
     found = answer.status, answer.read().decode("utf-8", "replace")
@@ -71,7 +71,7 @@ def ask(
 
 def test_actions_are_those_of_a_runner_here_and_each_connection_has_its_own_history(run: Path, served: Served) -> None:
     policy = vlapipe.load_policy(run)
-    one, other = PolicyClient(served.port), PolicyClient(served.port)
+    one, other = (PolicyClient(served.port, timeout_s=60) for _ in range(2))
     runners = [policy.runner(execute=3, ensemble=0.1, say=lambda _: None) for _ in range(2)]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -90,7 +90,7 @@ def test_actions_are_those_of_a_runner_here_and_each_connection_has_its_own_hist
 
 
 def test_a_wrong_observation_is_one_line_at_the_client_and_the_next_one_goes_on(served: Served) -> None:
-    client = PolicyClient(served.port)
+    client = PolicyClient(served.port, timeout_s=60)
     with pytest.raises(ValueError, match=r"^runner: images\.View1: expected uint8 pixels from 0 to 255, found float64"):
         client.step(observed(images={**observed()["images"], "View1": np.ones((24, 32, 3))}))
     assert client.step(observed()).shape == (7,)
@@ -184,7 +184,7 @@ def test_a_port_in_use_is_said_and_sigterm_ends_it_cleanly(run: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
     assert done.returncode == 2
     assert f"port {server.port}: Address already in use" in done.stderr
-    client = PolicyClient(server.port)  # idle when it ends
+    client = PolicyClient(server.port, timeout_s=60)  # idle when it ends
     code, rest = server.end(signal.SIGTERM)
     assert (code, "Traceback" in rest) == (0, False)
     client.close()

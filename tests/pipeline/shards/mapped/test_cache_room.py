@@ -102,7 +102,7 @@ def test_entry_that_another_process_holds_stays_until_it_ends(
         other.stdin.close()
         total = float(vlapipe.open_dataset(tiny_dataset).arrays(0)["sensor/aline"].sum())
         assert float(other.stdout.readline()) == total
-        other.wait(30)
+        other.wait(120)
     vlapipe.open_dataset(tiny_dataset, cache_dir=tmp_path, cache_bytes=sizes[2]).arrays(2)
     assert not theirs.exists()
 
