@@ -35,6 +35,7 @@ _GRACE_S = 3.0  # time that a rank has to end by itself after another rank faile
 _VERDICT_S = 10.0
 _NOTICE_S = 60.0  # after so long, and then twice as long, a rank says that the others wait for it
 _ROLL_CALL_S = 1.0
+_LATE_S = 5.0  # so much later a rank of a busy machine may answer the roll call
 _STORE_S = 5.0  # time that the store has to answer; on a lost machine it never does
 # The smallest status counts. The status of a failed rank is _FAILED * rank + exit code.
 _FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256
@@ -194,11 +195,13 @@ class RankWatch:
             own, first = self._nodes[self._rank], self._nodes[0]
             speaks = self._rank == self._nodes.index(own)
             return self._lost([rank for rank, node in enumerate(self._nodes) if node == first], silent, speaks)
-        time.sleep(_ROLL_CALL_S)
-        try:
-            present = self._ask(lambda: [r for r in range(self._world_size) if self._store.check([_here(r)])])
-        except RuntimeError:  # rank 0, which hosts the store, has printed its message and ended
-            return _Ending(StoppedError.exit_code)
+        began, present = time.monotonic(), list[int]()
+        while len(present) < self._world_size - 1 and time.monotonic() - began < _LATE_S:
+            time.sleep(_ROLL_CALL_S)
+            try:
+                present = self._ask(lambda: [r for r in range(self._world_size) if self._store.check([_here(r)])])
+            except RuntimeError:  # rank 0, which hosts the store, has printed its message and ended
+                return _Ending(StoppedError.exit_code)
         absent = [rank for rank in range(self._world_size) if rank not in present]
         return self._lost(absent, silent, speaks=self._rank == present[0])
 

@@ -145,6 +145,38 @@ def test_rank_that_is_killed_ends_the_others_as_stopped_by_their_surroundings(wh
     assert all(f"rank {who} was lost: its process ended without a word" in text for text in said)
 
 
+ANSWERS_LATE = """
+import os, signal, sys, time
+from vlapipe.schemas.errors import StoppedError
+from vlapipe.train.parallel import rank_watch
+from vlapipe.train.parallel.ranks import distributed, sum_of
+answer = rank_watch.RankWatch._answer_roll_call
+
+def answer_late(watch):
+    time.sleep(2.5)
+    answer(watch)
+
+try:
+    with distributed() as ranks:
+        if ranks.rank == 1:
+            rank_watch.RankWatch._answer_roll_call = answer_late
+        sum_of([1.0], ranks)
+        if ranks.rank == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sum_of([1.0], ranks)
+except StoppedError as error:
+    sys.stderr.write(f"vlapipe: {error}\\n")
+    sys.exit(error.exit_code)
+"""
+
+
+def test_rank_that_answers_late_because_its_machine_is_busy_is_not_called_lost() -> None:
+    ranks = run_ranks(None, code=ANSWERS_LATE)
+    assert codes(ranks) == [5, 5, -9, 5], ranks
+    [line] = [line for rank in ranks for line in rank.err.splitlines()]
+    assert line.startswith("vlapipe: rank 2 was lost: its process ended without a word")
+
+
 FINISHES = """
 from train_main import group_has_ended
 from vlapipe.train.parallel.ranks import agree, distributed, gather_bytes, sum_of
