@@ -293,7 +293,7 @@ def test_start_is_described(tiny_dataset: Path, tmp_path: Path, capsys: pytest.C
     for part in ("device cpu", "1 rank", "fp32 (auto: on a CPU", "parameters", "observation.state (8, 100, 12)"):
         assert part in said.err
     assert re.search(r"^held back by .*, \d+ % of the time; a step took [\d,.]+ ms \(.*%\)$", said.err, re.MULTILINE)
-    assert re.search(r"^try .*: \d\.\d\d times as many samples/s .*$", said.err, re.MULTILINE)
+    assert re.search(r"^try .*: \d+\.\d\d times as many samples/s .*$", said.err, re.MULTILINE)
     assert "GPUs" not in said.err  # advice that fits this machine
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
@@ -48,14 +47,21 @@ class WithExtraState(TinyPolicy):
 
 
 class WatchesSaves(TinyPolicy):
-    """Says if a checkpoint is being written while it computes. Its ballast makes a write take longer than a step."""
+    """Counts in which batches a checkpoint is being written. In batch ``waits_at`` it waits for the end of the save."""
 
-    def __init__(self, spec: SampleSpec, *, ballast_mb: int) -> None:
+    num_seen = 0
+
+    def __init__(self, spec: SampleSpec, *, ballast_mb: int, waits_at: int = 0) -> None:
         super().__init__(spec)
         self.register_buffer("ballast", torch.zeros(ballast_mb * 250_000))
+        self.waits_at = waits_at
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """As it should be."""
-        if any(thread.name == "vlapipe-save" for thread in threading.enumerate()):
-            sys.stdout.write("a save is in progress\n")
-        return super().loss(batch)
+        found = super().loss(batch)
+        saves = [thread for thread in threading.enumerate() if thread.name == "vlapipe-save"]
+        WatchesSaves.num_seen += len(saves)
+        if self.num_batches == self.waits_at:
+            for thread in saves:
+                thread.join()
+        return found

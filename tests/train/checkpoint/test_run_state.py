@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 import torch
 from launching import options, run_ranks
 from test_loop import config, exact, lines
+from tiny_policy import WatchesSaves
 from torch import Tensor
 
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
+from vlapipe.train.checkpoint import run_state
+from vlapipe.train.checkpoint.commit import Plan, Snapshot
 from vlapipe.train.checkpoint.files import (
     FOLDER,
     all_checkpoints,
@@ -214,14 +218,25 @@ def test_state_that_is_no_tensor_is_refused_and_leaves_nothing(tiny_dataset: Pat
 
 
 def test_checkpoint_written_by_a_thread_is_that_of_its_step_though_the_run_goes_on(
-    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write = run_state.write_checkpoint
+
+    def write_later(out: Path, snapshot: Snapshot, plan: Plan, **options: Any) -> Any:
+        seen, deadline = WatchesSaves.num_seen, time.monotonic() + 60
+        while snapshot.step < 12 and WatchesSaves.num_seen == seen:  # until the next step has computed
+            assert time.monotonic() < deadline, "no step is made meanwhile"
+            time.sleep(0.001)
+        return write(out, snapshot, plan, **options)
+
     kept: dict[str, Any] = {"save_every": 4, "max_steps": 12, "keep_checkpoints": 9}
-    kept |= {"policy": "tiny_policy:WatchesSaves", "policy_args": {"ballast_mb": 64}}
+    kept |= {"policy": "tiny_policy:WatchesSaves", "policy_args": {"ballast_mb": 1}}
+    before = WatchesSaves.num_seen
     train(tiny(tiny_dataset, tmp_path / "sync", **kept))
-    assert "a save is in progress" not in capsys.readouterr().out
+    assert WatchesSaves.num_seen == before
+    monkeypatch.setattr(run_state, "write_checkpoint", write_later)
     result = train(tiny(tiny_dataset, tmp_path / "async", **kept, async_save=True))
-    assert "a save is in progress" in capsys.readouterr().out
+    assert WatchesSaves.num_seen >= before + 2
     assert result.checkpoint == checkpoint_path(tmp_path / "async", 12)
     assert exact(tmp_path / "async") == exact(tmp_path / "sync")
     assert steps(tmp_path / "async") == [4, 8, 12]
@@ -243,7 +258,8 @@ def test_thread_that_cannot_write_ends_the_run_after_a_step_and_the_older_checkp
     tiny_dataset: Path, tmp_path: Path, num_ranks: int
 ) -> None:
     out = tmp_path / "run"
-    policy: dict[str, Any] = {"policy": "tiny_policy:WatchesSaves", "policy_args": {"ballast_mb": 1}}
+    policy: dict[str, Any] = {"policy": "tiny_policy:WatchesSaves"}
+    policy["policy_args"] = {"ballast_mb": 1, "waits_at": 60}  # so that the thread has failed by then
     train(tiny(tiny_dataset, out, max_steps=2, **policy))
     values = options(tiny_dataset, out, resume=True, save_every=50, max_steps=200, async_save=True, **policy)
     ranks = run_ranks(values | {"limit": 500_000}, num_ranks=num_ranks, code=LIMITED)
