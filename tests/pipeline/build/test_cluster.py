@@ -115,7 +115,7 @@ def test_worker_without_vlapipe_is_refused_at_once(tmp_path: Path, address: str)
     raw = make_dataset(tmp_path / "raw", num_episodes=2)
     with running(worker(address, bare=True)), running(worker(address)):
         with distributed.Client(address) as client:
-            client.wait_for_workers(2, timeout=30)
+            client.wait_for_workers(2, timeout=600)
         with pytest.raises(UsageError, match=r"worker tcp://.* has no vlapipe: No module named 'vlapipe'"):
             run(raw, tmp_path / "data", address)
 
