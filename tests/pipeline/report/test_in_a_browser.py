@@ -82,7 +82,7 @@ def test_table_sorts_filters_and_links_by_keyboard(planted: Any, browser: Any) -
     assert page.inner_text("#episodes-status") == "1 of 8 episodes"
     page.focus("#episodes-rows tbody a")
     page.keyboard.press("Enter")
-    assert page.url.endswith(f"#episode-{oddest['episode_index']}")
+    page.wait_for_url(lambda url: url.endswith(f"#episode-{oddest['episode_index']}"))
     page.fill("#filter-text", "no such episode")
     assert page.inner_text("#episodes-status") == "0 of 8 episodes"
 
