@@ -96,6 +96,13 @@ class MadeFrom:
         document |= {name: dict(sorted(vars(self)[name].items())) for name in ("episodes", "options")}
         return sealed_json(document, indent=0)
 
+    def has_same(self, episode: RawEpisode, digest: str) -> bool:
+        """Return whether the files of an episode have this digest, also as vlapipe 0.1.0 wrote it.
+
+        For an older digest, or one of other files, the names of all files are listed again.
+        """
+        return digest == self.episodes[episode.id] or digest == _digest_by_names(episode)
+
     def changes(self, before: MadeFrom) -> str:
         """Describe in words how ``self`` differs from ``before``. The text is empty if nothing differs."""
         said = [
@@ -125,7 +132,14 @@ def _lines_of(data: bytes, only: Collection[str]) -> tuple[bytes, int]:
 
 
 def _digest(episode: RawEpisode) -> str:
-    files = sorted((file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file)
+    return _described(episode, episode.files_digest)
+
+
+def _digest_by_names(episode: RawEpisode) -> str:
+    return _described(episode, sorted((file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file))
+
+
+def _described(episode: RawEpisode, files: Any) -> str:
     described: list[Any] = [episode.task, files, *([episode.entry] if episode.entry else [])]
     if episode.says is not None:  # rows and times come from the metadata, and not from the files that are named above
         described += [episode.rows, episode.times, astuple(episode.says)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.record import Record, finished_records
-from vlapipe.pipeline.discover.file_tree import is_ignored
+from vlapipe.pipeline.discover.listing import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest

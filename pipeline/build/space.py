@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
+from vlapipe.pipeline.discover.many_files import sizes_of
 from vlapipe.pipeline.plan.plan import Plan, PlannedShard
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.schemas.errors import StoppedError
@@ -45,12 +46,12 @@ def require_room(folder: Path, plan: Plan, shards: list[PlannedShard]) -> None:
         return
     cameras = {camera for each in plan.cameras.values() for camera in each}
     num_bytes = _SURE * sum(
-        file.num_bytes
+        size
         for shard in shards
         for episode in shard.episodes
         for camera in cameras & episode.files.keys()
-        for file in episode.files[camera]
-        if suffix_of(file.path) in _IMAGES
+        for path, size in sizes_of(episode.files[camera]).items()
+        if suffix_of(path) in _IMAGES
     )
     free = shutil.disk_usage(folder).free
     if num_bytes > free:

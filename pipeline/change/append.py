@@ -20,6 +20,7 @@ from vlapipe.pipeline.change.comparison import Comparison, known_recordings, uni
 from vlapipe.pipeline.change.contents import Contents, read_edits
 from vlapipe.pipeline.change.work_folder import work_folder
 from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.discover.packed import Packed
 from vlapipe.pipeline.plan.plan import Given, Plan
 from vlapipe.pipeline.read.segments import is_cut
 from vlapipe.pipeline.shards.dataset import Dataset
@@ -85,7 +86,7 @@ def append(
         for folder in (place.shards, place.records):
             folder.mkdir(exist_ok=True)
             sweep_temporaries(folder)
-        chosen = replace(found, episodes=tuple(raw for raw in found.episodes if raw.id in to_read))
+        chosen = replace(found, episodes=Packed(raw for raw in found.episodes if raw.id in to_read))
         discovery, plan = make_plan(chosen, given_by(dataset))
         finished = finished_records(place.records, place.shards, {each.index: each.digest for each in plan.shards})
         records = build(plan, place, finished) if to_read else []

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.change.contents import dropped_ids, read_edits
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.many_files import bytes_of
 from vlapipe.pipeline.plan.chosen_episodes import metadata_and_instruction
 from vlapipe.pipeline.read.segments import is_cut
 from vlapipe.pipeline.shards.dataset import Dataset
@@ -120,7 +121,7 @@ def compare(dataset: Dataset, found: Discovery, made_from: MadeFrom, known: Made
             continue
         if raw.id not in there:
             new.append(raw.id)
-        elif made_from.episodes[raw.id] == known.episodes.get(raw.id):
+        elif raw.id in known.episodes and made_from.has_same(raw, known.episodes[raw.id]):
             same.append(raw.id)
         else:
             doubtful.append(raw)
@@ -150,7 +151,7 @@ def _has_same_bytes(
     row = dataset.row(index)
     for stream, source in zip(dataset.manifest.streams, row["sources"], strict=True):
         files = raw.files.get(stream, ())
-        if source["num_files"] != len(files) or source["num_bytes"] != sum(file.num_bytes for file in files):
+        if source["num_files"] != len(files) or source["num_bytes"] != bytes_of(files):
             return False
     metadata, instruction = metadata_and_instruction(found, schema, raw)
     told = {"task": raw.task, "instruction": instruction}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -40,13 +38,13 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
     findings = Findings(schema.checks.severity)
     findings.extend(discovery.findings)
     check_what_is_left_out(discovery, schema, findings)
-    for (kind, _), paths in _by_kind(discovery.unread).items():
-        reader = kind_that_reads(paths[0])
+    for kind, _, path, count in discovery.unread:
+        reader = kind_that_reads(path)
         if reader is None or reader == "images":  # a picture beside a recording is no camera
-            findings.add("file.not_read", paths[0], column=kind, found="not read", count=len(paths))
+            findings.add("file.not_read", path, column=kind, found="not read", count=count)
         else:
             found = f"not in the dataset; a stream of kind = {reader!r} reads such files"
-            findings.add("file.data_not_read", paths[0], column=kind, found=found, count=len(paths))
+            findings.add("file.data_not_read", path, column=kind, found=found, count=count)
     first_of: dict[tuple[object, ...], dict[str, Any]] = {}
     named: dict[str, str] = {}
     known = KnownContent()
@@ -147,16 +145,6 @@ def check_what_is_left_out(discovery: Discovery, schema: Schema, findings: Findi
 def _first_names(names: tuple[str, ...], what: str) -> str:
     others = ", ".join(names[1:_MOST_NAMED])
     return f"{what}, as in {others}" if others else what
-
-
-def _by_kind(paths: Iterable[str]) -> dict[tuple[str, str], list[str]]:
-    """Groups paths by extension and by parent folder within an episode, so that notes do not hide an unread camera."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for path in map(PurePosixPath, paths):
-        kinds.setdefault((path.suffix or path.name, path.parent.name if len(path.parts) > 2 else ""), []).append(
-            str(path)
-        )
-    return kinds
 
 
 def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) -> None:

@@ -1,21 +1,27 @@
 """Finds the episodes of a dataset and sorts their files into streams. No file is opened.
 
-The result depends only on names and sizes, so that every later decision (shards, splits) can be repeated.
+The result depends only on names and sizes, so that every later decision (shards, splits) can be repeated. An episode
+that has been found keeps no names of many files, so that a year of recordings fits into memory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlapipe.pipeline.discover.file_tree import FileTree, RawFile, excluded_by, match_end, walk
+from vlapipe.pipeline.discover.file_tree import FileTree, Walk, excluded_by, join, match_end
+from vlapipe.pipeline.discover.listing import Listing, RawFile
+from vlapipe.pipeline.discover.many_files import ManyFiles, sizes_of
+from vlapipe.pipeline.discover.packed import Packed
+from vlapipe.pipeline.discover.unread import Unread, merged, unread_of
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.findings import Finding, Findings
 from vlapipe.schemas.schema import ImageStream, Schema, Stream
@@ -25,7 +31,7 @@ __all__ = [
     "Discovery",
     "MetadataSays",
     "RawEpisode",
-    "RawFile",
+    "called",
     "discover",
     "links_outside",
     "stream_name",
@@ -33,6 +39,7 @@ __all__ = [
 ]
 
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
+_FEW = 4  # files of a stream whose names are kept
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 _INSIDE = {".csv", ".tsv", ".txt", ".dat", ".log", ".zarr"}  # kinds of files that lie packed in others
 
@@ -53,9 +60,11 @@ class MetadataSays:
     dtypes: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RawEpisode:
     """One episode. ``files`` holds the files of each stream, sorted by name; each camera is a stream.
+
+    Many files of a stream are listed again when they are asked for, see ``ManyFiles``; ``listed`` does so once.
 
     ``clock_files`` holds the clock's files of each stream or camera whose schema names such a file. If the episode is a
     part of a file, its anchor rows are ``rows[0] <= row < rows[1]``, counted as the reader returns them, and
@@ -65,11 +74,11 @@ class RawEpisode:
     id: str
     task: str
     folder: str  # relative to the dataset; "." for the dataset's own folder
-    files: dict[str, tuple[RawFile, ...]]
-    cameras: dict[str, tuple[str, ...]]  # by image stream, for streams with several cameras
+    files: Mapping[str, Sequence[RawFile]]
+    cameras: Mapping[str, tuple[str, ...]]  # by image stream, for streams with several cameras
     metadata: RawFile | None
     instruction_file: RawFile | None
-    clock_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
+    clock_files: Mapping[str, Sequence[RawFile]] = field(default_factory=dict)
     stem: str | None = None  # the value of {stem} if each file is an episode
     rows: tuple[int, int] | None = None
     num_rows: int | None = None
@@ -85,6 +94,8 @@ class RawEpisode:
     num_groups: int = 1  # episodes in the container, each a group
     ranges: RawFile | None = None  # the file with the numbers of each episode's files
     numbers: tuple[int, int] | None = None  # the first and the last number of the episode's files
+    digest: str | None = None  # of the names, sizes and times of all files, if they are not all named here
+    unread: tuple[Unread, ...] = ()  # files in the episode's folder that the schema does not ask for
 
     @property
     def share(self) -> float:
@@ -104,10 +115,22 @@ class RawEpisode:
         return [*(file for group in groups for file in group), *single]
 
     @property
+    def files_digest(self) -> str:
+        """Returns a digest of the names, sizes and times of all files, as they were when the episode was found."""
+        return self.digest or _digest_of(self.every_file)
+
+    def listed(self) -> RawEpisode:
+        """Returns the episode with every file named. Folders of many files are listed again."""
+        files, clocks = ({name: tuple(each) for name, each in of.items()} for of in (self.files, self.clock_files))
+        return replace(self, files=files, clock_files=clocks)
+
+    @property
     def num_bytes(self) -> int:
         """Returns the bytes of the streams' files that are this episode's; a file of several streams counts once."""
         sizes = {
-            file.path: self.share_of(name) * file.num_bytes for name, files in self.files.items() for file in files
+            path: self.share_of(name) * num_bytes
+            for name, files in self.files.items()
+            for path, num_bytes in sizes_of(files).items()
         }
         return int(sum(sizes.values()))
 
@@ -117,13 +140,19 @@ class Discovery:
     """Every episode below ``root``, sorted by id."""
 
     root: Path
-    episodes: tuple[RawEpisode, ...]
+    episodes: Sequence[RawEpisode]
     num_ignored: int
-    unread: tuple[str, ...] = ()  # files in episodes that the schema does not ask for
+    beside: tuple[Unread, ...] = ()  # files that the schema does not ask for, where each episode is a file
     misnamed: tuple[str, ...] = ()  # files and folders left out because of their names, which are escaped here
     not_matched: tuple[str, ...] = ()  # folders that hold an episode's files, but do not match the schema's folders
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ids of episodes left out, by what leaves out
     findings: tuple[Finding, ...] = ()  # faults of the dataset's own metadata
+
+    @property
+    def unread(self) -> tuple[Unread, ...]:
+        """Returns the files that the schema does not ask for, by their kind."""
+        of_folders = {episode.folder: episode.unread for episode in self.episodes}  # parts of one folder share it
+        return merged([self.beside, *of_folders.values()])
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,10 @@ class _Place:
     folder: str
     stem: str | None = None
     anchor: RawFile | None = None
+
+    @property
+    def path(self) -> str:
+        return self.anchor.path if self.anchor else self.folder
 
 
 def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree | None = None) -> Discovery:
@@ -151,69 +184,64 @@ def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree
         if not (single and schema.episodes.per_file):
             raise UsageError(f"{option} {root}: not a folder", "give the folder that holds the recordings")
         root, only = _around(root, schema)
-    root = root.resolve()
-    tree = walk(root) if tree is None else tree
+    tree = tree or FileTree(root.resolve())
+    walked = Walk(tree)
+    not_matched: list[str] = []
     if schema.episodes.per_file:
-        places = _files(tree, schema, only)
-        if single and len(places) > 1:
-            raise UsageError(f"{option} {root}: holds {len(places)} episodes", "give one file, or --dataset")
+        found = Packed(_in_files(walked, schema, only, single=single))
     else:
-        places = [_Place(folder) for folder in (["."] if single else _folders(tree, schema))]
-    if not places:
-        problem = f"no episode in {root}: schema {schema.name!r} looks for {_looked_for(schema)}"
-        not_matched = () if single else _not_matched(tree, places, schema)
+        folders = iter(["."]) if single else _folders(walked, schema, not_matched)
+        found = Packed(_in_folder(walked, _Place(folder), schema) for folder in folders)
+    if not found:
+        problem = f"no episode in {tree.root}: schema {schema.name!r} looks for {_looked_for(schema)}"
         if not_matched:
-            problem += f"; {len(not_matched)} others hold an episode's files, such as {not_matched[0]}"
-        if tree.misnamed:
-            problem += f"; {len(tree.misnamed)} names there are no UTF-8 text or too long, such as {tree.misnamed[0]}"
+            problem += f"; {len(not_matched)} others hold an episode's files, such as {min(not_matched)}"
+        if walked.misnamed:
+            names = walked.misnamed
+            problem += f"; {len(names)} names there are no UTF-8 text or too long, such as {min(names)}"
         raise UsageError(problem, "check the path, or choose another --schema")
-    described = _describe(tree, places, schema)
-    if not described.episodes:
-        problem = f"exclude in schema {schema.name!r} leaves out all {len(places)} episodes, such as"
-        raise UsageError(f"{root}: {problem} {_ids(tree.root, places)[0]}", "correct exclude, or the path")
-    return described if single else replace(described, not_matched=_not_matched(tree, places, schema))
-
-
-def _describe(tree: FileTree, places: list[_Place], schema: Schema) -> Discovery:
-    ids = _ids(tree.root, places)
-    every = [_sort_files(tree, place, name, schema) for place, name in zip(places, ids, strict=True)]
-    episodes, left_out = without_excluded(every, schema)
-    files = list(tree.files.values())
-    if not schema.episodes.per_file:
-        files = [file for episode in episodes for file in tree.below(episode.folder)]
-    read = {file.path for episode in every for file in episode.every_file}
+    beside = _beside(walked, found, schema) if schema.episodes.per_file else ()
+    ids = _ids(tree.root, found, schema)
+    chosen, left_out = without_excluded(ids, schema)
+    if not chosen:
+        problem = f"exclude in schema {schema.name!r} leaves out all {len(ids)} episodes, such as"
+        raise UsageError(f"{tree.root}: {problem} {min(ids)}", "correct exclude, or the path")
     return Discovery(
-        unread=tuple(sorted(file.path for file in files if file.path not in read)),
         root=tree.root,
-        episodes=tuple(sorted(episodes, key=lambda episode: episode.id)),
-        num_ignored=tree.num_ignored,
-        misnamed=tree.misnamed,
+        episodes=called(found, ids, set(chosen)),
+        num_ignored=walked.num_ignored,
+        beside=beside,
+        misnamed=tuple(sorted(walked.misnamed)),
+        not_matched=tuple(sorted(not_matched)),
         left_out=left_out,
-        findings=tuple(links_outside(tree, schema)),
+        findings=tuple(links_outside(tree.root, walked.outside, schema)),
     )
 
 
-def links_outside(tree: FileTree, schema: Schema) -> Findings:
+def called(episodes: Sequence[RawEpisode], ids: list[str], chosen: Container[str]) -> Packed[RawEpisode]:
+    """Returns the chosen episodes under these ids, sorted by id. ``ids`` has an id for each episode."""
+    order = sorted((i for i, name in enumerate(ids) if name in chosen), key=ids.__getitem__)
+    return Packed(replace(episodes[i], id=ids[i]) for i in order)
+
+
+def links_outside(root: Path, links: Sequence[str], schema: Schema) -> Findings:
     """Returns a finding if links lead out of the dataset's folder: a downloaded dataset may name any file so."""
     findings = Findings(schema.checks.severity)
-    if tree.outside:
-        first = tree.outside[0]
-        found = f"a link to {os.path.realpath(tree.root / first)}"
-        findings.add("file.outside", first, expected="files of the dataset", found=found, count=len(tree.outside))
+    if links:
+        first = min(links)
+        found = f"a link to {os.path.realpath(root / first)}"
+        findings.add("file.outside", first, expected="files of the dataset", found=found, count=len(links))
     return findings
 
 
-def without_excluded(every: list[RawEpisode], schema: Schema) -> tuple[list[RawEpisode], dict[str, tuple[str, ...]]]:
-    """Returns the episodes that ``exclude`` leaves in, and the ids of the others by the pattern that leaves out."""
-    left_out: dict[str, tuple[str, ...]] = {}
-    episodes = []
-    for episode in every:
-        rule = excluded_by(episode.id, schema.episodes.exclude)
-        if rule is None:
-            episodes.append(episode)
-        else:
-            left_out[f"exclude {rule}"] = (*left_out.get(f"exclude {rule}", ()), episode.id)
-    return episodes, left_out
+def without_excluded(ids: Iterable[str], schema: Schema) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """Returns the episodes that ``exclude`` leaves in, and those it leaves out by the pattern that does so."""
+    left_out: dict[str, list[str]] = {}
+    chosen: list[str] = []
+    for name in ids:
+        rule = excluded_by(name, schema.episodes.exclude)
+        (chosen if rule is None else left_out.setdefault(f"exclude {rule}", [])).append(name)
+    return chosen, {rule: tuple(names) for rule, names in left_out.items()}
 
 
 def _looked_for(schema: Schema) -> str:
@@ -232,51 +260,77 @@ def _around(file: Path, schema: Schema) -> tuple[Path, str]:
     raise UsageError(f"--dir {file}: schema {schema.name!r} looks for {_looked_for(schema)}", "choose another --schema")
 
 
-def _folders(tree: FileTree, schema: Schema) -> list[str]:
-    """Returns the folders that are episodes. Everything below such a folder belongs to the episode."""
-    patterns = schema.episodes.folders
-    if patterns:
-        # The dataset's own folder is an episode only if --dir says so.
-        fits = {f for f in tree.folders if any(fnmatchcase(PurePosixPath(f).name, pattern) for pattern in patterns)}
-    else:
-        fits = {place.folder for place in _anchor_files(tree, schema)}
-    return sorted(folder for folder in fits if fits.isdisjoint(str(p) for p in PurePosixPath(folder).parents))
+def _folders(walked: Walk, schema: Schema, not_matched: list[str]) -> Iterator[str]:
+    """Yields the folders that are episodes. Everything below such a folder belongs to the episode.
 
-
-def _not_matched(tree: FileTree, places: list[_Place], schema: Schema) -> tuple[str, ...]:
-    """Returns folders outside all episodes that hold the anchor's file, if the schema says how episodes are named.
-
-    What lies below such a folder belongs to it, as with an episode. The dataset's own folder is an exception, because
-    every folder lies below it.
+    ``not_matched`` takes the folders outside all episodes that hold the anchor's file, if the schema says how episodes
+    are named. What lies below such a folder belongs to it, too. The dataset's own folder is an exception, because every
+    folder lies below it.
     """
-    if schema.episodes.per_file or not schema.episodes.folders:
-        return ()
-    episodes = {place.folder for place in places}
-    holding = {place.folder for place in _anchor_files(tree, schema)} - episodes
-    above = (episodes | holding) - {"."}
-    outside = (f for f in holding if above.isdisjoint(str(p) for p in PurePosixPath(f).parents))
-    outside = (f for f in outside if excluded_by(f, schema.episodes.exclude) is None)
-    return tuple(sorted(tree.root.name if folder == "." else folder for folder in outside))
+    patterns, tree = schema.episodes.folders, walked.tree
+    pending = [(".", False)]  # a folder, and whether it lies in one that is not matched
+    while pending:
+        folder, is_within = pending.pop()
+        name = PurePosixPath(folder).name
+        # The dataset's own folder is an episode only if --dir says so, unless it holds the anchor's file.
+        if any(fnmatchcase(name, pattern) for pattern in patterns) and folder != ".":
+            yield folder
+            continue
+        if not is_within and _holds_anchor(tree, folder, schema):
+            if not patterns:
+                yield folder
+                continue
+            if excluded_by(folder, schema.episodes.exclude) is None:
+                not_matched.append(tree.root.name if folder == "." else folder)
+            is_within = folder != "."
+        pending += [(join(folder, name), is_within) for name in reversed(walked.visit(folder).folders)]
 
 
-def _anchor_files(tree: FileTree, schema: Schema) -> list[_Place]:
-    """Returns each file that fits one of the anchor's patterns, with the folder in which the pattern begins."""
-    places = []
-    for path, file in tree.files.items():
+def _holds_anchor(tree: FileTree, folder: str, schema: Schema) -> bool:
+    """Returns whether one of the anchor's patterns fits a file in this folder, and no earlier one in a folder below."""
+    patterns = schema.anchor_stream.files
+    return any(
+        not any(match_end(found.file.path, earlier) for earlier in patterns[:i])
+        for i, pattern in enumerate(patterns)
+        for found in tree.find(folder, pattern)
+    )
+
+
+def _in_folder(walked: Walk, place: _Place, schema: Schema) -> RawEpisode:
+    """Returns the episode of a folder. All files below it are listed, and the names of many are then forgotten."""
+    files = [file for _, listing in walked.below(place.folder) for file in listing.files.values()]
+    episode, read = _sort_files(walked.tree, place, schema)
+    return replace(episode, unread=unread_of(file.path for file in files if file.path not in read))
+
+
+def _in_files(walked: Walk, schema: Schema, only: str | None, *, single: bool) -> Iterator[RawEpisode]:
+    """Yields an episode for each of the anchor's files."""
+    places: list[_Place] = []
+    for _, listing in walked.below("."):
+        places += _anchor_files(listing, schema)
+    walked.tree.kept_files = max(walked.tree.kept_files, 4 * len(places))
+    places = _without_others(walked.tree, sorted(places, key=lambda place: place.path), schema, only)
+    if single and len(places) > 1:
+        raise UsageError(f"--dir {walked.tree.root}: holds {len(places)} episodes", "give one file, or --dataset")
+    yield from (_sort_files(walked.tree, place, schema)[0] for place in places)
+
+
+def _anchor_files(listing: Listing, schema: Schema) -> Iterator[_Place]:
+    """Yields each file that fits one of the anchor's patterns, with the folder in which the pattern begins."""
+    for file in listing.files.values():
         for pattern in schema.anchor_stream.files:
-            values = match_end(path, pattern)
+            values = match_end(file.path, pattern)
             if values is not None:
-                folder = str(PurePosixPath(path).parents[pattern.count("/")])
-                places.append(_Place(folder, values.get("stem") or _without_extension(PurePosixPath(path).name), file))
+                path = PurePosixPath(file.path)
+                folder = str(path.parents[pattern.count("/")])
+                yield _Place(folder, values.get("stem") or _without_extension(path.name), file)
                 break
-    return places
 
 
-def _files(tree: FileTree, schema: Schema, only: str | None) -> list[_Place]:
+def _without_others(tree: FileTree, places: list[_Place], schema: Schema, only: str | None) -> list[_Place]:
     """Returns the anchor's files, except files of another one: ``run1_force.csv`` may belong to ``run1.csv``."""
-    places = _anchor_files(tree, schema)
     if only is not None:
-        return [place for place in places if place.anchor and place.anchor.path == only]
+        return [place for place in places if place.path == only]
     others = [pattern for s in schema.streams if s.name != schema.anchor for pattern in s.files if "{stem}" in pattern]
     taken = set()
     for place in places if others else ():
@@ -287,23 +341,45 @@ def _files(tree: FileTree, schema: Schema, only: str | None) -> list[_Place]:
     return [place for place in places if place.anchor not in taken]
 
 
+def _beside(walked: Walk, episodes: Iterable[RawEpisode], schema: Schema) -> tuple[Unread, ...]:
+    """Returns the files that belong to no episode, where each episode is a file."""
+    read = {schema.episodes.metadata_table}
+    of_folder: dict[str, list[ManyFiles]] = {}
+    for episode in episodes:
+        for files in (*episode.files.values(), *episode.clock_files.values()):
+            folder = files.only_folder if isinstance(files, ManyFiles) else None
+            if isinstance(files, ManyFiles) and folder is not None:
+                of_folder.setdefault(folder, []).append(files)
+            else:
+                read.update(file.path for file in files)
+        read.update(file.path for file in (episode.metadata, episode.instruction_file, episode.ranges) if file)
+    found = []
+    for folder, listing in Walk(walked.tree).below("."):
+        ours = of_folder.get(folder, [])
+        if len(ours) == 1 and len(ours[0]) == len(listing.files):
+            continue
+        many = {file.path for files in ours for file in files}
+        found.append(unread_of(f.path for f in listing.files.values() if f.path not in read and f.path not in many))
+    return merged(found)
+
+
 def _without_extension(name: str) -> str:
     path = PurePosixPath(name)
     inner = PurePosixPath(path.stem)
     return inner.stem if path.suffix.lower() in _PACKED and inner.suffix.lower() in _INSIDE else path.stem
 
 
-def _ids(root: Path, places: list[_Place]) -> list[str]:
-    """Returns ids: a folder's path, or a file's path without its extension.
+def _ids(root: Path, episodes: Iterable[RawEpisode], schema: Schema) -> list[str]:
+    """Returns ids of episodes that are called by their path: a folder's path, or a file's path without its extension.
 
     If two episodes would have the same id, the extension is kept. Characters that cannot be printed on one line are
     escaped.
     """
-    full = [place.anchor.path if place.anchor else place.folder for place in places]
-    full = [root.name if path == "." else path for path in full]
+    full = [root.name if episode.id == "." else episode.id for episode in episodes]
+    is_file = schema.episodes.per_file
     ids = [
-        str(PurePosixPath(path).with_name(_without_extension(PurePosixPath(path).name))) if place.anchor else path
-        for place, path in zip(places, full, strict=True)
+        str(PurePosixPath(path).with_name(_without_extension(PurePosixPath(path).name))) if is_file else path
+        for path in full
     ]
     while True:
         counts = Counter(ids)
@@ -318,16 +394,32 @@ def _ids(root: Path, places: list[_Place]) -> list[str]:
     ]
 
 
-def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> RawEpisode:
-    streams: dict[str, tuple[RawFile, ...]] = {}
-    clocks: dict[str, tuple[RawFile, ...]] = {}
+@dataclass(frozen=True)
+class _Matched:
+    """The files of a stream, all names of them, and how they were found."""
+
+    files: tuple[RawFile, ...]
+    pattern: str = ""
+    camera: str | None = None
+
+    def kept(self, tree: FileTree, place: _Place) -> Sequence[RawFile]:
+        """Returns the files as an episode keeps them."""
+        if len(self.files) <= _FEW:
+            return self.files
+        return ManyFiles.of(tree.root, place.folder, self.pattern, place.stem, self.camera, self.files)
+
+
+def _sort_files(tree: FileTree, place: _Place, schema: Schema) -> tuple[RawEpisode, set[str]]:
+    """Returns the episode of a place, with its path as its id, and the paths of all its files."""
+    streams: dict[str, _Matched] = {}
+    clocks: dict[str, _Matched] = {}
     cameras: dict[str, tuple[str, ...]] = {}
     for stream in schema.streams:
         if place.anchor and stream.files == schema.anchor_stream.files:  # the anchor, or a stream of the same container
             # Only of a bag's topics do the schema's cameras say the names; of arrays the container says them.
             of_topics = isinstance(stream, ImageStream) and stream.many_cameras and not stream.array
             names = stream.cameras if isinstance(stream, ImageStream) and of_topics else (stream.name,)
-            found: dict[str, tuple[RawFile, ...]] = dict.fromkeys(names, (place.anchor,))
+            found = dict.fromkeys(names, _Matched((place.anchor,)))
         else:
             found = _files_of(tree, place, stream, stream.files)
         if stream.time.file is not None:
@@ -340,21 +432,30 @@ def _sort_files(tree: FileTree, place: _Place, name: str, schema: Schema) -> Raw
     folder = parts[-1] if parts else tree.root.name
     above = parts[-2] if len(parts) > 1 else (tree.root.name if parts else tree.root.parent.name)
     words = {"folder": folder, "parent": folder if place.anchor else above, "dataset": tree.root.name}
-    anchor = streams[schema.anchor]
+    anchor = streams[schema.anchor].files
     has_attributes = schema.anchor_stream.kind in ("hdf5", "zarr") and len(anchor) == 1
-    return RawEpisode(
+    whole = RawEpisode(
         container=anchor[0] if has_attributes else None,
         ranges=_one_file(tree, place, schema.episodes.ranges),
-        id=name,
+        id=place.path,
         task=printable(fill_template(schema.episodes.task, {**words, "stem": place.stem})),
         folder=place.folder,
-        files=streams,
+        files={name: each.files for name, each in streams.items()},
         cameras=cameras,
         metadata=_one_file(tree, place, schema.episodes.metadata),
         instruction_file=_one_file(tree, place, schema.instruction.file),
-        clock_files=clocks,
+        clock_files={name: each.files for name, each in clocks.items()},
         stem=place.stem,
     )
+    every = whole.every_file
+    files, clock_files = ({name: m.kept(tree, place) for name, m in of.items()} for of in (streams, clocks))
+    kept = replace(whole, files=files, clock_files=clock_files, digest=_digest_of(every))
+    return kept, {file.path for file in every}
+
+
+def _digest_of(files: Iterable[RawFile]) -> str:
+    described = sorted((file.path, file.num_bytes, file.mtime_ns) for file in files)
+    return sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None:
@@ -372,38 +473,38 @@ def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None
 
 def _clocks_of(
     tree: FileTree, place: _Place, stream: Stream, pattern: str, names: Iterable[str]
-) -> dict[str, tuple[RawFile, ...]]:
+) -> dict[str, _Matched]:
     """Returns the clock's files of each stream or camera; a pattern without ``{camera}`` names the clock of all."""
     if "{camera}" in pattern:
         return _files_of(tree, place, stream, (pattern,))
-    return dict.fromkeys(names, tuple(one.file for one in tree.find(place.folder, pattern, place.stem)))
+    found = tuple(one.file for one in tree.find(place.folder, pattern, place.stem))
+    return dict.fromkeys(names, _Matched(found, pattern))
 
 
-def _files_of(
-    tree: FileTree, place: _Place, stream: Stream, patterns: tuple[str, ...]
-) -> dict[str, tuple[RawFile, ...]]:
+def _files_of(tree: FileTree, place: _Place, stream: Stream, patterns: tuple[str, ...]) -> dict[str, _Matched]:
     """Returns the files of the first pattern that fits any, by stream; with ``{camera}``, each camera is a stream."""
     for pattern in patterns:
         found = tree.find(place.folder, pattern, place.stem)
         if not found:
             continue
         if isinstance(stream, ImageStream) and any("{camera}" in name for name in stream.array):
-            return {stream.name: tuple(one.file for one in found)}  # until the container says which cameras it has
+            every = _Matched(tuple(one.file for one in found), pattern)
+            return {stream.name: every}  # until the container says which cameras it has
         if isinstance(stream, ImageStream) and stream.many_cameras and "{camera}" not in pattern:
-            return {camera: tuple(one.file for one in found) for camera in stream.cameras}  # all in one container
+            every = _Matched(tuple(one.file for one in found), pattern)
+            return dict.fromkeys(stream.cameras, every)  # all in one container
         by_camera: dict[str, list[RawFile]] = {}
         for one in found:
             by_camera.setdefault(one.camera or "", []).append(one.file)
-        files: dict[str, tuple[RawFile, ...]] = {}
-        cameras: dict[str, str] = {}
+        files: dict[str, _Matched] = {}
         for camera, ours in by_camera.items():
             name = stream_name(camera) if camera else stream.name
             if name in files:
-                where = f"cameras {cameras[name]!r} and {camera!r} in {place.folder}"
+                where = f"cameras {files[name].camera!r} and {camera!r} in {place.folder}"
                 raise UsageError(f"{where} would have the same name, {name!r}", "rename one of the folders")
-            files[name], cameras[name] = tuple(ours), camera
+            files[name] = _Matched(tuple(ours), pattern, camera or None)
         return dict(sorted(files.items()))
-    return {} if isinstance(stream, ImageStream) and stream.many_cameras else {stream.name: ()}
+    return {} if isinstance(stream, ImageStream) and stream.many_cameras else {stream.name: _Matched(())}
 
 
 def stream_name(camera: str) -> str:

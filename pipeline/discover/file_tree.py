@@ -1,41 +1,40 @@
-"""Walks a folder once, and finds files in it by the schema's patterns. No file is opened."""
+"""Finds files below a folder by the schema's patterns. Folders are listed as they are asked for. No file is opened."""
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from vlapipe.schemas.errors import UsageError, is_text, printable
-from vlapipe.schemas.surroundings import raise_if_stopped
+from vlapipe.pipeline.discover.listing import Listing, RawFile, list_folder
+from vlapipe.schemas.errors import printable
 
-__all__ = ["FileTree", "Found", "RawFile", "excluded_by", "is_ignored", "match_end", "natural_order", "walk"]
+__all__ = [
+    "FileTree",
+    "Found",
+    "WholeTree",
+    "Walk",
+    "escaped",
+    "excluded_by",
+    "join",
+    "match_end",
+    "natural_order",
+    "walk",
+]
 
-_IGNORED_NAMES = {"Thumbs.db", "desktop.ini"}
-_OF_ZARR = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}  # a folder with one of them is a Zarr store
 _PLACEHOLDER = re.compile(r"(\{camera\}|\{stem\})")
 _WILD = re.compile(r"[*?\[]|\{camera\}|\{stem\}")
 _WILD_SIGN = re.compile(r"([*?\[])")
 _DIGITS = re.compile(r"(\d+)")
 _LAST = chr(0x10FFFF)
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """A file's path relative to the dataset (``/`` between parts), its size, and the time of its last change.
-
-    A Zarr store that is a folder counts as one file: its size is that of all its files, its time is the newest one.
-    """
-
-    path: str
-    num_bytes: int
-    mtime_ns: int
+_KEPT_FILES = 20_000  # files of listings that stay in memory
+_KEPT_SEARCHES = 16
 
 
 @dataclass(frozen=True)
@@ -48,29 +47,38 @@ class Found:
 
 
 class FileTree:
-    """The files and folders below ``root``, by their paths relative to ``root``."""
+    """The files and folders below ``root``, by their paths relative to ``root``.
 
-    def __init__(
-        self,
-        root: Path,
-        files: list[RawFile],
-        folders: list[str],
-        num_ignored: int,
-        misnamed: Iterable[str] = (),
-        outside: Iterable[str] = (),
-    ) -> None:
+    A folder is listed when it is asked for. The listings of the last folders stay in memory, so that the memory does
+    not grow with the files.
+    """
+
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
-        self.folders = folders
-        self.num_ignored = num_ignored
-        self.misnamed = tuple(sorted(misnamed))  # paths left out because of their names, in a printable form
-        self.outside = tuple(sorted(outside))  # links that lead out of the root; they are followed
-        self._paths = list(self.files)
-        self._found: dict[tuple[str, str], list[Found]] = {}
+        self.kept_files: float = _KEPT_FILES
+        self._real_root = os.path.realpath(root)
+        self._listings: OrderedDict[str, Listing | None] = OrderedDict()
+        self._names: dict[str, list[str]] = {}
+        self._num_kept = 0
+        self._found: OrderedDict[tuple[str, str], list[Found]] = OrderedDict()
 
-    def below(self, folder: str) -> list[RawFile]:
-        """Returns every file below a folder; ``"."`` is the root."""
-        return [self.files[path] for path in self._starting_with("" if folder == "." else f"{folder}/")]
+    def listing(self, folder: str) -> Listing | None:
+        """Returns what a folder holds; ``None`` if its path is too long to be opened. ``"."`` is the root.
+
+        Raises:
+            UsageError: the folder cannot be listed.
+            StoppedError: the disk, the network or a limit is at fault.
+        """
+        if folder in self._listings:
+            self._listings.move_to_end(folder)
+            return self._listings[folder]
+        found = self._listings[folder] = list_folder(self.root, folder, self._real_root)
+        self._num_kept += 1 + (len(found.files) if found else 0)
+        while self._num_kept > self.kept_files and len(self._listings) > 1:
+            gone, listing = self._listings.popitem(last=False)
+            self._names.pop(gone, None)
+            self._num_kept -= 1 + (len(listing.files) if listing else 0)
+        return found
 
     def find(self, folder: str, pattern: str, stem: str | None = None) -> list[Found]:
         """Returns the files below ``folder`` that fit a pattern, sorted by name, folder by folder.
@@ -78,31 +86,126 @@ class FileTree:
         ``*``, ``?`` and ``[...]`` stay within one part of the path. ``{camera}`` is any text within one part.
         ``{stem}`` is exactly ``stem``, or any text if ``stem`` is ``None``.
         """
-        if stem is None or "{stem}" not in pattern:
-            # Cached, because the same search is repeated for each episode of a flat folder.
-            if (folder, pattern) not in self._found:
-                self._found[folder, pattern] = self._find(folder, pattern)
-            return self._found[folder, pattern]
-        # Escaped, so that brackets in a name are not read as a pattern.
-        return self._find(folder, pattern.replace("{stem}", _WILD_SIGN.sub(r"[\1]", stem)))
+        if stem is not None and "{stem}" in pattern:
+            return self._find(folder, pattern.replace("{stem}", escaped(stem)))
+        # Kept, because the same search is repeated for each episode of a flat folder.
+        if (folder, pattern) not in self._found:
+            self._found[folder, pattern] = self._find(folder, pattern)
+            if len(self._found) > _KEPT_SEARCHES:
+                self._found.popitem(last=False)
+        return self._found[folder, pattern]
 
     def _find(self, folder: str, pattern: str) -> list[Found]:
-        start = "" if folder == "." else f"{folder}/"
-        wild = _WILD.search(pattern)
-        if wild is None:  # one look-up, however many episodes lie in the folder
-            file = self.files.get(start + pattern)
-            return [Found(file, None, None)] if file else []
-        parts = pattern.count("/") + 1
+        *above, last = pattern.split("/")
+        places: list[tuple[str, dict[str, str]]] = [(folder, {})]
+        for part in above:
+            places = [
+                (join(place, name), values | more)
+                for place, values in places
+                if (listing := self.listing(place)) is not None
+                for name, more in _fitting(listing.folders, list(listing.folders), part)
+            ]
         found = []
-        for path in self._starting_with(start + pattern[: wild.start()]):
-            names = path[len(start) :]
-            match = match_end(names, pattern) if names.count("/") + 1 == parts else None
-            if match is not None:
-                found.append(Found(self.files[path], match.get("camera"), match.get("stem")))
-        return sorted(found, key=lambda one: one.file.path.split("/"))
+        for place, values in places:
+            listing = self.listing(place)
+            if listing is not None:
+                for name, more in _fitting(listing.files, self._names_in(place, listing), last):
+                    every = values | more
+                    found.append(Found(listing.files[name], every.get("camera"), every.get("stem")))
+        return found
 
-    def _starting_with(self, prefix: str) -> list[str]:
-        return self._paths[bisect_left(self._paths, prefix) : bisect_left(self._paths, prefix + _LAST)]
+    def _names_in(self, folder: str, listing: Listing) -> list[str]:
+        if folder not in self._names:
+            self._names[folder] = list(listing.files)
+        return self._names[folder]
+
+
+def _fitting(there: Container[str], names: list[str], part: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields the names that fit one part of a pattern, with the values of its placeholders. ``names`` are in order."""
+    wild = _WILD.search(part)
+    if wild is None:  # one look-up, however many files lie in the folder
+        if part in there:
+            yield part, {}
+        return
+    prefix = part[: wild.start()]
+    regex = _regex_of(part)
+    for name in names[bisect_left(names, prefix) : bisect_left(names, prefix + _LAST)]:
+        match = regex.fullmatch(name)
+        if match is not None:
+            yield name, match.groupdict()
+
+
+@dataclass
+class Walk:
+    """Visits folders, each once, and counts what they leave out."""
+
+    tree: FileTree
+    num_ignored: int = 0
+    misnamed: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def visit(self, folder: str) -> Listing:
+        """Returns what a folder holds: nothing if its path is too long to be opened."""
+        listing = self.tree.listing(folder)
+        if listing is None:
+            self.misnamed.append(printable(folder))
+            return Listing({}, {})
+        self.num_ignored += listing.num_ignored
+        self.misnamed += listing.misnamed
+        self.outside += listing.outside
+        return listing
+
+    def below(self, folder: str) -> Iterator[tuple[str, Listing]]:
+        """Yields the folder and every folder below it, each with what it holds; a folder comes before those in it."""
+        pending = [folder]
+        while pending:
+            place = pending.pop()
+            listing = self.visit(place)
+            yield place, listing
+            pending += [join(place, name) for name in reversed(listing.folders)]
+
+
+class WholeTree(FileTree):
+    """A tree of which every folder has been listed. ``files`` holds all files by path, in the order of paths."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.kept_files = float("inf")
+        walked = Walk(self)
+        files = [file for _, listing in walked.below(".") for file in listing.files.values()]
+        self.files = {file.path: file for file in sorted(files, key=lambda file: file.path)}
+        self.num_ignored = walked.num_ignored
+        self.misnamed = tuple(sorted(walked.misnamed))
+        self.outside = tuple(sorted(walked.outside))
+        self._paths = list(self.files)
+
+    def below(self, folder: str) -> list[RawFile]:
+        """Returns every file below a folder; ``"."`` is the root."""
+        prefix = "" if folder == "." else f"{folder}/"
+        return [
+            self.files[path]
+            for path in self._paths[bisect_left(self._paths, prefix) : bisect_left(self._paths, prefix + _LAST)]
+        ]
+
+
+def walk(root: Path) -> WholeTree:
+    """Returns every file and folder below ``root``.
+
+    Raises:
+        UsageError: a folder cannot be listed.
+        StoppedError: the disk, the network or a limit is at fault.
+    """
+    return WholeTree(root)
+
+
+def join(folder: str, name: str) -> str:
+    """Returns the path of what is called ``name`` in a folder; ``"."`` is the root."""
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def escaped(text: str) -> str:
+    """Returns a pattern that fits ``text`` alone: brackets in a name are no pattern."""
+    return _WILD_SIGN.sub(r"[\1]", text)
 
 
 def match_end(path: str, pattern: str) -> dict[str, str] | None:
@@ -155,113 +258,6 @@ def _regex_of(part: str) -> re.Pattern[str]:
     return re.compile(regex)
 
 
-def walk(root: Path) -> FileTree:
-    """Returns every file and folder below ``root``. Links are followed, except links that lead back up.
-
-    Names that are not UTF-8 cannot be written into a dataset or a report. They are left out and listed, as are paths
-    that are too long to be opened.
-
-    Raises:
-        UsageError: a folder cannot be listed.
-        StoppedError: the disk, the network or a limit is at fault.
-    """
-    files: list[RawFile] = []
-    folders: list[str] = []
-    misnamed: list[str] = []
-    outside: list[str] = []
-    num_ignored = 0
-    real_root = os.path.realpath(root)
-    pending = [("", real_root, frozenset([real_root]))]  # folder, its real path, and the real paths above it
-    while pending:
-        folder, place, above = pending.pop()
-        entries = _list(root / folder)
-        if entries is None:
-            misnamed.append(printable(folder))
-            folders.remove(folder)
-            continue
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if is_ignored(entry.name):
-                num_ignored += 1
-            elif not is_text(entry.name):
-                misnamed.append(printable(path))
-            elif (kind := _kind(entry)) == "folder":
-                outside += [path] if _leads_outside(entry, real_root) else []
-                store = _zarr_store(root / path, path)
-                if store is not None:
-                    files.append(store)
-                    continue
-                is_link = entry.is_symlink()
-                real = os.path.realpath(entry.path) if is_link else f"{place}/{entry.name}"
-                if is_link and real in above:  # only a link can lead to a folder that holds this one
-                    num_ignored += 1
-                    continue
-                folders.append(path)
-                pending.append((path, real, above | {real}))
-            elif kind == "other":  # a pipe or another special file, or a broken link
-                num_ignored += 1
-            else:
-                status = _status(entry)
-                if status is None:
-                    misnamed.append(printable(path))
-                else:
-                    outside += [path] if _leads_outside(entry, real_root) else []
-                    files.append(RawFile(path, status.st_size, status.st_mtime_ns))
-    return FileTree(root, files, sorted(folders), num_ignored, misnamed, outside)
-
-
-def _leads_outside(entry: os.DirEntry[str], real_root: str) -> bool:
-    if not entry.is_symlink():
-        return False
-    return not os.path.realpath(entry.path).startswith(real_root.rstrip("/") + "/")
-
-
-def _zarr_store(place: Path, path: str) -> RawFile | None:
-    """Returns the folder as one file if it is a Zarr store, else ``None``. Links within a store are not followed."""
-    if not any(os.path.lexists(place / name) for name in _OF_ZARR):
-        return None
-    num_bytes, newest = 0, 0
-    for folder, _, names in os.walk(place):
-        for name in names:
-            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a store has 100,000 files
-            num_bytes, newest = num_bytes + status.st_size, max(newest, status.st_mtime_ns)
-    return RawFile(path, num_bytes, newest)
-
-
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Returns a sort key by which numbers count as numbers: ``frame_2`` comes before ``frame_10``."""
     return [(int(part) if part.isdecimal() else -1, part) for part in _DIGITS.split(name)]
-
-
-def is_ignored(name: str) -> bool:
-    """Returns whether ``name`` is one that file managers and archivers leave behind."""
-    return name.startswith(".") or name in _IGNORED_NAMES
-
-
-def _list(folder: Path) -> list[os.DirEntry[str]] | None:
-    """Returns a folder's entries, or ``None`` if the folder's path is too long to be opened."""
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return None
-        raise_if_stopped(error, folder)
-        raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Returns a file's size and date, or ``None`` if the file's path is too long to be opened."""
-    try:
-        return entry.stat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return None
-        raise
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    try:
-        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
-    except OSError:  # a link to itself
-        return "other"

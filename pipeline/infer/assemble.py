@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_tree import WholeTree, match_end
 from vlapipe.pipeline.infer.arrays.containers import guess_container
 from vlapipe.pipeline.infer.arrays.look import Look
 from vlapipe.pipeline.infer.choices import Choices
@@ -44,7 +44,7 @@ ANCHOR = "robot"
 _RESERVED = {"action", "align", ANCHOR}
 
 
-def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
+def guess_schema(tree: WholeTree, choices: Choices) -> SchemaGuess | None:
     """Guess the whole schema. Returns ``None`` if no file holds numbers."""
     steps = one_step_a_file(tree)
     if steps is not None:
@@ -61,7 +61,7 @@ def guess_schema(tree: FileTree, choices: Choices) -> SchemaGuess | None:
     return guess_bags(tree, choices)
 
 
-def _guess_steps(tree: FileTree, steps: Look, choices: Choices) -> SchemaGuess | None:
+def _guess_steps(tree: WholeTree, steps: Look, choices: Choices) -> SchemaGuess | None:
     """Guess a schema that joins files of one time step each, the files of a folder to an episode."""
     path = PurePosixPath(steps.path)
     files = (f"{escape(path.stem.rstrip('0123456789'))}*{path.suffix}",)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.check.across_episodes import check_what_is_left_out
 from vlapipe.pipeline.discover.discovery import RawEpisode
-from vlapipe.pipeline.discover.file_tree import RawFile, walk
+from vlapipe.pipeline.discover.file_tree import walk
+from vlapipe.pipeline.discover.listing import RawFile
 from vlapipe.pipeline.infer.trial import Trial, try_schema
 from vlapipe.pipeline.read.csv.rows import open_rows
 from vlapipe.pipeline.read.csv.table import as_plain_table
@@ -116,7 +117,7 @@ def _streams(trial: Trial, raw: RawEpisode, stream: Stream, row: Record | None) 
                 yield f"    {said}"
 
 
-def _files(files: tuple[RawFile, ...], raw: RawEpisode, stream: Stream) -> str:
+def _files(files: Sequence[RawFile], raw: RawEpisode, stream: Stream) -> str:
     if not files:
         return f"no file; the schema looks for {' or '.join(stream.files)}"
     start = 0 if raw.folder == "." else len(raw.folder) + 1

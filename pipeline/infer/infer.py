@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
+from vlapipe.pipeline.discover.file_tree import WholeTree, match_end, walk
 from vlapipe.pipeline.infer.assemble import guess_schema
 from vlapipe.pipeline.infer.choices import Choice, Choices, Question, asked_once
 from vlapipe.pipeline.infer.columns.clock import ASSUMED_HZ
@@ -84,7 +84,7 @@ def infer_schema(root: Path, *, lexicon: Path | None = None) -> Inferred:
         return _inferred(root, tree)
 
 
-def _inferred(root: Path, tree: FileTree) -> Inferred:
+def _inferred(root: Path, tree: WholeTree) -> Inferred:
     first = _candidate(tree, Choices())
     if first is None:
         raise _no_table(root, tree)
@@ -118,7 +118,7 @@ def _worth_reading(choices: Choices) -> list[tuple[Choice, int]]:
     return sorted(found, key=lambda each: each[0].lost_by(each[1]))[: _MOST_READ - 1]
 
 
-def _candidate(tree: FileTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
+def _candidate(tree: WholeTree, choices: Choices, against: _Candidate | None = None) -> _Candidate | None:
     """Make a whole schema by the choices, and read by it. Returns ``None`` if no file can be described."""
     guess = guess_schema(tree, choices)
     if guess is None or (against is not None and schema_text(guess) == schema_text(against.guess)):
@@ -161,7 +161,7 @@ def _close(first: _Candidate, best: _Candidate, others: list[tuple[Choice, int, 
         yield Question(choice.about, taken.says, taken.line, against.says, against.line)
 
 
-def _refuse_known(root: Path, tree: FileTree) -> None:
+def _refuse_known(root: Path, tree: WholeTree) -> None:
     """Refuse a dataset that a built-in schema reads: there is nothing to guess."""
     known = recognize(tree)
     if known is not None:
@@ -170,13 +170,13 @@ def _refuse_known(root: Path, tree: FileTree) -> None:
         raise UsageError(f"{root}: {known.what}, which the built-in schema {known.schema!r} reads", cure)
 
 
-def _misnamed(tree: FileTree) -> list[str]:
+def _misnamed(tree: WholeTree) -> list[str]:
     if not tree.misnamed:
         return []
     return [f"left out: {len(tree.misnamed)} names that are no UTF-8 text or too long, such as {tree.misnamed[0]}"]
 
 
-def _no_table(root: Path, tree: FileTree) -> UsageError:
+def _no_table(root: Path, tree: WholeTree) -> UsageError:
     """Return an error that says why no file below ``root`` can be described by a schema."""
     single = files_of_one_row(tree)
     if single:

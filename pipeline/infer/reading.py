@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.infer.evidence import Evidence
 from vlapipe.pipeline.infer.text.text_head import NoTextError, read_text_head
 from vlapipe.pipeline.infer.trial import Trial, try_schema
@@ -33,7 +33,7 @@ class Reading:
     evidence: tuple[Evidence, ...]
 
 
-def read_by(tree: FileTree, toml: str, *, num_episodes: int) -> Reading:
+def read_by(tree: WholeTree, toml: str, *, num_episodes: int) -> Reading:
     """Read the first episodes by a schema, as an ingest does."""
     schema = parse_schema(toml, "inferred")
     try:

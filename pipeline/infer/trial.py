@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlapipe.pipeline.build.build import ShardTask, build_shard
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.layouts.layouts import find_episodes
 from vlapipe.pipeline.plan.chosen_episodes import choose_episodes, describe_episodes
 from vlapipe.pipeline.plan.plan import make_plan
@@ -26,14 +27,14 @@ class Trial:
     """Result for the first episodes: ``rejects``, and ``rows`` and ``findings`` of the good episodes."""
 
     discovery: Discovery
-    tried: tuple[RawEpisode, ...]
+    tried: Sequence[RawEpisode]
     cameras: dict[str, tuple[str, ...]]
     rows: list[Record]
     rejects: list[Record]
     findings: list[Record]
 
 
-def try_schema(root: Path, schema: Schema, *, num_episodes: int, tree: FileTree | None = None) -> Trial:
+def try_schema(root: Path, schema: Schema, *, num_episodes: int, tree: WholeTree | None = None) -> Trial:
     """Read the first episodes of a dataset. ``tree`` holds its files if they have been listed before.
 
     Raises:

@@ -11,11 +11,13 @@ from vlapipe.pipeline.discover.discovery import (
     Discovery,
     MetadataSays,
     RawEpisode,
-    RawFile,
     links_outside,
     without_excluded,
 )
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end, walk
+from vlapipe.pipeline.discover.file_tree import WholeTree, match_end, walk
+from vlapipe.pipeline.discover.listing import RawFile
+from vlapipe.pipeline.discover.packed import Packed
+from vlapipe.pipeline.discover.unread import unread_of
 from vlapipe.pipeline.layouts.lerobot_meta import INFO, LeRobotEpisode, LeRobotMeta, read_meta
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.findings import Finding, Findings
@@ -37,27 +39,28 @@ def discover_lerobot(root: Path, schema: Schema) -> Discovery:
         raise UsageError(f"{root}: the metadata has no episode", "download the dataset whole")
     files = _Files(tree, meta, schema)
     every = [files.episode(episode) for episode in meta.episodes]
-    episodes, left_out = without_excluded(every, schema)
-    if not episodes:
+    chosen, left_out = without_excluded([episode.id for episode in every], schema)
+    if not chosen:
         problem = f"exclude in schema {schema.name!r} leaves out all {len(every)} episodes, such as {every[0].id}"
         raise UsageError(f"{root}: {problem}", "correct exclude, or the path")
+    kept = set(chosen)
     read = {file.path for episode in every for file in episode.every_file}
     read |= {path for path in tree.files if path.startswith("meta/")}
     return Discovery(
         root=root,
-        episodes=tuple(episodes),
+        episodes=Packed(episode for episode in every if episode.id in kept),
         num_ignored=tree.num_ignored,
-        unread=tuple(sorted(path for path in tree.files if path not in read)),
+        beside=unread_of(path for path in tree.files if path not in read),
         misnamed=tree.misnamed,
         left_out=left_out,
-        findings=(*_totals(meta, schema), *links_outside(tree, schema)),
+        findings=(*_totals(meta, schema), *links_outside(root, tree.outside, schema)),
     )
 
 
 class _Files:
     """The data files and videos that the metadata names, and which episodes each holds."""
 
-    def __init__(self, tree: FileTree, meta: LeRobotMeta, schema: Schema) -> None:
+    def __init__(self, tree: WholeTree, meta: LeRobotMeta, schema: Schema) -> None:
         self._tree, self._meta, self._schema = tree, meta, schema
         self._digits = max(6, len(str(meta.episodes[-1].index)))
         self._numbers = {text: number for number, text in meta.tasks.items()}

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.discover.proportion import limit_bytes
 from vlapipe.schemas.errors import UsageError, is_text
 from vlapipe.schemas.surroundings import raise_if_stopped
@@ -105,7 +105,7 @@ class LeRobotMeta:
         return tuple(feature for feature in self.features if feature.is_camera)
 
 
-def is_lerobot(tree: FileTree) -> bool:
+def is_lerobot(tree: WholeTree) -> bool:
     """Returns whether a folder looks like a LeRobot dataset."""
     return INFO in tree.files and any(path.startswith("data/") for path in tree.files)
 

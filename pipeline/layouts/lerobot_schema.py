@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlapipe.pipeline.discover.file_tree import FileTree, walk
+from vlapipe.pipeline.discover.file_tree import WholeTree, walk
 from vlapipe.pipeline.layouts.lerobot_meta import Feature, LeRobotMeta, read_meta
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.schema import MISSING_SUFFIX
@@ -62,7 +62,7 @@ def lerobot_schema(root: Path) -> str:
     return "\n".join([*_head(meta, root), *_robot(numbers, names, meta), *_cameras(meta, names, tree, depth)]) + "\n"
 
 
-def _depth_cameras(root: Path, meta: LeRobotMeta, tree: FileTree) -> frozenset[str]:
+def _depth_cameras(root: Path, meta: LeRobotMeta, tree: WholeTree) -> frozenset[str]:
     """Returns the cameras whose first image in the first data file is 16 bits of gray."""
     path = next((episode.data_file for episode in meta.episodes if episode.data_file in tree.files), None)
     if path is None:
@@ -184,7 +184,7 @@ def _field(feature: Feature, name: str) -> str:
     return f"{name} = {{ {', '.join(entries)} }}"
 
 
-def _cameras(meta: LeRobotMeta, names: dict[str, str], tree: FileTree, depth: frozenset[str]) -> list[str]:
+def _cameras(meta: LeRobotMeta, names: dict[str, str], tree: WholeTree, depth: frozenset[str]) -> list[str]:
     lines = []
     for feature in meta.cameras:
         if feature.is_video:

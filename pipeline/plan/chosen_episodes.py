@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from functools import partial
 from typing import Any
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, stream_name
+from vlapipe.pipeline.discover.packed import Packed
 from vlapipe.pipeline.plan.split import split_of
 from vlapipe.pipeline.read.instruction import read_instructions
 from vlapipe.pipeline.read.metadata import metadata_value, read_metadata, with_entries_of_table
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, flat_metadata, metadata_text
 from vlapipe.pipeline.shards.manifest.where import Where
+from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream, Schema
@@ -40,10 +41,10 @@ def describe_episodes(discovery: Discovery, schema: Schema) -> Discovery:
     """
     discovery = with_entries_of_table(discovery, schema)
     if any(isinstance(stream, ImageStream) and stream.named_by for stream in schema.streams):
-        discovery = replace(discovery, episodes=tuple(_in_threads(_with_camera_names, discovery, schema)))
+        discovery = replace(discovery, episodes=Packed(_in_threads(_with_camera_names, discovery, schema)))
     if not metadata_keys(schema.episodes.task):
         return discovery
-    return replace(discovery, episodes=tuple(_in_threads(_with_task, discovery, schema)))
+    return replace(discovery, episodes=Packed(_in_threads(_with_task, discovery, schema)))
 
 
 def _with_camera_names(discovery: Discovery, schema: Schema, raw: RawEpisode) -> RawEpisode:
@@ -83,7 +84,8 @@ def _with_task(discovery: Discovery, schema: Schema, raw: RawEpisode) -> RawEpis
 class _Described:
     """What ``where`` may ask of one episode: ``metadata`` by column name; ``is_faulty`` if it could not be read."""
 
-    raw: RawEpisode
+    id: str
+    task: str
     metadata: dict[str, Any]
     instruction: str
     is_faulty: bool
@@ -119,21 +121,19 @@ def _fitting(
     if not any(fits):
         raise where.none_fits(len(described), {name: [of_one[name] for of_one in values] for name in where.names})
     kept = [one for one, is_chosen in zip(described, fits, strict=True) if is_chosen]
-    gone = tuple(one.raw.id for one, is_chosen in zip(described, fits, strict=True) if not is_chosen)
+    gone = tuple(one.id for one, is_chosen in zip(described, fits, strict=True) if not is_chosen)
     left_out = {**discovery.left_out, **({f"{where.what} {where.text}": gone} if gone else {})}
     chosen = replace(
         discovery,
-        episodes=tuple(one.raw for one in kept),
+        episodes=Packed(raw for raw, is_chosen in zip(discovery.episodes, fits, strict=True) if is_chosen),
         left_out=left_out,
-        unread=_without_files_of(gone, described, discovery.unread, schema),
     )
     return chosen, kept
 
 
 def _values(one: _Described, columns: dict[str, str], schema: Schema) -> dict[str, Any]:
-    raw = one.raw
-    split = split_of(raw.id, schema.val_fraction)
-    own = {"id": raw.id, "task": raw.task, "split": split, "instruction": one.instruction}
+    split = split_of(one.id, schema.val_fraction)
+    own = {"id": one.id, "task": one.task, "split": split, "instruction": one.instruction}
     return {
         name: one.metadata.get(column.removeprefix(PREFIX)) if column.startswith(PREFIX) else own[column]
         for name, column in columns.items()
@@ -145,7 +145,9 @@ def _describe(discovery: Discovery, schema: Schema, raw: RawEpisode) -> _Describ
     metadata = read_metadata(discovery.root, raw, findings)
     is_faulty = bool(findings.errors)
     instruction = read_instructions(discovery.root, raw, schema, metadata, Findings())[0]
-    return _Described(raw=raw, metadata=flat_metadata(metadata)[0], instruction=instruction, is_faulty=is_faulty)
+    return _Described(
+        id=raw.id, task=raw.task, metadata=flat_metadata(metadata)[0], instruction=instruction, is_faulty=is_faulty
+    )
 
 
 def metadata_and_instruction(discovery: Discovery, schema: Schema, raw: RawEpisode) -> tuple[dict[str, Any], str]:
@@ -156,15 +158,4 @@ def metadata_and_instruction(discovery: Discovery, schema: Schema, raw: RawEpiso
 
 def _in_threads(work: Any, discovery: Discovery, schema: Schema) -> Iterable[Any]:
     """Apply ``work(discovery, schema, episode)`` to each episode; the results are in the episodes' order."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(lambda raw: work(discovery, schema, raw), discovery.episodes))
-
-
-def _without_files_of(
-    gone: tuple[str, ...], described: list[_Described], unread: tuple[str, ...], schema: Schema
-) -> tuple[str, ...]:
-    """Leaves out the unread files of episodes that are left out; an episode in a file of its own has none."""
-    if schema.episodes.per_file:
-        return unread
-    folders = {one.raw.folder for one in described if one.raw.id in set(gone)}
-    return tuple(path for path in unread if folders.isdisjoint(map(str, PurePosixPath(path).parents)))
+    return in_order((partial(work, discovery, schema, raw) for raw in discovery.episodes), _THREADS)

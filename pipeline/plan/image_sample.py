@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vlapipe.pipeline.discover.discovery import Discovery, RawFile
+from vlapipe.pipeline.discover.discovery import Discovery
+from vlapipe.pipeline.discover.listing import RawFile
+from vlapipe.pipeline.discover.many_files import bytes_of, first_of
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.jpeg import MAX_PIXELS, JpegHeader, read_jpeg_header
 from vlapipe.pipeline.read.images.png import PngHeader, read_png_header
@@ -34,14 +36,14 @@ class ImageSample:
     bytes_of_image: dict[str, int]  # for raw pixels: exact
     bytes_of_byte: dict[str, float]  # for JPEG and for videos: an estimate
 
-    def stored_bytes(self, camera: str, files: tuple[RawFile, ...]) -> int:
+    def stored_bytes(self, camera: str, files: Sequence[RawFile]) -> int:
         """Estimate the bytes that a shard stores for these files.
 
         The estimate is the files' own size if nothing is known about the camera.
         """
         if camera in self.bytes_of_image:
             return len(files) * self.bytes_of_image[camera]
-        return int(self.bytes_of_byte.get(camera, 1.0) * sum(file.num_bytes for file in files))
+        return int(self.bytes_of_byte.get(camera, 1.0) * bytes_of(files))
 
 
 def look_at_images(
@@ -69,7 +71,7 @@ def look_at_images(
             continue
         if images.keeps("jpeg") and images.keeps("png"):
             continue
-        firsts = [episode.files[camera][0] for episode in discovery.episodes if episode.files.get(camera)]
+        firsts = [first_of(files) for episode in discovery.episodes if (files := episode.files.get(camera))]
         if images.storage != "raw":
             bytes_of_byte[camera] = _share_kept(discovery.root, firsts, images)
             continue
@@ -82,7 +84,7 @@ def look_at_images(
     return ImageSample(images=images, bytes_of_image=bytes_of_image, bytes_of_byte=bytes_of_byte)
 
 
-def _common_size(root: Path, files: list[RawFile]) -> tuple[ImageSize, bool] | None:
+def _common_size(root: Path, files: list[str]) -> tuple[ImageSize, bool] | None:
     """Return the most frequent image size (the first of equally frequent ones), and whether images have 16 bits.
 
     Return ``None`` if no image is readable.
@@ -91,7 +93,7 @@ def _common_size(root: Path, files: list[RawFile]) -> tuple[ImageSize, bool] | N
     return sizes.most_common(1)[0][0] if sizes else None
 
 
-def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float:
+def _share_kept(root: Path, files: list[str], images: ImageOptions) -> float:
     """Return the stored bytes divided by the source bytes, measured on some of the files."""
     from vlapipe.pipeline.read.images.stored_images import made_again  # needs Pillow, which most runs need not import
 
@@ -105,14 +107,14 @@ def _share_kept(root: Path, files: list[RawFile], images: ImageOptions) -> float
     return after / before if before else 1.0
 
 
-def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageSize, bool]]:
+def _whole(root: Path, files: Iterable[str]) -> Iterator[tuple[bytes, ImageSize, bool]]:
     """Yield each file that is a complete image of a kind that ingest keeps: bytes, (width, height), and if 16 bits.
 
     A container or a video is not opened.
     """
     for file in files:
         try:
-            with (root / file.path).open("rb") as opened:
+            with (root / file).open("rb") as opened:
                 data = opened.read(_MAGIC)
                 of_png = is_png(data)
                 if not of_png and not data.startswith(b"\xff\xd8"):
@@ -120,7 +122,7 @@ def _whole(root: Path, files: Iterable[RawFile]) -> Iterator[tuple[bytes, ImageS
                 data += opened.read()
             header: JpegHeader | PngHeader = read_png_header(data) if of_png else read_jpeg_header(data)
         except (OSError, ValueError) as error:
-            raise_if_stopped(error, root / file.path)
+            raise_if_stopped(error, root / file)
             continue
         if header.width * header.height <= MAX_PIXELS and header.odd_coding is None:
             yield data, (header.width, header.height), isinstance(header, PngHeader) and header.is_deep

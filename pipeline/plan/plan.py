@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.many_files import first_of, sizes_of
+from vlapipe.pipeline.discover.packed import Packed
 from vlapipe.pipeline.plan.image_sample import ImageSample, look_at_images
 from vlapipe.pipeline.plan.split import split_of
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
@@ -26,7 +28,7 @@ class PlannedShard:
     """The episodes of one shard, in order, with the split of each."""
 
     index: int
-    episodes: tuple[RawEpisode, ...]
+    episodes: Sequence[RawEpisode]
     splits: tuple[str, ...]
     digest: str  # digest of the shard's input and of every option that changes its bytes
 
@@ -76,44 +78,51 @@ def make_plan(
     sample = look_at_images(discovery, [camera for each in cameras.values() for camera in each], images, videos)
     if given.camera_sizes:
         sample = replace(sample, images=replace(sample.images, camera_sizes=given.camera_sizes))
-    splits = {
-        episode.id: given.splits.get(episode.id) or split_of(episode.id, schema.val_fraction)
-        for episode in discovery.episodes
-    }
-    groups: list[list[RawEpisode]] = [[]]
-    filled = 0
-    for episode in discovery.episodes:
-        size = _expected_bytes(episode, schema, sample)
-        if groups[-1] and filled + size > shard_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(episode)
-        filled += size
     stored = [images.described(), sample.images.camera_sizes]
     common = json.dumps([schema.toml, sorted(options.items()), sorted(cameras.items()), stored])
-    shards = tuple(_plan_shard(i, group, splits, common) for i, group in enumerate(groups, given.first_shard))
+    shards = tuple(
+        _plan_shard(i, group, schema.val_fraction, given.splits, common)
+        for i, group in enumerate(_groups(discovery.episodes, schema, sample, shard_bytes), given.first_shard)
+    )
     return Plan(root=discovery.root, schema=schema, cameras=cameras, images=sample.images, shards=shards)
 
 
-def _plan_shard(index: int, episodes: list[RawEpisode], splits: dict[str, str], common: str) -> PlannedShard:
-    ours = tuple(splits[episode.id] for episode in episodes)
+def _groups(
+    episodes: Sequence[RawEpisode], schema: Schema, sample: ImageSample, shard_bytes: int
+) -> Iterator[list[RawEpisode]]:
+    """Yield the episodes of one shard after another."""
+    group: list[RawEpisode] = []
+    filled = 0
+    for episode in episodes:
+        size = _expected_bytes(episode, schema, sample)
+        if group and filled + size > shard_bytes:
+            yield group
+            group, filled = [], 0
+        group.append(episode)
+        filled += size
+    yield group
+
+
+def _plan_shard(
+    index: int, episodes: list[RawEpisode], val_fraction: float, given: Mapping[str, str], common: str
+) -> PlannedShard:
+    ours = tuple(given.get(episode.id) or split_of(episode.id, val_fraction) for episode in episodes)
     sha = hashlib.sha256(json.dumps([common, index, ours]).encode())
     for episode in episodes:
-        stamps = [(file.path, file.num_bytes, file.mtime_ns) for file in episode.every_file]
-        described = [episode.id, episode.task, stamps, episode.rows, *([episode.entry] if episode.entry else [])]
+        described = [episode.id, episode.task, episode.files_digest, episode.rows, episode.entry, episode.numbers]
         described += [part for part in (episode.group, episode.times, episode.says and astuple(episode.says)) if part]
         sha.update(json.dumps(described).encode())
-    return PlannedShard(index=index, episodes=tuple(episodes), splits=ours, digest=sha.hexdigest())
+    return PlannedShard(index=index, episodes=Packed(episodes), splits=ours, digest=sha.hexdigest())
 
 
 def _expected_bytes(episode: RawEpisode, schema: Schema, sample: ImageSample) -> int:
     text = {stream.name for stream in schema.streams if isinstance(stream, CsvStream)}
-    readers = Counter(file.path for files in episode.files.values() for file in files)
+    readers = Counter(path for files in episode.files.values() for path in sizes_of(files))
     size = 0
     for name, files in episode.files.items():
         num_bytes = sample.stored_bytes(name, files)
         if files:
-            num_bytes //= readers[files[0].path]  # streams of one container share its bytes
+            num_bytes //= readers[first_of(files)]  # streams of one container share its bytes
         size += int((num_bytes // _CSV_SHRINKS if name in text else num_bytes) * episode.share_of(name))
     return size
 
@@ -130,13 +139,18 @@ def _expected_cameras(
     """
     cameras: dict[str, tuple[str, ...]] = {}
     taken = {stream.name for stream in schema.streams}
+    seen_in = {stream.name: Counter[str]() for stream in schema.streams}
+    if any(isinstance(stream, ImageStream) and stream.many_cameras for stream in schema.streams):
+        for episode in discovery.episodes:
+            for name, ours in episode.cameras.items():
+                seen_in[name].update(ours)
     for stream in schema.streams:
         if not isinstance(stream, ImageStream):
             continue
         if not stream.many_cameras:
             cameras[stream.name] = (stream.name,)
             continue
-        seen = Counter(camera for episode in discovery.episodes for camera in episode.cameras[stream.name])
+        seen = seen_in[stream.name]
         least = 1 if stream.optional else len(discovery.episodes) / 2
         common = tuple(sorted(camera for camera, count in seen.items() if count >= least))
         if given is not None:

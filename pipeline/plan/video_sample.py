@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlapipe.pipeline.discover.discovery import RawFile
+from vlapipe.pipeline.discover.listing import RawFile
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.stored_images import store_frames
 from vlapipe.pipeline.read.video.decode import DamagedVideoError, whole_frames

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile, stream_name
+from vlapipe.pipeline.discover.discovery import RawEpisode, stream_name
+from vlapipe.pipeline.discover.listing import RawFile
+from vlapipe.pipeline.discover.many_files import in_number_order, number_of
 from vlapipe.pipeline.read.containers.container import groups_of, open_container
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ArrayStream, ImageStream, Schema
 
-__all__ = ["cameras_in", "has_parts", "number_of", "parts_of_container", "with_cameras"]
-
-_NUMBERS = re.compile(r"\d+")
+__all__ = ["cameras_in", "has_parts", "parts_of_container", "with_cameras"]
 
 
 def has_parts(schema: Schema) -> bool:
@@ -113,25 +115,21 @@ def _parts_by_number(root: Path, raw: RawEpisode, schema: Schema, findings: Find
         findings.add("npz.ends", file, column=name, expected="a first number before the last", found=found)
         return []
     streams = [name for name, files in raw.files.items() if _is_numbered(schema, name, raw, files)]
-    numbered = {name: sorted((number_of(file.path), file) for file in raw.files[name]) for name in streams}
+    numbered = {name: in_number_order(raw.files[name]) for name in streams}
+    numbers = {name: [number_of(file.path) for file in files] for name, files in numbered.items()}
     parts = []
     for i, (first, last) in enumerate(pairs):
         ours = {
-            name: tuple(file for number, file in files if first <= number <= last) for name, files in numbered.items()
+            name: files[bisect_left(numbers[name], first) : bisect_right(numbers[name], last)]
+            for name, files in numbered.items()
         }
         parts.append(replace(raw, id=f"{raw.id}/part_{i:04d}", files={**raw.files, **ours}, numbers=(first, last)))
     return parts
 
 
-def _is_numbered(schema: Schema, name: str, raw: RawEpisode, files: tuple[RawFile, ...]) -> bool:
+def _is_numbered(schema: Schema, name: str, raw: RawEpisode, files: Sequence[RawFile]) -> bool:
     """Returns whether a stream has a file a row: the anchor's own files, or as many of another stream."""
     return name == schema.anchor or len(files) == len(raw.files[schema.anchor])
-
-
-def number_of(path: str) -> int:
-    """Returns the last number in a file's name, -1 if there is none."""
-    found = _NUMBERS.findall(PurePosixPath(path).stem)
-    return int(found[-1]) if found else -1
 
 
 def with_cameras(root: Path, raw: RawEpisode, schema: Schema) -> RawEpisode:
@@ -148,7 +146,7 @@ def with_cameras(root: Path, raw: RawEpisode, schema: Schema) -> RawEpisode:
     return replace(raw, files=files, cameras=cameras)
 
 
-def cameras_in(root: Path, files: tuple[RawFile, ...], stream: ImageStream, group: str | None) -> dict[str, str]:
+def cameras_in(root: Path, files: Sequence[RawFile], stream: ImageStream, group: str | None) -> dict[str, str]:
     """Returns the cameras of a container: the name of each stream, and the array that holds its images."""
     if not files:
         return {}

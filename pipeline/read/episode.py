@@ -99,6 +99,7 @@ def read_episode(
         findings: collects the faults.
         images: how images are to be stored.
     """
+    raw = raw.listed()
     described = _describe(root, raw, schema, findings)
 
     def read(found: Findings) -> dict[str, Rows]:

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import RawEpisode
+from vlapipe.pipeline.discover.listing import RawFile
 from vlapipe.pipeline.read.metadata import metadata_value
 from vlapipe.pipeline.read.text import read_small
 from vlapipe.pipeline.shards.manifest.metadata_columns import metadata_text

@@ -14,7 +14,9 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.listing import RawFile
+from vlapipe.pipeline.discover.packed import Packed
 from vlapipe.pipeline.read.archives import ArchiveError, json_in_zip
 from vlapipe.pipeline.read.containers.container import attributes_of, open_container
 from vlapipe.pipeline.read.text import read_small
@@ -122,8 +124,7 @@ def with_entries_of_table(discovery: Discovery, schema: Schema) -> Discovery:
         raise UsageError(problem, f"{first}{discovery.episodes[0].id!r}")
     return replace(
         discovery,
-        episodes=tuple(replace(raw, entry=found.get(raw.id, {})) for raw in discovery.episodes),
-        unread=tuple(path for path in discovery.unread if path != name),
+        episodes=Packed(replace(raw, entry=found.get(raw.id, {})) for raw in discovery.episodes),
     )
 
 

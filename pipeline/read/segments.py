@@ -11,16 +11,18 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode
+from vlapipe.pipeline.discover.discovery import Discovery, RawEpisode, called
+from vlapipe.pipeline.discover.packed import Packed
 from vlapipe.pipeline.read.container_parts import has_parts, parts_of_container, with_cameras
 from vlapipe.pipeline.read.streams import read_rows
+from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.stream_rows import StreamRows
 from vlapipe.schemas.errors import StoppedError, UsageError
 from vlapipe.schemas.findings import Findings
@@ -55,16 +57,15 @@ def cut_files(discovery: Discovery, schema: Schema) -> Discovery:
     """
     if not is_cut(schema) and not has_cameras(schema):
         return discovery
-    with ThreadPoolExecutor(_THREADS) as threads:
-        cut = threads.map(lambda raw: _look_into(discovery.root, raw, schema), discovery.episodes)
-        episodes = [part for parts in cut for part in parts]
+    jobs = (partial(_look_into, discovery.root, raw, schema) for raw in discovery.episodes)
+    episodes = Packed(part for parts in in_order(jobs, _THREADS) for part in parts)
     counts = Counter(episode.id for episode in episodes)
     # Two values of a column, or a part and a file, may result in the same name. The first row makes the id unique.
-    unique = [
-        replace(episode, id=f"{episode.id}@{episode.rows[0]}") if episode.rows and counts[episode.id] > 1 else episode
+    ids = [
+        f"{episode.id}@{episode.rows[0]}" if episode.rows and counts[episode.id] > 1 else episode.id
         for episode in episodes
     ]
-    return replace(discovery, episodes=tuple(sorted(unique, key=lambda episode: episode.id)))
+    return replace(discovery, episodes=called(episodes, ids, set(ids)))
 
 
 def has_cameras(schema: Schema) -> bool:

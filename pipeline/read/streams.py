@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from vlapipe.pipeline.discover.discovery import RawEpisode, RawFile
+from vlapipe.pipeline.discover.discovery import RawEpisode
+from vlapipe.pipeline.discover.listing import RawFile
+from vlapipe.pipeline.discover.many_files import in_number_order, number_of
 from vlapipe.pipeline.read.bags.together import lacks_topic, read_together
 from vlapipe.pipeline.read.clock_file import ClockFile, read_clock_file
-from vlapipe.pipeline.read.container_parts import number_of
 from vlapipe.pipeline.read.containers.arrays import Part
 from vlapipe.pipeline.read.containers.names import is_named_as_array
 from vlapipe.pipeline.read.csv.one_row_files import read_one_row_files
@@ -107,12 +108,7 @@ def read_rows(
     return rows if clock is None else _with_clock(rows, clock, stream, findings)
 
 
-def in_number_order(files: tuple[RawFile, ...]) -> tuple[RawFile, ...]:
-    """Returns files of one row each in the order of the numbers in their names."""
-    return tuple(sorted(files, key=lambda file: (number_of(file.path), file.path)))
-
-
-def _report_missing_numbers(raw: RawEpisode, files: tuple[RawFile, ...], findings: Findings) -> None:
+def _report_missing_numbers(raw: RawEpisode, files: Sequence[RawFile], findings: Findings) -> None:
     """Reports rows of which there is no file, or several."""
     numbers = [number_of(file.path) for file in files]
     first, last = raw.numbers or (min(numbers, default=0), max(numbers, default=-1))
@@ -140,7 +136,7 @@ def _with_clock(rows: StreamRows, clock: ClockFile, stream: CsvStream, findings:
     return replace(rows, timestamp=clock.timestamp[numbers], clock_location=place)
 
 
-def _refuse_files(files: tuple[RawFile, ...], raw: RawEpisode, patterns: tuple[str, ...], findings: Findings) -> None:
+def _refuse_files(files: Sequence[RawFile], raw: RawEpisode, patterns: tuple[str, ...], findings: Findings) -> None:
     patterns = tuple(pattern.replace("{stem}", raw.stem or "{stem}") for pattern in patterns)
     code = "file.several" if files else "file.missing"
     found = ", ".join(PurePosixPath(file.path).name for file in files[:_MOST_NAMED]) or "no such file"

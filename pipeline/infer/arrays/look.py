@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.discover.file_tree import RawFile, natural_order
+from vlapipe.pipeline.discover.file_tree import natural_order
+from vlapipe.pipeline.discover.listing import RawFile
 from vlapipe.pipeline.infer.lexicon import lexicon, words_in
 from vlapipe.pipeline.read.containers.arrays import ArrayEntry
 from vlapipe.pipeline.read.containers.container import attributes_of, open_container

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.file_kinds import kind_that_reads
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.infer.arrays.containers import guess_container
 from vlapipe.pipeline.infer.arrays.look import LOOKED_AT, Array, Look
 from vlapipe.pipeline.infer.choices import Choices
@@ -44,12 +44,12 @@ class _Read:
     stamped: bool
 
 
-def bags_in(tree: FileTree) -> list[str]:
+def bags_in(tree: WholeTree) -> list[str]:
     """List the bags of a folder of recordings."""
     return sorted(path for path in tree.files if kind_that_reads(path) == "bag")
 
 
-def guess_bags(tree: FileTree, choices: Choices) -> SchemaGuess | None:
+def guess_bags(tree: WholeTree, choices: Choices) -> SchemaGuess | None:
     """Guess a schema by the topics of the first bag. Returns ``None`` if no topic of numbers can be read."""
     bags = bags_in(tree)
     if not bags:
@@ -96,7 +96,7 @@ def guess_bags(tree: FileTree, choices: Choices) -> SchemaGuess | None:
     )
 
 
-def _read_topics(tree: FileTree, bag: str) -> tuple[list[_Read], list[str]]:
+def _read_topics(tree: WholeTree, bag: str) -> tuple[list[_Read], list[str]]:
     """Read the beginning of a bag. Returns its topics, and lines about those that are not read."""
     path = tree.root / bag
     names = [topic.name for topic in topics_at_start(path) if not _is_camera(topic)]

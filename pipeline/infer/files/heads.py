@@ -13,7 +13,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
-from vlapipe.pipeline.discover.file_tree import FileTree, RawFile
+from vlapipe.pipeline.discover.file_tree import WholeTree
+from vlapipe.pipeline.discover.listing import RawFile
 from vlapipe.pipeline.infer.arrays.look import Look, look_into
 from vlapipe.pipeline.infer.columns.columns import columns_of
 from vlapipe.pipeline.infer.text.dialect import Table, look_at_table
@@ -118,13 +119,13 @@ class Bucket:
         return tuple(head.look for head in self.heads if head.look is not None)
 
 
-def look_at(tree: FileTree, path: str, *, is_folder: bool = False) -> Head | None:
+def look_at(tree: WholeTree, path: str, *, is_folder: bool = False) -> Head | None:
     """Return the head of a file, or of a folder of NPY files; ``None`` if it holds no numbers."""
     files = _arrays_beside(tree, path) if is_folder else (tree.files[path],)
     return _look_at(tree.root, files, path)
 
 
-def _arrays_beside(tree: FileTree, path: str) -> tuple[RawFile, ...]:
+def _arrays_beside(tree: WholeTree, path: str) -> tuple[RawFile, ...]:
     folder = str(PurePosixPath(path).parent)
     return tuple(found.file for found in tree.find(folder, f"*{suffix_of(path)}"))
 
@@ -147,19 +148,19 @@ def alike(one: Head, other: Head) -> bool:
 
 
 @lru_cache(maxsize=1)  # a folder is looked at once for all schemas that are tried
-def table_buckets(tree: FileTree) -> list[Bucket]:
+def table_buckets(tree: WholeTree) -> list[Bucket]:
     """Return the tables that hold numbers."""
     return _buckets(tree, [path for path in tree.files if is_table(path)])
 
 
 @lru_cache(maxsize=1)
-def other_text_buckets(tree: FileTree) -> list[Bucket]:
+def other_text_buckets(tree: WholeTree) -> list[Bucket]:
     """Return the tables that hold numbers among files with suffixes of no table."""
     return _buckets(tree, [path for path in tree.files if is_other_text(tree.root / path)])
 
 
 @lru_cache(maxsize=1)
-def container_buckets(tree: FileTree) -> list[Bucket]:
+def container_buckets(tree: WholeTree) -> list[Bucket]:
     """Return the containers, and the folders of NPY files."""
     packed = [path for path in tree.files if suffix_of(path) in CONTAINERS or path.lower().endswith(".zarr.zip")]
     folders: dict[str, list[str]] = defaultdict(list)
@@ -176,7 +177,7 @@ def container_buckets(tree: FileTree) -> list[Bucket]:
     ]
 
 
-def _bare_folders(tree: FileTree) -> dict[str, list[str]]:
+def _bare_folders(tree: WholeTree) -> dict[str, list[str]]:
     """List the folders of NPY files without suffixes, by the first bytes of one file of each kind of folder."""
     bare: dict[str, list[str]] = defaultdict(list)
     for path in tree.files:
@@ -193,7 +194,7 @@ def _num_keys(paths: Iterable[str]) -> int:
     return len({key_of(path) for path in paths})
 
 
-def _buckets(tree: FileTree, paths: Iterable[str], *, is_folder: bool = False) -> list[Bucket]:
+def _buckets(tree: WholeTree, paths: Iterable[str], *, is_folder: bool = False) -> list[Bucket]:
     named: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         named[key_of(path.rpartition("/")[0]) if is_folder else key_of(path)].append(path)
@@ -206,7 +207,7 @@ def _buckets(tree: FileTree, paths: Iterable[str], *, is_folder: bool = False) -
     return found
 
 
-def _bucket(tree: FileTree, key: str, files: list[str], *, is_folder: bool) -> list[Bucket]:
+def _bucket(tree: WholeTree, key: str, files: list[str], *, is_folder: bool) -> list[Bucket]:
     """Return files whose names are alike as one bucket, or as several if their heads are not alike."""
     heads = _heads(tree, _some(files), is_folder)
     if heads and all(alike(heads[0], head) for head in heads):
@@ -225,7 +226,7 @@ def _bucket(tree: FileTree, key: str, files: list[str], *, is_folder: bool) -> l
     ]
 
 
-def _by_folder_name(tree: FileTree, files: list[str], key: str) -> list[Bucket]:
+def _by_folder_name(tree: WholeTree, files: list[str], key: str) -> list[Bucket]:
     """Split a bucket by folder name, such as imu0/data.csv and truth0/data.csv.
 
     Returns an empty list if the folder names do not tell the kinds of files apart.
@@ -252,7 +253,7 @@ def _some(files: Sequence[str]) -> list[str]:
     return [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
 
 
-def _heads(tree: FileTree, files: Iterable[str], is_folder: bool) -> list[Head]:
+def _heads(tree: WholeTree, files: Iterable[str], is_folder: bool) -> list[Head]:
     return [head for file in files if (head := look_at(tree, file, is_folder=is_folder)) is not None]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.infer.guess import StreamGuess
 from vlapipe.schemas.registry import built_in_schemas, load_schema
 from vlapipe.schemas.schema import ArrayStream, EpisodeLayout
@@ -28,13 +28,13 @@ class KnownDataset:
     folder: str = ""
 
 
-def recognize(tree: FileTree) -> KnownDataset | None:
+def recognize(tree: WholeTree) -> KnownDataset | None:
     """Return the dataset that the folder is, if only a built-in schema can describe it; otherwise ``None``."""
     schemas = {*built_in_schemas(), *_MADE_FROM_DATASET}
     return next((known for known in _candidates(tree) if known.schema in schemas), None)
 
 
-def _candidates(tree: FileTree) -> Iterator[KnownDataset]:
+def _candidates(tree: WholeTree) -> Iterator[KnownDataset]:
     first = {path.rpartition("/")[2]: path for path in sorted(tree.files, reverse=True)}
     for path in tree.files:
         if (
@@ -53,7 +53,7 @@ def _candidates(tree: FileTree) -> Iterator[KnownDataset]:
             yield KnownDataset(f"BridgeData's raw layout ({first[name]})", "bridge_raw")
 
 
-def _head(tree: FileTree, path: str) -> bytes:
+def _head(tree: WholeTree, path: str) -> bytes:
     try:
         with (tree.root / path).open("rb") as file:
             return file.read(1 << 16)

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_tree import WholeTree, match_end
 from vlapipe.pipeline.infer.arrays.contents import column_of
 from vlapipe.pipeline.infer.choices import Choices, Option
 from vlapipe.pipeline.infer.columns.clock import guess_clock
@@ -53,7 +53,7 @@ class Layout:
     of its anchor file.
     """
 
-    tree: FileTree
+    tree: WholeTree
     anchor: Bucket
     others: tuple[Bucket, ...]
     per_file: bool
@@ -72,7 +72,7 @@ class Layout:
         return PurePosixPath(anchor_file).name.partition(".")[0]
 
 
-def find_layout(tree: FileTree, choices: Choices, without: Sequence[Bucket] = ()) -> Layout | None:
+def find_layout(tree: WholeTree, choices: Choices, without: Sequence[Bucket] = ()) -> Layout | None:
     """Guess how a folder of recordings is laid out. Returns ``None`` if no table or container of numbers is found.
 
     ``without`` are buckets that turned out to hold nothing to train on.
@@ -108,13 +108,13 @@ def find_layout(tree: FileTree, choices: Choices, without: Sequence[Bucket] = ()
     return replace(layout, reasons=(*reasons, f"{episodes} with one such file: each is taken for an episode"))
 
 
-def files_of_one_row(tree: FileTree) -> tuple[str, ...]:
+def files_of_one_row(tree: WholeTree) -> tuple[str, ...]:
     """List the tables that have a single row each, or are a matrix. None of them is a recording."""
     found = [bucket for bucket in table_buckets(tree) if _has_one_row(bucket)]
     return tuple(sorted(file for bucket in found for file in bucket.files))
 
 
-def likeliest_table(tree: FileTree) -> str | None:
+def likeliest_table(tree: WholeTree) -> str | None:
     """Return the first file that looks like a table by its name, or else by its text; ``None`` if there is none."""
     wanted: tuple[Callable[[str], bool], ...] = (is_table, lambda path: is_other_text(tree.root / path))
     return next((path for is_wanted in wanted for path in sorted(tree.files) if is_wanted(path)), None)
@@ -124,7 +124,7 @@ def _has_one_row(bucket: Bucket) -> bool:
     return all(head.is_one_row for head in bucket.heads)
 
 
-def _sorted_out(tree: FileTree, buckets: Sequence[Bucket], choices: Choices) -> list[Bucket]:
+def _sorted_out(tree: WholeTree, buckets: Sequence[Bucket], choices: Choices) -> list[Bucket]:
     """Decide of files that are alike whether each is an episode, or all are parts of one.
 
     Buckets of lone files with the same columns (pick.csv and place.csv) are joined if each is an episode. A bucket with
@@ -170,7 +170,7 @@ def _members(files: Sequence[str]) -> dict[str, list[str]]:
     return members
 
 
-def _split(tree: FileTree, bucket: Bucket, members: dict[str, list[str]]) -> list[Bucket]:
+def _split(tree: WholeTree, bucket: Bucket, members: dict[str, list[str]]) -> list[Bucket]:
     found = []
     for name, files in members.items():
         heads = [head for head in bucket.heads if head.path in files]
@@ -181,7 +181,7 @@ def _split(tree: FileTree, bucket: Bucket, members: dict[str, list[str]]) -> lis
     return found
 
 
-def _are_episodes(tree: FileTree, bucket: Bucket, members: dict[str, list[str]], about: str, choices: Choices) -> bool:
+def _are_episodes(tree: WholeTree, bucket: Bucket, members: dict[str, list[str]], about: str, choices: Choices) -> bool:
     names = sorted(members)
     some = [members[names[i]][0] for i in sorted({0, 1, len(names) // 2, len(names) - 1})]
     heads = [head for file in some if (head := look_at(tree, file, is_folder=bucket.is_folder)) is not None]

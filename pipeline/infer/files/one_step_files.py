@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from vlapipe.pipeline.discover.file_kinds import suffix_of
-from vlapipe.pipeline.discover.file_tree import FileTree
+from vlapipe.pipeline.discover.file_tree import WholeTree
 from vlapipe.pipeline.infer.arrays.look import Array, Look, Shape, shapes_of
 
 __all__ = ["one_step_a_file"]
@@ -13,7 +13,7 @@ __all__ = ["one_step_a_file"]
 _FEWEST = 10
 
 
-def one_step_a_file(tree: FileTree) -> Look | None:
+def one_step_a_file(tree: WholeTree) -> Look | None:
     """Look into the numbered files of one folder whose arrays have no row in common; ``None`` if there are none.
 
     The arrays of a recording have as many rows as it has stamps. The arrays of a time step have the sizes of what they

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from vlapipe.pipeline.discover.file_kinds import IMAGES, VIDEOS, kind_that_reads, suffix_of
-from vlapipe.pipeline.discover.file_tree import FileTree, match_end
+from vlapipe.pipeline.discover.file_tree import WholeTree, match_end
 from vlapipe.pipeline.infer.choices import Choices
 from vlapipe.pipeline.infer.files.cameras import FEW_IMAGES
 from vlapipe.pipeline.infer.guess import StreamGuess
@@ -17,7 +17,7 @@ __all__ = ["unread_files"]
 
 
 def unread_files(
-    tree: FileTree, streams: Sequence[StreamGuess], choices: Choices, *, tables: Collection[str], told: bool
+    tree: WholeTree, streams: Sequence[StreamGuess], choices: Choices, *, tables: Collection[str], told: bool
 ) -> list[str]:
     """Return one line for each kind of data file that no stream reads. Files that may hold recordings are asked about.
 

@@ -70,7 +70,7 @@ def test_each_file_is_an_episode_called_by_its_path_without_extensions(tmp_path:
     assert ids(found) == ["2024.10.11", "c", "deep/b", "deep/er/lauf ä", "run 1"]
     assert [episode.task for episode in found.episodes] == ["2024.10.11", "c", "b", "lauf ä", "run 1"]
     assert [episode.folder for episode in found.episodes] == [".", ".", "deep", "deep/er", "."]
-    assert found.unread == ("notes.md",)
+    assert [(each.first, each.num_files) for each in found.unread] == [("notes.md", 1)]
 
 
 def test_task_of_a_file_is_the_folder_that_holds_it(tmp_path: Path) -> None:
