@@ -15,8 +15,10 @@ import numpy as np
 from bench_ingest import CAMERA, SCHEMA
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.build.commit import assemble
-from vlapipe.pipeline.build.record import Record, ShardRecord
+from vlapipe.pipeline.build.commit import manifest_of
+from vlapipe.pipeline.build.record import ShardRecord
+from vlapipe.pipeline.build.records import Records
+from vlapipe.pipeline.change.first import write_first
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.read.episode import Episode
@@ -26,7 +28,7 @@ from vlapipe.pipeline.shards.derive.rows_in_time import action_rows, last_row_at
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.format.joined import Joined
 from vlapipe.pipeline.shards.format.shard_file import write_shard
-from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, write_generation
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
 from vlapipe.pipeline.stream_rows import SourceFile, StreamRows
 from vlapipe.schemas.parse import parse_schema
 from vlapipe.schemas.schema import Schema
@@ -197,7 +199,7 @@ def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard
     schema = parse_schema(toml, "bench")
     (folder / SHARD_FOLDER).mkdir(parents=True)
     chosen = parse_codec(None, "zarr")
-    records: list[Record] = []
+    records = Records()
     for group in _shards(episodes, shard_bytes):
         described = ShardRecord(schema)
         for episode in group:
@@ -206,10 +208,12 @@ def write_dataset(folder: Path, toml: str, episodes: Iterable[Episode], *, shard
             folder / SHARD_FOLDER, len(records), _join(group), shard_format="zarr", codec=chosen, num_threads=2
         )
         statistics = {} if records else described.statistics(2)
-        records.append({"shard": vars(stored), "episodes": described.rows, "rejects": [], "statistics": statistics})
+        records.add(
+            {"index": len(records), "shard": vars(stored), "episodes": described.rows, "statistics": statistics}
+        )
     plan = Plan(root=folder, schema=schema, cameras={}, images=AS_RECORDED, shards=())
-    manifest, table, gaps, rejects = assemble(plan, records, [], shard_format="zarr", codec=str(chosen))
-    write_generation(folder, manifest, table, rejects, gaps)
+    manifest = manifest_of(plan, records.rows, shard_format="zarr", codec=str(chosen))
+    write_first(folder, manifest, records, [], [], schema)
     return folder
 
 

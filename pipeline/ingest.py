@@ -6,22 +6,24 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import vlapipe
 from vlapipe.pipeline.build.build import RecordFile, ShardTask
-from vlapipe.pipeline.build.commit import assemble, merge_statistics
+from vlapipe.pipeline.build.commit import manifest_of
 from vlapipe.pipeline.build.estimate import Estimate, estimate_run
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.output_folder import check_output, is_whole, open_output, tidy
 from vlapipe.pipeline.build.record import STORED, Record
+from vlapipe.pipeline.build.records import BytesOfFiles, Records
 from vlapipe.pipeline.build.space import no_room, require_room, room_for
 from vlapipe.pipeline.build.workers import run_tasks
 from vlapipe.pipeline.change.append import append, settle
 from vlapipe.pipeline.change.comparison import compare, known_recordings
-from vlapipe.pipeline.change.first import write_tables_of_parts
+from vlapipe.pipeline.change.first import write_first
 from vlapipe.pipeline.change.to_store import holds_dataset, require_free, to_store
 from vlapipe.pipeline.check.across_episodes import check_across_episodes
 from vlapipe.pipeline.discover.discovery import Discovery
@@ -34,9 +36,8 @@ from vlapipe.pipeline.read.segments import cut_files, is_cut
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.atomic import remove_folder
 from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
-from vlapipe.pipeline.shards.manifest.findings_table import findings_table
 from vlapipe.pipeline.shards.manifest.generations import generations
-from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, write_generation
+from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.stores.copies import copy_at, folder_of
 from vlapipe.pipeline.shards.stores.recordings import fetch_recordings
@@ -286,37 +287,29 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
         has_manifest = (config.out / MANIFEST).exists()  # True if the dataset there lost files after it was finished
     discovery, plan = plan_recordings(config, schema, found)
     if config.dry_run:
-        records = _run(config, plan, None, {})
-        report = _report(config, discovery, records, _across(discovery, plan, records), started, resumed=0)
+        records = _run(config, plan, None, ())
+        report = _report(config, discovery, records, _across(discovery, plan, records), started)
         num_parallel = config.workers or os.cpu_count() or 1
         expected = estimate_run(records, schema.anchor, read_seconds=report.elapsed_s, num_parallel=num_parallel)
         return replace(report, expected=expected, room_bytes=room_for(config.out) if config.out else None)
     assert config.out is not None
     with open_output(config.out, plan, has_manifest=has_manifest) as output:
-        finished = output.finished()
-        records = _run(config, plan, output.place, finished)
+        records = _run(config, plan, output.place, output.finished())
         across = _across(discovery, plan, records)
-        report = _report(config, discovery, records, across, started, resumed=len(finished))
+        report = _report(config, discovery, records, across, started)
         if not report.num_episodes:
             output.discard_if_empty()
         else:
-            statistics = merge_statistics(records)
-            manifest, episodes, gaps, rejects = assemble(
+            made_from.write(output.path)
+            entries = manifest_of(
                 plan,
-                records,
-                report.findings,
+                records.rows,
                 shard_format=config.shard_format,
                 codec=str(parse_codec(config.codec, config.shard_format)),
                 where=config.where,
-                statistics=statistics,
             )
-            number = {name: i for i, name in enumerate(episodes["id"].to_pylist())}
-            findings = findings_table(report.findings, number)
-            made_from.write(output.path)
-            told = (output.path, manifest, episodes, gaps, findings, records, statistics, schema)
-            manifest |= write_tables_of_parts(*told)
-            write_generation(output.path, manifest, episodes, rejects, gaps, findings)
-            output.close({Path(shard["file"]).name for shard in manifest["shards"]})
+            write_first(output.path, entries, records, report.rejects, report.findings, schema)
+            output.close({record["shard"]["file"] for record in records.written})
     return report
 
 
@@ -375,7 +368,7 @@ def _append(
         prune=config.prune,
         note=config.note,
     )
-    report = _report(config, done.discovery, done.records, done.across, started, resumed=done.num_resumed)
+    report = _report(config, done.discovery, done.records, done.across, started)
     gone = 0 if config.prune else len(compared.gone)
     return replace(report, dataset=config.out, generation=done.generation, changes=done.changes, num_gone=gone)
 
@@ -416,12 +409,15 @@ def _strict(reject: Record) -> VlapipeError:
     return VlapipeError(f"--strict: {first}", "correct it and run the same command again")
 
 
-def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: dict[int, Record]) -> list[Record]:
+def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: Iterable[Record]) -> Records:
     """Build every shard that is not finished yet, and return the records of all shards in the plan's order."""
-    tasks = [task for task in shard_tasks(config, plan, place) if task.shard.index not in finished]
+    records = Records(None if place is None else place.records)
+    for record in finished:
+        records.add(record)
+    records.num_resumed = len(records)
+    tasks = [task for task in shard_tasks(config, plan, place) if not records.has(task.shard.index)]
     if place is not None:
         require_room(place.shards, plan, [task.shard for task in tasks])
-    records = dict(finished)
     what = "check" if config.dry_run else "ingest"
     num_episodes = sum(len(task.shard.episodes) for task in tasks)
     with Progress(what, num_episodes, "episode") as progress:
@@ -433,58 +429,68 @@ def _run(config: IngestConfig, plan: Plan, place: RecordFile | None, finished: d
             scheduler_timeout_s=config.scheduler_timeout_s,
             episode_timeout_s=config.episode_timeout_s,
         ):
-            records[record["index"]] = record
+            records.add(record)
             if config.strict and record["rejects"]:
                 raise _strict(record["rejects"][0])
-    return [records[index] for index in sorted(records)]
+    return records
 
 
-def _across(discovery: Discovery, plan: Plan, records: list[Record]) -> list[Record]:
-    rows = [row for record in records for row in record["episodes"]]
-    return check_across_episodes(rows, discovery, plan.schema)
+def _across(discovery: Discovery, plan: Plan, records: Records) -> list[Record]:
+    return check_across_episodes(records.rows, discovery, plan.schema)
 
 
 def _report(
     config: IngestConfig,
     discovery: Discovery,
-    records: list[Record],
+    records: Records,
     across: list[Record],
     started: float,
-    *,
-    resumed: int,
 ) -> IngestReport:
-    episodes = [episode for record in records for episode in record["episodes"]]
-    shards = [record["shard"] for record in records if record["shard"]]
+    num_episodes = num_frames = num_left_out = num_shards = stored_bytes = 0
+    seconds = 0.0
+    raw_bytes = BytesOfFiles()
+    rejects: list[Record] = []
+    findings: list[Record] = []
+    for record in records:
+        rejects += record["rejects"]
+        findings += record["findings"]
+        num_shards += bool(record["episodes"])
+        stored_bytes += record["shard"]["num_bytes"] if record["shard"] else 0
+        for row in record["episodes"]:
+            num_episodes += 1
+            num_frames += row["num_frames"]
+            num_left_out += row["num_left_out"]
+            seconds += row["seconds"]
+            raw_bytes.add(row["sources"])
     return IngestReport(
-        dataset=config.out if episodes and not config.dry_run else None,
+        dataset=config.out if num_episodes and not config.dry_run else None,
         schema=config.schema,
-        cameras=_cameras(episodes, records),
+        cameras=_cameras(records),
         num_found=len(discovery.episodes),
-        num_episodes=len(episodes),
-        num_frames=sum(episode["num_frames"] for episode in episodes),
-        num_left_out=sum(episode["num_left_out"] for episode in episodes),
-        seconds=sum(episode["seconds"] for episode in episodes),
-        num_shards=len(shards) if not config.dry_run else sum(1 for record in records if record["episodes"]),
+        num_episodes=num_episodes,
+        num_frames=num_frames,
+        num_left_out=num_left_out,
+        seconds=seconds,
+        num_shards=num_shards,
         num_ignored_files=discovery.num_ignored,
-        # Counted once a path, because several episodes may lie in one file.
-        raw_bytes=sum({s["path"]: s["num_bytes"] for episode in episodes for s in episode["sources"]}.values()),
-        stored_bytes=sum(shard["num_bytes"] for shard in shards),
-        num_resumed_shards=resumed,
+        raw_bytes=raw_bytes.total(),
+        stored_bytes=stored_bytes,
+        num_resumed_shards=records.num_resumed,
         elapsed_s=time.monotonic() - started,
         left_out={rule: list(ids) for rule, ids in discovery.left_out.items()},
-        rejects=[reject for record in records for reject in record["rejects"]],
-        findings=[*(finding for record in records for finding in record["findings"]), *across],
+        rejects=rejects,
+        findings=[*findings, *across],
     )
 
 
-def _cameras(episodes: list[Record], records: list[Record]) -> dict[str, Record]:
+def _cameras(records: Records) -> dict[str, Record]:
     """Return what each camera's images are stored as, what they take, and what JPEG lost in the worst episode."""
     decode_s: dict[str, list[float]] = {}
     for record in records:
         for camera, each in ((record.get("sample") or {}).get("decode_s") or {}).items():
             decode_s.setdefault(camera, []).append(each)
     cameras: dict[str, Record] = {}
-    for episode in episodes:
+    for episode in records.rows:
         for camera, stored in episode[STORED].items():
             entry = cameras.setdefault(camera, {"as": "", "images": 0, "bytes": 0, "psnr_db": None, "decode_s": None})
             if not stored["images"]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.estimate import decode_seconds
-from vlapipe.pipeline.build.record import Record, ShardRecord
+from vlapipe.pipeline.build.record import Record, ShardRecord, record_file
 from vlapipe.pipeline.discover.discovery import RawEpisode
 from vlapipe.pipeline.plan.plan import PlannedShard
 from vlapipe.pipeline.read.episode import Episode, read_episode
@@ -125,7 +125,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         num_threads=task.num_threads,
     )
     record |= {"plan": task.shard.digest, "shard": vars(stored)}
-    write_bytes(task.place.records / f"shard-{task.shard.index:05d}.json", json.dumps(record).encode())
+    write_bytes(record_file(task.place.records, task.shard.index), json.dumps(record).encode())
     return record
 
 

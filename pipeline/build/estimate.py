@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Estimate:
     seconds: float
 
 
-def estimate_run(records: list[Record], anchor: str, *, read_seconds: float, num_parallel: int) -> Estimate:
+def estimate_run(records: Iterable[Record], anchor: str, *, read_seconds: float, num_parallel: int) -> Estimate:
     """Scale each shard's sample of each stream up to the whole shard, stream by stream, and sum over the shards.
 
     Args:

@@ -45,8 +45,8 @@ class OutputFolder:
         """The folders where workers put shards and records."""
         return RecordFile(shards=self.shards, records=self.work)
 
-    def finished(self) -> dict[int, Record]:
-        """Return, by number, the records of finished shards of an earlier run that this plan would make again."""
+    def finished(self) -> Iterator[Record]:
+        """Yield the records of finished shards of an earlier run that this plan would make again."""
         planned = {shard.index: shard.digest for shard in self._plan.shards}
         return finished_records(self.work, self.shards, planned)
 

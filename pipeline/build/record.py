@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
 from vlapipe.pipeline.check.clocks import steps_s
-from vlapipe.pipeline.check.evidence import EVIDENCE, evidence_of
+from vlapipe.pipeline.check.episode_rows import EVIDENCE
+from vlapipe.pipeline.check.evidence import evidence_of
 from vlapipe.pipeline.read.episode import Episode
 from vlapipe.pipeline.shards.derive.actions import ACTION_VALUE
 from vlapipe.pipeline.shards.derive.derived_fields import derive_fields
@@ -25,7 +26,7 @@ from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["GAPS", "INSTRUCTIONS", "METADATA", "STORED", "Record", "ShardRecord"]
+__all__ = ["GAPS", "INSTRUCTIONS", "METADATA", "STORED", "Record", "ShardRecord", "finished_records", "record_file"]
 
 Record = dict[str, Any]
 GAPS = "gaps_beside_anchor"  # key in an episode's row; the gaps are stored in a table of their own
@@ -182,19 +183,22 @@ def _describe_clock(name: str, timestamp: NDArray[Any]) -> Record:
     }
 
 
-def finished_records(records: Path, shards: Path, planned: Mapping[int, str]) -> dict[int, Record]:
-    """The records, by shard, of what an earlier run has finished: a resumed ingest keeps those shards.
+def record_file(folder: Path, index: int) -> Path:
+    """Return the file with the record of a shard, as its builder writes it."""
+    return folder / f"shard-{index:05d}.json"
+
+
+def finished_records(records: Path, shards: Path, planned: Mapping[int, str]) -> Iterator[Record]:
+    """Yield the records of what an earlier run has finished: a resumed ingest keeps those shards.
 
     Args:
         records: the folder of the records, one JSON file for each shard that was finished.
         shards: the folder of the shards. A shard counts only if it has the size that its record says.
         planned: the digest of each shard of this run's plan. A record of another plan does not count.
     """
-    finished: dict[int, Record] = {}
     for path in sorted(records.glob("shard-*.json")):
         record = json.loads(path.read_bytes())
         shard = shards / record["shard"]["file"]
         whole = shard.is_file() and shard.stat().st_size == record["shard"]["num_bytes"]
         if whole and record["plan"] == planned.get(record["index"]):
-            finished[record["index"]] = record
-    return finished
+            yield record

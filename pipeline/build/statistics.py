@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vlapipe.pipeline.shards.derive.moments import merge_moments
 
-__all__ = ["QUANTILES", "WIDE", "FieldStatistics", "Moments"]
+__all__ = ["QUANTILES", "WIDE", "FieldStatistics", "Histograms", "Moments"]
 
 WIDE = 64  # a row with more numbers than this has one summary for the whole row, not one for each column
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -96,6 +96,16 @@ class Moments:
         lists = {name: getattr(self, name) for name in ("mean", "std", "min", "max")}
         return {name: np.where(np.equal(self.count, 0), 0.0, values).tolist() for name, values in lists.items()}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return everything in a form that JSON can store. Floats are restored exactly, to the last bit."""
+        return {"count": _as_json(self.count), **{name: getattr(self, name).tolist() for name in _ARRAYS}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Moments:
+        """Restore moments from the result of ``to_json``."""
+        arrays = {name: np.array(values[name], dtype=np.float64) for name in _ARRAYS}
+        return cls(count=_from_json(values["count"]), **arrays)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldStatistics:
@@ -167,11 +177,9 @@ class FieldStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in a form that JSON can store. Floats are restored exactly, to the last bit."""
-        arrays = {name: getattr(self.moments, name) for name in _ARRAYS}
         return {
-            "count": _as_json(self.moments.count),
+            **self.moments.to_json(),
             "bits": self.bits,
-            **{name: value.tolist() for name, value in arrays.items()},
             # As text: a shard has some hundred thousand buckets, and JSON takes a second for a list of them.
             "buckets": [base64.b64encode(keys.astype("<i4").tobytes()).decode() for keys in self.buckets],
             "counts": [base64.b64encode(counts.astype("<i8").tobytes()).decode() for counts in self.counts],
@@ -180,13 +188,44 @@ class FieldStatistics:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FieldStatistics:
         """Restore statistics from the result of ``to_dict``."""
-        arrays = {name: np.array(values[name], dtype=np.float64) for name in _ARRAYS}
         return cls(
-            moments=Moments(count=_from_json(values["count"]), **arrays),
+            moments=Moments.from_json(values),
             bits=values["bits"],
             buckets=[np.frombuffer(base64.b64decode(keys), dtype="<i4") for keys in values["buckets"]],
             counts=[np.frombuffer(base64.b64decode(counts), dtype="<i8") for counts in values["counts"]],
         )
+
+
+class Histograms:
+    """The histograms of one field, one a column, to which those of other rows are added in any order."""
+
+    def __init__(self) -> None:
+        self._bits = 0
+        self._buckets: list[NDArray[np.int32]] = []
+        self._counts: list[NDArray[np.int64]] = []
+
+    def add(self, other: FieldStatistics) -> None:
+        """Add the histograms of other rows."""
+        if not self._buckets:
+            self._bits = other.bits
+            self._buckets = [np.array(keys, dtype=np.int32) for keys in other.buckets]
+            self._counts = [np.array(counts, dtype=np.int64) for counts in other.counts]
+            return
+        for column, (keys, counts) in enumerate(zip(other.buckets, other.counts, strict=True)):
+            there = self._buckets[column]
+            places = np.searchsorted(there, keys)
+            is_known = np.zeros(len(keys), dtype=np.bool_)
+            inside = places < len(there)
+            is_known[inside] = there[places[inside]] == keys[inside]
+            self._counts[column][places[is_known]] += counts[is_known]
+            new = places[~is_known]
+            if len(new):
+                self._buckets[column] = np.insert(there, new, keys[~is_known])
+                self._counts[column] = np.insert(self._counts[column], new, counts[~is_known])
+
+    def with_moments(self, moments: Moments) -> FieldStatistics:
+        """Return the statistics of all rows, of which these are the moments."""
+        return FieldStatistics(moments=moments, buckets=self._buckets, counts=self._counts, bits=self._bits)
 
 
 def _is_finite(values: NDArray[Any]) -> NDArray[np.bool_]:

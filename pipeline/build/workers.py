@@ -5,9 +5,10 @@ Parsing, compressing and hashing all release Python's GIL, so threads can work o
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Lock
 
@@ -26,8 +27,10 @@ _MAX_THREADS = 4  # threads in one process; more threads would only wait for the
 
 def _cluster_pays(tasks: list[ShardTask], num_workers: int) -> bool:
     """Return True if worker processes pay: there are several shards and much to read."""
-    raw_bytes = sum(episode.num_bytes for task in tasks for episode in task.shard.episodes)
-    return min(num_workers, len(tasks)) > 1 and raw_bytes >= _BYTES_WORTH_A_CLUSTER
+    if min(num_workers, len(tasks)) < 2:
+        return False
+    so_far = itertools.accumulate(episode.num_bytes for task in tasks for episode in task.shard.episodes)
+    return any(num_bytes >= _BYTES_WORTH_A_CLUSTER for num_bytes in so_far)
 
 
 def run_tasks(
@@ -75,13 +78,16 @@ def _run_in_threads(tasks: list[ShardTask], progress: Progress, num_workers: int
         with lock:
             progress.advance()
 
+    waiting = iter(_shared(tasks, num_workers, at_once))
     with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(build_shard, task, advance) for task in _shared(tasks, num_workers, at_once)]
+        running = {pool.submit(build_shard, task, advance) for task in itertools.islice(waiting, at_once + 1)}
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(build_shard, task, advance) for task in itertools.islice(waiting, len(done))}
+                yield from (future.result() for future in done)
         finally:
-            for future in futures:
+            for future in running:
                 future.cancel()
     let_go_of_files()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from vlapipe.pipeline.build.build import RecordFile
 from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.build.record import Record, finished_records
+from vlapipe.pipeline.build.records import Records
 from vlapipe.pipeline.change.commit import Said, commit, place_shards
 from vlapipe.pipeline.change.comparison import Comparison, known_recordings, unit_of, units_of
 from vlapipe.pipeline.change.contents import Contents, read_edits
@@ -40,17 +41,16 @@ class Appended:
     """What an append did. ``changes`` names the episodes that were added, replaced, removed and set aside."""
 
     generation: int
-    records: list[Record]
+    records: Records
     plan: Plan
     discovery: Discovery
-    num_resumed: int
     across: list[Record]  # findings about the new episodes together
     changes: dict[str, Any]
 
 
 MakePlan = Callable[[Discovery, Given], tuple[Discovery, Plan]]
-Build = Callable[[Plan, RecordFile, dict[int, Record]], list[Record]]
-Across = Callable[[Discovery, Plan, list[Record]], list[Record]]
+Build = Callable[[Plan, RecordFile, Iterable[Record]], Records]
+Across = Callable[[Discovery, Plan, Records], list[Record]]
 
 
 def append(
@@ -89,7 +89,7 @@ def append(
         chosen = replace(found, episodes=Packed(raw for raw in found.episodes if raw.id in to_read))
         discovery, plan = make_plan(chosen, given_by(dataset))
         finished = finished_records(place.records, place.shards, {each.index: each.digest for each in plan.shards})
-        records = build(plan, place, finished) if to_read else []
+        records = build(plan, place, finished) if to_read else Records()
         _remove_others(place, records)
         across = across_of(discovery, plan, records)
         findings = [*(finding for record in records for finding in record["findings"]), *across]
@@ -109,7 +109,7 @@ def append(
             old = {reject["episode"] for reject in contents.rejects}
             aside = {each for each in old if unit_of(each, recordings) in to_read} | (old & gone)
             contents.remove(leaving | aside)
-            contents.add(records, findings, len(plan.shards) if to_read else 0)
+            contents.add(records, place.records, findings, len(plan.shards) if to_read else 0)
             changes = {
                 "added": [each for each in ours if each not in there],
                 "replaced": [each for each in ours if each in there],
@@ -126,7 +126,6 @@ def append(
         records=records,
         plan=plan,
         discovery=discovery,
-        num_resumed=len(finished),
         across=across,
         changes=done[1].changes if done is not None else {},
     )
@@ -175,7 +174,7 @@ def given_by(dataset: Dataset) -> Given:
     )
 
 
-def _remove_others(place: RecordFile, records: list[Record]) -> None:
+def _remove_others(place: RecordFile, records: Records) -> None:
     """Remove shards of an earlier try that this run does not use."""
     ours = {record["shard"]["file"] for record in records if record["shard"]}
     for shard in place.shards.iterdir():

@@ -10,7 +10,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import vlapipe
-from vlapipe.pipeline.build.commit import episodes_table, storage_and_losses, totals
-from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, Record
+from vlapipe.pipeline.build.commit import storage_and_losses, totals
+from vlapipe.pipeline.build.record import GAPS, INSTRUCTIONS, STORED, Record, record_file
+from vlapipe.pipeline.build.records import Records
 from vlapipe.pipeline.build.statistics import FieldStatistics
+from vlapipe.pipeline.build.tables import episodes_table
 from vlapipe.pipeline.change.joined_shard import Held
 from vlapipe.pipeline.change.statistics import Changed, Taken, carried_statistics, merged_statistics
 from vlapipe.pipeline.change.tables import joined, with_metadata
-from vlapipe.pipeline.check.evidence import EVIDENCE
+from vlapipe.pipeline.check.episode_rows import EVIDENCE
 from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.digest import damage_or_bug
 from vlapipe.pipeline.shards.manifest.findings_table import (
@@ -85,7 +87,7 @@ class Contents:
         self.shards: dict[str, dict[str, Any]] = {}
         self.rejects: list[Record] = manifest.read_rejects(base.path)
         self.edits: dict[str, dict[str, Any]] = read_edits(base)
-        self._statistics: dict[str, Record] = {}  # of new shards, by file
+        self._statistics: dict[str, Path] = {}  # the records of new shards, by the shard's file
         self._still: dict[str, Any] = {}
         self._findings: list[Record] = []
         of_dataset = read_findings(
@@ -170,12 +172,13 @@ class Contents:
         self._findings = [each for each in self._findings if each["episode"] not in gone]
         self.rejects = [reject for reject in self.rejects if reject["episode"] not in gone]
 
-    def add(self, records: Iterable[Record], findings: Iterable[Record], num_planned: int) -> None:
+    def add(self, records: Records, folder: Path, findings: Iterable[Record], num_planned: int) -> None:
         """Add the shards and rejects of an ingest. An edit that was made of an episode is made of the new one too.
 
         Findings about the dataset as a whole take the place of those of the ingest before, unless nothing was read.
+        ``folder`` has the records as their builders wrote them.
         """
-        rows: list[Record] = []
+        written = records.written
         self._load_last()
         for record in records:
             self.rejects += record["rejects"]
@@ -185,25 +188,29 @@ class Contents:
             shard = record["shard"]
             entry = {"file": file, "bytes": shard["num_bytes"], "sha256": shard["sha256"]}
             self.shards[file] = {**entry, "episodes": len(record["episodes"]), "arrays": shard["arrays"]}
-            self._statistics[file] = record["statistics"]
-            rows += [{_FILE: file, **row} for row in record["episodes"]]
+            self._statistics[file] = record_file(folder, record["index"])
+            self._stored += [{STORED: row[STORED]} for row in record["episodes"]]
+            self._still |= {row["id"]: row[EVIDENCE]["still"] for row in record["episodes"]}
         if num_planned:
             self._of_dataset = []
-        new = {row["id"] for row in rows}
+        new = {row["id"] for row in written.rows}
         for finding in findings:
             if finding["episode"] in new:
                 self._findings.append(finding)
             else:
                 self._of_dataset.append({**finding, "episode": None})
         self._num_planned += num_planned
-        if not rows:
+        if not new:
             return
-        self._stored += rows
-        self._still |= {row["id"]: row[EVIDENCE]["still"] for row in rows}
+        rows = (
+            {_FILE: f"{SHARD_FOLDER}/{record['shard']['file']}", **row}
+            for record in written
+            for row in record["episodes"]
+        )
         self.table = joined(self.table, episodes_table(rows).drop_columns(["episode_index"]), self.base)
         if self.gaps is not None:
-            ours = gaps_table((i, gap) for i, row in enumerate(rows) for gap in row[GAPS])
-            names = pa.array([row["id"] for row in rows], pa.string())
+            ours = gaps_table((i, gap) for i, row in enumerate(written.rows) for gap in row[GAPS])
+            names = pa.array([row["id"] for row in written.rows], pa.string())
             self.gaps = pa.concat_tables([self.gaps, _with_ids(ours, names)])
         dropped = self.dropped_ids & new
         self._make_edits(new & self.edits.keys())
@@ -465,7 +472,7 @@ class Contents:
             tables = ShardTables(folder, [part["shards"] for part in told])
             return replace(manifest, shards=tables, parts=told, episodes=None, gaps=None, moments=None)
 
-        new = {file: _from(each) for file, each in self._statistics.items() if counts[file] == stored[file]}
+        new = _Recorded({file: path for file, path in self._statistics.items() if counts[file] == stored[file]})
         loaded = dict(sorted(self._loaded.items()))
         whole = with_parts(parts)
         if self._joined:
@@ -617,8 +624,21 @@ def _read_dropped(dataset: Dataset) -> pa.Table | None:
         return pq.read_table(path, use_threads=False, partitioning=None)
 
 
-def _from(statistics: Record) -> dict[str, FieldStatistics]:
-    return {path: FieldStatistics.from_dict(values) for path, values in statistics.items()}
+class _Recorded(Mapping[str, Mapping[str, FieldStatistics]]):
+    """The statistics of new shards by file, each read when it is asked for: histograms of many fill the memory."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+
+    def __getitem__(self, file: str) -> Mapping[str, FieldStatistics]:
+        statistics = json.loads(self._paths[file].read_bytes())["statistics"]
+        return {path: FieldStatistics.from_dict(values) for path, values in statistics.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def _by_file(table: pa.Table, files: pa.Array, first_shard: int) -> pa.Table:

@@ -1,113 +1,166 @@
-"""The tables that only a larger dataset has after its first ingest: those of its parts, and sums for later changes.
+"""Writes the tables and the manifest of a dataset's first ingest.
 
-A dataset of one shard has neither: its next change reads that shard. A dataset of one part has sums alone.
+A larger dataset also has tables of its parts, and sums for later changes. A dataset of one shard has neither: its next
+change reads that shard. A dataset of one part has sums alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlapipe.pipeline.build.commit import totals
-from vlapipe.pipeline.build.record import Record
-from vlapipe.pipeline.build.statistics import FieldStatistics
+from vlapipe.pipeline.build.commit import shard_entry, summaries_of, totals
+from vlapipe.pipeline.build.record import GAPS, Record
+from vlapipe.pipeline.build.records import Records, Some
+from vlapipe.pipeline.build.statistics import FieldStatistics, Moments
+from vlapipe.pipeline.build.tables import TableKinds, episodes_table
 from vlapipe.pipeline.change.statistics import key_of, summaries
 from vlapipe.pipeline.change.sums import PartMoments, PartSums, Sums
-from vlapipe.pipeline.check.evidence import EVIDENCE
+from vlapipe.pipeline.check.episode_rows import EVIDENCE
 from vlapipe.pipeline.check.flicker import FlickerSums
-from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes
-from vlapipe.pipeline.shards.manifest.gaps_table import table_bytes
-from vlapipe.pipeline.shards.manifest.manifest import episodes_bytes, write_named
+from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, findings_table
+from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, table_bytes
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, episodes_bytes, write_generation, write_named
 from vlapipe.pipeline.shards.manifest.parts import Part, runs, sum_of_totals
 from vlapipe.pipeline.shards.manifest.shards_table import shards_bytes
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["write_tables_of_parts"]
+__all__ = ["write_first"]
 
 
-def write_tables_of_parts(
+def write_first(
     folder: Path,
     manifest: Mapping[str, Any],
-    episodes: pa.Table,
-    gaps: pa.Table,
-    findings: pa.Table,
-    records: list[Record],
-    histograms: Mapping[str, FieldStatistics],
+    records: Records,
+    rejects: list[Record],
+    findings: Sequence[Record],
     schema: Schema,
-) -> dict[str, Any]:
-    """Write the tables into the dataset's folder. Returns the entries that they add to the manifest.
+) -> None:
+    """Write the tables into the dataset's folder, and the manifest after them.
 
     Args:
-        folder: the dataset's folder.
-        manifest: the manifest's entries of the whole dataset, with ``shards``.
-        episodes: the episodes table of the whole dataset.
-        gaps: the table of gaps.
-        findings: the table of findings.
-        records: the records of the shards.
-        histograms: the statistics of the whole dataset.
+        folder: the dataset's folder, which already has the shards.
+        manifest: the entries that ``manifest_of`` returns.
+        records: the records of the shards. Only those of one part are in memory at the same time.
+        rejects: the episodes that were set aside.
+        findings: the findings of the episodes that were kept, and about the dataset as a whole.
         schema: the dataset's schema.
     """
-    shards = manifest["shards"]
-    if len(shards) < 2:
-        return {}
-    written = [record for record in records if record["shard"]]
-    pieces = runs([shard["episodes"] for shard in shards])
+    written = records.written
+    pieces = runs([len(record["episodes"]) for record in written])
+    statistics = records.statistics()
+    counts = Counter(finding["code"] for finding in findings)
+    if len(pieces) > 1:
+        entries = _write_parts(folder, manifest, written, pieces, findings, statistics, schema)
+        entries["totals"] |= {"findings": dict(sorted(counts.items()))}
+        write_generation(folder, {**manifest, **entries}, None, rejects)
+        return
+    shards = [shard_entry(record) for record in written]
+    table = episodes_table(_numbered(written))
+    of_dataset: dict[str, Any] = {
+        "shards": shards,
+        "totals": totals(manifest["streams"], written.rows, shards, counts),
+        "statistics": summaries_of(statistics, written.rows, schema),
+    }
+    if len(shards) > 1:
+        sums = Sums()
+        sums.count(statistics)
+        part = _write_part(folder, manifest, written, table, schema, sums)
+        of_dataset |= {"moments": part.moments, "sums": write_named(folder, "statistics", *sums.to_bytes())}
+    gaps, found = _gaps_of(written), _findings_of(written, findings)
+    write_generation(folder, {**manifest, **of_dataset}, table, rejects, gaps, found)
+
+
+def _write_parts(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    written: Some,
+    pieces: Sequence[range],
+    findings: Sequence[Record],
+    statistics: Mapping[str, FieldStatistics],
+    schema: Schema,
+) -> dict[str, Any]:
+    """Write the tables of several parts. Returns the entries that they add to the manifest."""
+    kinds = TableKinds.of(_numbered(written))
+    found = _findings_of(written, findings)
     sums = Sums()
-    sums.count(histograms)
+    sums.count(statistics)
     parts: list[Part] = []
     first = 0
     for piece in pieces:
         own = written[piece.start : piece.stop]
-        rows = [row for record in own for row in record["episodes"]]
-        table = _from_zero(episodes.slice(first, len(rows)), {"episode_index": first, "shard": piece.start})
-        moments = PartMoments(still={row["id"]: row[EVIDENCE]["still"] for row in rows if row[EVIDENCE]["still"]})
-        for shard, record in zip(shards[piece.start : piece.stop], own, strict=True):
-            if record["statistics"]:
-                found = {path: FieldStatistics.from_dict(each) for path, each in record["statistics"].items()}
-                moments.shards[shard["file"]] = {path: each.moments for path, each in found.items()}
-        files = [shard["file"] for shard in shards[piece.start : piece.stop]]
-        flicker = FlickerSums.of_table(table["statistics"].combine_chunks(), moments.still.values(), schema)
-        of_shards = shards[piece.start : piece.stop]
-        of_gaps, of_findings = (_within(each, first, len(rows)) for each in (gaps, findings))
-        part = Part(
-            episodes=write_named(folder, "episodes", episodes_bytes(table), len(table)),
-            num_shards=len(of_shards),
-            shards=write_named(folder, "shards", shards_bytes(of_shards), len(of_shards)) if len(pieces) > 1 else None,
-            gaps=write_named(folder, "gaps", table_bytes(of_gaps), len(of_gaps)),
-            findings=_write_findings(folder, of_findings) if len(pieces) > 1 else None,
-            moments=write_named(folder, "moments", *moments.to_bytes()),
-            totals=sum_of_totals([totals(manifest["streams"], rows, of_shards, Counter())]),
+        table = episodes_table(_numbered(own), kinds)
+        part = _write_part(folder, manifest, own, table, schema, sums)
+        shards = [shard_entry(record) for record in own]
+        part = replace(
+            part,
+            shards=write_named(folder, "shards", shards_bytes(shards), len(shards)),
+            findings=_write_findings(folder, _within(found, first, len(table))),
         )
-        sums.parts[key_of(part)] = PartSums(moments=moments.merged(files), flicker=flicker)
         parts.append(part)
-        first += len(rows)
-    entries: dict[str, Any] = {"sums": write_named(folder, "statistics", *sums.to_bytes())}
-    if len(parts) == 1:
-        return {**entries, "moments": parts[0].moments}
-    of_dataset = findings.filter(pc.is_null(findings["episode_index"]))
-    entries |= {"parts": [part.to_json() for part in parts], "findings": _write_findings(folder, of_dataset)}
-    whole = {**sum_of_totals([part.totals for part in parts]), "findings": manifest["totals"]["findings"]}
-    statistics = summaries(sums, [key_of(part) for part in parts], schema)
-    return {**entries, "totals": whole, "statistics": statistics}
+        first += len(table)
+    return {
+        "sums": write_named(folder, "statistics", *sums.to_bytes()),
+        "parts": [part.to_json() for part in parts],
+        "findings": _write_findings(folder, found.filter(pc.is_null(found["episode_index"]))),
+        "totals": sum_of_totals([part.totals for part in parts]),
+        "statistics": summaries(sums, [key_of(part) for part in parts], schema),
+    }
+
+
+def _write_part(
+    folder: Path, manifest: Mapping[str, Any], own: Some, table: pa.Table, schema: Schema, sums: Sums
+) -> Part:
+    """Write the tables of episodes, gaps and moments of a part, and add it to the sums."""
+    moments, gaps = PartMoments(), _gaps_of(own)
+    for record in own:
+        file = f"{SHARD_FOLDER}/{record['shard']['file']}"
+        if record["statistics"]:
+            moments.shards[file] = {path: Moments.from_json(each) for path, each in record["statistics"].items()}
+        moments.still |= {row["id"]: still for row in record["episodes"] if (still := row[EVIDENCE]["still"])}
+    shards = [shard_entry(record) for record in own]
+    part = Part(
+        episodes=write_named(folder, "episodes", episodes_bytes(table), len(table)),
+        num_shards=len(shards),
+        gaps=write_named(folder, "gaps", table_bytes(gaps), len(gaps)),
+        moments=write_named(folder, "moments", *moments.to_bytes()),
+        totals=sum_of_totals([totals(manifest["streams"], own.rows, shards, Counter())]),
+    )
+    flicker = FlickerSums.of_table(table["statistics"].combine_chunks(), moments.still.values(), schema)
+    merged = moments.merged(shard["file"] for shard in shards)
+    sums.parts[key_of(part)] = PartSums(moments=merged, flicker=flicker)
+    return part
+
+
+def _numbered(own: Some) -> Iterator[Record]:
+    """Yield the rows of episodes with the number of their shard in the part."""
+    for number, record in enumerate(own):
+        yield from ({"shard": number, **row} for row in record["episodes"])
+
+
+def _gaps_of(own: Some) -> pa.Table:
+    return gaps_table((i, gap) for i, row in enumerate(own.rows) for gap in row[GAPS])
+
+
+def _findings_of(written: Some, findings: Sequence[Record]) -> pa.Table:
+    """Return the table of findings with the numbers of the episodes in the whole dataset."""
+    wanted = {finding.get("episode") for finding in findings}
+    number = {row["id"]: i for i, row in enumerate(written.rows if findings else ()) if row["id"] in wanted}
+    return findings_table(findings, number)
 
 
 def _within(table: pa.Table, first: int, count: int) -> pa.Table:
     """Return the rows of these episodes, counted from the first of them."""
     index = table["episode_index"]
     here = pc.and_(pc.greater_equal(index, first), pc.less(index, first + count))
-    return _from_zero(table.filter(pc.fill_null(here, fill_value=False)), {"episode_index": first})
-
-
-def _from_zero(table: pa.Table, firsts: Mapping[str, int]) -> pa.Table:
-    for name, first in firsts.items():
-        place = table.column_names.index(name)
-        table = table.set_column(place, table.schema.field(name), pc.subtract(table[name], first))
-    return table
+    table = table.filter(pc.fill_null(here, fill_value=False))
+    return table.set_column(0, table.schema.field(0), pc.subtract(table["episode_index"], first))
 
 
 def _write_findings(folder: Path, table: pa.Table) -> dict[str, Any] | None:

@@ -112,8 +112,9 @@ def merged_statistics(
         for file in piece.files:
             gone_from = unread.pop(file, {})
             if file in new:
-                moments.shards[file] = {path: each.moments for path, each in new[file].items()}
-                sums.count(new[file])
+                added = new[file]
+                moments.shards[file] = {path: each.moments for path, each in added.items()}
+                sums.count(added)
                 continue
             now = rows.get(file, {})
             gone, come = gone_from.keys() - now.keys(), now.keys() - gone_from.keys()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+from array import array
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlapipe.pipeline.check.as_trained import check_sides_of_wrap
 from vlapipe.pipeline.check.camera_looks import swapped_episodes
-from vlapipe.pipeline.check.evidence import EVIDENCE, files_of
+from vlapipe.pipeline.check.episode_rows import EVIDENCE, Row, files_of
 from vlapipe.pipeline.check.flicker import check_flicker
-from vlapipe.pipeline.check.same_content import KnownContent
+from vlapipe.pipeline.check.same_content import Sketches
 from vlapipe.pipeline.check.spikes import check_spikes
 from vlapipe.pipeline.discover.discovery import Discovery
 from vlapipe.pipeline.discover.file_kinds import kind_that_reads
@@ -27,11 +33,11 @@ _SUCCESS = {"success", "is_success", "successful", "succeeded", "is_episode_succ
 _RATE_RATIO = 1.5  # pauses lower an episode's row count, but not by this factor
 
 
-def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, schema: Schema) -> list[dict[str, Any]]:
+def check_across_episodes(rows: Sequence[Row], discovery: Discovery, schema: Schema) -> list[dict[str, Any]]:
     """Returns the findings about the dataset as a whole, in the same form as an episode's findings.
 
     Args:
-        rows: the rows of the episodes table, in order.
+        rows: the rows of the episodes table, in order. They are gone through several times, and need not be in memory.
         discovery: the episodes that were found, and the files and folders that were left out.
         schema: names the anchor stream, whose file identifies a recording, and sets the severity of findings.
     """
@@ -45,84 +51,150 @@ def check_across_episodes(rows: list[dict[str, Any]], discovery: Discovery, sche
         else:
             found = f"not in the dataset; a stream of kind = {reader!r} reads such files"
             findings.add("file.data_not_read", path, column=kind, found=found, count=count)
-    first_of: dict[tuple[object, ...], dict[str, Any]] = {}
-    named: dict[str, str] = {}
-    known = KnownContent()
-    shared = Counter(_anchor_source(row, schema.anchor)["path"] for row in rows)
-    for row in rows:
-        source = _anchor_source(row, schema.anchor)
-        # Parts of one file share its digest, but not their group or their rows in the file.
-        content = (source["sha256"], row[EVIDENCE]["group"], row["source_row"], row[f"{schema.anchor}/rows"])
-        first = first_of.setdefault(content, row)
-        place = row["id"] if shared[source["path"]] > 1 else source["path"]
-        named.setdefault(place, row["id"])
-        same = known.add(row[EVIDENCE]["content"])
-        what = "the same bytes as"
-        if first is row:
-            if same is None:
-                continue
-            first = rows[same[0]]
-            kind = "rows" if same[1] == schema.anchor else f"images of {same[1]}"
-            what = f"most {kind} the same, under other stamps, as in"
-        other = _anchor_source(first, schema.anchor)["path"]
-        other = first["id"] if shared[other] > 1 else other
-        findings.add("episode.duplicate", place, found=f"{what} {other}")
-        if first["split"] != row["split"]:
-            findings.add(
-                "split.same_content",
-                place,
-                expected=f"to be in split {first['split']} as {other}",
-                found=row["split"],
-            )
+    seen = _Seen.of(rows, schema.anchor)
+    _check_content(rows, seen, schema.anchor, findings)
     _check_rates(rows, schema.anchor, findings)
     _check_optional(discovery, schema, findings)
-    if rows and all(row["split"] == "val" for row in rows):
-        found = f"{len(rows)} of {len(rows)} episodes validate"
+    count = len(rows)
+    if count and not seen.trained:
+        found = f"{count} of {count} episodes validate"
         findings.add("split.no_train", rows[0]["id"], expected="some that train", found=found)
-    _check_metadata([row.get("metadata", {}) for row in rows], rows, findings)
-    trained = {row["task"] for row in rows if row["split"] == "train"}
-    for task, count in sorted(Counter(row["task"] for row in rows).items()):
-        validates = task not in trained
-        if count == 1 and len(rows) > 1:
+    for key, (first, failed) in sorted(seen.failed.items()):
+        findings.add("episode.failed_try", first, column=key, found="false", count=failed)
+    _, beyond = chosen_names(row.get("metadata", {}) for row in rows)
+    if beyond:
+        findings.add("metadata.not_kept", rows[0]["id"], found=f"{beyond[0]!r:.80}", count=len(beyond))
+    for task, of_task in sorted(seen.tasks.items()):
+        validates = task not in seen.trained
+        if of_task == 1 and count > 1:
             findings.add("task.one_episode", task, found="1 episode" + (", which only validates" if validates else ""))
-        elif validates and len(rows) > count:
-            found = f"{count} of {count} episodes validate"
+        elif validates and count > of_task:
+            found = f"{of_task} of {of_task} episodes validate"
             findings.add("split.task_only_in_val", task, expected="some that train", found=found)
+    named = _named(rows, seen, {finding.file for finding in findings}, schema.anchor)
     listed = [{"episode": named.get(finding.file), **finding.to_dict()} for finding in findings]
-    of_episode = _check_evidence(rows, schema, findings)
+    of_episode = _check_evidence(rows, seen, schema, findings)
     return listed + [{"episode": i, **finding.to_dict()} for i, each in of_episode.items() for finding in each]
 
 
-def _check_evidence(rows: list[dict[str, Any]], schema: Schema, findings: Findings) -> dict[str, Findings]:
-    """Returns the findings of single episodes that only a comparison with all others can tell, by episode."""
-    found: dict[str, Findings] = {row["id"]: findings.fresh() for row in rows}
-    files = [files_of(row) for row in rows]
-    evidence = [row[EVIDENCE] for row in rows]
-    outliers = [(row, each["outliers"], of) for row, each, of in zip(rows, evidence, files, strict=True)]
-    check_spikes(outliers, schema, found)
-    still = [(row, each["still"], of) for row, each, of in zip(rows, evidence, files, strict=True)]
-    check_flicker(still, schema, found)
-    check_sides_of_wrap(list(zip(rows, files, strict=True)), schema, found)
-    for camera in dict.fromkeys(camera for each in evidence for camera in each["grids"]):
-        ours = [i for i, each in enumerate(evidence) if camera in each["grids"]]
-        grids = [np.array(evidence[i]["grids"][camera], dtype=np.float32) for i in ours]
-        for number in swapped_episodes(grids):
-            row, path = rows[ours[number]], files[ours[number]][camera]
-            red, _, blue = grids[number].mean(axis=(0, 1))
+@dataclass(kw_only=True)
+class _Seen:
+    """What one pass over all episodes keeps: some hundred bytes of each.
+
+    ``paths`` and ``contents`` are hashes of the anchor's path, and of its bytes and rows. ``first`` is the number of
+    the first episode with the same content. ``same`` tells the episodes of which most content is in an earlier one.
+    ``grids`` are the mean pictures of each camera, with the numbers of the episodes that have one.
+    """
+
+    shared: frozenset[int]  # hashes of paths that several episodes have
+    first: NDArray[np.int64]
+    same: Mapping[int, tuple[int, str]]
+    grids: Mapping[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
+    tasks: Counter[str]
+    trained: set[str]
+    failed: Mapping[str, tuple[str, int]]  # by key of metadata: the first failed demonstration, and how many there are
+    has_outliers: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], anchor: str) -> _Seen:
+        paths, contents = array("Q"), array("Q")
+        sketches = Sketches()
+        grids: dict[str, tuple[array[float], array[int]]] = {}
+        tasks, trained = Counter[str](), set[str]()
+        failed: dict[str, tuple[str, int]] = {}
+        has_outliers = False
+        for number, row in enumerate(rows):
+            source, evidence = _anchor_source(row, anchor), row[EVIDENCE]
+            paths.append(_hash(source["path"]))
+            # Parts of one file share its digest, but not their group or their rows in the file.
+            contents.append(_hash(source["sha256"], evidence["group"], row["source_row"], row[f"{anchor}/rows"]))
+            sketches.add(evidence["content"])
+            for camera, grid in evidence["grids"].items():
+                levels, numbers = grids.setdefault(camera, (array("f"), array("q")))
+                levels.extend(np.asarray(grid, dtype=np.float32).ravel())
+                numbers.append(number)
+            tasks[row["task"]] += 1
+            if row["split"] == "train":
+                trained.add(row["task"])
+            for key in _SUCCESS & row.get("metadata", {}).keys():
+                if row["metadata"][key] is False:
+                    first, count = failed.get(key, (row["id"], 0))
+                    failed[key] = first, count + 1
+            has_outliers = has_outliers or bool(evidence["outliers"])
+        found, counts = np.unique(np.array(paths), return_counts=True)
+        _, first_with, kind = np.unique(np.array(contents), return_index=True, return_inverse=True)
+        return cls(
+            shared=frozenset(found[counts > 1].tolist()),
+            first=first_with[kind],
+            same=sketches.same(),
+            grids={camera: _pictures(*each) for camera, each in grids.items()},
+            tasks=tasks,
+            trained=trained,
+            failed=failed,
+            has_outliers=has_outliers,
+        )
+
+    def place(self, row: Row, anchor: str) -> str:
+        """Returns what a finding calls an episode: its file, or its id if other episodes are in the file."""
+        path: str = _anchor_source(row, anchor)["path"]
+        return row["id"] if _hash(path) in self.shared else path
+
+
+def _pictures(levels: array[float], numbers: array[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    side = math.isqrt(len(levels) // (3 * len(numbers)))
+    return np.array(levels, dtype=np.float32).reshape(len(numbers), side, side, 3), np.array(numbers)
+
+
+def _hash(*told: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(told).encode(), digest_size=8).digest(), "little")
+
+
+def _check_content(rows: Sequence[Row], seen: _Seen, anchor: str, findings: Findings) -> None:
+    """Reports episodes whose recording, or most of its content, is in an earlier episode."""
+    again = np.flatnonzero(seen.first != np.arange(len(seen.first))).tolist()
+    for number in sorted({*again, *seen.same}):
+        row, first, what = rows[number], int(seen.first[number]), "the same bytes as"
+        if first == number:
+            first, stream = seen.same[number]
+            kind = "rows" if stream == anchor else f"images of {stream}"
+            what = f"most {kind} the same, under other stamps, as in"
+        other, place = rows[first], seen.place(row, anchor)
+        findings.add("episode.duplicate", place, found=f"{what} {seen.place(other, anchor)}")
+        if other["split"] != row["split"]:
+            expected = f"to be in split {other['split']} as {seen.place(other, anchor)}"
+            findings.add("split.same_content", place, expected=expected, found=row["split"])
+
+
+def _named(rows: Sequence[Row], seen: _Seen, places: Collection[str], anchor: str) -> dict[str, str]:
+    """Returns the first episode that a finding may mean by each of these places."""
+    named: dict[str, str] = {}
+    for row in rows if places else ():
+        place = seen.place(row, anchor)
+        if place in places:
+            named.setdefault(place, row["id"])
+    return named
+
+
+def _check_evidence(rows: Sequence[Row], seen: _Seen, schema: Schema, findings: Findings) -> dict[str, Findings]:
+    """Returns the findings of single episodes that only a comparison with all others can tell, in their order."""
+    found: dict[int, tuple[str, Findings]] = {}
+
+    def of(number: int, row: Row) -> Findings:
+        return found.setdefault(number, (row["id"], findings.fresh()))[1]
+
+    if seen.has_outliers:
+        check_spikes(rows, schema, of)
+    check_flicker(rows, schema, of)
+    check_sides_of_wrap(rows, schema, of)
+    for camera, (grids, numbers) in seen.grids.items():
+        for place in swapped_episodes(grids):
+            number = int(numbers[place])
+            row = rows[number]
+            red, _, blue = grids[place].mean(axis=(0, 1))
             told = f"red {red:.0f} and blue {blue:.0f} on average, as if exchanged"
-            found[row["id"]].add("image.channels", path, expected="the colours of the other episodes", found=told)
-    return {episode: each for episode, each in found.items() if len(each)}
-
-
-def _check_metadata(metadata: list[dict[str, Any]], rows: list[dict[str, Any]], findings: Findings) -> None:
-    """Reports failed demonstrations that are kept, and metadata keys beyond those that the table has columns for."""
-    for key in sorted(_SUCCESS & {name for one in metadata for name in one}):
-        failed = [row["id"] for row, one in zip(rows, metadata, strict=True) if one.get(key) is False]
-        if failed:
-            findings.add("episode.failed_try", failed[0], column=key, found="false", count=len(failed))
-    _, beyond = chosen_names(metadata)
-    if beyond:
-        findings.add("metadata.not_kept", rows[0]["id"], found=f"{beyond[0]!r:.80}", count=len(beyond))
+            path = files_of(row)[camera]
+            of(number, row).add("image.channels", path, expected="the colours of the other episodes", found=told)
+    return dict(found[number] for number in sorted(found))
 
 
 def check_what_is_left_out(discovery: Discovery, schema: Schema, findings: Findings) -> None:
@@ -147,18 +219,20 @@ def _first_names(names: tuple[str, ...], what: str) -> str:
     return f"{what}, as in {others}" if others else what
 
 
-def _check_rates(rows: list[dict[str, Any]], anchor: str, findings: Findings) -> None:
+def _check_rates(rows: Sequence[Row], anchor: str, findings: Findings) -> None:
     """Reports episodes of different rates: windows and chunks count rows, so their duration depends on the rate."""
-    spans = [(row, row[f"{anchor}/last_s"] - row[f"{anchor}/first_s"]) for row in rows]
-    rates = [((row[f"{anchor}/rows"] - 1) / span, row) for row, span in spans if span > 0]
-    if not rates:
-        return
-    (low, slow), (high, fast) = (choose(rates, key=lambda rate: rate[0]) for choose in (min, max))
-    if high > _RATE_RATIO * low:
-        expected = f"about {high:.4g} Hz as in {_anchor_source(fast, anchor)['path']}"
-        findings.add(
-            "clock.rates_differ", _anchor_source(slow, anchor)["path"], expected=expected, found=f"{low:.4g} Hz"
-        )
+    slow: tuple[float, str] | None = None
+    fast: tuple[float, str] | None = None
+    for row in rows:
+        span = row[f"{anchor}/last_s"] - row[f"{anchor}/first_s"]
+        if not span > 0:
+            continue
+        rate, path = (row[f"{anchor}/rows"] - 1) / span, _anchor_source(row, anchor)["path"]
+        slow = (rate, path) if slow is None or rate < slow[0] else slow
+        fast = (rate, path) if fast is None or rate > fast[0] else fast
+    if slow is not None and fast is not None and fast[0] > _RATE_RATIO * slow[0]:
+        expected = f"about {fast[0]:.4g} Hz as in {fast[1]}"
+        findings.add("clock.rates_differ", slow[1], expected=expected, found=f"{slow[0]:.4g} Hz")
 
 
 def _check_optional(discovery: Discovery, schema: Schema, findings: Findings) -> None:
@@ -177,7 +251,7 @@ def _check_optional(discovery: Discovery, schema: Schema, findings: Findings) ->
             findings.add("stream.in_no_episode", name, expected=" or ".join(stream.files), found="no such file")
 
 
-def _anchor_source(row: dict[str, Any], anchor: str) -> dict[str, Any]:
+def _anchor_source(row: Row, anchor: str) -> dict[str, Any]:
     """Returns the file that the anchor's rows were read from; a row lists its sources in the order of its streams."""
     streams = [key.removesuffix("/start") for key in row if key.endswith("/start")]
     source: dict[str, Any] = row["sources"][streams.index(anchor)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
+from vlapipe.pipeline.check.episode_rows import FindingsOf, Row, files_of
 from vlapipe.pipeline.check.location import add_at_row, column_name
 from vlapipe.pipeline.check.values import by_column, missing_of
 from vlapipe.pipeline.stream_rows import StreamRows
@@ -110,39 +111,58 @@ def _check_crossing(rows: StreamRows, field: FieldSpec, findings: Findings) -> N
         )
 
 
-def check_sides_of_wrap(
-    episodes: Sequence[tuple[Mapping[str, Any], Mapping[str, str]]], schema: Schema, findings: Mapping[str, Findings]
-) -> None:
+def check_sides_of_wrap(rows: Sequence[Row], schema: Schema, findings_of: FindingsOf) -> None:
     """Reports angles that lie near the wrap, on one side in some episodes and on the other side in others.
 
     Args:
-        episodes: for each episode its row of the episodes table, and the source file of each stream.
+        rows: for each episode its row of the episodes table.
         schema: says how actions are made.
-        findings: collects the findings of each episode, by the episode's id.
+        findings_of: returns what collects the findings of an episode, by its number and row.
     """
-    for path in schema.action.of:
-        field = schema.field(path)
-        if not _is_stored(path, schema) or not _is_plain_angle(field, schema):
+    fields = {path: schema.field(path) for path in schema.action.of if _is_stored(path, schema)}
+    sides = {
+        (path, column): _Sides(turn)
+        for path, field in fields.items()
+        if _is_plain_angle(field, schema)
+        for column in range(field.num_columns)
+        if (turn := _turn(field, column))
+    }
+    for number, row in enumerate(rows) if sides else ():
+        for (path, column), each in sides.items():
+            found = row["statistics"].get(path)
+            if found is not None and (each.count or len(found["min"]) == fields[path].num_columns):
+                each.add(number, found["min"][column], found["max"][column])
+    for (path, column), each in sides.items():
+        field = fields[path]
+        if not each.above or not each.below or len(each.above) + len(each.below) < each.count:
             continue
-        ours = [(row, files) for row, files in episodes if path in row["statistics"]]
-        for column in range(field.num_columns):
-            turn = _turn(field, column)
-            if not turn or not ours or len(ours[0][0]["statistics"][path]["min"]) != field.num_columns:
-                continue
-            above = [each for each in ours if each[0]["statistics"][path]["min"][column] > _NEAR * turn]
-            below = [each for each in ours if each[0]["statistics"][path]["max"][column] < -_NEAR * turn]
-            if not above or not below or len(above) + len(below) < len(ours):
-                continue
-            (row, files), (other, _) = (below[0], above[0]) if len(below) < len(above) else (above[0], below[0])
-            scale = abs(field.scale[column % len(field.scale)]) if field.scale else 1.0
-            here, there = (each["statistics"][path]["mean"][column] / scale for each in (row, other))
-            findings[row["id"]].add(
-                "action.wraps",
-                files[path.partition("/")[0]],
-                column=field.columns[column][0] if len(field.columns) == field.num_columns else field.name,
-                expected=f"angles on one side of the wrap, as {there:.6g} in {other['id']}",
-                found=f"{here:.6g} on average",
-            )
+        few, many = (each.below, each.above) if len(each.below) < len(each.above) else (each.above, each.below)
+        row, other = rows[few[0]], rows[many[0]]
+        scale = abs(field.scale[column % len(field.scale)]) if field.scale else 1.0
+        here, there = (one["statistics"][path]["mean"][column] / scale for one in (row, other))
+        findings_of(few[0], row).add(
+            "action.wraps",
+            files_of(row)[path.partition("/")[0]],
+            column=field.columns[column][0] if len(field.columns) == field.num_columns else field.name,
+            expected=f"angles on one side of the wrap, as {there:.6g} in {other['id']}",
+            found=f"{here:.6g} on average",
+        )
+
+
+class _Sides:
+    """The numbers of the episodes in which an angle lies near the wrap: above on one side, below on the other."""
+
+    def __init__(self, turn: float) -> None:
+        self.count = 0
+        self.above, self.below = array("q"), array("q")
+        self._limit = _NEAR * turn
+
+    def add(self, number: int, low: float, high: float) -> None:
+        self.count += 1
+        if low > self._limit:
+            self.above.append(number)
+        if high < -self._limit:
+            self.below.append(number)
 
 
 def _is_stored(path: str, schema: Schema) -> bool:

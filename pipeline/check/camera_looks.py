@@ -200,25 +200,24 @@ def _moves(anchor: StreamRows, begins: float, until: float, schema: Schema) -> b
     return False
 
 
-def swapped_episodes(grids: list[NDArray[np.float32]]) -> list[int]:
+def swapped_episodes(as_is: NDArray[np.float32]) -> list[int]:
     """Returns the episodes whose red and blue are exchanged against most others of the camera, by their number.
 
     Pictures are compared field by field, so that red things in one episode and blue things in another are no exchange.
 
     Args:
-        grids: the mean picture of each episode, ``(_GRID, _GRID, 3)``.
+        as_is: the mean picture of each episode, ``(episodes, _GRID, _GRID, 3)``.
     """
-    if len(grids) < 2:
+    if len(as_is) < 2:
         return []
-    as_is = np.stack(grids)
     exchanged = as_is[..., ::-1]
-    swapped = np.zeros(len(grids), dtype=np.bool_)
+    swapped = np.zeros(len(as_is), dtype=np.bool_)
     reference = as_is[0]
     for _ in range(3):
         distance = np.abs(as_is - reference).mean(axis=(1, 2, 3))
         other = np.abs(exchanged - reference).mean(axis=(1, 2, 3))
         swapped = (distance > _APART) & (other < _NEARER * distance)
         reference = np.median(np.where(swapped[:, None, None, None], exchanged, as_is), axis=0)
-        if 2 * np.count_nonzero(swapped) > len(grids):
+        if 2 * np.count_nonzero(swapped) > len(as_is):
             reference = reference[..., ::-1]
     return np.flatnonzero(swapped).tolist()

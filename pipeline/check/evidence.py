@@ -15,9 +15,7 @@ from vlapipe.pipeline.check.spikes import columns_with_statistics, outliers_of
 from vlapipe.pipeline.stream_rows import Rows, StreamRows
 from vlapipe.schemas.schema import Schema
 
-__all__ = ["EVIDENCE", "evidence_of", "files_of"]
-
-EVIDENCE = "evidence"  # key in an episode's row; no column of the episodes table
+__all__ = ["evidence_of"]
 
 
 def evidence_of(
@@ -43,9 +41,3 @@ def evidence_of(
         "content": sketch_of(streams, schema),
         "grids": {camera: look.grid.round(1).tolist() for camera, look in looks.items()},
     }
-
-
-def files_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the source file of each stream; an episode's row lists its sources in the order of its streams."""
-    streams = [key.removesuffix("/start") for key in row if key.endswith("/start")]
-    return {stream: source["path"] for stream, source in zip(streams, row["sources"], strict=True)}

@@ -5,7 +5,8 @@ Such a column has a tiny standard deviation. Divided by that deviation, its nois
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.check.episode_rows import EVIDENCE, FindingsOf, Row, files_of
 from vlapipe.pipeline.check.location import column_name
 from vlapipe.pipeline.check.spikes import columns_with_statistics, unit_of, widest_by_unit
 from vlapipe.pipeline.check.values import by_column, missing_of
@@ -192,31 +194,51 @@ def flickering_columns(rows: Iterable[tuple[Mapping[str, Any], Flicker]], schema
     return FlickerSums.of_rows(rows, schema).columns(schema)
 
 
-def check_flicker(
-    episodes: Sequence[tuple[Mapping[str, Any], Flicker, Mapping[str, str]]],
-    schema: Schema,
-    findings: Mapping[str, Findings],
-) -> None:
+def check_flicker(rows: Iterable[Row], schema: Schema, findings_of: FindingsOf) -> None:
     """Reports the columns that only flicker, once for the dataset, at the first episode in which they do.
 
     Args:
-        episodes: for each episode its row of the episodes table, the result of ``still_columns_of``, and the source
-            file of each stream.
+        rows: for each episode its row of the episodes table, with its evidence. They are gone through twice.
         schema: names the fields.
-        findings: collects the findings of each episode, by the episode's id.
+        findings_of: returns what collects the findings of an episode, by its number and row.
     """
-    for path, columns in flickering_columns(((row, still) for row, still, _ in episodes), schema).items():
+    flickering = flickering_columns(((row, row[EVIDENCE]["still"]) for row in rows), schema)
+    seen: dict[tuple[str, int], _Span] = {}
+    for number, row in enumerate(rows) if flickering else ():
+        for path in flickering.keys() & row[EVIDENCE]["still"].keys():
+            for column in flickering[path]:
+                if str(column) in row[EVIDENCE]["still"][path]:
+                    of = row["statistics"][path]
+                    seen.setdefault((path, column), _Span(number)).add(of["min"][column], of["max"][column])
+                    if seen[path, column].number == number:
+                        seen[path, column].findings = findings_of(number, row)
+                        seen[path, column].file = files_of(row)[path.partition("/")[0]]
+    for path, columns in flickering.items():
         spec = schema.field(path)
         for column, name in columns.items():
-            ours = [(row, files) for row, still, files in episodes if str(column) in still.get(path, {})]
-            low = min(row["statistics"][path]["min"][column] for row, _ in ours)
-            high = max(row["statistics"][path]["max"][column] for row, _ in ours)
+            span = seen[path, column]
             scale = abs(spec.scale[column]) if spec.scale else 1.0
-            row, files = ours[0]
-            findings[row["id"]].add(
+            low, high = span.low / scale, span.high / scale
+            assert span.findings is not None
+            span.findings.add(
                 "value.flicker",
-                files[path.partition("/")[0]],
+                span.file,
                 column=name,
                 expected="a column that moves as the others of its unit do, or that never changes",
-                found=f"{low / scale:.6g} to {high / scale:.6g} in {len(ours)} episodes, as noise around one position",
+                found=f"{low:.6g} to {high:.6g} in {span.count} episodes, as noise around one position",
             )
+
+
+@dataclass
+class _Span:
+    """The limits of a column in the episodes in which it is still, and the first of them."""
+
+    number: int
+    low: float = math.inf
+    high: float = -math.inf
+    count: int = 0
+    file: str = ""
+    findings: Findings | None = None
+
+    def add(self, low: float, high: float) -> None:
+        self.low, self.high, self.count = min(self.low, low), max(self.high, high), self.count + 1

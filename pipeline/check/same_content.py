@@ -7,6 +7,8 @@ passages (of eight rows, or of one image). Two episodes that share most passages
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
 
-__all__ = ["KnownContent", "Sketch", "image_hashes", "sketch_of", "trained_fields"]
+__all__ = ["Sketch", "Sketches", "image_hashes", "sketch_of", "trained_fields"]
 
 _ROWS = 8  # rows of a passage, a power of 2: single rows may be equal by chance, for example in a grid world
 _KEPT = 16  # hashes of a sketch
@@ -121,27 +123,54 @@ def image_hashes(rows: ImageRows) -> NDArray[np.uint64]:
     return hashes
 
 
-class KnownContent:
-    """The content of the episodes so far. Finds the first episode with the same content as another one."""
+class Sketches:
+    """The sketches of all episodes, as arrays: some hundred bytes an episode."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, int], int] = {}  # by stream and hash: the first episode's number
-        self._sketches: list[Sketch] = []
+        self._hashes: dict[str, array[int]] = {}  # by stream
+        self._owners: dict[str, array[int]] = {}  # the number of the episode of each hash
+        self._ranks: dict[str, array[int]] = {}  # the place of the stream in the episode's sketch
+        self._num_episodes = 0
 
-    def add(self, sketch: Sketch) -> tuple[int, str] | None:
-        """Adds an episode. Returns the number of the first episode with the same content in a stream, and the stream.
+    def add(self, sketch: Sketch) -> None:
+        """Add the next episode. Episodes are numbered from 0."""
+        for rank, (stream, hashes) in enumerate(sketch.items()):
+            if stream not in self._hashes:
+                self._hashes[stream], self._owners[stream], self._ranks[stream] = array("Q"), array("q"), array("H")
+            self._hashes[stream].extend(hashes)
+            self._owners[stream].extend([self._num_episodes] * len(hashes))
+            self._ranks[stream].extend([rank] * len(hashes))
+        self._num_episodes += 1
 
-        Episodes are numbered from 0 in the order in which they are added. Returns ``None`` for new content.
+    def same(self) -> dict[int, tuple[int, str]]:
+        """Returns the episodes with the content of an earlier one in a stream: the number of that one, and the stream.
+
+        If several streams have such content, the first in the order of the episode's sketch counts.
         """
-        number = len(self._sketches)
-        self._sketches.append(sketch)
-        same: tuple[int, str] | None = None
-        for stream, hashes in sketch.items():
-            near = Counter(self._first.setdefault((stream, each), number) for each in hashes)
-            for other, _ in near.most_common(2):
-                if same is None and other != number and _is_same(hashes, self._sketches[other][stream]):
-                    same = other, stream
-        return same
+        found: dict[int, tuple[int, int, str]] = {}
+        for stream in self._hashes:
+            hashes, owners = np.array(self._hashes[stream]), np.array(self._owners[stream])
+            first = _first_owners(hashes, owners)
+            starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1, [len(owners)]])
+            begins = dict(zip(owners[starts[:-1]].tolist(), itertools.pairwise(starts.tolist()), strict=True))
+            for number in np.unique(owners[first != owners]).tolist():
+                own = slice(*begins[number])
+                rank = self._ranks[stream][own.start]
+                for other, _ in Counter(first[own].tolist()).most_common(2):
+                    if number in found and found[number][0] <= rank:
+                        break
+                    if other != number and _is_same(hashes[own].tolist(), hashes[slice(*begins[other])].tolist()):
+                        found[number] = rank, other, stream
+        return {number: (other, stream) for number, (_, other, stream) in found.items()}
+
+
+def _first_owners(hashes: NDArray[np.uint64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns for each hash the first owner of the same one. ``owners`` rise."""
+    order = np.argsort(hashes, kind="stable")
+    is_new = np.concatenate([[True], hashes[order][1:] != hashes[order][:-1]])
+    first = np.empty_like(owners)
+    first[order] = owners[order][np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
+    return first
 
 
 def _is_same(one: Sequence[int], other: Sequence[int]) -> bool:

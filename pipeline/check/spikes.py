@@ -7,16 +7,16 @@ cannot tell a spike from the only motion of a joint. So each episode gives its o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.check.episode_rows import EVIDENCE, FindingsOf, Row, files_of
 from vlapipe.pipeline.check.location import column_name
 from vlapipe.pipeline.check.values import by_column, missing_of
 from vlapipe.pipeline.stream_rows import StreamRows
-from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import FieldSpec, ImageStream, Schema
 
 __all__ = ["check_spikes", "columns_with_statistics", "outliers_of", "unit_of", "widest_by_unit"]
@@ -100,25 +100,18 @@ def _factor(field: FieldSpec, column: int) -> float:
     return _POSITION_FACTOR if unit in _POSITIONS else _FACTOR
 
 
-def check_spikes(
-    episodes: Sequence[tuple[Mapping[str, Any], Mapping[str, list[Outlier]], Mapping[str, str]]],
-    schema: Schema,
-    findings: Mapping[str, Findings],
-) -> None:
+def check_spikes(rows: Iterable[Row], schema: Schema, findings_of: FindingsOf) -> None:
     """Reports the outliers that lie far beyond the values of every episode.
 
     Args:
-        episodes: for each episode its row of the episodes table, its outliers by path of a field, and the source file
-            of each stream.
+        rows: for each episode its row of the episodes table, with its evidence. They are gone through twice.
         schema: names the fields.
-        findings: collects the findings of each episode, by the episode's id.
+        findings_of: returns what collects the findings of an episode, by its number and row.
     """
-    if not any(outliers for _, outliers, _ in episodes):
-        return
-    spans = _spans(episodes, schema)
+    spans = _spans(rows, schema)
     widest = widest_by_unit({path: each[1] - each[0] for path, each in spans.items()}, schema)
-    for row, outliers, files in episodes:
-        for path, each in outliers.items():
+    for number, row in enumerate(rows):
+        for path, each in row[EVIDENCE]["outliers"].items():
             field = schema.field(path)
             for outlier in each:
                 low, high = spans[path][:, outlier["column"]]
@@ -131,9 +124,9 @@ def check_spikes(
                 line, place = outlier["line"], ""
                 if line is None:
                     place = f" in row {outlier['row']} (counted from 0)"
-                findings[row["id"]].add(
+                findings_of(number, row).add(
                     "value.spike",
-                    files[path.partition("/")[0]],
+                    files_of(row)[path.partition("/")[0]],
                     line=line,
                     column=outlier["name"],
                     expected=f"a value near the others, which lie from {low / scale:.6g} to {high / scale:.6g}",
@@ -142,13 +135,13 @@ def check_spikes(
                 )
 
 
-def _spans(episodes: Sequence[Any], schema: Schema) -> dict[str, NDArray[np.float64]]:
+def _spans(rows: Iterable[Row], schema: Schema) -> dict[str, NDArray[np.float64]]:
     """Returns the lowest and highest value of each column without its outliers, ``(2, columns)``, by path."""
     spans: dict[str, NDArray[np.float64]] = {}
-    for row, outliers, _ in episodes:
+    for row in rows:
         for path, _ in columns_with_statistics(schema, row["statistics"]):
             low, high = (np.array(row["statistics"][path][name]) for name in ("min", "max"))
-            for outlier in outliers.get(path, ()):
+            for outlier in row[EVIDENCE]["outliers"].get(path, ()):
                 low[outlier["column"]], high[outlier["column"]] = outlier["low"], outlier["high"]
             known = spans.get(path)
             spans[path] = np.stack(

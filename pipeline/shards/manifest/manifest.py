@@ -274,7 +274,7 @@ def _refuse_unfinished(folder: Path) -> None:
 def write_generation(
     folder: Path,
     manifest: dict[str, Any],
-    episodes: pa.Table,
+    episodes: pa.Table | None,
     rejects: list[dict[str, Any]],
     gaps: pa.Table | None = None,
     findings: pa.Table | None = None,
@@ -285,7 +285,7 @@ def write_generation(
         folder: the dataset's folder, which already has the shards.
         manifest: the manifest's entries except ``episodes``, ``gaps``, ``findings`` and ``rejects``. If it has
             ``parts``, their tables are written, and so is that of ``findings``.
-        episodes: the episodes table, one row an episode.
+        episodes: the episodes table, one row an episode; ``None`` if there are parts.
         rejects: one entry for each episode that was set aside. Each entry becomes one line.
         gaps: the table of gaps, one row a gap. If ``None``, readers search the shards for gaps.
         findings: the table of findings of kept episodes. An empty one is not written.
@@ -294,6 +294,7 @@ def write_generation(
     if manifest.get("parts") is not None:
         entries["shards"] = ShardTables(folder, [part["shards"] for part in manifest["parts"]])
     else:
+        assert episodes is not None
         entries["episodes"] = write_named(folder, "episodes", episodes_bytes(episodes), episodes.num_rows)
         entries["gaps"] = entries["findings"] = None
         if gaps is not None:

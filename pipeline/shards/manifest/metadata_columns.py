@@ -16,7 +16,15 @@ import pyarrow as pa
 
 from vlapipe.schemas.errors import is_text, printable
 
-__all__ = ["PREFIX", "chosen_names", "flat_metadata", "holds_json", "metadata_columns", "metadata_text"]
+__all__ = [
+    "PREFIX",
+    "MetadataKinds",
+    "chosen_names",
+    "flat_metadata",
+    "holds_json",
+    "metadata_columns",
+    "metadata_text",
+]
 
 PREFIX = "metadata/"
 _MOST_IN_A_TABLE = 100  # keys; a larger table is one value, as JSON text: it is a list of things by their names
@@ -68,51 +76,84 @@ def _is_short(value: Any) -> bool:
         return False
 
 
+class MetadataKinds:
+    """What is known of each key of the flat metadata of some episodes: how many have it, and of what kinds it is."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._counts: Counter[str] = Counter()
+        self._kinds: dict[str, set[type]] = {}
+        self._limits: dict[str, tuple[int, int]] = {}  # the smallest and the largest whole number
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add the flat metadata of an episode."""
+        for name, value in row.items():
+            self._counts[name] += 1
+            kinds = self._kinds.setdefault(name, set())
+            if value is not None:
+                kinds.add(type(value))
+            if type(value) is int:
+                low, high = self._limits.get(name, (value, value))
+                self._limits[name] = min(low, value), max(high, value)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Returns the names that become columns, and the names beyond the limit, each sorted.
+
+        The names that the most episodes have come first.
+        """
+        by_count = sorted(self._counts, key=lambda name: (-self._counts[name], name))
+        return sorted(by_count[:_MOST_COLUMNS]), sorted(by_count[_MOST_COLUMNS:])
+
+    def type_of(self, name: str) -> tuple[pa.DataType, bool]:
+        """Returns the type of a column and whether its texts are JSON."""
+        kinds, (low, high) = self._kinds[name], self._limits.get(name, (0, 0))
+        if kinds <= {str}:
+            return pa.string(), False
+        if kinds == {bool}:
+            return pa.bool_(), False
+        if kinds == {int} and low >= -(1 << 63) and high < 1 << 63:
+            return pa.int64(), False
+        if kinds <= {int, float} and low >= -_EXACT and high <= _EXACT:
+            return pa.float64(), False
+        return pa.string(), True
+
+
 def chosen_names(rows: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Returns the names that become columns, and the names beyond the limit, each sorted.
 
     ``rows`` holds the flat metadata of each episode. The names that the most episodes have come first.
     """
-    counts = Counter(name for row in rows for name in row)
-    by_count = sorted(counts, key=lambda name: (-counts[name], name))
-    return sorted(by_count[:_MOST_COLUMNS]), sorted(by_count[_MOST_COLUMNS:])
+    return MetadataKinds(rows).names()
 
 
-def metadata_columns(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> list[tuple[pa.Field, pa.Array]]:
+def metadata_columns(
+    rows: Sequence[Mapping[str, Any]], taken: Iterable[str], kinds: MetadataKinds | None = None
+) -> list[tuple[pa.Field, pa.Array]]:
     """Returns the columns for the flat metadata of each episode, sorted by name; null where an episode lacks the key.
 
     A column has one type: bool, int64, float64 or text. If the values are of several types, or lists, it is JSON text.
-    ``taken`` holds the names of the table's other columns; a stream may be called ``metadata`` too.
+
+    Args:
+        rows: the flat metadata of each episode.
+        taken: the names of the table's other columns; a stream may be called ``metadata`` too.
+        kinds: those of all episodes, if these are only a part of a table.
     """
+    kinds = MetadataKinds(rows) if kinds is None else kinds
     taken = set(taken)
     columns = []
-    for name in chosen_names(rows)[0]:
+    for name in kinds.names()[0]:
         values = [row.get(name) for row in rows]
         column = PREFIX + name
         while column in taken:
             column += "~"
         taken.add(column)
-        kind, is_json = _type_of(values)
+        kind, is_json = kinds.type_of(name)
         if is_json:
             values = [None if value is None else metadata_text(value, quoted=True) for value in values]
         marks = {_HOLDS: b"json"} if is_json else None
         columns.append((pa.field(column, kind, metadata=marks), pa.array(values, kind)))
     return columns
-
-
-def _type_of(values: Iterable[Any]) -> tuple[pa.DataType, bool]:
-    """Returns the type of a column and whether its texts are JSON."""
-    found = [value for value in values if value is not None]
-    kinds = {type(value) for value in found}
-    if kinds <= {str}:
-        return pa.string(), False
-    if kinds == {bool}:
-        return pa.bool_(), False
-    if kinds == {int} and all(-(1 << 63) <= value < 1 << 63 for value in found):
-        return pa.int64(), False
-    if kinds <= {int, float} and all(abs(value) <= _EXACT for value in found if type(value) is int):
-        return pa.float64(), False
-    return pa.string(), True
 
 
 def holds_json(column: pa.Field) -> bool:
