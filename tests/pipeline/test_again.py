@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from factories import make_dataset, make_episode
 
 import vlapipe
 from vlapipe.pipeline.build.output_folder import open_output
+from vlapipe.pipeline.discover.discovery import discover
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.schemas.errors import NotADatasetError, UsageError, VlapipeError
+from vlapipe.schemas.registry import load_schema
 
 FIRST = "insert_red/episode_20260101_000000"
 
@@ -178,7 +181,6 @@ def test_training_calls_an_unfinished_folder_unfinished(raw: Path, tmp_path: Pat
 
 
 def test_unfinished_folder_that_an_ingest_holds_is_waited_for(raw: Path, tmp_path: Path) -> None:
-    from vlapipe.pipeline.discover.discovery import discover
     from vlapipe.pipeline.plan.plan import make_plan
     from vlapipe.schemas.registry import load_schema
 
@@ -282,3 +284,22 @@ def test_a_dataset_of_an_older_vlapipe_is_known_again(raw: Path, out: Path) -> N
     del document["sha256"]
     made_from.write_text(json.dumps(document))
     assert run(raw, out).was_finished
+
+
+def test_recordings_known_by_the_digests_of_an_older_vlapipe_are_not_read_again(raw: Path, out: Path) -> None:
+    """It put the name of every file into one digest, which this one makes only where its own differs."""
+    found = discover(raw, load_schema("meca500"))
+    document = json.loads((out / MADE_FROM).read_text())
+    for raw_episode in found.episodes:
+        files = sorted((file.path, file.num_bytes, file.mtime_ns) for file in raw_episode.every_file)
+        digest = hashlib.sha256(json.dumps([raw_episode.task, files]).encode()).hexdigest()[:16]
+        assert document["episodes"][raw_episode.id] != digest
+        document["episodes"][raw_episode.id] = digest
+    del document["sha256"]
+    (out / MADE_FROM).write_text(json.dumps(document))
+    assert run(raw, out).was_finished
+    next((raw / "insert_red").rglob("*.jpg")).unlink()
+    report = run(raw, out)
+    assert not report.was_finished
+    assert report.changes is not None
+    assert len(report.changes["replaced"]) == 1
