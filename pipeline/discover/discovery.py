@@ -187,8 +187,9 @@ def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree
     tree = tree or FileTree(root.resolve())
     walked = Walk(tree)
     not_matched: list[str] = []
+    num_files: dict[str, int] = {}
     if schema.episodes.per_file:
-        found = Packed(_in_files(walked, schema, only, single=single))
+        found = Packed(_in_files(walked, schema, only, num_files, single=single))
     else:
         folders = iter(["."]) if single else _folders(walked, schema, not_matched)
         found = Packed(_in_folder(walked, _Place(folder), schema) for folder in folders)
@@ -200,7 +201,7 @@ def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree
             names = walked.misnamed
             problem += f"; {len(names)} names there are no UTF-8 text or too long, such as {min(names)}"
         raise UsageError(problem, "check the path, or choose another --schema")
-    beside = _beside(walked, found, schema) if schema.episodes.per_file else ()
+    beside = _beside(tree, num_files, found, schema)
     ids = _ids(tree.root, found, schema)
     chosen, left_out = without_excluded(ids, schema)
     if not chosen:
@@ -272,7 +273,7 @@ def _folders(walked: Walk, schema: Schema, not_matched: list[str]) -> Iterator[s
     while pending:
         folder, is_within = pending.pop()
         name = PurePosixPath(folder).name
-        # The dataset's own folder is an episode only if --dir says so, unless it holds the anchor's file.
+        # Whatever its name, the dataset's own folder is an episode only if --dir says so.
         if any(fnmatchcase(name, pattern) for pattern in patterns) and folder != ".":
             yield folder
             continue
@@ -303,10 +304,13 @@ def _in_folder(walked: Walk, place: _Place, schema: Schema) -> RawEpisode:
     return replace(episode, unread=unread_of(file.path for file in files if file.path not in read))
 
 
-def _in_files(walked: Walk, schema: Schema, only: str | None, *, single: bool) -> Iterator[RawEpisode]:
-    """Yields an episode for each of the anchor's files."""
+def _in_files(
+    walked: Walk, schema: Schema, only: str | None, num_files: dict[str, int], *, single: bool
+) -> Iterator[RawEpisode]:
+    """Yields an episode for each of the anchor's files. ``num_files`` takes the number of files in each folder."""
     places: list[_Place] = []
-    for _, listing in walked.below("."):
+    for folder, listing in walked.below("."):
+        num_files[folder] = len(listing.files)
         places += _anchor_files(listing, schema)
     walked.tree.kept_files = max(walked.tree.kept_files, 4 * len(places))
     places = _without_others(walked.tree, sorted(places, key=lambda place: place.path), schema, only)
@@ -341,8 +345,12 @@ def _without_others(tree: FileTree, places: list[_Place], schema: Schema, only: 
     return [place for place in places if place.anchor not in taken]
 
 
-def _beside(walked: Walk, episodes: Iterable[RawEpisode], schema: Schema) -> tuple[Unread, ...]:
-    """Returns the files that belong to no episode, where each episode is a file."""
+def _beside(
+    tree: FileTree, num_files: Mapping[str, int], episodes: Iterable[RawEpisode], schema: Schema
+) -> tuple[Unread, ...]:
+    """Returns the files in these folders that belong to no episode, where each episode is a file."""
+    if not num_files:
+        return ()
     read = {schema.episodes.metadata_table}
     of_folder: dict[str, list[ManyFiles]] = {}
     for episode in episodes:
@@ -354,9 +362,10 @@ def _beside(walked: Walk, episodes: Iterable[RawEpisode], schema: Schema) -> tup
                 read.update(file.path for file in files)
         read.update(file.path for file in (episode.metadata, episode.instruction_file, episode.ranges) if file)
     found = []
-    for folder, listing in Walk(walked.tree).below("."):
+    for folder, count in num_files.items():
         ours = of_folder.get(folder, [])
-        if len(ours) == 1 and len(ours[0]) == len(listing.files):
+        listing = None if len(ours) == 1 and len(ours[0]) == count else tree.listing(folder)
+        if listing is None:
             continue
         many = {file.path for files in ours for file in files}
         found.append(unread_of(f.path for f in listing.files.values() if f.path not in read and f.path not in many))

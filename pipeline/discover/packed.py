@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import pickle
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,12 @@ class Packed(Sequence[T], Generic[T]):
 
     def __len__(self) -> int:
         return self._num_items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packed) and len(self) == len(other) and all(map(operator.eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash(self._num_items)
 
     def __iter__(self) -> Iterator[T]:
         for number in range(len(self._blocks)):

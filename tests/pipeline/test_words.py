@@ -162,7 +162,7 @@ def test_same_input_gives_the_same_bytes_whatever_the_workers_and_the_order_of_k
 def test_resumed_ingest_has_the_same_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_lab(tmp_path / "raw", {f"ep{i}": {"i": i, "list": [i, 0.1, "é"], "nan": float("nan")} for i in range(4)})
     ingest_lab(raw, tmp_path / "whole", schema_text(), shard_bytes=1, workers=1)
-    from vlapipe.pipeline import ingest as module
+    from vlapipe.pipeline.change import first as module
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

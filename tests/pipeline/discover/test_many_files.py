@@ -80,6 +80,8 @@ def test_packed_items_are_those_that_were_packed() -> None:
     items = [(i, f"name {i}") for i in range(200)]
     packed = Packed(iter(items))
     assert list(packed) == list(pickle.loads(pickle.dumps(packed))) == items  # noqa: S301
+    assert packed == Packed(items)
+    assert packed != Packed(items[1:])
     assert (len(packed), packed[0], packed[-1], packed[130]) == (200, items[0], items[-1], items[130])
     assert packed[63:66] == tuple(items[63:66])
     with pytest.raises(IndexError):
