@@ -1,12 +1,14 @@
-"""Kills appends, edits, merges, compactions and gc, and lets several append at once; then looks at what is left.
+"""Kills every command that changes a dataset, and lets several append at once; then looks at what is left.
 
 ``python tests/torture/generations.py --kills 200 --kills-a-step 20 --processes 8 --appends 25 --opens 1000 --seed 0``
 
 A killed command may leave the old generation or the new one, and nothing in between: the dataset opens and verifies
-at once. The same command then finishes, and the tree is that of a run that nobody disturbed: no episode lost or there
-twice, no file left over. Of appends at the same time none is lost, and who opens the dataset meanwhile sees whole
-generations, each with the episodes of those before it. ``--without-exclusive-create`` lets a commit replace another
-one's; the script must then fail.
+at once. A killed ingest leaves no dataset or a whole one, a killed repair no damage that was not there before. The same
+command then finishes, and the tree is that of a run that nobody disturbed: no episode lost or there twice, no file left
+over. Each kill that counts hit the command at work. At a named step it comes before or after one of the step's calls,
+drawn from all calls that an undisturbed run makes. Of appends at the same time none is lost, and who opens the dataset
+meanwhile sees whole generations, each with the episodes of those before it. ``--without-exclusive-create`` lets a
+commit replace another one's; the script must then fail.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +32,49 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_lab import ingest_lab, make_lab, schema_text
 
+import vlapipe.pipeline.build.build
+import vlapipe.pipeline.build.output_folder
 import vlapipe.pipeline.change.append
 import vlapipe.pipeline.change.collect
 import vlapipe.pipeline.change.commit
 import vlapipe.pipeline.change.compact
 import vlapipe.pipeline.change.contents
+import vlapipe.pipeline.change.first
 import vlapipe.pipeline.change.merge
 import vlapipe.pipeline.change.work_folder
+import vlapipe.pipeline.ingest
+import vlapipe.pipeline.repair.repair
 import vlapipe.pipeline.shards.manifest.generations
+import vlapipe.pipeline.shards.manifest.manifest
+from vlapipe.pipeline.build.made_from import MadeFrom
 from vlapipe.pipeline.change.collect import collect
 from vlapipe.pipeline.change.compact import compact
 from vlapipe.pipeline.change.edit import Edit, edit
 from vlapipe.pipeline.change.merge import merge
+from vlapipe.pipeline.repair.from_source import FromSource
+from vlapipe.pipeline.repair.repair import repair
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.history import entries
 from vlapipe.pipeline.shards.verify.verify import verify
+from vlapipe.schemas.errors import NotADatasetError
 
-CHANGE = vlapipe.pipeline.change
+BUILD, CHANGE, REPAIR = vlapipe.pipeline.build, vlapipe.pipeline.change, vlapipe.pipeline.repair.repair
 SCHEMA = schema_text(val=0.3)
 SMALL_SHARD = 20  # in bytes: each episode is a shard
 TWO_EPISODES = 400  # in bytes: compact joins two of them
 # Each step by its module and function; a run is killed before it, or after it.
-STEPS: dict[str, list[tuple[Any, str]]] = {
+Step = tuple[Any, str]
+STEPS: dict[str, list[Step]] = {
+    "ingest": [
+        (vlapipe.pipeline.ingest, "open_output"),
+        (BUILD.build, "write_shard"),
+        (BUILD.build, "write_bytes"),
+        (MadeFrom, "write"),
+        (CHANGE.first, "write_named"),
+        (vlapipe.pipeline.shards.manifest.manifest, "write_bytes"),
+        (BUILD.output_folder, "_close"),
+    ],
     "append": [
         (CHANGE.append, "place_shards"),
         (CHANGE.contents, "write_named"),
@@ -97,31 +119,42 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (CHANGE.collect, "remove_unlisted"),
         (CHANGE.work_folder, "_tidy"),
     ],
+    "repair": [
+        (REPAIR, "_make"),
+        (REPAIR, "_is_the_same"),
+        (REPAIR, "_replace"),
+        (REPAIR, "remove_folder"),
+    ],
 }
+
+
+WRONG = ("twice", "torn", "left over", "lost", "differ", "faults")
 
 
 class Lab:
     """Recordings, a dataset of them in several generations, and the commands that are killed."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.raw, self.start = root, root / "raw", root / "start"
-        make_lab(self.raw, {f"ep{i:02d}": {"n": i} for i in range(5)})
-        ingest_lab(self.raw, self.start, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
-        self.first = root / "first"
-        shutil.copytree(self.start, self.first)  # of one generation
+        self.root, self.recorded, self.raw = root, root / "recorded", root / "raw"
+        self.first, self.start, self.other = root / "first", root / "start", root / "other"
+        make_lab(self.recorded, {f"ep{i:02d}": {"n": i} for i in range(5)})
+        ingest_lab(self.recorded, self.first, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)  # of one generation
+        shutil.copytree(self.first, self.start)
         edit(self.start, ["ep01"], Edit(drop=True))
         edit(self.start, ["ep01"], Edit(restore=True))
         make_lab(root / "more", {f"ep{i:02d}": {"n": i} for i in range(5, 8)})
-        self.other = root / "other"
         ingest_lab(root / "more", self.other, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
-        shutil.copytree(root / "more", self.raw, dirs_exist_ok=True)
+        for recorded in (self.recorded, root / "more"):
+            shutil.copytree(recorded, self.raw, dirs_exist_ok=True)
         with (self.raw / "ep02" / "robot.csv").open("a") as file:
             file.write("5000,0.5\n")
         shutil.rmtree(self.raw / "ep03")
 
     def run(self, what: str, data: Path) -> None:
         """Run a command to its end."""
-        if what == "append":
+        if what == "ingest":
+            ingest_lab(self.recorded, data, SCHEMA, shard_bytes=SMALL_SHARD, workers=1)
+        elif what == "append":
             (data.parent / f"{data.name}.toml").write_text(SCHEMA)
             ingest_lab(self.raw, data, SCHEMA, shard_bytes=SMALL_SHARD, workers=1, prune=True)
         elif what == "edit":
@@ -130,13 +163,25 @@ class Lab:
             compact(data, shard_bytes=TWO_EPISODES, workers=1)
         elif what == "merge":
             merge(data, [self.other])
-        else:
+        elif what == "gc":
             collect(data, keep=1)
+        else:
+            repair(data, FromSource(data, self.recorded, workers=1))
 
     def copy(self, what: str, data: Path, chance: random.Random) -> None:
         """Make ``data`` the dataset before the command, of one generation or of several."""
         shutil.rmtree(data, ignore_errors=True)
-        shutil.copytree(self.first if what != "gc" and chance.random() < 0.5 else self.start, data)
+        if what == "ingest":
+            return
+        is_first = what != "gc" and chance.random() < 0.5
+        shutil.copytree(self.first if is_first else self.start, data)
+        if what == "repair":
+            lost, altered = chance.sample(sorted((data / "shards").iterdir()), 2)
+            lost.unlink()
+            altered.chmod(0o644)
+            altered.write_bytes(altered.read_bytes()[:-1])
+            if is_first:  # of a dataset that has grown, recordings give shards alone
+                next(data.glob("episodes-*.parquet")).unlink()
 
 
 def tree(data: Path) -> dict[str, bytes]:
@@ -172,61 +217,101 @@ def child(work: Callable[[], None], log: Path) -> int:
     return pid
 
 
-def die_at(module: Any, name: str, *, after: bool, turn: int) -> None:
-    """Let this process group be killed before or after the ``turn``-th call of a function."""
+@contextlib.contextmanager
+def watched(step: Step, at_call: Callable[[int, bool], None]) -> Iterator[None]:
+    """Report each call of a function, with its number from 1: before it (False) and after it (True)."""
+    module, name = step
     whole, calls = getattr(module, name), Counter[str]()
 
-    def watched(*arguments: Any, **named: Any) -> Any:
+    def told(*arguments: Any, **named: Any) -> Any:
         calls[name] += 1
-        if calls[name] == turn and not after:
-            os.killpg(0, signal.SIGKILL)
+        number = calls[name]
+        at_call(number, False)
         result = whole(*arguments, **named)
-        if calls[name] == turn:
-            os.killpg(0, signal.SIGKILL)
+        at_call(number, True)
         return result
 
-    setattr(module, name, watched)
+    setattr(module, name, told)
+    try:
+        yield
+    finally:
+        setattr(module, name, whole)
 
 
-def kill_once(lab: Lab, what: str, data: Path, kill: Callable[[], None] | None, after_s: float) -> bool:
-    """Run a command in a child that kills itself, or is killed after some seconds. Returns whether it was killed."""
+def kill_at_step(lab: Lab, what: str, data: Path, step: Step, turn: int, *, after: bool) -> bool:
+    """Run a command in a child that is killed before or after a call of this step. Returns whether it was killed."""
+
+    def die(number: int, is_after: bool) -> None:
+        if (number, is_after) == (turn, after):
+            os.killpg(0, signal.SIGKILL)
 
     def work() -> None:
-        if kill is not None:
-            kill()
-        lab.run(what, data)
+        with watched(step, die):
+            lab.run(what, data)
 
-    pid = child(work, lab.root / "log")
-    if kill is None:
-        time.sleep(after_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    return was_killed(lab, child(work, lab.root / "log"))
+
+
+def kill_after(lab: Lab, what: str, data: Path, seconds: float) -> bool:
+    """Run a command in a child that is killed after some seconds. Returns whether it was killed."""
+    pid = child(lambda: lab.run(what, data), lab.root / "log")
+    time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return was_killed(lab, pid)
+
+
+def was_killed(lab: Lab, pid: int) -> bool:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code in (0, -signal.SIGKILL), (lab.root / "log").read_text()[-3000:]
     return code != 0
 
 
-def check(lab: Lab, what: str, data: Path, kill: Callable[[], None] | None, after_s: float, told: Counter[str]) -> None:
-    """Kill a command, look at the dataset, finish the command, and compare with an undisturbed run."""
-    before = open_dataset(data).generation
+def opened(data: Path) -> tuple[int, set[str]]:
+    """Return the generation, 0 if there is none, and the damaged files."""
+    try:
+        generation = open_dataset(data).generation
+    except NotADatasetError:
+        return 0, set()
+    return generation, {fault.file for fault in verify(data).damage}
+
+
+def check(lab: Lab, what: str, data: Path, chance: random.Random, told: Counter[str], kill: Step | float) -> None:
+    """Kill a command, look at the dataset, finish the command, and compare with an undisturbed run.
+
+    ``kill`` is the step at which it is killed, or the seconds after which.
+    """
+    lab.copy(what, data, chance)
+    before, damaged = opened(data)
     undisturbed = lab.root / "undisturbed"
     shutil.rmtree(undisturbed, ignore_errors=True)
-    shutil.copytree(data, undisturbed)
-    lab.run(what, undisturbed)
-    expected, newest = tree(undisturbed), open_dataset(undisturbed).generation
-    told["killed" if kill_once(lab, what, data, kill, after_s) else "finished first"] += 1
-    found = open_dataset(data)
-    assert found.generation in (before, newest), found.generation
-    ids = found.column("id").tolist()
-    told["twice"] += len(ids) - len(set(ids))
-    told["torn"] += len(verify(data).damage)
+    if data.exists():
+        shutil.copytree(data, undisturbed)
+    if isinstance(kill, float):
+        lab.run(what, undisturbed)
+        killed = kill_after(lab, what, data, kill)
+    else:
+        numbers = [0]
+        with watched(kill, lambda number, _: numbers.append(number)):
+            lab.run(what, undisturbed)
+        assert max(numbers), f"{what} has no step {kill[1]}"
+        killed = kill_at_step(lab, what, data, kill, chance.randint(1, max(numbers)), after=chance.random() < 0.5)
+        assert killed, f"{what} was not killed at {kill[1]}"
+    expected = tree(undisturbed)
+    told["killed" if killed else "finished first"] += 1
+    generation, now_damaged = opened(data)
+    assert generation in (before, open_dataset(undisturbed).generation), generation
+    told["torn"] += len(now_damaged - damaged)
+    if generation and not now_damaged:
+        ids = open_dataset(data).column("id").tolist()
+        told["twice"] += len(ids) - len(set(ids))
     lab.run(what, data)
     now = tree(data)
     told["left over"] += len(now.keys() - expected.keys())
     told["lost"] += len(expected.keys() - now.keys())
     told["differ"] += sum(now[name] != expected[name] for name in now.keys() & expected.keys())
     told["faults"] += len(verify(data).faults)
-    wrong = [name for name in ("twice", "torn", "left over", "lost", "differ", "faults") if told[name]]
+    wrong = [name for name in WRONG if told[name]]
     assert not wrong, (what, told, sorted(now.keys() ^ expected.keys()), verify(data).lines())
 
 
@@ -235,28 +320,25 @@ def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     lab = Lab(folder / "lab")
     data = folder / "lab" / "data"
+    whole = Counter[str]()
     for what, steps in STEPS.items():
-        told = Counter[str]()
+        told = Counter[str](dict.fromkeys(("killed", "finished first", *WRONG), 0))
         lab.copy(what, data, chance)
         started = time.monotonic()
         lab.run(what, data)
         length_s = 1.3 * (time.monotonic() - started)
-        for _ in range(kills // len(STEPS)):
-            lab.copy(what, data, chance)
-            check(lab, what, data, None, chance.uniform(0, length_s), told)
+        while told["killed"] < -(-kills // len(STEPS)):
+            check(lab, what, data, chance, told, chance.uniform(0, length_s))
         say(f"{what}: {_numbers(told)}")
-        for module, name in steps:
-            at = Counter[str]()
-            for k in range(kills_a_step):
-                lab.copy(what, data, chance)
-                turns = {"write_named": 4, "_is_linked": 4, "write_joined_shard": 2}
-                turn = chance.randint(1, turns.get(name, 1))
-
-                def kill(module: Any = module, name: str = name, after: bool = bool(k % 2), turn: int = turn) -> None:
-                    die_at(module, name, after=after, turn=turn)
-
-                check(lab, what, data, kill, 0.0, at)
-            say(f"{what} at {name}: {_numbers(at)}")
+        whole += told
+        for step in steps:
+            at = Counter[str](dict.fromkeys(("killed", *WRONG), 0))
+            for _ in range(kills_a_step):
+                check(lab, what, data, chance, at, step)
+            say(f"{what} at {step[0].__name__.rpartition('.')[2]}.{step[1]}: {_numbers(at)}")
+            whole += at
+    wrong, num_steps = sum(whole[name] for name in WRONG), sum(map(len, STEPS.values()))
+    say(f"{len(STEPS)} commands, {num_steps} steps: {whole['killed']} killed, {wrong} wrong")
 
 
 def merge_at_once(folder: Path, processes: int) -> None:
@@ -367,7 +449,7 @@ def _numbers(told: Counter[str]) -> str:
 def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="at random instants, over all commands")
+    parser.add_argument("--kills", type=int, default=200, help="that hit, at random instants, over all commands")
     parser.add_argument("--kills-a-step", type=int, default=20)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--appends", type=int, default=25, help="of each process")
