@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.pipeline.build.build import ShardTask
+from vlapipe.pipeline.ingest import IngestConfig, IngestReport, find_recordings, ingest, plan_recordings, shard_tasks
+from vlapipe.schemas.parse import parse_schema
 
 SCHEMA = """
 name = "lab"
@@ -63,3 +65,12 @@ def ingest_lab(raw: Path, out: Path, schema: str, **options: Any) -> IngestRepor
     file = out.parent / f"{out.name}.toml"
     file.write_text(schema)
     return ingest(IngestConfig(source=raw, out=out, schema=str(file), **options))
+
+
+def lab_task(raw: Path) -> ShardTask:
+    """The task to check all episodes of a lab, in one shard that is not written."""
+    config = IngestConfig(source=raw, dry_run=True)
+    schema = parse_schema(schema_text(), "lab.toml")
+    _, plan = plan_recordings(config, schema, find_recordings(config, schema)[0])
+    (task,) = shard_tasks(config, plan, None)
+    return task

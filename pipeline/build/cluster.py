@@ -1,5 +1,8 @@
 """Runs shard tasks on a Dask cluster, one future a shard, in worker processes of our own or of a named scheduler.
 
+A few tasks are submitted for each thread of the cluster, and the next one when one is finished. So neither the
+scheduler nor this process ever holds the tasks of the whole dataset.
+
 A cluster that this module starts listens on loopback only. If no worker takes the tasks, the user is told at once, and
 the run stops after a timeout. Shards that are finished by then are kept for the next run.
 
@@ -10,12 +13,14 @@ a time in a process of its own; an episode that ends this process, too, is set a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +37,10 @@ from vlapipe.schemas.errors import OutOfMemoryError, StoppedError, UsageError
 
 __all__ = ["run_on_dask"]
 
+# Tasks at the cluster for each of its threads: one at work, one that the worker has at hand, and one that the scheduler
+# hands on at once. This process submits the next one only when it has dealt with a record.
+_TASKS_A_THREAD = 3
+_COUNT_S = 1.0  # seconds for which a count of the threads holds
 _IDLE_S = 2.0  # seconds without a finished shard before the workers are checked
 _ASK_S = 1.0  # seconds between two checks while the run waits for the first worker
 _ANSWER_S = 20.0  # seconds that workers may take to import vlapipe and answer
@@ -44,7 +53,7 @@ _SHARE_OF_MEMORY = 0.8  # of a worker's limit, for one episode; Dask ends a work
 
 
 def run_on_dask(
-    tasks: list[ShardTask],
+    tasks: Iterable[ShardTask],
     progress: Progress,
     *,
     num_workers: int,
@@ -55,7 +64,7 @@ def run_on_dask(
     """Yield each task's record as it finishes, in any order.
 
     Args:
-        tasks: one task a shard.
+        tasks: one task a shard. They are taken as threads of the cluster become free, a few ahead.
         progress: counts the episodes of finished tasks, and shows what the run waits for.
         num_workers: number of processes to start if ``scheduler`` is ``None``.
         scheduler: the address of a running Dask scheduler.
@@ -67,7 +76,7 @@ def run_on_dask(
         StoppedError: no worker could take the tasks for ``timeout_s``, workers died over a shard none of whose episodes
             is the cause, or the scheduler was lost.
     """
-    with _client(min(num_workers, len(tasks)), scheduler) as client:
+    with _client(num_workers, scheduler) as client:
         watch = _Watch(client, scheduler, progress.say, timeout_s)
         watch.wait_for_worker()
         finished: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
@@ -82,10 +91,16 @@ def run_on_dask(
 
         if scheduler is not None and client.run_on_scheduler(eval, _HAS_DASHBOARD):
             progress.say(f"dashboard: {client.dashboard_link}")
-        for task in tasks:
-            submit(task, alone=False)
-        while futures:
+        waiting = iter(tasks)
+        while True:
+            room = _TASKS_A_THREAD * max(watch.num_threads(), 1) - len(futures)
+            for task in itertools.islice(waiting, max(room, 0)):
+                submit(task, alone=False)
+            if not futures:
+                return
             future = _next(finished, watch)
+            if future is None:  # perhaps there are more threads now
+                continue
             task, alone = futures.pop(future)
             record = _result(future, task, scheduler, alone=alone)
             future.release()
@@ -153,6 +168,8 @@ class _Watch:
         self._address = scheduler
         self._idle_since: float | None = None
         self._said = ""
+        self._silent: set[str] = set()
+        self._num_threads, self._counted_at = 0, -math.inf
         self.fitting: set[str] = set()
 
     def wait_for_worker(self) -> None:
@@ -173,18 +190,17 @@ class _Watch:
             UsageError: a worker has no vlapipe, or another one.
             StoppedError: no worker could take the tasks for the timeout, or the scheduler was lost.
         """
-        try:
-            present = set(self._client.nthreads())
-        except (OSError, TimeoutError, ValueError) as error:  # the client is closed, or is about to be closed
-            raise _lost(self._place, error) from None
+        present = self._count()
         self.fitting &= present
-        silent = self._ask(present - self.fitting)
+        self._silent &= present
+        # To wait for an answer again and again would leave the others without tasks.
+        self._silent |= self._ask(present - self.fitting - (self._silent if self.fitting else set()))
         if self.fitting:
             self._idle_since = None
             return True
         now = time.monotonic()
         self._idle_since = now if self._idle_since is None else self._idle_since
-        problem, cure = self._why_idle(silent)
+        problem, cure = self._why_idle()
         left = self._timeout_s - (now - self._idle_since)
         if left <= 0:
             raise StoppedError(f"{self._place}: {problem}", f"{cure}; {_GO_ON}")
@@ -193,12 +209,31 @@ class _Watch:
             self._say(f"{self._place}: {problem}; waiting {left:.0f} s for one ({cure})")
         return False
 
-    def _why_idle(self, silent: list[str]) -> tuple[str, str]:
-        if silent:
-            return f"worker {silent[0]} does not answer", "see its log"
+    def num_threads(self) -> int:
+        """Return how many threads the cluster's workers have, as it was at most a second ago.
+
+        Raises:
+            StoppedError: the scheduler was lost.
+        """
+        if time.monotonic() - self._counted_at > _COUNT_S:
+            self._count()
+        return self._num_threads
+
+    def _count(self) -> set[str]:
+        """Count the threads. Returns the addresses of all workers."""
+        try:
+            threads = self._client.nthreads()
+        except (OSError, TimeoutError, ValueError) as error:  # the client is closed, or is about to be closed
+            raise _lost(self._place, error) from None
+        self._num_threads, self._counted_at = sum(threads.values()), time.monotonic()
+        return set(threads)
+
+    def _why_idle(self) -> tuple[str, str]:
+        if self._silent:
+            return f"worker {min(self._silent)} does not answer", "see its log"
         return "no worker", "free some memory" if self._address is None else f"dask worker {self._address}"
 
-    def _ask(self, addresses: set[str]) -> list[str]:
+    def _ask(self, addresses: set[str]) -> set[str]:
         """Find the workers that can take tasks. Workers of our own cluster always can. Returns those without an answer.
 
         Raises:
@@ -206,23 +241,25 @@ class _Watch:
         """
         if self._address is None:
             self.fitting |= addresses
-            return []
+            return set()
         if not addresses:
-            return []
+            return set()
         answers = _within(
-            _ANSWER_S, lambda: self._client.run(eval, _VERSION, workers=sorted(addresses), on_error="return")
+            _IDLE_S if self.fitting else _ANSWER_S,
+            lambda: self._client.run(eval, _VERSION, workers=sorted(addresses), on_error="return"),
         )
-        silent = []
+        silent = set()
         for address in sorted(addresses):
             answer = (answers or {}).get(address)
             why = _why_unfit(answer)
             if answer is None or isinstance(answer, OSError):
-                silent.append(address)
+                silent.add(address)
             elif why:
                 problem, cure = _other_version(address, why)
                 raise UsageError(f"{self._place}: {problem}", cure)
             else:
                 self.fitting.add(address)
+                self._silent.discard(address)
         return silent
 
     def _require_scheduler(self) -> None:
@@ -263,12 +300,13 @@ def _why_unfit(answer: object) -> str:
     return f"has vlapipe {answer}, this is {vlapipe.__version__}"
 
 
-def _next(finished: queue.SimpleQueue[distributed.Future], watch: _Watch) -> distributed.Future:
-    while True:
-        try:
-            return finished.get(timeout=_IDLE_S)
-        except queue.Empty:
-            watch.look()
+def _next(finished: queue.SimpleQueue[distributed.Future], watch: _Watch) -> distributed.Future | None:
+    """Return the next finished future, or ``None`` after a while without one, in which the workers were checked."""
+    try:
+        return finished.get(timeout=_IDLE_S)
+    except queue.Empty:
+        watch.look()
+        return None
 
 
 def _result(future: distributed.Future, task: ShardTask, scheduler: str | None, *, alone: bool) -> Record | None:

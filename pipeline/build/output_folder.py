@@ -148,6 +148,6 @@ def open_output(path: Path, plan: Plan, *, has_manifest: bool = False) -> Iterat
             remove_folder(output.work)
             cure = "run the same command again to compare, or choose another --out"
             raise UsageError(f"--out {path}: already holds a finished dataset, made meanwhile by another run", cure)
-        sweep_temporaries(output.shards)
-        sweep_temporaries(output.work)
+        for folder in (path, output.shards, output.work):
+            sweep_temporaries(folder)
         yield output

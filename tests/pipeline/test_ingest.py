@@ -176,7 +176,8 @@ def test_killed_run_is_finished_by_the_same_command_to_the_same_bytes(tmp_path: 
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (out / "manifest.json").exists()
-    (out / "shards" / f"{TEMP_PREFIX}1-torn").write_bytes(b"what a kill leaves")
+    for folder in (out, out / "shards"):
+        (folder / f"{TEMP_PREFIX}1-torn").write_bytes(b"what a kill leaves")
 
     report = run(raw, out, shard_bytes=1_000_000, workers=1)
     assert report.num_resumed_shards >= 3

@@ -65,8 +65,10 @@ SMALL_SHARD = 20  # in bytes: each episode is a shard
 TWO_EPISODES = 400  # in bytes: compact joins two of them
 # Each step by its module and function; a run is killed before it, or after it.
 Step = tuple[Any, str]
+RENAMED: Step = (Path, "rename")  # before it, a whole file has its temporary name
 STEPS: dict[str, list[Step]] = {
     "ingest": [
+        RENAMED,
         (vlapipe.pipeline.ingest, "open_output"),
         (BUILD.build, "write_shard"),
         (BUILD.build, "write_bytes"),
@@ -76,6 +78,7 @@ STEPS: dict[str, list[Step]] = {
         (BUILD.output_folder, "_close"),
     ],
     "append": [
+        RENAMED,
         (CHANGE.append, "place_shards"),
         (CHANGE.contents, "write_named"),
         (CHANGE.commit, "write_entry"),
@@ -86,6 +89,7 @@ STEPS: dict[str, list[Step]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "edit": [
+        RENAMED,
         (CHANGE.contents, "write_named"),
         (CHANGE.commit, "write_entry"),
         (CHANGE.commit, "claim"),
@@ -93,6 +97,7 @@ STEPS: dict[str, list[Step]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "compact": [
+        RENAMED,
         (CHANGE.compact, "write_joined_shard"),
         (CHANGE.compact, "place_shards"),
         (CHANGE.contents, "write_named"),
@@ -102,6 +107,7 @@ STEPS: dict[str, list[Step]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "merge": [
+        RENAMED,
         (CHANGE.merge, "_is_linked"),
         (CHANGE.contents, "write_named"),
         (CHANGE.commit, "write_entry"),
@@ -112,6 +118,7 @@ STEPS: dict[str, list[Step]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "gc": [
+        RENAMED,
         (CHANGE.collect, "commit_manifest"),
         (CHANGE.commit, "claim"),
         (CHANGE.commit, "publish"),
@@ -120,6 +127,7 @@ STEPS: dict[str, list[Step]] = {
         (CHANGE.work_folder, "_tidy"),
     ],
     "repair": [
+        RENAMED,
         (REPAIR, "_make"),
         (REPAIR, "_is_the_same"),
         (REPAIR, "_replace"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -11,16 +12,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import distributed
 import pytest
 from factories import make_dataset
+from tiny_lab import lab_task, make_lab
 
 import vlapipe
 from vlapipe.pipeline.build import cluster
+from vlapipe.pipeline.build.build import ShardTask
 from vlapipe.pipeline.ingest import IngestConfig, IngestReport, ingest
+from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import StoppedError, UsageError
 
 PACKAGE = str(Path(vlapipe.__file__).parents[1])
@@ -146,6 +151,41 @@ def test_scheduler_without_vlapipe_is_named(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="the scheduler has no vlapipe"),
     ):
         run(raw, tmp_path / "data", address)
+
+
+def tasks_ahead(folder: Path, address: str, num_tasks: int | None = None) -> Iterator[int]:
+    """Check a lab again and again; yields with each record how many of the tasks that were taken are not done."""
+    task = lab_task(make_lab(folder / "raw", {"ep0": None}))
+    taken: list[int] = []
+
+    def tasks() -> Iterator[ShardTask]:
+        for index in itertools.count() if num_tasks is None else range(num_tasks):
+            taken.append(index)
+            yield replace(task, shard=replace(task.shard, index=index))
+
+    options: dict[str, Any] = {"num_workers": 1, "timeout_s": 60.0, "episode_timeout_s": 60.0}
+    progress = Progress("check", 0, "episode", silent=True)
+    records = cluster.run_on_dask(tasks(), progress, scheduler=address, **options)
+    for done, _ in enumerate(records, start=1):
+        yield len(taken) - done
+
+
+def test_tasks_are_submitted_as_threads_become_free(tmp_path: Path, address: str) -> None:
+    with running(worker(address)):
+        ahead = list(tasks_ahead(tmp_path, address, num_tasks=12))
+    assert ahead == [2] * 10 + [1, 0]  # one at hand, and one that the scheduler hands on
+
+
+@pytest.mark.slow
+def test_tasks_follow_workers_that_join_and_leave(tmp_path: Path, address: str) -> None:
+    with running(worker(address)) as first:
+        ahead = tasks_ahead(tmp_path, address)
+        assert next(ahead) == 2
+        with running(worker(address)):
+            assert next(number for number in ahead if number > 2) <= 5
+            first.kill()
+            assert next(number for number in ahead if number <= 2) == 2
+            ahead.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 from harmful_episodes import make_hook
-from tiny_lab import make_lab, schema_text
+from tiny_lab import lab_task, make_lab
 
 from vlapipe.pipeline.build.alone import Limits, find_harmful
-from vlapipe.pipeline.build.build import ShardTask, build_shard
-from vlapipe.pipeline.ingest import IngestConfig, find_recordings, plan_recordings, shard_tasks
-from vlapipe.schemas.parse import parse_schema
+from vlapipe.pipeline.build.build import build_shard
 
 HANGS = {
     "a thread": "time.sleep(60)",
@@ -34,19 +32,10 @@ with ends_if_hung(2.0):
 """
 
 
-def task_of(root: Path) -> ShardTask:
-    """All episodes of a lab in one shard."""
-    schema = parse_schema(schema_text(), "lab.toml")
-    config = IngestConfig(source=root, dry_run=True)
-    _, plan = plan_recordings(config, schema, find_recordings(config, schema)[0])
-    (task,) = shard_tasks(config, plan, None)
-    return task
-
-
 def test_episodes_that_end_or_block_their_process_are_found_and_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = task_of(make_lab(tmp_path / "raw", {f"ep{i}": {"n": i} for i in range(5)}))
+    task = lab_task(make_lab(tmp_path / "raw", {f"ep{i}": {"n": i} for i in range(5)}))
     hook = make_hook(tmp_path / "hook", {"ep1": "crashes", "ep4": "hangs"})
     monkeypatch.setattr(sys, "path", [str(hook), *sys.path])
     harmful = find_harmful(task, Limits(seconds=1.0, num_bytes=10**9))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_lab import lab_task, make_lab
 
 from vlapipe.pipeline.build import cluster, workers
+from vlapipe.pipeline.build.build import ShardTask
 from vlapipe.pipeline.build.record import Record
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.shards.progress_bar import Progress
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -48,3 +52,21 @@ def test_threads_share_one_shard(tiny_raw: Path, tmp_path: Path, num_workers: in
 def test_few_bytes_start_no_cluster(tiny_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "run_on_dask", lambda *_, **__: pytest.fail("a cluster was started"))
     run(tiny_raw, tmp_path / "data", 2)
+
+
+def test_threads_take_tasks_as_they_become_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = lab_task(make_lab(tmp_path / "raw", {"ep0": None}))
+    monkeypatch.setattr(workers, "_BYTES_WORTH_A_CLUSTER", task.shard.episodes[0].num_bytes)
+    taken: list[int] = []
+
+    def tasks() -> Iterator[ShardTask]:
+        for index in range(12):
+            taken.append(index)
+            yield replace(task, shard=replace(task.shard, index=index))
+
+    options: dict[str, Any] = {"scheduler": None, "scheduler_timeout_s": 1.0, "episode_timeout_s": 1.0}
+    done: list[int] = []
+    for record in workers.run_tasks(tasks(), Progress("check", 12, "episode", silent=True), workers=1, **options):
+        done.append(record["index"])
+        assert len(taken) - len(done) <= 1
+    assert sorted(done) == taken == list(range(12))
