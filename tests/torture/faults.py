@@ -5,6 +5,7 @@
 Each time the command must end with exit code 5 and one line that names the path and the reason; what was committed
 must verify; and the same command must finish, with the tree that an undisturbed run makes. A command may also pass over
 a failure and finish, with the same tree. ``--sample N`` tries N calls of each command and error, drawn by the seed.
+``--jobs N`` tries so many commands side by side, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import errno
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -175,26 +178,51 @@ def fail_each(lab: Lab, what: str, sample: int | None, chance: random.Random) ->
     return wrong
 
 
+def fail_all(commands: list[str], sample: int | None, seed: int) -> bool:
+    """Let calls of these commands fail. Returns whether all was right."""
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder).resolve() / "lab")
+        for what in commands:
+            wrong += fail_each(lab, what, sample, random.Random(f"{seed} {what}"))  # noqa: S311
+    for each in wrong:
+        sys.stderr.write(f"{each}\n")
+    return not wrong
+
+
+def fail_side_by_side(commands: list[str], options: list[str], jobs: int) -> bool:
+    """Let calls of each command fail in a process of its own. Returns whether all was right."""
+
+    def run(what: str) -> bool:
+        command = [sys.executable, __file__, "--commands", what, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        say(done.stdout.rstrip())
+        sys.stderr.write(done.stderr)
+        return done.returncode == 0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return all(list(pool.map(run, commands)))
+
+
 def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, help="calls of each command and error. Default: all")
     parser.add_argument("--commands", default=",".join(COMMANDS))
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     why_not = can_fail_calls()
     if why_not:
         say(f"not tried: {why_not}")
         return
-    chance = random.Random(asked.seed)  # noqa: S311
-    wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder).resolve() / "lab")
-        for what in asked.commands.split(","):
-            wrong += fail_each(lab, what, asked.sample, chance)
-    for each in wrong:
-        sys.stderr.write(f"{each}\n")
-    sys.exit(1 if wrong else 0)
+    commands = asked.commands.split(",")
+    if asked.jobs > 1:
+        options = [f"--seed={asked.seed}", *([f"--sample={asked.sample}"] if asked.sample else [])]
+        is_right = fail_side_by_side(commands, options, asked.jobs)
+    else:
+        is_right = fail_all(commands, asked.sample, asked.seed)
+    sys.exit(0 if is_right else 1)
 
 
 if __name__ == "__main__":

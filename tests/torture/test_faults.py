@@ -17,7 +17,7 @@ SRC = Path(__file__).parents[2] / "src"
 @pytest.mark.skipif(bool(can_fail_calls()), reason=can_fail_calls() or "calls can be made to fail")
 @pytest.mark.parametrize("sample", [1, pytest.param(None, marks=pytest.mark.slow)], ids=["short", "every call"])
 def test_call_that_fails_ends_the_command_in_one_line_and_the_same_command_finishes(sample: int | None) -> None:
-    options = ["--seed=1", *([f"--sample={sample}"] if sample else [])]
+    options = ["--seed=1", *([f"--sample={sample}"] if sample else ["--jobs=2"])]
     command = [sys.executable, str(SCRIPT), *options]
     done = subprocess.run(command, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
