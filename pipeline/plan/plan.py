@@ -18,8 +18,9 @@ from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.schema import CsvStream, ImageStream, Schema
 
-__all__ = ["Given", "Plan", "PlannedShard", "make_plan"]
+__all__ = ["MOST_EPISODES", "Given", "Plan", "PlannedShard", "make_plan"]
 
+MOST_EPISODES = 1000  # of a shard: tiny episodes would otherwise make one shard, which one worker builds in memory
 _CSV_SHRINKS = 8  # CSV text is about this many times as large as its stored bytes; used only to fill shards evenly
 
 
@@ -66,7 +67,7 @@ def make_plan(
     images: ImageOptions = AS_RECORDED,
     given: Given | None = None,
 ) -> Plan:
-    """Group episodes, ordered by id, into shards of about ``shard_bytes``.
+    """Group episodes, ordered by id, into shards of about ``shard_bytes``, and of ``MOST_EPISODES`` at most.
 
     ``options`` do not change the grouping; they only enter the shards' digests. ``given`` is what the dataset that the
     shards are added to has decided.
@@ -95,7 +96,7 @@ def _groups(
     filled = 0
     for episode in episodes:
         size = _expected_bytes(episode, schema, sample)
-        if group and filled + size > shard_bytes:
+        if group and (filled + size > shard_bytes or len(group) == MOST_EPISODES):
             yield group
             group, filled = [], 0
         group.append(episode)

@@ -85,6 +85,12 @@ def test_shards_are_filled_in_order_up_to_their_size(tmp_path: Path) -> None:
         assert [e.id for shard in p.shards for e in shard.episodes] == [e.id for e in found.episodes]
 
 
+def test_shards_of_tiny_episodes_have_a_thousand_at_most(tmp_path: Path) -> None:
+    for i in range(1001):
+        (tmp_path / f"episode_{i:04d}").mkdir()
+    assert [len(shard.episodes) for shard in plan(discover(tmp_path, MECA)).shards] == [1000, 1]
+
+
 def splits_of(raw: Path, names: list[str], schema: Schema = MECA) -> dict[str, str]:
     """Which split each of so many empty episodes is put into."""
     for name in names:
