@@ -70,6 +70,7 @@ class FailingProxy:
         self._server_port = port
         self._lock = threading.Lock()
         self.num_requests = 0
+        self.requests: list[str] = []  # such as "GET /robots/x/manifest.json"
         self.first_failed, self.last_failed, self.failure = 0, -1, ""
         proxy = self
 
@@ -100,6 +101,7 @@ class FailingProxy:
         """Let ``count`` requests fail, the first of which is request ``first`` from now, counted from 1."""
         with self._lock:
             self.num_requests, self.failure = 0, failure
+            self.requests.clear()
             self.first_failed, self.last_failed = first, first + count - 1
 
     def pass_all(self) -> None:
@@ -110,6 +112,7 @@ class FailingProxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         with self._lock:
             self.num_requests += 1
+            self.requests.append(f"{handler.command} {handler.path}")
             fails = self.first_failed <= self.num_requests <= self.last_failed
             failure = self.failure
         if fails and failure == "503":

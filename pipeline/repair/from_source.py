@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import vlapipe
@@ -29,8 +30,11 @@ from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.shards_table import shard_column
 from vlapipe.pipeline.shards.progress_bar import Progress
+from vlapipe.pipeline.shards.stores.copies import shown
+from vlapipe.pipeline.shards.stores.recordings import fetch_recordings
 from vlapipe.schemas.errors import UsageError, VlapipeError
 from vlapipe.schemas.parse import parse_schema
+from vlapipe.schemas.paths import Address
 from vlapipe.schemas.schema import Schema
 
 __all__ = ["FromSource"]
@@ -45,11 +49,16 @@ class FromSource:
     """The recordings that the dataset was made from."""
 
     def __init__(self, dataset: Path, source: Path, *, schema: str | None = None, workers: int | None = None) -> None:
-        if not source.exists():
+        if not isinstance(source, Address) and not source.exists():
             raise UsageError(f"--source {source}: no such folder", "give the folder that vlapipe ingest read")
         self._dataset, self._source, self._schema, self._workers = dataset, source, schema, workers
         self._why = ""
         self._is_whole_made = False
+
+    @cached_property
+    def _recordings(self) -> Path:
+        """The folder of the recordings. They are fetched from a store only if something is damaged."""
+        return fetch_recordings(self._source) if isinstance(self._source, Address) else self._source
 
     def is_same_dataset(self, manifest: bytes) -> bool:
         """Recordings are no dataset."""
@@ -68,7 +77,7 @@ class FromSource:
             return
         options = self._options(manifest)
         schema = self._stored_schema(manifest, options)
-        config = _config_of(options, self._source, schema.name, self._workers)
+        config = _config_of(options, self._recordings, schema.name, self._workers)
         found, made_from = find_recordings(config, schema)
         before = MadeFrom.read(self._dataset)
         self._why = (made_from.changes(before) if before is not None else "") or _other_code(manifest)
@@ -97,7 +106,7 @@ class FromSource:
             return
         options = self._options(manifest)
         schema = self._stored_schema(manifest, options)
-        config = _config_of(options, self._source, schema.name, self._workers)
+        config = _config_of(options, self._recordings, schema.name, self._workers)
         found, _ = find_recordings(config, schema)
         self._why = "they have changed, or " + _other_code(manifest)
         holding = _generations_of(self._dataset, shards)
@@ -157,7 +166,7 @@ class FromSource:
             options = {name.decode(): json.loads(value) for name, value in found}
         if manifest is None:
             if not options:
-                problem = f"{self._dataset}: neither {MANIFEST} nor {MADE_FROM} says how it was made"
+                problem = f"{shown(self._dataset)}: neither {MANIFEST} nor {MADE_FROM} says how it was made"
                 raise UsageError(problem, "repair it with --from COPY")
             return options
         return {"--shard-size": f"{IngestConfig.shard_bytes} bytes", **options, **_options_in(manifest)}
@@ -175,7 +184,7 @@ class FromSource:
             if hashlib.sha256(schema.toml.encode()).hexdigest().startswith(digest or "none"):
                 return schema
         cure = f"give the schema {name!r} of that ingest with --schema FILE, or repair with --from COPY"
-        raise UsageError(f"{self._dataset / MANIFEST}: damaged, and with it the schema {name!r}", cure)
+        raise UsageError(f"{shown(self._dataset) / MANIFEST}: damaged, and with it the schema {name!r}", cure)
 
     def _candidates(self, name: str) -> Iterator[Schema]:
         """Yield schemas that may be the dataset's: the damage may be elsewhere in the manifest."""
@@ -184,9 +193,9 @@ class FromSource:
             if match:
                 yield parse_schema(json.loads(match[1]), f"{name}.toml", is_stored=True)
         if self._schema is not None:
-            yield schema_of(self._schema, self._source)
+            yield schema_of(self._schema, self._recordings)
         try:
-            yield schema_of(name, self._source)
+            yield schema_of(name, self._recordings)
         except VlapipeError:
             return
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST, Manifest
+from vlapipe.pipeline.shards.stores.copies import shown
+from vlapipe.pipeline.shards.stores.store import Store
 from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.paths import Address
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["FromCopy", "Origin"]
@@ -30,14 +33,16 @@ class Origin(Protocol):
 
 
 class FromCopy:
-    """A copy of the dataset in another folder."""
+    """A copy of the dataset in another folder, or in a store."""
 
     def __init__(self, dataset: Path, copy: Path) -> None:
-        if not copy.is_dir():
-            raise UsageError(f"--from {copy}: no such folder", "give the folder of a copy of the dataset")
-        if copy.resolve() == dataset.resolve():
+        if shown(dataset) == copy or (not isinstance(copy, Address) and copy.resolve() == dataset.resolve()):
             raise UsageError(f"--from {copy}: is the dataset itself", "give the folder of a copy of it")
+        if not isinstance(copy, Address) and not copy.is_dir():
+            raise UsageError(f"--from {copy}: no such folder", "give the folder of a copy of the dataset")
         self._copy = copy
+        self._store = Store(copy) if isinstance(copy, Address) else None
+        self._present: set[str] = set()  # of the files that were asked for
 
     def make(self, files: list[str], folder: Path, manifest: Manifest | None) -> None:
         """Copy the files."""
@@ -46,20 +51,31 @@ class FromCopy:
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copyfile(self._copy / file, target)
+                self._take(file, target)
+                self._present.add(file)
             except OSError as error:
                 raise_if_stopped(error, target)
                 target.unlink(missing_ok=True)
 
+    def _take(self, file: str, target: Path) -> None:
+        if self._store is None:
+            shutil.copyfile(self._copy / file, target)
+            return
+        num_bytes = self._store.size(file)
+        if num_bytes is None:
+            raise FileNotFoundError(file)
+        with target.open("wb") as written:
+            self._store.download(file, written, num_bytes)
+
     def is_same_dataset(self, manifest: bytes) -> bool:
         """Compare the copy's manifest."""
         try:
-            return (self._copy / MANIFEST).read_bytes() == manifest
+            found = (self._copy / MANIFEST).read_bytes() if self._store is None else self._store.read(MANIFEST)
         except OSError as error:
             raise_if_stopped(error, self._copy / MANIFEST)
             return False
+        return found == manifest
 
     def why(self, file: str) -> str:
         """Say what is wrong with the copy's file."""
-        state = "has other bytes too" if (self._copy / file).is_file() else "is missing too"
-        return f"{self._copy / file} {state}"
+        return f"{self._copy / file} {'has other bytes too' if file in self._present else 'is missing too'}"

@@ -18,13 +18,13 @@ from vlapipe.pipeline.shards.format.atomic import fsync_folder, remove_folder, t
 from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.format.sealed_json import Seal
 from vlapipe.pipeline.shards.manifest.generations import (
-    GENERATIONS,
     MANIFEST,
     generation_file,
     generations,
     manifest_file,
 )
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files, shown
 from vlapipe.pipeline.shards.verify.faults import Fault, ListedFile, listed_files
 from vlapipe.pipeline.shards.verify.generation_faults import description_fault, faults_of_generations, generation_of
 from vlapipe.pipeline.shards.verify.verify import REPAIR_FOLDER, Verification, is_finished, named_by_digest, verify
@@ -63,7 +63,7 @@ class Repair:
 
 
 def repair(path: Path, origin: Origin, *, remove_unlisted: bool = False) -> Repair:
-    """Verify every byte, make the damaged files again, and verify again.
+    """Verify every byte, make the damaged files again, and verify those.
 
     Args:
         path: the dataset.
@@ -84,31 +84,24 @@ def repair(path: Path, origin: Origin, *, remove_unlisted: bool = False) -> Repa
 
 
 def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool) -> Repair:
-    before = found = verify(path, is_locked=True)
-    result = Repair(before=before, after=before)
-    if _from_each_other(path, scratch, result):
-        found = verify(path, is_locked=True)
-    newest = manifest_file(path).relative_to(path).as_posix()
-    if any(fault.file == newest for fault in found.damage):
-        _make(path, origin, scratch, found, result)
-        if result.refused:
-            return result
-        found = verify(path, is_locked=True)
-    if found.damage:
-        _make(path, origin, scratch, found, result)
-    if any(fault.file.startswith((f"{GENERATIONS}/", "shards-")) for fault in result.repaired):
-        # Only now are the files known that these list.
-        found = verify(path, is_locked=True)
-        found.faults = [fault for fault in found.faults if fault.file not in result.refused]
-        if found.damage:
-            _make(path, origin, scratch, found, result)
-    if remove_unlisted:
-        for fault in found.faults:
-            if not fault.is_listed:
-                (path / fault.file).unlink()
-                result.removed.append(fault.file)
-    if result.repaired or result.removed:
-        result.after = verify(path, is_locked=True)
+    found = verify(path, is_locked=True)
+    result = Repair(before=found, after=found)
+    is_changed = _from_each_other(path, scratch, result)
+    while True:
+        if is_changed:  # what was whole is not read again, so of a store each object is read once
+            found = verify(path, is_locked=True, whole=found.whole)
+        # Of a damaged manifest or table of shards, the files that it lists are known once it is whole. A table may need
+        # another one that was damaged too.
+        todo = [fault for fault in found.damage if fault.file not in result.refused or not fault.is_shard]
+        is_changed = bool(todo) and _make(path, origin, scratch, todo, result)
+        if not is_changed:
+            break
+    unlisted = [fault.file for fault in found.faults if not fault.is_listed] if remove_unlisted else []
+    if unlisted:
+        remove_files(path, unlisted)
+        result.removed += unlisted
+        found = verify(path, is_locked=True, whole=found.whole)
+    result.after = found
     return result
 
 
@@ -127,26 +120,32 @@ def _from_each_other(path: Path, scratch: Path, result: Repair) -> bool:
         if damaged not in whole and other in whole and not is_behind:
             fault = description_fault(path, damaged)
             (scratch / "description").write_bytes(whole[other])
-            _replace(scratch / "description", path / damaged)
+            _replace(scratch / "description", path, damaged)
             result.repaired.append(fault)
             return True
     return False
 
 
-def _make(path: Path, origin: Origin, scratch: Path, found: Verification, result: Repair) -> None:
-    """Make the damaged files in the scratch folder, and replace those that came out as they were."""
-    files = [fault.file for fault in found.damage]
+def _make(path: Path, origin: Origin, scratch: Path, damage: list[Fault], result: Repair) -> bool:
+    """Make the damaged files in the scratch folder, and replace those that came out as they were.
+
+    Returns whether there were any.
+    """
+    files = [fault.file for fault in damage]
     newest = manifest_file(path).relative_to(path).as_posix()
     manifest = None if newest in files else Manifest.read(path)
     origin.make(files, scratch, manifest)
     digests = {} if manifest is None else {name: file.sha256 for name, file in _listed(path, manifest).items()}
-    for fault in found.damage:
+    num_before = len(result.repaired)
+    for fault in damage:
         made = scratch / fault.file
         if not made.is_file() or not _is_the_same(path, fault.file, made, digests, origin):
             result.refused[fault.file] = origin.why(fault.file)
             continue
-        _replace(made, path / fault.file)
+        _replace(made, path, fault.file)
         result.repaired.append(fault)
+        result.refused.pop(fault.file, None)
+    return len(result.repaired) > num_before
 
 
 def _listed(path: Path, manifest: Manifest) -> dict[str, ListedFile]:
@@ -184,12 +183,20 @@ def _lists_what_is_there(path: Path, folder: Path) -> bool:
     return bool(there) and there <= listed
 
 
-def _replace(made: Path, target: Path) -> None:
+def _replace(made: Path, path: Path, file: str) -> None:
+    """Put a file that was made again into its place, in the dataset's folder or its store."""
+    target, copy = path / file, copy_at(path)
+    if copy and file.startswith(f"{SHARD_FOLDER}/"):
+        copy.store.put(file, made)
+        return
+    if copy:
+        copy.put(file, made.read_bytes())
+        return
     target.parent.mkdir(exist_ok=True)
     if target.parent.name == SHARD_FOLDER:
         made.chmod(0o444)
-    with made.open("rb") as file:
-        os.fsync(file.fileno())
+    with made.open("rb") as opened:
+        os.fsync(opened.fileno())
     made.rename(target)
     fsync_folder(target.parent)
 
@@ -208,7 +215,7 @@ def _locked(path: Path) -> Iterator[Path]:
     work.mkdir(exist_ok=True)
     with (work / "lock").open("w") as lock:
         if try_lock(lock.fileno()) is False:
-            raise UsageError(f"{path}: another command is writing there", "wait for it")
+            raise UsageError(f"{shown(path)}: another command is writing there", "wait for it")
         scratch = work / REPAIR_FOLDER
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()

@@ -37,6 +37,11 @@ class Fault:
     found_bytes: int | None = None
     generation: int | None = None  # of a file that only this older generation lists
 
+    @property
+    def is_shard(self) -> bool:
+        """Returns whether the file is a shard, of this generation or of an older one."""
+        return self.file.startswith(f"{SHARD_FOLDER}/")
+
     def __str__(self) -> str:
         of = f"generation {self.generation}: " if self.generation is not None else ""
         episodes = f"{_numbered(self.episodes)}: " if self.episodes is not None else ""

@@ -13,6 +13,7 @@ import random
 import re
 import stat
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,7 @@ class Verification:
     num_bytes_read: int = 0  # for their digests
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    whole: set[str] = field(default_factory=set)  # files whose bytes were compared and are those that were written
 
     @property
     def damage(self) -> list[Fault]:
@@ -93,6 +95,7 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON."""
         values = {**vars(self), "path": str(self.path), "faults": [fault.to_json() for fault in self.faults]}
+        del values["whole"]
         return {"is_whole": not self.faults, **values}
 
 
@@ -101,11 +104,18 @@ def _count(number: int, noun: str) -> str:
 
 
 def verify(
-    path: Path, *, share: float = 1.0, seed: int = 0, is_locked: bool = False, num_threads: int | None = None
+    path: Path,
+    *,
+    share: float = 1.0,
+    seed: int = 0,
+    is_locked: bool = False,
+    num_threads: int | None = None,
+    whole: Collection[str] = (),
 ) -> Verification:
     """Verify a dataset. ``share`` is the part of the shards that is read; ``seed`` decides which.
 
-    ``is_locked`` says that the caller has locked the dataset, so its work folder is the caller's.
+    ``is_locked`` says that the caller has locked the dataset, so its work folder is the caller's. ``whole`` are files
+    whose bytes an earlier look has compared, so they are not read again.
 
     Raises:
         NotADatasetError: there is no dataset in the folder, or its ingest is not finished.
@@ -114,11 +124,11 @@ def verify(
     """
     if not 0 <= share <= 1:
         raise UsageError(f"share {share:g}: expected a part of the shards, from 0 to 1")
-    found = Verification(path=path, share=share, seed=seed)
+    found = Verification(path=path, share=share, seed=seed, whole=set(whole))
     copy = copy_at(path)
     if copy:
-        own = [name for name in copy.names() if name in (MANIFEST, MADE_FROM, REJECTS) or _TABLE_NAME.fullmatch(name)]
-        copy.renew(own, GENERATIONS, HISTORY)
+        tables = [name for name in copy.names() if _TABLE_NAME.fullmatch(name) and name not in found.whole]
+        copy.renew([MANIFEST, MADE_FROM, REJECTS, *tables], GENERATIONS, HISTORY)
     try:
         manifest = Manifest.read(path)
     except (DamageError, NotADatasetError) as error:
@@ -183,7 +193,8 @@ def _verify(found: Verification, manifest: Manifest, *, is_locked: bool, num_thr
         for file in files
         if faults[file.file] is None and (file.shard in chosen or not file.is_shard or found.share == 1)
     ]
-    faults |= _compare(path, to_read, sizes, by_digest, num_threads)
+    faults |= _compare(path, [file for file in to_read if file.file not in found.whole], sizes, by_digest, num_threads)
+    found.whole = {file.file for file in to_read if faults[file.file] is None}
     found.faults = [*of_descriptions, *(fault for fault in faults.values() if fault is not None)]
     found.faults += _check_made_from(path, found)
     if unknown:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vlapipe.commands.options import DATASET, PATH
+from vlapipe.commands.options import DATASET, FOLDER
 from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.registry import load_schema
 
@@ -61,11 +61,11 @@ def verify(dataset: Path, quick: bool, sample: float | None, full: bool, seed: i
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=DATASET)
 @click.option(
-    "--source", type=PATH, help="The recordings that the dataset was made from: damaged shards are built again."
+    "--source", type=FOLDER, help="The recordings that the dataset was made from: damaged shards are built again."
 )
-@click.option("--from", "copy", type=PATH, help="A copy of the dataset: damaged files are taken from it.")
+@click.option("--from", "copy", type=FOLDER, help="A copy of the dataset: damaged files are taken from it.")
 @click.option("--schema", help="--source: name or file, if the manifest is damaged and its schema is no built-in one.")
 @click.option("--remove-unlisted", is_flag=True, help="Also remove files that the dataset does not list.")
 @click.option("--workers", type=click.IntRange(1), help="--source: episodes read at once. Default: one a core.")
@@ -81,8 +81,8 @@ def repair(
 ) -> None:
     """Make the damaged files of DATASET again, bit for bit, from the recordings or from a copy.
 
-    Each file's digest is compared with the recorded one before the file is replaced. Healthy files are not touched. At
-    the end every byte is verified; the exit code is 1 if a fault is left.
+    Each file's digest is compared with the recorded one before the file is replaced, and again afterwards. Healthy
+    files are read once and not touched. The exit code is 1 if a fault is left.
     """
     from vlapipe.pipeline.repair.from_source import FromSource
     from vlapipe.pipeline.repair.origin import FromCopy
