@@ -34,6 +34,7 @@ class Records(Sequence[Record]):
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115 - it closes itself
         self._places: dict[int, tuple[int, int]] = {}  # by a shard's number: where its record begins, and its length
         self._order: list[int] | None = None
+        self.folder = folder  # which may also have the records as their builders wrote them
         self.num_resumed = 0  # of an earlier run
         self._histograms: dict[str, Histograms] = {}
 

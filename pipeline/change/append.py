@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM
 from vlapipe.pipeline.shards.stores.copies import copy_at
 
-__all__ = ["Appended", "append", "given_by", "settle"]
+__all__ = ["Appended", "Read", "add_to", "append", "given_by", "settle"]
 
 _NUMBER = re.compile(r".*/shard-(\d+)-")
 
@@ -100,22 +100,8 @@ def append(
         place_shards(dataset.path, place.shards)
 
         def change(contents: Contents) -> Said | None:
-            ours = [episode["id"] for record in records for episode in record["episodes"]]
-            before = contents.base.episode_column("id").combine_chunks()
-            units = units_of(before, recordings, are_cut=is_cut(dataset.recorded))
-            read = pc.is_in(units, value_set=pa.array(sorted(to_read), pa.string()))
-            there = contents.present([*ours, *before.filter(read).to_pylist(), *gone])
-            leaving = {each for each in there if unit_of(each, recordings) in to_read} | (there & gone)
-            old = {reject["episode"] for reject in contents.rejects}
-            aside = {each for each in old if unit_of(each, recordings) in to_read} | (old & gone)
-            contents.remove(leaving | aside)
-            contents.add(records, place.records, findings, len(plan.shards) if to_read else 0)
-            changes = {
-                "added": [each for each in ours if each not in there],
-                "replaced": [each for each in ours if each in there],
-                "removed": sorted(leaving - set(ours)),
-                "set aside": [reject["episode"] for record in records for reject in record["rejects"]],
-            }
+            read = Read(records=records, findings=findings, num_planned=len(plan.shards), ids=to_read, gone=gone)
+            changes = add_to(contents, read, recordings)
             if not any(changes.values()):
                 return None
             return Said(what="append", note=note, changes=changes, read={"source": str(found.root), **sources})
@@ -129,6 +115,40 @@ def append(
         across=across,
         changes=done[1].changes if done is not None else {},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What an append has read: the recordings ``ids``, and the episodes ``gone`` that are to be removed."""
+
+    records: Records
+    findings: list[Record]
+    num_planned: int
+    ids: Set[str]
+    gone: Set[str]
+
+
+def add_to(contents: Contents, read: Read, recordings: Set[str]) -> dict[str, list[str]]:
+    """Make the change of an append. Returns the names of the episodes that changed, by what happened to them.
+
+    ``recordings`` are all that were found, read or not.
+    """
+    ours = [row["id"] for row in read.records.rows]
+    before = contents.base.episode_column("id").combine_chunks()
+    units = units_of(before, recordings, are_cut=is_cut(contents.base.recorded))
+    are_read = pc.is_in(units, value_set=pa.array(sorted(read.ids), pa.string()))
+    there = contents.present([*ours, *before.filter(are_read).to_pylist(), *read.gone])
+    leaving = {each for each in there if unit_of(each, recordings) in read.ids} | (there & read.gone)
+    old = {reject["episode"] for reject in contents.rejects}
+    aside = {each for each in old if unit_of(each, recordings) in read.ids} | (old & read.gone)
+    contents.remove(leaving | aside)
+    contents.add(read.records, read.findings, read.num_planned if read.ids else 0)
+    return {
+        "added": [each for each in ours if each not in there],
+        "replaced": [each for each in ours if each in there],
+        "removed": sorted(leaving - set(ours)),
+        "set aside": [reject["episode"] for record in read.records for reject in record["rejects"]],
+    }
 
 
 def settle(dataset: Dataset, found: Discovery, made_from: MadeFrom, compared: Comparison) -> None:

@@ -35,13 +35,13 @@ from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporari
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.manifest.generations import publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
-from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER
+from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["Compacted", "compact"]
+__all__ = ["Compacted", "compact", "joined_between"]
 
 _SHARD_BYTES = 256_000_000  # as vlapipe ingest makes them, if nobody knows what was asked for
 _NUMBER = re.compile(rf"{SHARD_FOLDER}/shard-(\d+)-")
@@ -172,6 +172,27 @@ def compact(
         generation=committed[0].generation,
         bytes_made=sum(int(each.entry["bytes"]) for each in done),
     )
+
+
+def joined_between(before: Dataset, after: Manifest) -> list[Joined]:
+    """Return the shards by which a generation that ``compact`` made differs from the one before. Reads no shard."""
+    old = [dict(entry) for entries in _entries_of_parts(before) for entry in entries]
+    new = [dict(entry) for entry in after.shards]
+    files, kept = {entry["file"] for entry in old}, {entry["file"] for entry in new}
+    held = Contents(before).held([entry["file"] for entry in old if entry["file"] not in kept])
+    gone = iter([entry for entry in old if entry["file"] not in kept])
+    made = []
+    for entry in new:
+        if entry["file"] in files:
+            continue
+        missing, group = entry.get("stored", entry["episodes"]), []
+        while missing > 0 and (source := next(gone, None)):
+            group.append((source, held[source["file"]]))
+            missing -= len(held[source["file"]])
+        stored = {"file": Path(entry["file"]).name, "num_bytes": entry["bytes"]}
+        if group:
+            made.append(_Group(shards=group).joined({**stored, "sha256": entry["sha256"], "arrays": entry["arrays"]}))
+    return made
 
 
 def _compacted(dataset: Dataset, groups: Sequence[_Group]) -> Compacted:

@@ -7,7 +7,7 @@ the digests in the episodes table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,7 +72,7 @@ def known_recordings(dataset: Dataset, only: Collection[str] | None = None) -> M
     return replace(made_from, episodes=episodes, generation=dataset.generation)
 
 
-def unit_of(name: str, recordings: Mapping[str, Any] | set[str]) -> str:
+def unit_of(name: str, recordings: Mapping[str, Any] | Set[str]) -> str:
     """Return the recording that an episode is a part of. Parts are called ``file/part`` or ``file/part@row``."""
     unit = name
     while unit not in recordings and "/" in unit:

@@ -172,11 +172,10 @@ class Contents:
         self._findings = [each for each in self._findings if each["episode"] not in gone]
         self.rejects = [reject for reject in self.rejects if reject["episode"] not in gone]
 
-    def add(self, records: Records, folder: Path, findings: Iterable[Record], num_planned: int) -> None:
+    def add(self, records: Records, findings: Iterable[Record], num_planned: int) -> None:
         """Add the shards and rejects of an ingest. An edit that was made of an episode is made of the new one too.
 
         Findings about the dataset as a whole take the place of those of the ingest before, unless nothing was read.
-        ``folder`` has the records as their builders wrote them.
         """
         written = records.written
         self._load_last()
@@ -188,7 +187,8 @@ class Contents:
             shard = record["shard"]
             entry = {"file": file, "bytes": shard["num_bytes"], "sha256": shard["sha256"]}
             self.shards[file] = {**entry, "episodes": len(record["episodes"]), "arrays": shard["arrays"]}
-            self._statistics[file] = record_file(folder, record["index"])
+            assert records.folder is not None
+            self._statistics[file] = record_file(records.folder, record["index"])
             self._stored += [{STORED: row[STORED]} for row in record["episodes"]]
             self._still |= {row["id"]: row[EVIDENCE]["still"] for row in record["episodes"]}
         if num_planned:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,12 @@ from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.pipeline.shards.manifest.where import Where, masks
 from vlapipe.schemas.errors import UsageError
 
-__all__ = ["Edit", "edit", "ids_where"]
+__all__ = ["Edit", "edit", "edit_of", "ids_where", "make_edit"]
 
 SPLITS = ("train", "val")
+_SET = re.compile(
+    rf"(task|instruction|split|{PREFIX}[^=]+)=(.*?)(?=, (?:task|instruction|split|{PREFIX}[^=]+)=|\Z)", re.S
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,22 @@ class Edit:
         return f"set {', '.join(told)}"
 
 
+def edit_of(what: str, episodes: Mapping[str, Sequence[str]]) -> tuple[Edit, list[str]] | None:
+    """Return the edit that an entry of the history tells of, and its episodes; ``None`` if it tells of none."""
+    for kind, asked in (("dropped", Edit(drop=True)), ("restored", Edit(restore=True))):
+        if what == asked.what and kind in episodes:
+            return asked, list(episodes[kind])
+    if not what.startswith("set ") or "changed" not in episodes:
+        return None
+    values: dict[str, Any] = {}
+    for name, text in _SET.findall(what.removeprefix("set ")):
+        values[name] = text
+        if name.startswith(PREFIX):
+            with contextlib.suppress(ValueError):
+                values[name] = json.loads(text)
+    return (Edit(values=values), list(episodes["changed"])) if values else None
+
+
 def edit(path: Path, episodes: Sequence[str], asked: Edit, *, note: str | None = None) -> Dataset | None:
     """Make an edit of these episodes, by id, the next generation. Returns ``None`` if nothing changes.
 
@@ -64,32 +85,40 @@ def edit(path: Path, episodes: Sequence[str], asked: Edit, *, note: str | None =
     name = hashlib.sha256(json.dumps([asked.what, ids]).encode(errors="surrogateescape")).hexdigest()[:8]
 
     def change(contents: Contents) -> Said | None:
-        there, dropped = contents.present(ids), contents.dropped_ids
-        for each in ids:
-            if each not in there and each not in dropped:
-                contents.base.index_of(each)  # raises, and names the nearest id
-        if asked.drop:
-            touched = [each for each in ids if each in there]
-            contents.drop(touched)
-        elif asked.restore:
-            touched = [each for each in ids if each in dropped]
-            if touched:
-                contents.restore(touched)
-        else:
-            left_out = [each for each in ids if each not in there]
-            if left_out:
-                raise UsageError(f"{path}: {left_out[0]} was dropped", "restore it first")
-            touched = [each for each in ids if contents.differs(each, asked.values)]
-            contents.edit(touched, asked.values)
-        if not touched:
-            return None
-        kind = "dropped" if asked.drop else "restored" if asked.restore else "changed"
-        return Said(what=asked.what, note=note, changes={kind: touched})
+        changes = make_edit(contents, ids, asked)
+        return Said(what=asked.what, note=note, changes=changes) if changes else None
 
     open_dataset(path)  # raises if there is none, before anything is made
     with work_folder(path, f"edit-{name}") as work:
         done = commit(path, work, change)
     return done[0] if done is not None else None
+
+
+def make_edit(contents: Contents, ids: Sequence[str], asked: Edit) -> dict[str, list[str]]:
+    """Make an edit of these episodes. Returns the names of those that changed, by what happened to them.
+
+    Raises:
+        UsageError: there is no such episode.
+    """
+    there, dropped = contents.present(ids), contents.dropped_ids
+    for each in ids:
+        if each not in there and each not in dropped:
+            contents.base.index_of(each)  # raises, and names the nearest id
+    if asked.drop:
+        touched = [each for each in ids if each in there]
+        contents.drop(touched)
+    elif asked.restore:
+        touched = [each for each in ids if each in dropped]
+        if touched:
+            contents.restore(touched)
+    else:
+        left_out = [each for each in ids if each not in there]
+        if left_out:
+            raise UsageError(f"{contents.base.place}: {left_out[0]} was dropped", "restore it first")
+        touched = [each for each in ids if contents.differs(each, asked.values)]
+        contents.edit(touched, asked.values)
+    kind = "dropped" if asked.drop else "restored" if asked.restore else "changed"
+    return {kind: touched} if touched else {}
 
 
 def ids_where(dataset: Dataset, text: str) -> list[str]:

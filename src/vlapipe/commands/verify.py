@@ -63,7 +63,7 @@ def verify(dataset: Path, quick: bool, sample: float | None, full: bool, seed: i
 @click.command()
 @click.argument("dataset", type=DATASET)
 @click.option(
-    "--source", type=FOLDER, help="The recordings that the dataset was made from: damaged shards are built again."
+    "--source", type=FOLDER, help="The recordings that the dataset was made from: what is damaged is made again."
 )
 @click.option("--from", "copy", type=FOLDER, help="A copy of the dataset: damaged files are taken from it.")
 @click.option("--schema", help="--source: name or file, if the manifest is damaged and its schema is no built-in one.")

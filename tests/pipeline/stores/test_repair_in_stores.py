@@ -137,6 +137,17 @@ def test_all_other_objects_are_taken_from_a_copy(kind: str, lab: Lab) -> None:
     assert lab.tree() == before
 
 
+def test_tables_of_a_later_generation_are_made_again_from_recordings(lab: Lab, tmp_path: Path) -> None:
+    before = lab.tree()
+    damaged = {name for name in before if name.startswith(("episodes-", "statistics-", "moments-"))}
+    for name in damaged:
+        lab.damage(name, "altered")
+    forget_this_machine(tmp_path)
+    done = lab.repair("recordings here")
+    assert done.exit_code == 0, done.output
+    assert lab.tree() == before
+
+
 def test_whole_dataset_fetches_no_recording(lab: Lab, tmp_path: Path) -> None:
     forget_this_machine(tmp_path)
     done = lab.repair("recordings in a store")
