@@ -35,7 +35,7 @@ NO_PATHS = {
     "action_form", "image_resize", "to", "fps", "video", "accept", "checkpoint", "port", "execute", "ensemble",
     "embodiment", "eval_env", "eval_env_every", "environment", "env_arg", "films", "split", "frames",
     "pages", "epochs", "quick", "sample", "full", "remove_unlisted", "rerun", "prune", "note", "keep", "drop",
-    "restore", "values", "episode_timeout",
+    "restore", "values", "episode_timeout", "older_than",
     *(f"{w}_{k}" for w in WINDOWS for k in ("rows", "stride", "s")),
 }  # fmt: skip
 NO_PATHS_OF = {("inspect", "episode")}

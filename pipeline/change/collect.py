@@ -14,7 +14,7 @@ from vlapipe.pipeline.change.commit import Said, commit_manifest
 from vlapipe.pipeline.change.work_folder import locked_alone, remove_unlisted
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
-from vlapipe.pipeline.shards.manifest.generations import generation_file, generations, publish
+from vlapipe.pipeline.shards.manifest.generations import generation_file, generation_times, generations, publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
@@ -27,17 +27,24 @@ __all__ = ["Collected", "collect"]
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What gc removed: generations by number, files, and their bytes. ``kept`` are the generations that are left."""
+    """What gc removed: generations by number, files, and their bytes. ``kept`` are the generations that are left.
+
+    ``num_young`` of these are kept only because they were the newest not long ago.
+    """
 
     removed: list[int]
     files: list[str]
     num_bytes: int
     kept: list[int]
+    num_young: int
 
 
-def collect(path: Path, *, keep: int, note: str | None = None, dry_run: bool = False) -> Collected:
-    """Keep the newest ``keep`` generations, and remove what none of these needs.
+def collect(
+    path: Path, *, keep: int, older_than_s: float = 0.0, note: str | None = None, dry_run: bool = False
+) -> Collected:
+    """Keep the newest ``keep`` generations and those that were the newest just now. Remove what none of these needs.
 
+    A generation goes if another one took its place more than ``older_than_s`` seconds ago, so readers have that long.
     Arrays that a reader has mapped stay readable until it lets go of them; a shard that it has not opened yet, and that
     only a removed generation lists, is gone.
 
@@ -47,15 +54,15 @@ def collect(path: Path, *, keep: int, note: str | None = None, dry_run: bool = F
     if keep < 1:
         raise UsageError(f"--keep {keep}: expected 1 or more", "the newest generation is always kept")
     newest = open_dataset(path).manifest
-    old, kept = _old_and_kept(path, newest, keep)
+    old, kept, num_young = _old_and_kept(path, newest, keep, older_than_s)
     if dry_run:
         manifests = [Manifest.read(path, number) for number in kept]
         listed = {entry["file"] for each in manifests for entry in (*each.tables, *each.shards)}
         files = [*map(generation_file, old), *sorted(files_of_all_generations(path).keys() - listed)]
-        return Collected(removed=old, files=files, num_bytes=_size(path, files), kept=kept)
+        return Collected(removed=old, files=files, num_bytes=_size(path, files), kept=kept, num_young=num_young)
     with locked_alone(path) as (work, has_locks):
         newest = open_dataset(path).manifest  # it may have grown before the lock was had
-        old, kept = _old_and_kept(path, newest, keep)
+        old, kept, num_young = _old_and_kept(path, newest, keep, older_than_s)
         if old:
             manifest = replace(newest, generation=kept[-1] + 1, oldest=kept[0])
             said = Said(what="gc", note=note, changes={"generations removed": len(old)})
@@ -73,11 +80,16 @@ def collect(path: Path, *, keep: int, note: str | None = None, dry_run: bool = F
         for left in [*path.glob(f"{TEMP_PREFIX}*"), *(path / SHARD_FOLDER).glob(f"{TEMP_PREFIX}*")]:
             if has_locks or time.time() - left.stat().st_mtime > DAY_S:
                 left.unlink(missing_ok=True)
-        return Collected(removed=old, files=files, num_bytes=num_bytes, kept=kept_generations(path, newest))
+        kept = kept_generations(path, newest)
+        return Collected(removed=old, files=files, num_bytes=num_bytes, kept=kept, num_young=num_young)
 
 
-def _old_and_kept(path: Path, newest: Manifest, keep: int) -> tuple[list[int], list[int]]:
-    """Return the generations to remove and to keep. One that gc made is the same state as the one before it."""
+def _old_and_kept(path: Path, newest: Manifest, keep: int, older_than_s: float) -> tuple[list[int], list[int], int]:
+    """Return the generations to remove and to keep, and how many of the latter ``keep`` alone would not keep.
+
+    One that gc made is the same state as the one before it.
+    """
+    made_s, until_s = generation_times(path), time.time() - older_than_s
     there = kept_generations(path, newest)
     states: list[Manifest] = []
     first = len(there)
@@ -89,7 +101,10 @@ def _old_and_kept(path: Path, newest: Manifest, keep: int) -> tuple[list[int], l
                 break
             states.append(state)
         first = place
-    return there[:first], there[first:]
+    asked = first
+    while first > 0 and made_s.get(there[first], 0.0) > until_s:  # it took the place of the one before just now
+        first -= 1
+    return there[:first], there[first:], asked - first
 
 
 def _size(path: Path, files: list[str]) -> int:

@@ -185,7 +185,8 @@ def joined_between(before: Dataset, after: Manifest) -> list[Joined]:
     for entry in new:
         if entry["file"] in files:
             continue
-        missing, group = entry.get("stored", entry["episodes"]), []
+        missing = entry.get("stored", entry["episodes"])
+        group: list[tuple[Entry, list[Held]]] = []
         while missing > 0 and (source := next(gone, None)):
             group.append((source, held[source["file"]]))
             missing -= len(held[source["file"]])

@@ -323,7 +323,7 @@ def _first_recordings(path: Path, made_from: MadeFrom) -> set[str]:
 
 def _recordings_of(entry: Entry, *changes: str) -> set[str]:
     """Return the recordings that an append read and from which it made these changes."""
-    told = entry.read.get("episodes", {})
+    told: dict[str, str] = entry.read.get("episodes", {})
     return {unit_of(name, told) for each in changes for name in entry.changes.get(each, ())} & told.keys()
 
 

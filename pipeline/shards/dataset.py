@@ -75,7 +75,7 @@ class Dataset:
         self.conversions: Mapping[str, Conversion] = {}  # of fields, in samples and statistics
         self.padded: Mapping[str, int] = {}  # number of columns by batch entry, if padded
         self.schema: Schema = self._recorded  # samples are read by it, so it may have a chosen sample and action
-        self._table = EpisodesTable(path, manifest.all_parts)
+        self._table = EpisodesTable(path, manifest.all_parts, manifest.generation or 1)
         self._cache = Cache(cache_folder(path, cache_dir), cache_limit(cache_bytes))
         self._mapped = self._samples = MappedShards(path, manifest, self._recorded, self._cache, self._table)
         self._opened_with = (path, manifest, cache_dir, cache_bytes)

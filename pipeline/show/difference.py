@@ -84,7 +84,8 @@ def _episodes(a: Dataset, b: Dataset) -> dict[str, Any]:
     apart = (
         [part for sha256, part in own.items() if sha256 not in other] for own, other in ((of_a, of_b), (of_b, of_a))
     )
-    found = _compared(*(EpisodesTable(each.path, parts) for each, parts in zip((a, b), apart, strict=True)))
+    tables = (EpisodesTable(each.path, parts, each.generation) for each, parts in zip((a, b), apart, strict=True))
+    found = _compared(*tables)
     return {**found, "same": found["same"] + num_equal}
 
 

@@ -100,7 +100,7 @@ class Lab:
         if what == "merge":
             return ["merge", str(data), str(self.other)]
         if what == "gc":
-            return ["gc", str(data), "--keep", "1"]
+            return ["gc", str(data), "--keep", "1", "--older-than", "0"]
         return ["repair", str(data), "--source", str(self.few), "--workers", "1"]
 
     def _damage(self, data: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,6 +45,19 @@ class WithExtraState(TinyPolicy):
 
     def set_extra_state(self, state: Any) -> None:
         """Forget it."""
+
+
+class CallsOnce(TinyPolicy):
+    """Calls a function of the test in the third batch."""
+
+    call: Callable[[], object]
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """As it should be."""
+        found = super().loss(batch)
+        if self.num_batches == 3:
+            type(self).call()
+        return found
 
 
 class WatchesSaves(TinyPolicy):

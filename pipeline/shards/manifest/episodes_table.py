@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.shards.arrow_numpy import as_numpy
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.format.parquet import parquet_source
+from vlapipe.pipeline.shards.manifest.generations import missing_file
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX, holds_json, metadata_columns
 from vlapipe.pipeline.shards.manifest.parts import Part
+from vlapipe.schemas.errors import DamageError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["INSTRUCTIONS", "EpisodesTable"]
@@ -39,9 +41,11 @@ _FEW_TEXTS = ["task", "instruction", "split"]  # columns with few distinct texts
 class EpisodesTable:
     """The episodes of a dataset, or of some of its parts. Columns are read at their first use. Thread-safe."""
 
-    def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
+    def __init__(self, folder: Path, parts: Sequence[Part], generation: int) -> None:
+        """Store the arguments: the dataset's folder, its parts, and the generation that they are of."""
         self._files = [
-            _File(folder / part.episodes["file"], part.episodes["sha256"], stays_open=len(parts) == 1) for part in parts
+            _File(folder / part.episodes["file"], part.episodes["sha256"], generation, stays_open=len(parts) == 1)
+            for part in parts
         ]
         self._parts = list(parts)
         self._reading = threading.RLock()  # two simultaneous reads of one ParquetFile may abort the process
@@ -225,8 +229,8 @@ def _one_column(name: str, tables: list[pa.Table | None], counts: list[int]) -> 
 class _File:
     """One Parquet file. Not thread-safe."""
 
-    def __init__(self, path: Path, sha256: str, *, stays_open: bool) -> None:
-        self._path, self._sha256, self._stays_open = path, sha256, stays_open
+    def __init__(self, path: Path, sha256: str, generation: int, *, stays_open: bool) -> None:
+        self._path, self._sha256, self._generation, self._stays_open = path, sha256, generation, stays_open
         self._opened: pq.ParquetFile | None = None
         self._footer: pq.FileMetaData | None = None  # takes longer to read than a column
 
@@ -264,6 +268,10 @@ class _File:
                     return read()
                 finally:  # also if the read failed, because the usual reason is an altered file
                     require_digest(self._path, digest.result(), self._sha256)
+        except DamageError as error:
+            if self._path.exists():
+                raise
+            raise missing_file(self._path.parent, self._generation, self._path, "no such file", error.cure) from None
         except (OSError, MemoryError, RuntimeError) as error:
             raise_if_stopped(error, self._path)
             raise

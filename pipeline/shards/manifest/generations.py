@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
 from vlapipe.pipeline.shards.stores.copies import copy_at, shown
-from vlapipe.schemas.errors import UsageError
+from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
@@ -20,9 +20,11 @@ __all__ = [
     "MANIFEST",
     "claim",
     "generation_file",
+    "generation_times",
     "generations",
     "keep_first",
     "manifest_file",
+    "missing_file",
     "publish",
 ]
 
@@ -42,6 +44,33 @@ def generations(folder: Path) -> list[int]:
         raise_if_stopped(error, folder / GENERATIONS)
         raise
     return sorted(int(match[1]) for name in names if (match := _FILE.fullmatch(name)))
+
+
+def generation_times(folder: Path) -> dict[int, float]:
+    """Returns when each generation's file was written, in seconds since the epoch, by its number."""
+    copy = copy_at(folder)
+    if copy:
+        times = {name: each.modified_s for name, each in copy.names(GENERATIONS).items()}
+    else:
+        times = {name: (folder / name).stat().st_mtime for name in map(generation_file, generations(folder))}
+    return {int(match[1]): when for name, when in times.items() if (match := _FILE.fullmatch(name.rpartition("/")[2]))}
+
+
+def missing_file(folder: Path, generation: int, where: object, problem: str, cure: str) -> VlapipeError:
+    """Returns the error of a reader that lacks a file: gc has removed the generation that it reads, or it is damage.
+
+    Args:
+        folder: the dataset's folder.
+        generation: the one that is read.
+        where: the file.
+        problem: what is wrong with the file, if it is damage.
+        cure: and what to do then.
+    """
+    there = generations(folder)
+    if there and generation not in there:
+        name = f"{shown(folder)}: generation {generation} was removed by vlapipe gc, and with it {where}"
+        return UsageError(name, "read the newest generation; gc --keep and --older-than keep more of them")
+    return DamageError(f"{where}: {problem}", cure)
 
 
 def generation_file(number: int) -> str:

@@ -25,13 +25,14 @@ from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug
 from vlapipe.pipeline.shards.format.file_maps import are_many_maps
 from vlapipe.pipeline.shards.format.shard_file import map_arrays, shard_format_of
 from vlapipe.pipeline.shards.manifest.episodes_table import EpisodesTable
+from vlapipe.pipeline.shards.manifest.generations import missing_file
 from vlapipe.pipeline.shards.manifest.manifest import Manifest
 from vlapipe.pipeline.shards.mapped.cache import Cache
 from vlapipe.pipeline.shards.mapped.decode_shard import place_arrays, unpack_shard
 from vlapipe.pipeline.shards.mapped.layout import ROW_TEXT, STATE, Layout, lay_out, sample_fields
 from vlapipe.pipeline.shards.mapped.packed_rows import PackedRows
 from vlapipe.pipeline.shards.stores.copies import copy_at
-from vlapipe.schemas.errors import DamageError
+from vlapipe.schemas.errors import DamageError, VlapipeError
 from vlapipe.schemas.schema import Schema
 from vlapipe.schemas.surroundings import is_from_surroundings, raise_if_stopped, stopped_by
 
@@ -156,7 +157,7 @@ class MappedShards:
             found = store.size(name)
             if found != num_bytes:
                 said = "no such object" if found is None else f"{found}"
-                raise DamageError(f"{where}: expected {num_bytes} bytes, found {said}", RESTORE)
+                raise self._lacking(where, f"expected {num_bytes} bytes, found {said}", is_missing=found is None)
             for _ in range(2):  # a digest also catches what was altered on the way
                 store.download(name, file, num_bytes, is_cancelled)
                 file.seek(0)
@@ -165,6 +166,11 @@ class MappedShards:
             raise DamageError(f"{where}: its bytes differ from those that were written", RESTORE)
 
         return self._cache.fetched(fetched_key(self._manifest, shard), num_bytes, fetch, self._let_go)
+
+    def _lacking(self, where: object, problem: str, *, is_missing: bool) -> VlapipeError:
+        if is_missing:
+            return missing_file(self._folder, self._manifest.generation or 1, where, problem, RESTORE)
+        return DamageError(f"{where}: {problem}", RESTORE)
 
     def _packed_rows(self, shard: int) -> PackedRows | None:
         found = self._find(shard)
@@ -276,7 +282,8 @@ class MappedShards:
                 size = -1
             if size != entry["bytes"]:
                 found = "no such file" if size < 0 else f"{size}"
-                raise DamageError(f"{path}: expected {entry['bytes']} bytes, found {found}", RESTORE)
+                problem = f"expected {entry['bytes']} bytes, found {found}"
+                raise self._lacking(path, problem, is_missing=size < 0)
             stack.enter_context(damage_or_bug(path, entry["sha256"]))
             whole, arrays = map_arrays(path, shard_format, locked=is_fetched)
             # A converted field is read out of the shard, even where it could be mapped in place.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vlapipe.commands.options import DATASET
+from vlapipe.commands.options import DATASET, SECONDS
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["edit", "gc", "log", "merge"]
@@ -38,20 +38,29 @@ def log(dataset: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("dataset", type=DATASET)
 @click.option("--keep", type=int, default=10, show_default=True, help="How many generations are kept.")
+@click.option(
+    "--older-than",
+    type=SECONDS,
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help="Keep also what was the newest generation within this time: 12h, 1d, 2w, or 0.",
+)
 @click.option("--note", help="A remark that vlapipe log shows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
-def gc(dataset: Path, keep: int, note: str | None, dry_run: bool) -> None:
+def gc(dataset: Path, keep: int, older_than: float, note: str | None, dry_run: bool) -> None:
     """Remove old generations of DATASET, and the files that no other generation needs.
 
     Files that a killed command left behind go too. A reader of a removed generation keeps the shards that it has
-    opened. If the command is killed, the same command goes on.
+    opened, and ends at the next one. If the command is killed, the same command goes on.
     """
     from vlapipe.pipeline.change.collect import collect
     from vlapipe.pipeline.show.readable_numbers import counted, format_bytes
 
-    done = collect(dataset, keep=keep, note=note, dry_run=dry_run)
+    done = collect(dataset, keep=keep, older_than_s=older_than, note=note, dry_run=dry_run)
     if not done.files:
-        click.echo(f"nothing to do: {counted(len(done.kept), 'generation')}, each to be kept")
+        young = f"; {done.num_young} of them for --older-than" if done.num_young else ""
+        click.echo(f"nothing to do: {counted(len(done.kept), 'generation')}, each to be kept{young}")
         return
     did = "would remove" if dry_run else "removed"
     sizes = f"{counted(len(done.files), 'file')}, {format_bytes(done.num_bytes)}"

@@ -1,9 +1,10 @@
-"""What options of several commands share: a path of this machine, or a dataset's, or a size, as a value."""
+"""What options of several commands share: a path of this machine, or a dataset's, a size, a time."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -11,7 +12,7 @@ from vlapipe.schemas.errors import UsageError
 from vlapipe.schemas.paths import Address, dataset_path, local_path
 from vlapipe.schemas.sizes import parse_size
 
-__all__ = ["BYTES", "DATASET", "FOLDER", "PATH"]
+__all__ = ["BYTES", "DATASET", "FOLDER", "PATH", "SECONDS"]
 
 
 class _LocalPath(click.ParamType[Path]):
@@ -66,7 +67,21 @@ class _Bytes(click.ParamType[int]):
             self.fail(f"{error.problem}; {error.cure}", param, ctx)
 
 
+class _Seconds(click.ParamType[float]):
+    """A time such as 90s, 30min, 12h, 1d or 2w; 0 needs no unit."""
+
+    name = "time"
+    _UNITS: ClassVar = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800, "": 0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h|d|w|)", str(value).strip())
+        if match is None or (not match[2] and float(match[1])):
+            self.fail(f"{value!r} is no time; write for example 90s, 30min, 12h, 1d or 2w", param, ctx)
+        return float(match[1]) * self._UNITS[match[2]]
+
+
 BYTES = _Bytes()
+SECONDS = _Seconds()
 PATH = _LocalPath()
 FOLDER = _Folder()
 DATASET = _Dataset()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +60,10 @@ def test_gc_removes_what_no_kept_generation_needs(data: Path) -> None:
     held = old.arrays(0)["robot/q"]
     values = np.array(held)
     before = files(data)
-    said = command("gc", data, "--keep", 2, "--dry-run")
+    said = command("gc", data, "--keep", 2, "--older-than", 0, "--dry-run")
     assert said.startswith("would remove 1 generation: ")
     assert files(data) == before
-    assert command("gc", data, "--keep", 2).startswith("removed 1 generation: ")
+    assert command("gc", data, "--keep", 2, "--older-than", 0).startswith("removed 1 generation: ")
     gone = before - files(data)
     assert {replaced, "generations/000001.json"} <= gone
     assert not any(name.startswith("shards/") for name in gone - {replaced})
@@ -70,11 +72,29 @@ def test_gc_removes_what_no_kept_generation_needs(data: Path) -> None:
     with pytest.raises(UsageError, match="no generation 1: it has 2 to 4"):
         vlapipe.open_dataset(data, generation=1)
     assert len(vlapipe.open_dataset(data, generation=2)) == len(NAMES)
-    assert command("gc", data, "--keep", 2).startswith("nothing to do: ")
+    assert command("gc", data, "--keep", 2, "--older-than", 0).startswith("nothing to do: ")
+
+
+def test_gc_leaves_what_was_the_newest_generation_within_the_time(data: Path) -> None:
+    def age(number: int, hours: float) -> None:
+        when = time.time() - hours * 3600
+        os.utime(data / "generations" / f"{number:06d}.json", (when, when))
+
+    said = command("gc", data, "--keep", 1)
+    assert said == "nothing to do: 3 generations, each to be kept; 2 of them for --older-than\n"
+    age(2, 25)  # took the place of generation 1 a day ago
+    age(3, 23)
+    assert command("gc", data, "--keep", 1, "--older-than", "26h").startswith("nothing to do: ")
+    assert command("gc", data, "--keep", 1).startswith("removed 1 generation: ")
+    assert command("gc", data, "--keep", 1, "--older-than", "30min").startswith("removed 1 generation: ")
+    assert not verify(data).faults
+    done = CliRunner().invoke(cli, ["gc", str(data), "--older-than", "2"])
+    assert done.exit_code == 2
+    assert "'2' is no time; write for example 90s, 30min, 12h, 1d or 2w" in done.output
 
 
 def test_dropped_episode_survives_gc_and_can_be_restored(data: Path) -> None:
-    command("gc", data, "--keep", 1)
+    command("gc", data, "--keep", 1, "--older-than", 0)
     command("edit", data, "--restore", NAMES[1])
     opened = vlapipe.open_dataset(data)
     assert sorted(opened.column("id").tolist()) == NAMES
@@ -91,7 +111,7 @@ def test_what_a_killed_command_left_is_told_and_removed(data: Path) -> None:
         "statistics-deadbeef.parquet",
         ".ingest",
     }
-    command("gc", data)
+    command("gc", data, "--older-than", 0)
     assert not verify(data).faults
     assert not (data / ".ingest").exists()
 
@@ -170,7 +190,7 @@ def test_log_says_who_what_and_why(data: Path) -> None:
     assert all(entry["user"] and entry["when"] and entry["vlapipe_version"] == vlapipe.__version__ for entry in entries)
     assert entries[1]["host"]
     assert entries[1]["command"]
-    command("gc", data, "--keep", 1, "--note", "no space")
+    command("gc", data, "--keep", 1, "--older-than", 0, "--note", "no space")
     assert "removed by gc" in command("log", data)
     assert [entry["what"] for entry in json.loads(command("log", data, "--json"))][1:] == [
         "append",

@@ -131,7 +131,7 @@ def test_what_cannot_be_made_again_is_refused_with_the_reason(grown: Path) -> No
 
 
 def test_generation_before_is_gone_after_gc(grown: Path) -> None:
-    command("gc", grown, "--keep", 1)
+    command("gc", grown, "--keep", 1, "--older-than", 0)
     oldest = min(int(file.stem) for file in (grown / "generations").iterdir())
     table = grown / Manifest.read(grown, oldest).tables[0]["file"]
     flip(table)
