@@ -39,7 +39,7 @@ from vlapipe.pipeline.shards.format.codec import SHARD_FORMATS, parse_codec
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.manifest.manifest import MANIFEST
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.pipeline.shards.stores.copies import copy_at, folder_of
+from vlapipe.pipeline.shards.stores.copies import copy_at, folder_of, one_look
 from vlapipe.pipeline.shards.stores.recordings import fetch_recordings
 from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError, VlapipeError
@@ -313,6 +313,7 @@ def _ingest(config: IngestConfig, schema: Schema) -> IngestReport:
     return report
 
 
+@one_look()
 def _into_store(config: IngestConfig, out: Address, schema: Schema) -> IngestReport:
     """Ingest into a store: a first ingest is made in a folder and put there, a later one puts what is new there."""
     if config.dry_run:

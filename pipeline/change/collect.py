@@ -17,7 +17,7 @@ from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX
 from vlapipe.pipeline.shards.manifest.generations import generation_file, generation_times, generations, publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
-from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
+from vlapipe.pipeline.shards.stores.copies import copy_at, look_again, one_look, remove_files
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations, kept_generations
 from vlapipe.pipeline.shards.verify.verify import DAY_S
 from vlapipe.schemas.errors import UsageError
@@ -39,6 +39,7 @@ class Collected:
     num_young: int
 
 
+@one_look()
 def collect(
     path: Path, *, keep: int, older_than_s: float = 0.0, note: str | None = None, dry_run: bool = False
 ) -> Collected:
@@ -61,6 +62,7 @@ def collect(
         files = [*map(generation_file, old), *sorted(files_of_all_generations(path).keys() - listed)]
         return Collected(removed=old, files=files, num_bytes=_size(path, files), kept=kept, num_young=num_young)
     with locked_alone(path) as (work, has_locks):
+        look_again()
         newest = open_dataset(path).manifest  # it may have grown before the lock was had
         old, kept, num_young = _old_and_kept(path, newest, keep, older_than_s)
         if old:

@@ -22,7 +22,7 @@ from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
 from vlapipe.pipeline.shards.manifest.generations import claim, keep_first, publish
 from vlapipe.pipeline.shards.manifest.history import Entry, remember_first, sweep_entries, who_and_where, write_entry
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
-from vlapipe.pipeline.shards.stores.copies import copy_at
+from vlapipe.pipeline.shards.stores.copies import copy_at, look_again
 from vlapipe.pipeline.shards.stores.upload import upload
 
 __all__ = ["Said", "commit", "commit_manifest", "place_shards"]
@@ -48,6 +48,7 @@ def commit(path: Path, work: Path, change: Change) -> tuple[Dataset, Said] | Non
     left to do; then ``None`` is returned.
     """
     while True:
+        look_again()
         base = open_dataset(path)
         contents = Contents(base)
         said = change(contents)

@@ -31,14 +31,14 @@ from vlapipe.pipeline.change.joined_shard import (
 )
 from vlapipe.pipeline.change.work_folder import UNTIDY, work_folder
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
-from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, write_bytes
+from vlapipe.pipeline.shards.format.atomic import sweep_temporaries, write_bytes
 from vlapipe.pipeline.shards.format.codec import parse_codec
 from vlapipe.pipeline.shards.manifest.generations import publish
 from vlapipe.pipeline.shards.manifest.history import sweep_entries
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.shards_table import ShardTables
 from vlapipe.pipeline.shards.progress_bar import Progress
-from vlapipe.pipeline.shards.stores.copies import copy_at
+from vlapipe.pipeline.shards.stores.copies import one_look
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Compacted", "compact", "joined_between"]
@@ -114,6 +114,7 @@ class _Group:
         )
 
 
+@one_look()
 def compact(
     path: Path,
     *,
@@ -153,8 +154,6 @@ def compact(
             return _compacted(dataset, [])
         made = _build(dataset, groups, work, workers or os.cpu_count() or 1)
         place_shards(path, work / "shards")
-        if copy_at(path):  # shards that were fetched to be joined
-            remove_folder(path / SHARD_FOLDER)
 
         def change(contents: Contents) -> Said | None:
             done[:] = contents.join(made)
@@ -248,7 +247,7 @@ def _groups(dataset: Dataset, contents: Contents, entries: Sequence[Entry], shar
     filled = 0
     kinds: dict[str, Any] = {}
     for entry in entries:
-        num_bytes, own = held_bytes(dataset.path, entry, held.get(entry["file"]), streams), kinds_of(entry, streams)
+        num_bytes, own = held_bytes(dataset, entry, held.get(entry["file"]), streams), kinds_of(entry, streams)
         is_small = 2 * num_bytes < shard_bytes
         if run and not (is_small and filled + num_bytes <= shard_bytes and _are_alike(kinds, own, streams)):
             yield run
@@ -284,7 +283,7 @@ def _build(dataset: Dataset, groups: Sequence[_Group], work: Path, num_threads: 
         for group, known in zip(groups, finished, strict=True):
             stored = known or vars(
                 write_joined_shard(
-                    dataset.path,
+                    dataset,
                     place.shards,
                     group.index,
                     group.shards,

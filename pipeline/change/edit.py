@@ -17,6 +17,7 @@ from vlapipe.pipeline.change.work_folder import work_folder
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
 from vlapipe.pipeline.shards.manifest.where import Where, masks
+from vlapipe.pipeline.shards.stores.copies import one_look
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["Edit", "edit", "edit_of", "ids_where", "make_edit"]
@@ -74,6 +75,7 @@ def edit_of(what: str, episodes: Mapping[str, Sequence[str]]) -> tuple[Edit, lis
     return (Edit(values=values), list(episodes["changed"])) if values else None
 
 
+@one_look()
 def edit(path: Path, episodes: Sequence[str], asked: Edit, *, note: str | None = None) -> Dataset | None:
     """Make an edit of these episodes, by id, the next generation. Returns ``None`` if nothing changes.
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.build.build import join_arrays
+from vlapipe.pipeline.shards.dataset import Dataset
 from vlapipe.pipeline.shards.format.codec import Codec
-from vlapipe.pipeline.shards.format.digest import RESTORE, damage_or_bug, file_sha256, require_digest
+from vlapipe.pipeline.shards.format.digest import damage_or_bug, file_sha256, require_digest
 from vlapipe.pipeline.shards.format.shard_file import StoredShard, read_arrays, shard_format_of, write_shard
-from vlapipe.pipeline.shards.stores.copies import copy_at
 from vlapipe.schemas.errors import DamageError
 
 __all__ = ["Held", "Streams", "first_rows", "held_bytes", "kinds_of", "write_joined_shard"]
@@ -83,7 +83,7 @@ def kinds_of(entry: Entry, streams: Streams) -> dict[str, Any]:
     return kinds
 
 
-def held_bytes(folder: Path, entry: Entry, episodes: Sequence[Held] | None, streams: Streams) -> int:
+def held_bytes(dataset: Dataset, entry: Entry, episodes: Sequence[Held] | None, streams: Streams) -> int:
     """Return the bytes of these episodes in a shard before compression; those of a joined shard are the sum.
 
     ``None`` means all that the shard holds. If some are left out, it is read, for the lengths of its image files.
@@ -99,7 +99,8 @@ def held_bytes(folder: Path, entry: Entry, episodes: Sequence[Held] | None, stre
         is_whole, rows = held == rows, held
     offsets: dict[str, NDArray[Any]] = {}
     if not is_whole:
-        offsets = _read(folder, entry, [name for name in arrays if streams.image_part(name) == "offset"], 1)
+        with dataset.shard_file(entry) as path:
+            offsets = _read(path, entry, [name for name in arrays if streams.image_part(name) == "offset"], 1)
     num_bytes = 0
     for name, array in arrays.items():
         stream = streams.clock_of(name)
@@ -115,7 +116,7 @@ def held_bytes(folder: Path, entry: Entry, episodes: Sequence[Held] | None, stre
 
 
 def write_joined_shard(
-    folder: Path,
+    dataset: Dataset,
     into: Path,
     index: int,
     shards: Sequence[tuple[Entry, Sequence[Held]]],
@@ -127,7 +128,7 @@ def write_joined_shard(
     """Write the shard into a folder. Its bytes depend on the episodes and the codec alone.
 
     Args:
-        folder: the dataset's folder.
+        dataset: the dataset that has the shards.
         into: the folder that the shard is written into.
         index: the number in the new shard's name.
         shards: the shards in order, and of each the episodes that the new one holds, in the order of their rows.
@@ -142,8 +143,9 @@ def write_joined_shard(
     parts: dict[str, list[NDArray[Any]]] = {}
     nothing: dict[str, list[NDArray[Any]]] = {}  # of cameras without an image
     for entry, episodes in shards:
-        _require_whole(folder, entry)
-        arrays = _read(folder, entry, [*entry["arrays"]], num_threads)
+        with dataset.shard_file(entry) as path:
+            _require_whole(path, entry)
+            arrays = _read(path, entry, [*entry["arrays"]], num_threads)
         without = {camera for camera in streams.cameras if not any(each.spans[camera][1] for each in episodes)}
         known = {streams.clock_of(name) for name in nothing}
         for name in arrays:
@@ -174,26 +176,15 @@ def _rows_of(
         yield ends - ends[0] if part == "offset" else arrays[name][ends[0] : ends[-1]]
 
 
-def _at_hand(folder: Path, entry: Entry) -> Path:
-    copy = copy_at(folder)
-    if copy:
-        try:
-            copy.take_large(entry["file"], entry["bytes"])
-        except FileNotFoundError:
-            raise DamageError(f"{copy.store.address}/{entry['file']}: no such object", RESTORE) from None
-    return folder / str(entry["file"])
-
-
-def _require_whole(folder: Path, entry: Entry) -> None:
+def _require_whole(path: Path, entry: Entry) -> None:
     """Refuse a shard whose bytes are not those that were written: the new shard's digest would hide the damage."""
-    path = _at_hand(folder, entry)
     try:
         require_digest(path, file_sha256(path), entry["sha256"])
     except DamageError as error:
         raise DamageError(error.problem, "vlapipe repair makes it again; then run this again") from None
 
 
-def _read(folder: Path, entry: Entry, names: Sequence[str], num_threads: int) -> dict[str, NDArray[Any]]:
-    path = _at_hand(folder, entry)
+def _read(path: Path, entry: Entry, names: Sequence[str], num_threads: int) -> dict[str, NDArray[Any]]:
+    """Read arrays, which stay readable when the file loses its name."""
     with damage_or_bug(path, entry["sha256"]):
         return read_arrays(path, {name: entry["arrays"][name] for name in names}, num_threads)

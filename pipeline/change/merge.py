@@ -6,6 +6,7 @@ stands. Statistics are merged from the sums that the datasets keep.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,11 +25,11 @@ from vlapipe.pipeline.change.statistics import taken_of
 from vlapipe.pipeline.change.work_folder import UNTIDY, work_folder
 from vlapipe.pipeline.read.images.image_options import JPEG_QUALITY
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
-from vlapipe.pipeline.shards.format.atomic import fsync_folder, remove_folder, whole_file
+from vlapipe.pipeline.shards.format.atomic import fsync_folder, whole_file
 from vlapipe.pipeline.shards.format.digest import file_sha256, require_digest
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, Manifest
 from vlapipe.pipeline.shards.manifest.metadata_columns import PREFIX
-from vlapipe.pipeline.shards.stores.copies import copy_at
+from vlapipe.pipeline.shards.stores.copies import copy_at, one_look
 from vlapipe.pipeline.shards.verify.verify import missing_or_cut
 from vlapipe.schemas.errors import DamageError, UsageError
 
@@ -60,14 +61,19 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class _Shard:
-    """A shard that is taken: where it lies, and its name in the dataset."""
+    """A shard that is taken: from which dataset, its entry there, and its name here."""
 
-    source: Path
+    dataset: Dataset
+    entry: Mapping[str, Any]
     file: str
-    num_bytes: int
-    sha256: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the file."""
+        return int(self.entry["bytes"])
 
 
+@one_look()
 def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_run: bool = False) -> Merge:
     """Add what other datasets hold. A dry run says what would be done, and writes nothing.
 
@@ -89,7 +95,7 @@ def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_ru
     done = Merge(generation=base.generation)
     if dry_run:
         done.changes, shards, _ = _taken_by(Contents(base), opened, known, None)
-        is_here = [_can_be_linked(shard.source, base.path) for shard in shards]
+        is_here = [_can_be_linked(shard, base.path) for shard in shards]
         _count(done, shards, is_here)
         return done
     told = json.dumps([[str(other.path.resolve()), other.generation] for other in opened])
@@ -112,9 +118,6 @@ def merge(path: Path, others: Sequence[Path], *, note: str | None = None, dry_ru
             return Said(what="merge", note=note, changes=done.changes, read={"merged": merged, "episodes": read})
 
         made = commit(path, work, change)
-    for other in opened:
-        if copy_at(other.path) and (other.path / SHARD_FOLDER).exists():  # shards that were fetched to be taken
-            remove_folder(other.path / SHARD_FOLDER)
     done.generation = made[0].generation if made is not None else open_dataset(path).generation
     return done
 
@@ -160,8 +163,7 @@ def _taken_by(
             if file in of_files:
                 name = files[file] = _name_here(path, entry, taken)
                 taken.add(name)
-                source = other.path / file
-                shards[name] = _Shard(source=source, file=name, num_bytes=entry["bytes"], sha256=entry["sha256"])
+                shards[name] = _Shard(dataset=other, entry=entry, file=name)
         contents.take(theirs, files)
         if cache is not None:
             ids = {file: names - edited for file, names in of_files.items()}
@@ -200,9 +202,11 @@ def _name_here(path: Path, entry: Mapping[str, Any], taken: Set[str]) -> str:
     return file
 
 
-def _can_be_linked(source: Path, path: Path) -> bool:
-    in_stores = copy_at(source.parent.parent) or copy_at(path)
-    return not in_stores and source.stat().st_dev == path.stat().st_dev
+def _can_be_linked(shard: _Shard, path: Path) -> bool:
+    if shard.dataset.is_in_store or copy_at(path):
+        return False
+    with shard.dataset.shard_file(shard.entry) as source:
+        return source.stat().st_dev == path.stat().st_dev
 
 
 def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
@@ -218,32 +222,38 @@ def _is_free(target: Path, entry: Mapping[str, Any]) -> bool:
 
 def _is_linked(path: Path, shard: _Shard, work: Path) -> bool | None:
     """Give a shard its place. Returns whether it was linked, not copied, or ``None`` if it was there."""
-    target = path / shard.file
-    from_copy, copy = copy_at(shard.source.parent.parent), copy_at(path)
-    if from_copy:
-        from_copy.take_large(f"{SHARD_FOLDER}/{shard.source.name}", shard.num_bytes)
-        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
-    if copy:
-        if copy.store.size(shard.file) == shard.num_bytes:
-            return None
-        require_digest(shard.source, file_sha256(shard.source), shard.sha256)
-        copy.store.put(shard.file, shard.source)
-        return False
-    try:
-        os.link(shard.source, target)
-    except FileExistsError:
+    target, copy = path / shard.file, copy_at(path)
+    if copy and copy.store.size(shard.file) == shard.num_bytes:
         return None
-    except OSError:  # no hard links here, or not between these folders
+    with shard.dataset.shard_file(shard.entry) as source:
+        if copy:
+            require_digest(source, file_sha256(source), shard.entry["sha256"])
+            copy.store.put(shard.file, source)
+            return False
+        if target.exists():
+            return None
+        if not shard.dataset.is_in_store:  # else the file is the cache's
+            with contextlib.suppress(OSError):  # no hard links here, or not between these folders
+                os.link(source, target)
+                return True
         with whole_file(target, folder=work) as temporary:
-            sha = hashlib.sha256()
-            with shard.source.open("rb") as source, temporary.open("wb") as written:
-                while block := source.read(1 << 20):
-                    sha.update(block)
-                    written.write(block)
-            require_digest(shard.source, sha.hexdigest(), shard.sha256)
+            _copy(source, temporary, shard.entry["sha256"])
             temporary.chmod(0o444)
         return False
-    return True
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    """Copy a file, and compare its digest.
+
+    Raises:
+        DamageError: it has another one.
+    """
+    sha = hashlib.sha256()
+    with source.open("rb") as read, target.open("wb") as written:
+        while block := read.read(1 << 20):
+            sha.update(block)
+            written.write(block)
+    require_digest(source, sha.hexdigest(), sha256)
 
 
 def _require_same(base: Dataset, other: Dataset) -> None:

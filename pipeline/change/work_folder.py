@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
 from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, WORK_FOLDER
-from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
+from vlapipe.pipeline.shards.stores.copies import copy_at, look_again, remove_files
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
 from vlapipe.pipeline.shards.verify.verify import DAY_S, named_by_digest
 from vlapipe.schemas.errors import DamageError, UsageError
@@ -145,6 +145,7 @@ def remove_unlisted(dataset: Path, *, older_than_s: float | None = None) -> dict
         DamageError: the file of a generation is damaged, so nobody knows what it lists.
     """
     copy = copy_at(dataset)
+    look_again()
     unlisted = sorted(named_by_digest(dataset) - files_of_all_generations(dataset).keys())
     if copy:
         older_than_s = older_than_s or DAY_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -313,6 +314,22 @@ class Dataset:
             StoppedError: the disk is full, or the store refuses or does not answer.
         """
         self._mapped.fetched(shard, is_cancelled).close()
+
+    @contextlib.contextmanager
+    def shard_file(self, entry: Mapping[str, Any]) -> Iterator[Path]:
+        """Yields the path of a shard's file on this machine; if it lies in a store, that is an entry of the cache.
+
+        The entry stays there meanwhile, and its digest has been compared. ``entry`` is the shard's in the manifest.
+
+        Raises:
+            DamageError: the store has no such shard, or one of other bytes.
+            StoppedError: the disk is full, or the store refuses or does not answer.
+        """
+        if not self.is_in_store:
+            yield self.path / str(entry["file"])
+            return
+        with self._mapped.fetched_file(entry) as file:
+            yield Path(file.name)
 
     @property
     def cache_bytes(self) -> int | None:

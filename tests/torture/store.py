@@ -36,6 +36,8 @@ from tiny_lab import make_lab
 
 from vlapipe.pipeline.change.edit import Edit, edit
 from vlapipe.pipeline.ingest import IngestConfig, ingest
+from vlapipe.pipeline.repair.from_source import FromSource
+from vlapipe.pipeline.repair.repair import repair
 from vlapipe.pipeline.shards.dataset import open_dataset
 from vlapipe.pipeline.shards.manifest.generations import generations
 from vlapipe.pipeline.shards.stores import copies
@@ -45,7 +47,7 @@ from vlapipe.pipeline.shards.verify.verify import verify
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.paths import Address, dataset_path
 
-COMMANDS = ("ingest", "append", "edit", "read", "verify")
+COMMANDS = ("ingest", "append", "edit", "read", "verify", "repair")
 SHORT_WAIT_S = "0.05"
 _ALWAYS_WINS = "ALWAYS_WINS"
 
@@ -77,6 +79,14 @@ class Lab:
         address = f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
         if what != "ingest":
             self.ingest(self.first, address)
+        if what == "repair":
+            store = store_at(address)
+            first, second, *_ = sorted(name for name in store.walk() if name.startswith("shards/"))
+            store.delete([first])
+            for name in (second, "manifest.json", ".ingested.json"):
+                data = bytearray(store.read(name))
+                data[len(data) // 3] ^= 1
+                store.put(name, bytes(data))
         return address
 
     def ingest(self, raw: Path, address: str) -> None:
@@ -117,6 +127,9 @@ class Lab:
             self.ingest(self.first if what == "ingest" else self.more, address)
         elif what == "edit":
             edit(folder_of(dataset_path(address)), ["ep01"], Edit(drop=True), note="shaky")
+        elif what == "repair":
+            copy = folder_of(dataset_path(address))
+            repair(copy, FromSource(copy, self.first, workers=1, schema=str(self.schema)))
         elif what == "read":
             dataset = open_dataset(address)
             assert [float(dataset[i]["robot/q"][0]) for i in range(3)] == [0.0, 1.0, 2.0]
@@ -124,11 +137,16 @@ class Lab:
             assert verify(folder_of(dataset_path(address))).faults == []
 
 
-def tree(address: str) -> dict[str, str]:
-    """The digest of each object, and of the history what does not depend on time and place."""
+def store_at(address: str) -> Store:
+    """The objects of a dataset."""
     found = dataset_path(address)
     assert isinstance(found, Address)
-    store, digests = Store(found), {}
+    return Store(found)
+
+
+def tree(address: str) -> dict[str, str]:
+    """The digest of each object, and of the history what does not depend on time and place."""
+    store, digests = store_at(address), {}
     for name in store.walk():
         data = store.read(name)
         if name.startswith(".log/"):
@@ -181,7 +199,7 @@ def try_failure(
     proxy.pass_all()
     lab.use(lab.server)
     if happened == "stopped":
-        if generations(folder_of(dataset_path(address))) or what != "ingest":
+        if what != "repair" and (generations(folder_of(dataset_path(address))) or what != "ingest"):
             assert verify(folder_of(dataset_path(address))).damage == []
         lab.run(what, address)
     found = tree(address)

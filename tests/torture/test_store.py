@@ -25,7 +25,7 @@ def torture(*options: str) -> subprocess.CompletedProcess[str]:
 def test_request_that_fails_costs_a_retry_or_ends_the_command_and_the_same_command_finishes() -> None:
     done = torture("--kills=0", "--processes=0", "--seed=1")
     assert done.returncode == 0, done.stdout + done.stderr
-    for what in ("ingest", "append", "edit", "read", "verify"):
+    for what in ("ingest", "append", "edit", "read", "verify", "repair"):
         assert re.search(rf"^{what}: \d+ requests, ", done.stdout, re.M)
 
 

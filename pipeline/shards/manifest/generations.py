@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from vlapipe.pipeline.shards.format.atomic import fsync_folder, link_new, whole_file, write_bytes
-from vlapipe.pipeline.shards.stores.copies import copy_at, shown
+from vlapipe.pipeline.shards.stores.copies import copy_at, look_again, shown
 from vlapipe.schemas.errors import DamageError, UsageError, VlapipeError
 from vlapipe.schemas.surroundings import raise_if_stopped
 
@@ -66,6 +66,7 @@ def missing_file(folder: Path, generation: int, where: object, problem: str, cur
         problem: what is wrong with the file, if it is damage.
         cure: and what to do then.
     """
+    look_again()
     there = generations(folder)
     if there and generation not in there:
         name = f"{shown(folder)}: generation {generation} was removed by vlapipe gc, and with it {where}"
@@ -96,7 +97,7 @@ def manifest_file(folder: Path, generation: int | None = None) -> Path:
         raise UsageError(f"{shown(folder)}: no generation {generation}: it has {numbers}", "vlapipe log lists them")
     copy = copy_at(folder)
     if copy:
-        copy.take([name], fresh=True)
+        copy.take([name], fresh=True) if name == MANIFEST else copy.take_once([name])
     return folder / name
 
 
@@ -137,12 +138,14 @@ def publish(folder: Path, scratch: Path) -> None:
     copy = copy_at(folder)
     while there := generations(folder):
         if copy:
-            copy.take([MANIFEST, generation_file(there[-1])], fresh=True)
+            copy.take([MANIFEST], fresh=True)
+            copy.take_once([generation_file(there[-1])])
         data = (folder / generation_file(there[-1])).read_bytes()
         is_behind = not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != data
         if is_behind and copy:
             copy.put(MANIFEST, data)
         elif is_behind:
             write_bytes(folder / MANIFEST, data, folder=scratch)
+        look_again()
         if generations(folder)[-1] == there[-1]:  # else another command may have written it before this one did
             return

@@ -23,7 +23,7 @@ from typing import Any
 from vlapipe.pipeline.shards.format.atomic import write_bytes
 from vlapipe.pipeline.shards.format.sealed_json import Seal, sealed_json
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
-from vlapipe.pipeline.shards.stores.copies import copy_at, remove_files
+from vlapipe.pipeline.shards.stores.copies import copy_at, one_look, remove_files
 from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = [
@@ -130,6 +130,7 @@ def _not_made(folder: Path) -> Iterator[tuple[int, Path]]:
                 yield number, path
 
 
+@one_look()
 def entries(folder: Path) -> list[Entry]:
     """Returns the entries of all generations up to the newest one, in order, also of those that gc has removed.
 

@@ -239,7 +239,10 @@ class Manifest:
             copy = copy_at(folder)
             if copy and (manifest.parts is not None or manifest.episodes is not None):
                 copy.take([table["file"] for table in manifest.tables if table["file"] != REJECTS])
-                copy.take([manifest.rejects["file"]], fresh=manifest.rejects["file"] == REJECTS)
+                if manifest.rejects["file"] == REJECTS:
+                    copy.take_once([REJECTS])
+                else:
+                    copy.take([manifest.rejects["file"]])
         except (TypeError, KeyError) as error:
             raise NotADatasetError(f"{path}: incomplete: {error}", "ingest again") from None
         if manifest.parts is not None:

@@ -72,7 +72,11 @@ def shard_key(manifest: Manifest, shard: int, choice: str = "") -> str:
 
 def fetched_key(manifest: Manifest, shard: int) -> str:
     """Returns the key of the cache entry that holds a shard as it lies in a store: 32 hexadecimal digits."""
-    return str(manifest.shards[shard]["sha256"][:32])
+    return _fetched_key(manifest.shards[shard])
+
+
+def _fetched_key(entry: Mapping[str, Any]) -> str:
+    return str(entry["sha256"][:32])
 
 
 class MappedShards:
@@ -148,7 +152,12 @@ class MappedShards:
             DamageError: the store has no such shard, or one of other bytes.
             StoppedError: the disk is full, a limit of this process is reached, or the store does not answer.
         """
-        entry = self._manifest.shards[shard]
+        return self.fetched_file(self._manifest.shards[shard], is_cancelled)
+
+    def fetched_file(
+        self, entry: Mapping[str, Any], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> BufferedReader:
+        """As ``fetched``, of a shard that is given by its entry in a manifest of the dataset."""
         assert self._copy is not None
         store, name, num_bytes = self._copy.store, entry["file"], entry["bytes"]
 
@@ -165,7 +174,7 @@ class MappedShards:
                     return
             raise DamageError(f"{where}: its bytes differ from those that were written", RESTORE)
 
-        return self._cache.fetched(fetched_key(self._manifest, shard), num_bytes, fetch, self._let_go)
+        return self._cache.fetched(_fetched_key(entry), num_bytes, fetch, self._let_go)
 
     def _lacking(self, where: object, problem: str, *, is_missing: bool) -> VlapipeError:
         if is_missing:

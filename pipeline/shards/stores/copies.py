@@ -16,16 +16,29 @@ import json
 import os
 import re
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlapipe.pipeline.shards.format.atomic import temporary_file, whole_file, write_bytes
+from vlapipe.pipeline.shards.format.atomic import whole_file, write_bytes
 from vlapipe.pipeline.shards.stores.store import Store, StoredObject, leads_out
 from vlapipe.schemas.errors import DamageError, UsageError
 from vlapipe.schemas.paths import Address, dataset_path, local_path
 from vlapipe.schemas.surroundings import raise_if_stopped
 
-__all__ = ["Copy", "copy_at", "folder_name", "folder_of", "remove_files", "shown", "user_cache"]
+__all__ = [
+    "Copy",
+    "copy_at",
+    "folder_name",
+    "folder_of",
+    "look_again",
+    "one_look",
+    "remove_files",
+    "shown",
+    "user_cache",
+]
 
 CACHE_VARIABLE = "VLAPIPE_CACHE_DIR"
 _MARK = ".store.json"
@@ -41,6 +54,38 @@ def user_cache(chosen: Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlapipe"
 
 
+@dataclass
+class _Look:
+    """What a command has learned of stores. Each key begins with the address of the dataset."""
+
+    names: dict[tuple[str, str], dict[str, StoredObject]] = field(default_factory=dict)  # of files in a folder
+    taken: set[tuple[str, str]] = field(default_factory=set)  # files that were fetched
+
+
+_look: ContextVar[_Look | None] = ContextVar("look", default=None)
+_REMEMBERED = ("generations", ".log")  # folders of small files whose names make a commit; its own files are added
+
+
+@contextlib.contextmanager
+def one_look() -> Iterator[None]:
+    """Ask a store once which generations and entries of the history there are, until ``look_again``.
+
+    That list may be old. Who commits on an old one loses, and looks again.
+    """
+    token = _look.set(_look.get() or _Look())
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
+def look_again() -> None:
+    """Forget what ``one_look`` has remembered, because only the newest state will do."""
+    look = _look.get()
+    if look is not None:
+        look.names.clear()
+
+
 class Copy:
     """A folder that is the copy of a dataset in a store."""
 
@@ -49,7 +94,12 @@ class Copy:
 
     def names(self, folder: str = "") -> dict[str, StoredObject]:
         """Returns the files that the store has in a folder of the dataset, by their names within that folder."""
-        return self.store.objects(folder)
+        look, key = _look.get(), (str(self.store.address), folder)
+        if look is None or folder not in _REMEMBERED:
+            return self.store.objects(folder)
+        if key not in look.names:
+            look.names[key] = self.store.objects(folder)
+        return dict(look.names[key])
 
     def files(self, *folders: str) -> dict[str, StoredObject]:
         """Returns the files beside the manifest and those in these folders, by their paths within the dataset."""
@@ -66,15 +116,11 @@ class Copy:
             folder.mkdir(parents=True, exist_ok=True)
         self.store.each(self._fetch, wanted)
 
-    def take_large(self, name: str, num_bytes: int) -> None:
-        """Fetch a large file that never changes, if the copy lacks it. Its digest is not compared."""
-        path = self.folder / name
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path.parent) as (temporary, file):
-            self.store.download(name, file, num_bytes)
-            temporary.rename(path)
+    def take_once(self, names: Collection[str]) -> None:
+        """Fetch files anew that never change, unless this was done within ``one_look``."""
+        look, address = _look.get() or _Look(), str(self.store.address)
+        self.take([name for name in names if (address, name) not in look.taken], fresh=True)
+        look.taken |= {(address, name) for name in names}
 
     def take_folder(self, folder: str) -> None:
         """Make a folder of the copy hold the files that the store has in it, and no others."""
@@ -89,18 +135,25 @@ class Copy:
         """Write a small file to the store and to the copy. An existing one is replaced."""
         self.store.put(name, data)
         self._keep(name, data)
+        self._remember(name, data)
 
     def put_new(self, name: str, data: bytes) -> bool:
         """Write a small file unless the store has one of this name. Returns whether it has these bytes now."""
         is_ours = self.store.put_new(name, data)
         if is_ours:
             self._keep(name, data)
+            self._remember(name, data)
+        else:
+            look_again()
         return is_ours
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files from the store, and from the copy."""
         self.store.delete(names)
+        look = _look.get() or _Look()
         for name in names:
+            folder, _, file = name.rpartition("/")
+            look.names.get((str(self.store.address), folder), {}).pop(file, None)
             (self.folder / name).unlink(missing_ok=True)
 
     def renew(self, names: Collection[str], *folders: str) -> None:
@@ -112,6 +165,13 @@ class Copy:
         self.take([*names, *within], fresh=True)
         for folder in folders:
             self.take_folder(folder)
+
+    def _remember(self, name: str, data: bytes) -> None:
+        look, address = _look.get() or _Look(), str(self.store.address)
+        folder, _, file = name.rpartition("/")
+        stored = StoredObject(num_bytes=len(data), modified_s=time.time())
+        look.names.get((address, folder), {})[file] = stored
+        look.taken.add((address, name))
 
     def _fetch(self, name: str) -> None:
         try:

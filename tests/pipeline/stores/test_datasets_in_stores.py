@@ -316,6 +316,30 @@ def test_keys_are_written_nowhere(s3: str, raw: Path, tmp_path: Path) -> None:
     assert b"secret-of-the-tests" not in b"".join([*files, output.encode()])
 
 
+def test_append_and_edit_ask_seldom_and_still_see_what_another_machine_did(
+    s3: str, s3_port: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lists(folder: str) -> int:
+        return sum(f"prefix={s3.rpartition('/')[2]}%2F{folder}%2F" in each for each in proxy.requests)
+
+    put(raw, s3)
+    with FailingProxy(s3_port) as proxy:
+        go_through(proxy, monkeypatch)
+        for number in (7, 8):
+            make_lab(raw, {f"ep{number:02d}": {"n": number}})
+            proxy.pass_all()
+            put(raw, s3)
+        assert proxy.num_requests <= 25, proxy.requests
+        assert lists("generations") <= 3
+        address = dataset_path(s3)
+        edit(folder_of(address, tmp_path / "another machine"), ["ep01"], Edit(drop=True))
+        proxy.pass_all()
+        edit(folder_of(address), ["ep02"], Edit(drop=True))
+        assert proxy.num_requests <= 25, proxy.requests
+    assert list(vlapipe.open_dataset(s3).column("id")) == ["ep00", "ep03", "ep07", "ep08"]
+    assert not list((folder_of(address) / ".log").glob("000006-*"))
+
+
 def test_another_dataset_at_the_same_address_is_read_anew(s3: str, raw: Path, tmp_path: Path) -> None:
     put(raw, s3)
     assert len(vlapipe.open_dataset(s3)) == 4
