@@ -102,17 +102,21 @@ def make_again(
         make_edit(contents, asked[1], asked[0])
     elif what == "compact" and after is not None:
         contents.join(joined_between(base, after))
-    else:
-        needs = {"merge": "the other dataset", "compact": "a generation's own file after it"}.get(what, "no recording")
+    elif what != "gc":
+        needs = {"merge": "the other dataset", "compact": "the file of a later generation"}.get(what, "a copy")
         raise CannotMakeError(f"generation {number} was made by vlapipe {what}, which needs {needs}")
-    work = folder / "work"
-    work.mkdir()
-    made = contents.write(linked, work, work / "cache")
-    made = replace(made, vlapipe_version=entry.vlapipe_version or vlapipe.__version__)
+    if what == "gc":
+        oldest = after.oldest if after is not None else generations(path)[0]
+        made = replace(base.manifest, generation=number, oldest=oldest)
+    else:
+        work = folder / "work"
+        work.mkdir()
+        made = contents.write(linked, work, work / "cache")
+        made = replace(made, vlapipe_version=entry.vlapipe_version or vlapipe.__version__)
     target = folder / "own" / generation_file(number)
     target.parent.mkdir(parents=True)
     target.write_bytes(made.to_json())
-    for name in {table["file"] for table in made.tables}:  # equal tables of two parts are one file
+    for name in {table["file"] for table in made.tables} & damaged:  # equal tables of two parts are one file
         if not (linked / name).is_symlink():
             (linked / name).rename(folder / "own" / name)
     return folder / "own"

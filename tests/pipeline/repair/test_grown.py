@@ -140,6 +140,28 @@ def test_generation_before_is_gone_after_gc(grown: Path) -> None:
     assert f"not repaired: {table.name}: {why}; --from COPY takes the file from a copy" in said
 
 
+def test_generation_that_gc_made_is_made_again(grown: Path) -> None:
+    command("gc", grown, "--keep", 2, "--older-than", 0)
+    made_by_gc = max((grown / "generations").iterdir())
+    command("edit", grown, "--drop", "ep06")
+    before = tree(grown)
+    made_by_gc.unlink()
+    repair(grown)
+    assert tree(grown) == before
+
+
+def test_first_append_to_a_dataset_of_one_shard_is_made_again(tmp_path: Path) -> None:
+    data, raw = tmp_path / "data", make_lab(tmp_path / "raw", {f"ep{i:02d}": {"n": i} for i in range(3)})
+    ingest_lab(raw, data, SCHEMA, workers=1)  # keeps no sums, so the append reads its shard
+    make_lab(raw, {"ep07": {"n": 7}})
+    ingest_lab(raw, data, SCHEMA, workers=1)
+    before = tree(data)
+    for file in tables_of(data, 2):
+        flip(file)
+    repair(data)
+    assert tree(data) == before
+
+
 def test_tables_of_a_merge_need_the_other_dataset(grown: Path, tmp_path: Path) -> None:
     make_lab(tmp_path / "more", {"ep50": {"n": 50}})
     ingest_lab(tmp_path / "more", tmp_path / "other", SCHEMA, shard_bytes=20, workers=1)
