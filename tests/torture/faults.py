@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import pyarrow.dataset  # noqa: F401 - no child then imports it
 from failing_calls import Ended, can_fail_calls, run_failing
 from generations import SCHEMA, SMALL_SHARD, say, tree
 from tiny_lab import ingest_lab, make_lab
@@ -31,6 +32,7 @@ from tiny_lab import ingest_lab, make_lab
 import vlapipe.cli
 import vlapipe.pipeline.build.cluster  # imported here, so that no child imports it
 import vlapipe.pipeline.repair.from_source
+import vlapipe.pipeline.show.ingest_text
 from vlapipe.pipeline.shards.verify.verify import verify
 from vlapipe.schemas.errors import VlapipeError
 

@@ -323,13 +323,13 @@ def check(lab: Lab, what: str, data: Path, chance: random.Random, told: Counter[
     assert not wrong, (what, told, sorted(now.keys() ^ expected.keys()), verify(data).lines())
 
 
-def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
+def kill_all(folder: Path, commands: list[str], kills: int, kills_a_step: int, seed: int) -> None:
     """Kill commands at random instants, and at each named step."""
-    chance = random.Random(seed)  # noqa: S311
     lab = Lab(folder / "lab")
     data = folder / "lab" / "data"
     whole = Counter[str]()
-    for what, steps in STEPS.items():
+    for what in commands:
+        chance = random.Random(f"{seed} {what}")  # noqa: S311
         told = Counter[str](dict.fromkeys(("killed", "finished first", *WRONG), 0))
         lab.copy(what, data, chance)
         started = time.monotonic()
@@ -339,14 +339,14 @@ def kill_all(folder: Path, kills: int, kills_a_step: int, seed: int) -> None:
             check(lab, what, data, chance, told, chance.uniform(0, length_s))
         say(f"{what}: {_numbers(told)}")
         whole += told
-        for step in steps:
+        for step in STEPS[what]:
             at = Counter[str](dict.fromkeys(("killed", *WRONG), 0))
             for _ in range(kills_a_step):
                 check(lab, what, data, chance, at, step)
             say(f"{what} at {step[0].__name__.rpartition('.')[2]}.{step[1]}: {_numbers(at)}")
             whole += at
-    wrong, num_steps = sum(whole[name] for name in WRONG), sum(map(len, STEPS.values()))
-    say(f"{len(STEPS)} commands, {num_steps} steps: {whole['killed']} killed, {wrong} wrong")
+    wrong, num_steps = sum(whole[name] for name in WRONG), sum(len(STEPS[what]) for what in commands)
+    say(f"{len(commands)} commands, {num_steps} steps: {whole['killed']} killed, {wrong} wrong")
 
 
 def merge_at_once(folder: Path, processes: int) -> None:
@@ -458,6 +458,7 @@ def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="that hit, at random instants, over all commands")
+    parser.add_argument("--commands", default=",".join(STEPS), help="that are killed")
     parser.add_argument("--kills-a-step", type=int, default=20)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--appends", type=int, default=25, help="of each process")
@@ -470,7 +471,7 @@ def main() -> None:
         replace_others()
     with tempfile.TemporaryDirectory() as folder:
         if asked.kills or asked.kills_a_step:
-            kill_all(Path(folder), asked.kills, asked.kills_a_step, asked.seed)
+            kill_all(Path(folder), asked.commands.split(","), asked.kills, asked.kills_a_step, asked.seed)
         if asked.processes:
             told = asked.processes, asked.appends, asked.opens
             append_at_once(Path(folder) / "at-once", *told)
