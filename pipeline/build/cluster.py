@@ -12,6 +12,7 @@ a time in a process of its own; an episode that ends this process, too, is set a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -20,12 +21,15 @@ import queue
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 import dask
 import distributed
+from distributed.comm import CommClosedError
 
 import vlapipe
 from vlapipe.pipeline.build.alone import Limits, find_harmful
@@ -40,6 +44,7 @@ __all__ = ["run_on_dask"]
 # Tasks at the cluster for each of its threads: one at work, one that the worker has at hand, and one that the scheduler
 # hands on at once. This process submits the next one only when it has dealt with a record.
 _TASKS_A_THREAD = 3
+_MOST_FETCHES = 8  # records under way to this process; one after another, each would wait for the way there and back
 _COUNT_S = 1.0  # seconds for which a count of the threads holds
 _IDLE_S = 2.0  # seconds without a finished shard before the workers are checked
 _ASK_S = 1.0  # seconds between two checks while the run waits for the first worker
@@ -79,15 +84,24 @@ def run_on_dask(
     with _client(num_workers, scheduler) as client:
         watch = _Watch(client, scheduler, progress.say, timeout_s)
         watch.wait_for_worker()
-        finished: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
         futures: dict[distributed.Future, tuple[ShardTask, bool]] = {}
+        finished: deque[distributed.Future] = deque()
+        # Futures that a worker has finished, and then again with the record that has arrived.
+        events: queue.SimpleQueue[tuple[distributed.Future, Future[Record] | None]] = queue.SimpleQueue()
+        num_fetches = 0
 
         def submit(task: ShardTask, *, alone: bool) -> None:
             future = client.submit(
                 _build, task, alone=alone, timeout_s=episode_timeout_s, version=vlapipe.__version__, pure=False
             )
             futures[future] = task, alone
-            future.add_done_callback(finished.put)
+            future.add_done_callback(lambda future: events.put((future, None)))
+
+        def fetch(future: distributed.Future) -> None:
+            record = asyncio.run_coroutine_threadsafe(
+                client.gather(future, asynchronous=True), client.loop.asyncio_loop
+            )
+            record.add_done_callback(lambda record: events.put((future, record)))
 
         if scheduler is not None and client.run_on_scheduler(eval, _HAS_DASHBOARD):
             progress.say(f"dashboard: {client.dashboard_link}")
@@ -98,11 +112,20 @@ def run_on_dask(
                 submit(task, alone=False)
             if not futures:
                 return
-            future = _next(finished, watch)
-            if future is None:  # perhaps there are more threads now
+            while finished and num_fetches < _MOST_FETCHES:
+                num_fetches += 1
+                fetch(finished.popleft())
+            try:
+                future, fetched = events.get(timeout=_IDLE_S)
+            except queue.Empty:
+                watch.look()
                 continue
+            if fetched is None:
+                finished.append(future)
+                continue
+            num_fetches -= 1
             task, alone = futures.pop(future)
-            record = _result(future, task, scheduler, alone=alone)
+            record = _result(fetched, task, scheduler, alone=alone)
             future.release()
             if record is None:
                 progress.say(f"workers died over shard {task.shard.index}: its episodes are read one at a time")
@@ -300,20 +323,11 @@ def _why_unfit(answer: object) -> str:
     return f"has vlapipe {answer}, this is {vlapipe.__version__}"
 
 
-def _next(finished: queue.SimpleQueue[distributed.Future], watch: _Watch) -> distributed.Future | None:
-    """Return the next finished future, or ``None`` after a while without one, in which the workers were checked."""
-    try:
-        return finished.get(timeout=_IDLE_S)
-    except queue.Empty:
-        watch.look()
-        return None
-
-
-def _result(future: distributed.Future, task: ShardTask, scheduler: str | None, *, alone: bool) -> Record | None:
+def _result(fetched: Future[Record], task: ShardTask, scheduler: str | None, *, alone: bool) -> Record | None:
     """Return a shard's record, or ``None`` if workers died over it and its episodes were not yet read alone."""
     number = task.shard.index
     try:
-        record: Record = future.result()
+        return fetched.result()
     except (distributed.KilledWorker, MemoryError, OutOfMemoryError) as error:
         if not alone:
             return None
@@ -321,12 +335,11 @@ def _result(future: distributed.Future, task: ShardTask, scheduler: str | None, 
         died = isinstance(error, distributed.KilledWorker)
         problem = "a worker died again and again" if died else "a worker has too little memory"
         raise StoppedError(f"{problem} over shard {number}", f"{cure}; {_GO_ON}") from None
-    except distributed.CancelledError as error:
+    except (distributed.CancelledError, CommClosedError) as error:
         raise _lost(f"--scheduler {scheduler}" if scheduler is not None else "this machine", error) from None
     except ImportError as error:
         cure = f"install vlapipe {vlapipe.__version__} where workers run"
         raise UsageError(f"a worker cannot read shard {number}: {error}", cure) from None
-    return record
 
 
 def _lost(place: str, error: BaseException) -> StoppedError:
