@@ -4,7 +4,7 @@ Only the building is simulated: a worker sleeps for a set time, and returns the 
 All else is the real thing: the function that ingest calls, a Dask scheduler in a process of its own, workers that are
 connected to it over loopback, tasks with the files of a whole shard's episodes, and records that come back. Eight
 workers share a process, so that 32 fit on a small machine. ``efficiency`` compares with so many times the pace of one
-worker. The processor shares are those of the command and of the scheduler, 1 being a whole core.
+worker. The shares of processor time are those of the command, the scheduler and all workers; 1 is a whole core.
 
 ``python benchmarks/bench_workers.py --out benchmarks/results/workers.jsonl``
 """
@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 from machine import machine, rounded
 
@@ -104,8 +105,8 @@ def measured(folder: Path, task: ShardTask, number: int, shard_s: float, shards_
     """Let so many workers build shards, and measure."""
     count = number * shards_a_worker
     tasks = (replace(task, shard=replace(task.shard, index=index)) for index in range(count))
-    with scheduler(folder) as (address, pid), crew(folder, address, number, shard_s):
-        busy, busy_scheduler, load = time.process_time(), cpu_s(pid), os.getloadavg()[0]
+    with scheduler(folder) as (address, pid), crew(folder, address, number, shard_s) as pids:
+        before, load = [time.process_time(), cpu_s([pid]), cpu_s(pids)], os.getloadavg()[0]
         began = time.perf_counter()
         records = cluster.run_on_dask(
             tasks,
@@ -118,8 +119,9 @@ def measured(folder: Path, task: ShardTask, number: int, shard_s: float, shards_
         indices = sorted(record["index"] for record in records)
         took_s = time.perf_counter() - began
         assert indices == list(range(count))
-        shares = {"command": time.process_time() - busy, "scheduler": cpu_s(pid) - busy_scheduler}
-    told = {f"{name}_share": each / took_s for name, each in shares.items()}
+        after = [time.process_time(), cpu_s([pid]), cpu_s(pids)]
+    names = ("command_share", "scheduler_share", "workers_share")
+    told = {name: (now - then) / took_s for name, now, then in zip(names, after, before, strict=True)}
     return {"shards": count, "took_s": took_s, "shards_s": count / took_s, **told, "load_before": load}
 
 
@@ -136,16 +138,17 @@ def scheduler(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def crew(folder: Path, address: str, number: int, shard_s: float) -> Iterator[None]:
-    """Start simulated workers, and wait for all of them."""
+def crew(folder: Path, address: str, number: int, shard_s: float) -> Iterator[list[int]]:
+    """Start simulated workers, and wait for all of them. Yields their processes."""
+    pids = []
     with contextlib.ExitStack() as stack:
         for first in range(0, number, A_PROCESS):
             told = [address, str(min(A_PROCESS, number - first)), str(folder / "record")]
             command = [sys.executable, __file__, "--shard-s", str(shard_s), "--crew", *told]
-            stack.enter_context(started(command, folder / f"crew-{first}.log"))
+            pids.append(stack.enter_context(started(command, folder / f"crew-{first}.log")).pid)
         with distributed.Client(address) as client:
             client.wait_for_workers(number, timeout=300)
-        yield
+        yield pids
 
 
 @contextlib.contextmanager
@@ -164,9 +167,8 @@ def simulate(record: dict[str, Any], shard_s: float) -> None:
     """Put a sleep in the place of the building of a shard."""
 
     def sleep(task: ShardTask, on_episode: Any) -> dict[str, Any]:
-        for _ in task.shard.episodes:
-            time.sleep(shard_s / len(task.shard.episodes))
-            on_episode()
+        time.sleep(shard_s)
+        on_episode()
         return {**record, "index": task.shard.index}
 
     cluster.build_shard = sleep  # type: ignore[assignment]
@@ -174,16 +176,17 @@ def simulate(record: dict[str, Any], shard_s: float) -> None:
 
 async def work(address: str, count: int, scratch: Path) -> None:
     """Be so many workers of one thread each, for ever."""
+    dask.config.set({"distributed.worker.profile.enabled": False})  # else 32 of them take half a core
     options = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "local_directory": str(scratch)}
     workers = [distributed.Worker(address, **options) for _ in range(count)]
     await asyncio.gather(*workers)
     await asyncio.gather(*(worker.finished() for worker in workers))
 
 
-def cpu_s(pid: int) -> float:
-    """Return the seconds of processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(pids: list[int]) -> float:
+    """Return the seconds of processor time that processes have taken."""
+    every = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(fields[11]) + int(fields[12]) for fields in every) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
