@@ -15,9 +15,11 @@ from launching import SMALL, options, run_ranks
 
 from vlapipe.cli import cli
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train import bench as bench_room
 from vlapipe.train.bench import BenchResult, bench
 from vlapipe.train.config import option_fields
 from vlapipe.train.data.batch_maker import BatchMaker
+from vlapipe.train.report.verdict import TimeSpent
 
 QUICK: dict[str, Any] = {"batch_size": 4, "precision": "fp32", "policy_args": SMALL}
 
@@ -49,6 +51,25 @@ def test_slow_policy_makes_compute_the_limit(tiny_dataset: Path) -> None:
     assert f"compute is the limit: the loader makes {result.headroom:.1f} times" in "\n".join(result.lines())
 
 
+@pytest.mark.parametrize(
+    ("loader", "policy", "limit", "line"),
+    [
+        (10.0, 40.0, "data", "data is the limit: the policy takes 4.0 times what the loader makes"),
+        (40.0, 16.0, "compute", "compute is the limit: the loader makes 2.5 times what the policy takes"),
+    ],
+)
+def test_the_slower_one_alone_is_the_limit(
+    tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, loader: float, policy: float, limit: str, line: str
+) -> None:
+    spent = TimeSpent(steps_s=10 * QUICK["batch_size"] / policy, num_steps=10)
+    monkeypatch.setattr(bench_room, "_loader_speeds", lambda *_: {1: loader})
+    monkeypatch.setattr(bench_room, "_step_for", lambda *_, **__: spent)
+    result = measured(tiny_dataset)
+    assert (result.limit, result.policy) == (limit, policy)
+    assert line in result.lines()
+
+
+@pytest.mark.slow  # a busy machine makes any policy slower than the loader
 def test_slow_loader_makes_data_the_limit(tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = BatchMaker.make
 
