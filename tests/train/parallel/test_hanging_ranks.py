@@ -10,7 +10,7 @@ from launching import SMALL, WITHIN_S, Rank, options, run_ranks
 from vlapipe.schemas.errors import StoppedError
 from vlapipe.train.parallel.activity import Activity, hanging_ranks
 
-LIMIT_S = 4.0
+LIMIT_S = 8.0  # on a busy machine a rank that lives was seen to be silent for 4 s
 
 
 def hang(data: Path, out: Path, how: str, parallel: str = "ddp") -> list[Rank]:
@@ -42,7 +42,7 @@ def test_rank_that_is_stopped_ends_the_others_and_is_named(tiny_dataset: Path, t
     assert max(rank.seconds for rank in others) < WITHIN_S
     said = [line for rank in others for line in rank.err.splitlines() if line.startswith("vlapipe: ")]
     assert len(said) == 1
-    assert said[0].startswith("vlapipe: rank 2 was lost: no sign of life for 4 s")
+    assert said[0].startswith(f"vlapipe: rank 2 was lost: no sign of life for {LIMIT_S:g} s")
 
 
 WAITS = """
