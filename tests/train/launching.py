@@ -34,7 +34,7 @@ class Rank:
 def environment(**more: str) -> dict[str, str]:
     # W&B puts the address of this process's helper into the environment, and the other process needs one of its own.
     ours = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    return ours | {"PYTHONPATH": f"{SRC}:{HERE}", "OMP_NUM_THREADS": "1"} | more
+    return ours | {"PYTHONPATH": f"{SRC}:{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"} | more
 
 
 def torchrun(values: dict[str, Any], num_ranks: int = 4) -> subprocess.CompletedProcess[str]:
