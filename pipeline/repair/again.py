@@ -18,6 +18,7 @@ from vlapipe.pipeline.change.compact import joined_between
 from vlapipe.pipeline.change.contents import Contents
 from vlapipe.pipeline.change.edit import edit_of, make_edit
 from vlapipe.pipeline.shards.dataset import Dataset, open_dataset
+from vlapipe.pipeline.shards.format.digest import file_sha256
 from vlapipe.pipeline.shards.manifest.generations import generation_file, generations
 from vlapipe.pipeline.shards.manifest.history import Entry, entries
 from vlapipe.pipeline.shards.manifest.manifest import WORK_FOLDER, Manifest
@@ -85,9 +86,9 @@ def make_again(
         base = open_dataset(linked, generation=before)
     except DamageError:
         raise CannotMakeError(f"generation {before}, from which it was made, is damaged too") from None
-    lost = sorted(damaged & {table["file"] for table in base.manifest.tables})
-    if lost:
-        raise CannotMakeError(f"it was made from {lost[0]}, which is damaged too")
+    for table in base.manifest.tables:
+        if table["file"] in damaged or file_sha256(linked / table["file"]) != table["sha256"]:
+            raise CannotMakeError(f"it was made from {table['file']}, which is damaged too")
     after = _known_after(path, number)
     is_own = after is not None and after.generation == number
     contents = Contents(base)

@@ -89,13 +89,15 @@ def _repair(path: Path, origin: Origin, scratch: Path, *, remove_unlisted: bool)
     found = verify(path, is_locked=True)
     result = Repair(before=found, after=found)
     is_changed = _from_each_other(path, scratch, result)
+    wrong: set[str] = set()  # files that came out with other bytes, and would again
     while True:
         if is_changed:  # what was whole is not read again, so of a store each object is read once
             found = verify(path, is_locked=True, whole=found.whole)
         # Of a damaged manifest or table of shards, the files that it lists are known once it is whole. A table may need
         # another one that was damaged too.
-        todo = [fault for fault in found.damage if fault.file not in result.refused or not fault.is_shard]
-        is_changed = bool(todo) and _make(path, origin, scratch, todo, result)
+        todo = [each for each in found.damage if each.file not in wrong]
+        todo = [each for each in todo if each.file not in result.refused or not each.is_shard]
+        is_changed = bool(todo) and _make(path, origin, scratch, todo, result, wrong)
         if not is_changed:
             break
     unlisted = [fault.file for fault in found.faults if not fault.is_listed] if remove_unlisted else []
@@ -128,10 +130,10 @@ def _from_each_other(path: Path, scratch: Path, result: Repair) -> bool:
     return False
 
 
-def _make(path: Path, origin: Origin, scratch: Path, damage: list[Fault], result: Repair) -> bool:
+def _make(path: Path, origin: Origin, scratch: Path, damage: list[Fault], result: Repair, wrong: set[str]) -> bool:
     """Make the damaged files in the scratch folder, and replace those that came out as they were.
 
-    Returns whether there were any.
+    Returns whether there were any. Those that came out with other bytes are added to ``wrong``.
     """
     files = [fault.file for fault in damage]
     newest = manifest_file(path).relative_to(path).as_posix()
@@ -143,6 +145,7 @@ def _make(path: Path, origin: Origin, scratch: Path, damage: list[Fault], result
         made = scratch / fault.file
         if not made.is_file() or not _is_the_same(path, fault.file, made, digests, origin):
             result.refused[fault.file] = origin.why(fault.file)
+            wrong |= {fault.file} if made.is_file() else set()
             continue
         _replace(made, path, fault.file)
         result.repaired.append(fault)
