@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import itertools
+import json
 import tempfile
 import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,6 +25,16 @@ _IN_MEMORY = 1 << 26  # bytes; more go to an unnamed file
 _LEVEL = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a record lies, and what is asked of it most often."""
+
+    start: int
+    length: int
+    num_episodes: int
+    is_written: bool
+
+
 class Records(Sequence[Record]):
     """The records of shards in the order of their numbers, whatever the order in which they are added.
 
@@ -32,8 +44,8 @@ class Records(Sequence[Record]):
     def __init__(self, folder: Path | None = None) -> None:
         """Keep what is too large for memory in an unnamed file in this folder, by default in that for such files."""
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115 - it closes itself
-        self._places: dict[int, tuple[int, int]] = {}  # by a shard's number: where its record begins, and its length
-        self._order: list[int] | None = None
+        self._places: dict[int, _Place] = {}  # by a shard's number
+        self._order: list[_Place] | None = None
         self.folder = folder  # which may also have the records as their builders wrote them
         self.num_resumed = 0  # of an earlier run
         self._histograms: dict[str, Histograms] = {}
@@ -45,8 +57,9 @@ class Records(Sequence[Record]):
             found = FieldStatistics.from_dict(values)
             self._histograms.setdefault(path, Histograms()).add(found)
             moments[path] = found.moments.to_json()
-        data = zlib.compress(pickle.dumps({**record, "statistics": moments}, pickle.HIGHEST_PROTOCOL), _LEVEL)
-        self._places[record["index"]] = (self._file.seek(0, 2), len(data))
+        data = zlib.compress(json.dumps({**record, "statistics": moments}).encode(), _LEVEL)
+        place = _Place(self._file.seek(0, 2), len(data), len(record["episodes"]), is_written=bool(record["shard"]))
+        self._places[record["index"]] = place
         self._file.write(data)
         self._order = None
 
@@ -61,12 +74,16 @@ class Records(Sequence[Record]):
     @property
     def rows(self) -> EpisodeRows:
         """The rows of the episodes that were kept, in order."""
-        return EpisodeRows(self)
+        return EpisodeRows(self, self.counts())
+
+    def counts(self) -> list[int]:
+        """Return how many episodes each record has. No record is read for it."""
+        return [place.num_episodes for place in self._in_order()]
 
     @property
     def written(self) -> Some:
         """The records of the shards that were written: of the others no episode could be read."""
-        return Some(self, [place for place, record in enumerate(self) if record["shard"]])
+        return Some(self, [i for i, place in enumerate(self._in_order()) if place.is_written])
 
     def has(self, index: int) -> bool:
         """Return whether the record of the shard with this number is there."""
@@ -82,14 +99,16 @@ class Records(Sequence[Record]):
     def __getitem__(self, at: int | slice) -> Record | Some:
         if isinstance(at, slice):
             return Some(self, range(len(self))[at])
-        if self._order is None:
-            self._order = sorted(self._places)
-        return self._read(self._order[at])
+        return self._read(self._in_order()[at])
 
-    def _read(self, index: int) -> Record:
-        start, length = self._places[index]
-        self._file.seek(start)
-        record: Record = pickle.loads(zlib.decompress(self._file.read(length)))  # noqa: S301 - written above
+    def _in_order(self) -> list[_Place]:
+        if self._order is None:
+            self._order = [self._places[index] for index in sorted(self._places)]
+        return self._order
+
+    def _read(self, place: _Place) -> Record:
+        self._file.seek(place.start)
+        record: Record = json.loads(zlib.decompress(self._file.read(place.length)))
         return record
 
 
@@ -115,13 +134,18 @@ class BytesOfFiles:
 class Some(Sequence[Record]):
     """Some of the records, by their places among them."""
 
-    def __init__(self, records: Sequence[Record], places: Sequence[int]) -> None:
+    def __init__(self, records: Records, places: Sequence[int]) -> None:
         self._records, self._places = records, places
+
+    def counts(self) -> list[int]:
+        """Return how many episodes each record has. No record is read for it."""
+        every = self._records.counts()
+        return [every[place] for place in self._places]
 
     @property
     def rows(self) -> EpisodeRows:
         """The rows of their episodes, in order."""
-        return EpisodeRows(self)
+        return EpisodeRows(self, self.counts())
 
     def __len__(self) -> int:
         return len(self._places)
@@ -137,12 +161,10 @@ class Some(Sequence[Record]):
 class EpisodeRows(Sequence[Record]):
     """The rows of all episodes, read record by record each time they are gone through. They are not to be changed."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], counts: Iterable[int]) -> None:
         self._records = records
         self._last: tuple[int, list[Record]] = (-1, [])  # the record of which a single row was read
-        self._ends: list[int] = []
-        for record in records:
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(record["episodes"]))
+        self._ends = list(itertools.accumulate(counts))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

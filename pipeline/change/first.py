@@ -53,7 +53,7 @@ def write_first(
         schema: the dataset's schema.
     """
     written = records.written
-    pieces = runs([len(record["episodes"]) for record in written])
+    pieces = runs(written.counts())
     statistics = records.statistics()
     counts = Counter(finding["code"] for finding in findings)
     if len(pieces) > 1:

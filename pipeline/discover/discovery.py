@@ -6,7 +6,6 @@ that has been found keeps no names of many files, so that a year of recordings f
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -15,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vlapipe.pipeline.discover.file_tree import FileTree, Walk, excluded_by, join, match_end
 from vlapipe.pipeline.discover.listing import Listing, RawFile
-from vlapipe.pipeline.discover.many_files import ManyFiles, sizes_of
+from vlapipe.pipeline.discover.many_files import ManyFiles
 from vlapipe.pipeline.discover.packed import Packed
+from vlapipe.pipeline.discover.raw_episode import MetadataSays, RawEpisode, digest_of
 from vlapipe.pipeline.discover.unread import Unread, merged, unread_of
 from vlapipe.schemas.errors import UsageError, printable
 from vlapipe.schemas.findings import Finding, Findings
@@ -42,97 +41,6 @@ _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]")
 _FEW = 4  # files of a stream whose names are kept
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 _INSIDE = {".csv", ".tsv", ".txt", ".dat", ".log", ".zarr"}  # kinds of files that lie packed in others
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetadataSays:
-    """What a dataset's own metadata says about the rows of an episode. Reading the rows compares them with it.
-
-    ``first_row`` counts in the whole dataset. ``tasks`` are the episode's texts by their numbers, ``dtypes`` those of
-    columns by name.
-    """
-
-    episode_index: int
-    length: int
-    first_row: int | None
-    rate_hz: float
-    tasks: tuple[tuple[int, str], ...]
-    dtypes: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RawEpisode:
-    """One episode. ``files`` holds the files of each stream, sorted by name; each camera is a stream.
-
-    Many files of a stream are listed again when they are asked for, see ``ManyFiles``; ``listed`` does so once.
-
-    ``clock_files`` holds the clock's files of each stream or camera whose schema names such a file. If the episode is a
-    part of a file, its anchor rows are ``rows[0] <= row < rows[1]``, counted as the reader returns them, and
-    ``num_rows`` is the number of rows of the whole file.
-    """
-
-    id: str
-    task: str
-    folder: str  # relative to the dataset; "." for the dataset's own folder
-    files: Mapping[str, Sequence[RawFile]]
-    cameras: Mapping[str, tuple[str, ...]]  # by image stream, for streams with several cameras
-    metadata: RawFile | None
-    instruction_file: RawFile | None
-    clock_files: Mapping[str, Sequence[RawFile]] = field(default_factory=dict)
-    stem: str | None = None  # the value of {stem} if each file is an episode
-    rows: tuple[int, int] | None = None
-    num_rows: int | None = None
-    again_at: int | None = None  # a later row with the same value of split_column, after rows with other values
-    entry: dict[str, Any] = field(default_factory=dict)  # of the dataset's table of metadata
-    group: str | None = None  # the episode's group in its container
-    times: dict[str, tuple[float, float]] = field(default_factory=dict)  # seconds of a video that are the episode's
-    shares: dict[str, float] = field(default_factory=dict)  # of a stream's files; else ``share`` of each
-    missing: dict[str, str] = field(default_factory=dict)  # by stream: a file that metadata names and that is not there
-    says: MetadataSays | None = None
-    container: RawFile | None = None  # the anchor's container; its attributes are metadata
-    reads_part: bool = False  # only ``rows`` are read, not the whole file
-    num_groups: int = 1  # episodes in the container, each a group
-    ranges: RawFile | None = None  # the file with the numbers of each episode's files
-    numbers: tuple[int, int] | None = None  # the first and the last number of the episode's files
-    digest: str | None = None  # of the names, sizes and times of all files, if they are not all named here
-    unread: tuple[Unread, ...] = ()  # files in the episode's folder that the schema does not ask for
-
-    @property
-    def share(self) -> float:
-        """Returns the fraction of the files that belongs to this episode: 1 unless the files are cut into several."""
-        rows = (self.rows[1] - self.rows[0]) / self.num_rows if self.rows and self.num_rows else 1.0
-        return rows / self.num_groups
-
-    def share_of(self, stream: str) -> float:
-        """Returns the fraction of a stream's files that belongs to this episode."""
-        return self.shares.get(stream, self.share)
-
-    @property
-    def every_file(self) -> list[RawFile]:
-        """Returns all files that are read: those of streams and clocks, the metadata and the instruction."""
-        groups = [*self.files.values(), *self.clock_files.values()]
-        single = [file for file in (self.metadata, self.instruction_file, self.ranges) if file is not None]
-        return [*(file for group in groups for file in group), *single]
-
-    @property
-    def files_digest(self) -> str:
-        """Returns a digest of the names, sizes and times of all files, as they were when the episode was found."""
-        return self.digest or _digest_of(self.every_file)
-
-    def listed(self) -> RawEpisode:
-        """Returns the episode with every file named. Folders of many files are listed again."""
-        files, clocks = ({name: tuple(each) for name, each in of.items()} for of in (self.files, self.clock_files))
-        return replace(self, files=files, clock_files=clocks)
-
-    @property
-    def num_bytes(self) -> int:
-        """Returns the bytes of the streams' files that are this episode's; a file of several streams counts once."""
-        sizes = {
-            path: self.share_of(name) * num_bytes
-            for name, files in self.files.items()
-            for path, num_bytes in sizes_of(files).items()
-        }
-        return int(sum(sizes.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +127,7 @@ def discover(root: Path, schema: Schema, *, single: bool = False, tree: FileTree
     )
 
 
-def called(episodes: Sequence[RawEpisode], ids: list[str], chosen: Container[str]) -> Packed[RawEpisode]:
+def called(episodes: Sequence[RawEpisode], ids: list[str], chosen: Container[str]) -> Packed:
     """Returns the chosen episodes under these ids, sorted by id. ``ids`` has an id for each episode."""
     order = sorted((i for i, name in enumerate(ids) if name in chosen), key=ids.__getitem__)
     return Packed(replace(episodes[i], id=ids[i]) for i in order)
@@ -458,13 +366,8 @@ def _sort_files(tree: FileTree, place: _Place, schema: Schema) -> tuple[RawEpiso
     )
     every = whole.every_file
     files, clock_files = ({name: m.kept(tree, place) for name, m in of.items()} for of in (streams, clocks))
-    kept = replace(whole, files=files, clock_files=clock_files, digest=_digest_of(every))
+    kept = replace(whole, files=files, clock_files=clock_files, digest=digest_of(every))
     return kept, {file.path for file in every}
-
-
-def _digest_of(files: Iterable[RawFile]) -> str:
-    described = sorted((file.path, file.num_bytes, file.mtime_ns) for file in files)
-    return sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def _one_file(tree: FileTree, place: _Place, name: str | None) -> RawFile | None:

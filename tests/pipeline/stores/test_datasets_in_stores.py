@@ -274,7 +274,7 @@ def test_store_that_does_not_answer_ends_the_command_and_the_same_command_finish
         proxy.pass_all()
         monkeypatch.setenv("VLAPIPE_STORE_WAIT", "60")
         assert put(raw, s3).num_episodes == 4
-    assert verify(folder_of(dataset_path(s3))).faults == []
+        assert verify(folder_of(dataset_path(s3))).faults == []
 
 
 def test_nothing_at_an_address_is_said_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
