@@ -20,14 +20,11 @@ class Unread(NamedTuple):
 
 def unread_of(paths: Iterable[str]) -> tuple[Unread, ...]:
     """Returns files by suffix and by parent folder within an episode, so that notes do not hide an unread camera."""
-    return merged(
-        [
-            [
-                Unread(path.suffix or path.name, path.parent.name if len(path.parts) > 2 else "", str(path), 1)
-                for path in map(PurePosixPath, paths)
-            ]
-        ]
-    )
+    return merged((_one(PurePosixPath(path)),) for path in paths)
+
+
+def _one(path: PurePosixPath) -> Unread:
+    return Unread(path.suffix or path.name, path.parent.name if len(path.parts) > 2 else "", str(path), 1)
 
 
 def merged(parts: Iterable[Iterable[Unread]]) -> tuple[Unread, ...]:
