@@ -34,6 +34,7 @@ from machine import machine, rounded
 import vlapipe
 from vlapipe.pipeline.build import cluster
 from vlapipe.pipeline.build.build import RecordFile, ShardTask, build_shard
+from vlapipe.pipeline.build.records import Records
 from vlapipe.pipeline.demo import make_demo
 from vlapipe.pipeline.ingest import IngestConfig, find_recordings, plan_recordings, shard_tasks
 from vlapipe.pipeline.layouts.layouts import schema_of
@@ -108,17 +109,19 @@ def measured(folder: Path, task: ShardTask, number: int, shard_s: float, shards_
     with scheduler(folder) as (address, pid), crew(folder, address, number, shard_s) as pids:
         before, load = [time.process_time(), cpu_s([pid]), cpu_s(pids)], os.getloadavg()[0]
         began = time.perf_counter()
-        records = cluster.run_on_dask(
+        records = Records(folder)
+        for record in cluster.run_on_dask(
             tasks,
             Progress("bench", count * len(task.shard.episodes), "episode", silent=True),
             num_workers=number,
             scheduler=address,
             timeout_s=60.0,
             episode_timeout_s=600.0,
-        )
-        indices = sorted(record["index"] for record in records)
+        ):
+            records.add(record)
         took_s = time.perf_counter() - began
-        assert indices == list(range(count))
+        assert all(map(records.has, range(count)))
+        assert len(records) == count
         after = [time.process_time(), cpu_s([pid]), cpu_s(pids)]
     names = ("command_share", "scheduler_share", "workers_share")
     told = {name: (now - then) / took_s for name, now, then in zip(names, after, before, strict=True)}

@@ -133,7 +133,7 @@ def test_damaged_table_is_refused_however_it_is_read(tiny_dataset: Path, tmp_pat
         "whole": lambda of: of.episodes,
         "shard": lambda of: of.arrays(0),
     }
-    with pytest.raises(DamageError, match=r"episodes-.*parquet: (its bytes differ|cannot be read)"):
+    with pytest.raises(DamageError, match=r"episodes-.*parquet: (its bytes differ|no such file)"):
         reads[ask](dataset)
 
 
