@@ -21,8 +21,9 @@ from vlapipe.pipeline.build.statistics import FieldStatistics, Histograms, Momen
 
 __all__ = ["BytesOfFiles", "EpisodeRows", "Records", "Some"]
 
-_IN_MEMORY = 1 << 26  # bytes; more go to an unnamed file
+_IN_MEMORY = 1 << 24  # bytes; more go to an unnamed file
 _LEVEL = 1
+_AS_THEY_ARE = 10_000  # episodes whose records stay as they are, about 200 MB: reading each anew takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Records(Sequence[Record]):
         self.folder = folder  # which may also have the records as their builders wrote them
         self.num_resumed = 0  # of an earlier run
         self._histograms: dict[str, Histograms] = {}
+        self._kept: dict[int, Record] = {}  # records that have been read, by where they begin, if there are few
 
     def add(self, record: Record) -> None:
         """Add the record that the builder of a shard returns."""
@@ -107,8 +109,12 @@ class Records(Sequence[Record]):
         return self._order
 
     def _read(self, place: _Place) -> Record:
+        if place.start in self._kept:
+            return self._kept[place.start]
         self._file.seek(place.start)
         record: Record = json.loads(zlib.decompress(self._file.read(place.length)))
+        if sum(self.counts()) <= _AS_THEY_ARE:
+            self._kept[place.start] = record
         return record
 
 
