@@ -26,7 +26,7 @@ from vlapipe.pipeline.check.episode_rows import EVIDENCE
 from vlapipe.pipeline.check.flicker import FlickerSums
 from vlapipe.pipeline.shards.manifest.findings_table import findings_bytes, findings_table
 from vlapipe.pipeline.shards.manifest.gaps_table import gaps_table, table_bytes
-from vlapipe.pipeline.shards.manifest.manifest import SHARD_FOLDER, episodes_bytes, write_generation, write_named
+from vlapipe.pipeline.shards.manifest.manifest import episodes_bytes, write_generation, write_named
 from vlapipe.pipeline.shards.manifest.parts import Part, runs, sum_of_totals
 from vlapipe.pipeline.shards.manifest.shards_table import shards_bytes
 from vlapipe.schemas.schema import Schema
@@ -71,7 +71,7 @@ def write_first(
     if len(shards) > 1:
         sums = Sums()
         sums.count(statistics)
-        part = _write_part(folder, manifest, written, table, schema, sums)
+        part = _write_part(folder, manifest, written, shards, table, schema, sums)
         of_dataset |= {"moments": part.moments, "sums": write_named(folder, "statistics", *sums.to_bytes())}
     gaps, found = _gaps_of(written), _findings_of(written, findings)
     write_generation(folder, {**manifest, **of_dataset}, table, rejects, gaps, found)
@@ -96,8 +96,8 @@ def _write_parts(
     for piece in pieces:
         own = written[piece.start : piece.stop]
         table = episodes_table(_numbered(own), kinds)
-        part = _write_part(folder, manifest, own, table, schema, sums)
         shards = [shard_entry(record) for record in own]
+        part = _write_part(folder, manifest, own, shards, table, schema, sums)
         part = replace(
             part,
             shards=write_named(folder, "shards", shards_bytes(shards), len(shards)),
@@ -115,16 +115,22 @@ def _write_parts(
 
 
 def _write_part(
-    folder: Path, manifest: Mapping[str, Any], own: Some, table: pa.Table, schema: Schema, sums: Sums
+    folder: Path,
+    manifest: Mapping[str, Any],
+    own: Some,
+    shards: list[dict[str, Any]],
+    table: pa.Table,
+    schema: Schema,
+    sums: Sums,
 ) -> Part:
-    """Write the tables of episodes, gaps and moments of a part, and add it to the sums."""
+    """Write the tables of episodes, gaps and moments of a part, and add it to the sums. ``shards`` are its entries."""
     moments, gaps = PartMoments(), _gaps_of(own)
-    for record in own:
-        file = f"{SHARD_FOLDER}/{record['shard']['file']}"
+    for shard, record in zip(shards, own, strict=True):
         if record["statistics"]:
-            moments.shards[file] = {path: Moments.from_json(each) for path, each in record["statistics"].items()}
+            moments.shards[shard["file"]] = {
+                path: Moments.from_json(each) for path, each in record["statistics"].items()
+            }
         moments.still |= {row["id"]: still for row in record["episodes"] if (still := row[EVIDENCE]["still"])}
-    shards = [shard_entry(record) for record in own]
     part = Part(
         episodes=write_named(folder, "episodes", episodes_bytes(table), len(table)),
         num_shards=len(shards),
