@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import picked
 from vlapipe.schemas.findings import Findings
 
 __all__ = ["ClockLocation", "ImageRows", "RowFaults", "Rows", "SourceFile", "StreamRows"]
@@ -169,8 +170,15 @@ class ImageRows:
             return ("raw",)
         if not self.num_rows:
             return ("jpeg",)
-        is_png = self.data[self.offset[:-1]] == _FIRST_OF_PNG
+        is_png = self.is_png
         return (*(() if is_png.all() else ("jpeg",)), *(("png",) if is_png.any() else ()))
+
+    @property
+    def is_png(self) -> NDArray[np.bool_]:
+        """Returns which files are PNG, ``(rows,)``."""
+        assert self.offset is not None, "pixels are no file"
+        is_png: NDArray[np.bool_] = picked(self.data, self.offset[:-1]) == _FIRST_OF_PNG
+        return is_png
 
     def encoded(self, row: int) -> NDArray[np.uint8]:
         """Returns the bytes of one JPEG or PNG file, as a view."""

@@ -14,10 +14,10 @@ OURS = ("schemas", "pipeline", "train")
 FLOORS = [
     ["schemas"],
     ["pipeline.shards.arrow_numpy", "pipeline.shards.ordered_map", "pipeline.shards.progress_bar"],
-    ["pipeline.shards.derive", "pipeline.stream_rows"],
+    ["pipeline.shards.derive"],
     ["pipeline.shards.format"],
-    ["pipeline.shards.stores"],
-    ["pipeline.shards.manifest"],
+    ["pipeline.shards.stores", "pipeline.long_images"],
+    ["pipeline.shards.manifest", "pipeline.stream_rows"],
     ["pipeline.shards.mapped", "pipeline.shards.verify"],
     ["pipeline.shards.dataset"],
     ["pipeline.discover", "train.data", "train.background_work", "train.run_files", "train.stopping"],

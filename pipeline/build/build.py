@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vlapipe.pipeline.build.estimate import decode_seconds
 from vlapipe.pipeline.build.record import Record, ShardRecord, record_file
 from vlapipe.pipeline.discover.discovery import RawEpisode
+from vlapipe.pipeline.long_images import LongImages
 from vlapipe.pipeline.plan.plan import PlannedShard
 from vlapipe.pipeline.read.episode import Episode, read_episode
 from vlapipe.pipeline.read.file_parts import files_kept
@@ -77,6 +78,11 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
         StoppedError: a folder cannot be reached from this machine, or its disk, memory or a limit failed.
     """
     _require_folders(task)
+    with LongImages(None if task.place is None else task.place.records) as long_images:
+        return _build(task, long_images, on_episode)
+
+
+def _build(task: ShardTask, long_images: LongImages, on_episode: Callable[[], None] | None) -> Record:
     parts: dict[str, list[NDArray[Any]]] = {}
     nothing: dict[str, list[NDArray[Any]]] = {}  # of cameras that an episode lacks
     cameras: dict[str, _Kind] = {}
@@ -84,7 +90,7 @@ def build_shard(task: ShardTask, on_episode: Callable[[], None] | None = None) -
     described = ShardRecord(task.schema)
     rejects: list[Record] = []
     kept_findings: list[Record] = []
-    jobs = (partial(_read_safely, task, raw) for raw in task.shard.episodes)
+    jobs = (partial(_read_safely, task, raw, long_images) for raw in task.shard.episodes)
     read = in_order(jobs, task.num_threads)
     with files_kept(task.root, task.shard.episodes, task.schema, task.images):
         for raw, split, (episode, findings) in zip(task.shard.episodes, task.shard.splits, read, strict=True):
@@ -171,14 +177,15 @@ def _require_folders(task: ShardTask) -> None:
             raise StoppedError(f"{folder}: no such folder on {socket.gethostname()}", cure)
 
 
-def _read_safely(task: ShardTask, raw: RawEpisode) -> tuple[Episode | None, Findings]:
+def _read_safely(task: ShardTask, raw: RawEpisode, long_images: LongImages) -> tuple[Episode | None, Findings]:
     findings = Findings(task.schema.checks.severity)
     if raw.id in task.harmful:
         code, found = task.harmful[raw.id]
         findings.add(code, _place_of(task, raw), found=found)
         return None, findings
     try:
-        episode = read_episode(task.root, raw, task.schema, task.cameras, findings, task.images)
+        with long_images.of_this_thread():
+            episode = read_episode(task.root, raw, task.schema, task.cameras, findings, task.images)
     except (StoppedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - one episode that we cannot read must not end a run of thousands

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import picked
 from vlapipe.pipeline.stream_rows import ImageRows, Rows, StreamRows
 from vlapipe.schemas.schema import ImageStream, Schema
 
@@ -118,7 +119,7 @@ def image_hashes(rows: ImageRows) -> NDArray[np.uint64]:
     for place in _PROBED:
         first = start + np.maximum((size * place).astype(np.int64) - _PROBE // 2, 0)
         at = np.minimum(first[:, None] + np.arange(_PROBE), rows.offset[1:, None] - 1)
-        for word in rows.data[at].view(np.uint64).T:
+        for word in picked(rows.data, at).view(np.uint64).T:
             hashes = _mixed(hashes ^ word)
     return hashes
 

@@ -59,8 +59,8 @@ class Messages:
             RefusedError: a message does not fit its type.
         """
         by_size: dict[int, list[int]] = {}
-        for row, payload in enumerate(self.topic.payloads):
-            by_size.setdefault(len(payload), []).append(row)
+        for row, size in enumerate(self.topic.payloads.sizes):
+            by_size.setdefault(size, []).append(row)
         groups: list[_Group] = []
         for size, rows in by_size.items():
             left = np.array(rows, dtype=np.int64)

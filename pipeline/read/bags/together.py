@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.bags.recording import Recording, read_recording
 from vlapipe.pipeline.read.bags.topics import Topic
 from vlapipe.schemas.findings import Findings
@@ -62,7 +63,7 @@ def take_topic(recording: Recording, files: list[str], name: str) -> Topic:
     if uses is not None and uses[name] > 0:
         uses[name] -= 1
         if not uses[name]:
-            recording.topics[name] = replace(topic, payloads=[])
+            recording.topics[name] = replace(topic, payloads=Pieces())
     return topic
 
 

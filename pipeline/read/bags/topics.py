@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.bags.unpack import MOST_AT_ONCE, ZSTD_MAGIC, unpack
 from vlapipe.pipeline.read.refused import RefusedError
 
@@ -41,7 +42,7 @@ class Topic:
     is_wanted: bool
     num_messages: int = 0
     received: array[int] = field(default_factory=lambda: array("q"))
-    payloads: list[bytes] = field(default_factory=list)
+    payloads: Pieces = field(default_factory=Pieces)
     other_type: str | None = None  # a second type under the same name
 
     def sort(self) -> None:
@@ -50,7 +51,7 @@ class Topic:
         if (np.diff(times) < 0).any():
             order = np.argsort(times, kind="stable")
             self.received = array("q", times[order].tobytes())
-            self.payloads = [self.payloads[i] for i in order.tolist()]
+            self.payloads.sort(order.tolist())
 
     @property
     def times(self) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import Pieces, empty_images
 from vlapipe.pipeline.read.array_clock import count_rows
 from vlapipe.pipeline.read.bags.definitions import types_of
 from vlapipe.pipeline.read.bags.json_messages import JsonMessages
@@ -120,10 +121,13 @@ def _stamps(
 
 
 def _encoded(messages: Messages | JsonMessages) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Returns the compressed images end to end, and their offsets. Each message is let go of once it is copied."""
+    """Returns the compressed images end to end, and their offsets."""
     topic = messages.topic
     if isinstance(messages, JsonMessages):
-        return _joined([_of_json(messages, row, text) for row, text in enumerate(messages.array("data").tolist())])
+        files = Pieces()
+        for row, text in enumerate(messages.array("data").tolist()):
+            files.append(_of_json(messages, row, text))
+        return files.joined()
     data, form = messages.types.find("data"), messages.types.find("format")
     if data is None or form is None or data.type not in ("uint8", "byte", "char") or form.type != "string":
         expected = "sensor_msgs/CompressedImage or sensor_msgs/Image"
@@ -136,7 +140,7 @@ def _encoded(messages: Messages | JsonMessages) -> tuple[NDArray[np.uint8], NDAr
         start += _header_of(payload, start, payload[words.starts[0] : words.ends[0]], messages, row)
         spans.append((start, stop))
     offset = np.concatenate([[0], np.cumsum([stop - start for start, stop in spans])]).astype(np.int64)
-    joined = np.empty(int(offset[-1]), dtype=np.uint8)
+    joined = empty_images((int(offset[-1]),), np.uint8)
     for row, (start, stop) in enumerate(spans):
         joined[offset[row] : offset[row + 1]] = np.frombuffer(topic.payloads[row], np.uint8)[start:stop]
     return joined, offset
@@ -157,11 +161,6 @@ def _header_of(payload: bytes, start: int, form: bytes, messages: Messages, row:
     if b"32FC1" in form:
         raise messages.fault(row, "compressed depth of 16UC1", "of 32FC1, which is coded as rounded inverse depth")
     return _DEPTH_HEADER
-
-
-def _joined(encoded: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    offset = np.concatenate([[0], np.cumsum([len(each) for each in encoded])]).astype(np.int64)
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8), offset
 
 
 def _of_json(messages: JsonMessages, row: int, text: Any) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlapipe.pipeline.discover.proportion import MOST_FREE
+from vlapipe.pipeline.long_images import empty_images
 from vlapipe.pipeline.read.clock_file import ClockFile
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
 from vlapipe.pipeline.read.images.image_stamps import stamp_images
@@ -63,7 +64,7 @@ def read_images(
                 )
                 return None
             offset = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-            data = np.empty(int(offset[-1]), dtype=np.uint8)
+            data = empty_images((int(offset[-1]),), np.uint8)
             sha256 = hashlib.sha256()
             waiting = [hashing.submit(sha256.update, part) for part in _read_all(root, ordered, data, offset)]
         except OSError as error:

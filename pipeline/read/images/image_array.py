@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vlapipe.pipeline import long_images
 from vlapipe.pipeline.discover.discovery import stream_name
 from vlapipe.pipeline.read.array_clock import Stamps, count_rows, read_stamps
 from vlapipe.pipeline.read.clock_file import ClockFile
@@ -15,6 +23,7 @@ from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions
 from vlapipe.pipeline.read.images.keep import EncodedImages, PixelFrames, Places, keep_encoded, keep_pixels
 from vlapipe.pipeline.read.images.packed_rows import packed_images
 from vlapipe.pipeline.read.refused import RefusedError
+from vlapipe.pipeline.shards.format.npy_header import steadily
 from vlapipe.pipeline.stream_rows import ImageRows
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.schema import ImageStream
@@ -22,6 +31,7 @@ from vlapipe.schemas.toml_table import did_you_mean
 
 __all__ = ["read_image_array"]
 
+_AT_ONCE = 64 << 20  # bytes of padded files
 _KINDS = "iufbSOV"  # kinds of dtype that may hold images; the last three hold files
 
 
@@ -92,7 +102,8 @@ def _read(
     try:
         if entry.shape is not None and entry.dtype is not None:
             layout = layout_of(entry.shape, entry.dtype, stream)
-        if layout is None:  # nothing is known of the array, or it holds files
+        padded_bytes = math.prod(entry.shape or ()) if layout is None and entry.dtype == np.uint8 else 0
+        if layout is None and padded_bytes <= long_images.MOST_HELD:  # nothing is known of the array, or it holds files
             whole = load_array(lambda: opened.load_any(name), label, name, findings, kinds=_KINDS)
             if whole is None:
                 return None
@@ -102,8 +113,12 @@ def _read(
         return None
     opened.check_written(name, findings)
     if layout is None:
-        assert whole is not None
-        packed = packed_images(opened, whole, label, name, findings)
+        try:
+            blocks = [whole] if whole is not None else _blocks(opened, name)
+            packed = packed_images(opened, blocks, label, name, findings)
+        except Exception as error:  # noqa: BLE001 - a damaged array fails in a dozen ways
+            refuse_array(error, label, name, findings)
+            return None
         if packed is None:
             return None
         data, offset = packed
@@ -142,3 +157,13 @@ def _read(
         return None
     pixels.report(label, name, findings)
     return rows
+
+
+def _blocks(opened: ArrayFiles, name: str) -> Iterator[NDArray[Any]]:
+    """Yields the episode's rows of a large array of padded files, some at a time."""
+    entry = opened.arrays[name]
+    assert entry.shape is not None
+    start, stop, _ = (opened.rows_of(name) or slice(None)).indices(entry.shape[0])
+    step = max(1, _AT_ONCE // max(1, entry.shape[1]))
+    for first in range(start, stop, step):
+        yield steadily(partial(entry.load, slice(first, min(first + step, stop))))

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import Pieces, empty_images
 from vlapipe.pipeline.read.images.checks import OF_SCHEMA, Checked, Fault, check_images
 from vlapipe.pipeline.read.images.depth import DepthFaultError, in_unit, unit_factor
 from vlapipe.pipeline.read.images.image_options import AS_RECORDED, ImageOptions, ImageSize
@@ -152,26 +153,27 @@ def _converted(
 
     The images of a depth camera stay: their numbers are read as they are.
     """
+    images = [encoded.data[start:stop].data for start, stop in pairwise(encoded.offset.tolist())]
+    names = [None if stream.unit is not None else format_of(image) for image in images]
+    if not any(names):
+        return encoded, {}
     faults: dict[int, Fault] = {}
-    parts: list[Any] = []
+    parts = Pieces()
     num_converted = 0
-    for row, (start, stop) in enumerate(pairwise(encoded.offset.tolist())):
-        image = encoded.data[start:stop].data
-        name = format_of(image)
-        if name is None or stream.unit is not None:
-            parts.append(image)
+    for row, (image, name) in enumerate(zip(images, names, strict=True)):
+        if name is None:
+            parts.append(bytes(image))
             continue
         try:
             parts.append(png_of(image))
             num_converted += 1
         except ValueError as error:
-            parts.append(image)
+            parts.append(bytes(image))
             faults[row] = Fault("image.undecodable", f"a {name} that PNG holds without loss", str(error))
     if not num_converted:
         return encoded, faults
     findings.add("image.converted", encoded.source.path, found=f"{num_converted} of {len(parts)} images")
-    data = np.frombuffer(b"".join(parts), dtype=np.uint8)
-    offset = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    data, offset = parts.joined()
     return replace(encoded, data=data, offset=offset), faults
 
 
@@ -391,7 +393,8 @@ def _with_faults(rows: ImageRows, faults: dict[int, Fault], places: Sequence[str
 def _bytes_of(rows: ImageRows, which: list[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns the data and offsets of the images at the given rows, end to end."""
     parts = [rows.encoded(row) for row in which]
-    return np.concatenate(parts), np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    offset = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return np.concatenate(parts, out=empty_images((int(offset[-1]),), np.uint8)), offset
 
 
 def _common_size(places: list[str], sizes: list[tuple[int, int]], findings: Findings) -> tuple[int, int] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.containers.arrays import ArrayFiles
 from vlapipe.schemas.findings import Findings
 
@@ -16,23 +18,27 @@ _LENGTHS = "/compress_len"  # ALOHA's: (cameras, rows), in an order that is writ
 
 
 def packed_images(
-    opened: ArrayFiles, rows: NDArray[Any], label: str, name: str, findings: Findings
+    opened: ArrayFiles, blocks: Iterable[NDArray[Any]], label: str, name: str, findings: Findings
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
     """Returns the files end to end, with their offsets; ``None`` with a finding if the rows hold something else.
 
-    A JPEG file ends with ``ff d9`` and a PNG file with ``60 82``, so zeros at the end of a row are padding.
+    ``blocks`` are the rows, some at a time. A JPEG file ends with ``ff d9`` and a PNG file with ``60 82``, so zeros at
+    the end of a row are padding.
     """
-    files = [_bytes_of(row) for row in rows]
-    wrong = next((i for i, file in enumerate(files) if file is None), None)
-    if wrong is not None:
-        expected, found = "JPEG or PNG files", f"{type(rows[wrong]).__name__} in row {wrong}"
-        findings.add("image.layout", label, column=name, expected=expected, found=found)
-        return None
-    whole = [file for file in files if file is not None]
-    offset = np.cumsum([0, *map(len, whole)], dtype=np.int64)
-    if rows.dtype == np.uint8:
+    files, is_padded = Pieces(), False
+    for rows in blocks:
+        is_padded = rows.dtype == np.uint8
+        for row in rows:
+            file = _bytes_of(row)
+            if file is None:
+                expected, found = "JPEG or PNG files", f"{type(row).__name__} in row {len(files)}"
+                findings.add("image.layout", label, column=name, expected=expected, found=found)
+                return None
+            files.append(file)
+    data, offset = files.joined()
+    if is_padded:
         _compare_lengths(opened, np.diff(offset), label, name, findings)
-    return np.frombuffer(b"".join(whole), dtype=np.uint8), offset
+    return data, offset
 
 
 def _bytes_of(row: Any) -> bytes | None:

@@ -15,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlapipe.pipeline.long_images import Pieces, empty_images
 from vlapipe.pipeline.read.images.damage import decode_fault
 from vlapipe.pipeline.read.images.image_options import ImageOptions, ImageSize, Stored
 from vlapipe.pipeline.shards.format.image_decode import decode_depth, decode_rgb, is_png, nearest
@@ -93,7 +94,7 @@ def store_files(
         is_depth: the files are one channel of depth.
     """
     size = images.size or (rows.width, rows.height)
-    kinds = ["png" if is_png(rows.encoded(row)) else "jpeg" for row in range(rows.num_rows)]
+    kinds = ["png" if png else "jpeg" for png in rows.is_png]
     stored = [images.made_from(kind, is_depth=is_depth) for kind in kinds]
     kept = [new == kind and size == (rows.width, rows.height) for new, kind in zip(stored, kinds, strict=True)]
     if all(kept):
@@ -149,7 +150,7 @@ class _Made:
         self._num_rows, self._quality = num_rows, quality
         self._every = -(-num_rows // _SAMPLED) or 1
         self._pixels: NDArray[Any] | None = None
-        self._files: list[bytes] = []
+        self._files = Pieces()
         self._num = 0
         self._squared_errors: list[float] = []
         self._num_lossy = 0
@@ -162,15 +163,16 @@ class _Made:
         if stored == "raw":
             pixels = pixels[..., None] if pixels.ndim == 2 else pixels
             if self._pixels is None:
-                self._pixels = np.empty((self._num_rows, *pixels.shape), dtype=pixels.dtype)
+                self._pixels = empty_images((self._num_rows, *pixels.shape), pixels.dtype)
             self._pixels[self._num] = pixels
         elif stored == "png":
             self._files.append(encode_png(pixels))
         else:
             pixels = np.ascontiguousarray(pixels)
-            self._files.append(_jpeg_of(pixels, self._quality, subsampling))
+            jpeg = _jpeg_of(pixels, self._quality, subsampling)
+            self._files.append(jpeg)
             if self._num_lossy % self._every == 0:
-                self._squared_errors.append(squared_error(pixels, simplejpeg.decode_jpeg(self._files[-1])))
+                self._squared_errors.append(squared_error(pixels, simplejpeg.decode_jpeg(jpeg)))
             self._num_lossy += 1
         self._num += 1
 
@@ -185,8 +187,7 @@ class _Made:
         if self._pixels is not None:
             assert self._num == self._num_rows
             return replace(rows, data=self._pixels, offset=None, psnr_db=self.psnr_db)
-        offset = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
-        data = np.frombuffer(b"".join(self._files), dtype=np.uint8)
+        data, offset = self._files.joined()
         return replace(rows, data=data, offset=offset, psnr_db=self.psnr_db)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.images.jpeg import read_jpeg_header
 from vlapipe.pipeline.read.video.decode import Losses, PacketCount, within
 from vlapipe.pipeline.read.video.jpeg_frames import turn_of
@@ -20,7 +21,7 @@ _START_OF_SCAN = b"\xff\xda"
 class JpegPackets:
     """The JPEG files of a video, in order, with their numbers and times, and the frames that the file lacks."""
 
-    files: list[bytes]
+    files: Pieces
     numbers: list[int]
     times_ns: list[int | None]
     losses: Losses
@@ -35,7 +36,7 @@ def whole_jpegs(video: OpenVideo, part: tuple[int, int] | None) -> JpegPackets |
     if video.codec != "mjpeg":
         return None
     count = PacketCount(video, is_careful=True)
-    files, numbers, times = list[bytes](), list[int](), list[int | None]()
+    files, numbers, times = Pieces(), list[int](), list[int | None]()
     number = 0
     for packet in video.container.demux(video.stream):
         if not packet.size:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.clock_file import ClockFile, clock_of_stamps, refuse_far, shift_by_name
 from vlapipe.pipeline.read.clocks.stamps import FarStampsError
 from vlapipe.pipeline.read.containers.arrays import source_of
@@ -180,9 +181,10 @@ def _keep_untouched(camera: _Camera, jpegs: JpegPackets, source: Callable[[], So
         _report_losses(camera, losses)
         if camera.stream.on_bad == "refuse":
             return None
+    data, offset = jpegs.files.joined()
     encoded = EncodedImages(
-        data=np.frombuffer(b"".join(jpegs.files), dtype=np.uint8),
-        offset=np.cumsum([0, *map(len, jpegs.files)], dtype=np.int64),
+        data=data,
+        offset=offset,
         timestamp=_clock(camera, jpegs.numbers, jpegs.times_ns, losses),
         places=[f"{camera.label}: frame {number}" for number in jpegs.numbers],
         source=source(),
@@ -222,7 +224,7 @@ def _keep_jpeg(
     source: Callable[[], SourceFile],
     losses: Losses | None,
 ) -> ImageRows | None:
-    files, numbers, times, seen = list[bytes](), list[int](), list[int | None](), list[float]()
+    files, numbers, times, seen = Pieces(), list[int](), list[int | None](), list[float]()
     size: ImageSize | None = None
     for jpeg in jpegs:
         size = size or (jpeg.width, jpeg.height)
@@ -241,10 +243,10 @@ def _keep_jpeg(
     if loss_db is not None:
         found = f"{loss_db:.1f} dB in {len(seen)} of {len(files)} frames, {psnr_db(max(seen)):.1f} dB at worst"
         camera.fault("video.lossy", found=f"{found}; {video.codec} as JPEG of quality {camera.images.quality}")
-    offset = np.cumsum([0, *map(len, files)], dtype=np.int64)
+    data, offset = files.joined()
     return ImageRows(
         timestamp=timestamp,
-        data=np.frombuffer(b"".join(files), dtype=np.uint8),
+        data=data,
         offset=offset,
         height=size[1],
         width=size[0],
@@ -281,18 +283,17 @@ def _keep_pixels(
     source: Callable[[], SourceFile],
     losses: Losses | None,
 ) -> ImageRows | None:
-    """Hands the pixels over one by one, each of them freed here, because they fill the memory once as it is."""
-    numbers, times, pixels = list[int](), list[int | None](), list[NDArray[Any] | None]()
+    """Hands the pixels over one by one. They wait until all times are known."""
+    numbers, times, kinds, waiting = list[int](), list[int | None](), list[tuple[Any, ...]](), Pieces()
     for shown, image in frames:
         numbers.append(shown.number)
         times.append(shown.time_ns)
-        pixels.append(image)
+        kinds.append((image.dtype, image.shape))
+        waiting.append(image.tobytes())
 
     def handed_over() -> Iterator[NDArray[Any]]:
-        for row in range(len(pixels)):
-            image, pixels[row] = pixels[row], None
-            assert image is not None
-            yield image
+        for (dtype, shape), image in zip(kinds, waiting.taken(), strict=True):
+            yield np.frombuffer(image, dtype=dtype).reshape(shape)
 
     kept = PixelFrames(
         frames=handed_over(),
