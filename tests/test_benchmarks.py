@@ -50,6 +50,15 @@ def test_stored_images_benchmark_gives_every_case() -> None:
     assert stored["small"] < stored["as recorded"] < stored["small, raw"] < stored["raw"]
 
 
+@pytest.mark.slow
+def test_images_of_a_long_episode_are_not_held_in_memory_whole() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_long_episode.py"), "--cases", "files", "--share", "0.25"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    results = [json.loads(line) for line in lines]
+    assert [result["frames"] for result in results[:2]] == [5000, 10_000]
+    assert results[1]["peak_mb"] < 0.75 * results[1]["stored_mb"]
+
+
 CHOSEN = ("other fields", "chunk of 50 instead of 8", "relative actions", "windows in seconds")
 
 

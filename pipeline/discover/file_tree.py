@@ -37,7 +37,7 @@ _KEPT_FILES = 20_000  # files of listings that stay in memory
 _KEPT_SEARCHES = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file that fits a pattern, and the values of ``{camera}`` and ``{stem}`` in its path."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -131,16 +132,32 @@ def _zarr_store(place: str, path: str) -> RawFile | None:
     return RawFile(path, num_bytes, newest)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]] | None:
+def _entries(folder: Path) -> Iterable[os.DirEntry[str]] | None:
     """Returns a folder's entries, or ``None`` if the folder's path is too long to be opened."""
     try:
-        with os.scandir(folder) as found:
-            return list(found)
+        return _one_by_one(os.scandir(folder), folder)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
-        raise_if_stopped(error, folder)
-        raise UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions") from None
+        raise _not_listed(error, folder) from None
+
+
+def _one_by_one(entries: os._ScandirIterator[str], folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yields entries without keeping them: each keeps what was asked about its file, 700 bytes."""
+    with entries:
+        while True:
+            try:
+                entry = next(entries, None)
+            except OSError as error:
+                raise _not_listed(error, folder) from None
+            if entry is None:
+                return
+            yield entry
+
+
+def _not_listed(error: OSError, folder: Path) -> UsageError:
+    raise_if_stopped(error, folder)
+    return UsageError(f"{folder}: cannot be listed: {error.strerror}", "check its permissions")
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
