@@ -7,7 +7,6 @@ with the user's own files is refused.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,15 @@ from vlapipe.pipeline.build.record import Record, finished_records
 from vlapipe.pipeline.discover.listing import is_ignored
 from vlapipe.pipeline.plan.plan import Plan
 from vlapipe.pipeline.shards.format.atomic import remove_folder, sweep_temporaries, try_lock
-from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, MANIFEST, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.manifest import (
+    MADE_FROM,
+    MANIFEST,
+    REJECTS,
+    SHARD_FOLDER,
+    WORK_FOLDER,
+    Manifest,
+    is_table,
+)
 from vlapipe.pipeline.shards.verify.faults import files_of_all_generations
 from vlapipe.pipeline.shards.verify.verify import verify_opened
 from vlapipe.schemas.errors import DamageError, NotADatasetError, UsageError
@@ -26,8 +33,7 @@ from vlapipe.schemas.surroundings import raise_if_stopped
 
 __all__ = ["OutputFolder", "check_output", "is_whole", "open_output", "tidy"]
 
-_TABLES = "episodes|shards|gaps|findings|moments|statistics"
-_OURS = re.compile(rf"{MANIFEST}|{REJECTS}|{SHARD_FOLDER}|(?:{_TABLES})-[0-9a-f]{{8}}\.parquet")
+_OURS = (MANIFEST, REJECTS, SHARD_FOLDER)
 
 
 class OutputFolder:
@@ -76,7 +82,7 @@ def check_output(path: Path, dataset: Path) -> None:
         return
     others = sorted(entry.name for entry in path.iterdir() if not is_ignored(entry.name))
     if (path / MADE_FROM).exists():
-        others = [name for name in others if not _OURS.fullmatch(name)]
+        others = [name for name in others if name not in _OURS and not is_table(name)]
     if others:
         raise UsageError(f"--out {path}: holds something else: {others[0]}", "choose a new or empty folder")
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generation_file, generations
 from vlapipe.pipeline.shards.manifest.history import HISTORY
-from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, SHARD_FOLDER
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, REJECTS, SHARD_FOLDER, is_table
 from vlapipe.pipeline.shards.stores.copies import Copy
 from vlapipe.pipeline.shards.stores.upload import upload
 from vlapipe.schemas.errors import UsageError
 
 __all__ = ["holds_dataset", "require_free", "to_store"]
 
-_OURS = re.compile(r"[a-z]+(-[0-9a-f]{8})?\.(parquet|jsonl?)|\.ingested\.json")
+_OURS = (MANIFEST, MADE_FROM, REJECTS)
 
 
 def holds_dataset(copy: Copy) -> bool:
@@ -28,7 +27,7 @@ def require_free(copy: Copy) -> None:
     Raises:
         UsageError: there is something else.
     """
-    others = sorted(name for name in copy.names() if not _OURS.fullmatch(name))
+    others = sorted(name for name in copy.names() if name not in _OURS and not is_table(name))
     if others:
         problem = f"--out {copy.store.address}: holds something else: {others[0]}"
         raise UsageError(problem, "choose a folder that is not there yet")
@@ -43,7 +42,7 @@ def to_store(made: Path, copy: Copy) -> None:
     """
     store, there = copy.store, generations(made)
     upload(store, (made / SHARD_FOLDER).glob("shard-*"), SHARD_FOLDER)
-    upload(store, [file for file in made.iterdir() if file.is_file() and _is_table(file.name)])
+    upload(store, [file for file in made.iterdir() if is_table(file.name) or file.name == REJECTS])
     store.put(MADE_FROM, (made / MADE_FROM).read_bytes())
     if (made / HISTORY).is_dir():
         upload(store, (made / HISTORY).glob("*.json"), HISTORY)
@@ -54,7 +53,3 @@ def to_store(made: Path, copy: Copy) -> None:
     if there:
         upload(store, [made / generation_file(number) for number in there[1:]], GENERATIONS)
         store.put(MANIFEST, (made / MANIFEST).read_bytes())
-
-
-def _is_table(name: str) -> bool:
-    return _OURS.fullmatch(name) is not None and name not in (MANIFEST, MADE_FROM)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [
     "WORK_FOLDER",
     "Manifest",
     "episodes_bytes",
+    "is_table",
     "write_generation",
     "write_named",
 ]
@@ -47,6 +49,8 @@ REJECTS = "rejects.jsonl"
 SHARD_FOLDER = "shards"
 WORK_FOLDER = ".ingest"  # ingest's lock and commit records; removed after the manifest is written
 MADE_FROM = ".ingested.json"  # description of the raw data that ingest read
+_TABLES = "episodes|shards|moments|gaps|findings|statistics|dropped|edits|rejects"
+_TABLE = re.compile(rf"(?:{_TABLES})-[0-9a-f]{{8}}\.(?:parquet|jsonl?)")
 _ROW_GROUP = 1 << 14  # in episodes, so that one of a million episodes is read without all others
 
 
@@ -309,6 +313,11 @@ def write_generation(
     digest = hashlib.sha256(lines).hexdigest()
     entries["rejects"] = {"file": REJECTS, "bytes": len(lines), "sha256": digest, "count": len(rejects)}
     write_bytes(folder / MANIFEST, Manifest(**entries).to_json())
+
+
+def is_table(name: str) -> bool:
+    """Returns whether a file has the name of a table with its digest, which only vlapipe gives."""
+    return _TABLE.fullmatch(name) is not None
 
 
 def episodes_bytes(table: pa.Table) -> bytes:

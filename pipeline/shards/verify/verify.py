@@ -23,7 +23,7 @@ from vlapipe.pipeline.shards.format.atomic import TEMP_PREFIX, try_lock
 from vlapipe.pipeline.shards.format.sealed_json import Seal, is_cut, is_sealed
 from vlapipe.pipeline.shards.manifest.generations import GENERATIONS, MANIFEST, generations, manifest_file
 from vlapipe.pipeline.shards.manifest.history import HISTORY
-from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest
+from vlapipe.pipeline.shards.manifest.manifest import MADE_FROM, REJECTS, SHARD_FOLDER, WORK_FOLDER, Manifest, is_table
 from vlapipe.pipeline.shards.ordered_map import in_order
 from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.pipeline.shards.stores.copies import copy_at, shown
@@ -48,8 +48,6 @@ REPAIR_FOLDER = "repair"  # of a repair, in the work folder
 
 # Names that only vlapipe gives: such a file was left behind. Other files beside the manifest are the user's own.
 _SHARD_NAME = re.compile(r"shard-\d+-[0-9a-f]{8}\.(?:npz|zarr\.zip)")
-_TABLE_NAMES = "episodes|shards|moments|gaps|findings|statistics|dropped|edits|rejects"
-_TABLE_NAME = re.compile(rf"(?:{_TABLE_NAMES})-[0-9a-f]{{8}}\.(?:parquet|jsonl?)")
 _OLDER = "has no digest of its own: an older vlapipe wrote it"
 _MOST_THREADS = 4
 _MB = 1_000_000
@@ -127,7 +125,7 @@ def verify(
     found = Verification(path=path, share=share, seed=seed, whole=set(whole))
     copy = copy_at(path)
     if copy:
-        tables = [name for name in copy.names() if _TABLE_NAME.fullmatch(name) and name not in found.whole]
+        tables = [name for name in copy.names() if is_table(name) and name not in found.whole]
         copy.renew([MANIFEST, MADE_FROM, REJECTS, *tables], GENERATIONS, HISTORY)
     try:
         manifest = Manifest.read(path)
@@ -169,7 +167,7 @@ def named_by_digest(path: Path) -> set[str]:
     copy = copy_at(path)
     tables = copy.names() if copy else {entry.name for entry in path.iterdir()}
     shards = copy.names(SHARD_FOLDER) if copy else {entry.name for entry in (path / SHARD_FOLDER).glob("*")}
-    names = {name for name in tables if _TABLE_NAME.fullmatch(name)}
+    names = {name for name in tables if is_table(name)}
     shards = {name for name in shards if _SHARD_NAME.fullmatch(name)}
     return names | {f"{SHARD_FOLDER}/{name}" for name in shards}
 
