@@ -19,7 +19,7 @@ from vlapipe.pipeline.shards.progress_bar import Progress
 from vlapipe.schemas.errors import NotADatasetError, UsageError
 from vlapipe.train.batch_size import fit_batch_size, joined, require_measurable
 from vlapipe.train.checkpoint.files import checkpoint_path, step_of
-from vlapipe.train.checkpoint.initial_weights import init_policy
+from vlapipe.train.checkpoint.initial_weights import arguments_of, init_policy
 from vlapipe.train.checkpoint.resumed import make_schedule, schedule_note
 from vlapipe.train.checkpoint.run_folder import run_folder, save_config
 from vlapipe.train.checkpoint.run_state import restore
@@ -39,7 +39,7 @@ from vlapipe.train.optim.trainable import Trainable
 from vlapipe.train.parallel.ddp import Replicated
 from vlapipe.train.parallel.ranks import Ranks, agree, distributed, gather_bytes, sum_of, tell_failure
 from vlapipe.train.parallel.strategy import Single, Strategy
-from vlapipe.train.policies.base import blocks_of, instruction_note, preprocessor_of
+from vlapipe.train.policies.base import Policy, blocks_of, instruction_note, preprocessor_of
 from vlapipe.train.policies.compiled import CompileWatch, compile_policy
 from vlapipe.train.policies.flops import flops_of
 from vlapipe.train.policies.loss_module import LossOf, LossSums
@@ -85,10 +85,11 @@ def build(config: TrainConfig) -> Iterator[Run]:
             found = stack.enter_context(run_folder(config, console.say)) if ranks.is_first else None
         resume_from = _on_every_rank(found, config, ranks)
         if config.data.fit_batch_size:
-            config = _fitted(config, ranks, precision, console.say)
+            config = _fitted(config, ranks, precision, console.say, resume_from)
         with agree(ranks):
             loader, val_loader = _open_data(config, ranks, console.say)
             config = config.with_length(loader.num_frames, ranks.world_size)
+            config = _with_arguments(config, loader, console.say, resume_from)
             console.total = config.num_steps
             policy = _make_policy(config, loader, console.say, resumes=resume_from is not None)
             for each in (loader, val_loader):
@@ -126,11 +127,14 @@ def _on_every_rank(found: Path | None, config: TrainConfig, ranks: Ranks) -> Pat
     return checkpoint_path(config.out, int(code) - 1) if code else None
 
 
-def _fitted(config: TrainConfig, ranks: Ranks, precision: str, say: Callable[[str], None]) -> TrainConfig:
+def _fitted(
+    config: TrainConfig, ranks: Ranks, precision: str, say: Callable[[str], None], resume_from: Path | None
+) -> TrainConfig:
     """Returns the config with the largest batch size that fits. Its trials have a policy of their own."""
     with agree(ranks):
         probe = replace(config, data=replace(config.data, batch_size=1, num_workers=0))
         loader, _ = _open_data(probe, replace(ranks, device=torch.device("cpu")), lambda _: None)
+        config = _with_arguments(config, loader, say, resume_from)
         policy = _make_policy(config, loader, lambda _: None, resumes=True)  # with any weights
         batch = joined([*islice(loader, 8)])  # texts differ in length
     most = loader.num_frames // ranks.world_size
@@ -322,6 +326,23 @@ def _make_module(
             say=say,
         )
     return strategy.wrap(module, policy, blocks), compiled
+
+
+def _with_arguments(
+    config: TrainConfig, loader: Loader, say: Callable[[str], None], resume_from: Path | None
+) -> TrainConfig:
+    """Returns the config with the arguments that the policy takes for this data, or that its first weights had."""
+    policy_class = load_policy_class(config.policy)
+    if not issubclass(policy_class, Policy):
+        return config
+    begins_with = resume_from or config.init
+    before = None if begins_with is None else arguments_of(begins_with)
+    more = policy_class.arguments_for(loader.spec, loader.num_episodes, config.policy_args, before)
+    if not more:
+        return config
+    why = f"there are {loader.num_episodes} episodes to learn from" if before is None else f"{begins_with} has it"
+    say(f"policy {config.policy}: {', '.join(f'{name} = {value}' for name, value in more.items())}, because {why}")
+    return replace(config, policy_args={**config.policy_args, **more})
 
 
 def _make_policy(config: TrainConfig, loader: Loader, say: Callable[[str], None], *, resumes: bool) -> nn.Module:

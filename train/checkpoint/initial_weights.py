@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
+from vlapipe.train.checkpoint.files import open_checkpoint
 from vlapipe.train.checkpoint.saved_policy import chosen_checkpoint, saved_weights
 from vlapipe.train.policies.nn.normalize import Normalizer
 
-__all__ = ["Fit", "copy_what_fits", "init_policy"]
+__all__ = ["Fit", "arguments_of", "copy_what_fits", "init_policy"]
 
 _NAMED = 3  # maximum number of tensors that the line names of each kind; the line counts the others
 
@@ -53,6 +55,12 @@ def init_policy(policy: nn.Module, path: Path) -> str:
     folder = chosen_checkpoint(path)
     weights, _ = saved_weights(folder)
     return f"init from {folder}: {copy_what_fits(policy, weights, where=str(path)).line}"
+
+
+def arguments_of(path: Path) -> dict[str, Any]:
+    """Returns the ``policy_args`` of a run or a checkpoint. The errors are those of ``init_policy``."""
+    found: dict[str, Any] = dict(open_checkpoint(chosen_checkpoint(path)).state["config"]["policy_args"])
+    return found
 
 
 @torch.no_grad()

@@ -207,6 +207,11 @@ class Loader:
         """Number of the split's frames whose windows cross no gap; 0 if the split has no episode."""
         return self._frames.num_frames
 
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes that these frames belong to."""
+        return len(np.unique(self._frames.episode))
+
     @cached_property
     def parts(self) -> tuple[DatasetPart, ...]:
         """Each dataset's part of the frames and of the samples. Its name is the end of its path."""

@@ -11,12 +11,13 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlapipe.schemas.errors import UsageError
-from vlapipe.train.data.batch_layout import Batch
+from vlapipe.train.data.batch_layout import Batch, SampleSpec
 
 __all__ = [
     "Batch",
@@ -101,6 +102,21 @@ class Policy(nn.Module, ABC):
         torch.compile compiles ``loss``, and cannot compile work on texts. So this method does such work before.
         """
         return batch
+
+    @classmethod
+    def arguments_for(
+        cls, spec: SampleSpec, num_episodes: int, given: Mapping[str, Any], before: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Returns arguments that suit the data better than the defaults. The run adds them to its ``policy_args``.
+
+        Args:
+            spec: shapes and statistics of the samples.
+            num_episodes: how many episodes there are to learn from.
+            given: the run's ``policy_args``, which have the last word.
+            before: those of the run that this one resumes or begins with (``--init``); None if it begins anew.
+        """
+        del spec, num_episodes, given, before
+        return {}
 
     def preprocessor(self) -> Callable[[Batch], Batch] | None:
         """Returns a function that the loader's threads call with each batch, on the CPU; None by default.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ _WORDS, _WHICH = "task.words", "task.which"  # see InstructionEncoder.ids
 _LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 _IMAGES = "observation.images."
 _STATE_NOISE = 0.1  # where there are images
+_MANY_EPISODES = 400
 
 
 class Sizes(TypedDict, total=False):
@@ -73,6 +74,16 @@ class BuiltInPolicy(Policy):
     If the spec has ``embodiments``, the robot is a part of the features, and each robot's state and actions are
     normalized by its own statistics. The columns that are padded for a robot are constant for it.
     """
+
+    @classmethod
+    def arguments_for(
+        cls, spec: SampleSpec, num_episodes: int, given: Mapping[str, Any], before: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Returns ``whole_map`` from 400 episodes on: fewer would be learned by heart (docs/decisions/0023)."""
+        if not spec.images or "whole_map" in given or given.get("backbone") is not None:
+            return {}
+        reads_whole = num_episodes >= _MANY_EPISODES if before is None else before.get("whole_map", False)
+        return {"whole_map": True} if reads_whole else {}
 
     def __init__(self, spec: SampleSpec, **sizes: Unpack[Sizes]) -> None:
         """Build the layers.

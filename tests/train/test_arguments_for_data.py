@@ -1,0 +1,59 @@
+"""A run takes arguments of its policy that suit how much there is to learn from, and keeps them ever after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import SMALL, options
+from synthetic import make_spec
+
+import vlapipe
+from vlapipe.train.config import TrainConfig
+from vlapipe.train.loop import train
+from vlapipe.train.policies import built_in
+from vlapipe.train.policies.flow import FlowPolicy
+from vlapipe.train.policies.regression import RegressionPolicy
+
+
+def kept_arguments(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "config.json").read_text())["policy_args"]
+    return found
+
+
+def run(data: Path, out: Path, **changes: Any) -> None:
+    train(TrainConfig.of(**options(data, out, **({"max_steps": 2, "policy": "regression"} | changes))))
+
+
+@pytest.mark.parametrize("policy", [RegressionPolicy, FlowPolicy])
+def test_maps_are_read_whole_where_there_are_enough_episodes(policy: type[built_in.BuiltInPolicy]) -> None:
+    spec, blind = make_spec(), make_spec(images={})
+    assert policy.arguments_for(spec, 399, {}, None) == {}
+    assert policy.arguments_for(spec, 400, {}, None) == {"whole_map": True}
+    assert policy.arguments_for(spec, 400, {"whole_map": False}, None) == {}
+    assert policy.arguments_for(spec, 400, {"backbone": "resnet18"}, None) == {}
+    assert policy.arguments_for(blind, 400, {}, None) == {}
+    assert policy.arguments_for(spec, 10, {}, {"whole_map": True}) == {"whole_map": True}
+    assert policy.arguments_for(spec, 400, {}, {}) == {}
+
+
+def test_argument_is_told_and_kept_for_resuming_acting_and_beginning_with(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many, later = tmp_path / "few", tmp_path / "many", tmp_path / "later"
+    run(tiny_dataset, few)
+    assert kept_arguments(few) == SMALL
+    monkeypatch.setattr(built_in, "_MANY_EPISODES", 2)
+    run(tiny_dataset, many)
+    assert kept_arguments(many) == SMALL | {"whole_map": True}
+    assert "policy regression: whole_map = True, because there are " in capsys.readouterr().err
+    run(tiny_dataset, few, resume=True, max_steps=4)
+    assert kept_arguments(few) == SMALL
+    monkeypatch.setattr(built_in, "_MANY_EPISODES", 400)
+    run(tiny_dataset, many, resume=True, max_steps=4)
+    assert vlapipe.load_policy(many).images[0].whole is not None  # type: ignore[attr-defined]
+    run(tiny_dataset, later, init=str(many))
+    assert kept_arguments(later) == SMALL | {"whole_map": True}
+    assert f"because {many} has it" in capsys.readouterr().err
