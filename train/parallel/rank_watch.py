@@ -9,6 +9,7 @@ process is stopped, or its machine or the network is gone, its row does not come
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
@@ -36,6 +37,7 @@ _VERDICT_S = 10.0
 _NOTICE_S = 60.0  # after so long, and then twice as long, a rank says that the others wait for it
 _ROLL_CALL_S = 1.0
 _LATE_S = 5.0  # so much later a rank of a busy machine may answer the roll call
+_HEARD_S = 3.0  # so long rank 0 waits until the others know who answered
 _STORE_S = 5.0  # time that the store has to answer; on a lost machine it never does
 # The smallest status counts. The status of a failed rank is _FAILED * rank + exit code.
 _FINISHED, _RUNNING, _FAILED = 2**62, 2**61, 256
@@ -202,8 +204,20 @@ class RankWatch:
                 present = self._ask(lambda: [r for r in range(self._world_size) if self._store.check([_here(r)])])
             except RuntimeError:  # rank 0, which hosts the store, has printed its message and ended
                 return _Ending(StoppedError.exit_code)
+        self._let_all_hear(present)
         absent = [rank for rank in range(self._world_size) if rank not in present]
         return self._lost(absent, silent, speaks=self._rank == present[0])
+
+    def _let_all_hear(self, present: list[int]) -> None:
+        """Say that this rank knows who is present. Rank 0 waits for the others, because the store ends with it."""
+        began = time.monotonic()
+        with contextlib.suppress(RuntimeError):  # a rank that is later still finds the store gone
+            if self._rank:
+                self._ask(lambda: self._store.set(_heard(self._rank), ""))
+                return
+            others = [_heard(rank) for rank in present if rank]
+            while others and time.monotonic() - began < _HEARD_S and not self._ask(lambda: self._store.check(others)):
+                time.sleep(0.05)
 
     def _answer_roll_call(self) -> None:
         self._store.set(_here(self._rank), "")
@@ -271,6 +285,10 @@ def _own_node(rank: int) -> int:
 
 def _here(rank: int) -> str:
     return f"vlapipe/here/{rank}"
+
+
+def _heard(rank: int) -> str:
+    return f"vlapipe/heard/{rank}"
 
 
 def _named(ranks: list[int]) -> str:

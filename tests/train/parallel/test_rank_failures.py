@@ -173,8 +173,32 @@ except StoppedError as error:
 def test_rank_that_answers_late_because_its_machine_is_busy_is_not_called_lost() -> None:
     ranks = run_ranks(None, code=ANSWERS_LATE)
     assert codes(ranks) == [5, 5, -9, 5], ranks
-    [line] = [line for rank in ranks for line in rank.err.splitlines()]
-    assert line.startswith("vlapipe: rank 2 was lost: its process ended without a word")
+    lines = [line for rank in ranks for line in rank.err.splitlines()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("vlapipe: rank 2 was lost: its process ended without a word")
+
+
+ANSWERS_AND_STALLS = ANSWERS_LATE.replace(
+    "    time.sleep(2.5)\n    answer(watch)\n",
+    """    put = watch._store.set
+    class Store:
+        check = watch._store.check
+        def set(self, *entry):
+            put(*entry)
+            time.sleep(1.5)
+    watch._store = Store()
+    answer(watch)
+""",
+)
+
+
+def test_rank_that_stalls_when_it_has_answered_does_not_call_the_first_rank_lost_that_ended_meanwhile() -> None:
+    assert ANSWERS_AND_STALLS != ANSWERS_LATE
+    ranks = run_ranks(None, code=ANSWERS_AND_STALLS)
+    assert codes(ranks) == [5, 5, -9, 5], ranks
+    lines = [line for rank in ranks for line in rank.err.splitlines()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("vlapipe: rank 2 was lost: its process ended without a word")
 
 
 FINISHES = """
