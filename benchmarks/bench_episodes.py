@@ -22,7 +22,7 @@ import numpy as np
 import simplejpeg
 from machine import machine, rounded
 
-SCHEMA = """
+ROBOT = """
 name = "tiny"
 anchor = "robot"
 [episodes]
@@ -32,16 +32,17 @@ kind = "csv"
 files = ["robot.csv"]
 time = { column = "t" }
 fields = { q = { columns = ["q0", "q1", "q2"] } }
-[streams.camera]
-kind = "images"
-files = ["{camera}/*.jpg"]
-[streams.camera.time]
 [action]
 kind = "next"
 of = ["robot/q"]
 [sample]
 state = ["robot/q"]
-
+"""
+CAMERA = """
+[streams.camera]
+kind = "images"
+files = ["{camera}/*.jpg"]
+[streams.camera.time]
 """
 CHILD = """
 import json, re, sys, time
@@ -91,7 +92,7 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         schema = Path(folder) / "tiny.toml"
-        schema.write_text(SCHEMA)
+        schema.write_text(ROBOT + CAMERA)
         for count in wanted.episodes:
             raw = Path(folder) / f"raw_{count}"
             make_raw(raw, count)

@@ -25,28 +25,13 @@ import h5py
 import numpy as np
 import simplejpeg
 from bench_bags import write_bag
+from bench_episodes import CAMERA, ROBOT
 from machine import machine, rounded
 from numpy.typing import NDArray
 
 START, RATE = 1_790_000_000, 30
-SCHEMA = """
-name = "long"
-anchor = "robot"
-[episodes]
-folders = ["episode_*"]
-[streams.robot]
-kind = "csv"
-files = ["robot.csv"]
-time = { column = "t" }
-fields = { q = { columns = ["q0", "q1", "q2"] } }
-[action]
-kind = "next"
-of = ["robot/q"]
-[sample]
-state = ["robot/q"]
-"""
 CAMERAS = {
-    "files": '[streams.camera]\nkind = "images"\nfiles = ["{camera}/*.jpg"]\ntime = {}\n',
+    "files": CAMERA,
     "hdf5": '[streams.front]\nkind = "images"\nfiles = ["*.h5"]\narray = "front"\ntime = { array = "t" }\n',
     "video": f'[streams.camera]\nkind = "video"\nfiles = ["{{camera}}.mp4"]\ntime = {{ rate_hz = {RATE} }}\n',
     "bag": """[streams.left]
@@ -151,7 +136,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 schema = folder / "long.toml"
-                schema.write_text(SCHEMA + CAMERAS[case])
+                schema.write_text(ROBOT + CAMERAS[case])
                 frames = int(length * wanted.share * MAKERS[case][1])
                 make_raw(folder / "raw", case, frames, scenes)
                 num_bytes, seconds, peak = run(folder / "raw", folder / "data", schema)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlapipe.pipeline.long_images import Pieces, empty_images
+from vlapipe.pipeline.long_images import Pieces
 from vlapipe.pipeline.read.array_clock import count_rows
 from vlapipe.pipeline.read.bags.definitions import types_of
 from vlapipe.pipeline.read.bags.json_messages import JsonMessages
@@ -122,9 +122,8 @@ def _stamps(
 
 def _encoded(messages: Messages | JsonMessages) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns the compressed images end to end, and their offsets."""
-    topic = messages.topic
+    topic, files = messages.topic, Pieces()
     if isinstance(messages, JsonMessages):
-        files = Pieces()
         for row, text in enumerate(messages.array("data").tolist()):
             files.append(_of_json(messages, row, text))
         return files.joined()
@@ -132,18 +131,13 @@ def _encoded(messages: Messages | JsonMessages) -> tuple[NDArray[np.uint8], NDAr
     if data is None or form is None or data.type not in ("uint8", "byte", "char") or form.type != "string":
         expected = "sensor_msgs/CompressedImage or sensor_msgs/Image"
         raise RefusedError("bag.type", expected, f"{topic.name} of {topic.kind.type}")
-    spans = []
     for row, payload in enumerate(topic.payloads):
         leaves = messages.shape_of(row).leaves
         words = leaves["format"]
         start, stop = leaves["data"].offset, leaves["data"].offset + leaves["data"].size
         start += _header_of(payload, start, payload[words.starts[0] : words.ends[0]], messages, row)
-        spans.append((start, stop))
-    offset = np.concatenate([[0], np.cumsum([stop - start for start, stop in spans])]).astype(np.int64)
-    joined = empty_images((int(offset[-1]),), np.uint8)
-    for row, (start, stop) in enumerate(spans):
-        joined[offset[row] : offset[row + 1]] = np.frombuffer(topic.payloads[row], np.uint8)[start:stop]
-    return joined, offset
+        files.append(payload[start:stop])
+    return files.joined()
 
 
 def _header_of(payload: bytes, start: int, form: bytes, messages: Messages, row: int) -> int:
