@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_files_of_a_lab_are_the_same_too(tiny_raw: Path, tmp_path: Path, request
     ingest(IngestConfig(source=tiny_raw, out=tmp_path / "b", workers=1))
     assert num_files[0] > 0
     assert tree(tmp_path / "a") == tree(tmp_path / "b") != {}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_full_disk_stops_the_command_and_sets_no_episode_aside(
+    tmp_path: Path, make: Callable[[Path], str], num_files: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "long.toml").write_text(HEAD + make(tmp_path / "raw"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    config = IngestConfig(source=tmp_path / "raw", out=tmp_path / "data", schema=str(tmp_path / "long.toml"), workers=1)
+    with pytest.raises(StoppedError, match="the disk is full"):
+        ingest(config)
+    assert num_files[0] > 0
 
 
 def memory_mb() -> int:

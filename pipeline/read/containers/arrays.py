@@ -20,6 +20,7 @@ from vlapipe.pipeline.read.refused import RefusedError
 from vlapipe.pipeline.read.text import first_line
 from vlapipe.pipeline.shards.format.npy_header import steadily
 from vlapipe.pipeline.stream_rows import SourceFile
+from vlapipe.schemas.errors import StoppedError
 from vlapipe.schemas.findings import Findings
 from vlapipe.schemas.surroundings import raise_if_stopped, stopped_by
 from vlapipe.schemas.toml_table import did_you_mean
@@ -172,7 +173,7 @@ def refuse_array(error: Exception, label: str, name: str, findings: Findings) ->
 
 def stop_for(error: Exception, label: str) -> None:
     """Raises ``StoppedError`` if the disk or the memory is at fault; a damaged header may ask for any memory."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | StoppedError):
         raise_if_stopped(error, label)
     elif isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) < _MOST_NUMBERS:
         raise stopped_by(error, label) from None
