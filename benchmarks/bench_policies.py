@@ -3,11 +3,13 @@
 pip install metaworld
 python benchmarks/bench_policies.py --suite state --work FOLDER --seeds 0,1,2
 python benchmarks/bench_policies.py --suite camera --work FOLDER --case "4 epochs" --recorded 25 -- --epochs 4
+python benchmarks/bench_policies.py --suite camera-goal --work FOLDER --seeds 0,1,2
 
 It records 50 episodes a task with ``examples/metaworld/mt10.py``, ingests them, and for each seed and policy runs
 ``vlapipe train`` and ``vlapipe eval`` as a user would. The plain networks of ``plain_policies.py`` are trained by the
 same command on the same samples in the same order. What differs from the defaults of ``vlapipe train`` is in
-``options``.
+``options``. The suite ``camera`` has one camera and the hand; ``camera-goal`` tells the place of the goal too, because
+one camera does not tell how far away a sphere of two pixels is.
 
 ``cpu_s`` is the processor's time of the whole command, its start and validations included. ``success`` is of episodes
 that no recording has, with its 95 % interval (Wilson); ``lost`` counts the others by task.
@@ -30,8 +32,10 @@ from machine import machine, rounded
 
 BENCHMARKS = Path(__file__).resolve().parent
 EXAMPLE = BENCHMARKS.parent / "examples" / "metaworld"
-SUITES = {"state": "mt10.toml", "camera": "mt10_camera.toml"}
-PLAIN = {"state": "plain_policies:Perceptron", "camera": "plain_policies:SmallConvNet"}
+SUITES = {"state": "mt10.toml", "camera": "mt10_camera.toml", "camera-goal": "mt10_camera.toml"}
+PLAIN = {"state": "plain_policies:Perceptron"}  # else SmallConvNet
+TOLD = {"camera-goal": ["--state", "robot/state", "--state", "robot/goal"]}  # what vlapipe train is given
+SEEN = {"camera": ["camera=true"], "camera-goal": ["camera=true", "goal=true"]}  # and the environment
 
 
 def run(*arguments: object) -> float:
@@ -47,9 +51,10 @@ def run(*arguments: object) -> float:
 
 def dataset_of(suite: str, work: Path, episodes: int) -> Path:
     """Return the dataset of a suite, which is recorded and ingested if it is not there."""
-    raw, data = work / f"raw-{suite}", work / f"data-{suite}"
+    kind = suite.partition("-")[0]  # both suites with a camera are of one dataset
+    raw, data = work / f"raw-{kind}", work / f"data-{kind}"
     if not raw.exists():
-        run(EXAMPLE / "mt10.py", raw, "--episodes", episodes, *(["--camera"] if suite == "camera" else []))
+        run(EXAMPLE / "mt10.py", raw, "--episodes", episodes, *(["--camera"] if kind == "camera" else []))
     if not data.exists():
         run("-m", "vlapipe", "ingest", "--dataset", raw, "--schema", EXAMPLE / SUITES[suite], "--out", data)
     return data
@@ -74,9 +79,8 @@ def measure(suite: str, data: Path, folder: Path, seed: int, options: list[str],
 
 def acting(suite: str, folder: Path, episodes: int) -> dict[str, Any]:
     """Return the successes of a run."""
-    of = ["--env-arg", "camera=true"] if suite == "camera" else []
     command = ["eval", folder, "--env", "mt10:make_env", "--episodes", episodes, "--seed", 1, "--films", 0]
-    run("-m", "vlapipe", *command, *of)
+    run("-m", "vlapipe", *command, *(part for given in SEEN.get(suite, []) for part in ("--env-arg", given)))
     [written] = (folder / "eval").glob("*.json")
     result = json.loads(written.read_text())
     share = result["success"]
@@ -105,11 +109,11 @@ def main() -> None:
     if given.work is None:
         given.work = Path(tempfile.mkdtemp(prefix="bench_policies_"))
     data = dataset_of(given.suite, given.work, given.recorded)
-    policies = {"regression": [], "plain": ["--policy", PLAIN[given.suite]]}
+    policies = {"regression": [], "plain": ["--policy", PLAIN.get(given.suite, "plain_policies:SmallConvNet")]}
     wanted = {"beside": ["regression", "plain"], "alone": ["plain"], "no": ["regression"]}[given.plain]
     for seed in given.seeds.split(","):
         for name in wanted:
-            options = [*policies[name], *given.options]
+            options = [*policies[name], *TOLD.get(given.suite, []), *given.options]
             folder = given.work / f"{given.suite}-{given.case}-{name}-{seed}".replace(" ", "-")
             line = {"bench": "policies", "suite": given.suite, "case": given.case, "policy": name, "options": options}
             line |= {"seed": int(seed), "recorded": given.recorded}

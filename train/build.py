@@ -331,17 +331,22 @@ def _make_module(
 def _with_arguments(
     config: TrainConfig, loader: Loader, say: Callable[[str], None], resume_from: Path | None
 ) -> TrainConfig:
-    """Returns the config with the arguments that the policy takes for this data, or that its first weights had."""
+    """Returns the config with the arguments that the policy takes for this data, or that its first weights had.
+
+    A resumed run keeps what it had and takes nothing new.
+    """
     policy_class = load_policy_class(config.policy)
     if not issubclass(policy_class, Policy):
         return config
     begins_with = resume_from or config.init
     before = None if begins_with is None else arguments_of(begins_with)
     more = policy_class.arguments_for(loader.spec, loader.num_episodes, config.policy_args, before)
+    if resume_from is not None and before is not None:
+        more = {name: before[name] for name in more if name in before}
     if not more:
         return config
-    why = f"there are {loader.num_episodes} episodes to learn from" if before is None else f"{begins_with} has it"
-    say(f"policy {config.policy}: {', '.join(f'{name} = {value}' for name, value in more.items())}, because {why}")
+    why = f"{loader.num_episodes} episodes to learn from" + ("" if begins_with is None else f" and {begins_with}")
+    say(f"policy {config.policy}: {', '.join(f'{name} = {value}' for name, value in more.items())}, chosen for {why}")
     return replace(config, policy_args={**config.policy_args, **more})
 
 

@@ -4,7 +4,9 @@ pip install metaworld
 python examples/metaworld/mt10.py OUT --episodes 50 [--camera]
 
 With ``--camera``, each row of the CSV has a picture too, and ``mt10_camera.toml`` reads those and the place of the hand
-alone: where the objects and the goal are is then to be seen. ``MUJOCO_GL=osmesa`` draws without a screen.
+alone: where the objects and the goal are is then to be seen. With ``--state robot/state --state robot/goal`` in training
+and ``--env-arg goal=true`` in eval the goal is told, and only the objects are to be seen. ``MUJOCO_GL=osmesa`` draws
+without a screen.
 
 An episode is a function of its seed. An episode of ``make_env`` has the task of its seed's last digit, so ten seeds in
 a row are the ten tasks, and no seed below a million is a recorded one.
@@ -84,8 +86,9 @@ class TenTasks:
 
     action_hz = 1 / STEP_S
 
-    def __init__(self, *, camera: bool = False) -> None:
+    def __init__(self, *, camera: bool = False, goal: bool = False) -> None:
         self.envs, self.camera = [task_env(task, draws=camera) for task in TASKS], camera
+        self.told = [*range(4), *range(18, 21)] if goal else [*range(4)]  # of a state, beside a camera
 
     def reset(self, *, seed: int = 0, **_: Any) -> tuple[Any, dict[str, Any]]:
         """Begin the episode of a seed."""
@@ -109,13 +112,13 @@ class TenTasks:
     def _seen(self, seen: Any) -> dict[str, Any]:
         state = state_of(seen).astype(np.float32)
         if self.camera:
-            return {"state": state[:4], "images": {"corner": picture_of(self.env)}, "task": self.task}
+            return {"state": state[self.told], "images": {"corner": picture_of(self.env)}, "task": self.task}
         return {"state": state, "task": self.task}
 
 
-def make_env(*, camera: bool = False) -> TenTasks:
-    """For ``vlapipe eval RUN --env mt10:make_env [--env-arg camera=true]``."""
-    return TenTasks(camera=camera)
+def make_env(*, camera: bool = False, goal: bool = False) -> TenTasks:
+    """For ``vlapipe eval RUN --env mt10:make_env [--env-arg camera=true [--env-arg goal=true]]``."""
+    return TenTasks(camera=camera, goal=goal)
 
 
 def record(env: Any, expert: Any, seed: int, folder: Path, *, draws: bool) -> bool:

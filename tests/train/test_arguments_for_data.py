@@ -17,6 +17,8 @@ from vlapipe.train.policies import built_in
 from vlapipe.train.policies.flow import FlowPolicy
 from vlapipe.train.policies.regression import RegressionPolicy
 
+ALONE = {name: value for name, value in SMALL.items() if name != "state_noise"}
+
 
 def kept_arguments(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "config.json").read_text())["policy_args"]
@@ -24,19 +26,24 @@ def kept_arguments(out: Path) -> dict[str, Any]:
 
 
 def run(data: Path, out: Path, **changes: Any) -> None:
-    train(TrainConfig.of(**options(data, out, **({"max_steps": 2, "policy": "regression"} | changes))))
+    train(
+        TrainConfig.of(
+            **options(data, out, **({"max_steps": 2, "policy": "regression", "policy_args": ALONE} | changes))
+        )
+    )
 
 
 @pytest.mark.parametrize("policy", [RegressionPolicy, FlowPolicy])
 def test_maps_are_read_whole_where_there_are_enough_episodes(policy: type[built_in.BuiltInPolicy]) -> None:
     spec, blind = make_spec(), make_spec(images={})
     assert policy.arguments_for(spec, 399, {}, None) == {}
-    assert policy.arguments_for(spec, 400, {}, None) == {"whole_map": True}
-    assert policy.arguments_for(spec, 400, {"whole_map": False}, None) == {}
-    assert policy.arguments_for(spec, 400, {"backbone": "resnet18"}, None) == {}
-    assert policy.arguments_for(blind, 400, {}, None) == {}
-    assert policy.arguments_for(spec, 10, {}, {"whole_map": True}) == {"whole_map": True}
-    assert policy.arguments_for(spec, 400, {}, {}) == {}
+    assert policy.arguments_for(spec, 400, {}, None) == {"whole_map": True, "state_noise": 0.0}
+    assert policy.arguments_for(spec, 400, {"whole_map": False, "state_noise": 0.2}, None) == {}
+    assert policy.arguments_for(spec, 400, {"backbone": "resnet18"}, None) == {"state_noise": 0.0}
+    assert policy.arguments_for(blind, 400, {}, {"whole_map": True}) == {}
+    # Weights to begin with decide how images are read, and the episodes how much noise there is.
+    assert policy.arguments_for(spec, 10, {}, {"whole_map": True, "state_noise": 0.0}) == {"whole_map": True}
+    assert policy.arguments_for(spec, 400, {}, {}) == {"state_noise": 0.0}
 
 
 def test_argument_is_told_and_kept_for_resuming_acting_and_beginning_with(
@@ -44,16 +51,16 @@ def test_argument_is_told_and_kept_for_resuming_acting_and_beginning_with(
 ) -> None:
     few, many, later = tmp_path / "few", tmp_path / "many", tmp_path / "later"
     run(tiny_dataset, few)
-    assert kept_arguments(few) == SMALL
+    assert kept_arguments(few) == ALONE
     monkeypatch.setattr(built_in, "_MANY_EPISODES", 2)
     run(tiny_dataset, many)
-    assert kept_arguments(many) == SMALL | {"whole_map": True}
-    assert "policy regression: whole_map = True, because there are " in capsys.readouterr().err
-    run(tiny_dataset, few, resume=True, max_steps=4)
-    assert kept_arguments(few) == SMALL
+    assert kept_arguments(many) == ALONE | {"whole_map": True, "state_noise": 0.0}
+    assert "policy regression: whole_map = True, state_noise = 0.0, chosen for 3 episodes" in capsys.readouterr().err
+    run(tiny_dataset, few, resume=True, max_steps=4)  # takes nothing new
+    assert kept_arguments(few) == ALONE
     monkeypatch.setattr(built_in, "_MANY_EPISODES", 400)
     run(tiny_dataset, many, resume=True, max_steps=4)
     assert vlapipe.load_policy(many).images[0].whole is not None  # type: ignore[attr-defined]
     run(tiny_dataset, later, init=str(many))
-    assert kept_arguments(later) == SMALL | {"whole_map": True}
-    assert f"because {many} has it" in capsys.readouterr().err
+    assert kept_arguments(later) == ALONE | {"whole_map": True}
+    assert f"whole_map = True, chosen for 3 episodes to learn from and {many}" in capsys.readouterr().err

@@ -113,7 +113,8 @@ class Policy(nn.Module, ABC):
             spec: shapes and statistics of the samples.
             num_episodes: how many episodes there are to learn from.
             given: the run's ``policy_args``, which have the last word.
-            before: those of the run that this one resumes or begins with (``--init``); None if it begins anew.
+            before: those of the run that this one resumes or begins with (``--init``); None if it begins anew. Of what
+                is returned, a resumed run takes only what it had before.
         """
         del spec, num_episodes, given, before
         return {}

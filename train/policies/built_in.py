@@ -43,7 +43,7 @@ _WORDS, _WHICH = "task.words", "task.which"  # see InstructionEncoder.ids
 _LIMIT = 10.0  # of normalized values; an observation beyond this limit is a sensor fault
 _IMAGES = "observation.images."
 _STATE_NOISE = 0.1  # where there are images
-_MANY_EPISODES = 400
+_MANY_EPISODES = 400  # with images, these are too many to be learned by heart
 
 
 class Sizes(TypedDict, total=False):
@@ -79,11 +79,18 @@ class BuiltInPolicy(Policy):
     def arguments_for(
         cls, spec: SampleSpec, num_episodes: int, given: Mapping[str, Any], before: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Returns ``whole_map`` from 400 episodes on: fewer would be learned by heart (docs/decisions/0023)."""
-        if not spec.images or "whole_map" in given or given.get("backbone") is not None:
+        """Returns ``whole_map`` and no ``state_noise`` from 400 episodes of images on (docs/decisions/0023).
+
+        Fewer would be learned by heart. Weights to begin with have a map that is read whole, or they do not.
+        """
+        if not spec.images:
             return {}
-        reads_whole = num_episodes >= _MANY_EPISODES if before is None else before.get("whole_map", False)
-        return {"whole_map": True} if reads_whole else {}
+        many = num_episodes >= _MANY_EPISODES
+        reads_whole = many if before is None else before.get("whole_map", False)
+        chosen: dict[str, Any] = {"whole_map": True} if reads_whole and given.get("backbone") is None else {}
+        if many:
+            chosen["state_noise"] = 0.0
+        return {name: value for name, value in chosen.items() if name not in given}
 
     def __init__(self, spec: SampleSpec, **sizes: Unpack[Sizes]) -> None:
         """Build the layers.

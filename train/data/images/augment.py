@@ -65,7 +65,7 @@ class Augmentation:
     All rows of a window have the same draw, so that augmentation adds no motion or flicker to the window.
     """
 
-    shift: float = 0.04  # largest move of the box to each side, as a fraction of the image's side
+    shift: float = 0.01  # largest move of the box to each side, as a fraction of the image's side
     crop: float = 1.0  # side of the box that is cut out and resized, as a fraction of the image's side
     rotation_deg: float = 0.0  # largest angle, to either side
     brightness: float = 0.2  # factors are drawn from 1 - x to 1 + x
