@@ -4,9 +4,9 @@ pip install metaworld
 python examples/metaworld/mt10.py OUT --episodes 50 [--camera]
 
 With ``--camera``, each row of the CSV has a picture too, and ``mt10_camera.toml`` reads those and the place of the hand
-alone: where the objects and the goal are is then to be seen. With ``--state robot/state --state robot/goal`` in training
-and ``--env-arg goal=true`` in eval the goal is told, and only the objects are to be seen. ``MUJOCO_GL=osmesa`` draws
-without a screen.
+alone: where the objects and the goal are is then to be seen. With ``--state robot/state --state robot/goal`` in
+training and ``--env-arg goal=true`` in eval the goal is told, and only the objects are to be seen.
+``MUJOCO_GL=osmesa`` draws without a screen.
 
 An episode is a function of its seed. An episode of ``make_env`` has the task of its seed's last digit, so ten seeds in
 a row are the ten tasks, and no seed below a million is a recorded one.
