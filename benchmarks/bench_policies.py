@@ -26,16 +26,33 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from machine import machine, rounded
 
 BENCHMARKS = Path(__file__).resolve().parent
 EXAMPLE = BENCHMARKS.parent / "examples" / "metaworld"
-SUITES = {"state": "mt10.toml", "camera": "mt10_camera.toml", "camera-goal": "mt10_camera.toml"}
-PLAIN = {"state": "plain_policies:Perceptron"}  # else SmallConvNet
-TOLD = {"camera-goal": ["--state", "robot/state", "--state", "robot/goal"]}  # what vlapipe train is given
-SEEN = {"camera": ["camera=true"], "camera-goal": ["camera=true", "goal=true"]}  # and the environment
+
+
+class Suite(NamedTuple):
+    """What a suite records, and what it tells the policy."""
+
+    recorded: str  # names the recordings; suites of one name share them
+    recorder: list[str]  # options of mt10.py
+    schema: str
+    plain: str  # the plain network
+    state: list[str]  # options of vlapipe train
+    env: list[str]  # options of vlapipe eval
+
+
+STATES = Suite("state", [], "mt10.toml", "plain_policies:Perceptron", [], [])
+CAMERA = Suite(
+    "camera", ["--camera"], "mt10_camera.toml", "plain_policies:SmallConvNet", [], ["--env-arg", "camera=true"]
+)
+GOAL_TOLD = CAMERA._replace(
+    state=["--state", "robot/state", "--state", "robot/goal"], env=[*CAMERA.env, "--env-arg", "goal=true"]
+)
+SUITES = {"state": STATES, "camera": CAMERA, "camera-goal": GOAL_TOLD}
 
 
 def run(*arguments: object) -> float:
@@ -49,18 +66,17 @@ def run(*arguments: object) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def dataset_of(suite: str, work: Path, episodes: int) -> Path:
+def dataset_of(suite: Suite, work: Path, episodes: int) -> Path:
     """Return the dataset of a suite, which is recorded and ingested if it is not there."""
-    kind = suite.partition("-")[0]  # both suites with a camera are of one dataset
-    raw, data = work / f"raw-{kind}", work / f"data-{kind}"
+    raw, data = work / f"raw-{suite.recorded}", work / f"data-{suite.recorded}"
     if not raw.exists():
-        run(EXAMPLE / "mt10.py", raw, "--episodes", episodes, *(["--camera"] if kind == "camera" else []))
+        run(EXAMPLE / "mt10.py", raw, "--episodes", episodes, *suite.recorder)
     if not data.exists():
-        run("-m", "vlapipe", "ingest", "--dataset", raw, "--schema", EXAMPLE / SUITES[suite], "--out", data)
+        run("-m", "vlapipe", "ingest", "--dataset", raw, "--schema", EXAMPLE / suite.schema, "--out", data)
     return data
 
 
-def measure(suite: str, data: Path, folder: Path, seed: int, options: list[str], episodes: int) -> dict[str, Any]:
+def measure(suite: Suite, data: Path, folder: Path, seed: int, options: list[str], episodes: int) -> dict[str, Any]:
     """Train and act; return a line's figures."""
     cpu_s = run("-m", "vlapipe", "train", "--data", data, "--out", folder, "--seed", seed, "--wandb=disabled", *options)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -77,10 +93,10 @@ def measure(suite: str, data: Path, folder: Path, seed: int, options: list[str],
     }
 
 
-def acting(suite: str, folder: Path, episodes: int) -> dict[str, Any]:
+def acting(suite: Suite, folder: Path, episodes: int) -> dict[str, Any]:
     """Return the successes of a run."""
     command = ["eval", folder, "--env", "mt10:make_env", "--episodes", episodes, "--seed", 1, "--films", 0]
-    run("-m", "vlapipe", *command, *(part for given in SEEN.get(suite, []) for part in ("--env-arg", given)))
+    run("-m", "vlapipe", *command, *suite.env)
     [written] = (folder / "eval").glob("*.json")
     result = json.loads(written.read_text())
     share = result["success"]
@@ -108,16 +124,17 @@ def main() -> None:
         return
     if given.work is None:
         given.work = Path(tempfile.mkdtemp(prefix="bench_policies_"))
-    data = dataset_of(given.suite, given.work, given.recorded)
-    policies = {"regression": [], "plain": ["--policy", PLAIN.get(given.suite, "plain_policies:SmallConvNet")]}
+    suite = SUITES[given.suite]
+    data = dataset_of(suite, given.work, given.recorded)
+    policies = {"regression": [], "plain": ["--policy", suite.plain]}
     wanted = {"beside": ["regression", "plain"], "alone": ["plain"], "no": ["regression"]}[given.plain]
     for seed in given.seeds.split(","):
         for name in wanted:
-            options = [*policies[name], *TOLD.get(given.suite, []), *given.options]
+            options = [*policies[name], *suite.state, *given.options]
             folder = given.work / f"{given.suite}-{given.case}-{name}-{seed}".replace(" ", "-")
             line = {"bench": "policies", "suite": given.suite, "case": given.case, "policy": name, "options": options}
             line |= {"seed": int(seed), "recorded": given.recorded}
-            found = measure(given.suite, data, folder, int(seed), options, given.episodes)
+            found = measure(suite, data, folder, int(seed), options, given.episodes)
             found = {key: rounded(value) for key, value in found.items()}
             print(json.dumps(line | found | {"load": rounded(os.getloadavg()[0])} | machine()), flush=True)
 

@@ -1,4 +1,4 @@
-"""Measures how often one exact pixel tells a goal of Meta-World near enough: one JSON line a task.
+"""Measures how often one exact pixel tells a goal of Meta-World near enough: one JSON line a task and error.
 
 pip install metaworld
 python benchmarks/goals_seen.py
@@ -14,13 +14,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_policies import EXAMPLE
 from machine import machine, rounded
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "metaworld"))
+sys.path.insert(0, str(EXAMPLE))
 NEAR_M = {"reach-v3": 0.05, "push-v3": 0.05, "pick-place-v3": 0.07}
 GOALS, NEAREST = 3000, 40
 
@@ -32,7 +32,7 @@ def seen(task: str) -> tuple[Any, Any]:
 
     env = mt10.task_env(task, draws=True)
     goals = np.array([mt10.begin(env, seed)[mt10.GOAL] for seed in range(GOALS)])
-    camera = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "corner4")
+    camera = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, mt10.CAMERA)
     focal = mt10.SIDE / 2 / np.tan(np.radians(env.model.cam_fovy[camera]) / 2)
     local = (goals - env.data.cam_xpos[camera]) @ env.data.cam_xmat[camera].reshape(3, 3)
     env.close()
@@ -51,12 +51,9 @@ def main() -> None:
             np.fill_diagonal(apart, np.inf)
             guess = goals[np.argsort(apart, axis=1)[:, :NEAREST]].mean(1)
             off = np.linalg.norm(guess - goals, axis=1)
-            found = {"within": rounded(float((off < near).mean())), "median_m": rounded(float(np.median(off)))}
-            print(
-                json.dumps(
-                    {"bench": "goals_seen", "task": task, "near_m": near, "pixels_off": pixels_off} | found | machine()
-                )
-            )
+            line = {"bench": "goals_seen", "task": task, "near_m": near, "pixels_off": pixels_off}
+            line |= {"within": rounded(float((off < near).mean())), "median_m": rounded(float(np.median(off)))}
+            print(json.dumps(line | machine()), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from metaworld import policies
 
 STEP_S = 0.0125
 LAST_STEP = 200  # an expert needs 40 to 150
-SIDE = 96  # of a picture, in pixels
+CAMERA, SIDE = "corner4", 96  # the simulation's own name of it, and the pixels of a picture's side
 FIRST_RECORDED = 500_000  # seed; vlapipe eval counts from a million times its own
 TASKS = {
     "reach-v3": "reach the target",
@@ -49,7 +49,7 @@ ACTIONS = ["act_x", "act_y", "act_z", "act_grip"]
 def task_env(task: str, *, draws: bool = False) -> Any:
     """Return the environment of one task. ``draws`` gives it a camera."""
     of = metaworld.MT1(task, seed=0)
-    camera = {"render_mode": "rgb_array", "camera_name": "corner4", "width": SIDE, "height": SIDE} if draws else {}
+    camera = {"render_mode": "rgb_array", "camera_name": CAMERA, "width": SIDE, "height": SIDE} if draws else {}
     env = of.train_classes[task](**camera)
     env.set_task(of.train_tasks[0])  # shows the goal in the observation
     env._freeze_rand_vec, env.seeded_rand_vec = False, True  # else there are 50 places of goal and objects, or one

@@ -17,7 +17,7 @@ from vlapipe.train.policies import built_in
 from vlapipe.train.policies.flow import FlowPolicy
 from vlapipe.train.policies.regression import RegressionPolicy
 
-ALONE = {name: value for name, value in SMALL.items() if name != "state_noise"}
+UNDECIDED = {name: value for name, value in SMALL.items() if name != "state_noise"}
 
 
 def kept_arguments(out: Path) -> dict[str, Any]:
@@ -26,11 +26,8 @@ def kept_arguments(out: Path) -> dict[str, Any]:
 
 
 def run(data: Path, out: Path, **changes: Any) -> None:
-    train(
-        TrainConfig.of(
-            **options(data, out, **({"max_steps": 2, "policy": "regression", "policy_args": ALONE} | changes))
-        )
-    )
+    chosen = {"max_steps": 2, "policy": "regression", "policy_args": UNDECIDED} | changes
+    train(TrainConfig.of(**options(data, out, **chosen)))
 
 
 @pytest.mark.parametrize("policy", [RegressionPolicy, FlowPolicy])
@@ -51,16 +48,16 @@ def test_argument_is_told_and_kept_for_resuming_acting_and_beginning_with(
 ) -> None:
     few, many, later = tmp_path / "few", tmp_path / "many", tmp_path / "later"
     run(tiny_dataset, few)
-    assert kept_arguments(few) == ALONE
+    assert kept_arguments(few) == UNDECIDED
     monkeypatch.setattr(built_in, "_MANY_EPISODES", 2)
     run(tiny_dataset, many)
-    assert kept_arguments(many) == ALONE | {"whole_map": True, "state_noise": 0.0}
+    assert kept_arguments(many) == UNDECIDED | {"whole_map": True, "state_noise": 0.0}
     assert "policy regression: whole_map = True, state_noise = 0.0, chosen for 3 episodes" in capsys.readouterr().err
     run(tiny_dataset, few, resume=True, max_steps=4)  # takes nothing new
-    assert kept_arguments(few) == ALONE
+    assert kept_arguments(few) == UNDECIDED
     monkeypatch.setattr(built_in, "_MANY_EPISODES", 400)
     run(tiny_dataset, many, resume=True, max_steps=4)
     assert vlapipe.load_policy(many).images[0].whole is not None  # type: ignore[attr-defined]
     run(tiny_dataset, later, init=str(many))
-    assert kept_arguments(later) == ALONE | {"whole_map": True}
+    assert kept_arguments(later) == UNDECIDED | {"whole_map": True}
     assert f"whole_map = True, chosen for 3 episodes to learn from and {many}" in capsys.readouterr().err
